@@ -1,0 +1,4 @@
+"""One cell of the study: tasks, models, pre-training, fine-tuning, compression, evaluation, statistics, provenance.
+
+Every step is a module that runs as ``python -m study.<step>``; the Snakefile calls them with the same command.
+"""

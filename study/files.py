@@ -1,0 +1,103 @@
+"""Files that are whole or absent: everything is written under a temporary name beside its place and then renamed."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from study.errors import UserError
+
+if TYPE_CHECKING:  # importing pandas takes most of a second, which steps without tables need not spend
+    import pandas as pd
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path in the folder of `path` (created if missing) that takes its place on success.
+
+    The temporary name ends like `path`, for writers that look at the suffix. When the block raises, the temporary
+    file is removed and what was at `path` stays.
+
+    Example:
+        >>> with replacing("results/scores.csv") as temporary:  # doctest: +SKIP
+        ...     frame.to_csv(temporary)
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{os.getpid()}-{os.urandom(4).hex()}.{path.name}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `path` that takes its place on success; `path` may exist.
+
+    When the block raises, the temporary folder is removed and what was at `path` stays.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as around:
+        temporary = Path(around, "new")
+        temporary.mkdir()
+        yield temporary
+        if path.exists():  # a folder that is not empty cannot be renamed over
+            os.replace(path, Path(around, "old"))
+        os.replace(temporary, path)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write `text` as UTF-8, line ends as they are."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="")
+
+
+def write_json(path: str | Path, value: object) -> None:
+    """Write `value` as JSON: keys sorted, indented, a newline at the end, so that equal values give equal files.
+
+    Raises:
+        ValueError: `value` holds NaN or an infinity, which JSON does not have.
+    """
+    write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_csv(path: str | Path, frame: "pd.DataFrame") -> None:
+    """Write `frame` without its index, UTF-8."""
+    with replacing(path) as temporary:
+        frame.to_csv(temporary, index=False, lineterminator="\n")
+
+
+def write_parquet(path: str | Path, frame: "pd.DataFrame") -> None:
+    """Write `frame` without its index."""
+    with replacing(path) as temporary:
+        frame.to_parquet(temporary, index=False)
+
+
+def read_json(path: str | Path) -> object:
+    """Read a JSON file.
+
+    Raises:
+        UserError: the file is missing, truncated or otherwise not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist: run the step that writes it.") from None
+    except ValueError as error:  # also what UnicodeDecodeError is
+        problem = (
+            f"{path} is not a whole JSON file ({error}): delete it and run the step that writes it again."
+        )
+        raise UserError(problem) from None
+
+
+def sha256(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
