@@ -1,4 +1,4 @@
-"""One cell of the study: tasks, models, pre-training, fine-tuning, compression, evaluation, statistics, provenance.
+"""One cell of the study: tasks, models, pre-training, fine-tuning, compression, evaluation, provenance.
 
-Every step is a module that runs as ``python -m study.<step>``; the Snakefile calls them with the same command.
+Every step is a module that runs as ``python -m study.<step>``; the Snakefile calls it with that very command.
 """

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: everything is written under a temporary name beside its place and then renamed."""
+"""Files that are whole or absent: written under a temporary name beside their place, then renamed."""
 
 import hashlib
 import json
@@ -19,8 +19,8 @@ if TYPE_CHECKING:  # importing pandas takes most of a second, which steps withou
 def replacing(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path in the folder of `path` (created if missing) that takes its place on success.
 
-    The temporary name ends like `path`, for writers that look at the suffix. When the block raises, the temporary
-    file is removed and what was at `path` stays.
+    The temporary name ends like `path`, for writers that look at the suffix. When the block raises, the
+    temporary file is removed and what was at `path` stays.
 
     Example:
         >>> with replacing("results/scores.csv") as temporary:  # doctest: +SKIP
@@ -60,7 +60,7 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_json(path: str | Path, value: object) -> None:
-    """Write `value` as JSON: keys sorted, indented, a newline at the end, so that equal values give equal files.
+    """Write `value` as JSON: keys sorted, indented, a newline at the end. Equal values give equal files.
 
     Raises:
         ValueError: `value` holds NaN or an infinity, which JSON does not have.

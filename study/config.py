@@ -1,0 +1,335 @@
+"""The study's configuration: defaults filled in, mistakes named in one sentence.
+
+All names, types, ranges and defaults come from config/schema.yaml; this module only knows how to apply a schema
+and how to say in plain words what is wrong. What a schema cannot say (names that refer to each other) is in
+`_cross_checks`.
+"""
+
+import argparse
+import copy
+import json
+import math
+import sys
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
+
+import yaml
+from jsonschema import Draft202012Validator, FormatChecker, ValidationError, validators
+
+from study.errors import UserError, did_you_mean, run
+
+SCHEMA = Path(__file__).parent.parent / "config" / "schema.yaml"
+SHOWN = 60  # characters of a wrong value that a message repeats
+TYPES = {
+    "string": "text",
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "true or false",
+    "array": "a list",
+    "object": "a section with keys",
+    "null": "empty",
+}
+# What is checked first: a misspelled key explains most of the other problems around it.
+ORDER = {"additionalProperties": 0, "type": 1, "required": 3}
+
+
+def schema(methods: Collection[str]) -> dict:
+    """The schema of config/schema.yaml with the names of the registered methods put in."""
+    loaded = yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
+    loaded["properties"]["methods"]["items"]["enum"] = sorted(methods)
+    return loaded
+
+
+def load(raw: dict, methods: Collection[str]) -> dict:
+    """Check a configuration and fill in its defaults.
+
+    Args:
+        raw: the configuration as YAML gives it; it is not changed.
+        methods: names of the registered methods.
+
+    Returns:
+        A new dict that satisfies the schema, with every default written out, also those of each model and task.
+
+    Raises:
+        UserError: one sentence with the full path of the key, what was found and what may stand there.
+
+    Example:
+        >>> load({"study": "s", "seeds": [0], "sedes": [1]}, ["ken"])
+        Traceback (most recent call last):
+        study.errors.UserError: config key sedes is not known here. Did you mean "seeds"?
+    """
+    _check_keys(raw, [])
+    root = schema(methods)
+    config = _complete(copy.deepcopy(raw), root, root)
+    if problems := sorted(_problems(config, root), key=lambda error: ORDER.get(error.validator, 2)):
+        raise UserError(f"config key {_sentence(problems[0])}")
+    _cross_checks(config)
+    return config
+
+
+def read(path: str | Path, methods: Collection[str]) -> dict:
+    """`load` a YAML file.
+
+    Raises:
+        UserError: there is no such file, it is not YAML, or `load` refuses it.
+    """
+    try:
+        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read the config {path}: {error.strerror}.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}.") from None
+    return load(raw if raw is not None else {}, methods)
+
+
+def _check_keys(value: object, path: list) -> None:
+    """Refuse keys that YAML reads as something other than text, e.g. ``1:`` or ``no:``."""
+    if isinstance(value, dict):
+        for key, entry in value.items():
+            if not isinstance(key, str):
+                where = _dotted([*path, str(key)])
+                raise UserError(
+                    f"config key {where} is read as {_shown(key)}, not as text: put quotes around it."
+                )
+            _check_keys(entry, [*path, key])
+    elif isinstance(value, list):
+        for index, entry in enumerate(value):
+            _check_keys(entry, [*path, index])
+    elif not path:
+        raise UserError(f"the config is {_shown(value)}, but must be a section with keys.")
+
+
+def _resolved(node: dict, root: dict) -> dict:
+    """A schema node with its ``$ref`` followed; what stands beside the reference wins."""
+    while "$ref" in node:
+        target = root
+        for part in node["$ref"].removeprefix("#/").split("/"):
+            target = target[part]
+        node = {**target, **{key: value for key, value in node.items() if key != "$ref"}}
+    return node
+
+
+def _branches(node: dict, root: dict) -> dict[str, dict]:
+    """source -> schema of that kind of entry, for a node that offers several kinds."""
+    kinds = [_resolved(branch, root) for branch in node["oneOf"]]
+    return {kind["properties"]["source"]["const"]: kind for kind in kinds}
+
+
+def _chosen(node: dict, root: dict, value: object) -> dict | None:
+    """The schema of an entry's kind, None where its source is missing or unknown."""
+    source = value.get("source") if isinstance(value, dict) else None
+    return _branches(node, root).get(source) if isinstance(source, str) else None
+
+
+def _complete(value: object, node: dict, root: dict) -> object:
+    """Fill in defaults and read numbers that YAML 1.1 takes for text (``1e-3``), all the way down."""
+    node = _resolved(node, root)
+    if "oneOf" in node:
+        node = _chosen(node, root, value) or {}
+    kind = node.get("type")
+    if kind in ("integer", "number"):
+        return _number(value, kind)
+    if kind == "object" and value is None:
+        value = {}  # a section whose lines are all commented out
+    if kind == "object" and isinstance(value, dict):
+        properties = node.get("properties", {})
+        for key, entry in properties.items():
+            if key not in value and "default" in _resolved(entry, root):
+                value[key] = copy.deepcopy(_resolved(entry, root)["default"])
+        others = node.get("additionalProperties") or {}
+        return {key: _complete(entry, properties.get(key, others), root) for key, entry in value.items()}
+    if kind == "array" and isinstance(value, list):
+        return [_complete(entry, node.get("items", {}), root) for entry in value]
+    return value
+
+
+def _number(value: object, kind: str) -> object:
+    """`value` as a number of the kind where that is what it says, otherwise unchanged."""
+    if isinstance(value, str):
+        try:
+            value = int(value) if value.strip().lstrip("+-").isdigit() else float(value)
+        except ValueError:
+            return value
+    if kind == "integer" and isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+def _is_number(_: object, value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_integer(_: object, value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)  # 1.0 is a share, not one entry
+
+
+_FORMATS = FormatChecker(formats=())
+
+
+@_FORMATS.checks("existing-path")
+def _exists(value: object) -> bool:
+    return not isinstance(value, str) or Path(value.partition("#")[0]).exists()
+
+
+_Validator = validators.extend(
+    Draft202012Validator,
+    type_checker=Draft202012Validator.TYPE_CHECKER.redefine_many(
+        {"number": _is_number, "integer": _is_integer}
+    ),
+)
+
+
+def _problems(config: dict, root: dict) -> Iterator[ValidationError]:
+    """All problems; for an entry of several kinds, those of the kind that its source names."""
+    validator = _Validator(root, format_checker=_FORMATS)
+    waiting: list[ValidationError] = list(validator.iter_errors(config))
+    while waiting:
+        error = waiting.pop(0)
+        if error.validator != "oneOf":
+            yield error
+            continue
+        kinds = list(_branches({"oneOf": error.validator_value}, root).values())
+        kind = _chosen({"oneOf": error.validator_value}, root, error.instance)
+        if kind is None:
+            yield _unknown_kind(error, kinds)
+        else:
+            index = kinds.index(kind)
+            waiting += [inner for inner in error.context if inner.schema_path[0] == index]
+
+
+def _unknown_kind(error: ValidationError, kinds: list[dict]) -> ValidationError:
+    """The problem of an entry whose kind cannot be told, put as that of a plain schema."""
+    known = {key: entry for kind in kinds for key, entry in kind["properties"].items()}
+    sources = [kind["properties"]["source"]["const"] for kind in kinds]
+    description = known["source"]["description"]
+    plain = {
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["source"],
+        "properties": {key: {} for key in known}
+        | {"source": {"enum": sources, "description": f"{description} ({' or '.join(sources)})"}},
+    }
+    problem = min(_Validator(plain).iter_errors(error.instance), key=lambda e: ORDER.get(e.validator, 2))
+    problem.path.extendleft(reversed(error.absolute_path))
+    return problem
+
+
+def _sentence(error: ValidationError) -> str:
+    """What is wrong, beginning with the path of the key."""
+    path, value, wanted = list(error.absolute_path), error.instance, error.validator_value
+    where, found = _dotted(path), _shown(value)
+    meaning = error.schema.get("description", "") if isinstance(error.schema, dict) else ""
+    match error.validator:
+        case "additionalProperties":
+            known = error.schema["properties"]
+            key = next(key for key in value if key not in known)
+            return f"{_dotted([*path, key])} is not known here.{did_you_mean(key, known)}"
+        case "required":
+            key = next(key for key in wanted if key not in value)
+            return f"{_dotted([*path, key])} is missing{_described(error, key)}."
+        case "type":
+            kinds = [wanted] if isinstance(wanted, str) else wanted
+            expected = " or ".join(TYPES[kind] for kind in kinds)
+            if expected == "text" and not isinstance(value, dict | list):
+                expected = "text in quotes"  # YAML reads `no` as false and `5` as a number
+            return f"{where} is {found}, but must be {expected}{f' ({meaning})' if meaning else ''}."
+        case "enum" | "const":
+            valid = wanted if error.validator == "enum" else [wanted]
+            return f"{where} is {found}, which is not known here.{did_you_mean(str(value), valid)}"
+        case "minItems" | "minProperties":
+            return f"{where} has {len(value)} entries, but needs at least {wanted} ({meaning})."
+        case "uniqueItems":
+            twice = next(entry for i, entry in enumerate(value) if entry in value[:i])
+            return f"{where} names {_shown(twice)} twice: take one out."
+        case "format":
+            return f"{where} is {found}, which does not exist in {Path.cwd()}: {meaning}."
+        case _ if "propertyNames" in error.schema_path:
+            return f"{where} has the name {found}, but a name must be {meaning}."
+        case _:
+            return f"{where} is {found}, but must be {_range(error) or meaning}."
+
+
+def _range(error: ValidationError) -> str:
+    """The limit that a number broke."""
+    words = {
+        "minimum": "at least",
+        "maximum": "at most",
+        "exclusiveMinimum": "greater than",
+        "exclusiveMaximum": "less than",
+    }
+    return f"{words[error.validator]} {error.validator_value}" if error.validator in words else ""
+
+
+def _described(error: ValidationError, key: str) -> str:
+    description = error.schema.get("properties", {}).get(key, {}).get("description")
+    return f": {description}" if description else ""
+
+
+def _dotted(path: Iterable[str | int]) -> str:
+    """A key path as people write it, e.g. ``models.bert.epochs`` or ``seeds[1]``."""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    return text.removeprefix(".")
+
+
+def _shown(value: object) -> str:
+    """A value as YAML's JSON form, cut to a length that fits into a sentence."""
+    if value is None:
+        return "empty"
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…"
+
+
+def _cross_checks(config: dict) -> None:
+    """Names and numbers of a valid config that have to fit each other."""
+    _check_corpus(config)
+    for name, task in config["tasks"].items():
+        if task["source"] == "files" and task["text"] == task["label"]:
+            both = f"tasks.{name}.label names the same column as tasks.{name}.text ({_shown(task['text'])})"
+            raise UserError(f"config key {both}: name the column with the label.")
+    for name, model in config["models"].items():
+        key = f"config key models.{name}"
+        if "size" in model and model["size"]["hidden_size"] % model["size"]["heads"]:
+            found = (
+                f"{model['size']['heads']}, which does not divide hidden_size {model['size']['hidden_size']}"
+            )
+            raise UserError(f"{key}.size.heads is {found}.")
+        if "path" in model and not Path(model["path"], "config.json").is_file():
+            found = f"{_shown(model['path'])}, which has no config.json"
+            raise UserError(f"{key}.path is {found}: name a folder in the Hugging Face layout.")
+
+
+def _check_corpus(config: dict) -> None:
+    """What takes its text from docstrings finds its packages in the corpus."""
+    docstring_tasks = {name: task for name, task in config["tasks"].items() if task["source"] == "docstrings"}
+    users = [f"tasks.{name}" for name in docstring_tasks]
+    users += [
+        f"models.{name}" for name, model in config["models"].items() if model["source"] == "pretraining"
+    ]
+    if users and "corpus" not in config:
+        raise UserError(
+            f"config key corpus is missing: {users[0]} takes its text from the packages named there."
+        )
+    if "corpus" in config and config["corpus"]["min_words"] > config["corpus"]["max_words"]:
+        raise UserError("config key corpus.min_words is greater than corpus.max_words: no snippet would fit.")
+    for name, task in docstring_tasks.items():
+        packages = config["corpus"]["packages"]
+        needed = {"package": task["package"]} if task["label"] == "topic" else {}
+        if task["label"] == "library":
+            needed = {f"classes[{index}]": package for index, package in enumerate(task["classes"])}
+        for key, package in needed.items():
+            if package not in packages:
+                found = f"{_shown(package)}, which corpus.packages does not name"
+                raise UserError(f"config key tasks.{name}.{key} is {found}.{did_you_mean(package, packages)}")
+
+
+def main() -> None:
+    from baselines import METHODS  # the registry imports torch, which callers of `load` may not need
+
+    parser = argparse.ArgumentParser(description="Check a study's config and print it with all defaults.")
+    parser.add_argument("config", type=Path, help="e.g. config/mini.yaml")
+    config = read(parser.parse_args().config, METHODS)
+    yaml.safe_dump(config, sys.stdout, sort_keys=False, allow_unicode=True)
+
+
+if __name__ == "__main__":
+    run(main)
