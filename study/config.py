@@ -1,8 +1,8 @@
 """The study's configuration: defaults filled in, mistakes named in one sentence.
 
-All names, types, ranges and defaults come from config/schema.yaml; this module only knows how to apply a schema
-and how to say in plain words what is wrong. What a schema cannot say (names that refer to each other) is in
-`_cross_checks`.
+All names, types, ranges and defaults come from config/schema.yaml; this module only knows how to apply a
+schema and how to say in plain words what is wrong. What a schema cannot say (names that refer to each other) is
+in `_cross_checks`.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def load(raw: dict, methods: Collection[str]) -> dict:
         methods: names of the registered methods.
 
     Returns:
-        A new dict that satisfies the schema, with every default written out, also those of each model and task.
+        A new dict that satisfies the schema, every default written out, also those of each model and task.
 
     Raises:
         UserError: one sentence with the full path of the key, what was found and what may stand there.
@@ -171,12 +171,8 @@ def _exists(value: object) -> bool:
     return not isinstance(value, str) or Path(value.partition("#")[0]).exists()
 
 
-_Validator = validators.extend(
-    Draft202012Validator,
-    type_checker=Draft202012Validator.TYPE_CHECKER.redefine_many(
-        {"number": _is_number, "integer": _is_integer}
-    ),
-)
+_TYPES = Draft202012Validator.TYPE_CHECKER.redefine_many({"number": _is_number, "integer": _is_integer})
+_Validator = validators.extend(Draft202012Validator, type_checker=_TYPES)
 
 
 def _problems(config: dict, root: dict) -> Iterator[ValidationError]:
@@ -242,7 +238,7 @@ def _sentence(error: ValidationError) -> str:
             twice = next(entry for i, entry in enumerate(value) if entry in value[:i])
             return f"{where} names {_shown(twice)} twice: take one out."
         case "format":
-            return f"{where} is {found}, which does not exist in {Path.cwd()}: {meaning}."
+            return f"{where} is {found}, which does not exist, seen from {Path.cwd()}: {meaning}."
         case _ if "propertyNames" in error.schema_path:
             return f"{where} has the name {found}, but a name must be {meaning}."
         case _:
@@ -289,9 +285,8 @@ def _cross_checks(config: dict) -> None:
     for name, model in config["models"].items():
         key = f"config key models.{name}"
         if "size" in model and model["size"]["hidden_size"] % model["size"]["heads"]:
-            found = (
-                f"{model['size']['heads']}, which does not divide hidden_size {model['size']['hidden_size']}"
-            )
+            size = model["size"]
+            found = f"{size['heads']}, which does not divide hidden_size {size['hidden_size']}"
             raise UserError(f"{key}.size.heads is {found}.")
         if "path" in model and not Path(model["path"], "config.json").is_file():
             found = f"{_shown(model['path'])}, which has no config.json"

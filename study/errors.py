@@ -40,9 +40,9 @@ def did_you_mean(name: str, valid: Iterable[str]) -> str:
 def run(main: Callable[[], object]) -> None:
     """Run a step's `main` as a program and leave with its exit status.
 
-    A `UserError` prints its sentence. A `ValueError` raised by one of our own packages prints its sentence after
-    the traceback, since it may be a mistake of the caller or of ours. Anything else is unexpected and keeps
-    Python's own report. All of them end with status 1.
+    A `UserError` prints its sentence. A `ValueError` raised by one of our own packages prints its sentence
+    after the traceback, since it may be a mistake of the caller or of ours. Anything else is unexpected and
+    keeps Python's own report. All of them end with status 1.
     """
     try:
         main()
