@@ -1,8 +1,8 @@
 """The study's configuration: defaults filled in, mistakes named in one sentence.
 
 All names, types, ranges and defaults come from config/schema.yaml; this module only knows how to apply a
-schema and how to say in plain words what is wrong. What a schema cannot say (names that refer to each other) is
-in `_cross_checks`.
+schema and how to say in plain words what is wrong. What a schema cannot say (names that refer to each other)
+is in `_cross_checks`.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Scores of predictions: weighted F1 (the paper's measure), macro F1 and accuracy.
 
-`scores` is for loops. `evaluate_metric` gives the same numbers as a metric of the `evaluate` library, whose import
-takes five seconds: only the step that collects the tables uses it.
+`scores` is for loops. `evaluate_metric` gives the same numbers as a metric of the `evaluate` library, whose
+import takes five seconds: only the step that collects the tables uses it.
 """
 
 from collections.abc import Hashable, Sequence
@@ -21,8 +21,8 @@ def scores(
     Args:
         references: true labels, (n,).
         predictions: predicted labels, (n,), of the same type.
-        labels: classes over which macro F1 is the mean; by default those that occur in either. A class that is
-            never predicted or never true has F1 0. Weighted F1 weighs each class by its number of references.
+        labels: classes over which macro F1 is the mean; by default those that occur in either. A class that
+            is never predicted or never true has F1 0. Weighted F1 weighs a class by its number of references.
 
     Returns:
         weighted_f1, macro_f1, accuracy.

@@ -1,4 +1,4 @@
-"""The study's scores as a module of the `evaluate` library; instantiated in place, never fetched from the hub.
+"""The study's scores as a metric of the `evaluate` library: instantiated in place, never fetched from the hub.
 
 The library wants the imports of `datasets` and `evaluate` on lines of their own.
 """
@@ -19,16 +19,17 @@ CITATION = """\
 
 
 class WeightedF1(evaluate.Metric):
-    """Weighted F1, macro F1 and accuracy of text labels (numbers are read as text)."""
+    """Weighted F1, macro F1 and accuracy; see `study.metrics.scores`."""
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
             description="Weighted F1 with macro F1 and accuracy beside it, each from 0 to 1.",
             citation=CITATION,
-            inputs_description="predictions and references: the predicted and the true label of each example.",
-            features=datasets.Features(
-                {"predictions": datasets.Value("string"), "references": datasets.Value("string")}
-            ),
+            inputs_description="predictions, references: predicted and true label of each example, text or numbers.",
+            features=[
+                datasets.Features({"predictions": datasets.Value(kind), "references": datasets.Value(kind)})
+                for kind in ("string", "int64")
+            ],
         )
 
     def _compute(
