@@ -1,4 +1,4 @@
-"""The study's scores as a metric of the `evaluate` library: instantiated in place, never fetched from the hub.
+"""The study's scores as a metric of the `evaluate` library: made in place, never fetched from the hub.
 
 The library wants the imports of `datasets` and `evaluate` on lines of their own.
 """
@@ -25,7 +25,7 @@ class WeightedF1(evaluate.Metric):
         return evaluate.MetricInfo(
             description="Weighted F1 with macro F1 and accuracy beside it, each from 0 to 1.",
             citation=CITATION,
-            inputs_description="predictions, references: predicted and true label of each example, text or numbers.",
+            inputs_description="predictions, references: predicted and true labels, text or numbers.",
             features=[
                 datasets.Features({"predictions": datasets.Value(kind), "references": datasets.Value(kind)})
                 for kind in ("string", "int64")
