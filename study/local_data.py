@@ -7,7 +7,7 @@ What is done with awkward rows, and told in the notes of the task's manifest:
   classifier has to answer it;
 - exact repetitions within train are dropped, and so are rows of train or validation whose text is also in a
   later split;
-- equal texts with different labels are kept; texts of any length and script are kept, the tokenizer truncates.
+- equal texts with different labels are kept; texts of any length and script stay (the tokenizer truncates).
 """
 
 import json
@@ -86,7 +86,7 @@ def prepare(spec: dict) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, list[
         seen |= set(frames[split]["text"])
         if frames[split].empty:
             raise UserError(
-                f"{paths[split]} has no rows that can be used as {split}: {'; '.join(notes) or 'empty'}."
+                f"{paths[split]} has no rows that can be used as {split}: {'; '.join(notes) or 'it is empty'}."
             )
     train = frames["train"]
     if (conflicting := int((train.groupby("text")["label"].nunique() > 1).sum())) > 0:
@@ -120,7 +120,7 @@ def _cleaned(frame: pd.DataFrame, split: str, later: set[str], notes: list[str])
             f"whose text is also in {'test' if split == 'validation' else 'a later split'}",
         )
     if split == "train":
-        drop(frame.duplicated(), "that repeat an earlier one")
+        drop(frame.duplicated(), "repeating an earlier one")
     return frame.reset_index(drop=True)
 
 
@@ -152,10 +152,8 @@ def _check_labels(train: pd.DataFrame, other: pd.DataFrame, split: str, path: st
     """Refuse labels that a model could never have learnt."""
     if unseen := sorted(set(other["label"]) - set(train["label"])):
         count = int((other["label"] == unseen[0]).sum())
-        where = f'label "{unseen[0]}" occurs in {split} ({path}, {_counted(count, "row")}) but in no usable row of train'
-        raise UserError(
-            f"{where}: add training rows or take it out.{did_you_mean(unseen[0], set(train['label']))}"
-        )
+        found = f'label "{unseen[0]}" occurs in {split} ({path}, {_counted(count, "row")})'
+        raise UserError(f"{found} but in no usable row of train: add training rows or take it out.")
 
 
 def _read(reader: Callable[[Path], Columns], path: Path, text: str, label: str) -> Columns:
