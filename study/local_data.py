@@ -85,9 +85,8 @@ def prepare(spec: dict) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, list[
         frames[split] = _cleaned(frames[split], split, seen, notes)
         seen |= set(frames[split]["text"])
         if frames[split].empty:
-            raise UserError(
-                f"{paths[split]} has no rows that can be used as {split}: {'; '.join(notes) or 'it is empty'}."
-            )
+            reason = "; ".join(notes) or "it is empty"
+            raise UserError(f"{paths[split]} has no rows that can be used as {split}: {reason}.")
     train = frames["train"]
     if (conflicting := int((train.groupby("text")["label"].nunique() > 1).sum())) > 0:
         notes.append(f"train: {_counted(conflicting, 'text')} with more than one label, kept")
@@ -115,10 +114,7 @@ def _cleaned(frame: pd.DataFrame, split: str, later: set[str], notes: list[str])
             notes.append(f"test: {_counted(int(blank.sum()), 'row')} without text, kept as empty text")
     else:
         drop(blank, "without text")
-        drop(
-            frame["text"].isin(later),
-            f"whose text is also in {'test' if split == 'validation' else 'a later split'}",
-        )
+        drop(frame["text"].isin(later), "whose text is also in a later split")
     if split == "train":
         drop(frame.duplicated(), "repeating an earlier one")
     return frame.reset_index(drop=True)

@@ -1,0 +1,139 @@
+"""Bring the tables of all cells together, and compute every score again from the saved predictions.
+
+The scores that the steps wrote come from scikit-learn; here the study's `evaluate` metric must give the same numbers
+from the predictions that lie beside them, or the collection stops.
+"""
+
+import argparse
+import itertools
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from study import files, metrics
+from study.errors import UserError, run
+from study.examples import load_task
+
+SCORES = ("weighted_f1", "macro_f1", "accuracy")
+
+
+def cell_folder(results: Path, model: str, task: str, seed: int) -> Path:
+    """Folder of one cell."""
+    return results / "cells" / model / task / f"seed{seed}"
+
+
+def read_scores(folder: Path, references: list[str], classes: list[str], metric) -> pd.DataFrame:
+    """Scores of one (cell, method), checked against its predictions.
+
+    Raises:
+        UserError: a score does not follow from the predictions.
+    """
+    scores = pd.read_csv(folder / "scores.csv", keep_default_na=False, na_values={"weighted_f1": [""]})
+    predictions = pd.read_parquet(folder / "predictions.parquet")
+    for row in scores[scores["status"] == "ok"].itertuples():
+        predicted = [classes[index] for index in predictions[f"{row.budget}/draw{row.draw}"]]
+        computed = metric.compute(references=references, predictions=predicted)
+        for name in SCORES:
+            if abs(computed[name] - float(getattr(row, name))) > 1e-9:
+                raise UserError(
+                    f"{folder}/scores.csv says {name} {getattr(row, name)} at budget {row.budget}, its predictions "
+                    f"give {computed[name]}: delete the folder and run again."
+                )
+    return scores
+
+
+def finetuning_table(results: Path, cells: list[tuple], arms: list[str]) -> pd.DataFrame:
+    """One row a cell and arm: settings, learning outcome, scores on test."""
+    folders = {"pretrained": "finetuned", "random-init": "random-init"}
+    rows = []
+    for cell, arm in itertools.product(cells, arms):
+        manifest = files.read_json(cell_folder(results, *cell) / folders[arm] / "manifest.json")
+        plain = ("model", "task", "seed", "arm", "best_epoch", "validation_weighted_f1", *SCORES, "seconds", "peak_mib")
+        settings = {key: manifest["settings"][key] for key in ("learning_rate", "epochs")}
+        rows.append({key: manifest[key] for key in plain} | settings)
+    return pd.DataFrame(rows)
+
+
+def tasks_table(results: Path, tasks: list[str]) -> pd.DataFrame:
+    """One row a task: sizes, classes, reference scores."""
+    rows = []
+    for task in tasks:
+        manifest = files.read_json(results / "tasks" / task / "manifest.json")
+        counts = manifest["counts"]
+        sizes = {split: sum(counts[split].values()) for split in counts}
+        rows.append(
+            {
+                "task": task,
+                "source": manifest["spec"]["source"],
+                "classes": len(manifest["classes"]),
+                **sizes,
+                "majority_share": max(counts["test"].values()) / sizes["test"],
+                "majority_weighted_f1": manifest["reference"]["majority"]["weighted_f1"],
+                "tfidf_weighted_f1": manifest["reference"]["tfidf"]["weighted_f1"],
+                "class_counts": json.dumps(counts),
+                "notes": "; ".join(manifest["notes"]),
+                "sha256": manifest["sha256"]["test"],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def models_table(results: Path, models: list[str], task: str, seed: int) -> pd.DataFrame:
+    """One row a model: architecture, sizes of body and head (on the first task), how it was pre-trained."""
+    from safetensors import safe_open
+
+    rows = []
+    for model in models:
+        imported = files.read_json(results / "models" / model / "pretrained" / "manifest.json")
+        finetuned = cell_folder(results, model, task, seed) / "finetuned"
+        head = set(files.read_json(finetuned / "manifest.json")["head"])
+        with safe_open(finetuned / "initial.safetensors", framework="numpy") as file:
+            sizes = {name: file.get_tensor(name).size for name in file.keys()}  # noqa: SIM118
+        head_size = sum(size for name, size in sizes.items() if name in head)
+        made = imported["pretraining"] or {}
+        rows.append(
+            {
+                "model": model,
+                "architecture": imported["architecture"],
+                "source": imported["source"],
+                "parameters": sum(sizes.values()),
+                "body_parameters": sum(sizes.values()) - head_size,
+                "head_parameters": head_size,
+                "pretraining_objective": made.get("objective"),
+                "pretraining_tokens": made.get("tokens"),
+                "pretraining_loss": made.get("validation_loss"),
+                "sha256": " ".join(imported["sha256"].values()),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Collect the scores of all cells of a study.")
+    parser.add_argument("results", type=Path, help="results folder of the study")
+    parser.add_argument("--models", required=True, nargs="+")
+    parser.add_argument("--tasks", required=True, nargs="+")
+    parser.add_argument("--seeds", required=True, nargs="+", type=int)
+    parser.add_argument("--methods", required=True, nargs="+")
+    parser.add_argument("--random-init", action="store_true", help="the random-init arm was run too")
+    a = parser.parse_args()
+    metric = metrics.evaluate_metric()
+    cells = list(itertools.product(a.models, a.tasks, a.seeds))
+    tasks = {task: load_task(a.results / "tasks" / task) for task in a.tasks}
+    tables = []
+    for model, task, seed in cells:
+        splits, classes = tasks[task]
+        for method in a.methods:
+            folder = cell_folder(a.results, model, task, seed) / "compressed" / method
+            tables.append(read_scores(folder, list(splits["test"]["label"]), classes, metric))
+    arms = ["pretrained", "random-init"] if a.random_init else ["pretrained"]
+    files.write_csv(a.results / "scores.csv", pd.concat(tables, ignore_index=True))
+    files.write_csv(a.results / "finetuning.csv", finetuning_table(a.results, cells, arms))
+    files.write_csv(a.results / "tasks.csv", tasks_table(a.results, a.tasks))
+    files.write_csv(a.results / "models.csv", models_table(a.results, a.models, a.tasks[0], a.seeds[0]))
+    print(f"{sum(map(len, tables))} rows from {len(cells)} cells")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,176 @@
+"""Text that every installation carries: the prose of the docstrings of the pinned packages.
+
+Source files are read with `ast` and never imported, so extraction is safe and does not depend on what a package can
+do on this machine. A file belongs to one split for ever (`split_of`), decided by a hash of its path: no file, and so
+no docstring, is on two sides of any task, and pre-training never sees the text of a validation or test file.
+"""
+
+import argparse
+import ast
+import hashlib
+import importlib.metadata
+import importlib.util
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from study import files
+from study.errors import UserError, run
+
+SKIPPED_FOLDERS = {"tests", "test", "testing", "_vendor", "vendor", "externals", "extern", "__pycache__"}
+SPLIT_SHARES = {"test": 0.2, "validation": 0.15}  # the rest is train
+
+_MARKUP = [
+    (re.compile(r":[\w:+-]+:`~?([^`<]+?)(?:\s*<[^`]*>)?`"), r"\1"),  # :func:`name`, :ref:`text <target>`
+    (re.compile(r"`+([^`]*)`+_{0,2}"), r"\1"),
+    (re.compile(r"https?://\S+"), " "),
+    (re.compile(r"\[(?:\d+|[A-Z]\w*\d{2,4})\]_?"), " "),  # literature references
+    (re.compile(r"\[([^\]]*)\]\([^)]*\)"), r"\1"),  # markdown links
+    (re.compile(r"\*\*?([^*\n]+)\*\*?"), r"\1"),
+    (re.compile(r"\s+"), " "),
+]
+_UNDERLINE = re.compile(r"^([=\-~^\"'*#+.`])\1{2,}$")
+_NOT_PROSE = re.compile(r"^(>>>|\.\.\.|\.\. |\$ |\||\+-|[-*]{3,}|#|@|:\w+)")
+_HEADING = re.compile(r"^[*`\w\[][\w*`.,\[\] ]{0,60}(\s*:|\s*\([^)]*\)\s*:)")  # "name : type", "name (type):"
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z\"'(])")
+_WORD = re.compile(r"[A-Za-z][A-Za-z'-]*")
+
+
+def split_of(file: str) -> str:
+    """Split ("train", "validation" or "test") of a source file, from the hash of its path."""
+    share = int.from_bytes(hashlib.sha256(file.encode()).digest()[:8], "big") / 2**64
+    if share < SPLIT_SHARES["test"]:
+        return "test"
+    return "validation" if share < sum(SPLIT_SHARES.values()) else "train"
+
+
+def docstrings(source: str) -> Iterator[str]:
+    """Cleaned docstrings of the module, its classes and functions, in source order."""
+    stack: list[ast.AST] = [ast.parse(source)]
+    while stack:
+        node = stack.pop()
+        if text := ast.get_docstring(node):
+            yield text
+        # Only bodies of modules and classes: what is defined inside a function is not documentation.
+        if isinstance(node, ast.Module | ast.ClassDef):
+            kinds = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+            stack.extend(child for child in reversed(node.body) if isinstance(child, kinds))
+
+
+def paragraphs(docstring: str) -> Iterator[str]:
+    """Prose paragraphs of a docstring: code, tables, headings, directives and literal blocks are left out."""
+    block: list[str] = []
+    indent = literal_indent = -1
+    for line in [*docstring.expandtabs().splitlines(), ""]:
+        stripped = line.strip()
+        depth = len(line) - len(line.lstrip())
+        if stripped and literal_indent >= 0:
+            if depth > literal_indent:
+                continue
+            literal_indent = -1
+        if _UNDERLINE.match(stripped):
+            block = []  # what stood above was a heading
+            continue
+        heading = _HEADING.match(stripped)
+        not_prose = not stripped or _NOT_PROSE.match(stripped)
+        if block and (not_prose or heading or depth != indent):
+            yield " ".join(block)
+            block = []
+        if stripped.endswith("::") or stripped.startswith(".. "):
+            literal_indent = depth
+        if not_prose:
+            continue
+        indent = depth
+        if text := stripped[heading.end() :].strip() if heading else stripped:
+            block.append(text)
+
+
+def sentences(paragraph: str) -> Iterator[str]:
+    """Sentences of plain English: 4 to 60 words, mostly letters, with a capital first and a full stop last."""
+    for pattern, replacement in _MARKUP:
+        paragraph = pattern.sub(replacement, paragraph)
+    for sentence in _SENTENCE_END.split(paragraph.strip()):
+        letters = sum(character.isalpha() or character == " " for character in sentence)
+        if (
+            4 <= len(_WORD.findall(sentence)) <= 60
+            and letters >= 0.85 * len(sentence)
+            and sentence[0].isupper()
+            and sentence[-1] in ".!?"
+        ):
+            yield sentence
+
+
+def source_files(package: str) -> list[tuple[str, Path]]:
+    """(path relative to the package's parent, path) of the package's .py files, without tests and vendored code.
+
+    Raises:
+        UserError: the package is not installed.
+    """
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(f'corpus package "{package}" is not installed here: install it or take it out of the config.')
+    root = Path(next(iter(spec.submodule_search_locations)))
+    found = []
+    for path in root.rglob("*.py"):
+        relative = path.relative_to(root.parent)
+        skipped = SKIPPED_FOLDERS.intersection(relative.parts) or path.name.startswith(("test_", "conftest"))
+        if not skipped:
+            found.append((relative.as_posix(), path))
+    return sorted(found)
+
+
+def extract(package: str) -> pd.DataFrame:
+    """Unique prose sentences of a package.
+
+    Returns:
+        One row a sentence, in order: file, split, docstring (its number in the file), paragraph (its number in the
+        docstring), sentence. A sentence that occurs again, up to case, digits and punctuation, is kept once.
+    """
+    rows, seen = [], set()
+    for name, path in source_files(package):
+        source = path.read_text(encoding="utf-8", errors="ignore")
+        if '"""' not in source and "'''" not in source:
+            continue
+        try:
+            texts = list(docstrings(source))
+        except (SyntaxError, ValueError):
+            continue  # templates and files for other Python versions
+        for d, text in enumerate(texts):
+            for p, paragraph in enumerate(paragraphs(text)):
+                for sentence in sentences(paragraph):
+                    key = " ".join(_WORD.findall(sentence.lower()))
+                    if key not in seen:
+                        seen.add(key)
+                        rows.append((name, split_of(name), d, p, sentence))
+    return pd.DataFrame(rows, columns=["file", "split", "docstring", "paragraph", "sentence"])
+
+
+def version(package: str) -> str:
+    """Installed version of the distribution that provides an import package."""
+    distributions = importlib.metadata.packages_distributions().get(package, [package])
+    return importlib.metadata.version(distributions[0]).partition("+")[0]  # "2.13.0+cpu": the build is not the text
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Extract the docstring prose of one installed package.")
+    parser.add_argument("package")
+    parser.add_argument("--out", type=Path, required=True, help="Parquet file; a manifest (.json) is put beside it")
+    arguments = parser.parse_args()
+    corpus = extract(arguments.package)
+    files.write_parquet(arguments.out, corpus)
+    manifest = {
+        "package": arguments.package,
+        "version": version(arguments.package),
+        "files": int(corpus["file"].nunique()),
+        "sentences": len(corpus),
+        "words": int(corpus["sentence"].str.split().str.len().sum()),
+        "sha256": files.sha256(arguments.out),
+    }
+    files.write_json(arguments.out.with_suffix(".json"), manifest)
+    print(f"{manifest['package']} {manifest['version']}: {manifest['sentences']:,} sentences, {manifest['words']:,} words")
+
+
+if __name__ == "__main__":
+    run(main)

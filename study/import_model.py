@@ -1,0 +1,76 @@
+"""Bring one checkpoint into the study: copy what a model needs and nothing else, check it, write its manifest."""
+
+import argparse
+import math
+import shutil
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig
+
+from study import files
+from study.errors import UserError, run
+
+# Never pickle, never code: weights in safetensors, configuration and tokenizer as text.
+COPIED = ("*.safetensors", "*.safetensors.index.json", "config.json", "tokenizer*.json", "special_tokens_map.json")
+COPIED += ("vocab.*", "merges.txt", "*.model", "added_tokens.json")
+
+
+def import_model(checkpoint: Path, name: str, out: Path) -> dict[str, object]:
+    """Copy a local checkpoint into the folder `out`.
+
+    Args:
+        checkpoint: folder in the Hugging Face layout; a manifest.json in it (from study.pretrain) is passed on.
+
+    Returns:
+        The manifest: model, source, architecture, size, hash of every weight file, how it was pre-trained if known.
+
+    Raises:
+        UserError: no safetensors weights, no readable configuration, or a damaged weight file.
+    """
+    weights = sorted(checkpoint.glob("*.safetensors"))
+    if not weights:
+        raise UserError(
+            f"{checkpoint} holds no *.safetensors file: save the model there with save_pretrained (safetensors is the "
+            "only format read)."
+        )
+    try:
+        architecture = AutoConfig.from_pretrained(checkpoint, local_files_only=True, trust_remote_code=False).model_type
+    except (OSError, ValueError) as error:
+        raise UserError(f"{checkpoint}/config.json is not a configuration transformers can read: {error}") from error
+    parameters = 0
+    for path in weights:
+        try:
+            with safe_open(path, framework="numpy") as file:
+                parameters += sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118
+        except SafetensorError as error:
+            raise UserError(f"{path} is damaged or not a safetensors file ({error}): copy it again.") from error
+    with files.replacing_folder(out) as folder:
+        for pattern in COPIED:
+            for path in checkpoint.glob(pattern):
+                shutil.copy2(path, folder / path.name)
+        made = checkpoint / "manifest.json"
+        manifest = {
+            "model": name,
+            "source": str(checkpoint),
+            "architecture": architecture,
+            "checkpoint_parameters": parameters,
+            "sha256": {path.name: files.sha256(folder / path.name) for path in weights},
+            "pretraining": files.read_json(made) if made.exists() else None,
+        }
+        files.write_json(folder / "manifest.json", manifest)
+    return manifest
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Copy a local checkpoint into the study and check it.")
+    parser.add_argument("checkpoint", type=Path, help="folder with config.json, *.safetensors and a tokenizer")
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--out", required=True, type=Path)
+    arguments = parser.parse_args()
+    manifest = import_model(arguments.checkpoint, arguments.name, arguments.out)
+    print(f"{arguments.name}: {manifest['architecture']}, {manifest['checkpoint_parameters']:,} parameters")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,84 @@
+"""Loading classifiers: which parameters come from the checkpoint (the body) and which are new (the head).
+
+The head is what the checkpoint lacks, never what a name looks like: a BERT checkpoint that carries a trained pooler has
+a smaller head than one that does not.
+"""
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from study.errors import UserError
+
+logging.set_verbosity_error()  # the load report repeats what `load_classifier` checks and returns
+logging.disable_progress_bar()
+
+
+def load_tokenizer(folder: Path, max_length: int) -> PreTrainedTokenizerBase:
+    """Tokenizer of a checkpoint folder, with a padding token (the end token where it has none).
+
+    Raises:
+        UserError: the folder holds no tokenizer.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder} holds no tokenizer that transformers can read: save one there ({error}).") from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.model_max_length = max_length
+    return tokenizer
+
+
+def load_classifier(folder: Path, classes: list[str], pad_token_id: int) -> tuple[nn.Module, list[str]]:
+    """Sequence classifier in float32 whose body is the checkpoint's and whose head is new, drawn from torch's seed.
+
+    Args:
+        folder: local directory in the Hugging Face layout, weights in safetensors.
+        classes: label of each output.
+        pad_token_id: for models that look for the last token that is not padding (BLOOM).
+
+    Returns:
+        The model and the sorted names of its head parameters.
+
+    Raises:
+        UserError: not a checkpoint, weights missing, damaged or of another architecture.
+    """
+    try:
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            folder,
+            num_labels=len(classes),
+            id2label=dict(enumerate(classes)),
+            label2id={label: index for index, label in enumerate(classes)},
+            pad_token_id=pad_token_id,
+            dtype=torch.float32,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"{folder} is not a checkpoint that transformers can load from safetensors: {reason}") from error
+    head = sorted(info["missing_keys"])
+    embeddings = model.get_input_embeddings().weight
+    missing = {name for name, parameter in model.named_parameters() if name in head and parameter is embeddings}
+    if missing or info["mismatched_keys"]:
+        raise UserError(f"{folder} does not hold the body of a {model.config.model_type} model: check its config.json.")
+    return model, head
+
+
+def random_classifier(folder: Path, classes: list[str], pad_token_id: int) -> nn.Module:
+    """The same architecture with every weight drawn from torch's seed: the control for what pre-training is worth."""
+    config = AutoConfig.from_pretrained(folder, num_labels=len(classes), pad_token_id=pad_token_id, local_files_only=True)
+    return AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+
+
+def empty_classifier(folder: Path) -> nn.Module:
+    """Classifier of a saved fine-tuned model, to be filled with a restored state."""
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    return AutoModelForSequenceClassification.from_config(config, dtype=torch.float32).eval()

@@ -1,0 +1,96 @@
+"""Make one task: splits as Parquet and a manifest with counts, hashes and reference scores.
+
+The reference scores, always answering the commonest class and TF-IDF with logistic regression, tell whether a
+fine-tuned model is a learner at all.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import pandas as pd
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+
+from study import docstring_tasks, files, local_data, metrics, provenance
+from study.errors import UserError, run
+
+SPLITS = ("train", "validation", "test")
+
+
+def reference_scores(splits: dict[str, pd.DataFrame]) -> dict[str, dict[str, float]]:
+    """Scores on test of the commonest training label and of TF-IDF + logistic regression, untuned."""
+    train, test = splits["train"], splits["test"]
+    majority = train["label"].value_counts(sort=True).index[0]
+    pipeline = make_pipeline(
+        TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), token_pattern=r"\S+"),
+        LogisticRegression(C=10, max_iter=2000),
+    )
+    pipeline.fit(train["text"] + " .", train["label"])  # an empty text still is a document
+    return {
+        "majority": metrics.scores(test["label"], [majority] * len(test)),
+        "tfidf": metrics.scores(test["label"], pipeline.predict(test["text"] + " .")),
+    }
+
+
+def class_order(labels: pd.Series) -> list[str]:
+    """Classes in the order of the model's outputs: numbers by value, names by alphabet."""
+    unique = sorted(set(labels))
+    return sorted(unique, key=int) if all(label.lstrip("-").isdigit() for label in unique) else unique
+
+
+def build(name: str, spec: dict, corpora: dict[str, Path], out: Path) -> dict[str, object]:
+    """Build a task into the folder `out` and return its manifest.
+
+    Args:
+        spec: the task's section of the config (source "docstrings" or "files").
+        corpora: package -> Parquet file of study.corpus, for docstring tasks.
+    """
+    if spec["source"] == "docstrings":
+        splits = docstring_tasks.build({package: pd.read_parquet(path) for package, path in corpora.items()}, spec)
+        manifests = [files.read_json(path.with_suffix(".json")) for path in corpora.values()]
+        notes: list[str] = []
+        origin = {manifest["package"]: manifest["version"] for manifest in manifests}
+    else:
+        *frames, notes = local_data.prepare(spec)
+        splits = dict(zip(SPLITS, frames, strict=True))
+        origin = {split: str(spec[split]) for split in SPLITS if spec.get(split)}
+    classes = class_order(splits["train"]["label"])
+    if len(classes) < 2:
+        raise UserError(f"task {name!r} has one class only ({classes[0]!r}): there is nothing to classify.")
+    with files.replacing_folder(out) as folder:
+        for split, frame in splits.items():
+            files.write_parquet(folder / f"{split}.parquet", frame.reset_index(drop=True))
+        manifest = {
+            "task": name,
+            "spec": spec,
+            "origin": origin,
+            "classes": classes,
+            "notes": notes,
+            "counts": {split: frame["label"].value_counts().to_dict() for split, frame in splits.items()},
+            "sha256": {split: files.sha256(folder / f"{split}.parquet") for split in splits},
+            "reference": reference_scores(splits),
+        }
+        files.write_json(folder / "manifest.json", manifest)
+    return manifest
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Make one task of the study.")
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--spec", required=True, type=json.loads, help="JSON: the task's section of the config")
+    parser.add_argument("--corpus", type=Path, nargs="*", default=[], help="Parquet files of study.corpus")
+    parser.add_argument("--out", required=True, type=Path, help="folder to write")
+    arguments = parser.parse_args()
+    provenance.deterministic(0)
+    corpora = {path.stem: path for path in arguments.corpus}
+    manifest = build(arguments.name, arguments.spec, corpora, arguments.out)
+    sizes = {split: sum(counts.values()) for split, counts in manifest["counts"].items()}
+    print(f"{arguments.name}: {sizes}, TF-IDF reference {manifest['reference']['tfidf']['weighted_f1']:.3f}")
+    for note in manifest["notes"]:
+        print(f"note: {note}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,66 @@
+"""Search learning rate and epochs of one model on validation, for both arms; what is best goes into the config by hand.
+
+The search has a seed of its own and never reads test data.
+"""
+
+import argparse
+import itertools
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from study import files, provenance
+from study.errors import run
+from study.examples import encode, load_task
+from study.finetune import ARMS, train
+from study.models import load_classifier, load_tokenizer, random_classifier
+
+
+def try_settings(pretrained: Path, task: Path, arm: str, settings: dict, seed: int) -> dict[str, object]:
+    """Best validation weighted F1 of one fine-tuning, and the epoch it came from."""
+    splits, classes = load_task(task)
+    tokenizer = load_tokenizer(pretrained, settings["max_length"])
+    provenance.deterministic(provenance.seed_of("tune", arm, task.name, seed))
+    if arm == "pretrained":
+        model, _ = load_classifier(pretrained, classes, tokenizer.pad_token_id)
+    else:
+        model = random_classifier(pretrained, classes, tokenizer.pad_token_id)
+    encoded = {s: encode(splits[s], classes, tokenizer, settings["max_length"]) for s in ("train", "validation")}
+    fitted = train(model, encoded["train"], encoded["validation"], settings, seed)
+    return {key: fitted[key] for key in ("best_epoch", "validation_weighted_f1")}
+
+
+def tune(model: str, pretrained: Path, tasks: list[Path], grid: dict, settings: dict) -> pd.DataFrame:
+    """All settings of the grid on all tasks for both arms; one row each, the best of each arm first."""
+    rows = []
+    for arm, rate, epochs in itertools.product(ARMS, grid["learning_rates"], grid["epochs"]):
+        chosen = settings | {"learning_rate": rate, "epochs": epochs}
+        for task in tasks:
+            print(f"{arm}, learning rate {rate}, {epochs} epochs, {task.name}", flush=True)
+            fitted = try_settings(pretrained, task, arm, chosen, grid["seed"])
+            rows.append(
+                {"model": model, "arm": arm, "learning_rate": rate, "epochs": epochs, "task": task.name, **fitted}
+            )
+    table = pd.DataFrame(rows)
+    axes = ["arm", "learning_rate", "epochs"]
+    table["mean_over_tasks"] = table.groupby(axes)["validation_weighted_f1"].transform("mean")
+    return table.sort_values(["arm", "mean_over_tasks"], ascending=[True, False], kind="stable")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Search learning rate and epochs of one model on validation.")
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--pretrained", required=True, type=Path)
+    parser.add_argument("--tasks", required=True, type=Path, nargs="+", help="task folders")
+    parser.add_argument("--grid", required=True, type=json.loads, help="JSON: learning_rates, epochs, seed")
+    parser.add_argument("--settings", required=True, type=json.loads, help="JSON: the rest of the finetuning settings")
+    parser.add_argument("--out", required=True, type=Path)
+    a = parser.parse_args()
+    table = tune(a.model, a.pretrained, a.tasks, a.grid, a.settings)
+    files.write_csv(a.out, table)
+    print(table.to_string(index=False))
+
+
+if __name__ == "__main__":
+    run(main)
