@@ -7,15 +7,14 @@ job repeats its command, so that any step can be run and debugged by hand.
 import json
 import shlex
 import sys
-
-from snakemake.logging import logger
+from pathlib import Path
 
 sys.path.insert(0, workflow.basedir)
 
 import baselines
 from study import config as study_config
 from study.errors import UserError
-from study.progress import show_progress
+from study.progress import benchmarked_seconds, show_progress
 
 if not workflow.overwrite_configfiles:
 
@@ -35,7 +34,7 @@ PRETRAINED_HERE = [name for name, model in config["models"].items() if model["so
 CELLS = {"model": list(config["models"]), "task": list(config["tasks"]), "seed": config["seeds"]}
 ENVIRONMENT = "envs/environment.yaml"
 
-show_progress(logger)
+show_progress(workflow, benchmarked_seconds(f"{RESULTS}/benchmarks"))
 
 
 wildcard_constraints:
@@ -103,10 +102,31 @@ def get_random_init_manifests(wildcards):
     return expand(pattern, **CELLS) if config["finetuning"]["random_init"] else []
 
 
+def get_kenviz_cell():
+    """Cell, method and kept share that KENviz shows: from the config, or the first of each."""
+    chosen = config["kenviz"]
+    shares = config["kept_shares"]
+    return {
+        "model": chosen.get("model", next(iter(config["models"]))),
+        "task": chosen.get("task", next(iter(config["tasks"]))),
+        "seed": config["seeds"][0],
+        "method": chosen["method"] if chosen["method"] in METHODS else METHODS[-1],
+        "kept_share": chosen.get("kept_share", 0.25 if 0.25 in shares else shares[-1]),
+    }
+
+
+def get_kenviz_scores(wildcards):
+    return f"{CELL}/compressed/{{method}}/scores.csv".format(**get_kenviz_cell())
+
+
+def get_kenviz_subnetwork(wildcards):
+    return f"{CELL}/compressed/{{method}}/draw0/{{kept_share}}.safetensors".format(**get_kenviz_cell())
+
+
 rule all:
+    default_target: True
     input:
         f"{RESULTS}/report/index.html",
-    default_target: True
 
 
 rule figures:
@@ -152,12 +172,12 @@ rule build_task:
         f"{RESULTS}/logs/build_task/{{task}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/build_task/{{task}}.tsv"
-    params:
-        folder=f"{RESULTS}/tasks/{{task}}",
-        spec=get_task_spec,
-        corpus=lambda wildcards, input: "--corpus " + " ".join(input) if get_task_packages(wildcards.task) else "",
     conda:
         ENVIRONMENT
+    params:
+        folder=subpath(output.manifest, parent=True),
+        spec=get_task_spec,
+        corpus=lambda wildcards, input: "--corpus " + " ".join(input) if get_task_packages(wildcards.task) else "",
     shell:
         "python -m study.tasks --name {wildcards.task} --spec {params.spec} {params.corpus}"
         " --out {params.folder} > {log} 2>&1"
@@ -175,13 +195,13 @@ rule pretrain_model:
         f"{RESULTS}/logs/pretrain_model/{{model}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/pretrain_model/{{model}}.tsv"
+    conda:
+        ENVIRONMENT
     params:
-        folder=f"{RESULTS}/pretraining/{{model}}",
+        folder=subpath(output[0], parent=True),
         architecture=lambda wildcards: config["models"][wildcards.model]["architecture"],
         size=lambda wildcards: as_json(config["models"][wildcards.model]["size"]),
         settings=as_json(config["pretraining"]),
-    conda:
-        ENVIRONMENT
     shell:
         "python -m study.pretrain --architecture {params.architecture} --size {params.size}"
         " --settings {params.settings} --corpus {input} --out {params.folder} > {log} 2>&1"
@@ -194,11 +214,11 @@ rule compare_checkpoints:
         f"{RESULTS}/pretraining/comparison.csv",
     log:
         f"{RESULTS}/logs/compare_checkpoints.log",
-    params:
-        folders=lambda wildcards, input: [path.removesuffix("/manifest.json") for path in input],
-        committed=[config["models"][name].get("checkpoint", "-") for name in PRETRAINED_HERE],
     conda:
         ENVIRONMENT
+    params:
+        folders=lambda wildcards, input: [Path(manifest).parent for manifest in input],
+        committed=[config["models"][name].get("checkpoint", "-") for name in PRETRAINED_HERE],
     shell:
         "python -m study.checkpoints --made {params.folders} --committed {params.committed}"
         " --out {output} > {log} 2>&1"
@@ -211,11 +231,11 @@ rule import_model:
         f"{RESULTS}/models/{{model}}/pretrained/manifest.json",
     log:
         f"{RESULTS}/logs/import_model/{{model}}.log",
-    params:
-        folder=f"{RESULTS}/models/{{model}}/pretrained",
-        checkpoint=get_checkpoint,
     conda:
         ENVIRONMENT
+    params:
+        folder=subpath(output[0], parent=True),
+        checkpoint=get_checkpoint,
     shell:
         "python -m study.import_model {params.checkpoint} --name {wildcards.model} --out {params.folder} > {log} 2>&1"
 
@@ -228,13 +248,13 @@ rule tune_model:
         f"{RESULTS}/tuning/{{model}}.csv",
     log:
         f"{RESULTS}/logs/tune_model/{{model}}.log",
-    params:
-        pretrained=f"{RESULTS}/models/{{model}}/pretrained",
-        tasks=expand(f"{RESULTS}/tasks/{{task}}", task=config["tasks"]),
-        grid=as_json(config["tuning"]),
-        settings=get_finetuning,
     conda:
         ENVIRONMENT
+    params:
+        pretrained=subpath(input.model, parent=True),
+        tasks=lambda wildcards, input: [Path(manifest).parent for manifest in input.tasks],
+        grid=as_json(config["tuning"]),
+        settings=get_finetuning,
     shell:
         "python -m study.tune --model {wildcards.model} --pretrained {params.pretrained} --tasks {params.tasks}"
         " --grid {params.grid} --settings {params.settings} --out {output} > {log} 2>&1"
@@ -253,13 +273,13 @@ rule finetune_model:
         f"{RESULTS}/logs/finetune_model/{{model}}-{{task}}-{{seed}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/finetune_model/{{model}}-{{task}}-{{seed}}.tsv"
-    params:
-        pretrained=f"{RESULTS}/models/{{model}}/pretrained",
-        task=f"{RESULTS}/tasks/{{task}}",
-        settings=get_finetuning,
-        folder=f"{CELL}/finetuned",
     conda:
         ENVIRONMENT
+    params:
+        pretrained=subpath(input.model, parent=True),
+        task=subpath(input.task, parent=True),
+        settings=get_finetuning,
+        folder=subpath(output[0], parent=True),
     shell:
         "python -m study.finetune --model {wildcards.model} --task {wildcards.task} --seed {wildcards.seed}"
         " --pretrained {params.pretrained} --task-folder {params.task} --settings {params.settings}"
@@ -276,13 +296,13 @@ rule finetune_random_init:
         f"{RESULTS}/logs/finetune_random_init/{{model}}-{{task}}-{{seed}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/finetune_random_init/{{model}}-{{task}}-{{seed}}.tsv"
-    params:
-        pretrained=f"{RESULTS}/models/{{model}}/pretrained",
-        task=f"{RESULTS}/tasks/{{task}}",
-        settings=lambda wildcards: get_finetuning(wildcards, arm="random-init"),
-        folder=f"{CELL}/random-init",
     conda:
         ENVIRONMENT
+    params:
+        pretrained=subpath(input.model, parent=True),
+        task=subpath(input.task, parent=True),
+        settings=lambda wildcards: get_finetuning(wildcards, arm="random-init"),
+        folder=subpath(output[0], parent=True),
     shell:
         "python -m study.finetune --model {wildcards.model} --task {wildcards.task} --seed {wildcards.seed}"
         " --pretrained {params.pretrained} --task-folder {params.task} --settings {params.settings}"
@@ -291,7 +311,8 @@ rule finetune_random_init:
 
 rule compress_model:
     input:
-        f"{CELL}/finetuned/manifest.json",
+        finetuned=f"{CELL}/finetuned/manifest.json",
+        task=f"{RESULTS}/tasks/{{task}}/manifest.json",
     output:
         # Kept over a rerun: rows whose inputs have not changed are not computed again.
         update(expand(f"{CELL}/compressed/{{method}}/scores.csv", method=METHODS, allow_missing=True)),
@@ -299,18 +320,18 @@ rule compress_model:
         f"{RESULTS}/logs/compress_model/{{model}}-{{task}}-{{seed}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/compress_model/{{model}}-{{task}}-{{seed}}.tsv"
+    conda:
+        ENVIRONMENT
     params:
-        finetuned=f"{CELL}/finetuned",
-        task=f"{RESULTS}/tasks/{{task}}",
+        finetuned=subpath(input.finetuned, parent=True),
+        task=subpath(input.task, parent=True),
         methods=METHODS,
         kept_shares=as_json(config["kept_shares"]),
         draws=config["draws"],
         settings=as_json(config["evaluation"] | {"max_length": config["finetuning"]["max_length"]}),
-        folder=f"{CELL}/compressed",
+        folder=subpath(output[0], ancestor=2),
         # Snakemake does not see the modules that a step imports.
         sources=[baselines.source_hash(baselines.METHODS[method]) for method in METHODS],
-    conda:
-        ENVIRONMENT
     shell:
         "python -m study.compress --finetuned {params.finetuned} --task-folder {params.task}"
         " --methods {params.methods} --kept-shares {params.kept_shares} --draws {params.draws}"
@@ -331,13 +352,13 @@ rule collect_scores:
         f"{RESULTS}/logs/collect_scores.log",
     benchmark:
         f"{RESULTS}/benchmarks/collect_scores.tsv"
-    params:
-        **CELLS,
-        folder=RESULTS,
-        methods=METHODS,
-        random_init="--random-init" if config["finetuning"]["random_init"] else "",
     conda:
         ENVIRONMENT
+    params:
+        **CELLS,
+        folder=subpath(output[0], parent=True),
+        methods=METHODS,
+        random_init="--random-init" if config["finetuning"]["random_init"] else "",
     shell:
         "python -m study.collect {params.folder} --models {params.model} --tasks {params.task}"
         " --seeds {params.seed} --methods {params.methods} {params.random_init} > {log} 2>&1"
@@ -350,11 +371,11 @@ rule record_provenance:
         f"{RESULTS}/provenance.json",
     log:
         f"{RESULTS}/logs/record_provenance.log",
-    params:
-        folder=RESULTS,
-        config=as_json(config),
     conda:
         ENVIRONMENT
+    params:
+        folder=subpath(output[0], parent=True),
+        config=as_json(config),
     shell:
         "python -m study.record {params.folder} --config {params.config} > {log} 2>&1"
 
@@ -368,12 +389,13 @@ rule make_tables:
         touch(f"{RESULTS}/tables/.done"),
     log:
         f"{RESULTS}/logs/make_tables.log",
-    params:
-        folder=RESULTS,
     conda:
         ENVIRONMENT
+    params:
+        results=subpath(input[0], parent=True),
+        folder=subpath(output[0], parent=True),
     shell:
-        "python -m report.tables --results {params.folder} --out {params.folder}/tables > {log} 2>&1"
+        "python -m report.tables --results {params.results} --out {params.folder} > {log} 2>&1"
 
 
 rule draw_figures:
@@ -386,9 +408,56 @@ rule draw_figures:
         touch(f"{RESULTS}/figures/.done"),
     log:
         f"{RESULTS}/logs/draw_figures.log",
-    params:
-        folder=RESULTS,
     conda:
         ENVIRONMENT
+    params:
+        results=subpath(input[0], parent=True),
+        folder=subpath(output[0], parent=True),
     shell:
-        "python -m report.figures --results {params.folder} --out {params.folder}/figures > {log} 2>&1"
+        "python -m report.figures --results {params.results} --out {params.folder} > {log} 2>&1"
+
+
+rule draw_kenviz:
+    input:
+        scores=get_kenviz_scores,
+        module="ken/viz.py",
+    output:
+        expand(f"{RESULTS}/figures/kenviz.{{kind}}", kind=["svg", "png"]),
+    log:
+        f"{RESULTS}/logs/draw_kenviz.log",
+    conda:
+        ENVIRONMENT
+    params:
+        subnetwork=get_kenviz_subnetwork,
+        finetuned=lambda wildcards, input: Path(input.scores).parents[2] / "finetuned",
+        matrix=config["kenviz"]["matrix"],
+        stem=lambda wildcards, output: Path(output[0]).with_suffix(""),
+    shell:
+        "python -m report.kenviz --subnetwork {params.subnetwork} --finetuned {params.finetuned}"
+        " --matrix {params.matrix} --out {params.stem} > {log} 2>&1"
+
+
+rule write_report:
+    input:
+        f"{RESULTS}/tables/.done",
+        f"{RESULTS}/figures/.done",
+        f"{RESULTS}/figures/kenviz.svg",
+        f"{RESULTS}/provenance.json",
+        "report/page.py",
+        "report/page.html.j2",
+    output:
+        f"{RESULTS}/report/index.html",
+    log:
+        f"{RESULTS}/logs/write_report.log",
+    conda:
+        ENVIRONMENT
+    params:
+        folder=subpath(output[0], ancestor=2),
+    shell:
+        "python -m report.page --results {params.folder} --out {output} > {log} 2>&1"
+
+
+onsuccess:
+    report = Path(f"{RESULTS}/report/index.html")
+    if report.exists():
+        print(f"report: {report.resolve()}")

@@ -1,4 +1,4 @@
-"""KEN itself as one of the compared methods, with fine-tuned values kept (`ken`) or updates rescaled (`ken-rescaled`)."""
+"""KEN itself as one of the compared methods: fine-tuned values kept (`ken`) or updates rescaled (`ken-rescaled`)."""
 
 from baselines.base import Selection, register, rescaled
 

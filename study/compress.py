@@ -78,7 +78,9 @@ class FinetunedCell:
         return provenance.text_hash(json.dumps(parts, sort_keys=True))
 
 
-def score(cell: FinetunedCell, method: Method, seen: Cell, prepared: object, row: Score, path: Path, start: float) -> list:
+def score(
+    cell: FinetunedCell, method: Method, seen: Cell, prepared: object, row: Score, path: Path, start: float
+) -> list:
     """Store one budget, load it back, evaluate the restored model; fills `row` and returns the predictions."""
     path.parent.mkdir(parents=True, exist_ok=True)
     kept = method.store(seen, prepared, row.budget, path)

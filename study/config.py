@@ -88,9 +88,7 @@ def _check_keys(value: object, path: list) -> None:
         for key, entry in value.items():
             if not isinstance(key, str):
                 where = _dotted([*path, str(key)])
-                raise UserError(
-                    f"config key {where} is read as {_shown(key)}, not as text: put quotes around it."
-                )
+                raise UserError(f"config key {where} is read as {_shown(key)}, not as text: put quotes around it.")
             _check_keys(entry, [*path, key])
     elif isinstance(value, list):
         for index, entry in enumerate(value):
@@ -297,13 +295,9 @@ def _check_corpus(config: dict) -> None:
     """What takes its text from docstrings finds its packages in the corpus."""
     docstring_tasks = {name: task for name, task in config["tasks"].items() if task["source"] == "docstrings"}
     users = [f"tasks.{name}" for name in docstring_tasks]
-    users += [
-        f"models.{name}" for name, model in config["models"].items() if model["source"] == "pretraining"
-    ]
+    users += [f"models.{name}" for name, model in config["models"].items() if model["source"] == "pretraining"]
     if users and "corpus" not in config:
-        raise UserError(
-            f"config key corpus is missing: {users[0]} takes its text from the packages named there."
-        )
+        raise UserError(f"config key corpus is missing: {users[0]} takes its text from the packages named there.")
     if "corpus" in config and config["corpus"]["min_words"] > config["corpus"]["max_words"]:
         raise UserError("config key corpus.min_words is greater than corpus.max_words: no snippet would fit.")
     for name, task in docstring_tasks.items():

@@ -169,7 +169,9 @@ def main() -> None:
         "sha256": files.sha256(arguments.out),
     }
     files.write_json(arguments.out.with_suffix(".json"), manifest)
-    print(f"{manifest['package']} {manifest['version']}: {manifest['sentences']:,} sentences, {manifest['words']:,} words")
+    print(
+        f"{manifest['package']} {manifest['version']}: {manifest['sentences']:,} sentences, {manifest['words']:,} words"
+    )
 
 
 if __name__ == "__main__":

@@ -81,7 +81,7 @@ def evenly(rows: pd.DataFrame, size: int) -> pd.DataFrame:
 def label_snippets(corpora: dict[str, pd.DataFrame], spec: dict) -> pd.DataFrame:
     """Snippets of the wanted classes with their label: the package, or the sub-package one level down."""
     parts = []
-    for package, corpus in corpora.items():
+    for corpus in corpora.values():
         found = snippets(corpus, spec["min_words"], spec["max_words"])
         depth = 0 if spec["label"] == "library" else 1
         names = found["file"].str.split("/").str[depth].str.removesuffix(".py")

@@ -91,9 +91,7 @@ def read_json(path: str | Path) -> object:
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: run the step that writes it.") from None
     except ValueError as error:  # also what UnicodeDecodeError is
-        problem = (
-            f"{path} is not a whole JSON file ({error}): delete it and run the step that writes it again."
-        )
+        problem = f"{path} is not a whole JSON file ({error}): delete it and run the step that writes it again."
         raise UserError(problem) from None
 
 

@@ -58,7 +58,10 @@ def train(model: nn.Module, train_set: Examples, validation_set: Examples, setti
             best = (f1, epoch, {name: tensor.clone() for name, tensor in model.state_dict().items()})
         seconds = time.monotonic() - start
         left = seconds / epoch * (settings["epochs"] - epoch)
-        print(f"epoch {epoch}: loss {history[-1]['loss']:.3f}, validation F1 {f1:.3f}, about {left:.0f} s left", flush=True)
+        print(
+            f"epoch {epoch}: loss {history[-1]['loss']:.3f}, validation F1 {f1:.3f}, about {left:.0f} s left",
+            flush=True,
+        )
     model.load_state_dict(best[2])
     return {"best_epoch": best[1], "validation_weighted_f1": best[0], "history": history}
 
@@ -87,7 +90,10 @@ def finetune(
         head: list[str] = []
         if arm == "pretrained":
             model, head = load_classifier(pretrained, classes, tokenizer.pad_token_id)
-            save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, folder / "initial.safetensors")
+            save_file(
+                {name: tensor.contiguous() for name, tensor in model.state_dict().items()},
+                folder / "initial.safetensors",
+            )
         else:
             model = random_classifier(pretrained, classes, tokenizer.pad_token_id)
         order = provenance.seed_of("data order", axes["task"], axes["seed"])

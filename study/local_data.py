@@ -120,9 +120,7 @@ def _cleaned(frame: pd.DataFrame, split: str, later: set[str], notes: list[str])
     return frame.reset_index(drop=True)
 
 
-def _divided(
-    train: pd.DataFrame, share: float, seed: int, path: str | Path
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _divided(train: pd.DataFrame, share: float, seed: int, path: str | Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Train and validation, stratified by label; rows with equal text stay together."""
     from sklearn.model_selection import train_test_split
 
@@ -165,9 +163,7 @@ def _read(reader: Callable[[Path], Columns], path: Path, text: str, label: str) 
         raise UserError(f"{path} is empty: it needs a header and rows.") from None
     except (pd.errors.ParserError, pd.errors.ParserWarning, pyarrow.ArrowInvalid, OSError) as error:
         reason = " ".join(str(error).split()).rstrip(".")
-        raise UserError(
-            f"{path} is damaged or not a {path.suffix} file ({reason}): write it again."
-        ) from None
+        raise UserError(f"{path} is damaged or not a {path.suffix} file ({reason}): write it again.") from None
     _check_columns(columns, path, text, label)
     return columns
 
@@ -199,9 +195,7 @@ def _delimited(separator: str) -> Callable[[Path], Columns]:
             if separator == "\t" and swallowed.any():
                 row = int(swallowed.to_numpy().argmax()) + 1
                 found = f'{path} has lines and tabs inside one field (row {row}, column "{name}")'
-                raise UserError(
-                    f'{found}: write a text that begins with " in quotes, its own quotes doubled.'
-                )
+                raise UserError(f'{found}: write a text that begins with " in quotes, its own quotes doubled.')
         return {name: values.tolist() for name, values in frame.items()}
 
     return read
@@ -215,9 +209,7 @@ def _read_jsonl(path: Path) -> Columns:
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
-            raise UserError(
-                f"{path} has no JSON in line {number} ({error.msg}): write the file again."
-            ) from None
+            raise UserError(f"{path} has no JSON in line {number} ({error.msg}): write the file again.") from None
         if not isinstance(row, dict):
             raise UserError(f'{path} has no JSON object in line {number}: write lines like {{"text": "…"}}.')
         rows.append(row)
@@ -284,9 +276,7 @@ def _text(value: object, row: int, path: str | Path) -> str:
     if _is_missing(value):
         return ""
     if not isinstance(value, str | int | float):
-        raise UserError(
-            f"{path} has {type(value).__name__} instead of text at row {row}: name another column."
-        )
+        raise UserError(f"{path} has {type(value).__name__} instead of text at row {row}: name another column.")
     value = _whole(str(value))
     return value if value.strip() else ""
 

@@ -37,9 +37,7 @@ def scores(
     from sklearn.metrics import accuracy_score, f1_score
 
     if len(references) == 0 or len(references) != len(predictions):
-        raise ValueError(
-            f"got {len(references)} references and {len(predictions)} predictions: need equally many."
-        )
+        raise ValueError(f"got {len(references)} references and {len(predictions)} predictions: need equally many.")
 
     def f1(average: str) -> float:
         return float(f1_score(references, predictions, labels=labels, average=average, zero_division=0))

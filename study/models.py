@@ -63,7 +63,9 @@ def load_classifier(folder: Path, classes: list[str], pad_token_id: int) -> tupl
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"{folder} is not a checkpoint that transformers can load from safetensors: {reason}") from error
+        raise UserError(
+            f"{folder} is not a checkpoint that transformers can load from safetensors: {reason}"
+        ) from error
     head = sorted(info["missing_keys"])
     embeddings = model.get_input_embeddings().weight
     missing = {name for name, parameter in model.named_parameters() if name in head and parameter is embeddings}
@@ -74,7 +76,9 @@ def load_classifier(folder: Path, classes: list[str], pad_token_id: int) -> tupl
 
 def random_classifier(folder: Path, classes: list[str], pad_token_id: int) -> nn.Module:
     """The same architecture with every weight drawn from torch's seed: the control for what pre-training is worth."""
-    config = AutoConfig.from_pretrained(folder, num_labels=len(classes), pad_token_id=pad_token_id, local_files_only=True)
+    config = AutoConfig.from_pretrained(
+        folder, num_labels=len(classes), pad_token_id=pad_token_id, local_files_only=True
+    )
     return AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
 
 

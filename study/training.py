@@ -1,8 +1,5 @@
-"""What every training loop shares: the learning-rate schedule, batches of similar length, restoring the best epoch."""
+"""What every training loop shares."""
 
-from collections.abc import Iterator
-
-import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 

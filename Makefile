@@ -1,0 +1,31 @@
+# Two commands: `make study` and `make test`. Both install into .venv first if the lock has changed since.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: study test check clean
+
+study: .venv/installed
+	$(BIN)/snakemake
+
+test: .venv/installed
+	$(BIN)/python -m pytest
+
+# What continuous integration runs beside the tests.
+check: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile
+	$(BIN)/snakemake --lint
+	set -e; for study in config/*.yaml; do \
+	  [ $$study = config/schema.yaml ] || $(BIN)/snakemake --configfile $$study --dry-run --quiet all; \
+	done
+
+.venv/installed: envs/requirements.lock
+	$(PYTHON) -c "import sys; sys.exit(0 if sys.version_info >= (3, 11) else 'Python 3.11 or newer is needed: make PYTHON=python3.11')"
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --requirement envs/requirements.lock
+	touch $@
+
+clean:
+	rm -rf results/mini results/test .snakemake
