@@ -1,8 +1,7 @@
-"""KEN as a library: kernel density selection of fine-tuned weights and sub-networks worth a small file.
+"""KEN: keep the entries of a fine-tuned transformer that matter, reset the others to their pre-trained values.
 
-    >>> import ken
-    >>> subnetwork = ken.Subnetwork.extract(pretrained, finetuned, k=0.25)  # doctest: +SKIP
-    >>> subnetwork.save("task.safetensors")  # doctest: +SKIP
+Density estimates (`kde`), selections (`selection`), and the sub-network that has to be stored (`Subnetwork`).
+Source: M. Mastromattei, F. M. Zanzotto, "Less is KEN", Findings of ACL 2024, arXiv 2402.03142.
 """
 
 from ken import kde, selection

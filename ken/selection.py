@@ -1,79 +1,83 @@
-"""Which entries of each row are kept: criteria that score entries, exact counts, ties by position.
+"""Which entries of a weight tensor are kept: budgets, rows, criteria, ranks and masks.
 
-A criterion gives every entry of a row a score; the k entries of highest score are kept, equal scores in the order of
-their position. One ranking serves every k, and the kept sets are nested.
+A criterion gives every entry of a row a score; the highest scores are kept first. Ranks do not depend on the budget,
+so one ranking serves a whole grid of budgets and the kept sets are nested.
 """
 
 import difflib
 import hashlib
-import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 
 import torch
 
 from ken import kde
+from ken.grid import grid_mask
 
 Criterion = Callable[[torch.Tensor, torch.Tensor, torch.Generator | None], torch.Tensor]
+"""(fine-tuned rows, pre-trained rows, generator) -> scores, all (r, n); sees a tensor in blocks of whole rows."""
+
 CRITERIA: dict[str, Criterion] = {}
+
+GRID = "ken-grid"
+"""The rule of the authors' released code: needs the budget, so it selects but does not rank."""
+
+# Entries ranked at once: bounds the memory of scores and sorting for very large embeddings.
+_BLOCK = 2**22
 
 
 def criterion(name: str) -> Callable[[Criterion], Criterion]:
-    """Decorator that registers a criterion: (finetuned, pretrained, generator) -> scores, all tensors (rows, n).
+    """Register a criterion under a name.
 
     Raises:
         ValueError: the name is taken.
     """
 
-    def decorate(function: Criterion) -> Criterion:
-        if name in CRITERIA:
+    def decorate(scores: Criterion) -> Criterion:
+        if name in CRITERIA or name == GRID:
             raise ValueError(f"criterion {name!r} is registered twice: choose another name.")
-        CRITERIA[name] = function
-        return function
+        CRITERIA[name] = scores
+        return scores
 
     return decorate
 
 
 @criterion("ken")
-def ken_density(finetuned: torch.Tensor, pretrained: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
-    """Kernel density of the fine-tuned row at each entry (KEN, section 3)."""
+def kernel_density(
+    finetuned: torch.Tensor, pretrained: torch.Tensor, generator: torch.Generator | None
+) -> torch.Tensor:
+    """KEN: Gaussian kernel density of each fine-tuned value within its row (KEN paper, section 3)."""
     return kde.density(finetuned)
 
 
-def get_criterion(method: str | Criterion) -> Criterion:
-    """The criterion of a name, or the function itself.
-
-    Raises:
-        ValueError: unknown name; the nearest valid ones are suggested.
-    """
-    if callable(method):
-        return method
-    if method not in CRITERIA:
-        near = difflib.get_close_matches(method, CRITERIA, n=2) or sorted(CRITERIA)
-        raise ValueError(f"unknown method {method!r}: did you mean {' or '.join(map(repr, near))}?")
-    return CRITERIA[method]
-
-
 def kept_count(n: int, k: int | float) -> int:
-    """Entries kept in a row of n: k itself, or the fraction k of n rounded to the nearest and at least 1; at most n.
+    """Number of entries kept of n.
+
+    Args:
+        n: length of a row.
+        k: an int is that many entries, at most n; a float is a share of n in (0, 1], rounded to nearest (`round`), at least 1.
 
     Raises:
-        ValueError: k is neither a whole number from 1 nor a fraction in (0, 1].
+        ValueError: k is neither.
     """
-    if isinstance(k, bool) or not isinstance(k, int | float) or not (k >= 1 if isinstance(k, int) else 0 < k <= 1):
-        raise ValueError(f"k is {k!r}, but must be a whole number from 1 or a fraction above 0 and at most 1.")
-    return min(n, k) if isinstance(k, int) else min(n, max(1, math.floor(k * n + 0.5)))
+    if isinstance(k, int) and not isinstance(k, bool) and k >= 1:
+        return min(k, n)
+    if isinstance(k, float) and 0 < k <= 1:
+        return min(n, max(1, round(n * k)))
+    raise ValueError(f"k must be an int of at least 1 or a float share in (0, 1], found {k!r}.")
 
 
 def as_rows(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor as (rows, n): a vector is one row, more dimensions are flattened after the first."""
-    return tensor.reshape(1, -1) if tensor.dim() < 2 else tensor.reshape(tensor.shape[0], -1)
+    """(r, n) view or copy: 2-D as is, 1-D and 0-D one row, more dimensions flattened after the first."""
+    if tensor.ndim <= 1:
+        return tensor.reshape(1, tensor.numel())
+    return tensor.reshape(tensor.shape[0], tensor[0].numel() if tensor.shape[0] else 0)
 
 
 def rank_scores(scores: torch.Tensor) -> torch.Tensor:
-    """(r, n) scores -> (r, n) int32 ranks along rows: 0 is the highest score, equal scores by position."""
-    order = scores.sort(dim=1, descending=True, stable=True).indices
-    places = torch.arange(scores.shape[1], dtype=torch.int32, device=scores.device).expand_as(scores)
-    return torch.empty_like(order, dtype=torch.int32).scatter_(1, order, places)
+    """(r, n) scores -> (r, n) int32 ranks along rows, 0 for the highest; equal scores in order of position."""
+    order = torch.sort(scores, dim=1, descending=True, stable=True).indices
+    places = torch.arange(scores.shape[1], dtype=torch.int32, device=scores.device).expand(scores.shape)
+    return torch.empty(scores.shape, dtype=torch.int32, device=scores.device).scatter_(1, order, places)
 
 
 def rank(
@@ -82,29 +86,38 @@ def rank(
     method: str | Criterion = "ken",
     generator: torch.Generator | None = None,
 ) -> torch.Tensor:
-    """Rank the entries of every row of one tensor; entry kept at k if and only if its rank is below k.
+    """Order in which the entries of each row are kept.
 
     Args:
-        finetuned: fine-tuned values, any shape.
-        pretrained: pre-trained values, the same shape.
-        method: name of a criterion or a function.
-        generator: for criteria that draw at random.
+        finetuned, pretrained: same shape, any number of dimensions, floating; rows as in `as_rows`.
+        method: name in `CRITERIA`, or a criterion function.
+        generator: passed to the criterion; methods that draw at random need it to be repeatable.
 
     Returns:
-        int32 of the same shape, 0 = kept first.
+        int32 of the same shape: rank within its row, 0 = kept first. The k entries kept are those with rank < k.
 
     Raises:
-        ValueError: shapes differ, values are not finite, or the method is unknown.
+        ValueError: unknown method, shapes differ, not floating, or NaN or infinite entries.
     """
-    chosen = get_criterion(method)
-    if finetuned.shape != pretrained.shape:
-        raise ValueError(f"shapes differ: fine-tuned {tuple(finetuned.shape)}, pre-trained {tuple(pretrained.shape)}.")
-    for tensor, which in ((finetuned, "fine-tuned"), (pretrained, "pre-trained")):
-        if not torch.isfinite(tensor).all():
-            raise ValueError(f"{which} values hold NaN or infinity.")
-    if not finetuned.numel():
-        return torch.empty(finetuned.shape, dtype=torch.int32, device=finetuned.device)
-    return rank_scores(chosen(as_rows(finetuned), as_rows(pretrained), generator)).reshape(finetuned.shape)
+    scores_of = _criterion(method)
+    finetuned_rows, pretrained_rows = _checked_rows(finetuned, pretrained)
+    ranks = torch.empty(finetuned_rows.shape, dtype=torch.int32, device=finetuned.device)
+    height = max(1, _BLOCK // max(1, ranks.shape[1]))
+    for start in range(0, ranks.shape[0] if ranks.numel() else 0, height):
+        place = slice(start, start + height)
+        scores = scores_of(finetuned_rows[place], pretrained_rows[place], generator)
+        if scores.shape != ranks[place].shape or scores.isnan().any():
+            raise ValueError(
+                f"criterion {method!r} must give {tuple(ranks[place].shape)} scores without NaN, "
+                f"found {tuple(scores.shape)} with {int(scores.isnan().sum())} NaN."
+            )
+        ranks[place] = rank_scores(scores)
+    return ranks.reshape(finetuned.shape)
+
+
+def mask_from_ranks(ranks: torch.Tensor, k: int | float) -> torch.Tensor:
+    """Bool mask of the shape of `ranks`, True for the `kept_count(n, k)` entries of each row kept first."""
+    return ranks < kept_count(as_rows(ranks).shape[1], k)
 
 
 def select(
@@ -114,44 +127,79 @@ def select(
     method: str | Criterion = "ken",
     generator: torch.Generator | None = None,
 ) -> torch.Tensor:
-    """Bool mask of the tensor's shape, True = kept, exactly `kept_count(n, k)` in every row of n."""
-    return kept_mask(rank(finetuned, pretrained, method, generator), k)
+    """Which entries are kept at one budget.
 
+    Args:
+        finetuned, pretrained, generator: as in `rank`.
+        k: as in `kept_count`, for each row.
+        method: as in `rank`, or "ken-grid", the rule of the authors' released code.
 
-def kept_mask(ranks: torch.Tensor, k: int | float) -> torch.Tensor:
-    """Mask of the entries kept at k, from the ranks of `rank`."""
-    return ranks < kept_count(as_rows(ranks).shape[1], k)
+    Returns:
+        Bool mask of the same shape, True = kept: exactly `kept_count(n, k)` in every row ("ken-grid": at least as
+        many distinct choices, and every entry equal to a chosen one).
 
-
-def generator_for(seed: int | None, name: str) -> torch.Generator:
-    """Generator of one tensor, from the seed and the tensor's name: the order of tensors does not matter."""
-    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+    Raises:
+        ValueError: as in `rank` and `kept_count`.
+    """
+    if method != GRID:
+        return mask_from_ranks(rank(finetuned, pretrained, method, generator), k)
+    rows, _ = _checked_rows(finetuned, pretrained)
+    return grid_mask(rows, kept_count(rows.shape[1], k)).reshape(finetuned.shape)
 
 
 def rank_tensors(
-    finetuned: dict[str, torch.Tensor],
-    pretrained: dict[str, torch.Tensor],
+    finetuned: Mapping[str, torch.Tensor],
+    pretrained: Mapping[str, torch.Tensor],
     method: str | Criterion = "ken",
     seed: int | None = None,
 ) -> dict[str, torch.Tensor]:
-    """`rank` every tensor that has a pre-trained value.
+    """Ranks of every floating tensor that both have under the same name.
+
+    Args:
+        finetuned, pretrained: name -> tensor.
+        method: as in `rank`.
+        seed: with the tensor's name it seeds that tensor's generator, so that a result never depends on the order of
+            the tensors; None gives the criterion no generator.
 
     Raises:
-        ValueError: as `rank`, with the tensor's name; or a pre-trained tensor has no fine-tuned value.
+        ValueError: as in `rank`; the sentence names the tensor.
     """
-    check_names(finetuned, pretrained)
     ranks = {}
-    for name, base in pretrained.items():
-        try:
-            ranks[name] = rank(finetuned[name], base, method, generator_for(seed, name))
-        except ValueError as error:
-            raise ValueError(f"tensor {name}: {error}") from None
+    for name, tensor in finetuned.items():
+        if name in pretrained and tensor.is_floating_point():
+            try:
+                ranks[name] = rank(tensor, pretrained[name], method, generator_of(name, seed))
+            except ValueError as error:
+                raise ValueError(f"tensor {name!r}: {error}") from error
     return ranks
 
 
-def check_names(finetuned: Iterable[str], pretrained: Iterable[str]) -> None:
-    """Raise ValueError if a pre-trained tensor is missing from the fine-tuned model."""
-    if missing := sorted(set(pretrained) - set(finetuned)):
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise ValueError(f"the fine-tuned model lacks tensor {missing[0]}{more} of the pre-trained one: not its child?")
+def generator_of(name: str, seed: int | None) -> torch.Generator | None:
+    """Generator for one tensor, from a hash of (seed, name); None without a seed."""
+    if seed is None:
+        return None
+    digest = hashlib.sha256(f"{seed}\0{name}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+def _criterion(method: str | Criterion) -> Criterion:
+    if callable(method):
+        return method
+    if method in CRITERIA:
+        return CRITERIA[method]
+    if method == GRID:
+        raise ValueError(f"{GRID!r} depends on k and has no ranking: use select with a budget.")
+    near = difflib.get_close_matches(str(method), [*CRITERIA, GRID], cutoff=0.4) or sorted([*CRITERIA, GRID])
+    raise ValueError(f"unknown method {method!r}: did you mean {' or '.join(map(repr, near))}?")
+
+
+def _checked_rows(finetuned: torch.Tensor, pretrained: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    if finetuned.shape != pretrained.shape:
+        raise ValueError(
+            f"fine-tuned and pre-trained must have the same shape, found {tuple(finetuned.shape)} and "
+            f"{tuple(pretrained.shape)}: both must come from one architecture."
+        )
+    rows = as_rows(finetuned.detach()), as_rows(pretrained.detach())
+    kde.check_rows(rows[0], "fine-tuned values")
+    kde.check_rows(rows[1], "pre-trained values")
+    return rows

@@ -1,317 +1,350 @@
-"""What has to be stored of a fine-tuned model: the kept entries, where they are, and the head.
+"""The sub-network: what has to be stored of a fine-tuned model when everybody has the pre-trained one.
 
-The file is one safetensors file. All kept values of a dtype stand in one tensor and all positions in another, so that a
-small model's file is not mostly header. Positions are a bit mask or the gaps between kept columns, whichever is smaller
-after zstandard; a tensor kept whole needs none.
+In memory: the kept entries of every body tensor and the whole head. On disk: one safetensors file (see `ken.storage`).
 """
 
-import hashlib
-import json
-import os
+import re
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
-import zstandard
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from torch import nn
 
-from ken import selection
+from ken import selection, storage
+from ken.storage import fingerprint
 
-FORMAT = "ken-subnetwork-1"
-RULES = ("reset", "rescale")
-SCOPES = ("all", "layers")
+__all__ = ["Subnetwork", "fingerprint"]
+
 Tensors = Mapping[str, torch.Tensor]
 
-
-def fingerprint(tensors: Tensors) -> str:
-    """SHA-256 over names, dtypes, shapes and bytes of the tensors, in the order of their names."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-        digest.update(_bytes(tensor))
-    return digest.hexdigest()
+RULES = ("reset", "rescale")
+SCOPES = ("all", "layers")
 
 
-def tensors_of(model: torch.nn.Module | Tensors) -> dict[str, torch.Tensor]:
-    """State of a module, or the mapping itself as a dict; a tensor tied under several names is taken once."""
-    if not isinstance(model, torch.nn.Module):
-        return dict(model)
-    return {name: tensor.detach() for name, tensor in (*model.named_parameters(), *_kept_buffers(model))}
-
-
-@dataclass
+@dataclass(eq=False)
 class Subnetwork:
-    """A fine-tuned model as what differs from its pre-trained body.
+    """Kept entries of a fine-tuned model, relative to its pre-trained base.
 
     Attributes:
-        masks: body tensor -> bool mask of its kept entries.
-        values: body tensor -> its kept values, row by row.
-        head: tensors without a pre-trained value, in full.
-        base: fingerprint of the pre-trained body.
-        method, k, rule, scope: how the entries were chosen and what is done with their updates.
+        masks: body tensor -> bool, True = kept; every tensor with a pre-trained value is here.
+        values: body tensor -> 1-D, the kept entries in row-major order, in the tensor's dtype.
+        whole: tensors without a pre-trained value (the head) and integer buffers, stored in full.
+        aliases: name -> name of the tensor it is tied to.
+        base: fingerprint of the pre-trained values that the others are reset to.
+        method, k, rule, scope: how the entries were chosen, for the record.
     """
 
     masks: dict[str, torch.Tensor]
     values: dict[str, torch.Tensor]
-    head: dict[str, torch.Tensor]
+    whole: dict[str, torch.Tensor]
+    aliases: dict[str, str]
     base: str
     method: str = "ken"
     k: int | float | None = None
     rule: str = "reset"
     scope: str = "all"
-    _ejected: dict[str, torch.Tensor] = field(default_factory=dict, repr=False)
+    _overwritten: weakref.WeakKeyDictionary = field(default_factory=weakref.WeakKeyDictionary, repr=False)
 
     @classmethod
     def extract(
         cls,
-        pretrained: torch.nn.Module | Tensors,
-        finetuned: torch.nn.Module | Tensors,
+        pretrained: Tensors | nn.Module,
+        finetuned: Tensors | nn.Module,
         k: int | float,
         method: str | selection.Criterion = "ken",
         scope: str = "all",
         rule: str = "reset",
         seed: int | None = None,
     ) -> "Subnetwork":
-        """Choose k entries of every row and take what has to be stored.
+        """Choose and keep k entries of every row of the body, and all of the head.
 
         Args:
-            pretrained: the body; a parameter of `finetuned` that it lacks is head and is kept in full.
-            finetuned: the fine-tuned model.
-            k: entries kept in every row, a number or a fraction.
-            method: name of a criterion (`ken.selection.CRITERIA`) or a function.
-            scope: "all", or "layers": only tensors whose name contains a digit are pruned, all others kept whole.
-            rule: "reset" keeps fine-tuned values; "rescale" keeps W0 + (n / kept) * (W - W0).
-            seed: for methods that draw at random.
+            pretrained: body tensors, or a module with them.
+            finetuned: body and head; a name without a pre-trained value is head.
+            k: entries kept of each row: an int, or a share in (0, 1] (`ken.selection.kept_count`).
+            method: criterion, or "ken-grid" (`ken.selection.select`).
+            scope: "all", or "layers": only tensors whose name contains a digit, the others are kept whole.
+            rule: "reset": kept entries hold W; "rescale": W0 + (n / kept) (W - W0), n and kept those of the row.
+            seed: of methods that draw at random.
 
         Raises:
-            ValueError: names or shapes do not fit, values are not finite, k out of range, unknown method or rule.
+            ValueError: an argument, a missing or mismatching tensor, NaN or infinite entries; the sentence names it.
         """
-        pretrained, finetuned = tensors_of(pretrained), tensors_of(finetuned)
-        ranks = selection.rank_tensors(finetuned, pretrained, method, seed)
-        name = method if isinstance(method, str) else method.__name__
-        return cls.from_ranks(pretrained, finetuned, ranks, k, name, rule, scope)
+        selection.kept_count(1, k)
+        _check_choice("scope", scope, SCOPES)
+        parts = _Parts.of(pretrained, finetuned)
+        pruned = {name: tensor for name, tensor in parts.body.items() if _in_scope(name, scope)}
+        if method == selection.GRID:
+            chosen = {
+                name: selection.select(parts.body[name], parts.base[name], k, method) for name in pruned
+            }
+        else:
+            ranks = selection.rank_tensors(pruned, parts.base, method, seed)
+            chosen = {name: selection.mask_from_ranks(found, k) for name, found in ranks.items()}
+        return cls._of_parts(parts, chosen, k, method, scope, rule)
 
     @classmethod
     def from_ranks(
         cls,
-        pretrained: Tensors,
-        finetuned: Tensors,
+        pretrained: Tensors | nn.Module,
+        finetuned: Tensors | nn.Module,
         ranks: Tensors,
         k: int | float,
-        method: str = "ken",
+        method: str | selection.Criterion = "ken",
         rule: str = "reset",
         scope: str = "all",
     ) -> "Subnetwork":
-        """The sub-network at k from ranks that serve every k (`ken.selection.rank_tensors`)."""
-        if scope not in SCOPES:
-            raise ValueError(f"unknown scope {scope!r}: choose {' or '.join(map(repr, SCOPES))}.")
-        masks = {name: selection.kept_mask(ranks[name], k) for name in pretrained}
-        if scope == "layers":
-            for name in masks:
-                if not any(character.isdigit() for character in name):
-                    masks[name] = torch.ones_like(masks[name])
-        return cls.from_masks(pretrained, finetuned, masks, k, method, rule, scope)
+        """The same from the ranks of `ken.selection.rank_tensors`, so that one ranking serves every k.
+
+        Raises:
+            ValueError: as `extract`, or a body tensor without ranks.
+        """
+        chosen = {name: selection.mask_from_ranks(found, k) for name, found in ranks.items()}
+        return cls._of_parts(_Parts.of(pretrained, finetuned), chosen, k, method, scope, rule)
 
     @classmethod
     def from_masks(
         cls,
-        pretrained: Tensors,
-        finetuned: Tensors,
+        pretrained: Tensors | nn.Module,
+        finetuned: Tensors | nn.Module,
         masks: Tensors,
         k: int | float | None = None,
-        method: str = "ken",
+        method: str | selection.Criterion = "ken",
         rule: str = "reset",
         scope: str = "all",
     ) -> "Subnetwork":
-        """The sub-network of the entries that the masks keep; a body tensor without a mask is an error."""
-        if rule not in RULES:
-            raise ValueError(f"unknown rule {rule!r}: choose {' or '.join(map(repr, RULES))}.")
-        selection.check_names(finetuned, pretrained)
-        values = {}
-        for name, base in pretrained.items():
-            tuned = finetuned[name]
-            if tuned.shape != base.shape or masks[name].shape != base.shape:
+        """The same from bool masks, True = kept; rows may keep any number of entries, also none.
+
+        Raises:
+            ValueError: as `extract`, or a body tensor without a bool mask of its shape.
+        """
+        return cls._of_parts(_Parts.of(pretrained, finetuned), masks, k, method, scope, rule)
+
+    @classmethod
+    def _of_parts(cls, parts: "_Parts", chosen: Tensors, k, method, scope: str, rule: str) -> "Subnetwork":
+        _check_choice("rule", rule, RULES)
+        _check_choice("scope", scope, SCOPES)
+        masks, values = {}, {}
+        for name, tensor in parts.body.items():
+            mask = chosen.get(name) if _in_scope(name, scope) else torch.ones(tensor.shape, dtype=torch.bool)
+            if mask is None or mask.shape != tensor.shape or mask.dtype != torch.bool:
+                found = "none" if mask is None else f"{mask.dtype} of {tuple(mask.shape)}"
                 raise ValueError(
-                    f"tensor {name}: fine-tuned {tuple(tuned.shape)}, pre-trained {tuple(base.shape)} and mask "
-                    f"{tuple(masks[name].shape)} differ in shape."
+                    f"tensor {name!r} needs ranks or a bool mask of {tuple(tensor.shape)}, found {found}: "
+                    "rank every tensor of the body."
                 )
-            kept = _rescaled(base, tuned, masks[name]) if rule == "rescale" else tuned
+            masks[name] = mask.cpu()
+            kept = _rescaled(tensor, parts.base[name], masks[name]) if rule == "rescale" else tensor
             values[name] = kept[masks[name]]
-        head = {name: tensor.clone() for name, tensor in finetuned.items() if name not in pretrained}
-        masks = {name: masks[name] for name in pretrained}
-        return cls(masks, values, head, fingerprint(pretrained), method, k, rule, scope)
+        name_of_method = method if isinstance(method, str) else getattr(method, "__name__", "custom")
+        whole = {name: tensor.clone() for name, tensor in parts.whole.items()}
+        base = fingerprint(parts.base)
+        return cls(masks, values, whole, parts.aliases, base, name_of_method, k, rule, scope)
+
+    @property
+    def counts(self) -> dict[str, tuple[int, int]]:
+        """Body tensor -> (kept entries, all entries)."""
+        return {name: (self.values[name].numel(), mask.numel()) for name, mask in self.masks.items()}
 
     @property
     def kept_body(self) -> int:
         """Kept entries of the body."""
-        return sum(values.numel() for values in self.values.values())
+        return sum(kept for kept, _ in self.counts.values())
 
     @property
     def total_body(self) -> int:
-        """Entries of the body."""
-        return sum(mask.numel() for mask in self.masks.values())
+        """Entries of the body: all parameters that have a pre-trained value, tied ones once."""
+        return sum(total for _, total in self.counts.values())
 
     @property
     def kept_share(self) -> float:
         """Kept share of the body, 0 to 1."""
-        return self.kept_body / self.total_body
+        return self.kept_body / max(1, self.total_body)
 
     @property
     def head_size(self) -> int:
-        """Entries of the head, always kept."""
-        return sum(tensor.numel() for tensor in self.head.values())
-
-    def apply(self, pretrained: torch.nn.Module | Tensors) -> dict[str, torch.Tensor]:
-        """The compressed model's state: body with the kept values put in, and head; the base is not touched.
-
-        Raises:
-            ValueError: this is not the base the sub-network was taken from.
-        """
-        base = tensors_of(pretrained)
-        if (found := fingerprint(base)) != self.base:
-            raise ValueError(
-                f"the sub-network belongs to another pre-trained model (fingerprint {self.base[:12]}, this one has "
-                f"{found[:12]}): load the base it was made from."
-            )
-        state = {name: tensor.clone() for name, tensor in base.items()}
-        for name, mask in self.masks.items():
-            state[name][mask.to(state[name].device)] = self.values[name].to(state[name].device)
-        return state | {name: tensor.clone() for name, tensor in self.head.items()}
-
-    def inject(self, model: torch.nn.Module) -> None:
-        """Put the kept values and the head into a live model whose body is the pre-trained base."""
-        live = tensors_of(model)
-        base = {name: live[name] for name in self.masks if name in live}
-        state = self.apply(base)
-        self._ejected = {name: live[name].clone() for name in state if name in live}
-        _copy(state, live)
-
-    def eject(self, model: torch.nn.Module) -> None:
-        """Give a model that `inject` changed its former values back, bit for bit.
-
-        Raises:
-            ValueError: nothing has been injected.
-        """
-        if not self._ejected:
-            raise ValueError("this sub-network has not been injected into a model: call inject first.")
-        _copy(self._ejected, tensors_of(model))
-        self._ejected = {}
+        """Entries without a pre-trained value."""
+        return sum(tensor.numel() for tensor in self.whole.values() if tensor.is_floating_point())
 
     def save(self, path: str | Path) -> None:
-        """Write the sub-network as one safetensors file, under a temporary name first."""
-        path = Path(path)
-        entries, blob, values = [], bytearray(), {}
-        for name, mask in self.masks.items():
-            coding, coded = _code(mask)
-            blob += coded
-            dtype = str(self.values[name].dtype).removeprefix("torch.")
-            values.setdefault(dtype, []).append(self.values[name])
-            entries.append([name, list(mask.shape), dtype, self.values[name].numel(), coding, len(coded)])
-        tensors = {f"values.{dtype}": torch.cat(parts) for dtype, parts in values.items()}
-        tensors["positions"] = torch.frombuffer(blob or bytearray(1), dtype=torch.uint8)
-        tensors |= {f"head.{name}": tensor.contiguous() for name, tensor in self.head.items()}
-        info = {
-            "method": self.method, "k": self.k, "rule": self.rule, "scope": self.scope, "base": self.base,
-            "torch": torch.__version__, "tensors": entries, "payload": fingerprint(tensors),
-        }  # fmt: skip
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            metadata = {"format": FORMAT, "subnetwork": json.dumps(info, separators=(",", ":"))}
-            save_file(tensors, temporary, metadata=metadata)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        """Write one safetensors file, whole or not at all.
+
+        Raises:
+            OSError: the folder does not exist or cannot be written.
+        """
+        settings = {
+            "method": self.method,
+            "k": self.k,
+            "rule": self.rule,
+            "scope": self.scope,
+            "base": self.base,
+        }
+        content = storage.Content(self.masks, self.values, self.whole, self.aliases)
+        storage.write(Path(path), content, settings)
 
     @classmethod
     def load(cls, path: str | Path) -> "Subnetwork":
-        """Read a file of `save`.
+        """Read a file written by `save`.
 
         Raises:
-            ValueError: not a sub-network file, truncated, or changed since it was written.
+            ValueError: the file is truncated, altered, or not a sub-network.
+            FileNotFoundError: there is no such file.
         """
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        except FileNotFoundError:
-            raise ValueError(f"{path} does not exist.") from None
-        except (SafetensorError, OSError) as error:
-            raise ValueError(f"{path} is truncated or not a safetensors file ({error}): get it again.") from None
-        if metadata.get("format") != FORMAT:
-            found = metadata.get("format", "no format")
-            raise ValueError(f"{path} is not a sub-network file of this version: found {found}, expected {FORMAT}.")
-        info = json.loads(metadata["subnetwork"])
-        if fingerprint(tensors) != info["payload"]:
-            raise ValueError(f"{path} was changed after it was written (checksum differs): get it again.")
-        blob, used = tensors["positions"].numpy().tobytes(), 0
-        rest = {dtype.removeprefix("values."): t for dtype, t in tensors.items() if dtype.startswith("values.")}
-        masks, values = {}, {}
-        for name, shape, dtype, count, coding, length in info["tensors"]:
-            masks[name] = _decode(blob[used : used + length], coding, shape)
-            values[name], rest[dtype] = rest[dtype][:count], rest[dtype][count:]
-            used += length
-        head = {key.removeprefix("head."): t for key, t in tensors.items() if key.startswith("head.")}
-        return cls(masks, values, head, *(info[key] for key in ("base", "method", "k", "rule", "scope")))
+        content, settings = storage.read(Path(path))
+        return cls(content.masks, content.values, content.whole, content.aliases, **settings)
+
+    def apply(self, pretrained: Tensors | nn.Module) -> dict[str, torch.Tensor]:
+        """The compressed model: kept entries over the pre-trained values, and the head.
+
+        Args:
+            pretrained: the base; what it has besides the body is not looked at.
+
+        Returns:
+            Full state dict of new tensors; tied names share one tensor.
+
+        Raises:
+            ValueError: the base lacks a tensor or has other values than the one the sub-network was made from.
+        """
+        base = self._checked_base(_tensors(pretrained))
+        state = {name: tensor.clone() for name, tensor in base.items()}
+        for name, tensor in state.items():
+            tensor[self.masks[name].to(tensor.device)] = self.values[name].to(tensor.device)
+        state |= {name: tensor.clone() for name, tensor in self.whole.items()}
+        return state | {alias: state[name] for alias, name in self.aliases.items()}
+
+    @torch.no_grad()
+    def inject(self, model: nn.Module) -> None:
+        """Turn a live model with the base's values into the compressed model, in place.
+
+        The overwritten values are kept, so that `eject` can restore them.
+
+        Raises:
+            ValueError: the model is not the base, lacks a tensor, or holds this sub-network already.
+        """
+        if model in self._overwritten:
+            raise ValueError("this sub-network is already in the model: eject it first.")
+        state = _tensors(model)
+        self._checked_base(state)
+        for name, tensor in self.whole.items():
+            if name not in state or state[name].shape != tensor.shape:
+                found = tuple(state[name].shape) if name in state else "none"
+                raise ValueError(
+                    f"the model needs a tensor {name!r} of {tuple(tensor.shape)}, found {found}: "
+                    "build it with the head the sub-network was trained with."
+                )
+        self._overwritten[model] = self._exchange(state, self.values | self.whole)
+
+    @torch.no_grad()
+    def eject(self, model: nn.Module) -> None:
+        """Restore what `inject` overwrote, bit for bit.
+
+        Raises:
+            ValueError: the sub-network is not in the model.
+        """
+        if model not in self._overwritten:
+            raise ValueError("this sub-network is not in the model: there is nothing to eject.")
+        self._exchange(_tensors(model), self._overwritten.pop(model))
+
+    def _exchange(self, state: Tensors, new: Tensors) -> dict[str, torch.Tensor]:
+        """Write new kept and whole values into live tensors; returns the old ones."""
+        old = {}
+        for name, values in new.items():
+            tensor = state[name]
+            if name in self.masks:
+                mask = self.masks[name].to(tensor.device)
+                old[name] = tensor[mask]
+                tensor[mask] = values.to(tensor.device)
+            else:
+                old[name] = tensor.clone()
+                tensor.copy_(values)
+        for alias, name in self.aliases.items():
+            if alias in state and state[alias].data_ptr() != state[name].data_ptr():
+                state[alias].copy_(state[name])
+        return old
+
+    def _checked_base(self, pretrained: Tensors) -> dict[str, torch.Tensor]:
+        for name in self.masks:
+            if name not in pretrained:
+                raise ValueError(
+                    f"the base lacks tensor {name!r}: give the model the sub-network was made from."
+                )
+        base = {name: pretrained[name].detach() for name in self.masks}
+        found = fingerprint(base)
+        if found != self.base:
+            raise ValueError(
+                f"the base has fingerprint {found[:12]}, expected {self.base[:12]}: give the pre-trained values the "
+                "sub-network was made from."
+            )
+        return base
 
 
-def _kept_buffers(model: torch.nn.Module) -> list[tuple[str, torch.Tensor]]:
-    persistent = model.state_dict().keys()
-    return [(name, buffer) for name, buffer in model.named_buffers() if name in persistent]
+@dataclass(frozen=True)
+class _Parts:
+    """A fine-tuned model, divided: body with its base, whole (head and integer buffers), tied names."""
+
+    body: dict[str, torch.Tensor]
+    base: dict[str, torch.Tensor]
+    whole: dict[str, torch.Tensor]
+    aliases: dict[str, str]
+
+    @classmethod
+    def of(cls, pretrained: Tensors | nn.Module, finetuned: Tensors | nn.Module) -> "_Parts":
+        base, tensors = _tensors(pretrained), _tensors(finetuned)
+        missing = [name for name in base if name not in tensors]
+        if missing:
+            raise ValueError(
+                f"the fine-tuned model lacks {len(missing)} pre-trained tensors, the first is {missing[0]!r}: "
+                "give both in the naming of one architecture."
+            )
+        aliases = _tied(tensors, base)
+        untied = {name: tensor for name, tensor in tensors.items() if name not in aliases}
+        body = {
+            name: tensor for name, tensor in untied.items() if name in base and tensor.is_floating_point()
+        }
+        for name, tensor in body.items():
+            other = base[name]
+            if other.shape != tensor.shape or other.dtype != tensor.dtype:
+                raise ValueError(
+                    f"tensor {name!r} is {tensor.dtype} of {tuple(tensor.shape)} fine-tuned but {other.dtype} of "
+                    f"{tuple(other.shape)} pre-trained: both must be of one architecture and dtype."
+                )
+        whole = {name: tensor for name, tensor in untied.items() if name not in body}
+        return cls(body, {name: base[name] for name in body}, whole, aliases)
 
 
-def _bytes(tensor: torch.Tensor) -> memoryview:
-    flat = tensor.detach().cpu().contiguous().reshape(-1)
-    return memoryview(flat.view(torch.uint8).numpy())
+def _tensors(source: Tensors | nn.Module) -> dict[str, torch.Tensor]:
+    state = source.state_dict() if isinstance(source, nn.Module) else source
+    return {name: tensor.detach() for name, tensor in state.items() if isinstance(tensor, torch.Tensor)}
 
 
-def _rescaled(base: torch.Tensor, tuned: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """W0 + (n / kept) * (W - W0), n and kept of each row, computed in float32."""
-    rows = selection.as_rows(mask)
-    factor = (rows.shape[1] / rows.sum(dim=1, keepdim=True).clamp(min=1)).float()
-    start, end = selection.as_rows(base).float(), selection.as_rows(tuned).float()
-    return (start + factor * (end - start)).to(tuned.dtype).reshape(tuned.shape)
+def _tied(tensors: Tensors, base: Tensors) -> dict[str, str]:
+    """Names that share their memory with another one -> that one; a name with a pre-trained value comes first."""
+    first: dict[tuple, str] = {}
+    aliases = {}
+    for name in sorted(tensors, key=lambda name: name not in base):
+        tensor = tensors[name]
+        place = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype, tensor.device)
+        if tensor.numel() and first.setdefault(place, name) != name:
+            aliases[name] = first[place]
+    return aliases
 
 
-def _copy(source: Tensors, target: Tensors) -> None:
-    with torch.no_grad():
-        for name, tensor in source.items():
-            if name not in target:
-                raise ValueError(f"the model has no parameter {name}: build it with the head of this task.")
-            target[name].copy_(tensor)
+def _in_scope(name: str, scope: str) -> bool:
+    return scope == "all" or re.search(r"\d", name) is not None
 
 
-def _code(mask: torch.Tensor) -> tuple[str, bytes]:
-    """Positions of a mask in the smallest of the codings "all", "none", "bits", "gaps"."""
-    flat = mask.reshape(-1).cpu().numpy()
-    if flat.all():
-        return "all", b""
-    if not flat.any():
-        return "none", b""
-    compressor = zstandard.ZstdCompressor(level=9)
-    bits = compressor.compress(np.packbits(flat).tobytes())
-    # Gaps in base 255: a gap of 255 or more is written as 255s and a rest.
-    gaps = np.diff(np.flatnonzero(flat), prepend=-1) - 1
-    long = gaps // 255
-    units = np.full(len(gaps) + int(long.sum()), 255, dtype=np.uint8)
-    units[np.cumsum(long + 1) - 1] = gaps % 255
-    coded = compressor.compress(units.tobytes())
-    return ("bits", bits) if len(bits) <= len(coded) else ("gaps", coded)
+def _check_choice(what: str, found: str, choices: tuple[str, ...]) -> None:
+    if found not in choices:
+        raise ValueError(f"unknown {what} {found!r}: expected {' or '.join(map(repr, choices))}.")
 
 
-def _decode(coded: bytes, coding: str, shape: list[int]) -> torch.Tensor:
-    size = int(np.prod(shape, dtype=np.int64))
-    if coding in ("all", "none"):
-        return torch.full(shape, coding == "all")
-    raw = np.frombuffer(zstandard.ZstdDecompressor().decompress(coded), dtype=np.uint8)
-    if coding == "bits":
-        return torch.from_numpy(np.unpackbits(raw, count=size).astype(bool)).reshape(shape)
-    ends = np.flatnonzero(raw != 255)
-    total = np.cumsum(raw, dtype=np.int64)[ends]
-    mask = np.zeros(size, dtype=bool)
-    mask[total + np.arange(len(ends))] = True
-    return torch.from_numpy(mask).reshape(shape)
+def _rescaled(finetuned: torch.Tensor, pretrained: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """W0 + (n / kept) (W - W0) with n and kept of each row, in at least float32; rows kept whole stay as they are."""
+    rows, base, kept = (selection.as_rows(tensor) for tensor in (finetuned, pretrained, mask))
+    precision = torch.promote_types(finetuned.dtype, torch.float32)
+    counts = kept.sum(1, keepdim=True)
+    factor = (rows.shape[1] / counts.clamp(min=1)).to(precision)
+    scaled = base.to(precision) + factor * (rows.to(precision) - base.to(precision))
+    return torch.where(counts == rows.shape[1], rows, scaled.to(finetuned.dtype)).reshape(finetuned.shape)
