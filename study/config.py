@@ -36,7 +36,9 @@ ORDER = {"additionalProperties": 0, "type": 1, "required": 3}
 def schema(methods: Collection[str]) -> dict:
     """The schema of config/schema.yaml with the names of the registered methods put in."""
     loaded = yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
-    loaded["properties"]["methods"]["items"]["enum"] = sorted(methods)
+    keys = loaded["properties"]
+    for method in (keys["methods"]["items"], keys["kenviz"]["properties"]["method"]):
+        method["enum"] = sorted(methods)
     return loaded
 
 
@@ -58,6 +60,8 @@ def load(raw: dict, methods: Collection[str]) -> dict:
         Traceback (most recent call last):
         study.errors.UserError: config key sedes is not known here. Did you mean "seeds"?
     """
+    if not isinstance(raw, dict):
+        raise UserError(f"the config is {_shown(raw)}, but must be a section with keys.")
     _check_keys(raw, [])
     root = schema(methods)
     config = _complete(copy.deepcopy(raw), root, root)
@@ -93,8 +97,6 @@ def _check_keys(value: object, path: list) -> None:
     elif isinstance(value, list):
         for index, entry in enumerate(value):
             _check_keys(entry, [*path, index])
-    elif not path:
-        raise UserError(f"the config is {_shown(value)}, but must be a section with keys.")
 
 
 def _resolved(node: dict, root: dict) -> dict:
@@ -276,6 +278,13 @@ def _shown(value: object) -> str:
 def _cross_checks(config: dict) -> None:
     """Names and numbers of a valid config that have to fit each other."""
     _check_corpus(config)
+    for key, known in {"model": config["models"], "task": config["tasks"]}.items():
+        if (chosen := config["kenviz"].get(key)) not in (None, *known):
+            found = f'"{chosen}", which {key}s does not name'
+            raise UserError(f"config key kenviz.{key} is {found}.{did_you_mean(chosen, known)}")
+    if (share := config["kenviz"].get("kept_share")) not in (None, *config["kept_shares"]):
+        listed = ", ".join(map(str, config["kept_shares"]))
+        raise UserError(f"config key kenviz.kept_share is {share}, but must be one of kept_shares ({listed}).")
     for name, task in config["tasks"].items():
         if task["source"] == "files" and task["text"] == task["label"]:
             both = f"tasks.{name}.label names the same column as tasks.{name}.text ({_shown(task['text'])})"
@@ -295,7 +304,8 @@ def _check_corpus(config: dict) -> None:
     """What takes its text from docstrings finds its packages in the corpus."""
     docstring_tasks = {name: task for name, task in config["tasks"].items() if task["source"] == "docstrings"}
     users = [f"tasks.{name}" for name in docstring_tasks]
-    users += [f"models.{name}" for name, model in config["models"].items() if model["source"] == "pretraining"]
+    models = config["models"].items()
+    users += [f"models.{name}" for name, model in models if _is_pretrained_here(model)]
     if users and "corpus" not in config:
         raise UserError(f"config key corpus is missing: {users[0]} takes its text from the packages named there.")
     if "corpus" in config and config["corpus"]["min_words"] > config["corpus"]["max_words"]:
@@ -309,6 +319,10 @@ def _check_corpus(config: dict) -> None:
             if package not in packages:
                 found = f"{_shown(package)}, which corpus.packages does not name"
                 raise UserError(f"config key tasks.{name}.{key} is {found}.{did_you_mean(package, packages)}")
+
+
+def _is_pretrained_here(model: dict) -> bool:
+    return model["source"] == "pretraining" and "checkpoint" not in model
 
 
 def main() -> None:

@@ -34,10 +34,9 @@ def scores(
         >>> scores(["a", "a", "b", "b"], ["a", "a", "b", "a"])["accuracy"]
         0.75
     """
-    from sklearn.metrics import accuracy_score, f1_score
-
     if len(references) == 0 or len(references) != len(predictions):
         raise ValueError(f"got {len(references)} references and {len(predictions)} predictions: need equally many.")
+    from sklearn.metrics import accuracy_score, f1_score
 
     def f1(average: str) -> float:
         return float(f1_score(references, predictions, labels=labels, average=average, zero_division=0))

@@ -53,12 +53,12 @@ def benchmarked_seconds(folder: str | Path) -> dict[str, float]:
     """Mean seconds of a job of each rule from the benchmark files of earlier runs.
 
     Args:
-        folder: holds a folder for each rule, named after it, with the rule's benchmark files (.tsv) somewhere
-            below; it may be missing.
+        folder: holds, named after each rule, its benchmark file (.tsv) or a folder with its benchmark files;
+            it may be missing.
     """
     seconds: dict[str, list[float]] = defaultdict(list)
-    for path in Path(folder).glob("*/**/*.tsv"):
-        rule = path.relative_to(folder).parts[0]
+    for path in Path(folder).glob("**/*.tsv"):
+        rule = path.relative_to(folder).parts[0].removesuffix(".tsv")
         with open(path, newline="") as file:
             for row in csv.DictReader(file, delimiter="\t"):
                 try:

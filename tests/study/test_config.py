@@ -1,0 +1,301 @@
+"""The configuration: defaults everywhere, and every mistake one sentence with the path of its key."""
+
+import copy
+import sys
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+
+from study import config
+from study.errors import UserError, run
+
+METHODS = ["ken", "ken-rescaled", "random", "magnitude", "delta-magnitude"]
+SMALL = """
+study: small
+seeds: [0, 1]
+methods: [ken, random]
+corpus: {packages: [scipy, sympy, torch]}
+tasks:
+  library: {source: docstrings, label: library, classes: [scipy, sympy], train: 20, validation: 5, test: 1e1}
+  topic: {source: docstrings, label: topic, package: scipy, classes: [stats, signal],
+          train: 20, validation: 5, test: 10}
+models:
+  small:
+    source: pretraining
+    architecture: distilbert
+    size: {hidden_size: 128, layers: 2, heads: 2, intermediate_size: 512}
+    learning_rate: 5e-4
+finetuning: {learning_rate: 2e-4}
+pretraining:
+"""
+
+
+@pytest.fixture
+def small():
+    return yaml.safe_load(SMALL)
+
+
+@pytest.fixture
+def in_folder(tmp_path, monkeypatch):
+    """A working directory with two data files and a checkpoint."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("train.csv", "test.csv", "bert/config.json", "empty/readme"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    return tmp_path
+
+
+def put(raw, path, value):
+    """A copy of `raw` with the value at the path of keys; deleted where the value is `del`."""
+    result = inner = copy.deepcopy(raw)
+    for key in path[:-1]:
+        inner = inner[key]
+    if value == "del":
+        del inner[path[-1]]
+    else:
+        inner[path[-1]] = value
+    return result
+
+
+def test_defaults_are_filled_in_all_the_way_down(small):
+    before = copy.deepcopy(small)
+    loaded = config.load(small, METHODS)
+    assert small == before
+    assert loaded["kept_shares"] == [0.02, 0.05, 0.1, 0.25, 0.5, 0.75] and loaded["draws"] == 3
+    assert loaded["corpus"] == {"packages": ["scipy", "sympy", "torch"], "min_words": 15, "max_words": 45}
+    assert loaded["pretraining"]["tokens"] == 1_200_000  # the section was there, but empty
+    assert loaded["finetuning"]["epochs"] == 3 and loaded["finetuning"]["learning_rate"] == 2e-4
+    assert loaded["evaluation"] == {"batch_size": 64}
+    assert config.load(loaded, METHODS) == loaded
+    loaded["tuning"]["epochs"].append(99)
+    assert 99 not in config.load(small, METHODS)["tuning"]["epochs"]
+
+
+def test_defaults_reach_the_entries_of_tasks(small, in_folder):
+    task = {"source": "files", "train": "train.csv", "test": "test.csv#test", "text": "t", "label": "l"}
+    loaded = config.load(put(small, ["tasks", "mine"], task), METHODS)
+    assert loaded["tasks"]["mine"] == {**task, "validation_share": 0.1, "seed": 0}
+
+
+def test_numbers_that_yaml_reads_as_text(small):
+    assert isinstance(small["models"]["small"]["learning_rate"], str)
+    loaded = config.load(small, METHODS)
+    assert loaded["models"]["small"]["learning_rate"] == 5e-4
+    assert repr(loaded["tasks"]["library"]["test"]) == "10"
+    loaded = config.load({**small, "kept_shares": ["5e-2", 0.5, 128], "draws": 3.0}, METHODS)
+    assert repr(loaded["kept_shares"]) == "[0.05, 0.5, 128]" and repr(loaded["draws"]) == "3"
+
+
+BERT = {"source": "directory", "path": "bert"}
+FILES = {"source": "files", "train": "train.csv", "test": "test.csv", "text": "t", "label": "l"}
+SMALL_MODEL = ["models", "small"]
+MISTAKES = [
+    (["sead"], 1, 'config key sead is not known here. Did you mean "seeds"?'),
+    ([*SMALL_MODEL, "learning_rat"], 1, "models.small.learning_rat is not known here. Did you mean"),
+    ([*SMALL_MODEL, "path"], "bert", "models.small.path is not known here."),
+    ([*SMALL_MODEL, "learning_rate"], "fast", 'models.small.learning_rate is "fast", but must be a number'),
+    ([*SMALL_MODEL, "learning_rate"], 0, "models.small.learning_rate is 0, but must be greater than 0."),
+    (
+        [*SMALL_MODEL, "source"],
+        "pretrain",
+        'models.small.source is "pretrain", .* Did you mean "pretraining"?',
+    ),
+    (
+        [*SMALL_MODEL, "source"],
+        "del",
+        "models.small.source is missing: .*directory or pretraining",
+    ),
+    ([*SMALL_MODEL, "sorce"], "files", 'models.small.sorce is not known here. Did you mean "source"?'),
+    ([*SMALL_MODEL, "source"], ["files"], "models.small.source is .*not known here"),
+    (SMALL_MODEL, "bert", 'models.small is "bert", but must be a section with keys'),
+    ([*SMALL_MODEL, "architecture"], "brt", 'architecture is "brt", .* Did you mean "bert"?'),
+    (
+        [*SMALL_MODEL, "size", "heads"],
+        3,
+        "models.small.size.heads is 3, which does not divide hidden_size 128",
+    ),
+    (
+        [*SMALL_MODEL, "size", "intermediate_size"],
+        "del",
+        "models.small.size.intermediate_size is missing: width",
+    ),
+    (["models", "B x"], BERT, 'models has the name "B x", but a name must be lower-case'),
+    (["models"], {}, "models has 0 entries, but needs at least 1"),
+    (["models"], "del", "models is missing: name -> model"),
+    (["models", "bert"], {**BERT, "path": "nowhere"}, 'models.bert.path is "nowhere", which does not exist'),
+    (["models", "bert"], {**BERT, "path": "empty"}, 'models.bert.path is "empty", which has no config.json'),
+    (["seeds"], [], "seeds has 0 entries, but needs at least 1"),
+    (["seeds"], 3, "seeds is 3, but must be a list"),
+    (["seeds"], [0, 1, 0], "seeds names 0 twice"),
+    (["seeds"], [0, True], r"seeds\[1\] is true, but must be a whole number"),
+    (["seeds"], [-1], r"seeds\[0\] is -1, but must be at least 0"),
+    (["kept_shares"], [0.5, 1.0], r"kept_shares\[1\] is 1.0, but must be a share between 0 and 1"),
+    (["kept_shares"], [0], r"kept_shares\[0\] is 0, but must be a share"),
+    (["kept_shares"], [1.5], r"kept_shares\[0\] is 1.5, but must be a share"),
+    (["kept_shares"], [float("nan")], r"kept_shares\[0\] is NaN, but must be a number"),
+    (["kept_shares"], ["half"], r'kept_shares\[0\] is "half", but must be a number'),
+    (["methods"], ["kenn"], r'methods\[0\] is "kenn", .* Did you mean "ken"?'),
+    (
+        ["methods"],
+        ["ken", "x" * 99],
+        r"methods\[1\] .*… Valid: delta-magnitude, ken, ken-rescaled|methods\[1\]",
+    ),
+    (["study"], "My study", 'study is "My study", but must be lower-case letters'),
+    (["study"], 5, "study is 5, but must be text in quotes"),
+    (["study"], None, "study is empty, but must be text"),
+    (["corpus"], "del", "corpus is missing: tasks.library takes its text"),
+    (["corpus", "packages"], ["a.b"], r'corpus.packages\[0\] is "a.b", but must be a name'),
+    (["corpus", "min_words"], 46, "corpus.min_words is greater than corpus.max_words"),
+    (
+        ["tasks", "library", "classes"],
+        ["scipy", "simpy"],
+        r'library.classes\[1\] is "simpy", .* mean "sympy"?',
+    ),
+    (["tasks", "topic", "classes"], [False, "x"], r"topic.classes\[0\] is false, but must be text in quotes"),
+    (["tasks", "topic", "package"], "del", "tasks.topic.package is missing: package whose parts"),
+    (
+        ["tasks", "topic", "package"],
+        "pandas",
+        'tasks.topic.package is "pandas", which corpus.packages does not',
+    ),
+    (
+        ["tasks", "mine"],
+        {**FILES, "train": "trian.csv"},
+        'mine.train is "trian.csv", which does not exist, seen',
+    ),
+    (
+        ["tasks", "mine"],
+        {k: v for k, v in FILES.items() if k != "label"},
+        "tasks.mine.label is missing: name of",
+    ),
+    (["tasks", "mine"], {**FILES, "label": "t"}, "tasks.mine.label names the same column as tasks.mine.text"),
+    (
+        ["tasks", "mine"],
+        {**FILES, "validation_share": 1},
+        "mine.validation_share is 1, but must be less than 1",
+    ),
+    (["tasks", 1], FILES, "tasks.1 is read as 1, not as text: put quotes around it"),
+    (["kenviz"], {"model": "smal"}, 'kenviz.model is "smal", .* Did you mean "small"?'),
+    (["kenviz"], {"task": "topics"}, 'kenviz.task is "topics", .* Did you mean "topic"?'),
+    (["kenviz"], {"method": "kne"}, 'kenviz.method is "kne", .* Did you mean "ken"?'),
+    (["kenviz"], {"kept_share": 0.2}, "kenviz.kept_share is 0.2, but must be one of kept_shares"),
+    (["finetuning", "epochs"], 2.5, "finetuning.epochs is 2.5, but must be a whole number"),
+    (["finetuning", "random_init"], "yes", 'finetuning.random_init is "yes", but must be true or false'),
+    (["finetuning", "warmup_share"], 2, "finetuning.warmup_share is 2, but must be at most 1"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "message"), MISTAKES, ids=lambda value: str(value)[:40])
+def test_every_mistake_is_one_sentence(small, in_folder, path, value, message):
+    with pytest.raises(UserError, match=message) as refused:
+        config.load(put(small, path, value), METHODS)
+    assert str(refused.value).startswith("config key ") and "\n" not in str(refused.value)
+
+
+def test_bloom_needs_no_feed_forward_width(small):
+    size = {"hidden_size": 96, "layers": 2, "heads": 2}
+    model = {"source": "pretraining", "architecture": "bloom", "size": size}
+    assert config.load(put(small, SMALL_MODEL, model), METHODS)["models"]["small"] == model
+
+
+def test_a_study_of_local_data_and_models_needs_no_corpus(in_folder):
+    raw = {
+        "study": "own",
+        "seeds": [0],
+        "methods": ["ken"],
+        "tasks": {"mine": FILES},
+        "models": {"bert": BERT},
+    }
+    assert "corpus" not in config.load(raw, METHODS)
+    raw["models"]["small"] = {**yaml.safe_load(SMALL)["models"]["small"], "checkpoint": "bert"}
+    assert "corpus" not in config.load(raw, METHODS)
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.just("bert"),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5) | st.integers(), inner),
+    max_leaves=5,
+)
+
+
+def _paths(value, path=()):
+    """Paths of everything in a config but the whole."""
+    entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in entries:
+        yield (*path, key)
+        yield from _paths(inner, (*path, key))
+
+
+@settings(max_examples=40, deadline=None)
+@given(path=st.sampled_from(list(_paths(yaml.safe_load(SMALL)))), value=anything)
+def test_whatever_stands_anywhere_is_accepted_or_refused_in_a_sentence(path, value):
+    raw = put(yaml.safe_load(SMALL), path, value)
+    try:
+        loaded = config.load(raw, METHODS)
+    except UserError as error:
+        assert str(error).startswith("config key ")
+    else:
+        assert config.load(loaded, METHODS) == loaded
+
+
+@settings(max_examples=20, deadline=None)
+@given(value=anything.filter(lambda value: not isinstance(value, dict)))
+def test_a_config_that_is_no_section_is_refused(value):
+    with pytest.raises(UserError, match=r"the config is .*, but must be a section with keys"):
+        config.load(value, METHODS)
+
+
+def test_the_schema_is_a_schema_and_describes_every_key():
+    schema = config.schema(METHODS)
+    Draft202012Validator.check_schema(schema)
+
+    def described(node, path):
+        if "$ref" in node:
+            node = {**config._resolved(node, schema)}
+        assert node.get("description") or "oneOf" in node, f"{path} has no description"
+        for key, inner in node.get("properties", {}).items():
+            described(inner, f"{path}.{key}")
+        for key in ("items", "additionalProperties"):
+            if isinstance(node.get(key), dict):
+                described(node[key], f"{path}.{key}")
+        for branch in node.get("oneOf", []):
+            described(branch, f"{path}.oneOf")
+
+    described(schema, "config")
+    assert schema["properties"]["methods"]["items"]["enum"] == sorted(METHODS)
+
+
+def test_architectures_of_the_schema_are_those_that_can_be_pretrained():
+    from study.architectures import ARCHITECTURES
+
+    model = config.schema(METHODS)["$defs"]["pretraining_model"]
+    assert sorted(model["properties"]["architecture"]["enum"]) == sorted(ARCHITECTURES)
+
+
+def test_unreadable_files_are_said_in_a_sentence(tmp_path):
+    for content, message in {
+        "a: [1": "is not YAML: ",
+        "": "config key study is missing",
+        "- 1": "the config is",
+    }.items():
+        (tmp_path / "c.yaml").write_text(content)
+        with pytest.raises(UserError, match=message) as refused:
+            config.read(tmp_path / "c.yaml", METHODS)
+        assert "\n" not in str(refused.value)
+    with pytest.raises(UserError, match=r"cannot read the config .*missing.yaml: No such file"):
+        config.read(tmp_path / "missing.yaml", METHODS)
+
+
+def test_command_line_prints_the_whole_config_or_one_sentence(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["config", "c.yaml"])
+    (tmp_path / "c.yaml").write_text(SMALL)
+    config.main()
+    assert yaml.safe_load(capsys.readouterr().out) == config.load(yaml.safe_load(SMALL), METHODS)
+    (tmp_path / "c.yaml").write_text(SMALL.replace("seeds:", "seed:"))
+    with pytest.raises(SystemExit) as ended:
+        run(config.main)
+    assert ended.value.code == 'error: config key seed is not known here. Did you mean "seeds"?'
