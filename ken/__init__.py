@@ -1,4 +1,4 @@
-"""KEN: keep the entries of a fine-tuned transformer that matter, reset the others to their pre-trained values.
+"""KEN: keep part of a fine-tuned transformer and reset the rest to its pre-trained values.
 
 Density estimates (`kde`), selections (`selection`), and the sub-network that has to be stored (`Subnetwork`).
 Source: M. Mastromattei, F. M. Zanzotto, "Less is KEN", Findings of ACL 2024, arXiv 2402.03142.

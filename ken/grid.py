@@ -1,7 +1,8 @@
 """The selection of the authors' released code (`ken-grid`), which is not the algorithm of the paper.
 
-For each row, k points evenly spaced from its minimum to its maximum choose in the order of their rounded density; each
-takes the nearest entry not yet taken. So every stretch of the range keeps an entry, and the tails are kept on purpose.
+For each row, k points evenly spaced from its minimum to its maximum choose in the order of their rounded
+density; each takes the nearest entry not yet taken. So every stretch of the range keeps an entry, and the
+tails are kept on purpose.
 """
 
 import numpy as np
@@ -18,7 +19,7 @@ def grid_mask(rows: torch.Tensor, k: int) -> torch.Tensor:
         k: entries chosen in each row, at least 1; rows with n <= k are kept whole.
 
     Returns:
-        (r, n) bool, True for every entry equal to one of the k chosen ones; a row of equal entries is kept whole.
+        (r, n) bool, True for every entry equal to a chosen one; a row of equal entries is kept whole.
     """
     mask = torch.ones(rows.shape, dtype=torch.bool)
     if rows.shape[1] > k:
@@ -39,8 +40,9 @@ def _varied_rows(rows: np.ndarray, k: int) -> np.ndarray:
 class _EntryGroups:
     """The entries of all rows, sorted, equal entries of a row as one group that is used up in row order.
 
-    Everything is flat over (row, sorted place): a group is named by the place of its first entry. `left` and `right`
-    point from a used-up group towards the nearest group that may still have entries, and are shortened when followed.
+    Everything is flat over (row, sorted place): a group is named by the place of its first entry. `left` and
+    `right` point from a used-up group towards the nearest group that may still have entries, and are
+    shortened when followed.
     """
 
     def __init__(self, rows: np.ndarray):
@@ -60,7 +62,7 @@ class _EntryGroups:
         self.right = np.tile(np.arange(n + 1), (r, 1))
 
     def take_nearest(self, points: np.ndarray) -> np.ndarray:
-        """Let the points of each row (r, k) take, in their order, the nearest entry left; mask of the groups taken."""
+        """Let the points of each row (r, k) take, in their order, the nearest entry left; (r, n) mask."""
         r, n = self.shape
         rows = np.arange(r)
         inserts = np.stack([np.searchsorted(self.sorted[i], points[i]) for i in range(r)])

@@ -1,7 +1,7 @@
 """Positions of kept entries as bytes, close to the entropy of the choice.
 
-Two codings: one bit an entry, or the gaps between the rarer kind of entries (kept or reset) in Rice codes. The smaller
-is taken, so the size stays within a few percent of log2 C(n, k) a row at every share.
+Two codings: one bit an entry, or the gaps between the rarer kind of entries (kept or reset) in Rice codes.
+The smaller is taken, so the size stays within a few percent of log2 C(n, k) a row at every share.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """Which entries of a weight tensor are kept: budgets, rows, criteria, ranks and masks.
 
-A criterion gives every entry of a row a score; the highest scores are kept first. Ranks do not depend on the budget,
-so one ranking serves a whole grid of budgets and the kept sets are nested.
+A criterion gives every entry of a row a score; the highest scores are kept first. Ranks do not depend on the
+budget, so one ranking serves a whole grid of budgets and the kept sets are nested.
 """
 
 import difflib
@@ -14,7 +14,7 @@ from ken import kde
 from ken.grid import grid_mask
 
 Criterion = Callable[[torch.Tensor, torch.Tensor, torch.Generator | None], torch.Tensor]
-"""(fine-tuned rows, pre-trained rows, generator) -> scores, all (r, n); sees a tensor in blocks of whole rows."""
+"""(fine-tuned rows, pre-trained rows, generator) -> scores, all (r, n); sees blocks of whole rows."""
 
 CRITERIA: dict[str, Criterion] = {}
 
@@ -54,7 +54,8 @@ def kept_count(n: int, k: int | float) -> int:
 
     Args:
         n: length of a row.
-        k: an int is that many entries, at most n; a float is a share of n in (0, 1], rounded to nearest (`round`), at least 1.
+        k: an int is that many entries, at most n; a float is a share of n in (0, 1], rounded to nearest
+            (`round`), at least 1.
 
     Raises:
         ValueError: k is neither.
@@ -74,7 +75,7 @@ def as_rows(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def rank_scores(scores: torch.Tensor) -> torch.Tensor:
-    """(r, n) scores -> (r, n) int32 ranks along rows, 0 for the highest; equal scores in order of position."""
+    """(r, n) scores -> int32 ranks along rows, 0 for the highest; equal scores in order of position."""
     order = torch.sort(scores, dim=1, descending=True, stable=True).indices
     places = torch.arange(scores.shape[1], dtype=torch.int32, device=scores.device).expand(scores.shape)
     return torch.empty(scores.shape, dtype=torch.int32, device=scores.device).scatter_(1, order, places)
@@ -94,7 +95,7 @@ def rank(
         generator: passed to the criterion; methods that draw at random need it to be repeatable.
 
     Returns:
-        int32 of the same shape: rank within its row, 0 = kept first. The k entries kept are those with rank < k.
+        int32 of the same shape: rank within its row, 0 = kept first; at a budget k, rank < k is kept.
 
     Raises:
         ValueError: unknown method, shapes differ, not floating, or NaN or infinite entries.
@@ -135,8 +136,8 @@ def select(
         method: as in `rank`, or "ken-grid", the rule of the authors' released code.
 
     Returns:
-        Bool mask of the same shape, True = kept: exactly `kept_count(n, k)` in every row ("ken-grid": at least as
-        many distinct choices, and every entry equal to a chosen one).
+        Bool mask of the same shape, True = kept: exactly `kept_count(n, k)` in every row ("ken-grid": at
+        least as many distinct choices, and every entry equal to a chosen one).
 
     Raises:
         ValueError: as in `rank` and `kept_count`.
@@ -158,8 +159,8 @@ def rank_tensors(
     Args:
         finetuned, pretrained: name -> tensor.
         method: as in `rank`.
-        seed: with the tensor's name it seeds that tensor's generator, so that a result never depends on the order of
-            the tensors; None gives the criterion no generator.
+        seed: with the tensor's name it seeds that tensor's generator, so that a result never depends on the
+            order of the tensors; None gives the criterion no generator.
 
     Raises:
         ValueError: as in `rank`; the sentence names the tensor.

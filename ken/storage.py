@@ -1,8 +1,8 @@
-"""The file of a sub-network: a safetensors container with few, large parts, so that small models pay little overhead.
+"""The file of a sub-network: a safetensors container with few, large parts, so its overhead is small.
 
-Parts: `values.<dtype>`, all stored entries of a dtype one after the other; `positions`, the coded positions of all
-tensors; `table`, one row a tensor, as compressed JSON. The metadata has one key, `ken`, with the settings and a checksum
-of everything.
+Parts: `values.<dtype>`, all stored entries of a dtype one after the other; `positions`, the coded positions
+of all tensors; `table`, one row a tensor, as compressed JSON. The metadata has one key, `ken`, with the
+settings and a checksum of everything.
 """
 
 import hashlib

@@ -1,6 +1,7 @@
 """The sub-network: what has to be stored of a fine-tuned model when everybody has the pre-trained one.
 
-In memory: the kept entries of every body tensor and the whole head. On disk: one safetensors file (see `ken.storage`).
+In memory: the kept entries of every body tensor and the whole head. On disk: one safetensors file
+(see `ken.storage`).
 """
 
 import re
@@ -66,11 +67,11 @@ class Subnetwork:
             k: entries kept of each row: an int, or a share in (0, 1] (`ken.selection.kept_count`).
             method: criterion, or "ken-grid" (`ken.selection.select`).
             scope: "all", or "layers": only tensors whose name contains a digit, the others are kept whole.
-            rule: "reset": kept entries hold W; "rescale": W0 + (n / kept) (W - W0), n and kept those of the row.
+            rule: "reset": kept entries hold W; "rescale": W0 + (n / kept) (W - W0), with the row's n and kept.
             seed: of methods that draw at random.
 
         Raises:
-            ValueError: an argument, a missing or mismatching tensor, NaN or infinite entries; the sentence names it.
+            ValueError: a wrong argument or tensor (missing, mismatching, not finite); the sentence names it.
         """
         selection.kept_count(1, k)
         _check_choice("scope", scope, SCOPES)
@@ -205,7 +206,7 @@ class Subnetwork:
             Full state dict of new tensors; tied names share one tensor.
 
         Raises:
-            ValueError: the base lacks a tensor or has other values than the one the sub-network was made from.
+            ValueError: the base lacks a tensor, or is not the one the sub-network was made from.
         """
         base = self._checked_base(_tensors(pretrained))
         state = {name: tensor.clone() for name, tensor in base.items()}
@@ -320,7 +321,7 @@ def _tensors(source: Tensors | nn.Module) -> dict[str, torch.Tensor]:
 
 
 def _tied(tensors: Tensors, base: Tensors) -> dict[str, str]:
-    """Names that share their memory with another one -> that one; a name with a pre-trained value comes first."""
+    """Name -> the name it shares memory with; names with a pre-trained value come first."""
     first: dict[tuple, str] = {}
     aliases = {}
     for name in sorted(tensors, key=lambda name: name not in base):
@@ -341,7 +342,7 @@ def _check_choice(what: str, found: str, choices: tuple[str, ...]) -> None:
 
 
 def _rescaled(finetuned: torch.Tensor, pretrained: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """W0 + (n / kept) (W - W0) with n and kept of each row, in at least float32; rows kept whole stay as they are."""
+    """W0 + (n / kept) (W - W0) by row, computed in at least float32; rows kept whole stay as they are."""
     rows, base, kept = (selection.as_rows(tensor) for tensor in (finetuned, pretrained, mask))
     precision = torch.promote_types(finetuned.dtype, torch.float32)
     counts = kept.sum(1, keepdim=True)
