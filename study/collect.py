@@ -32,7 +32,7 @@ def read_scores(folder: Path, references: list[str], classes: list[str], metric)
     scores = pd.read_csv(folder / "scores.csv", keep_default_na=False, na_values={"weighted_f1": [""]})
     predictions = pd.read_parquet(folder / "predictions.parquet")
     for row in scores[scores["status"] == "ok"].itertuples():
-        predicted = [classes[index] for index in predictions[f"{row.budget}/draw{row.draw}"]]
+        predicted = [classes[index] for index in predictions[row.file]]
         computed = metric.compute(references=references, predictions=predicted)
         for name in SCORES:
             if abs(computed[name] - float(getattr(row, name))) > 1e-9:

@@ -29,7 +29,10 @@ NO_SCORE = {"weighted_f1": None, "macro_f1": None, "accuracy": None}
 
 @dataclass
 class Score:
-    """One row of scores.csv; `key` identifies everything the row depends on."""
+    """One row of scores.csv.
+
+    `file` is the stored file and the name of the row's predictions, `key` a hash of everything the row depends on.
+    """
 
     model: str
     task: str
@@ -139,14 +142,9 @@ def read_known(folder: Path) -> dict[str, tuple[Score, list]]:
         scores = pd.read_csv(folder / "scores.csv", keep_default_na=False, dtype={"key": str})
         predictions = pd.read_parquet(folder / "predictions.parquet")
         rows = [Score(**row) for row in scores.to_dict("records")]
-        return {row.key: (row, predictions[column_of(row)].tolist()) for row in rows if row.status == "ok"}
+        return {row.key: (row, predictions[row.file].tolist()) for row in rows if row.status == "ok"}
     except (OSError, ValueError, TypeError, KeyError):
         return {}
-
-
-def column_of(row: Score) -> str:
-    """Name of a row's column in predictions.parquet."""
-    return f"{row.budget}/draw{row.draw}"
 
 
 def compress(cell: FinetunedCell, methods: list[str], budgets: list, draws: int, out: Path) -> None:
@@ -155,7 +153,7 @@ def compress(cell: FinetunedCell, methods: list[str], budgets: list, draws: int,
     for done, name in enumerate(methods, 1):
         folder = out / name
         results = list(rows_of(cell, baselines.METHODS[name], budgets, draws, folder, read_known(folder)))
-        predictions = {column_of(row): found for row, found in results if found}
+        predictions = {row.file: found for row, found in results if found}
         files.write_parquet(folder / "predictions.parquet", pd.DataFrame(predictions, dtype="int16"))
         files.write_csv(folder / "scores.csv", pd.DataFrame([asdict(row) for row, _ in results]))
         seconds = time.monotonic() - start

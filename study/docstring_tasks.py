@@ -49,11 +49,15 @@ def snippets(corpus: pd.DataFrame, min_words: int, max_words: int) -> pd.DataFra
     return pd.DataFrame(rows, columns=["file", "split", "text"])
 
 
-def mask_names(texts: Iterable[str], names: Iterable[str]) -> list[str]:
-    """Replace dotted names and the given names, with their usual short forms, by "X"."""
-    forms = {form for name in names for form in (name, name.replace("_", " "), *ALIASES.get(name, []))}
-    longest_first = sorted(map(re.escape, forms), key=len, reverse=True)
-    pattern = re.compile(rf"(?<!\w)(?:{'|'.join(longest_first)})(?!\w)", re.IGNORECASE)
+def mask_names(texts: Iterable[str], packages: Iterable[str], words: Iterable[str]) -> list[str]:
+    """Replace by "X": dotted names, words with a package's name in them, its usual short forms, and the given words."""
+    packages = list(packages)
+    inside = "|".join(map(re.escape, packages))
+    forms = {form for name in packages for form in ALIASES.get(name, [])}.union(words)
+    whole = "|".join(
+        sorted(map(re.escape, {*forms, *(word.replace("_", " ") for word in words)}), key=len, reverse=True)
+    )
+    pattern = re.compile(rf"\w*(?:{inside})\w*|(?<![a-z0-9])(?:{whole})(?![a-z0-9])", re.IGNORECASE)
     return [pattern.sub(MASK, _DOTTED.sub(MASK, text)) for text in texts]
 
 
@@ -104,7 +108,8 @@ def build(corpora: dict[str, pd.DataFrame], spec: dict) -> dict[str, pd.DataFram
         UserError: a class has no text in some split.
     """
     rows = label_snippets(corpora, spec)
-    rows["text"] = mask_names(rows["text"], [*corpora, *spec["classes"], "numpy", "python"])
+    words = spec["classes"] if spec["label"] == "topic" else []
+    rows["text"] = mask_names(rows["text"], {*corpora, "numpy"}, ["python", *words])
     splits = ("test", "validation", "train")  # what resembles a test row leaves train, not the other way round
     pool = pd.concat([evenly(rows[rows["split"] == split], 2 * spec[split]) for split in splits])
     pool = pool[without_near_duplicates(pool["text"])]

@@ -67,9 +67,11 @@ def load_classifier(folder: Path, classes: list[str], pad_token_id: int) -> tupl
             f"{folder} is not a checkpoint that transformers can load from safetensors: {reason}"
         ) from error
     head = sorted(info["missing_keys"])
+    # A new head is a few layers at the end; missing embeddings or repeated blocks mean another architecture.
     embeddings = model.get_input_embeddings().weight
-    missing = {name for name, parameter in model.named_parameters() if name in head and parameter is embeddings}
-    if missing or info["mismatched_keys"]:
+    blocks = tuple(f"{name}." for name, module in model.named_modules() if isinstance(module, nn.ModuleList))
+    body = {name for name, parameter in model.named_parameters() if parameter is embeddings or name.startswith(blocks)}
+    if body.intersection(head) or info["mismatched_keys"]:
         raise UserError(f"{folder} does not hold the body of a {model.config.model_type} model: check its config.json.")
     return model, head
 

@@ -1,0 +1,192 @@
+"""One cell from checkpoint to scores, for all seven models: initial state, learning, stored files, cached rows."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+from sklearn.metrics import f1_score
+
+import baselines
+import ken
+from study import files
+from study.compress import FinetunedCell, compress
+from study.examples import Examples, encode, load_task, predict, shuffled_batches
+from study.finetune import finetune
+from study.import_model import import_model
+from study.models import empty_classifier, load_classifier, load_tokenizer
+from tests.conftest import MODELS, SETTINGS
+
+EVALUATION = {"batch_size": 16, "max_length": 24}
+METHODS = ["full", "none", "ken", "ken-rescaled", "random", "magnitude", "delta-magnitude"]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_initial_state_is_the_checkpoint_and_a_fresh_head(model, checkpoints, finetuned_cells):
+    initial = load_file(finetuned_cells[model] / "initial.safetensors")
+    head = set(json.loads((finetuned_cells[model] / "manifest.json").read_text())["head"])
+    checkpoint = load_file(checkpoints[model] / "model.safetensors")
+    assert head and head < set(initial)
+    for name, tensor in initial.items():
+        if name not in head:
+            stored = next(t for key, t in checkpoint.items() if name.endswith(key))
+            assert torch.equal(tensor, stored.float())
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_parameter_of_the_body_is_trained(model, finetuned_cells):
+    initial = load_file(finetuned_cells[model] / "initial.safetensors")
+    tuned = load_file(finetuned_cells[model] / "model.safetensors")
+    assert set(initial) == set(tuned)
+    moved = [name for name in initial if not torch.equal(initial[name], tuned[name])]
+    assert len(moved) > 0.8 * len(initial)
+
+
+def test_fine_tuning_repeats_to_the_byte_and_depends_on_the_seed(tmp_path, checkpoints, task_folder):
+    def run(seed, name):
+        axes = {"model": "bert", "task": "words", "seed": seed}
+        return finetune(checkpoints["bert"], task_folder, axes, SETTINGS, tmp_path / name)["sha256"]
+
+    assert run(0, "a") == run(0, "b") != run(1, "c")
+
+
+def test_the_best_epoch_on_validation_is_kept(tmp_path, checkpoints, task_folder):
+    axes = {"model": "bert", "task": "words", "seed": 0}
+    manifest = finetune(checkpoints["bert"], task_folder, axes, SETTINGS | {"epochs": 5}, tmp_path / "cell")
+    curve = [entry["validation_weighted_f1"] for entry in manifest["history"]]
+    assert manifest["best_epoch"] == 1 + int(np.argmax(curve))
+    splits, classes = load_task(task_folder)
+    tokenizer = load_tokenizer(tmp_path / "cell", 24)
+    model = empty_classifier(tmp_path / "cell")
+    model.load_state_dict(load_file(tmp_path / "cell" / "model.safetensors"))
+    examples = encode(splits["validation"], classes, tokenizer, 24)
+    f1 = f1_score(examples.labels, predict(model, examples, 8), average="weighted")
+    assert f1 == pytest.approx(max(curve))
+
+
+def test_random_init_arm_learns_from_other_weights_and_saves_no_model(tmp_path, checkpoints, task_folder):
+    axes = {"model": "bert", "task": "words", "seed": 0}
+    manifest = finetune(checkpoints["bert"], task_folder, axes, SETTINGS, tmp_path / "cell", "random-init")
+    assert manifest["arm"] == "random-init"
+    assert [path.name for path in (tmp_path / "cell").iterdir()] == ["manifest.json"]
+
+
+def test_batches_cover_every_row_once_and_predictions_keep_the_order(checkpoints):
+    rng = np.random.default_rng(0)
+    rows = [rng.integers(5, 60, size).tolist() for size in rng.integers(1, 20, 53)]
+    examples = Examples(rows, np.arange(53), pad=0)
+    seen = [batch["labels"].tolist() for batch in shuffled_batches(examples, 8, torch.Generator().manual_seed(0))]
+    order = [row for batch in seen for row in batch]
+    assert sorted(order) == list(range(53)) and order != list(range(53))
+    tokenizer = load_tokenizer(checkpoints["bert"], 24)
+    torch.manual_seed(0)
+    model, _ = load_classifier(checkpoints["bert"], ["a", "b", "c"], tokenizer.pad_token_id)
+    one_by_one = [int(model.eval()(input_ids=torch.tensor([row])).logits.argmax()) for row in rows]
+    assert predict(model, examples, 8).tolist() == one_by_one
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_padding_does_not_change_what_a_model_answers(model, finetuned_cells):
+    network = empty_classifier(finetuned_cells[model])
+    network.load_state_dict(load_file(finetuned_cells[model] / "model.safetensors"))
+    tokenizer = load_tokenizer(finetuned_cells[model], 24)
+    rows = [tokenizer(text)["input_ids"] for text in ("A plum.", "A saw and one drill and one wrench here.", "")]
+    batch = Examples(rows, np.zeros(3, dtype=int), tokenizer.pad_token_id).batch([0, 1, 2])
+    del batch["labels"]
+    with torch.inference_mode():
+        together = network(**batch).logits
+        if rows[2]:
+            alone = torch.cat([network(input_ids=torch.tensor([row])).logits for row in rows])
+            assert torch.allclose(together, alone, atol=1e-5)
+        assert torch.isfinite(together).all()
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_score_comes_from_its_file(model, tmp_path, finetuned_cells, task_folder):
+    cell = FinetunedCell(finetuned_cells[model], task_folder, EVALUATION)
+    compress(cell, METHODS, [0.05, 3], 2, tmp_path)
+    initial = load_file(finetuned_cells[model] / "initial.safetensors")
+    body = {name: tensor for name, tensor in initial.items() if name not in cell.manifest["head"]}
+    for method in METHODS:
+        scores = pd.read_csv(tmp_path / method / "scores.csv", keep_default_na=False)
+        predictions = pd.read_parquet(tmp_path / method / "predictions.parquet")
+        assert len(scores) == {"full": 1, "none": 1, "random": 4}.get(method, 2)
+        for row in scores.itertuples():
+            path = tmp_path / row.file
+            assert row.status == "ok" and path.stat().st_size == row.stored_bytes
+            network = empty_classifier(finetuned_cells[model])
+            network.load_state_dict(ken.Subnetwork.load(path).apply(body))
+            predicted = predict(network, cell.test, 5)
+            assert predicted.tolist() == predictions[row.file].tolist()
+            assert row.weighted_f1 == pytest.approx(f1_score(cell.test.labels, predicted, average="weighted"))
+    full = pd.read_csv(tmp_path / "full" / "scores.csv")
+    assert full["weighted_f1"][0] == pytest.approx(cell.manifest["weighted_f1"]) and full["kept_share"][0] == 1
+
+
+def test_the_random_draws_differ_and_repeat(tmp_path, finetuned_cells, task_folder):
+    for name in ("a", "b"):
+        compress(FinetunedCell(finetuned_cells["bert"], task_folder, EVALUATION), ["random"], [0.1], 2, tmp_path / name)
+    draws = [files.sha256(tmp_path / name / f"random/draw{d}/0.1.safetensors") for name in ("a", "b") for d in (0, 1)]
+    assert draws[:2] == draws[2:] and draws[0] != draws[1]
+
+
+def test_only_new_budgets_are_computed_and_lost_files_are_made_again(tmp_path, finetuned_cells, task_folder):
+    cell = FinetunedCell(finetuned_cells["bert"], task_folder, EVALUATION)
+    compress(cell, ["magnitude"], [0.1, 0.5], 1, tmp_path)
+    times = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "magnitude" / "draw0").iterdir()}
+    compress(cell, ["magnitude"], [0.1, 0.25, 0.5], 1, tmp_path)
+    after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "magnitude" / "draw0").iterdir()}
+    assert times.items() <= after.items() and "0.25.safetensors" in after
+    (tmp_path / "magnitude" / "draw0" / "0.5.safetensors").unlink()
+    compress(cell, ["magnitude"], [0.1, 0.25, 0.5], 1, tmp_path)
+    assert (tmp_path / "magnitude" / "draw0" / "0.5.safetensors").exists()
+    assert pd.read_csv(tmp_path / "magnitude" / "scores.csv")["budget"].tolist() == [0.1, 0.25, 0.5]
+
+
+def test_a_method_that_declines_or_fails_is_shown_with_its_reason(tmp_path, finetuned_cells, task_folder, monkeypatch):
+    class Declines(baselines.Method):
+        name = "declines"
+
+        def decline(self, cell):
+            return "no layers of its kind"
+
+        def store(self, cell, prepared, budget, path):
+            raise AssertionError
+
+        restore = store
+
+    class Fails(Declines):
+        name = "fails"
+
+        def decline(self, cell):
+            return None
+
+        def store(self, cell, prepared, budget, path):
+            raise ValueError("out of luck")
+
+    for method in (Declines(), Fails()):
+        monkeypatch.setitem(baselines.METHODS, method.name, method)
+    cell = FinetunedCell(finetuned_cells["bert"], task_folder, EVALUATION)
+    compress(cell, ["declines", "fails"], [0.1], 1, tmp_path)
+    rows = [pd.read_csv(tmp_path / m / "scores.csv", keep_default_na=False).iloc[0] for m in ("declines", "fails")]
+    assert [(row["status"], row["reason"]) for row in rows] == [
+        ("declined", "no layers of its kind"),
+        ("failed", "ValueError: out of luck"),
+    ]
+    assert rows[0]["weighted_f1"] == ""
+
+
+def test_a_damaged_or_foreign_checkpoint_is_refused_with_a_sentence(tmp_path, checkpoints):
+    from study.errors import UserError
+
+    with pytest.raises(UserError, match=r"holds no \*.safetensors"):
+        import_model(tmp_path, "empty", tmp_path / "out")
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for path in checkpoints["bert"].iterdir():
+        (broken / path.name).write_bytes(path.read_bytes()[: 2000 if path.suffix == ".safetensors" else None])
+    with pytest.raises(UserError, match="damaged"):
+        import_model(broken, "broken", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
