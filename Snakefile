@@ -385,6 +385,7 @@ rule make_tables:
         f"{RESULTS}/scores.csv",
         f"{RESULTS}/finetuning.csv",
         "report/tables.py",
+        "report/results.py",
     output:
         touch(f"{RESULTS}/tables/.done"),
     log:
@@ -403,6 +404,7 @@ rule draw_figures:
         f"{RESULTS}/scores.csv",
         f"{RESULTS}/finetuning.csv",
         "report/figures.py",
+        "report/results.py",
         "report/style.py",
     output:
         touch(f"{RESULTS}/figures/.done"),
@@ -429,12 +431,10 @@ rule draw_kenviz:
         ENVIRONMENT
     params:
         subnetwork=get_kenviz_subnetwork,
-        finetuned=lambda wildcards, input: Path(input.scores).parents[2] / "finetuned",
-        matrix=config["kenviz"]["matrix"],
+        matrix=f"--matrix {config['kenviz']['matrix']}" if "matrix" in config["kenviz"] else "",
         stem=lambda wildcards, output: Path(output[0]).with_suffix(""),
     shell:
-        "python -m report.kenviz --subnetwork {params.subnetwork} --finetuned {params.finetuned}"
-        " --matrix {params.matrix} --out {params.stem} > {log} 2>&1"
+        "python -m report.kenviz --subnetwork {params.subnetwork} {params.matrix}" " --out {params.stem} > {log} 2>&1"
 
 
 rule write_report:
@@ -443,8 +443,7 @@ rule write_report:
         f"{RESULTS}/figures/.done",
         f"{RESULTS}/figures/kenviz.svg",
         f"{RESULTS}/provenance.json",
-        "report/page.py",
-        "report/page.html.j2",
+        expand("report/page.{kind}", kind=["py", "html.j2", "css", "js"]),
     output:
         f"{RESULTS}/report/index.html",
     log:
