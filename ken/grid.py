@@ -63,7 +63,7 @@ class _EntryGroups:
 
     def take_nearest(self, points: np.ndarray) -> np.ndarray:
         """Let the points of each row (r, k) take, in their order, the nearest entry left; (r, n) mask."""
-        r, n = self.shape
+        r = len(self.order)
         rows = np.arange(r)
         inserts = np.stack([np.searchsorted(self.sorted[i], points[i]) for i in range(r)])
         for visit in range(points.shape[1]):

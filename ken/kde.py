@@ -82,7 +82,7 @@ def density(
     if points.numel() == 0:
         return result
     for place, block in _row_blocks(rows):
-        at_block = block if at is None else at[place].double()
+        at_block = block if at is None else at[place].double().contiguous()
         h = _bandwidth(block) if bandwidth is None else bandwidth[place]
         spread = h > 0
         if spread.all():
@@ -113,7 +113,7 @@ def _row_blocks(rows: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
     height = max(1, _BLOCK // max(1, rows.shape[1]))
     for start in range(0, rows.shape[0], height):
         place = slice(start, min(start + height, rows.shape[0]))
-        yield place, rows[place].double()
+        yield place, rows[place].double().contiguous()
 
 
 def _bandwidth(rows: torch.Tensor) -> torch.Tensor:

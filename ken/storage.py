@@ -25,8 +25,10 @@ FORMAT = "ken-subnetwork-1"
 _SETTINGS = ("method", "k", "rule", "scope", "base")
 _DTYPES = {
     str(dtype).removeprefix("torch."): dtype
-    for dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-    + (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
+    for dtype in (
+        *(torch.float64, torch.float32, torch.float16, torch.bfloat16),
+        *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
+    )
 }
 
 
@@ -84,9 +86,7 @@ def read(path: Path) -> tuple[Content, dict]:
     except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is truncated or no safetensors file ({error}): write it again.") from error
     if foreign:
-        raise ValueError(
-            f"{path} is not a sub-network of format {FORMAT}: expected a file written by Subnetwork.save."
-        )
+        raise ValueError(f"{path} is not a sub-network of format {FORMAT}: expected a file written by Subnetwork.save.")
     expected = header.pop("checksum", None)
     if _checksum(parts, header) != expected:
         raise ValueError(f"{path} was altered after it was written (its checksum differs): write it again.")

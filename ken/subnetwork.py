@@ -67,7 +67,7 @@ class Subnetwork:
             k: entries kept of each row: an int, or a share in (0, 1] (`ken.selection.kept_count`).
             method: criterion, or "ken-grid" (`ken.selection.select`).
             scope: "all", or "layers": only tensors whose name contains a digit, the others are kept whole.
-            rule: "reset": kept entries hold W; "rescale": W0 + (n / kept) (W - W0), with the row's n and kept.
+            rule: "reset": kept entries hold W; "rescale": W0 + (n / kept) (W - W0), n and kept by row.
             seed: of methods that draw at random.
 
         Raises:
@@ -78,9 +78,7 @@ class Subnetwork:
         parts = _Parts.of(pretrained, finetuned)
         pruned = {name: tensor for name, tensor in parts.body.items() if _in_scope(name, scope)}
         if method == selection.GRID:
-            chosen = {
-                name: selection.select(parts.body[name], parts.base[name], k, method) for name in pruned
-            }
+            chosen = {name: selection.select(parts.body[name], parts.base[name], k, method) for name in pruned}
         else:
             ranks = selection.rank_tensors(pruned, parts.base, method, seed)
             chosen = {name: selection.mask_from_ranks(found, k) for name, found in ranks.items()}
@@ -138,7 +136,7 @@ class Subnetwork:
                 )
             masks[name] = mask.cpu()
             kept = _rescaled(tensor, parts.base[name], masks[name]) if rule == "rescale" else tensor
-            values[name] = kept[masks[name]]
+            values[name] = kept[masks[name]].cpu()
         name_of_method = method if isinstance(method, str) else getattr(method, "__name__", "custom")
         whole = {name: tensor.clone() for name, tensor in parts.whole.items()}
         base = fingerprint(parts.base)
@@ -268,15 +266,13 @@ class Subnetwork:
     def _checked_base(self, pretrained: Tensors) -> dict[str, torch.Tensor]:
         for name in self.masks:
             if name not in pretrained:
-                raise ValueError(
-                    f"the base lacks tensor {name!r}: give the model the sub-network was made from."
-                )
+                raise ValueError(f"the base lacks tensor {name!r}: give the model the sub-network was made from.")
         base = {name: pretrained[name].detach() for name in self.masks}
         found = fingerprint(base)
         if found != self.base:
             raise ValueError(
-                f"the base has fingerprint {found[:12]}, expected {self.base[:12]}: give the pre-trained values the "
-                "sub-network was made from."
+                f"the base has fingerprint {found[:12]}, expected {self.base[:12]}: give the pre-trained values "
+                "the sub-network was made from."
             )
         return base
 
@@ -296,20 +292,18 @@ class _Parts:
         missing = [name for name in base if name not in tensors]
         if missing:
             raise ValueError(
-                f"the fine-tuned model lacks {len(missing)} pre-trained tensors, the first is {missing[0]!r}: "
+                f"the fine-tuned model lacks {len(missing)} pre-trained tensors, such as {missing[0]!r}: "
                 "give both in the naming of one architecture."
             )
         aliases = _tied(tensors, base)
         untied = {name: tensor for name, tensor in tensors.items() if name not in aliases}
-        body = {
-            name: tensor for name, tensor in untied.items() if name in base and tensor.is_floating_point()
-        }
+        body = {name: tensor for name, tensor in untied.items() if name in base and tensor.is_floating_point()}
         for name, tensor in body.items():
             other = base[name]
             if other.shape != tensor.shape or other.dtype != tensor.dtype:
                 raise ValueError(
-                    f"tensor {name!r} is {tensor.dtype} of {tuple(tensor.shape)} fine-tuned but {other.dtype} of "
-                    f"{tuple(other.shape)} pre-trained: both must be of one architecture and dtype."
+                    f"tensor {name!r} is {tensor.dtype} of {tuple(tensor.shape)} fine-tuned but {other.dtype} "
+                    f"of {tuple(other.shape)} pre-trained: both must be of one architecture and dtype."
                 )
         whole = {name: tensor for name, tensor in untied.items() if name not in body}
         return cls(body, {name: base[name] for name in body}, whole, aliases)
@@ -346,6 +340,6 @@ def _rescaled(finetuned: torch.Tensor, pretrained: torch.Tensor, mask: torch.Ten
     rows, base, kept = (selection.as_rows(tensor) for tensor in (finetuned, pretrained, mask))
     precision = torch.promote_types(finetuned.dtype, torch.float32)
     counts = kept.sum(1, keepdim=True)
-    factor = (rows.shape[1] / counts.clamp(min=1)).to(precision)
+    factor = rows.shape[1] / counts.clamp(min=1).to(precision)
     scaled = base.to(precision) + factor * (rows.to(precision) - base.to(precision))
     return torch.where(counts == rows.shape[1], rows, scaled.to(finetuned.dtype)).reshape(finetuned.shape)

@@ -1,8 +1,8 @@
-"""KENviz: where the kept entries of a weight matrix lie, over all layers of a model (KEN paper, section on KENviz).
+"""KENviz: where the kept entries of a weight matrix lie, over all layers of a model (KEN paper, KENviz).
 
-Three views: the kept values, others blank; for every kept entry the number of its kept neighbours; and both side by side
-for each layer. The paper claims that kept entries are spread evenly; the expected mean number of neighbours of an even
-random choice stands beside the observed one.
+Three views: the kept values, others blank; for every kept entry the number of its kept neighbours; and both
+side by side for each layer. The paper claims that kept entries are spread evenly: the mean number of neighbours
+that an even random choice would have stands beside the observed one.
 """
 
 import re
@@ -40,7 +40,7 @@ def neighbour_counts(mask: torch.Tensor) -> np.ndarray:
 
 
 def expected_neighbours(mask: torch.Tensor) -> float:
-    """Mean of `neighbour_counts` over kept entries to expect if each row kept as many, uniformly at random."""
+    """Mean of `neighbour_counts` over kept entries, expected if each row kept as many uniformly at random."""
     kept = as_rows(mask).cpu().numpy()
     n, counts = kept.shape[1], kept.sum(1).astype(float)
     if counts.sum() == 0:
@@ -50,7 +50,7 @@ def expected_neighbours(mask: torch.Tensor) -> float:
 
 
 def kinds(subnetwork: Subnetwork) -> dict[str, dict[int, str]]:
-    """Matrix kinds that repeat over layers: name with `*` for the layer number -> layer number -> tensor name."""
+    """Matrix kinds that repeat over layers: name with `*` for the number -> layer number -> tensor name."""
     found: dict[str, dict[int, str]] = {}
     for name, mask in subnetwork.masks.items():
         match = re.search(r"(?<=\.)\d+(?=\.)", name)
@@ -90,7 +90,7 @@ def draw_layers(subnetwork: Subnetwork, kind: str, view: str = "both") -> "Figur
     found = [kind] if kind in known else [candidate for candidate in known if kind in candidate]
     if len(found) != 1:
         raise ValueError(
-            f"{kind!r} fits {len(found)} kinds of matrices, expected exactly 1 of: {', '.join(sorted(known))}."
+            f"{kind!r} fits {len(found)} kinds of matrices, expected exactly 1 of {', '.join(sorted(known))}."
         )
     layers = {f"layer {number}": name for number, name in known[found[0]].items()}
     return _draw(subnetwork, layers, view, found[0])
@@ -117,10 +117,12 @@ def _draw(subnetwork: Subnetwork, tensors: dict[str, str], view: str, title: str
         axis.set_axis_off()
     for shown, image in images.items():
         shared = axes[:, views.index(shown)] if view == "both" else axes
-        label = "kept value" if shown == "values" else "kept neighbours"
-        extend = "both" if shown == "values" else "neither"
-        figure.colorbar(image, ax=shared, label=label, extend=extend, location="bottom", shrink=0.8, aspect=30,
-                        ticks=range(5) if shown == "neighbours" else None)  # fmt: skip
+        scale = (
+            {"label": "kept value", "extend": "both"}
+            if shown == "values"
+            else {"label": "kept neighbours", "ticks": range(5)}
+        )
+        figure.colorbar(image, ax=shared, location="bottom", shrink=0.8, aspect=30, **scale)
     subtitle = f"{subnetwork.method}, {subnetwork.kept_share:.1%} of the body kept"
     figure.suptitle(f"{title}\n{subtitle}", fontsize=12)
     return figure
@@ -145,9 +147,7 @@ def _draw_neighbours(axis: "Axes", subnetwork: Subnetwork, name: str, limit: flo
     return _show(axis, counts, "viridis", -0.5, 4.5, levels=5)
 
 
-def _show(
-    axis: "Axes", matrix: np.ndarray, colours: str, low: float, high: float, levels: int = 256
-) -> object:
+def _show(axis: "Axes", matrix: np.ndarray, colours: str, low: float, high: float, levels: int = 256) -> object:
     import matplotlib
 
     shown, block = block_means(matrix)
@@ -156,9 +156,7 @@ def _show(
     image = axis.imshow(shown, cmap=colour_map, vmin=low, vmax=high, interpolation="nearest", extent=extent,
                         aspect="auto")  # fmt: skip
     axis.set_box_aspect(_box_aspect(matrix.shape))
-    axis.set_xlabel(
-        "column" if block == (1, 1) else f"column (a pixel is the mean of {block[0]} × {block[1]})"
-    )
+    axis.set_xlabel("column" if block == (1, 1) else f"column (a pixel is the mean of {block[0]} × {block[1]})")
     axis.set_ylabel("row")
     axis.tick_params(labelsize=8)
     return image
