@@ -340,6 +340,7 @@ def _rescaled(finetuned: torch.Tensor, pretrained: torch.Tensor, mask: torch.Ten
     rows, base, kept = (selection.as_rows(tensor) for tensor in (finetuned, pretrained, mask))
     precision = torch.promote_types(finetuned.dtype, torch.float32)
     counts = kept.sum(1, keepdim=True)
-    factor = rows.shape[1] / counts.clamp(min=1).to(precision)
+    # Not `number / tensor`: torch computes that as a product with the reciprocal, which rounds twice.
+    factor = torch.full_like(counts, rows.shape[1], dtype=precision) / counts.clamp(min=1).to(precision)
     scaled = base.to(precision) + factor * (rows.to(precision) - base.to(precision))
     return torch.where(counts == rows.shape[1], rows, scaled.to(finetuned.dtype)).reshape(finetuned.shape)
