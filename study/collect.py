@@ -100,6 +100,7 @@ def models_table(results: Path, models: list[str], task: str, seed: int) -> pd.D
                 "parameters": sum(sizes.values()),
                 "body_parameters": sum(sizes.values()) - head_size,
                 "head_parameters": head_size,
+                "tokenizer": imported["tokenizer"],
                 "pretraining_objective": made.get("objective"),
                 "pretraining_tokens": made.get("tokens"),
                 "pretraining_loss": made.get("validation_loss"),

@@ -23,7 +23,7 @@ def import_model(checkpoint: Path, name: str, out: Path) -> dict[str, object]:
         checkpoint: folder in the Hugging Face layout; a manifest.json in it (from study.pretrain) is passed on.
 
     Returns:
-        The manifest: model, source, architecture, size, hash of every weight file, how it was pre-trained if known.
+        The manifest: model, source, architecture, size, tokenizer, hash of every weight file, pre-training if known.
 
     Raises:
         UserError: no safetensors weights, no readable configuration, or a damaged weight file.
@@ -55,11 +55,17 @@ def import_model(checkpoint: Path, name: str, out: Path) -> dict[str, object]:
             "source": str(checkpoint),
             "architecture": architecture,
             "checkpoint_parameters": parameters,
+            "tokenizer": tokenizer_kind(folder / "tokenizer.json"),
             "sha256": {path.name: files.sha256(folder / path.name) for path in weights},
             "pretraining": files.read_json(made) if made.exists() else None,
         }
         files.write_json(folder / "manifest.json", manifest)
     return manifest
+
+
+def tokenizer_kind(path: Path) -> str:
+    """Algorithm of a tokenizer.json ("WordPiece", "BPE", ...), empty where there is none."""
+    return files.read_json(path)["model"].get("type", "") if path.exists() else ""
 
 
 def main() -> None:

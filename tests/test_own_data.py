@@ -1,0 +1,55 @@
+"""A person's own texts and own model, with the lines of configuration that the README shows."""
+
+import re
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+from tests.conftest import make_checkpoint
+from tests.test_workflow import ROOT, copy_checkout, snakemake
+
+
+def readme_config() -> dict:
+    """The YAML block of the README that shows a study of one's own."""
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    return yaml.safe_load(next(block for block in blocks if "study: mine" in block))
+
+
+def write_own_data(checkout: Path) -> None:
+    """What the README's example names: two files of questions and a model folder."""
+    words = {"animal": ["cat", "dog 🐶", "cow", "hen", "fox"], "place": ["park", "sea", "hill", "köln", "lake"]}
+    rows = [
+        {"question": f"What about the {word}, number {i}?", "topic": topic}
+        for topic, found in words.items()
+        for i, word in enumerate(found * 8)
+    ]
+    frame = pd.DataFrame(rows).sample(frac=1, random_state=1)
+    (checkout / "data").mkdir()
+    frame[:60].to_csv(checkout / "data" / "train.csv", index=False)
+    frame[60:].to_csv(checkout / "data" / "test.tsv", index=False, sep="\t")
+    make_checkpoint(checkout / "my-bert", "bert")
+
+
+def test_the_readme_example_of_own_data_and_own_model_runs(tmp_path):
+    checkout = copy_checkout(tmp_path)
+    write_own_data(checkout)
+    config = readme_config()
+    assert config["tasks"]["questions"]["source"] == "files"
+    (checkout / "config" / "mine.yaml").write_text(yaml.safe_dump(config))
+    snakemake(checkout, "--configfile", "config/mine.yaml", "results/mine/scores.csv")
+    scores = pd.read_csv(checkout / "results" / "mine" / "scores.csv", keep_default_na=False)
+    assert (scores["status"] == "ok").all() and set(scores["method"]) >= {"full", "none", "ken"}
+
+
+def test_a_missing_column_is_one_sentence_in_the_log_and_a_failed_run(tmp_path):
+    checkout = copy_checkout(tmp_path)
+    write_own_data(checkout)
+    config = readme_config()
+    config["tasks"]["questions"]["label"] = "topics"
+    (checkout / "config" / "mine.yaml").write_text(yaml.safe_dump(config))
+    output = snakemake(checkout, "--configfile", "config/mine.yaml", "results/mine/scores.csv", expect=1)
+    log = (checkout / "results" / "mine" / "logs" / "build_task" / "questions.log").read_text()
+    assert "topics" in log and "topic" in log and "Traceback" not in log
+    assert "topics" in output, "the log of a failed job is shown"
+    assert not (checkout / "results" / "mine" / "tasks" / "questions").exists()

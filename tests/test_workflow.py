@@ -1,0 +1,155 @@
+"""The DAG itself, run in copies of this checkout: a whole one-minute study, then every kind of partial rerun."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).parents[1]
+STUDY = ["--configfile", "config/test.yaml"]
+CELL = "results/test/cells/bert/library3/seed0"
+
+
+def copy_checkout(folder: Path) -> Path:
+    """The files git tracks or would add, copied: edits in a test never touch the checkout."""
+    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    for name in subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines():
+        if (ROOT / name).is_file() and not name.startswith("results/"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    return folder
+
+
+def snakemake(checkout: Path, *arguments: str, expect: int = 0) -> str:
+    """Run Snakemake in a checkout; returns what it printed."""
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    environment.pop("PYTEST_CURRENT_TEST", None)
+    command = [sys.executable, "-m", "snakemake", *arguments]
+    done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, env=environment)
+    output = done.stdout + done.stderr
+    assert done.returncode == expect, output[-5000:]
+    return output
+
+
+def planned(output: str) -> dict[str, int]:
+    """Rule -> number of jobs, from the first table of job counts."""
+    table = re.search(r"^job +count\n-+ +-+\n(.*?)^total", output, re.S | re.M)
+    return {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", table[1], re.M)} if table else {}
+
+
+def numbers(path: Path) -> pd.DataFrame:
+    """A score table without what may differ between two runs: time and memory."""
+    return pd.read_csv(path, keep_default_na=False).drop(columns=["seconds", "peak_mib"])
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    return copy_checkout(tmp_path_factory.mktemp("checkout"))
+
+
+@pytest.fixture(scope="module")
+def finished(checkout):
+    """A checkout in which the test study has been run, and what that printed."""
+    return checkout, snakemake(checkout, *STUDY)
+
+
+def test_the_whole_study_runs_to_its_report(finished):
+    checkout, output = finished
+    assert "report: " in output and "about" in output, "progress and the path of the report are shown"
+    results = checkout / "results" / "test"
+    page = (results / "report" / "index.html").read_text()
+    assert len(page) > 50_000 and "KEN" in page
+    scores = pd.read_csv(results / "scores.csv", keep_default_na=False)
+    rows_per_cell = 2 + 4 * 2 + 2 * 2  # controls, four methods at two shares, two draws of random at two shares
+    assert len(scores) == 4 * rows_per_cell and (scores["status"] == "ok").all()
+    for row in scores.itertuples():
+        folder = results / "cells" / row.model / row.task / f"seed{row.seed}" / "compressed"
+        assert (folder / row.file).stat().st_size == row.stored_bytes
+    jobs = sum(planned(output).values()) - 1  # the target "all" is no work
+    logs = [path for path in (results / "logs").rglob("*.log")]
+    assert len(logs) == jobs, "one log per job"
+    for name in ("curves.svg", "summary.svg", "kenviz.svg"):
+        assert (results / "figures" / name).stat().st_size > 1000
+
+
+def test_a_second_run_does_nothing(finished):
+    checkout, _ = finished
+    assert "Nothing to be done" in snakemake(checkout, *STUDY)
+
+
+def test_a_changed_plot_redraws_the_figures_and_nothing_else(finished):
+    checkout, _ = finished
+    with open(checkout / "report" / "figures.py", "a") as file:
+        file.write("\n# changed\n")
+    output = snakemake(checkout, *STUDY)
+    assert set(planned(output)) - {"all"} == {"draw_figures", "write_report"}
+    assert "Nothing to be done" in snakemake(checkout, *STUDY)
+
+
+def test_a_changed_method_reruns_compression_and_what_follows(finished):
+    checkout, _ = finished
+    for changed in ("ken/kde.py", "baselines/magnitude.py"):
+        path = checkout / changed
+        before = path.read_text()
+        path.write_text(before + "\n# changed\n")
+        jobs = planned(snakemake(checkout, *STUDY, "--dry-run"))
+        path.write_text(before)
+        assert jobs["compress_model"] == 4 and {"collect_scores", "write_report"} <= set(jobs)
+        assert not {"finetune_model", "finetune_random_init", "build_task", "pretrain_model"} & set(jobs)
+    assert "Nothing to be done" in snakemake(checkout, *STUDY)
+
+
+def test_a_new_kept_share_evaluates_only_what_is_new(finished):
+    checkout, _ = finished
+    cell = checkout / CELL / "compressed"
+    before = {path: path.stat().st_mtime_ns for path in cell.rglob("*.safetensors")}
+    target = f"{CELL}/compressed/ken/scores.csv"
+    output = snakemake(checkout, *STUDY, "--config", "kept_shares=[0.05,0.25,0.5]", "--", target)
+    assert planned(output) == {"compress_model": 1}
+    after = {path: path.stat().st_mtime_ns for path in cell.rglob("*.safetensors")}
+    assert before.items() <= after.items()
+    assert {path.name for path in after.keys() - before.keys()} == {"0.5.safetensors"}
+    assert pd.read_csv(checkout / target)["budget"].tolist() == [0.05, 0.25, 0.5]
+
+
+def test_one_cell_one_model_and_one_table_by_path(finished):
+    checkout, _ = finished
+    (checkout / CELL / "finetuned" / "manifest.json").unlink()
+    one_cell = planned(snakemake(checkout, *STUDY, "--dry-run", f"{CELL}/finetuned/manifest.json"))
+    assert one_cell == {"finetune_model": 1}
+    model = planned(snakemake(checkout, *STUDY, "--dry-run", "--until", "compress_model", "--forcerun", "import_model"))
+    assert model["finetune_model"] == 4
+    table = planned(snakemake(checkout, *STUDY, "--dry-run", "--force", "results/test/tables/.done"))
+    assert table == {"make_tables": 1} or "make_tables" in table
+
+
+def test_two_runs_give_identical_score_tables(finished, tmp_path):
+    first, _ = finished
+    second = copy_checkout(tmp_path)
+    snakemake(second, *STUDY, "results/test/scores.csv")
+    for table in ("scores.csv", "finetuning.csv"):
+        mine, other = (numbers(folder / "results" / "test" / table) for folder in (first, second))
+        pd.testing.assert_frame_equal(mine, other, check_exact=True)
+    weights = "cells/bloom-small/library3/seed1/finetuned/model.safetensors"
+    assert (first / "results/test" / weights).read_bytes() == (second / "results/test" / weights).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ("sedes=[0]", 'config key sedes is not known here. Did you mean "seeds"?'),
+        ("methods=[kenn]", 'Did you mean "ken"?'),
+        ("seeds=[]", "seeds"),
+    ],
+)
+def test_a_bad_config_ends_with_one_sentence_before_anything_is_built(tmp_path, setting, sentence):
+    checkout = copy_checkout(tmp_path)
+    output = snakemake(checkout, *STUDY, "--config", setting, expect=1)
+    errors = [line for line in output.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and sentence in errors[0] and "Traceback" not in output
+    assert not (checkout / "results").exists()
