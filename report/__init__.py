@@ -1,1 +1,1 @@
-"""From result files to tables, figures and the page. Reads files and `ken` only; trains and evaluates nothing."""
+"""From the result files of a study to tables, figures and one page: `tables` computes, `figures`, `kenviz` and `page` draw."""

@@ -1,173 +1,222 @@
-"""Draw the figures of the report from its tables."""
+"""Drawing: from the tables of a study to its figures, each as SVG, PNG and PDF.
+
+`python -m report.figures --results results/mini` reads results/mini/tables and writes results/mini/figures. Nothing is
+computed here, so a changed colour costs seconds.
+"""
 
 import argparse
-from collections.abc import Callable
+import math
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from report import results, style
-from report.results import CONTROLS, Results
+from report import style
+from report.errors import run
+from report.tables import NEAR, Tables
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-def share_axis(axes: Axes, budgets: list[float]) -> None:
-    """Logarithmic axis of kept shares with the study's budgets as its ticks."""
-    axes.set_xscale("log")
-    axes.set_xticks(budgets, [f"{100 * b:g}" if b <= 1 else f"k={b:g}" for b in budgets])
-    axes.minorticks_off()
-    axes.set_xlim(min(budgets) * 0.85, max(budgets) * 1.18)
+SHARE_TICKS = (0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 0.75)
+KEPT_SHARE = "kept share of the body, % (log scale)"
 
 
-def budgets_of(table: pd.DataFrame) -> list[float]:
-    """Budgets of the compared methods, smallest first."""
-    return sorted(set(table.loc[~table["method"].isin(CONTROLS), "budget"]))
+def file_name(model: str) -> str:
+    """Stem of a model's figure: its name, with what a file name cannot hold replaced."""
+    return "model_" + "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in model)
 
 
-def draw_cell(axes: Axes, cell: pd.DataFrame, methods: list[str]) -> None:
-    """Weighted F1 against kept share of one model and task: all methods, full and none as lines."""
-    for name, dash in (("full", "-"), ("none", (0, (2, 2)))):
-        value = cell.loc[cell["method"] == name, "weighted_f1"]
-        if len(value):
-            axes.axhline(value.iloc[0], color=style.INK, linewidth=0.9, linestyle=dash, zorder=1)
-    for method in methods:
-        rows, look = cell[cell["method"] == method].sort_values("budget"), style.looks(methods)[method]
-        spread = rows["spread"].fillna(0)
-        axes.plot(rows["budget"], rows["weighted_f1"], color=look.color, marker=look.marker, linestyle=look.dash)
-        low, high = rows["weighted_f1"] - spread, rows["weighted_f1"] + spread
-        axes.fill_between(rows["budget"], low, high, color=look.color, alpha=0.15, linewidth=0)
+def curves(tables: Tables, models: Sequence[str]) -> "Figure":
+    """Weighted F1 against kept share: one row of panels a model, one column a task."""
+    from matplotlib.figure import Figure
 
-
-def legend(figure: Figure, methods: list[str], columns: int = 8) -> None:
-    """One legend above all panels."""
-    looks = style.looks(methods)
-    handles = [
-        plt.Line2D([], [], color=looks[m].color, marker=looks[m].marker, linestyle=looks[m].dash) for m in methods
-    ]
-    names = [results.label(method) for method in methods]
-    for name, dash in (("full", "-"), ("none", (0, (2, 2)))):
-        handles.append(plt.Line2D([], [], color=style.INK, linewidth=0.9, linestyle=dash))
-        names.append(f"{name} ({'all' if name == 'full' else 'nothing'} kept)")
-    figure.legend(
-        handles, names, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=min(columns, len(names)), frameon=False
-    )
-
-
-def curves(table: pd.DataFrame, found: Results, models: list[str], columns: int = 8) -> Figure:
-    """Grid of panels, a row per model and a column per task."""
-    tasks = found.task_names
-    figure, grid = plt.subplots(
-        len(models), len(tasks), figsize=(3.6 * len(tasks) + 0.6, 2.5 * len(models)), squeeze=False, sharex=True
-    )
-    for model, row in zip(models, grid, strict=True):
-        for task, axes in zip(tasks, row, strict=True):
-            cell = table[(table["model"] == model) & (table["task"] == task)]
-            draw_cell(axes, cell, found.methods)
-            share_axis(axes, budgets_of(table))
+    summary, tasks = tables.scores_summary, tables.counts["tasks"]
+    methods = [name for name in tables.counts["methods"] if name not in style.CONTROLS]
+    height = 2.25 * len(models) + 0.95
+    figure = Figure(figsize=(max(6.4, 3.7 * len(tasks)), height), layout="constrained")
+    panels = figure.subplots(len(models), len(tasks), squeeze=False, sharex=True, sharey="col")
+    for row, model in zip(panels, models, strict=True):
+        for axes, task in zip(row, tasks, strict=True):
+            _draw_curves(axes, summary[(summary["model"] == model) & (summary["task"] == task)], methods)
             axes.set_title(f"{model} · {task}")
-    for axes in grid[:, 0]:
+            axes.tick_params(labelbottom=True)
+    _share_axis(panels[0, 0], summary)
+    for axes in panels[-1]:
+        axes.set_xlabel(KEPT_SHARE)
+    for axes in panels[:, 0]:
         axes.set_ylabel("weighted F1")
-    for axes in grid[-1]:
-        axes.set_xlabel("kept share of each row, %")
-    figure.tight_layout()
-    legend(figure, found.methods, columns)
+    _legend(figure, methods, tables)
     return figure
 
 
-def summary(over: pd.DataFrame, found: Results) -> Figure:
-    """Mean difference to the full model over all models and tasks, against the kept share."""
-    figure, axes = plt.subplots(figsize=(6.4, 3.9))
-    axes.axhline(0, color=style.INK, linewidth=0.9)
-    none = over.loc[over["method"] == "none", "to_full"]
-    if len(none):
-        axes.axhline(100 * none.iloc[0], color=style.INK, linewidth=0.9, linestyle=(0, (2, 2)))
-    for method in found.methods:
-        rows, look = over[over["method"] == method].sort_values("budget"), style.looks(found.methods)[method]
-        axes.plot(rows["budget"], 100 * rows["to_full"], color=look.color, marker=look.marker, linestyle=look.dash)
-        low, high = 100 * rows["low"], 100 * rows["high"]
-        axes.fill_between(rows["budget"], low, high, color=look.color, alpha=0.1, linewidth=0)
-    share_axis(axes, budgets_of(over))
-    axes.set_xlabel("kept share of each row, % (all other weights reset)")
-    axes.set_ylabel("weighted F1 minus full model, points")
-    legend(figure, found.methods, columns=4)
+def _draw_curves(axes: "Axes", frame: pd.DataFrame, methods: Sequence[str]) -> None:
+    for control, line in (("full", "-"), ("none", (0, (1, 1.6)))):
+        for value in frame.loc[frame["method"] == control, "weighted_f1"].dropna():
+            axes.axhline(value, color=style.INK, linewidth=1.1, linestyle=line, zorder=1)
+    for method, look in _drawing_order(methods):
+        rows = frame[(frame["method"] == method) & frame["weighted_f1"].notna() & (frame["kept_share"] > 0)]
+        rows = rows.sort_values("kept_share")
+        axes.plot(rows["kept_share"], rows["weighted_f1"], **_line(look))
+        spread = rows["weighted_f1_sd"].fillna(0)
+        if spread.any():
+            low, high = rows["weighted_f1"] - spread, rows["weighted_f1"] + spread
+            axes.fill_between(rows["kept_share"], low, high, color=look.colour, alpha=0.16, linewidth=0)
+
+
+def summary(tables: Tables) -> "Figure":
+    """Difference to full in points against kept share, mean over all cells, with the middle half of the cells."""
+    from matplotlib.figure import Figure
+
+    overview = tables.overview
+    methods = [name for name in tables.counts["methods"] if name not in style.CONTROLS]
+    figure = Figure(figsize=(7.4, 4.4), layout="constrained")
+    axes = figure.subplots()
+    axes.axhspan(-NEAR, NEAR, color=style.GRID, alpha=0.8, linewidth=0, zorder=0)
+    axes.axhline(0, color=style.INK, linewidth=1.1, zorder=1)
+    for value in overview.loc[overview["method"] == "none", "difference_points"].dropna():
+        axes.axhline(value, color=style.INK, linewidth=1.1, linestyle=(0, (1, 1.6)), zorder=1)
+    for method, look in _drawing_order(methods):
+        rows = overview[(overview["method"] == method) & overview["difference_points"].notna()]
+        rows = rows[rows["kept_share"] > 0].sort_values("kept_share")
+        low, high = rows["difference_points_q25"], rows["difference_points_q75"]
+        axes.fill_between(rows["kept_share"], low, high, color=look.colour, alpha=0.13, linewidth=0, zorder=1)
+        axes.plot(rows["kept_share"], rows["difference_points"], **_line(look))
+    _share_axis(axes, overview)
+    axes.set_xlabel(KEPT_SHARE)
+    axes.set_ylabel("weighted F1 minus full, points")
+    _legend(figure, methods, tables)
     return figure
 
 
-def stored_bytes(over: pd.DataFrame, found: Results) -> Figure:
-    """Mean difference to the full model against the size of the stored file."""
-    figure, axes = plt.subplots(figsize=(6.4, 3.6))
-    axes.axhline(0, color=style.INK, linewidth=0.9)
-    for method in found.methods:
-        rows, look = over[over["method"] == method].sort_values("budget"), style.looks(found.methods)[method]
-        line = {"color": look.color, "marker": look.marker, "linestyle": look.dash}
-        axes.plot(rows["stored_bytes"] / 2**20, 100 * rows["to_full"], **line)
-    full = over.loc[over["method"] == "full", "stored_bytes"]
-    if len(full):
-        axes.axvline(full.iloc[0] / 2**20, color=style.MUTED, linewidth=0.9, linestyle=(0, (2, 2)))
-        axes.annotate(
-            "full model", (full.iloc[0] / 2**20, 0), (-4, -10), textcoords="offset points", ha="right", fontsize=8
-        )
+def stored_bytes(tables: Tables) -> "Figure":
+    """Weighted F1 against the bytes of the stored file, both mean over all cells."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, NullLocator
+
+    overview = tables.overview[tables.overview["weighted_f1"].notna() & (tables.overview["stored_bytes"] > 0)]
+    methods = [name for name in tables.counts["methods"] if name not in style.CONTROLS]
+    figure = Figure(figsize=(7.4, 4.4), layout="constrained")
+    axes = figure.subplots()
+    for method, look in _drawing_order(methods):
+        rows = overview[overview["method"] == method].sort_values("stored_bytes")
+        axes.plot(rows["stored_bytes"], rows["weighted_f1"], **_line(look))
+    for control, line in (("full", "-"), ("none", (0, (1, 1.6)))):
+        for row in overview[overview["method"] == control].itertuples():
+            axes.axhline(row.weighted_f1, color=style.INK, linewidth=1.1, linestyle=line, zorder=1)
+            filled = style.INK if control == "full" else "white"
+            axes.plot(row.stored_bytes, row.weighted_f1, "o", color=style.INK, markerfacecolor=filled, zorder=3)
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.set_xlabel("stored file, MiB (mean over models)")
-    axes.set_ylabel("weighted F1 minus full model, points")
-    legend(figure, found.methods, columns=4)
+    axes.set_xticks(_byte_ticks(overview["stored_bytes"]))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: style.size(value)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("stored file (log scale)")
+    axes.set_ylabel("weighted F1")
+    _legend(figure, methods, tables)
     return figure
 
 
-def pretraining_gain(gain: pd.DataFrame, found: Results) -> Figure:
-    """What pre-training is worth: weighted F1 from random and from pre-trained weights, joined by a line."""
-    tasks, models = found.task_names, found.model_names
-    figure, grid = plt.subplots(
-        1, len(tasks), figsize=(3.6 * len(tasks) + 1, 0.36 * len(models) + 1.3), squeeze=False, sharey=True
-    )
-    for task, axes in zip(tasks, grid[0], strict=True):
-        rows = gain[gain["task"] == task].set_index("model").reindex(models)
-        places = np.arange(len(models))
-        axes.hlines(places, rows["random_init"], rows["pretrained"], color=style.GRID, linewidth=4, zorder=1)
-        axes.scatter(rows["random_init"], places, color="#7f7f7f", marker="o", zorder=2, label="random initialisation")
-        axes.scatter(rows["pretrained"], places, color="#0072B2", marker="D", zorder=2, label="pre-trained")
-        axes.set_yticks(places, models)
+def pretraining_gain(tables: Tables) -> "Figure":
+    """Random initialisation joined with pre-training by a line, one row a model, one panel a task."""
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    gain, models, tasks = tables.pretraining_gain, tables.counts["models"], tables.counts["tasks"]
+    height = 0.32 * len(models) + 1.3
+    figure = Figure(figsize=(max(6.4, 3.7 * len(tasks)), height), layout="constrained")
+    panels = figure.subplots(1, len(tasks), squeeze=False, sharey=True)[0]
+    references = tables.tasks.set_index("task")
+    for axes, task in zip(panels, tasks, strict=True):
+        for row in gain[gain["task"] == task].itertuples():
+            place = models.index(row.model)
+            axes.plot([row.random_init, row.pretrained], [place, place], color=style.MUTED, linewidth=2, zorder=1)
+            axes.plot(row.random_init, place, "o", color=style.MUTED, markerfacecolor="white", markersize=6)
+            axes.plot(row.pretrained, place, "o", color=style.FIXED["magnitude"].colour, markersize=6.5)
+        if task in references.index:
+            axes.axvline(references.loc[task, "tfidf_weighted_f1"], color=style.INK, linewidth=1.1, linestyle=(0, (4, 2)))
         axes.set_title(task)
-        axes.set_xlabel("weighted F1 after fine-tuning")
-        axes.grid(axis="y", visible=False)
-    grid[0][0].invert_yaxis()
-    figure.tight_layout()
-    handles, names = grid[0][0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
+        axes.set_xlabel("weighted F1")
+    panels[0].set_yticks(range(len(models)), models)
+    panels[0].set_ylim(len(models) - 0.4, -0.6)
+    entries = [
+        Line2D([], [], color=style.MUTED, marker="o", markerfacecolor="white", linestyle="", label="random initialisation"),
+        Line2D([], [], color=style.FIXED["magnitude"].colour, marker="o", linestyle="", label="pre-trained"),
+        Line2D([], [], color=style.INK, linewidth=1.1, linestyle=(0, (4, 2)), label="TF-IDF reference"),
+    ]
+    figure.legend(handles=entries, loc="outside upper center", ncols=3)
     return figure
 
 
-def figures(found: Results) -> dict[str, Callable[[], Figure]]:
-    """Name -> function that draws the figure."""
-    table = results.summary(found.scores)
-    over = results.overview(table)
-    gain = results.pretraining_gain(found.finetuning)
-    drawn = {
-        "summary": lambda: summary(over, found),
-        "stored_bytes": lambda: stored_bytes(over, found),
-        "curves": lambda: curves(table, found, found.model_names),
-    }
-    if len(gain):
-        drawn["pretraining_gain"] = lambda: pretraining_gain(gain, found)
-    for model in found.model_names:
-        drawn[f"curves_{model}"] = lambda model=model: curves(table, found, [model], columns=4)
-    return drawn
+def _drawing_order(methods: Sequence[str]) -> list[tuple[str, style.Look]]:
+    """Last method of the study first, so that where curves coincide its first methods lie on top."""
+    looks = style.looks(methods)
+    return [(name, looks[name]) for name in reversed(methods)]
+
+
+def _line(look: style.Look) -> dict:
+    edge = {"markeredgecolor": "white", "markeredgewidth": 0.5}
+    shape = {"marker": look.marker, "markersize": look.size, "linestyle": look.line}
+    return {"color": look.colour, "zorder": 2, **shape, **edge}
+
+
+def _share_axis(axes: "Axes", frame: pd.DataFrame) -> None:
+    """Logarithmic axis over the kept shares of the methods, with ticks in percent."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    shares = frame.loc[~frame["method"].isin(style.CONTROLS) & (frame["kept_share"] > 0), "kept_share"]
+    low, high = (shares.min(), shares.max()) if len(shares) else (0.01, 1.0)
+    low, high = low / 1.15, min(high * 1.15, 1.15)
+    axes.set_xscale("log")
+    axes.set_xlim(low, high)
+    decades = [10.0**power for power in range(math.floor(math.log10(low)), -2)]
+    axes.xaxis.set_major_locator(FixedLocator([tick for tick in (*decades, *SHARE_TICKS) if low <= tick <= high]))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+def _byte_ticks(sizes: pd.Series) -> list[float]:
+    """1, 2 and 5 times powers of ten over the range, or powers alone over a wide one."""
+    if sizes.empty:
+        return []
+    low, high = sizes.min() / 1.3, sizes.max() * 1.3
+    steps = (1, 2, 5) if high / low < 300 else (1,)
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    return [step * 10.0**power for power in powers for step in steps if low <= step * 10.0**power <= high]
+
+
+def _legend(figure: "Figure", methods: Sequence[str], tables: Tables) -> None:
+    """One legend for all panels, in the order of the study, controls last."""
+    from matplotlib.lines import Line2D
+
+    looks = style.looks(methods)
+    entries = [Line2D([], [], **_line(looks[name]), label=style.label(name)) for name in methods]
+    for control, line in (("full", "-"), ("none", (0, (1, 1.6)))):
+        if control in tables.counts["methods"]:
+            name = f"{style.label(control)} ({'nothing' if control == 'full' else 'whole body'} reset)"
+            entries.append(Line2D([], [], color=style.INK, linewidth=1.1, linestyle=line, label=name))
+    columns = min(len(entries), max(3, int(figure.get_figwidth() / 1.75)))
+    figure.legend(handles=entries, loc="outside upper center", ncols=columns, handlelength=2.6)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Draw the figures of a study's report.")
-    parser.add_argument("--results", required=True, type=Path, help="results folder of the study")
-    parser.add_argument("--out", required=True, type=Path, help="folder for the figures")
+    parser = argparse.ArgumentParser(description="Draw the figures of a study from its tables.")
+    parser.add_argument("--results", required=True, type=Path, help="results folder of the study, with tables/")
+    parser.add_argument("--out", type=Path, help="folder to write to (default: figures in the results folder)")
     arguments = parser.parse_args()
-    style.use_style()
-    for name, draw in figures(Results.read(arguments.results)).items():
-        style.save(draw(), arguments.out / name)
-        print(name, flush=True)
+    tables = Tables.read(arguments.results)
+    folder = arguments.out or arguments.results / "figures"
+    models = tables.counts["models"]
+    with style.applied():
+        style.save(summary(tables), folder / "summary")
+        style.save(stored_bytes(tables), folder / "bytes")
+        style.save(pretraining_gain(tables), folder / "pretraining_gain")
+        style.save(curves(tables, models), folder / "curves")
+        for model in models:
+            style.save(curves(tables, [model]), folder / file_name(model), formats=("svg", "png"))
+    print(f"{4 + len(models)} figures in {folder}")
 
 
 if __name__ == "__main__":
-    results.run(main)
+    run(main)

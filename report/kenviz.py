@@ -1,40 +1,99 @@
-"""Draw KENviz for one stored sub-network of a study: what was kept, and how many neighbours were kept beside it."""
+"""Drawing: the KENviz picture of one stored sub-network.
+
+`python -m report.kenviz --subnetwork FILE --out results/mini/figures/kenviz` writes kenviz.svg, kenviz.png and kenviz.json,
+the facts of its caption. The file holds all that is drawn: which entries are kept, and their values.
+"""
 
 import argparse
+import json
 from pathlib import Path
 
-import ken
-from ken import viz
-from report import results, style
-from report.results import ReportError
+import numpy as np
+
+from report import style
+from report.errors import ReportError, run
+from report.results import write_text
 
 
-def choose_kind(subnetwork: ken.Subnetwork, wanted: str | None) -> str:
-    """The wanted kind of matrix, or the queries (fused or not), or the first kind that repeats over layers.
+def load(path: Path):
+    """The stored sub-network.
 
     Raises:
-        ReportError: no matrix repeats over layers.
+        ReportError: there is no such file, or it is no sub-network.
     """
-    kinds = list(viz.kinds(subnetwork))
-    if not kinds:
-        raise ReportError("the sub-network has no matrices that repeat over layers: there is nothing to draw.")
-    return wanted or next((kind for kind in kinds if "query" in kind or "q_lin" in kind), kinds[0])
+    import ken
+
+    try:
+        return ken.Subnetwork.load(path)
+    except FileNotFoundError:
+        raise ReportError(f"{path} does not exist: give a sub-network that a study has stored.") from None
+    except ValueError as error:
+        raise ReportError(str(error)) from None
+
+
+def choose_kind(subnetwork, pattern: str | None) -> str:
+    """The kind of matrix whose name has `pattern`; without a pattern, the first that repeats over layers.
+
+    Raises:
+        ReportError: no matrix repeats over layers, or not exactly one kind has the pattern.
+    """
+    from ken import viz
+
+    known = sorted(viz.kinds(subnetwork))
+    found = [kind for kind in known if pattern in kind] if pattern else known[:1]
+    if len(found) != 1:
+        raise ReportError(
+            f"{pattern!r} is part of {len(found)} kinds of matrices, expected one of {', '.join(known) or 'none'}: "
+            "give a longer or another --matrix."
+        )
+    return found[0]
+
+
+def facts(subnetwork, kind: str, source: Path) -> dict:
+    """What the caption says: source, method, kept share, mean number of kept neighbours, observed and expected."""
+    from ken import viz
+
+    layers = []
+    for layer, name in viz.kinds(subnetwork)[kind].items():
+        mask = subnetwork.masks[name]
+        counted = viz.neighbour_counts(mask)
+        counted = counted[counted >= 0]
+        layers.append(
+            {
+                "layer": layer,
+                "kept_share": float(mask.float().mean()),
+                "neighbours": float(np.mean(counted)) if counted.size else 0.0,
+                "expected_neighbours": viz.expected_neighbours(mask),
+            }
+        )
+    return {
+        "source": source.as_posix(),
+        "matrix": kind,
+        "method": subnetwork.method,
+        "rule": subnetwork.rule,
+        "kept_share": subnetwork.kept_share,
+        "layers": layers,
+    }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Draw KENviz of a stored sub-network.")
-    parser.add_argument("--subnetwork", required=True, type=Path, help="file of ken.Subnetwork.save")
-    parser.add_argument("--matrix", help='part of a matrix name, e.g. "query.weight"; by default the queries')
-    parser.add_argument("--out", required=True, type=Path, help="path without ending; .svg, .pdf and .png are added")
+    parser = argparse.ArgumentParser(description="Draw where the kept entries of a matrix lie, over all layers.")
+    parser.add_argument("--subnetwork", required=True, type=Path, help="stored sub-network (safetensors)")
+    parser.add_argument("--out", required=True, type=Path, help="path of the pictures without suffix")
+    parser.add_argument("--matrix", help='part of the matrix name, such as "query" (default: the first kind)')
     arguments = parser.parse_args()
-    style.use_style()
-    try:
-        subnetwork = ken.Subnetwork.load(arguments.subnetwork)
-        figure = viz.draw_layers(subnetwork, choose_kind(subnetwork, arguments.matrix))
-    except ValueError as error:
-        raise ReportError(str(error)) from None
-    style.save(figure, arguments.out)
+    from ken import viz
+
+    subnetwork = load(arguments.subnetwork)
+    kind = choose_kind(subnetwork, arguments.matrix)
+    # Grid lines would hide entries, and ken.viz reads its own titles back from the centre.
+    with style.applied({"axes.grid": False, "axes.titlelocation": "center"}):
+        style.save(viz.draw_layers(subnetwork, kind), arguments.out, formats=("svg", "png"))
+    described = facts(subnetwork, kind, arguments.subnetwork)
+    json_path = arguments.out.with_name(f"{arguments.out.name}.json")
+    write_text(json_path, json.dumps(described, indent=2, ensure_ascii=False) + "\n")
+    print(f"{kind} of {len(described['layers'])} layers: {arguments.out}.svg")
 
 
 if __name__ == "__main__":
-    results.run(main)
+    run(main)

@@ -1,199 +1,153 @@
-"""Reading a study's result files and the numbers that tables, figures and page all draw on.
+"""Reading the result files of a study, and writing whole files or none.
 
-Spread is over seeds: the draws of a stochastic method are averaged first, so that every seed counts once.
+Everything is read as text and only the named columns become numbers: pandas would read the method "none" as missing.
 """
 
 import json
-import sys
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-CONTROLS = ("full", "none")
-CELL = ["model", "task"]
-NUMERIC = ["kept", "kept_share", "stored_bytes", "weighted_f1", "macro_f1", "accuracy", "seconds", "peak_mib"]
-REQUIRED = {
-    "scores": [*CELL, "seed", "draw", "method", "budget", *NUMERIC, "status", "reason"],
-    "finetuning": ["model", "task", "seed", "arm", "learning_rate", "epochs", "weighted_f1"],
-    "tasks": ["task", "classes", "train", "validation", "test", "majority_weighted_f1", "tfidf_weighted_f1"],
-    "models": ["model", "architecture", "source", "parameters", "body_parameters", "head_parameters"],
-}
-LABELS = {
-    "ken": "KEN",
-    "ken-rescaled": "KEN, rescaled",
-    "random": "random",
-    "magnitude": "magnitude",
-    "delta-magnitude": "Δ-magnitude",
-    "full": "full",
-    "none": "none",
-}
+from report.errors import ReportError
+
+STATUSES = ("ok", "declined", "failed")
+ROW = ("model", "task", "seed", "draw", "method", "budget")
+F1_COLUMNS = ("weighted_f1", "macro_f1", "accuracy")
 
 
-class ReportError(Exception):
-    """Something wrong with the result files, in one sentence for a person."""
+def read_table(path: Path, text: Sequence[str], numeric: Sequence[str], optional: Sequence[str] = ()) -> pd.DataFrame:
+    """Read a CSV file: text columns as they are, numeric ones as float64 with empty cells as NaN.
 
-
-def run(main: Callable[[], None]) -> None:
-    """Run a step; a ReportError ends it with its sentence and exit status 1."""
-    try:
-        main()
-    except ReportError as error:
-        sys.exit(f"error: {error}")
-
-
-def read_table(folder: Path, name: str) -> pd.DataFrame:
-    """One result table; words such as "none" stay words.
+    Args:
+        path: the file.
+        text: names of columns that must be there and stay text; so do columns that are not named.
+        numeric: names of columns that must be there and hold finite numbers or nothing.
+        optional: the same for columns that may be missing; they are then added, empty.
 
     Raises:
-        ReportError: the file is missing, empty or lacks a column.
+        ReportError: the file is missing, empty or not CSV, lacks a column, or has a number that is none.
     """
-    path = folder / f"{name}.csv"
     try:
-        table = pd.read_csv(path, keep_default_na=False)
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except FileNotFoundError:
-        raise ReportError(f"{path} does not exist: run the study first.") from None
-    except (pd.errors.EmptyDataError, pd.errors.ParserError) as error:
-        raise ReportError(f"{path} is not a table ({error}): delete it and run the study again.") from None
-    if missing := [column for column in REQUIRED[name] if column not in table]:
-        raise ReportError(f'{path} has no column "{missing[0]}": it needs {", ".join(REQUIRED[name])}.')
-    if table.empty:
-        raise ReportError(f"{path} has no rows: run the study first.")
-    for column in set(NUMERIC).intersection(table):
-        table[column] = pd.to_numeric(table[column].replace("", None))
+        raise ReportError(f"{path} does not exist: run the step that writes it first.") from None
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
+        problem = str(error).strip().splitlines()[0]
+        raise ReportError(f"{path} is not a CSV table ({problem}): run the step that writes it again.") from None
+    missing = [name for name in (*text, *numeric) if name not in table.columns]
+    if missing:
+        raise ReportError(
+            f"{path} has no column {', '.join(map(repr, missing))}, expected {', '.join((*text, *numeric))}: "
+            "run the step that writes it again."
+        )
+    for name in optional:
+        if name not in table.columns:
+            table[name] = ""
+    for name in (*numeric, *optional):
+        table[name] = _numbers(table[name], path)
     return table
 
 
-@dataclass(frozen=True)
-class Results:
-    """The result files of one study, and where they lie."""
-
-    folder: Path
-    scores: pd.DataFrame
-    finetuning: pd.DataFrame
-    tasks: pd.DataFrame
-    models: pd.DataFrame
-
-    @classmethod
-    def read(cls, folder: Path) -> "Results":
-        """Read all tables of a results folder."""
-        return cls(folder, *(read_table(folder, name) for name in ("scores", "finetuning", "tasks", "models")))
-
-    @property
-    def model_names(self) -> list[str]:
-        """Models in the order of the study."""
-        return list(dict.fromkeys(self.scores["model"]))
-
-    @property
-    def task_names(self) -> list[str]:
-        """Tasks in the order of the study."""
-        return list(dict.fromkeys(self.scores["task"]))
-
-    @property
-    def methods(self) -> list[str]:
-        """Methods in the order of the study, without the controls."""
-        return [method for method in dict.fromkeys(self.scores["method"]) if method not in CONTROLS]
-
-    @property
-    def seeds(self) -> list[int]:
-        """Seeds of the study."""
-        return sorted(set(self.scores["seed"]))
-
-    def provenance(self) -> dict:
-        """Contents of provenance.json."""
-        path = self.folder / "provenance.json"
-        try:
-            return json.loads(path.read_text())
-        except (OSError, ValueError) as error:
-            raise ReportError(f"{path} cannot be read ({error}): run the study again.") from None
+def _numbers(column: pd.Series, path: Path) -> pd.Series:
+    numbers = pd.to_numeric(column, errors="coerce").astype(float)
+    wrong = (column.str.strip() != "") & ~np.isfinite(numbers)
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        raise ReportError(
+            f"{path} has {column.iloc[row]!r} in column {column.name!r}, row {row + 1}, expected a number or nothing: "
+            "run the step that writes it again."
+        )
+    return numbers
 
 
-def label(method: str) -> str:
-    """Name of a method as a reader sees it."""
-    return LABELS.get(method, method)
+def read_scores(results: Path) -> pd.DataFrame:
+    """scores.csv of a study, one row a model, task, seed, draw, method and budget.
 
-
-def percent(share: float) -> str:
-    """0.25 -> "25 %"; an absolute k stays as it is."""
-    return f"{100 * share:g} %" if share <= 1 and not isinstance(share, int) else f"k = {share:g}"
-
-
-def per_seed(scores: pd.DataFrame) -> pd.DataFrame:
-    """Scores with draws averaged: one row per model, task, seed, method and budget, only what was computed."""
-    done = scores[scores["status"] == "ok"]
-    keys = [*CELL, "seed", "method", "budget"]
-    return done.groupby(keys, sort=False)[NUMERIC].mean().reset_index()
-
-
-def summary(scores: pd.DataFrame) -> pd.DataFrame:
-    """Mean and spread over seeds of every model, task, method and budget.
-
-    Returns:
-        Columns model, task, method, budget, weighted_f1, spread (sample standard deviation over seeds, missing for one
-        seed), seeds, kept, kept_share, stored_bytes, macro_f1, accuracy, to_full (difference to the full model's mean).
+    Raises:
+        ReportError: as `read_table`, or no rows, an unknown status, a score outside 0 to 1, a row twice, no `full`.
     """
-    seeds = per_seed(scores)
-    groups = seeds.groupby([*CELL, "method", "budget"], sort=False)
-    table = groups[["weighted_f1", "macro_f1", "accuracy", "kept", "kept_share", "stored_bytes"]].mean()
-    table["spread"] = groups["weighted_f1"].std()
-    table["seeds"] = groups["seed"].nunique()
-    table = table.reset_index()
-    full = table[table["method"] == "full"].set_index(CELL)["weighted_f1"].rename("full")
-    table = table.merge(full, on=CELL, how="left")
-    table["to_full"] = table["weighted_f1"] - table.pop("full")
-    return table
+    path = results / "scores.csv"
+    numeric = ("seed", "draw", "budget", "kept", "kept_share", "stored_bytes", *F1_COLUMNS, "seconds", "peak_mib")
+    scores = read_table(path, ("model", "task", "method", "status", "reason"), numeric)
+    if scores.empty:
+        raise ReportError(f"{path} has no rows, expected at least one cell: run the study first.")
+    unknown = sorted(set(scores["status"]) - set(STATUSES))
+    if unknown:
+        raise ReportError(f"{path} has the status {unknown[0]!r}, expected one of {', '.join(STATUSES)}.")
+    if not scores[["seed", "draw", "budget"]].notna().all(axis=None):
+        raise ReportError(f"{path} has rows without a seed, draw or budget: run the step that writes it again.")
+    ok = scores["status"] == "ok"
+    for name in F1_COLUMNS:
+        wrong = ok & ~scores[name].between(0, 1)
+        if wrong.any():
+            row = int(np.flatnonzero(wrong)[0])
+            raise ReportError(
+                f"{path} has {name} {scores[name].iloc[row]} with status ok in row {row + 1}, expected 0 to 1: "
+                "run the step that writes it again."
+            )
+    twice = scores.duplicated(list(ROW))
+    if twice.any():
+        row = ", ".join(str(scores.loc[twice.idxmax(), name]) for name in ROW)
+        raise ReportError(f"{path} has the row {row} twice ({', '.join(ROW)}): run the step that writes it again.")
+    if not (ok & (scores["method"] == "full")).any():
+        raise ReportError(f"{path} has no score of the control 'full', which all others are compared with: run it too.")
+    return scores
 
 
-def overview(table: pd.DataFrame) -> pd.DataFrame:
-    """Every method and budget over all models and tasks of a `summary`.
+def read_finetuning(results: Path) -> pd.DataFrame:
+    """finetuning.csv of a study, one row a model, task, seed and arm (pretrained or random-init)."""
+    numeric = ("seed", "learning_rate", "epochs", "best_epoch", "validation_weighted_f1", *F1_COLUMNS)
+    return read_table(results / "finetuning.csv", ("model", "task", "arm"), (*numeric, "seconds", "peak_mib"))
 
-    Returns:
-        Columns method, budget, cells, weighted_f1, to_full (means), low and high (quartiles of to_full over cells),
-        near_full (share of cells at most one point of weighted F1 below the full model), kept_share, stored_bytes.
+
+def read_tasks(results: Path) -> pd.DataFrame:
+    """tasks.csv of a study, one row a task."""
+    sizes = ("classes", "train", "validation", "test")
+    references = ("majority_share", "majority_weighted_f1", "tfidf_weighted_f1")
+    return read_table(results / "tasks.csv", ("task", "source", "class_counts", "sha256"), (*sizes, *references))
+
+
+def read_models(results: Path) -> pd.DataFrame:
+    """models.csv of a study, one row a model."""
+    sizes = ("parameters", "body_parameters", "head_parameters")
+    pretraining = ("pretraining_tokens", "pretraining_loss")
+    return read_table(results / "models.csv", ("model", "architecture", "source", "sha256"), sizes, pretraining)
+
+
+def read_json(path: Path) -> dict:
+    """A JSON object.
+
+    Raises:
+        ReportError: the file is missing or holds anything else.
     """
-    groups = table.groupby(["method", "budget"], sort=False)
-    found = groups[["weighted_f1", "to_full", "kept_share", "stored_bytes"]].mean()
-    found["low"], found["high"] = groups["to_full"].quantile(0.25), groups["to_full"].quantile(0.75)
-    found["near_full"] = groups["to_full"].agg(lambda values: (values >= -0.01).mean())
-    found["cells"] = groups.size()
-    return found.reset_index()
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ReportError(f"{path} does not exist: run the step that writes it first.") from None
+    except ValueError as error:
+        raise ReportError(f"{path} is not JSON ({error}): run the step that writes it again.") from None
+    if not isinstance(value, dict):
+        raise ReportError(f"{path} holds a {type(value).__name__}, expected an object: run the step that writes it.")
+    return value
 
 
-def pretraining_gain(finetuning: pd.DataFrame) -> pd.DataFrame:
-    """Weighted F1 from random and from pre-trained weights per model and task, and their difference in points.
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a temporary file beside `path`, which then takes its place.
 
-    Returns:
-        Columns model, task, random_init, pretrained, gain; empty if the random-init arm was not run.
+    The temporary name ends like `path`, for writers that look at the suffix.
     """
-    means = finetuning.groupby([*CELL, "arm"], sort=False)["weighted_f1"].mean().unstack()
-    if "random-init" not in means:
-        return pd.DataFrame(columns=[*CELL, "random_init", "pretrained", "gain"])
-    means["gain"] = 100 * (means["pretrained"] - means["random-init"])
-    return means.rename(columns={"random-init": "random_init"}).reset_index().rename_axis(columns=None)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
-def finetuned(table: pd.DataFrame, tasks: pd.DataFrame) -> pd.DataFrame:
-    """What there was to compress: full model, none, and the task's reference scores, per model and task."""
-    controls = table[table["method"].isin(CONTROLS)]
-    wide = controls.pivot(index=CELL, columns="method", values="weighted_f1").reindex(columns=list(CONTROLS))
-    order = controls[CELL].drop_duplicates()
-    references = tasks[["task", "majority_weighted_f1", "tfidf_weighted_f1"]]
-    return order.merge(wide.reset_index(), on=CELL).merge(references, on="task")
-
-
-def smallest_share(over: pd.DataFrame, method: str, loss: float = 0.01) -> float | None:
-    """Smallest budget at which a method's mean loss against the full model is at most `loss`, or None."""
-    rows = over[(over["method"] == method) & (over["to_full"] >= -loss)]
-    return rows["budget"].min() if len(rows) else None
-
-
-def not_ok(scores: pd.DataFrame) -> pd.DataFrame:
-    """Rows that a method declined or failed, with the reason."""
-    rows = scores[scores["status"] != "ok"]
-    return rows[[*CELL, "seed", "method", "draw", "budget", "status", "reason"]]
-
-
-def in_order(values: Iterable[str], order: list[str]) -> list[str]:
-    """Values sorted as they stand in `order`."""
-    return sorted(values, key=order.index)
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8."""
+    write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8", newline=""))

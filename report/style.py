@@ -1,82 +1,168 @@
-"""One look for all figures: colour-blind-safe colours (Okabe and Ito 2008), a marker and a dash of its own per method.
+"""How results look, the same in every table and figure: names of methods, colours, markers, number formats, saving.
 
-A method has the same colour everywhere; markers and dashes keep the lines apart in grey print.
+Colours are of Okabe and Ito's set, told apart by colour-blind readers; markers and dashes tell methods apart in grey.
 """
 
-import os
+import hashlib
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import matplotlib
+from report.results import write_whole
 
-matplotlib.use("Agg")
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-import matplotlib.pyplot as plt
-import seaborn as sns
-from matplotlib.figure import Figure
-
-INK, MUTED, GRID = "#1f2933", "#66717d", "#e4e7eb"
+CONTROLS = ("none", "full")
+LABELS = {
+    "ken": "KEN",
+    "ken-rescaled": "KEN rescaled",
+    "random": "Random",
+    "magnitude": "Magnitude",
+    "delta-magnitude": "Δ-magnitude",
+    "full": "Full",
+    "none": "None",
+}
+INK, MUTED, GRID = "#1d2127", "#646b75", "#dfe2e6"  # the page gives these three other values in the dark
+FORMATS = ("svg", "png", "pdf")
+NO_BREAK_SPACE = "\u00a0"
 
 
 @dataclass(frozen=True)
 class Look:
-    """How a method's line is drawn."""
+    """Colour, marker, dash pattern and marker size of a method."""
 
-    color: str
+    colour: str
     marker: str
-    dash: str | tuple
+    line: str | tuple = "-"
+    size: float = 4.5  # points
 
 
-KNOWN = {
-    "ken": Look("#0072B2", "o", "-"),
-    "ken-rescaled": Look("#56B4E9", "s", "-"),
-    "random": Look("#7f7f7f", "x", (0, (4, 2))),
-    "magnitude": Look("#E69F00", "^", (0, (1, 1.2))),
-    "delta-magnitude": Look("#D55E00", "D", "-"),
+FIXED = {
+    "ken": Look("#d55e00", "o"),
+    "ken-rescaled": Look("#e69f00", "D"),
+    "random": Look("#808792", "s", (0, (4, 1.5)), 6.5),
+    "magnitude": Look("#0072b2", "^"),
+    "delta-magnitude": Look("#009e73", "v"),
 }
-SPARE = [
-    Look(c, m, d) for d in ("-", (0, (5, 1, 1, 1))) for c, m in (("#009E73", "v"), ("#CC79A7", "P"), ("#A6761D", "*"))
+OTHERS = [
+    Look(colour, marker, line)
+    for line in ((0, (1, 1)), (0, (5, 1, 1, 1)))
+    for marker in ("P", "X", "p", "h", "<", ">", "*", "d")
+    for colour in ("#cc79a7", "#56b4e9", "#8c6d1f", "#6a3d9a", "#009e73", "#d55e00", "#0072b2")
 ]
 
 
-def looks(methods: list[str]) -> dict[str, Look]:
-    """Look of every method; those without a look of their own take the spare ones in alphabetical order."""
-    unknown = sorted(set(methods) - set(KNOWN))
-    return KNOWN | {method: SPARE[i % len(SPARE)] for i, method in enumerate(unknown)}
+def label(method: str) -> str:
+    """Name of a method for people; a method without one keeps its own."""
+    return LABELS.get(method, method)
 
 
-def use_style() -> None:
-    """Set matplotlib's defaults; SVG files hold no date and no random ids, so that equal figures are equal files."""
-    sns.set_theme(style="whitegrid", context="paper", font="DejaVu Sans")
-    plt.rcParams.update(
-        {
-            "axes.edgecolor": MUTED,
-            "axes.labelcolor": INK,
-            "axes.titlecolor": INK,
-            "axes.titlesize": 10,
-            "axes.titleweight": "bold",
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "grid.color": GRID,
-            "xtick.color": MUTED,
-            "ytick.color": MUTED,
-            "text.color": INK,
-            "lines.linewidth": 1.6,
-            "lines.markersize": 4.5,
-            "figure.dpi": 110,
-            "savefig.bbox": "tight",
-            "svg.hashsalt": "ken",
-            "svg.fonttype": "path",
-        }
-    )
+def looks(methods: Iterable[str]) -> dict[str, Look]:
+    """Method -> look: fixed for the methods known here, chosen by a hash of the name for others.
+
+    Two names with the same hash get different looks, given out in alphabetical order.
+    """
+    found, taken = {}, set()
+    for method in sorted(set(methods) - set(CONTROLS)):
+        if method in FIXED:
+            found[method] = FIXED[method]
+            continue
+        start = int.from_bytes(hashlib.sha256(method.encode()).digest()[:4], "big")
+        places = ((start + step) % len(OTHERS) for step in range(len(OTHERS)))
+        place = next((place for place in places if place not in taken), start % len(OTHERS))
+        taken.add(place)
+        found[method] = OTHERS[place]
+    return found
 
 
-def save(figure: Figure, stem: Path) -> None:
-    """Write a figure as SVG, PDF and PNG, each under a temporary name first."""
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    for kind, metadata in (("svg", {"Date": None}), ("pdf", {"CreationDate": None}), ("png", {})):
+def percent(share: float) -> str:
+    """0.025 -> "2.5 %", with a space that does not break."""
+    return f"{round(100 * share, 2):g}{NO_BREAK_SPACE}%"
+
+
+def budget_label(budget: float) -> str:
+    """A budget as asked: a share of each row, or the entries kept of each row when above 1."""
+    return percent(budget) if budget <= 1 else f"k{NO_BREAK_SPACE}={NO_BREAK_SPACE}{budget:g}"
+
+
+def score(value: float) -> str:
+    """A score of 0 to 1 with three decimals, "" if there is none."""
+    return "" if math.isnan(value) else f"{value:.3f}"
+
+
+def score_with_spread(mean: float, spread: float) -> str:
+    """Mean ± spread with three decimals; one seed has no spread, no seed has nothing."""
+    return score(mean) if math.isnan(mean) or math.isnan(spread) else f"{mean:.3f} ± {spread:.3f}"
+
+
+def points(value: float) -> str:
+    """A difference in points with sign and one decimal, "" if there is none."""
+    return "" if math.isnan(value) else f"{value:+.1f}".replace("-0.0", "±0.0").replace("+0.0", "±0.0").replace("-", "−")
+
+
+def size(count: float) -> str:
+    """Bytes for people: "812 kB", "3.2 MB"; powers of 1000."""
+    if math.isnan(count):
+        return ""
+    power = min(4, int(math.log10(count) // 3)) if count >= 1 else 0
+    scaled = count / 1000**power
+    digits = f"{scaled:.{0 if scaled >= 99.5 else 1}f}".removesuffix(".0")
+    return f"{digits}{NO_BREAK_SPACE}{('B', 'kB', 'MB', 'GB', 'TB')[power]}"
+
+
+@contextmanager
+def applied(changes: dict | None = None) -> Iterator[None]:
+    """The style of all figures, to be active while a figure is drawn and saved.
+
+    Args:
+        changes: matplotlib settings that differ for this figure.
+    """
+    import matplotlib
+
+    settings = {
+        "font.family": "DejaVu Sans",
+        "font.size": 9,
+        "axes.titlesize": 10,
+        "axes.titlelocation": "left",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "grid.color": GRID,
+        "grid.linewidth": 0.7,
+        "lines.linewidth": 1.6,
+        "legend.frameon": False,
+        "figure.facecolor": "white",
+        "savefig.dpi": 150,
+        "svg.fonttype": "path",  # the same letters on every machine
+        "svg.hashsalt": "report",
+        "text.parse_math": False,  # a name may hold a dollar sign
+    }
+    settings |= dict.fromkeys(("text.color", "axes.labelcolor", "axes.titlecolor"), INK)
+    settings |= dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), MUTED)
+    with matplotlib.rc_context(settings | (changes or {})):
+        yield
+
+
+def save(figure: "Figure", stem: Path, formats: Iterable[str] = FORMATS) -> list[Path]:
+    """Write `figure` in every format; equal figures give equal files, since no date is written.
+
+    Args:
+        figure: drawn inside `applied`.
+        stem: path without suffix.
+        formats: of `FORMATS`.
+
+    Returns:
+        The paths written.
+    """
+    no_date = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": None}
+    paths = []
+    for kind in formats:
         path = stem.with_name(f"{stem.name}.{kind}")
-        temporary = path.with_name(f".{os.getpid()}.{path.name}")
-        figure.savefig(temporary, metadata=metadata, dpi=150)
-        os.replace(temporary, path)
-    plt.close(figure)
+        write_whole(path, lambda temporary, kind=kind: figure.savefig(temporary, format=kind, metadata=no_date[kind]))
+        paths.append(path)
+    return paths
