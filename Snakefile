@@ -401,10 +401,8 @@ rule make_tables:
 
 rule draw_figures:
     input:
-        f"{RESULTS}/scores.csv",
-        f"{RESULTS}/finetuning.csv",
+        f"{RESULTS}/tables/.done",
         "report/figures.py",
-        "report/results.py",
         "report/style.py",
     output:
         touch(f"{RESULTS}/figures/.done"),
@@ -413,7 +411,7 @@ rule draw_figures:
     conda:
         ENVIRONMENT
     params:
-        results=subpath(input[0], parent=True),
+        results=subpath(input[0], ancestor=2),
         folder=subpath(output[0], parent=True),
     shell:
         "python -m report.figures --results {params.results} --out {params.folder} > {log} 2>&1"
@@ -421,10 +419,12 @@ rule draw_figures:
 
 rule draw_kenviz:
     input:
-        scores=get_kenviz_scores,
-        module="ken/viz.py",
+        get_kenviz_scores,
+        "ken/viz.py",
+        "report/kenviz.py",
+        "report/style.py",
     output:
-        expand(f"{RESULTS}/figures/kenviz.{{kind}}", kind=["svg", "png"]),
+        expand(f"{RESULTS}/figures/kenviz.{{kind}}", kind=["svg", "png", "json"]),
     log:
         f"{RESULTS}/logs/draw_kenviz.log",
     conda:
@@ -443,6 +443,7 @@ rule write_report:
         f"{RESULTS}/figures/.done",
         f"{RESULTS}/figures/kenviz.svg",
         f"{RESULTS}/provenance.json",
+        "report/summary.py",
         expand("report/page.{kind}", kind=["py", "html.j2", "css", "js"]),
     output:
         f"{RESULTS}/report/index.html",
