@@ -32,6 +32,8 @@ CONTROLS = ["full", "none"]
 METHODS = CONTROLS + [method for method in config["methods"] if method not in CONTROLS]
 PRETRAINED_HERE = [name for name, model in config["models"].items() if model["source"] == "pretraining"]
 CELLS = {"model": list(config["models"]), "task": list(config["tasks"]), "seed": config["seeds"]}
+TABLES = ["scores_summary", "overview", "finetuned", "pretraining_gain", "tasks", "models", "not_ok"]
+FIGURES = ["summary", "curves", "bytes", *(["pretraining_gain"] if config["finetuning"]["random_init"] else [])]
 ENVIRONMENT = "envs/environment.yaml"
 
 show_progress(workflow, benchmarked_seconds(f"{RESULTS}/benchmarks"))
@@ -131,8 +133,7 @@ rule all:
 
 rule figures:
     input:
-        f"{RESULTS}/figures/.done",
-        f"{RESULTS}/figures/kenviz.svg",
+        expand(f"{RESULTS}/figures/{{figure}}.svg", figure=[*FIGURES, "kenviz"]),
 
 
 rule pretrain:
@@ -387,7 +388,8 @@ rule make_tables:
         "report/tables.py",
         "report/results.py",
     output:
-        touch(f"{RESULTS}/tables/.done"),
+        expand(f"{RESULTS}/tables/{{table}}.{{kind}}", table=TABLES, kind=["csv", "md"]),
+        f"{RESULTS}/tables/counts.json",
     log:
         f"{RESULTS}/logs/make_tables.log",
     conda:
@@ -401,11 +403,12 @@ rule make_tables:
 
 rule draw_figures:
     input:
-        f"{RESULTS}/tables/.done",
+        rules.make_tables.output,
         "report/figures.py",
         "report/style.py",
     output:
-        touch(f"{RESULTS}/figures/.done"),
+        expand(f"{RESULTS}/figures/{{figure}}.{{kind}}", figure=FIGURES, kind=["svg", "png", "pdf"]),
+        expand(f"{RESULTS}/figures/model_{{model}}.{{kind}}", model=config["models"], kind=["svg", "png"]),
     log:
         f"{RESULTS}/logs/draw_figures.log",
     conda:
@@ -439,9 +442,9 @@ rule draw_kenviz:
 
 rule write_report:
     input:
-        f"{RESULTS}/tables/.done",
-        f"{RESULTS}/figures/.done",
-        f"{RESULTS}/figures/kenviz.svg",
+        rules.make_tables.output,
+        rules.draw_figures.output,
+        rules.draw_kenviz.output,
         f"{RESULTS}/provenance.json",
         "report/summary.py",
         expand("report/page.{kind}", kind=["py", "html.j2", "css", "js"]),

@@ -35,6 +35,7 @@ def main() -> None:
         "versions": provenance.versions(),
         "machine": provenance.machine(),
         "seconds": seconds_per_rule(arguments.results / "benchmarks"),
+        "wall_seconds": None,  # a study may be run in parts
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
     files.write_json(arguments.results / "provenance.json", record)

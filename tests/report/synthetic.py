@@ -1,0 +1,89 @@
+"""Result files of small invented studies with known scores."""
+
+import csv
+import json
+from pathlib import Path
+
+SCORE_COLUMNS = [
+    *("model", "task", "seed", "draw", "method", "budget", "kept", "kept_share", "stored_bytes"),
+    *("weighted_f1", "macro_f1", "accuracy", "seconds", "peak_mib", "status", "reason"),
+]
+
+
+def write_csv(path: Path, rows: list[dict]) -> None:
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def score_row(model="bert", task="t1", seed=0, draw=0, method="ken", budget=0.1, f1: float | None = 0.5, **changes):
+    """One row of scores.csv; a row without a score gets a status and a reason in `changes`."""
+    measured = {
+        "kept": 1000 * budget, "kept_share": budget, "stored_bytes": 4000 * budget + 100, "weighted_f1": f1,
+        "macro_f1": f1, "accuracy": f1, "seconds": 1.5, "peak_mib": 300,
+    }  # fmt: skip
+    if f1 is None:
+        measured = dict.fromkeys(measured, "")
+    named = {"model": model, "task": task, "seed": seed, "draw": draw, "method": method, "budget": budget}
+    row = named | measured | {"status": "ok", "reason": ""} | changes
+    return {column: row[column] for column in SCORE_COLUMNS}
+
+
+def controls(model="bert", task="t1", seed=0, full=0.9, none=0.3):
+    at = {"model": model, "task": task, "seed": seed}
+    return [score_row(**at, method="full", budget=1.0, f1=full), score_row(**at, method="none", budget=0.0, f1=none)]
+
+
+def write_results(folder: Path, scores: list[dict], finetuning: list[dict] | None = None, **provenance) -> Path:
+    """A results folder with given scores; the other files name the same models and tasks."""
+    folder.mkdir(parents=True, exist_ok=True)
+    models = list(dict.fromkeys(row["model"] for row in scores))
+    tasks = list(dict.fromkeys(row["task"] for row in scores))
+    write_csv(folder / "scores.csv", scores)
+    write_csv(folder / "finetuning.csv", finetuning or [arm(models[0], tasks[0], 0, "pretrained", 0.9)])
+    write_csv(folder / "tasks.csv", [task_row(task) for task in tasks])
+    write_csv(folder / "models.csv", [model_row(model) for model in models])
+    record = {
+        "study": "tiny", "config": {"seeds": [0]}, "commit": "0123abcd", "dirty": False, "versions": {"torch": "2.13"},
+        "machine": {"cpu": "some cpu", "cores": 2, "gpu": None}, "seconds": {"compress_model": 12.0},
+        "wall_seconds": None, "created": "2026-01-01T00:00:00+00:00",
+    }  # fmt: skip
+    (folder / "provenance.json").write_text(json.dumps(record | provenance), encoding="utf-8")
+    return folder
+
+
+def arm(model, task, seed, name, f1):
+    return {
+        "model": model, "task": task, "seed": seed, "arm": name, "learning_rate": 5e-4, "epochs": 4, "best_epoch": 3,
+        "validation_weighted_f1": f1, "weighted_f1": f1, "macro_f1": f1, "accuracy": f1, "seconds": 10, "peak_mib": 300,
+    }  # fmt: skip
+
+
+def task_row(task):
+    return {
+        "task": task, "source": "files", "classes": 2, "train": 60, "validation": 20, "test": 20,
+        "majority_share": 0.6, "majority_weighted_f1": 0.45, "tfidf_weighted_f1": 0.8,
+        "class_counts": json.dumps({"train": {"yes": 36, "no": 24}, "test": {"yes": 12, "no": 8}}), "sha256": "ab" * 32,
+    }  # fmt: skip
+
+
+def model_row(model):
+    return {
+        "model": model, "architecture": "bert", "source": "directory", "parameters": 1100, "body_parameters": 1000,
+        "head_parameters": 100, "tokenizer": "", "pretraining_tokens": "", "sha256": "cd" * 32,
+    }  # fmt: skip
+
+
+def study_rows() -> list[dict]:
+    """Two models, one task, two seeds, two kept shares, two methods (random with two draws), known scores."""
+    rows = []
+    for m, model in enumerate(("bert", "bloom")):
+        for seed in (0, 1):
+            full = 0.9 - 0.1 * m + 0.02 * seed
+            rows += controls(model, seed=seed, full=full, none=0.3)
+            for budget, loss in ((0.1, 0.2), (0.5, 0.01)):
+                at = {"model": model, "seed": seed, "budget": budget}
+                rows.append(score_row(**at, method="ken", f1=full - loss * (1 + m)))
+                rows += [score_row(**at, method="random", draw=d, f1=full - loss - 0.1 * d) for d in (0, 1)]
+    return rows

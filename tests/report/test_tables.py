@@ -1,0 +1,213 @@
+"""Numbers of the tables against plain loops and numbers worked out by hand."""
+
+import csv
+import math
+import statistics
+import subprocess
+import sys
+from collections import defaultdict
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from report.errors import ReportError
+from report.results import read_scores
+from report.summary import sentences
+from report.tables import Tables, markdown
+from tests.report.synthetic import arm, controls, score_row, study_rows, write_results
+
+
+def summary_of(folder, **wanted):
+    table = Tables.compute(folder).scores_summary
+    for column, value in wanted.items():
+        table = table[table[column] == value]
+    assert len(table) == 1
+    return table.iloc[0]
+
+
+def test_draws_are_averaged_before_seeds(tmp_path):
+    # Seed 0 has draws 0.2 and 0.4, seed 1 has one draw of 0.7: seeds 0.3 and 0.7, not the mean of three rows.
+    rows = controls(seed=0) + controls(seed=1)
+    rows += [score_row(method="random", draw=draw, f1=f1) for draw, f1 in ((0, 0.2), (1, 0.4))]
+    rows += [score_row(method="random", seed=1, draw=0, f1=0.7)]
+    found = summary_of(write_results(tmp_path, rows), method="random")
+    assert found.weighted_f1 == pytest.approx(0.5)
+    assert found.weighted_f1_sd == pytest.approx(math.sqrt(2 * 0.2**2))
+    assert (found.seeds, found.draws) == (2, 2)
+    assert found.difference_points == pytest.approx(-40)
+
+
+def test_differences_are_paired_by_seed(tmp_path):
+    rows = controls(seed=0, full=0.9) + controls(seed=1, full=0.8)
+    rows += [score_row(seed=0, f1=0.85), score_row(seed=1, f1=0.75)]
+    found = summary_of(write_results(tmp_path, rows), method="ken")
+    assert found.difference_points == pytest.approx(-5)
+    assert found.difference_points_sd == pytest.approx(0, abs=1e-9)
+    assert found.weighted_f1_sd > 0.05
+
+
+f1s = st.floats(0, 1, allow_nan=False)
+cells = st.dictionaries(
+    st.tuples(st.sampled_from("ab"), st.sampled_from("xy"), st.integers(0, 2)),
+    st.dictionaries(
+        st.tuples(st.sampled_from(["ken", "none-such"]), st.sampled_from([0.05, 0.5]), st.integers(0, 2)), f1s
+    ),
+    min_size=1,
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(cells, st.data())
+def test_summary_and_overview_agree_with_plain_loops(tmp_path_factory, scored, data):
+    fulls = {cell: data.draw(f1s) for cell in scored}
+    rows = []
+    for (model, task, seed), methods in scored.items():
+        rows += controls(model, task, seed, full=fulls[model, task, seed])
+        for (method, budget, draw), f1 in methods.items():
+            rows.append(score_row(model, task, seed, draw, method, budget, f1))
+    tables = Tables.compute(write_results(tmp_path_factory.mktemp("study"), rows))
+
+    by_seed = defaultdict(list)
+    for (model, task, seed), methods in scored.items():
+        for (method, budget, _), f1 in methods.items():
+            by_seed[model, task, method, budget, seed].append(f1)
+    groups, everywhere = defaultdict(list), defaultdict(list)
+    for (model, task, method, budget, seed), draws in by_seed.items():
+        mean = sum(draws) / len(draws)
+        groups[model, task, method, budget].append(mean)
+        everywhere[method, budget].append(100 * (mean - fulls[model, task, seed]))
+
+    summary = tables.scores_summary[~tables.scores_summary["method"].isin(["full", "none"])]
+    assert len(summary) == len(groups)
+    for row in summary.itertuples():
+        values = groups[row.model, row.task, row.method, row.budget]
+        assert row.weighted_f1 == pytest.approx(statistics.fmean(values))
+        assert row.seeds == len(values)
+        if len(values) > 1:
+            assert row.weighted_f1_sd == pytest.approx(statistics.stdev(values), abs=1e-12)
+        else:
+            assert math.isnan(row.weighted_f1_sd)
+    for row in tables.overview[~tables.overview["method"].isin(["full", "none"])].itertuples():
+        values = everywhere[row.method, row.budget]
+        assert row.cells == len(values)
+        assert row.difference_points == pytest.approx(statistics.fmean(values), abs=1e-9)
+        assert row.within_1_point == pytest.approx(sum(value >= -1 - 1e-9 for value in values) / len(values))
+
+
+def test_exactly_one_point_is_within_one_point(tmp_path):
+    rows = controls(full=0.86) + [score_row(f1=0.85)]
+    overview = Tables.compute(write_results(tmp_path, rows)).overview
+    assert overview.loc[overview["method"] == "ken", "within_1_point"].item() == 1
+
+
+def test_pretraining_gain_uses_seeds_with_both_arms(tmp_path):
+    arms = [arm("bert", "t1", 0, "pretrained", 0.9), arm("bert", "t1", 0, "random-init", 0.7)]
+    arms += [arm("bert", "t1", 1, "pretrained", 0.5)]
+    gain = Tables.compute(write_results(tmp_path, controls(), arms)).pretraining_gain
+    assert gain[["seeds", "random_init", "pretrained"]].to_numpy().tolist() == [[1, 0.7, 0.9]]
+    assert gain["gain_points"].item() == pytest.approx(20)
+
+
+def test_without_random_init_the_table_is_empty(tmp_path):
+    assert Tables.compute(write_results(tmp_path, controls())).pretraining_gain.empty
+
+
+def test_declined_rows_stay_in_every_table(tmp_path):
+    rows = controls() + [score_row(f1=None, status="declined", reason="rows are too short")]
+    rows += [score_row(method="ken", budget=0.5, f1=0.8)]
+    tables = Tables.compute(write_results(tmp_path, rows))
+    assert tables.not_ok[["method", "status", "reason"]].to_numpy().tolist() == [["ken", "declined", "rows are too short"]]
+    declined = tables.scores_summary[tables.scores_summary["budget"] == 0.1].iloc[0]
+    assert (declined.seeds, declined.declined, math.isnan(declined.weighted_f1)) == (0, 1, True)
+    overview = tables.overview[tables.overview["budget"] == 0.1].iloc[0]
+    assert (overview.cells, overview.without_score) == (0, 1)
+
+
+def test_tables_are_read_back_as_written(study):
+    computed = Tables.compute(study)
+    computed.write(study / "tables")
+    found = Tables.read(study)
+    assert found.counts == computed.counts
+    for name in ("scores_summary", "overview", "pretraining_gain", "finetuned", "not_ok"):
+        left, right = getattr(found, name), getattr(computed, name)
+        assert list(left.columns) == list(right.columns)
+        assert len(left) == len(right)
+        assert (left["method"].tolist() == right["method"].tolist()) if "method" in left else True
+    # The method "none" must not be read as a missing value.
+    assert "none" in set(found.scores_summary["method"])
+
+
+def test_single_seed_has_an_empty_spread_and_no_nan_in_files(tmp_path):
+    folder = write_results(tmp_path, [*controls(), score_row()])
+    Tables.compute(folder).write(folder / "tables")
+    with open(folder / "tables" / "scores_summary.csv", newline="") as file:
+        assert {row["weighted_f1_sd"] for row in csv.DictReader(file)} == {""}
+    for path in (folder / "tables").iterdir():
+        assert "nan" not in path.read_text().lower(), path
+
+
+def test_markdown_escapes_cell_borders(tmp_path):
+    folder = write_results(tmp_path, controls(task="a|b\nc"))
+    lines = markdown(Tables.compute(folder).finetuned).splitlines()
+    assert len(lines) == 3
+    assert "a\\|b c" in lines[2]
+
+
+def test_sentences_hold_the_numbers_of_the_tables(study):
+    text = " ".join(sentences(Tables.compute(study))).replace("\xa0", " ")
+    # ken loses 20 and 40 points at 10 %, 1 and 2 at 50 %; random loses 5 more than 20 and than 1, from its second draw.
+    assert "With 10 % of each row kept, in points to full: Random −25.0, KEN −30.0." in text
+    assert "With 50 % of each row kept, in points to full: KEN −1.5, Random −6.0." in text
+    assert "No method stays within 1 point" in text
+    assert "weighted F1 of 0.860 on average over 4 cells" in text
+    assert "+10.0 points" in text
+
+
+def test_a_method_of_any_name_is_treated_alike(tmp_path):
+    rows = [row | {"method": "lottery"} if row["method"] == "ken" else row for row in study_rows()]
+    tables = Tables.compute(write_results(tmp_path, rows))
+    assert "lottery" in set(tables.overview["method"])
+    assert any("lottery" in sentence for sentence in sentences(tables))
+
+
+def changed_file(folder, name, change):
+    path = folder / name
+    path.write_text(change(path.read_text()))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "expected"),
+    [
+        ("scores.csv", lambda text: text.replace("weighted_f1", "f1", 1), "has no column 'weighted_f1'"),
+        ("scores.csv", lambda text: "", "is not a CSV table"),
+        ("scores.csv", lambda text: text.splitlines()[0] + "\n", "has no rows"),
+        ("scores.csv", lambda text: text.replace("0.9,0.9,0.9", "high,0.9,0.9", 1), "'high' in column 'weighted_f1'"),
+        ("scores.csv", lambda text: text.replace("0.9,0.9,0.9", ",0.9,0.9", 1), "with status ok in row 1"),
+        ("scores.csv", lambda text: text.replace("0.9,0.9,0.9", "9,0.9,0.9", 1), "expected 0 to 1"),
+        ("scores.csv", lambda text: text.replace(",ok,", ",fine,", 1), "has the status 'fine'"),
+        ("scores.csv", lambda text: text + text.splitlines()[-1] + "\n", "twice"),
+        ("scores.csv", lambda text: text.replace(",full,", ",all,"), "no score of the control 'full'"),
+        ("finetuning.csv", lambda text: text.replace("arm", "leg", 1), "has no column 'arm'"),
+        ("tasks.csv", lambda text: text.replace("tfidf", "bayes", 1), "has no column 'tfidf_weighted_f1'"),
+        ("models.csv", lambda text: text.replace("sha256", "md5", 1), "has no column 'sha256'"),
+    ],
+)
+def test_malformed_inputs_end_in_one_sentence(study, name, change, expected):
+    with pytest.raises(ReportError, match=expected) as raised:
+        Tables.compute(changed_file(study, name, change))
+    assert str(study / name) in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_missing_file_ends_with_status_1_and_no_traceback(tmp_path):
+    command = [sys.executable, "-m", "report.tables", "--results", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.strip() == f"error: {tmp_path}/scores.csv does not exist: run the step that writes it first."
+
+
+def test_other_columns_may_follow(tmp_path):
+    rows = [row | {"file": "f", "key": "k"} for row in controls()]
+    assert list(read_scores(write_results(tmp_path, rows)).columns)[-2:] == ["file", "key"]
