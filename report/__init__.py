@@ -1,1 +1,1 @@
-"""From the result files of a study to tables, figures and one page: `tables` computes, `figures`, `kenviz` and `page` draw."""
+"""From the result files of a study to one page: `tables` computes, `figures`, `kenviz` and `page` draw."""

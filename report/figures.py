@@ -133,16 +133,20 @@ def pretraining_gain(tables: Tables) -> "Figure":
             place = models.index(row.model)
             axes.plot([row.random_init, row.pretrained], [place, place], color=style.MUTED, linewidth=2, zorder=1)
             axes.plot(row.random_init, place, "o", color=style.MUTED, markerfacecolor="white", markersize=6)
-            axes.plot(row.pretrained, place, "o", color=style.FIXED["magnitude"].colour, markersize=6.5)
+            axes.plot(row.pretrained, place, "o", color=style.ACCENT, markersize=6.5)
         if task in references.index:
-            axes.axvline(references.loc[task, "tfidf_weighted_f1"], color=style.INK, linewidth=1.1, linestyle=(0, (4, 2)))
+            axes.axvline(
+                references.loc[task, "tfidf_weighted_f1"], color=style.INK, linewidth=1.1, linestyle=(0, (4, 2))
+            )
         axes.set_title(task)
         axes.set_xlabel("weighted F1")
     panels[0].set_yticks(range(len(models)), models)
     panels[0].set_ylim(len(models) - 0.4, -0.6)
     entries = [
-        Line2D([], [], color=style.MUTED, marker="o", markerfacecolor="white", linestyle="", label="random initialisation"),
-        Line2D([], [], color=style.FIXED["magnitude"].colour, marker="o", linestyle="", label="pre-trained"),
+        Line2D(
+            [], [], color=style.MUTED, marker="o", markerfacecolor="white", linestyle="", label="random initialisation"
+        ),
+        Line2D([], [], color=style.ACCENT, marker="o", linestyle="", label="pre-trained"),
         Line2D([], [], color=style.INK, linewidth=1.1, linestyle=(0, (4, 2)), label="TF-IDF reference"),
     ]
     figure.legend(handles=entries, loc="outside upper center", ncols=3)

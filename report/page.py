@@ -1,7 +1,7 @@
 """Writing: tables, figures and provenance of a study as one HTML page that needs no other file and no network.
 
-`python -m report.page --results results/mini` writes results/mini/report/index.html. Pictures stand in the page as SVG, and
-their ink follows the page into the dark; every text that comes from data is escaped by the template.
+`python -m report.page --results results/mini` writes results/mini/report/index.html. Pictures stand in the page as SVG,
+and their ink follows the page into the dark; every text that comes from data is escaped by the template.
 """
 
 import argparse
@@ -28,11 +28,12 @@ _METADATA = re.compile(r"<\?xml.*?\?>|<!DOCTYPE.*?>|<metadata>.*?</metadata>|<!-
 
 @dataclass(frozen=True)
 class Value:
-    """A table cell: what is read, what it is sorted by, and its CSS classes."""
+    """A table cell: what is read, what it is sorted by, its CSS classes, and the spread behind it."""
 
     text: str
     sort: float | str = ""
     classes: str = ""
+    spread: str = ""
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,8 @@ def inline_svg(path: Path, description: str) -> Markup:
     text = re.sub(r'href="#', f'href="#{own}-', text).replace("url(#", f"url(#{own}-")
     for colour, variable in _INKS.items():
         text = text.replace(colour, variable)
-    # Only the background of a figure and of its panels is pure white.
-    text = text.replace("fill: #ffffff", "fill: var(--paper)")
+    # White is only used as the ground: behind panels, in hollow markers, around filled ones.
+    text = text.replace(": #ffffff", ": var(--paper)")
     width = re.search(r'<svg[^>]*?\bwidth="([\d.]+)pt"', text)
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
     text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
@@ -84,6 +85,12 @@ def named(*names: object) -> list[Value]:
 def number(value: float, text: str, classes: str = "") -> Value:
     """Cell of a number, sorted by its value; an empty one sorts last."""
     return Value(text, "" if pd.isna(value) else float(value), f"number {classes}".strip())
+
+
+def mean(value: float, spread: float, classes: str = "") -> Value:
+    """Cell of a mean score with its standard deviation; one seed has none."""
+    spread_text = "" if pd.isna(value) or pd.isna(spread) else f"±{spread:.3f}"
+    return Value(style.score(value), "" if pd.isna(value) else float(value), f"number {classes}".strip(), spread_text)
 
 
 def integer(value: float) -> Value:
@@ -122,7 +129,7 @@ def _score_cell(row, best: float | None, control: bool) -> Value:
         classes.append("best")
     if not control and row.difference_points >= -NEAR:
         classes.append("near")
-    return number(row.weighted_f1, style.score_with_spread(row.weighted_f1, row.weighted_f1_sd), " ".join(classes))
+    return mean(row.weighted_f1, row.weighted_f1_sd, " ".join(classes))
 
 
 def overview_sheet(tables: Tables) -> Sheet:
@@ -136,18 +143,18 @@ def overview_sheet(tables: Tables) -> Sheet:
         for budget in budgets:
             row = found.get((method, budget))
             cells.append(Value("") if row is None else _difference_cell(row))
+        own = overview[overview["method"] == method]
+        fewest, asked = own["cells"].min(), (own["cells"] + own["without_score"]).max()
+        cells.append(number(fewest, f"{fewest:.0f}" if fewest == asked else f"{fewest:.0f} of {asked:.0f}"))
         rows.append(cells)
-    return Sheet(["Method", *(style.budget_label(budget) for budget in budgets)], rows)
+    return Sheet(["Method", *(style.budget_label(budget) for budget in budgets), "Cells"], rows)
 
 
 def _difference_cell(row) -> Value:
     if pd.isna(row.difference_points):
         return Value("no score", "", "number missing")
     near = "near" if row.difference_points >= -NEAR else ""
-    text = style.points(row.difference_points)
-    if row.without_score:
-        text += f" ({row.cells:.0f} of {row.cells + row.without_score:.0f} cells)"
-    return number(row.difference_points, text, near)
+    return number(row.difference_points, style.points(row.difference_points), near)
 
 
 def overview_detail_sheet(tables: Tables) -> Sheet:
@@ -159,7 +166,9 @@ def overview_detail_sheet(tables: Tables) -> Sheet:
             integer(row.cells),
             number(row.weighted_f1, style.score(row.weighted_f1)),
             number(row.difference_points, style.points(row.difference_points)),
-            number(row.within_1_point, "" if pd.isna(row.within_1_point) else style.percent(round(row.within_1_point, 2))),
+            number(
+                row.within_1_point, "" if pd.isna(row.within_1_point) else style.percent(round(row.within_1_point, 2))
+            ),
             number(row.kept_share, "" if pd.isna(row.kept_share) else style.percent(row.kept_share)),
             number(row.stored_bytes, style.size(row.stored_bytes)),
         ]
@@ -174,8 +183,8 @@ def pretraining_sheet(tables: Tables) -> Sheet:
     rows = [
         [
             *named(row.model, row.task),
-            number(row.random_init, style.score_with_spread(row.random_init, row.random_init_sd)),
-            number(row.pretrained, style.score_with_spread(row.pretrained, row.pretrained_sd)),
+            mean(row.random_init, row.random_init_sd),
+            mean(row.pretrained, row.pretrained_sd),
             number(row.gain_points, style.points(row.gain_points)),
             integer(row.seeds),
         ]
@@ -190,9 +199,9 @@ def finetuned_sheet(tables: Tables) -> Sheet:
         [
             *named(row.model, row.task),
             number(row.majority, style.score(row.majority)),
-            number(row.none, style.score_with_spread(row.none, row.none_sd)),
+            mean(row.none, row.none_sd),
             number(row.tfidf, style.score(row.tfidf)),
-            number(row.full, style.score_with_spread(row.full, row.full_sd)),
+            mean(row.full, row.full_sd),
             number(row.over_tfidf_points, style.points(row.over_tfidf_points)),
         ]
         for row in tables.finetuned.itertuples()
@@ -214,7 +223,18 @@ def tasks_sheet(tables: Tables) -> Sheet:
         ]
         for row in tables.tasks.itertuples()
     ]
-    heads = ["Task", "Source", "Classes", "Train", "Validation", "Test", "Majority class", "Its F1", "TF-IDF F1", "SHA-256"]
+    heads = [
+        "Task",
+        "Source",
+        "Classes",
+        "Train",
+        "Validation",
+        "Test",
+        "Majority class",
+        "Its F1",
+        "TF-IDF F1",
+        "SHA-256",
+    ]
     return Sheet(heads, rows, names=2)
 
 
@@ -230,7 +250,17 @@ def models_sheet(tables: Tables) -> Sheet:
         ]
         for row in tables.models.itertuples()
     ]
-    heads = ["Model", "Architecture", "Source", "Parameters", "Body", "Head", "Pre-training tokens", "Its loss", "SHA-256"]
+    heads = [
+        "Model",
+        "Architecture",
+        "Source",
+        "Parameters",
+        "Body",
+        "Head",
+        "Pre-training tokens",
+        "Its loss",
+        "SHA-256",
+    ]
     return Sheet(heads, rows, names=3)
 
 

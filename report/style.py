@@ -1,6 +1,6 @@
 """How results look, the same in every table and figure: names of methods, colours, markers, number formats, saving.
 
-Colours are of Okabe and Ito's set, told apart by colour-blind readers; markers and dashes tell methods apart in grey.
+Colours follow Okabe and Ito's set, told apart by colour-blind readers; markers and dashes tell methods apart in grey.
 """
 
 import hashlib
@@ -26,6 +26,7 @@ LABELS = {
     "full": "Full",
     "none": "None",
 }
+ACCENT = "#1b82c4"
 INK, MUTED, GRID = "#1d2127", "#646b75", "#dfe2e6"  # the page gives these three other values in the dark
 FORMATS = ("svg", "png", "pdf")
 NO_BREAK_SPACE = "\u00a0"
@@ -45,14 +46,14 @@ FIXED = {
     "ken": Look("#d55e00", "o"),
     "ken-rescaled": Look("#e69f00", "D"),
     "random": Look("#808792", "s", (0, (4, 1.5)), 6.5),
-    "magnitude": Look("#0072b2", "^"),
+    "magnitude": Look(ACCENT, "^"),
     "delta-magnitude": Look("#009e73", "v"),
 }
 OTHERS = [
     Look(colour, marker, line)
     for line in ((0, (1, 1)), (0, (5, 1, 1, 1)))
     for marker in ("P", "X", "p", "h", "<", ">", "*", "d")
-    for colour in ("#cc79a7", "#56b4e9", "#8c6d1f", "#6a3d9a", "#009e73", "#d55e00", "#0072b2")
+    for colour in ("#cc79a7", "#56b4e9", "#8c6d1f", "#6a3d9a", "#009e73", "#d55e00", ACCENT)
 ]
 
 
@@ -94,14 +95,11 @@ def score(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.3f}"
 
 
-def score_with_spread(mean: float, spread: float) -> str:
-    """Mean ± spread with three decimals; one seed has no spread, no seed has nothing."""
-    return score(mean) if math.isnan(mean) or math.isnan(spread) else f"{mean:.3f} ± {spread:.3f}"
-
-
 def points(value: float) -> str:
     """A difference in points with sign and one decimal, "" if there is none."""
-    return "" if math.isnan(value) else f"{value:+.1f}".replace("-0.0", "±0.0").replace("+0.0", "±0.0").replace("-", "−")
+    return (
+        "" if math.isnan(value) else f"{value:+.1f}".replace("-0.0", "±0.0").replace("+0.0", "±0.0").replace("-", "−")
+    )
 
 
 def size(count: float) -> str:

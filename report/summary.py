@@ -13,9 +13,9 @@ def sentences(tables: Tables) -> list[str]:
     compressed = tables.overview[~tables.overview["method"].isin(style.CONTROLS)]
     compressed = compressed[compressed["difference_points"].notna()]
     return [
+        *_near_full(compressed),
         *_span(tables),
         *_at_shares(compressed),
-        *_near_full(compressed),
         *_worth_of_pretraining(tables.pretraining_gain),
         *_without_score(tables.counts),
     ]
@@ -29,7 +29,9 @@ def _span(tables: Tables) -> list[str]:
         f"{_count(full['cells'], 'cell')} (model × task × seed)"
     )
     if "none" in controls.index and pd.notna(controls.loc["none", "weighted_f1"]):
-        text += f"; with the whole body reset and only the head kept, {style.score(controls.loc['none', 'weighted_f1'])}"
+        text += (
+            f"; with the whole body reset and only the head kept, {style.score(controls.loc['none', 'weighted_f1'])}"
+        )
     return [f"{text}."]
 
 
@@ -40,9 +42,10 @@ def _at_shares(compressed: pd.DataFrame) -> list[str]:
     for share in shares:
         rows = compressed[compressed["budget"] == share].sort_values("difference_points", ascending=False)
         parts = [
-            f"{style.label(row.method)} {style.points(row.difference_points)}" for row in rows.itertuples()
+            f"{style.label(row.method)}{style.NO_BREAK_SPACE}{style.points(row.difference_points)}"
+            for row in rows.itertuples()
         ]
-        lines.append(f"With {style.budget_label(share)} kept, in points to full: {', '.join(parts)}.")
+        lines.append(f"With {style.budget_label(share)} of each row kept, in points to full: {', '.join(parts)}.")
     return lines
 
 
@@ -51,11 +54,15 @@ def _near_full(compressed: pd.DataFrame) -> list[str]:
     if compressed.empty:
         return []
     near = compressed[compressed["difference_points"] >= -NEAR]
-    smallest = near.loc[near.groupby("method", sort=False)["kept_share"].idxmin()].sort_values("kept_share", kind="stable")
+    smallest = near.loc[near.groupby("method", sort=False)["kept_share"].idxmin()].sort_values(
+        "kept_share", kind="stable"
+    )
     parts = [f"{style.label(row.method)} at {style.budget_label(row.budget)}" for row in smallest.itertuples()]
     missed = [style.label(name) for name in dict.fromkeys(compressed["method"]) if name not in set(near["method"])]
-    text = f"Smallest kept share that costs at most {NEAR:g} point on average: {', '.join(parts)}." if parts else ""
-    rest = f"At no kept share of the study that near to full: {', '.join(missed)}." if missed else ""
+    text = f"Smallest kept share that costs at most {NEAR:g} point of weighted F1 on average: {', '.join(parts)}."
+    rest = f"That near to the full model at no kept share of the study: {', '.join(missed)}." if missed else ""
+    if not parts:
+        return [f"No method stays within {NEAR:g} point of weighted F1 on average at any kept share of the study."]
     return [f"{text} {rest}".strip()]
 
 
@@ -73,7 +80,9 @@ def _worth_of_pretraining(gain: pd.DataFrame) -> list[str]:
 def _without_score(counts: dict) -> list[str]:
     if not counts["declined"] + counts["failed"]:
         return []
-    return [f"Of {counts['rows']} rows, {counts['declined']} were declined and {counts['failed']} failed; all are listed."]
+    return [
+        f"Of {counts['rows']} rows, {counts['declined']} were declined and {counts['failed']} failed; all are listed."
+    ]
 
 
 def _count(number: float, noun: str) -> str:

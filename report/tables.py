@@ -1,7 +1,8 @@
 """Computing: from the scores of a study to its summary tables, each as CSV (numbers) and Markdown (for people).
 
-`python -m report.tables --results results/mini` writes them to results/mini/tables. Draws of a random method are averaged
-within a seed first, so that a spread is always one over seeds. Differences to `full` are paired by model, task and seed.
+`python -m report.tables --results results/mini` writes them to results/mini/tables. Draws of a random method are
+averaged within a seed first, so that a spread is always one over seeds. Differences to `full` are paired by model, task
+and seed.
 """
 
 import argparse
@@ -98,7 +99,7 @@ def scores_summary(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def overview(scores: pd.DataFrame) -> pd.DataFrame:
-    """Per method and budget over all cells (model × task × seed): mean score, differences to full, share near to full."""
+    """Mean score, differences to full and share near to full per method and budget, over all cells (model × task × seed)."""
     seeds = average_draws(scores)
     compared = seeds["difference_points"].notna()
     seeds["near"] = (seeds["difference_points"] >= -NEAR - _ROUNDING).astype(float).where(compared)
@@ -233,9 +234,7 @@ class Tables:
 def write_table(stem: Path, table: pd.DataFrame) -> None:
     """Write `stem`.csv and `stem`.md."""
     rounded = table.round(6)
-    write_whole(
-        stem.with_name(f"{stem.name}.csv"), lambda path: rounded.to_csv(path, index=False, lineterminator="\n")
-    )
+    write_whole(stem.with_name(f"{stem.name}.csv"), lambda path: rounded.to_csv(path, index=False, lineterminator="\n"))
     write_text(stem.with_name(f"{stem.name}.md"), markdown(table))
 
 
@@ -244,7 +243,9 @@ def markdown(table: pd.DataFrame) -> str:
 
     def cell(value: object) -> str:
         if isinstance(value, float):
-            return "" if pd.isna(value) else f"{value:.0f}" if value.is_integer() or abs(value) >= 1000 else f"{value:.4g}"
+            return (
+                "" if pd.isna(value) else f"{value:.0f}" if value.is_integer() or abs(value) >= 1000 else f"{value:.4g}"
+            )
         return str(value).replace("\\", "\\\\").replace("|", "\\|").replace("\r", " ").replace("\n", " ")
 
     numeric = [pd.api.types.is_numeric_dtype(kind) for kind in table.dtypes]

@@ -1,18 +1,67 @@
 """What the tests of the report share."""
 
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.report.synthetic import arm, study_rows, write_results
+from report import figures, page, tables
+from tests.report.synthetic import arm, controls, score_row, study_rows, write_results
+
+HOSTILE = "</script><script>alert('1 & 2')</script> $x_1$ \"--> ]]>"
 
 
-@pytest.fixture
-def study(tmp_path: Path) -> Path:
-    finetuning = [
+def run_step(step, *arguments: object) -> None:
+    """The `main` of a step with command-line arguments."""
+    saved = sys.argv
+    sys.argv = [step.__name__, *map(str, arguments)]
+    try:
+        step.main()
+    finally:
+        sys.argv = saved
+
+
+def build(folder: Path) -> Path:
+    """Tables, figures and page of a results folder; returns the page."""
+    for step in (tables, figures, page):
+        run_step(step, "--results", folder)
+    return folder / "report" / "index.html"
+
+
+def write_study(folder: Path) -> Path:
+    """The invented study with both arms of pre-training."""
+    arms = [
         arm(model, "t1", seed, name, f1 - 0.01 * seed)
         for model in ("bert", "bloom")
         for seed in (0, 1)
         for name, f1 in (("pretrained", 0.9), ("random-init", 0.8))
     ]
-    return write_results(tmp_path / "study", study_rows(), finetuning)
+    return write_results(folder, study_rows(), arms)
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    """Result files of the invented study, nothing computed yet."""
+    return write_study(tmp_path / "study")
+
+
+@pytest.fixture(scope="session")
+def built_study(tmp_path_factory) -> Path:
+    """The same with tables, figures and page; not to be changed."""
+    folder = write_study(tmp_path_factory.mktemp("built") / "study")
+    build(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def hostile_study(tmp_path_factory) -> Path:
+    """One seed, one cell, a declined method, and names that are markup, wherever a name may stand."""
+    rows = [*controls(model=HOSTILE, task=HOSTILE), score_row(model=HOSTILE, task=HOSTILE, f1=0.8)]
+    rows += [score_row(model=HOSTILE, task=HOSTILE, method=HOSTILE, f1=0.7)]
+    rows += [
+        score_row(model=HOSTILE, task=HOSTILE, method="magnitude", f1=None, status="declined", reason=f"why: {HOSTILE}")
+    ]
+    folder = tmp_path_factory.mktemp("hostile") / "study"
+    write_results(folder, rows, study=HOSTILE, versions={HOSTILE: HOSTILE}, config={HOSTILE: HOSTILE}, dirty=True)
+    build(folder)
+    return folder

@@ -96,7 +96,7 @@ def test_summary_and_overview_agree_with_plain_loops(tmp_path_factory, scored, d
 
 
 def test_exactly_one_point_is_within_one_point(tmp_path):
-    rows = controls(full=0.86) + [score_row(f1=0.85)]
+    rows = [*controls(full=0.86), score_row(f1=0.85)]
     overview = Tables.compute(write_results(tmp_path, rows)).overview
     assert overview.loc[overview["method"] == "ken", "within_1_point"].item() == 1
 
@@ -114,10 +114,12 @@ def test_without_random_init_the_table_is_empty(tmp_path):
 
 
 def test_declined_rows_stay_in_every_table(tmp_path):
-    rows = controls() + [score_row(f1=None, status="declined", reason="rows are too short")]
+    rows = [*controls(), score_row(f1=None, status="declined", reason="rows are too short")]
     rows += [score_row(method="ken", budget=0.5, f1=0.8)]
     tables = Tables.compute(write_results(tmp_path, rows))
-    assert tables.not_ok[["method", "status", "reason"]].to_numpy().tolist() == [["ken", "declined", "rows are too short"]]
+    assert tables.not_ok[["method", "status", "reason"]].to_numpy().tolist() == [
+        ["ken", "declined", "rows are too short"]
+    ]
     declined = tables.scores_summary[tables.scores_summary["budget"] == 0.1].iloc[0]
     assert (declined.seeds, declined.declined, math.isnan(declined.weighted_f1)) == (0, 1, True)
     overview = tables.overview[tables.overview["budget"] == 0.1].iloc[0]

@@ -1,0 +1,173 @@
+"""The page: whole, escaped, without anything to load, and with the numbers of the tables."""
+
+import re
+import shutil
+from html.parser import HTMLParser
+
+import pytest
+
+from report import page
+from report.errors import ReportError
+from report.page import classes_sheet, score_sheet
+from report.tables import Tables
+from tests.report.conftest import HOSTILE, build, run_step
+from tests.report.synthetic import controls, score_row, write_results
+
+VOID = {"meta", "link", "input", "br", "img"}
+LOADING = {"src", "href", "xlink:href", "data", "action", "srcset", "poster"}
+
+
+class Reader(HTMLParser):
+    """Tags with attributes, visible text, and whether elements are closed in order."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.tags: list[tuple[str, dict]] = []
+        self.texts: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] not in ("script", "style"):
+            self.texts.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.texts).split())
+
+
+@pytest.fixture(scope="module", params=["built_study", "hostile_study"])
+def folder(request):
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="module")
+def html(folder):
+    return (folder / "report" / "index.html").read_text(encoding="utf-8")
+
+
+def test_nothing_is_loaded(html):
+    for tag, attributes in Reader(html).tags:
+        for name in LOADING & attributes.keys():
+            assert re.match(r"#|data:", attributes[name]), (tag, attributes[name])
+        assert tag not in ("iframe", "object", "embed", "base")
+    assert "http:" not in html and "https:" not in html
+    assert "@import" not in html
+    assert not re.search(r"url\((?!#)", html)
+
+
+def test_elements_are_closed_and_ids_are_unique(html):
+    reader = Reader(html)
+    assert reader.open == []
+    ids = [attributes["id"] for _, attributes in reader.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    targets = [value for _, attributes in reader.tags for name, value in attributes.items() if name.endswith("href")]
+    targets += [f"#{found}" for found in re.findall(r"url\(#([^)]*)\)", html)]
+    assert {target[1:] for target in targets if target.startswith("#")} <= set(ids)
+
+
+def test_no_missing_number_is_written_out(html):
+    assert not re.search(r"\bnan\b", Reader(html).text, re.IGNORECASE)
+
+
+def test_every_figure_says_its_cells_and_seeds(html):
+    captions = re.findall(r"<figcaption>(.*?)</figcaption>", html, re.DOTALL)
+    assert len(captions) >= 4
+    assert all(re.search(r"\d+ seeds?\b", caption) for caption in captions)
+    assert html.count("<figure>") == html.count('<svg role="img"') == len(captions)
+
+
+def test_hostile_names_are_text(hostile_study):
+    html = (hostile_study / "report" / "index.html").read_text(encoding="utf-8")
+    reader = Reader(html)
+    assert [tag for tag, _ in reader.tags].count("script") == 1
+    assert HOSTILE in reader.text
+    assert f"why: {HOSTILE}" in reader.text
+    assert "with changes that were not committed" in reader.text
+
+
+def test_one_seed_has_no_spread(hostile_study):
+    html = (hostile_study / "report" / "index.html").read_text(encoding="utf-8")
+    assert "<small>" not in html
+    assert "One seed: no band." in html
+
+
+def test_scores_stand_in_the_table_with_spread(built_study):
+    tables = Tables.read(built_study)
+    sheet = score_sheet(tables, tables.counts["models"])
+    assert [head.replace("\xa0", " ") for head in sheet.heads] == [
+        *("Model", "Task", "Method", "none", "10 %", "50 %", "full"),
+    ]
+    rows = {(row[0].text, row[2].text): row for row in sheet.rows}
+    assert len(rows) == 4
+    # Seeds 0.7 and 0.72: mean 0.71, standard deviation 0.02 / sqrt 2.
+    cell = rows["bert", "KEN"][4]
+    assert (cell.text, cell.spread) == ("0.710", "±0.014")
+    assert "best" in cell.classes and "near" not in cell.classes
+    # 0.90 and 0.92 less one point.
+    assert rows["bert", "KEN"][5].classes.split() == ["number", "best", "near"]
+    assert rows["bloom", "KEN"][6].text == "0.810"
+    html = (built_study / "report" / "index.html").read_text(encoding="utf-8")
+    assert "0.710 <small>±0.014</small>" in html
+
+
+def test_declined_methods_are_shown(hostile_study):
+    tables = Tables.read(hostile_study)
+    sheet = score_sheet(tables, tables.counts["models"])
+    assert "declined" in [cell.text for row in sheet.rows for cell in row]
+    text = Reader((hostile_study / "report" / "index.html").read_text(encoding="utf-8")).text
+    assert "1 were declined and 0 failed" in text
+
+
+def test_two_builds_give_the_same_page(built_study, tmp_path):
+    run_step(page, "--results", built_study, "--out", tmp_path / "again.html")
+    assert (tmp_path / "again.html").read_bytes() == (built_study / "report" / "index.html").read_bytes()
+
+
+def test_method_that_fails_everywhere_still_builds(tmp_path):
+    rows = [*controls(), score_row(f1=None, status="failed", reason="out of memory")]
+    text = Reader(build(write_results(tmp_path / "study", rows)).read_text(encoding="utf-8")).text
+    assert "out of memory" in text
+
+
+@pytest.mark.parametrize(
+    ("missing", "expected"),
+    [
+        ("figures/curves.svg", "curves.svg does not exist"),
+        ("tables/overview.csv", "overview.csv does not exist"),
+        ("provenance.json", "provenance.json does not exist"),
+    ],
+)
+def test_missing_parts_are_named(built_study, tmp_path, missing, expected):
+    copy = shutil.copytree(built_study, tmp_path / "copy")
+    (copy / missing).unlink()
+    with pytest.raises(ReportError, match=expected):
+        page.render(copy)
+
+
+@pytest.mark.parametrize("content", ["[]", "{", '{"study": "x"}', '{"study": 1}'])
+def test_malformed_provenance_is_refused(built_study, tmp_path, content):
+    copy = shutil.copytree(built_study, tmp_path / "copy")
+    (copy / "provenance.json").write_text(content)
+    with pytest.raises(ReportError, match=r"provenance\.json"):
+        page.render(copy)
+
+
+def test_class_counts_with_and_without_splits():
+    with_splits = classes_sheet('{"train": {"a": 3, "b": 1}, "test": {"a": 2}}')
+    assert [[cell.text for cell in row] for row in with_splits.rows] == [["a", "3", "2"], ["b", "1", "0"]]
+    assert classes_sheet('{"a": 3}').heads == ["Class", "Examples"]
+    with pytest.raises(ReportError, match="class_counts"):
+        classes_sheet("[1, 2]")
