@@ -1,7 +1,7 @@
 """Drawing: the KENviz picture of one stored sub-network.
 
-`python -m report.kenviz --subnetwork FILE --out results/mini/figures/kenviz` writes kenviz.svg, kenviz.png and, with the
-facts of its caption, kenviz.json. The stored file holds all that is drawn: which entries are kept, and their values.
+`python -m report.kenviz --subnetwork FILE --out results/mini/figures/kenviz` writes kenviz.svg, kenviz.png and, with
+the facts of its caption, kenviz.json. The stored file holds all that is drawn: the kept entries.
 """
 
 import argparse

@@ -99,7 +99,7 @@ def scores_summary(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def overview(scores: pd.DataFrame) -> pd.DataFrame:
-    """Mean score, differences to full and share near to full per method and budget, over all cells (model × task × seed)."""
+    """Means and differences to full per method and budget, over all cells (model × task × seed)."""
     seeds = average_draws(scores)
     compared = seeds["difference_points"].notna()
     seeds["near"] = (seeds["difference_points"] >= -NEAR - _ROUNDING).astype(float).where(compared)

@@ -4,8 +4,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from report import figures, page, tables
+import ken
+from report import figures, kenviz, page, tables
 from tests.report.synthetic import arm, controls, score_row, study_rows, write_results
 
 HOSTILE = "</script><script>alert('1 & 2')</script> $x_1$ \"--> ]]>"
@@ -46,9 +48,23 @@ def study(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def built_study(tmp_path_factory) -> Path:
-    """The same with tables, figures and page; not to be changed."""
+def stored(tmp_path_factory):
+    """Two layers of 3 × 4 with known kept entries."""
+    names = [f"encoder.layer.{layer}.query.weight" for layer in (0, 1)]
+    base = {name: torch.zeros(3, 4) for name in names}
+    tuned = {name: torch.arange(12.0).reshape(3, 4) for name in names} | {"classifier.weight": torch.ones(2, 4)}
+    square = torch.tensor([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 0, 1]]).bool()
+    masks = {names[0]: square, names[1]: torch.zeros(3, 4).bool()}
+    path = tmp_path_factory.mktemp("cell") / "0.25.safetensors"
+    ken.Subnetwork.from_masks(base, tuned, masks).save(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def built_study(tmp_path_factory, stored) -> Path:
+    """The same with tables, figures, KENviz and page; not to be changed."""
     folder = write_study(tmp_path_factory.mktemp("built") / "study")
+    run_step(kenviz, "--subnetwork", stored, "--matrix", "query", "--out", folder / "figures" / "kenviz")
     build(folder)
     return folder
 
