@@ -169,7 +169,7 @@ def overview_detail_sheet(tables: Tables) -> Sheet:
             number(
                 row.within_1_point, "" if pd.isna(row.within_1_point) else style.percent(round(row.within_1_point, 2))
             ),
-            number(row.kept_share, "" if pd.isna(row.kept_share) else style.percent(row.kept_share)),
+            number(row.kept_share, "" if pd.isna(row.kept_share) else style.percent(round(row.kept_share, 3))),
             number(row.stored_bytes, style.size(row.stored_bytes)),
         ]
         for row in tables.overview.itertuples()

@@ -53,7 +53,7 @@ OTHERS = [
     Look(colour, marker, line)
     for line in ((0, (1, 1)), (0, (5, 1, 1, 1)))
     for marker in ("P", "X", "p", "h", "<", ">", "*", "d")
-    for colour in ("#cc79a7", "#56b4e9", "#8c6d1f", "#6a3d9a", "#009e73", "#d55e00", ACCENT)
+    for colour in ("#cc79a7", "#56b4e9", "#8c6d1f", "#7b52ab", "#b01e50", "#5d8a0f", "#00838f")
 ]
 
 
