@@ -215,11 +215,12 @@ def main() -> None:
     with style.applied():
         style.save(summary(tables), folder / "summary")
         style.save(stored_bytes(tables), folder / "bytes")
-        style.save(pretraining_gain(tables), folder / "pretraining_gain")
+        if not tables.pretraining_gain.empty:
+            style.save(pretraining_gain(tables), folder / "pretraining_gain")
         style.save(curves(tables, models), folder / "curves")
         for model in models:
             style.save(curves(tables, [model]), folder / file_name(model), formats=("svg", "png"))
-    print(f"{4 + len(models)} figures in {folder}")
+    print(f"figures of {len(models)} models in {folder}")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ from report import style
 from report.errors import ReportError, run
 from report.results import write_text
 
+QUERIES = ("query", "q_lin", "in_proj")  # what architectures call the matrix of the queries, fused or not
+
 
 def load(path: Path):
     """The stored sub-network.
@@ -32,7 +34,7 @@ def load(path: Path):
 
 
 def choose_kind(subnetwork, pattern: str | None) -> str:
-    """The kind of matrix whose name has `pattern`; without a pattern, the first that repeats over layers.
+    """The kind of matrix whose name has `pattern`; without a pattern the queries, or else the first kind.
 
     Raises:
         ReportError: no matrix repeats over layers, or not exactly one kind has the pattern.
@@ -40,10 +42,14 @@ def choose_kind(subnetwork, pattern: str | None) -> str:
     from ken import viz
 
     known = sorted(viz.kinds(subnetwork))
-    found = [kind for kind in known if pattern in kind] if pattern else known[:1]
+    if known and pattern is None:
+        return next((kind for kind in known if any(name in kind for name in QUERIES)), known[0])
+    found = [kind for kind in known if pattern and pattern in kind]
+    if not known:
+        raise ReportError("the sub-network has no matrices that repeat over layers: give one of a model with layers.")
     if len(found) != 1:
         raise ReportError(
-            f"{pattern!r} is part of {len(found)} kinds of matrices, expected one of {', '.join(known) or 'none'}: "
+            f"{pattern!r} is part of {len(found)} kinds of matrices, expected one of {', '.join(known)}: "
             "give a longer or another --matrix."
         )
     return found[0]
@@ -80,7 +86,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Draw where the kept entries of a matrix lie, over all layers.")
     parser.add_argument("--subnetwork", required=True, type=Path, help="stored sub-network (safetensors)")
     parser.add_argument("--out", required=True, type=Path, help="path of the pictures without suffix")
-    parser.add_argument("--matrix", help='part of the matrix name, such as "query" (default: the first kind)')
+    parser.add_argument("--matrix", help='part of the matrix name, such as "query" (default: the queries)')
     arguments = parser.parse_args()
     from ken import viz
 

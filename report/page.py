@@ -82,6 +82,11 @@ def named(*names: object) -> list[Value]:
     return [Value(str(name), str(name)) for name in names]
 
 
+def prose(text: str) -> Value:
+    """Cell of a sentence, which may take several lines."""
+    return Value(text, text, "long" if text else "")
+
+
 def number(value: float, text: str, classes: str = "") -> Value:
     """Cell of a number, sorted by its value; an empty one sorts last."""
     return Value(text, "" if pd.isna(value) else float(value), f"number {classes}".strip())
@@ -220,21 +225,13 @@ def tasks_sheet(tables: Tables) -> Sheet:
             number(row.majority_weighted_f1, style.score(row.majority_weighted_f1)),
             number(row.tfidf_weighted_f1, style.score(row.tfidf_weighted_f1)),
             Value(row.sha256[:12], row.sha256, "code"),
+            prose(getattr(row, "notes", "")),
         ]
         for row in tables.tasks.itertuples()
     ]
-    heads = [
-        "Task",
-        "Source",
-        "Classes",
-        "Train",
-        "Validation",
-        "Test",
-        "Majority class",
-        "Its F1",
-        "TF-IDF F1",
-        "SHA-256",
-    ]
+    sizes = ["Classes", "Train", "Validation", "Test"]
+    references = ["Majority class", "Its F1", "TF-IDF F1"]
+    heads = ["Task", "Source", *sizes, *references, "SHA-256", "Notes"]
     return Sheet(heads, rows, names=2)
 
 
@@ -244,23 +241,15 @@ def models_sheet(tables: Tables) -> Sheet:
         [
             *named(row.model, row.architecture, row.source),
             *(integer(getattr(row, name)) for name in ("parameters", "body_parameters", "head_parameters")),
+            *named(getattr(row, "pretraining_objective", "")),
             integer(row.pretraining_tokens),
             number(row.pretraining_loss, "" if pd.isna(row.pretraining_loss) else f"{row.pretraining_loss:.3f}"),
             Value(row.sha256[:12], row.sha256, "code"),
         ]
         for row in tables.models.itertuples()
     ]
-    heads = [
-        "Model",
-        "Architecture",
-        "Source",
-        "Parameters",
-        "Body",
-        "Head",
-        "Pre-training tokens",
-        "Its loss",
-        "SHA-256",
-    ]
+    pretraining = ["Pre-training", "Its tokens", "Its loss"]
+    heads = ["Model", "Architecture", "Source", "Parameters", "Body", "Head", *pretraining, "SHA-256"]
     return Sheet(heads, rows, names=3)
 
 
@@ -286,7 +275,7 @@ def not_ok_sheet(tables: Tables) -> Sheet:
             *named(row.model, row.task, style.label(row.method), row.status),
             *(integer(getattr(row, name)) for name in ("seed", "draw")),
             number(row.budget, style.budget_label(row.budget)),
-            *named(row.reason),
+            prose(row.reason),
         ]
         for row in tables.not_ok.itertuples()
     ]
@@ -320,18 +309,21 @@ def provenance_of(results: Path) -> dict:
     return provenance
 
 
-def pictures(results: Path, models: list[str]) -> dict:
+def pictures(results: Path, tables: Tables) -> dict:
     """The figures of a study, ready to stand in the page."""
     folder = results / "figures"
     described = {
         "summary": "Difference to full against kept share, a line a method",
         "bytes": "Weighted F1 against stored bytes, a line a method",
         "curves": "Weighted F1 against kept share, a panel for each model and task",
-        "pretraining_gain": "Weighted F1 from random initialisation and from the pre-trained body",
     }
+    if not tables.pretraining_gain.empty:
+        described["pretraining_gain"] = "Weighted F1 from random initialisation and from the pre-trained body"
     found = {name: inline_svg(folder / f"{name}.svg", text) for name, text in described.items()}
     text = "Weighted F1 against kept share, a panel for each task: "
-    found["models"] = {model: inline_svg(folder / f"{file_name(model)}.svg", text + model) for model in models}
+    found["models"] = {
+        model: inline_svg(folder / f"{file_name(model)}.svg", text + model) for model in tables.counts["models"]
+    }
     return found
 
 
@@ -369,7 +361,7 @@ def render(results: Path) -> str:
         classes={row.task: classes_sheet(row.class_counts) for row in tables.tasks.itertuples()},
         models=models_sheet(tables),
         not_ok=not_ok_sheet(tables),
-        pictures=pictures(results, models),
+        pictures=pictures(results, tables),
         kenviz=kenviz_picture(results),
         near=NEAR,
     )

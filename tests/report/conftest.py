@@ -78,6 +78,14 @@ def hostile_study(tmp_path_factory) -> Path:
         score_row(model=HOSTILE, task=HOSTILE, method="magnitude", f1=None, status="declined", reason=f"why: {HOSTILE}")
     ]
     folder = tmp_path_factory.mktemp("hostile") / "study"
-    write_results(folder, rows, study=HOSTILE, versions={HOSTILE: HOSTILE}, config={HOSTILE: HOSTILE}, dirty=True)
+    write_results(
+        folder,
+        rows,
+        study=HOSTILE,
+        versions={HOSTILE: HOSTILE},
+        config={HOSTILE: HOSTILE},
+        dirty=True,
+        wall_seconds=90.0,
+    )
     build(folder)
     return folder

@@ -3,7 +3,9 @@
 import json
 
 import pytest
+import torch
 
+import ken
 from report import kenviz
 from report.errors import ReportError
 from report.page import kenviz_picture
@@ -41,3 +43,14 @@ def test_files_that_are_no_subnetwork(tmp_path):
     (tmp_path / "text.safetensors").write_text("text")
     with pytest.raises(ReportError, match=r"text\.safetensors"):
         kenviz.load(tmp_path / "text.safetensors")
+
+
+def test_without_a_pattern_the_queries_are_drawn():
+    names = ["layer.0.attention.dense.weight", "layer.0.attention.q_lin.weight"]
+    base = {name: torch.zeros(2, 2) for name in names}
+    tuned = {name: torch.ones(2, 2) for name in names}
+    subnetwork = ken.Subnetwork.extract(base, tuned, 1)
+    assert kenviz.choose_kind(subnetwork, None) == "layer.*.attention.q_lin.weight"
+    flat = ken.Subnetwork.extract({"weight": torch.zeros(2, 2)}, {"weight": torch.ones(2, 2)}, 1)
+    with pytest.raises(ReportError, match="no matrices that repeat"):
+        kenviz.choose_kind(flat, None)

@@ -96,6 +96,9 @@ def test_hostile_names_are_text(hostile_study):
     assert HOSTILE in reader.text
     assert f"why: {HOSTILE}" in reader.text
     assert "with changes that were not committed" in reader.text
+    assert "Wall time 1.5 min" in reader.text
+    assert "Fine-tuning from random initialisation was not run" in reader.text
+    assert not (hostile_study / "figures" / "pretraining_gain.svg").exists()
 
 
 def test_one_seed_has_no_spread(hostile_study):
