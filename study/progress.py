@@ -7,7 +7,7 @@ import csv
 import logging
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 REPLACED_EVENTS = {LogEvent.JOB_STARTED, LogEvent.JOB_FINISHED, LogEvent.PROGRESS}
 REPLACED_MESSAGES = {"Select jobs to execute..."}
+LOG_LINES = 8  # shown of the log of a failed job
 KNOWN_SHARE = 0.5  # of all jobs: so many must be of timed rules before a time left is named
 
 
@@ -96,7 +97,8 @@ class ProgressHandler(logging.Handler):
                     self.running[record.jobid] = (record.rule_name, description, record.created)
                     self.waiting[record.rule_name] -= 1
                 case LogEvent.JOB_ERROR:
-                    self.running.pop(record.jobid, None)
+                    _, description, _ = self.running.pop(record.jobid, ("", record.rule_name, 0.0))
+                    print(failure(description, record.log or ()), file=sys.stderr, flush=True)
                 case LogEvent.JOB_FINISHED if record.job_id in self.running:
                     print(self.line(record.job_id, record.created), file=sys.stderr, flush=True)
         except Exception:
@@ -141,6 +143,15 @@ def describe(rule: str, wildcards: Mapping[str, str]) -> str:
     """A job in words, e.g. "finetune_model bert topic seed 0": numbers with their wildcard's name."""
     words = [f"{name} {value}" if value.isdigit() else value for name, value in wildcards.items()]
     return " ".join([rule, *words])
+
+
+def failure(description: str, logs: Iterable[str]) -> str:
+    """What failed and the end of its log, where the step said why."""
+    text = f"failed: {description}"
+    for log in map(Path, logs):
+        lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+        text += "".join(f"\n    {line}" for line in lines[-LOG_LINES:]) + f"\n    (log: {log})"
+    return text
 
 
 def duration(seconds: float) -> str:

@@ -37,7 +37,7 @@ def test_the_readme_example_of_own_data_and_own_model_runs(tmp_path):
     config = readme_config()
     assert config["tasks"]["questions"]["source"] == "files"
     (checkout / "config" / "mine.yaml").write_text(yaml.safe_dump(config))
-    snakemake(checkout, "--configfile", "config/mine.yaml", "results/mine/scores.csv")
+    snakemake(checkout, "results/mine/scores.csv", "--configfile", "config/mine.yaml")
     scores = pd.read_csv(checkout / "results" / "mine" / "scores.csv", keep_default_na=False)
     assert (scores["status"] == "ok").all() and set(scores["method"]) >= {"full", "none", "ken"}
 
@@ -48,7 +48,7 @@ def test_a_missing_column_is_one_sentence_in_the_log_and_a_failed_run(tmp_path):
     config = readme_config()
     config["tasks"]["questions"]["label"] = "topics"
     (checkout / "config" / "mine.yaml").write_text(yaml.safe_dump(config))
-    output = snakemake(checkout, "--configfile", "config/mine.yaml", "results/mine/scores.csv", expect=1)
+    output = snakemake(checkout, "results/mine/scores.csv", "--configfile", "config/mine.yaml", expect=1)
     log = (checkout / "results" / "mine" / "logs" / "build_task" / "questions.log").read_text()
     assert "topics" in log and "topic" in log and "Traceback" not in log
     assert "topics" in output, "the log of a failed job is shown"

@@ -98,10 +98,20 @@ def test_jobs_of_this_run_replace_what_earlier_runs_took(capsys):
     assert "about 10 s left" in lines(capsys, ProgressHandler({"a": 1000.0}), *records)[0]
 
 
-def test_failed_and_unknown_jobs_print_nothing(capsys):
-    failed = record(LogEvent.JOB_ERROR, 5, jobid=1)
+def test_a_failed_job_shows_the_end_of_its_log(capsys, tmp_path):
+    log = tmp_path / "job.log"
+    log.write_text("".join(f"line {i}\n" for i in range(50)) + "error: the file lacks a column.\n")
+    failed = record(LogEvent.JOB_ERROR, 5, jobid=1, rule_name="a", log=[str(log)])
+    printed = lines(capsys, ProgressHandler(), run_info(0, a=2), started(1, "a", 0, model="bert"), failed)
+    assert printed[0] == "failed: a bert"
+    assert printed[-2:] == ["    error: the file lacks a column.", f"    (log: {log})"]
+    assert "    line 49" in printed and "    line 30" not in printed
+
+
+def test_failed_jobs_do_not_count_and_unknown_ones_print_nothing(capsys):
+    failed = record(LogEvent.JOB_ERROR, 5, jobid=1, rule_name="a", log=[])
     records = [run_info(0, a=2), started(1, "a", 0), failed, finished(1, 6), finished(9, 7)]
-    assert lines(capsys, ProgressHandler(), *records) == []
+    assert lines(capsys, ProgressHandler(), *records) == ["failed: a"]
     assert lines(capsys, ProgressHandler(), record(None, 0), finished(1, 1)) == []
 
 

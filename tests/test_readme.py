@@ -1,0 +1,42 @@
+"""The README tells the truth: its numbers are those of the committed run, its rules those of the Snakefile."""
+
+import re
+from pathlib import Path
+
+from report import readme
+
+ROOT = Path(__file__).parents[1]
+REFERENCE = ROOT / "results" / "reference" / "mini"
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_numbers_come_from_the_committed_run():
+    assert readme.updated(TEXT, REFERENCE) == TEXT
+    assert (REFERENCE / "figures" / "summary.png").stat().st_size > 10_000
+
+
+def test_the_picture_of_the_dag_names_the_rules_of_the_snakefile():
+    drawn = set(re.findall(r"\b([a-z]+_[a-z_]+)\b", re.search(r"```mermaid\n(.*?)```", TEXT, re.S)[1]))
+    rules = set(re.findall(r"^rule (\w+):", (ROOT / "Snakefile").read_text(), re.M))
+    assert drawn == {rule for rule in rules if "_" in rule}
+
+
+def test_what_the_readme_names_exists():
+    for path in re.findall(r"`((?:config|results/reference|ken|baselines|report|envs)/[\w./-]*)`", TEXT):
+        assert (ROOT / path).exists() or path == "config/mine.yaml", path
+
+
+def test_the_example_method_is_short_and_works(tmp_path):
+    import torch
+
+    from ken import selection
+
+    code = next(block for block in re.findall(r"```python\n(.*?)```", TEXT, re.S) if "keep_highest" in block)
+    assert len(code.splitlines()) < 25
+    scope = {}
+    exec(code, scope)
+    mask = selection.select(torch.tensor([[1.0, 2.0, 4.0]]), torch.tensor([[0.5, 2.0, 1.0]]), 1, "relative-change")
+    assert mask.tolist() == [[False, False, True]]
+    from baselines import METHODS
+
+    del METHODS["relative-change"], selection.CRITERIA["relative-change"]
