@@ -66,7 +66,7 @@ class FinetunedCell:
         self.model: nn.Module = empty_classifier(folder)
         tokenizer = load_tokenizer(folder, settings["max_length"])
         splits, classes = load_task(task)
-        self.test: Examples = encode(splits["test"], classes, tokenizer, settings["max_length"])
+        self.test: Examples = encode(splits["test"], classes, tokenizer)
         self.batch_size = settings["batch_size"]
         self.inputs = [self.manifest["sha256"], files.read_json(task / "manifest.json")["sha256"], settings]
 

@@ -43,10 +43,10 @@ def load_task(folder: Path) -> tuple[dict[str, pd.DataFrame], list[str]]:
     return {split: pd.read_parquet(folder / f"{split}.parquet") for split in ("train", "validation", "test")}, classes
 
 
-def encode(frame: pd.DataFrame, classes: list[str], tokenizer: PreTrainedTokenizerBase, max_length: int) -> Examples:
-    """Tokenise a split, truncated to `max_length` tokens."""
+def encode(frame: pd.DataFrame, classes: list[str], tokenizer: PreTrainedTokenizerBase) -> Examples:
+    """Tokenise a split, truncated to the tokenizer's `model_max_length`."""
     index = {label: i for i, label in enumerate(classes)}
-    encoded = tokenizer(list(frame["text"]), truncation=True, max_length=max_length)["input_ids"]
+    encoded = tokenizer(list(frame["text"]), truncation=True)["input_ids"]
     labels = np.array([index[label] for label in frame["label"]], dtype=np.int64)
     return Examples(encoded, labels, tokenizer.pad_token_id)
 

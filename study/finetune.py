@@ -84,7 +84,7 @@ def finetune(
     start = time.monotonic()
     splits, classes = load_task(task)
     tokenizer = load_tokenizer(pretrained, settings["max_length"])
-    encoded = {name: encode(frame, classes, tokenizer, settings["max_length"]) for name, frame in splits.items()}
+    encoded = {name: encode(frame, classes, tokenizer) for name, frame in splits.items()}
     provenance.deterministic(provenance.seed_of("initial", arm, *axes.values()))
     with files.replacing_folder(out) as folder:
         head: list[str] = []

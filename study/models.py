@@ -21,16 +21,20 @@ logging.disable_progress_bar()
 def load_tokenizer(folder: Path, max_length: int) -> PreTrainedTokenizerBase:
     """Tokenizer of a checkpoint folder, with a padding token (the end token where it has none).
 
+    Its `model_max_length` is `max_length`, or less where the model has not as many positions.
+
     Raises:
         UserError: the folder holds no tokenizer.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        positions = getattr(AutoConfig.from_pretrained(folder, local_files_only=True), "max_position_embeddings", None)
     except (OSError, ValueError) as error:
         raise UserError(f"{folder} holds no tokenizer that transformers can read: save one there ({error}).") from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    tokenizer.model_max_length = max_length
+    # RoBERTa's tables have two more positions than texts may have tokens: its tokenizer knows.
+    tokenizer.model_max_length = min(max_length, tokenizer.model_max_length, positions or max_length)
     return tokenizer
 
 

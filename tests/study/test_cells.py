@@ -61,7 +61,7 @@ def test_the_best_epoch_on_validation_is_kept(tmp_path, checkpoints, task_folder
     tokenizer = load_tokenizer(tmp_path / "cell", 24)
     model = empty_classifier(tmp_path / "cell")
     model.load_state_dict(load_file(tmp_path / "cell" / "model.safetensors"))
-    examples = encode(splits["validation"], classes, tokenizer, 24)
+    examples = encode(splits["validation"], classes, tokenizer)
     f1 = f1_score(examples.labels, predict(model, examples, 8), average="weighted")
     assert f1 == pytest.approx(max(curve))
 
@@ -123,6 +123,18 @@ def test_every_score_comes_from_its_file(model, tmp_path, finetuned_cells, task_
             assert row.weighted_f1 == pytest.approx(f1_score(cell.test.labels, predicted, average="weighted"))
     full = pd.read_csv(tmp_path / "full" / "scores.csv")
     assert full["weighted_f1"][0] == pytest.approx(cell.manifest["weighted_f1"]) and full["kept_share"][0] == 1
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_long_texts_are_cut_at_what_the_model_can_read(model, checkpoints):
+    tokenizer = load_tokenizer(checkpoints[model], 512)
+    assert load_tokenizer(checkpoints[model], 7).model_max_length == 7
+    frame = pd.DataFrame({"text": ["apple and plum " * 200], "label": ["a"]})
+    examples = encode(frame, ["a", "b"], tokenizer)
+    assert len(examples.ids[0]) == 24, "positions of the checkpoint"
+    torch.manual_seed(0)
+    network, _ = load_classifier(checkpoints[model], ["a", "b"], tokenizer.pad_token_id)
+    assert predict(network, examples, 1).shape == (1,)
 
 
 def test_the_random_draws_differ_and_repeat(tmp_path, finetuned_cells, task_folder):
