@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 REPLACED_EVENTS = {LogEvent.JOB_STARTED, LogEvent.JOB_FINISHED, LogEvent.PROGRESS}
 REPLACED_MESSAGES = {"Select jobs to execute..."}
 LOG_LINES = 8  # shown of the log of a failed job
-KNOWN_SHARE = 0.5  # of all jobs: so many must be of timed rules before a time left is named
 
 
 def show_progress(workflow: "Workflow", expected: Mapping[str, float] | None = None) -> None:
@@ -121,13 +120,13 @@ class ProgressHandler(logging.Handler):
         return f"{counts} {so_far:>11}, {outlook:<23}  {description} ({duration(now - start)})"
 
     def seconds_left(self, now: float) -> float | None:
-        """Work to do at the speed of the run so far; None while most jobs are of rules that were never timed.
+        """Work to do at the speed of the run so far; None while a rule that was never timed has several jobs to come.
 
         The speed is the job seconds done in a second: the parallelism with the scheduler's idle times in it.
         """
         timed = self.expected | {rule: fmean(seconds) for rule, seconds in self.finished.items()}
         to_come = +self.waiting + Counter(rule for rule, _, _ in self.running.values())
-        if sum(count for rule, count in to_come.items() if rule not in timed) > (1 - KNOWN_SHARE) * self.total:
+        if any(count > 1 and rule not in timed for rule, count in to_come.items()):
             return None
         busy = [seconds for rule in self.finished.values() for seconds in rule]
         overall = fmean(busy) if busy else 0.0

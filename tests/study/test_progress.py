@@ -86,7 +86,7 @@ def test_running_jobs_count_for_what_they_still_need(capsys):
     assert handler.seconds_left(15) == pytest.approx(20 * 15 / 40)
 
 
-def test_no_time_left_is_named_before_half_the_jobs_are_of_timed_rules(capsys):
+def test_no_time_left_is_named_while_a_rule_with_several_jobs_was_never_timed(capsys):
     records = [run_info(0, short=2, long=8), started(1, "short", 0), finished(1, 1)]
     assert "time left not known yet" in lines(capsys, ProgressHandler(), *records)[0]
     (line,) = lines(capsys, ProgressHandler({"long": 60.0}), *records)
