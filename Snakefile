@@ -5,6 +5,7 @@ job repeats its command, so that any step can be run and debugged by hand.
 """
 
 import json
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -15,6 +16,9 @@ import baselines
 from study import config as study_config
 from study.errors import UserError
 from study.progress import benchmarked_seconds, show_progress
+
+# Steps run with the Python that runs Snakemake, whether or not its environment is activated.
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
 if not workflow.overwrite_configfiles:
 

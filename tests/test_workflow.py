@@ -27,7 +27,9 @@ def copy_checkout(folder: Path) -> Path:
 
 def snakemake(checkout: Path, *arguments: str, expect: int = 0) -> str:
     """Run Snakemake in a checkout; returns what it printed."""
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    own = str(Path(sys.executable).parent)  # an environment that is not activated has to do
+    path = os.pathsep.join(folder for folder in os.environ["PATH"].split(os.pathsep) if folder != own)
+    environment = os.environ | {"PATH": path}
     environment.pop("PYTEST_CURRENT_TEST", None)
     command = [sys.executable, "-m", "snakemake", *arguments]
     done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, env=environment)
