@@ -3,7 +3,11 @@
 import re
 from pathlib import Path
 
+import pandas as pd
+
+from baselines import METHODS
 from report import readme
+from study import config as study_config
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "results" / "reference" / "mini"
@@ -37,6 +41,14 @@ def test_the_example_method_is_short_and_works(tmp_path):
     exec(code, scope)
     mask = selection.select(torch.tensor([[1.0, 2.0, 4.0]]), torch.tensor([[0.5, 2.0, 1.0]]), 1, "relative-change")
     assert mask.tolist() == [[False, False, True]]
-    from baselines import METHODS
-
     del METHODS["relative-change"], selection.CRITERIA["relative-change"]
+
+
+def test_learning_rates_are_the_best_of_the_committed_search():
+    config = study_config.read(ROOT / "config" / "mini.yaml", METHODS)
+    for name, model in config["models"].items():
+        settings = config["finetuning"] | model
+        search = pd.read_csv(REFERENCE / "tuning" / f"{name}.csv").groupby(["arm", "learning_rate"])
+        means = search["validation_weighted_f1"].mean()
+        assert settings["learning_rate"] == means["pretrained"].idxmax(), name
+        assert settings["random_init_learning_rate"] == means["random-init"].idxmax(), name
