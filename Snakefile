@@ -34,9 +34,10 @@ RESULTS = f"results/{config['study']}"
 CELL = f"{RESULTS}/cells/{{model}}/{{task}}/seed{{seed}}"
 CONTROLS = ["full", "none"]
 METHODS = CONTROLS + [method for method in config["methods"] if method not in CONTROLS]
+SUGGESTED = config["suggestion"]["methods"]
 PRETRAINED_HERE = [name for name, model in config["models"].items() if model["source"] == "pretraining"]
 CELLS = {"model": list(config["models"]), "task": list(config["tasks"]), "seed": config["seeds"]}
-TABLES = ["scores_summary", "overview", "finetuned", "pretraining_gain", "tasks", "models", "not_ok"]
+TABLES = ["scores_summary", "overview", "finetuned", "pretraining_gain", "suggestions", "tasks", "models", "not_ok"]
 FIGURES = ["summary", "curves", "bytes", *(["pretraining_gain"] if config["finetuning"]["random_init"] else [])]
 ENVIRONMENT = "envs/environment.yaml"
 
@@ -106,6 +107,10 @@ def get_finetuning(wildcards, arm="pretrained"):
 def get_random_init_manifests(wildcards):
     pattern = f"{CELL}/random-init/manifest.json"
     return expand(pattern, **CELLS) if config["finetuning"]["random_init"] else []
+
+
+def get_suggestions(wildcards):
+    return expand(f"{CELL}/suggested/suggestions.csv", **CELLS) if SUGGESTED else []
 
 
 def get_kenviz_cell():
@@ -343,16 +348,44 @@ rule compress_model:
         " --settings {params.settings} --out {params.folder} > {log} 2>&1"
 
 
+rule suggest_share:
+    input:
+        finetuned=f"{CELL}/finetuned/manifest.json",
+        task=f"{RESULTS}/tasks/{{task}}/manifest.json",
+    output:
+        f"{CELL}/suggested/suggestions.csv",
+        f"{CELL}/suggested/curves.csv",
+    log:
+        f"{RESULTS}/logs/suggest_share/{{model}}-{{task}}-{{seed}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/suggest_share/{{model}}-{{task}}-{{seed}}.tsv"
+    conda:
+        ENVIRONMENT
+    params:
+        finetuned=subpath(input.finetuned, parent=True),
+        task=subpath(input.task, parent=True),
+        methods=SUGGESTED,
+        search=as_json({k: v for k, v in config["suggestion"].items() if k != "methods"}),
+        settings=as_json(config["evaluation"] | {"max_length": config["finetuning"]["max_length"]}),
+        folder=subpath(output[0], parent=True),
+        sources=[baselines.source_hash(baselines.METHODS[method]) for method in SUGGESTED],
+    shell:
+        "python -m study.suggest --finetuned {params.finetuned} --task-folder {params.task}"
+        " --methods {params.methods} --search {params.search} --settings {params.settings}"
+        " --out {params.folder} > {log} 2>&1"
+
+
 # Tables, figures, report.
 
 
 rule collect_scores:
     input:
+        get_suggestions,
         expand(f"{CELL}/compressed/{{method}}/scores.csv", method=METHODS, **CELLS),
         expand(f"{CELL}/finetuned/manifest.json", **CELLS),
         get_random_init_manifests,
     output:
-        expand(f"{RESULTS}/{{table}}.csv", table=["scores", "finetuning", "tasks", "models"]),
+        expand(f"{RESULTS}/{{table}}.csv", table=["scores", "finetuning", "suggestions", "tasks", "models"]),
     log:
         f"{RESULTS}/logs/collect_scores.log",
     benchmark:
@@ -364,9 +397,10 @@ rule collect_scores:
         folder=subpath(output[0], parent=True),
         methods=METHODS,
         random_init="--random-init" if config["finetuning"]["random_init"] else "",
+        suggested="--suggested" if SUGGESTED else "",
     shell:
         "python -m study.collect {params.folder} --models {params.model} --tasks {params.task}"
-        " --seeds {params.seed} --methods {params.methods} {params.random_init} > {log} 2>&1"
+        " --seeds {params.seed} --methods {params.methods} {params.random_init} {params.suggested} > {log} 2>&1"
 
 
 rule record_provenance:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
 import ken
 from ken import selection
@@ -69,6 +70,13 @@ class Method(ABC):
     def restore(self, pretrained: Tensors, path: Path) -> Tensors:
         """State of the compressed model from the file and the pre-trained body alone."""
 
+    def restore_into(self, model: nn.Module, pretrained: Tensors, path: Path) -> None:
+        """The same in a live model, which holds the initial state or what this method left there before.
+
+        A method whose files hold few entries may write those alone, which is cheaper in a large model.
+        """
+        model.load_state_dict(self.restore(pretrained, path))
+
 
 def register(method: Method) -> Method:
     """Make a method known under its name.
@@ -82,8 +90,18 @@ def register(method: Method) -> Method:
     return method
 
 
+class StoredSubnetwork(Method):
+    """A method whose file is a sub-network of `ken`."""
+
+    def restore(self, pretrained: Tensors, path: Path) -> Tensors:
+        return ken.Subnetwork.load(path).apply(pretrained)
+
+    def restore_into(self, model: nn.Module, pretrained: Tensors, path: Path) -> None:
+        ken.Subnetwork.load(path).inject(model)
+
+
 @dataclass(frozen=True)
-class Selection(Method):
+class Selection(StoredSubnetwork):
     """Keeps k entries of every row, chosen by a criterion, and resets all others.
 
     Attributes:
@@ -105,9 +123,6 @@ class Selection(Method):
         )
         subnetwork.save(path)
         return subnetwork.kept_body
-
-    def restore(self, pretrained: Tensors, path: Path) -> Tensors:
-        return ken.Subnetwork.load(path).apply(pretrained)
 
 
 def keep_highest(name: str, rule: str = "reset", stochastic: bool = False) -> Callable:

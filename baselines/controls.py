@@ -5,10 +5,10 @@ from pathlib import Path
 import torch
 
 import ken
-from baselines.base import Cell, Method, Tensors, register
+from baselines.base import Cell, StoredSubnetwork, register
 
 
-class Control(Method):
+class Control(StoredSubnetwork):
     """Keeps all of the body, or nothing of it; the head is kept either way."""
 
     def __init__(self, name: str, keeps: bool):
@@ -19,9 +19,6 @@ class Control(Method):
         subnetwork = ken.Subnetwork.from_masks(cell.pretrained, cell.finetuned, masks, method=self.name)
         subnetwork.save(path)
         return subnetwork.kept_body
-
-    def restore(self, pretrained: Tensors, path: Path) -> Tensors:
-        return ken.Subnetwork.load(path).apply(pretrained)
 
 
 register(Control("full", keeps=True))

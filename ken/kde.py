@@ -7,8 +7,10 @@ spline. With eight grid steps a bandwidth the relative error is about 1e-7. Beca
 1.33 n^0.7 Scott bandwidths, even with an outlier, the grid stays small and the cost is O(n) a row.
 """
 
+import functools
+import importlib.util
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 
@@ -24,8 +26,10 @@ _CROWDED_SHARE = 1 / 8
 _LARGEST_GRID = 2**17
 # Below this length the pairwise sum is faster than the grid.
 _SHORT_ROW = 64
-# Entries held at once by an intermediate array: small enough for the cache, large enough to make calls cheap.
-_BLOCK = 2**16
+# Entries of rows, and pairs of entries, that an intermediate array holds at once. On a CPU small enough for the cache,
+# on a GPU large enough to keep it busy.
+_BLOCK = {"cpu": 2**16, "cuda": 2**23}
+_PAIRS = {"cpu": 2**16, "cuda": 2**28}
 # Veltkamp's splitter: keeps 40 of the 53 bits of a float64.
 _SPLITTER = 2.0**13 + 1.0
 
@@ -59,7 +63,7 @@ def density(
     Args:
         rows: (r, n), any floating dtype; computed in float64.
         method: "exact" (all pairs), "binned" (grid and FFT; rows it cannot resolve are computed exactly), or
-            "auto" (the faster of the two for this n).
+            "auto" (`resolved_method`).
         bandwidth: h, one for all rows or (r,); Scott's rule if None.
         at: (r, q) points inside the range of their row; the entries themselves if None.
 
@@ -73,8 +77,7 @@ def density(
     if method not in METHODS:
         raise ValueError(f"unknown density method {method!r}: expected one of {', '.join(METHODS)}.")
     check_rows(rows)
-    if method == "auto":
-        method = "exact" if rows.shape[1] <= _SHORT_ROW else "binned"
+    method = resolved_method(method, rows)
     points = rows if at is None else at
     if bandwidth is not None:
         bandwidth = torch.as_tensor(bandwidth, dtype=torch.float64, device=rows.device).expand(rows.shape[0])
@@ -90,6 +93,13 @@ def density(
         elif spread.any():
             result[place][spread] = _density(block[spread], at_block[spread], h[spread], method)
     return result
+
+
+def resolved_method(method: str, rows: torch.Tensor) -> str:
+    """What "auto" stands for: exact on a GPU, which has the exponentials to spare; on a CPU the faster for this n."""
+    if method != "auto":
+        return method
+    return "exact" if rows.is_cuda or rows.shape[1] <= _SHORT_ROW else "binned"
 
 
 def check_rows(rows: torch.Tensor, what: str = "rows") -> None:
@@ -110,7 +120,7 @@ def check_rows(rows: torch.Tensor, what: str = "rows") -> None:
 
 
 def _row_blocks(rows: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
-    height = max(1, _BLOCK // max(1, rows.shape[1]))
+    height = max(1, _BLOCK.get(rows.device.type, _BLOCK["cuda"]) // max(1, rows.shape[1]))
     for start in range(0, rows.shape[0], height):
         place = slice(start, min(start + height, rows.shape[0]))
         yield place, rows[place].double().contiguous()
@@ -138,13 +148,25 @@ def _exact(rows: torch.Tensor, at: torch.Tensor, h: torch.Tensor) -> torch.Tenso
     center = rows[:, :1]
     entries, points = (rows - center) * factor, (at - center) * factor
     result = torch.empty(at.shape, dtype=torch.float64, device=rows.device)
-    height, width = max(1, _BLOCK // (n * q)), max(1, _BLOCK // n)
+    pairs = _PAIRS.get(rows.device.type, _PAIRS["cuda"])
+    height, width = max(1, pairs // (n * q)), max(1, pairs // n)
+    sums = _fused_pair_sums() if rows.is_cuda else pair_sums
     for top in range(0, rows.shape[0], height):
         for left in range(0, q, width):
             place = (slice(top, top + height), slice(left, left + width))
-            pairs = points[place][:, :, None] - entries[top : top + height, None, :]
-            result[place] = pairs.square_().neg_().exp_().sum(2)
+            result[place] = sums(points[place], entries[top : top + height])
     return result.mul_((1 / (n * math.sqrt(2 * math.pi) * h))[:, None])
+
+
+def pair_sums(points: torch.Tensor, entries: torch.Tensor) -> torch.Tensor:
+    """Σ_j exp(-(points_i - entries_j)²): (r, q) and (r, n) -> (r, q)."""
+    return (points[:, :, None] - entries[:, None, :]).square_().neg_().exp_().sum(2)
+
+
+@functools.cache
+def _fused_pair_sums() -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """`pair_sums` as one GPU kernel, so that the pairs never leave the registers, where torch can compile one."""
+    return torch.compile(pair_sums, dynamic=True) if importlib.util.find_spec("triton") else pair_sums
 
 
 def _binned(rows: torch.Tensor, at: torch.Tensor, h: torch.Tensor) -> torch.Tensor:

@@ -21,8 +21,9 @@ CRITERIA: dict[str, Criterion] = {}
 GRID = "ken-grid"
 """The rule of the authors' released code: needs the budget, so it selects but does not rank."""
 
-# Entries ranked at once: bounds the memory of scores and sorting for very large embeddings.
-_BLOCK = 2**22
+# Entries ranked at once: bounds the memory of scores and sorting for very large embeddings. `ken.sources` reads as
+# many, so that a draw at random is the same from memory and from disk.
+BLOCK = 2**22
 
 
 def criterion(name: str) -> Callable[[Criterion], Criterion]:
@@ -103,7 +104,7 @@ def rank(
     scores_of = _criterion(method)
     finetuned_rows, pretrained_rows = _checked_rows(finetuned, pretrained)
     ranks = torch.empty(finetuned_rows.shape, dtype=torch.int32, device=finetuned.device)
-    height = max(1, _BLOCK // max(1, ranks.shape[1]))
+    height = max(1, BLOCK // max(1, ranks.shape[1]))
     for start in range(0, ranks.shape[0] if ranks.numel() else 0, height):
         place = slice(start, start + height)
         scores = scores_of(finetuned_rows[place], pretrained_rows[place], generator)
@@ -183,6 +184,26 @@ def generator_of(name: str, seed: int | None) -> torch.Generator | None:
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
+def names() -> list[str]:
+    """Names of all methods that `select` knows."""
+    return sorted([*CRITERIA, GRID])
+
+
+def check_method(method: str | Criterion) -> None:
+    """Refuse a method that `select` does not know.
+
+    Raises:
+        ValueError: with the nearest names.
+    """
+    if method != GRID:
+        _criterion(method)
+
+
+def method_name(method: str | Criterion) -> str:
+    """What records call a method: its name, or that of its function."""
+    return method if isinstance(method, str) else getattr(method, "__name__", "custom")
+
+
 def _criterion(method: str | Criterion) -> Criterion:
     if callable(method):
         return method
@@ -190,7 +211,7 @@ def _criterion(method: str | Criterion) -> Criterion:
         return CRITERIA[method]
     if method == GRID:
         raise ValueError(f"{GRID!r} depends on k and has no ranking: use select with a budget.")
-    near = difflib.get_close_matches(str(method), [*CRITERIA, GRID], cutoff=0.4) or sorted([*CRITERIA, GRID])
+    near = difflib.get_close_matches(str(method), names(), cutoff=0.4) or names()
     raise ValueError(f"unknown method {method!r}: did you mean {' or '.join(map(repr, near))}?")
 
 

@@ -1,160 +1,260 @@
-"""The file of a sub-network: a safetensors container with few, large parts, so its overhead is small.
+"""The file of a sub-network: a safetensors container with few, large parts, so that its overhead is small.
 
-Parts: `values.<dtype>`, all stored entries of a dtype one after the other; `positions`, the coded positions
-of all tensors; `table`, one row a tensor, as compressed JSON. The metadata has one key, `ken`, with the
-settings and a checksum of everything.
+Parts: `values.<dtype>`, all stored entries of a dtype one after the other; `positions`, the coded positions of all
+tensors, block by block (`ken.positions`); `table`, what is where, as compressed JSON. The metadata has one key, `ken`,
+with the settings and a checksum of everything. Parts are written and read block by block: neither end needs the whole.
 """
 
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+import shutil
+import struct
+import tempfile
+import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
-import zstandard
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
 from ken import positions
+from ken.sources import BLOCK, DTYPES, Meta, bytes_of
 
 FORMAT = "ken-subnetwork-1"
-_SETTINGS = ("method", "k", "rule", "scope", "base")
-_DTYPES = {
-    str(dtype).removeprefix("torch."): dtype
-    for dtype in (
-        *(torch.float64, torch.float32, torch.float16, torch.bfloat16),
-        *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
-    )
-}
+SETTINGS = ("method", "k", "rule", "scope", "base")
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
+_SPOOL = 2**24  # bytes of a part that stay in memory while it is put together
 
 
 @dataclass(frozen=True)
-class Content:
-    """What a file holds; the fields are those of `ken.Subnetwork`."""
+class Entry:
+    """One stored tensor.
 
-    masks: dict[str, torch.Tensor]
-    values: dict[str, torch.Tensor]
-    whole: dict[str, torch.Tensor]
-    aliases: dict[str, str]
+    Attributes:
+        meta: dtype and shape.
+        blocks: of a body tensor, for each of `meta.blocks()`: coding, kept entries, low bits and bytes of the
+            positions; None for a tensor that is stored whole.
+        first_value: place of its first entry in the values of its dtype.
+        first_byte: place of its first byte in the positions.
+    """
+
+    meta: Meta
+    blocks: list[tuple[str, int, int, int]] | None
+    first_value: int
+    first_byte: int
+
+    @property
+    def kept(self) -> int:
+        """Stored entries."""
+        return self.meta.size if self.blocks is None else sum(block[1] for block in self.blocks)
 
 
-def fingerprint(tensors: Mapping[str, torch.Tensor]) -> str:
-    """sha256 over names, dtypes, shapes and bytes, in the order of the names, as 64 hex digits."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
+class _Part:
+    """Bytes that grow: in memory while small, then in a nameless file beside the file to be written."""
+
+    def __init__(self, folder: Path):
+        self.file = tempfile.SpooledTemporaryFile(_SPOOL, dir=folder)  # noqa: SIM115
+        self.digest, self.size = hashlib.sha256(), 0
+
+    def add(self, data: bytes | memoryview) -> None:
+        self.file.write(data)
+        self.digest.update(data)
+        self.size += len(data)
 
 
-def write(path: Path, content: Content, settings: dict) -> None:
-    """Write the file under a temporary name and rename it.
+class Writer:
+    """Takes tensors block by block and writes the file under a temporary name, which is then renamed.
+
+    Used as a context manager; without `finish` nothing is left behind.
 
     Raises:
-        ValueError: a tensor has a dtype that the file cannot hold.
         OSError: the folder does not exist or cannot be written.
+        ValueError: a tensor has a dtype that the file cannot hold.
     """
-    parts = _pack(content)
-    header = {"format": FORMAT, "torch": torch.__version__, **settings}
-    header["checksum"] = _checksum(parts, header)
-    data = save(parts, metadata={"ken": json.dumps(header)})
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.parts: dict[str, _Part] = {"positions": _Part(path.parent)}
+        self.table: list[list] = []
+
+    def __enter__(self) -> "Writer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for part in self.parts.values():
+            part.file.close()
+
+    def add_block(self, name: str, meta: Meta, mask: torch.Tensor, values: torch.Tensor) -> None:
+        """The next block of a body tensor: bool mask (rows, n) on the CPU, and its kept entries in row-major order."""
+        if not self.table or self.table[-1][0] != name:
+            self.table.append([name, self._dtype(name, meta), list(meta.shape), []])
+        coded = positions.encode(mask.reshape(-1).numpy())
+        self.table[-1][3].append([coded.coding, values.numel(), coded.low_bits, len(coded.data)])
+        self.parts["positions"].add(coded.data)
+        self._add_values(meta, values)
+
+    def add_whole(self, name: str, tensor: torch.Tensor) -> None:
+        """A tensor stored in full."""
+        meta = Meta(tensor.dtype, tuple(tensor.shape))
+        self.table.append([name, self._dtype(name, meta), list(meta.shape), None])
+        self._add_values(meta, tensor)
+
+    def finish(self, settings: dict, aliases: dict[str, str], config: dict | None) -> None:
+        """Put the file together: settings of `SETTINGS`, tied names, the model's config.json if there is one."""
+        table = json.dumps({"tensors": self.table, "aliases": aliases, "config": config}, separators=(",", ":"))
+        self.parts["table"] = _Part(self.path.parent)
+        self.parts["table"].add(zlib.compress(table.encode(), 9))
+        values = [f"values.{name}" for name in DTYPES if f"values.{name}" in self.parts]
+        parts = {name: self.parts[name] for name in (*values, "positions", "table")}
+        header = {"format": FORMAT, "torch": torch.__version__, "block": BLOCK, **settings}
+        described = _described(parts)
+        header["checksum"] = _checksum(header, described, [part.digest.hexdigest() for part in parts.values()])
+        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+        try:
+            with open(temporary, "wb") as file:
+                file.write(framed({"__metadata__": {"ken": json.dumps(header)}, **described}))
+                for part in parts.values():
+                    part.file.seek(0)
+                    shutil.copyfileobj(part.file, file, _SPOOL)
+            os.replace(temporary, self.path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def _dtype(self, name: str, meta: Meta) -> str:
+        if meta.dtype not in NAMES:
+            raise ValueError(f"tensor {name!r} is of {meta.dtype}, which a sub-network file cannot hold: cast it.")
+        return NAMES[meta.dtype]
+
+    def _add_values(self, meta: Meta, values: torch.Tensor) -> None:
+        part = f"values.{NAMES[meta.dtype]}"
+        if part not in self.parts:
+            self.parts[part] = _Part(self.path.parent)
+        self.parts[part].add(bytes_of(values))
 
 
-def read(path: Path) -> tuple[Content, dict]:
-    """Content and settings of a file written by `write`.
+def _described(parts: dict[str, _Part]) -> dict[str, dict]:
+    """Dtype, shape and place of every part, as the header of a safetensors file has them."""
+    described: dict[str, dict] = {}
+    start = 0
+    for name, part in parts.items():
+        dtype = name.partition(".")[2] or "U8"
+        shape = [part.size // DTYPES[dtype].itemsize]
+        described[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, start + part.size]}
+        start += part.size
+    return described
+
+
+def framed(described: dict) -> bytes:
+    """The beginning of a safetensors file: length of the header, and the header, padded to a multiple of 8 bytes."""
+    text = json.dumps(described, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text
+
+
+def _checksum(header: dict, described: dict, digests: list[str]) -> str:
+    # Half of the hash is ample against damage and keeps the header of small files short.
+    return hashlib.sha256(json.dumps([header, described, digests], sort_keys=True).encode()).hexdigest()[:32]
+
+
+class Reader:
+    """A file written by `Writer`, read block by block; the whole file is checked against its checksum first.
+
+    Attributes:
+        settings: values of `SETTINGS`.
+        entries: name -> `Entry`, in the order of writing.
+        aliases: name -> name of the tensor it is tied to.
+        config: the model's config.json, or None.
 
     Raises:
         ValueError: the file is truncated, altered, or not a sub-network.
         FileNotFoundError: there is no such file.
     """
+
+    def __init__(self, path: Path):
+        self.path = path
+        header, described, start = _read_header(path)
+        places = {name: [start + offset for offset in part["data_offsets"]] for name, part in described.items()}
+        self._places: dict[str, list[int]] = dict(sorted(places.items(), key=lambda item: item[1]))
+        expected = header.pop("checksum", None)
+        if _checksum(header, described, [self._digest(name) for name in self._places]) != expected:
+            raise ValueError(f"{path} was altered after it was written (its checksum differs): write it again.")
+        if header["block"] != BLOCK:
+            raise ValueError(f"{path} has blocks of {header['block']} entries, expected {BLOCK}: write it again.")
+        self.settings = {name: header[name] for name in SETTINGS}
+        self.versions = {"torch": header["torch"]}
+        with open(path, "rb") as file:
+            table = json.loads(zlib.decompress(self._bytes(file, "table", 0, None)))
+        self.aliases: dict[str, str] = table["aliases"]
+        self.config: dict | None = table["config"]
+        self.entries = _entries(table["tensors"])
+
+    def blocks(self, name: str) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
+        """Blocks of a body tensor: rows, bool mask (rows, n), kept entries in row-major order."""
+        entry = self.entries[name]
+        value, byte = entry.first_value, entry.first_byte
+        with open(self.path, "rb") as file:
+            for place, (coding, kept, low_bits, length) in zip(entry.meta.blocks(), entry.blocks, strict=True):
+                coded = positions.Coded(coding, low_bits, self._bytes(file, "positions", byte, length))
+                shape = (place.stop - place.start, entry.meta.rows[1])
+                mask = torch.from_numpy(positions.decode(coded, shape[0] * shape[1], kept)).reshape(shape)
+                yield place, mask, self._values(file, entry.meta, value, kept)
+                value, byte = value + kept, byte + length
+
+    def whole(self, name: str) -> torch.Tensor:
+        """A tensor stored in full."""
+        entry = self.entries[name]
+        with open(self.path, "rb") as file:
+            return self._values(file, entry.meta, entry.first_value, entry.meta.size).reshape(entry.meta.shape)
+
+    def _values(self, file: BinaryIO, meta: Meta, start: int, count: int) -> torch.Tensor:
+        width = meta.dtype.itemsize
+        data = self._bytes(file, f"values.{NAMES[meta.dtype]}", start * width, count * width)
+        return torch.from_numpy(np.frombuffer(data, np.uint8)).view(meta.dtype)
+
+    def _bytes(self, file: BinaryIO, part: str, start: int, length: int | None) -> bytearray:
+        first, last = self._places[part]
+        data = bytearray(last - first if length is None else length)
+        file.seek(first + start)
+        if len(data) and file.readinto(data) != len(data):
+            raise ValueError(f"{self.path} was cut off while it was read: write it again.")
+        return data
+
+    def _digest(self, part: str) -> str:
+        first, last = self._places[part]
+        digest, left = hashlib.sha256(), last - first
+        with open(self.path, "rb") as file:
+            file.seek(first)
+            while left and (data := file.read(min(left, _SPOOL))):
+                digest.update(data)
+                left -= len(data)
+        return digest.hexdigest()
+
+
+def _read_header(path: Path) -> tuple[dict, dict[str, dict], int]:
+    """The header in the metadata, the description of the parts, and where in the file their data begins."""
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework="pt") as file:  # refuses what is damaged or not of the format
             header = json.loads((file.metadata() or {}).get("ken", "{}"))
-            foreign = not isinstance(header, dict) or header.get("format") != FORMAT
-            parts = {} if foreign else {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is truncated or no safetensors file ({error}): write it again.") from error
-    if foreign:
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise ValueError(f"{path} is not a sub-network of format {FORMAT}: expected a file written by Subnetwork.save.")
-    expected = header.pop("checksum", None)
-    if _checksum(parts, header) != expected:
-        raise ValueError(f"{path} was altered after it was written (its checksum differs): write it again.")
-    return _unpack(parts), {name: header[name] for name in _SETTINGS}
+    with open(path, "rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        described = json.loads(file.read(length))
+    del described["__metadata__"]
+    return header, described, 8 + length
 
 
-def _checksum(parts: dict[str, torch.Tensor], header: dict) -> str:
-    # Half of the hash is ample against damage and keeps the header of small files short.
-    return hashlib.sha256((fingerprint(parts) + json.dumps(header, sort_keys=True)).encode()).hexdigest()[:32]
-
-
-def _pack(content: Content) -> dict[str, torch.Tensor]:
-    table, coded_positions = [], []
-    stored: dict[str, list[torch.Tensor]] = {}
-    for name, tensor in (content.values | content.whole).items():
-        dtype = str(tensor.dtype).removeprefix("torch.")
-        if dtype not in _DTYPES:
-            raise ValueError(f"tensor {name!r} is of {dtype}, which a sub-network file cannot hold: cast it.")
-        stored.setdefault(dtype, []).append(tensor.reshape(-1).cpu())
-        if name in content.masks:
-            mask = content.masks[name]
-            coded = positions.encode(mask.reshape(-1).numpy())
-            coded_positions.append(coded.data)
-            place = [coded.coding, tensor.numel(), coded.low_bits, len(coded.data)]
-            table.append([name, dtype, list(mask.shape), *place])
-        else:
-            table.append([name, dtype, list(tensor.shape), "whole"])
-    parts = {f"values.{dtype}": torch.cat(entries) for dtype, entries in stored.items()}
-    blob = b"".join(coded_positions)
-    squeezed = _compress(blob)
-    smaller = len(squeezed) < len(blob)
-    parts["positions.zstd" if smaller else "positions"] = _bytes_tensor(squeezed if smaller else blob)
-    text = json.dumps({"tensors": table, "aliases": content.aliases}, separators=(",", ":"))
-    parts["table"] = _bytes_tensor(_compress(text.encode()))
-    return parts
-
-
-def _unpack(parts: dict[str, torch.Tensor]) -> Content:
-    table = json.loads(_decompress(parts["table"].numpy().tobytes()))
-    blob = parts["positions"].numpy().tobytes() if "positions" in parts else None
-    if blob is None:
-        blob = _decompress(parts["positions.zstd"].numpy().tobytes())
-    content = Content({}, {}, {}, table["aliases"])
-    used = dict.fromkeys(_DTYPES, 0)
-    read = 0
-    for name, dtype, shape, coding, *place in table["tensors"]:
-        count = prod(shape) if coding == "whole" else place[0]
-        entries = parts[f"values.{dtype}"][used[dtype] : used[dtype] + count].clone()
-        used[dtype] += count
-        if coding == "whole":
-            content.whole[name] = entries.reshape(shape)
-            continue
-        _, low_bits, length = place
-        coded = positions.Coded(coding, low_bits, blob[read : read + length])
-        read += length
-        mask = positions.decode(coded, prod(shape), count)
-        content.masks[name] = torch.from_numpy(mask).reshape(shape)
-        content.values[name] = entries
-    return content
-
-
-def _compress(data: bytes) -> bytes:
-    return zstandard.ZstdCompressor(level=9).compress(data)
-
-
-def _decompress(data: bytes) -> bytes:
-    return zstandard.ZstdDecompressor().decompress(data)
-
-
-def _bytes_tensor(data: bytes) -> torch.Tensor:
-    return torch.from_numpy(np.frombuffer(data, np.uint8).copy())
+def _entries(table: list[list]) -> dict[str, Entry]:
+    values, byte, entries = dict.fromkeys(DTYPES, 0), 0, {}
+    for name, dtype, shape, blocks in table:
+        meta = Meta(DTYPES[dtype], tuple(shape))
+        entries[name] = Entry(meta, None if blocks is None else [tuple(b) for b in blocks], values[dtype], byte)
+        values[dtype] += entries[name].kept
+        byte += sum(block[3] for block in blocks or ())
+    return entries

@@ -1,27 +1,24 @@
 """The sub-network: what has to be stored of a fine-tuned model when everybody has the pre-trained one.
 
-In memory: the kept entries of every body tensor and the whole head. On disk: one safetensors file
-(see `ken.storage`).
+In memory: the kept entries of every body tensor and the whole head. On disk: one safetensors file (see `ken.storage`).
 """
 
-import re
 import weakref
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from ken import selection, storage
-from ken.storage import fingerprint
+from ken import extraction, selection, storage
+from ken.extraction import KeptBlock
+from ken.pairing import Pair, names_in
+from ken.sources import Fingerprint, Meta, Source, Tensors, open_source
 
-__all__ = ["Subnetwork", "fingerprint"]
+__all__ = ["Subnetwork"]
 
-Tensors = Mapping[str, torch.Tensor]
-
-RULES = ("reset", "rescale")
-SCOPES = ("all", "layers")
+AnySource = Source | str | Path | Tensors | nn.Module
 
 
 @dataclass(eq=False)
@@ -35,6 +32,7 @@ class Subnetwork:
         aliases: name -> name of the tensor it is tied to.
         base: fingerprint of the pre-trained values that the others are reset to.
         method, k, rule, scope: how the entries were chosen, for the record.
+        config: config.json of the fine-tuned model where it is known (labels of the classes, for example).
     """
 
     masks: dict[str, torch.Tensor]
@@ -46,49 +44,49 @@ class Subnetwork:
     k: int | float | None = None
     rule: str = "reset"
     scope: str = "all"
-    _overwritten: weakref.WeakKeyDictionary = field(default_factory=weakref.WeakKeyDictionary, repr=False)
+    config: dict | None = None
 
     @classmethod
     def extract(
         cls,
-        pretrained: Tensors | nn.Module,
-        finetuned: Tensors | nn.Module,
+        pretrained: AnySource,
+        finetuned: AnySource,
         k: int | float,
         method: str | selection.Criterion = "ken",
         scope: str = "all",
         rule: str = "reset",
         seed: int | None = None,
+        device: torch.device | str | None = None,
     ) -> "Subnetwork":
         """Choose and keep k entries of every row of the body, and all of the head.
 
         Args:
-            pretrained: body tensors, or a module with them.
-            finetuned: body and head; a name without a pre-trained value is head.
+            pretrained: the base: a state dict, a module, a safetensors file, a checkpoint folder or a hub repository;
+                from disk one block of rows is read at a time. Its values are taken in the fine-tuned dtype.
+            finetuned: body and head, likewise; a name without a pre-trained value is head.
             k: entries kept of each row: an int, or a share in (0, 1] (`ken.selection.kept_count`).
             method: criterion, or "ken-grid" (`ken.selection.select`).
             scope: "all", or "layers": only tensors whose name contains a digit, the others are kept whole.
             rule: "reset": kept entries hold W; "rescale": W0 + (n / kept) (W - W0), n and kept by row.
             seed: of methods that draw at random.
+            device: where the choice is computed; None: where the tensors lie.
 
         Raises:
             ValueError: a wrong argument or tensor (missing, mismatching, not finite); the sentence names it.
+
+        Example:
+            >>> subnetwork = Subnetwork.extract("bert-base-uncased", "my-model", k=0.25)  # doctest: +SKIP
+            >>> subnetwork.save("my-model.ken.safetensors")  # doctest: +SKIP
         """
-        selection.kept_count(1, k)
-        _check_choice("scope", scope, SCOPES)
-        parts = _Parts.of(pretrained, finetuned)
-        pruned = {name: tensor for name, tensor in parts.body.items() if _in_scope(name, scope)}
-        if method == selection.GRID:
-            chosen = {name: selection.select(parts.body[name], parts.base[name], k, method) for name in pruned}
-        else:
-            ranks = selection.rank_tensors(pruned, parts.base, method, seed)
-            chosen = {name: selection.mask_from_ranks(found, k) for name, found in ranks.items()}
-        return cls._of_parts(parts, chosen, k, method, scope, rule)
+        choose = extraction.chooser(k, method, seed, device)
+        pair = Pair.of(open_source(pretrained), open_source(finetuned))
+        return cls._of_pair(pair, choose, k, method, scope, rule)
 
     @classmethod
     def from_ranks(
         cls,
-        pretrained: Tensors | nn.Module,
-        finetuned: Tensors | nn.Module,
+        pretrained: AnySource,
+        finetuned: AnySource,
         ranks: Tensors,
         k: int | float,
         method: str | selection.Criterion = "ken",
@@ -100,14 +98,14 @@ class Subnetwork:
         Raises:
             ValueError: as `extract`, or a body tensor without ranks.
         """
-        chosen = {name: selection.mask_from_ranks(found, k) for name, found in ranks.items()}
-        return cls._of_parts(_Parts.of(pretrained, finetuned), chosen, k, method, scope, rule)
+        masks = {name: selection.mask_from_ranks(found, k) for name, found in ranks.items()}
+        return cls.from_masks(pretrained, finetuned, masks, k, method, rule, scope)
 
     @classmethod
     def from_masks(
         cls,
-        pretrained: Tensors | nn.Module,
-        finetuned: Tensors | nn.Module,
+        pretrained: AnySource,
+        finetuned: AnySource,
         masks: Tensors,
         k: int | float | None = None,
         method: str | selection.Criterion = "ken",
@@ -119,28 +117,28 @@ class Subnetwork:
         Raises:
             ValueError: as `extract`, or a body tensor without a bool mask of its shape.
         """
-        return cls._of_parts(_Parts.of(pretrained, finetuned), masks, k, method, scope, rule)
+        pair = Pair.of(open_source(pretrained), open_source(finetuned))
 
-    @classmethod
-    def _of_parts(cls, parts: "_Parts", chosen: Tensors, k, method, scope: str, rule: str) -> "Subnetwork":
-        _check_choice("rule", rule, RULES)
-        _check_choice("scope", scope, SCOPES)
-        masks, values = {}, {}
-        for name, tensor in parts.body.items():
-            mask = chosen.get(name) if _in_scope(name, scope) else torch.ones(tensor.shape, dtype=torch.bool)
-            if mask is None or mask.shape != tensor.shape or mask.dtype != torch.bool:
+        def choose(name: str, place: slice, finetuned: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
+            mask, shape = masks.get(name), pair.meta(name).shape
+            if mask is None or mask.shape != shape or mask.dtype != torch.bool:
                 found = "none" if mask is None else f"{mask.dtype} of {tuple(mask.shape)}"
                 raise ValueError(
-                    f"tensor {name!r} needs ranks or a bool mask of {tuple(tensor.shape)}, found {found}: "
+                    f"tensor {name!r} needs ranks or a bool mask of {shape}, found {found}: "
                     "rank every tensor of the body."
                 )
-            masks[name] = mask.cpu()
-            kept = _rescaled(tensor, parts.base[name], masks[name]) if rule == "rescale" else tensor
-            values[name] = kept[masks[name]].cpu()
-        name_of_method = method if isinstance(method, str) else getattr(method, "__name__", "custom")
-        whole = {name: tensor.clone() for name, tensor in parts.whole.items()}
-        base = fingerprint(parts.base)
-        return cls(masks, values, whole, parts.aliases, base, name_of_method, k, rule, scope)
+            return selection.as_rows(mask)[place]
+
+        return cls._of_pair(pair, choose, k, method, scope, rule)
+
+    @classmethod
+    def _of_pair(cls, pair: Pair, choose: extraction.Chooser, k, method, scope: str, rule: str) -> "Subnetwork":
+        fingerprint = Fingerprint()
+        masks, values = _collected(extraction.kept_blocks(pair, choose, rule, scope, fingerprint))
+        whole = {name: pair.whole_tensor(name).cpu() for name in pair.whole}
+        name_of_method, config = selection.method_name(method), pair.finetuned.config()
+        base = fingerprint.hexdigest()
+        return cls(masks, values, whole, pair.aliases, base, name_of_method, k, rule, scope, config)
 
     @property
     def counts(self) -> dict[str, tuple[int, int]]:
@@ -172,44 +170,81 @@ class Subnetwork:
 
         Raises:
             OSError: the folder does not exist or cannot be written.
+            ValueError: a tensor has a dtype that the file cannot hold.
         """
-        settings = {
-            "method": self.method,
-            "k": self.k,
-            "rule": self.rule,
-            "scope": self.scope,
-            "base": self.base,
-        }
-        content = storage.Content(self.masks, self.values, self.whole, self.aliases)
-        storage.write(Path(path), content, settings)
+        settings = {name: getattr(self, name) for name in storage.SETTINGS}
+        with storage.Writer(Path(path)) as writer:
+            for name, meta in self.metas.items():
+                rows, start = selection.as_rows(self.masks[name]), 0
+                for place in meta.blocks():
+                    block = rows[place]
+                    stop = start + int(block.sum())
+                    writer.add_block(name, meta, block, self.values[name][start:stop])
+                    start = stop
+            for name, tensor in self.whole.items():
+                writer.add_whole(name, tensor)
+            writer.finish(settings, self.aliases, self.config)
 
     @classmethod
     def load(cls, path: str | Path) -> "Subnetwork":
-        """Read a file written by `save`.
+        """Read a file written by `save` or by `ken.prune`.
 
         Raises:
             ValueError: the file is truncated, altered, or not a sub-network.
             FileNotFoundError: there is no such file.
         """
-        content, settings = storage.read(Path(path))
-        return cls(content.masks, content.values, content.whole, content.aliases, **settings)
+        reader = storage.Reader(Path(path))
+        body = {name: entry.meta for name, entry in reader.entries.items() if entry.blocks is not None}
+        masks, values = _collected(
+            KeptBlock(name, meta, mask, kept) for name, meta in body.items() for _, mask, kept in reader.blocks(name)
+        )
+        whole = {name: reader.whole(name) for name in reader.entries if name not in body}
+        return cls(masks, values, whole, reader.aliases, config=reader.config, **reader.settings)
 
-    def apply(self, pretrained: Tensors | nn.Module) -> dict[str, torch.Tensor]:
+    @classmethod
+    def from_hub(cls, repository: str, filename: str | None = None, revision: str | None = None) -> "Subnetwork":
+        """Load a file from a hub repository; the only one of the repository where no name is given.
+
+        Raises:
+            ValueError: there is no such repository or file, or it is no sub-network.
+        """
+        from ken import hub
+
+        return cls.load(hub.download_subnetwork(repository, filename, revision))
+
+    def push_to_hub(self, repository: str, filename: str = "subnetwork.ken.safetensors", **options) -> str:
+        """Upload the file to a hub repository, which is made if it does not exist; returns the address of the commit.
+
+        Args:
+            repository: "owner/name".
+            filename: name in the repository.
+            options: private, commit_message, token: as huggingface_hub has them.
+        """
+        from ken import hub
+
+        return hub.push(self, repository, filename, **options)
+
+    def apply(self, pretrained: AnySource) -> dict[str, torch.Tensor]:
         """The compressed model: kept entries over the pre-trained values, and the head.
 
         Args:
-            pretrained: the base; what it has besides the body is not looked at.
+            pretrained: the base, as in `extract`; what it has besides the body is not looked at.
 
         Returns:
-            Full state dict of new tensors; tied names share one tensor.
+            Full state dict of new tensors, named as in the fine-tuned model; tied names share one tensor.
 
         Raises:
             ValueError: the base lacks a tensor, or is not the one the sub-network was made from.
         """
-        base = self._checked_base(_tensors(pretrained))
-        state = {name: tensor.clone() for name, tensor in base.items()}
+        base = open_source(pretrained)
+        metas = self.metas
+        state = {
+            name: base.tensor(other).to(metas[name].dtype, copy=True).contiguous()
+            for name, other in names_in(base, metas).items()
+        }
+        self._check_base(state)
         for name, tensor in state.items():
-            tensor[self.masks[name].to(tensor.device)] = self.values[name].to(tensor.device)
+            tensor.masked_scatter_(self.masks[name].to(tensor.device), self.values[name].to(tensor.device))
         state |= {name: tensor.clone() for name, tensor in self.whole.items()}
         return state | {alias: state[name] for alias, name in self.aliases.items()}
 
@@ -217,130 +252,153 @@ class Subnetwork:
     def inject(self, model: nn.Module) -> None:
         """Turn a live model with the base's values into the compressed model, in place.
 
-        The overwritten values are kept, so that `eject` can restore them.
+        The overwritten values are kept, so that `eject` can restore them. Where another sub-network of the same base
+        is in the model, only entries in which the two differ are written.
 
         Raises:
             ValueError: the model is not the base, lacks a tensor, or holds this sub-network already.
         """
-        if model in self._overwritten:
+        found = _INJECTED.get(model)
+        if found is not None and found.subnetwork is self:
             raise ValueError("this sub-network is already in the model: eject it first.")
-        state = _tensors(model)
-        self._checked_base(state)
-        for name, tensor in self.whole.items():
-            if name not in state or state[name].shape != tensor.shape:
-                found = tuple(state[name].shape) if name in state else "none"
-                raise ValueError(
-                    f"the model needs a tensor {name!r} of {tuple(tensor.shape)}, found {found}: "
-                    "build it with the head the sub-network was trained with."
-                )
-        self._overwritten[model] = self._exchange(state, self.values | self.whole)
+        state = {name: tensor.detach() for name, tensor in model.state_dict().items()}
+        self._check_model(state, found)
+        old = found or _Injected(None, {}, {})
+        body = {
+            name: _exchange(state[name], mask, self.values[name], old.body(name)) for name, mask in self.masks.items()
+        }
+        whole = self._exchange_whole(state, old.whole)
+        _INJECTED[model] = _Injected(self, body, whole)
 
-    @torch.no_grad()
     def eject(self, model: nn.Module) -> None:
         """Restore what `inject` overwrote, bit for bit.
 
         Raises:
             ValueError: the sub-network is not in the model.
         """
-        if model not in self._overwritten:
+        if model not in _INJECTED or _INJECTED[model].subnetwork is not self:
             raise ValueError("this sub-network is not in the model: there is nothing to eject.")
-        self._exchange(_tensors(model), self._overwritten.pop(model))
+        state = {name: tensor.detach() for name, tensor in model.state_dict().items()}
+        found = _INJECTED.pop(model)
+        for name, values in found.overwritten.items():
+            state[name].masked_scatter_(self.masks[name].to(values.device), values)
+        for name, tensor in found.whole.items():
+            state[name].copy_(tensor)
 
-    def _exchange(self, state: Tensors, new: Tensors) -> dict[str, torch.Tensor]:
-        """Write new kept and whole values into live tensors; returns the old ones."""
-        old = {}
-        for name, values in new.items():
-            tensor = state[name]
-            if name in self.masks:
-                mask = self.masks[name].to(tensor.device)
-                old[name] = tensor[mask]
-                tensor[mask] = values.to(tensor.device)
-            else:
-                old[name] = tensor.clone()
-                tensor.copy_(values)
-        for alias, name in self.aliases.items():
-            if alias in state and state[alias].data_ptr() != state[name].data_ptr():
-                state[alias].copy_(state[name])
-        return old
+    @staticmethod
+    def forget(model: nn.Module) -> None:
+        """Take the model's present values for its own: no sub-network can be ejected any more."""
+        _INJECTED.pop(model, None)
 
-    def _checked_base(self, pretrained: Tensors) -> dict[str, torch.Tensor]:
+    @property
+    def metas(self) -> dict[str, Meta]:
+        """Body tensor -> dtype and shape."""
+        return {name: Meta(self.values[name].dtype, tuple(mask.shape)) for name, mask in self.masks.items()}
+
+    def _check_base(self, base: Tensors) -> None:
+        fingerprint = Fingerprint()
         for name in self.masks:
-            if name not in pretrained:
-                raise ValueError(f"the base lacks tensor {name!r}: give the model the sub-network was made from.")
-        base = {name: pretrained[name].detach() for name in self.masks}
-        found = fingerprint(base)
-        if found != self.base:
-            raise ValueError(
-                f"the base has fingerprint {found[:12]}, expected {self.base[:12]}: give the pre-trained values "
-                "the sub-network was made from."
-            )
-        return base
+            meta = Meta(base[name].dtype, tuple(base[name].shape))
+            for place in meta.blocks():
+                fingerprint.update(name, meta, selection.as_rows(base[name])[place])
+        check_fingerprint(fingerprint, self.base)
+
+    def _check_model(self, state: Tensors, found: "_Injected | None") -> None:
+        for name, tensor in self.whole.items():
+            if name not in state or state[name].shape != tensor.shape:
+                shape = tuple(state[name].shape) if name in state else "none"
+                raise ValueError(
+                    f"the model needs a tensor {name!r} of {tuple(tensor.shape)}, found {shape}: "
+                    "build it with the head the sub-network was trained with."
+                )
+        if found is not None:
+            if found.subnetwork.base != self.base:
+                raise ValueError("the model holds a sub-network of another base: eject that one first.")
+            return
+        if missing := [name for name in self.masks if name not in state]:
+            raise ValueError(f"the base lacks tensor {missing[0]!r}: give the model the sub-network was made from.")
+        self._check_base(state)
+
+    def _exchange_whole(self, state: Tensors, old: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Write head, buffers and names that are tied here but not in the model; returns what they replace."""
+        untied = {
+            alias: state[name]
+            for alias, name in self.aliases.items()
+            if alias in state and state[alias].data_ptr() != state[name].data_ptr()
+        }
+        for name in old.keys() - self.whole.keys() - untied.keys():
+            state[name].copy_(old[name])
+        replaced = {}
+        for name, tensor in (self.whole | untied).items():
+            replaced[name] = old[name] if name in old else state[name].clone()
+            state[name].copy_(tensor)
+        return replaced
 
 
 @dataclass(frozen=True)
-class _Parts:
-    """A fine-tuned model, divided: body with its base, whole (head and integer buffers), tied names."""
+class _Injected:
+    """What is in a model: the sub-network and the values that it overwrote, of the body by its masks."""
 
-    body: dict[str, torch.Tensor]
-    base: dict[str, torch.Tensor]
+    subnetwork: Subnetwork | None
+    overwritten: dict[str, torch.Tensor]
     whole: dict[str, torch.Tensor]
-    aliases: dict[str, str]
 
-    @classmethod
-    def of(cls, pretrained: Tensors | nn.Module, finetuned: Tensors | nn.Module) -> "_Parts":
-        base, tensors = _tensors(pretrained), _tensors(finetuned)
-        missing = [name for name in base if name not in tensors]
-        if missing:
-            raise ValueError(
-                f"the fine-tuned model lacks {len(missing)} pre-trained tensors, such as {missing[0]!r}: "
-                "give both in the naming of one architecture."
-            )
-        aliases = _tied(tensors, base)
-        untied = {name: tensor for name, tensor in tensors.items() if name not in aliases}
-        body = {name: tensor for name, tensor in untied.items() if name in base and tensor.is_floating_point()}
-        for name, tensor in body.items():
-            other = base[name]
-            if other.shape != tensor.shape or other.dtype != tensor.dtype:
-                raise ValueError(
-                    f"tensor {name!r} is {tensor.dtype} of {tuple(tensor.shape)} fine-tuned but {other.dtype} "
-                    f"of {tuple(other.shape)} pre-trained: both must be of one architecture and dtype."
-                )
-        whole = {name: tensor for name, tensor in untied.items() if name not in body}
-        return cls(body, {name: base[name] for name in body}, whole, aliases)
+    def body(self, name: str) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Mask of the overwritten entries of a tensor, and their pre-trained values."""
+        return (self.subnetwork.masks[name], self.overwritten[name]) if self.subnetwork else None
 
 
-def _tensors(source: Tensors | nn.Module) -> dict[str, torch.Tensor]:
-    state = source.state_dict() if isinstance(source, nn.Module) else source
-    return {name: tensor.detach() for name, tensor in state.items() if isinstance(tensor, torch.Tensor)}
+_INJECTED: weakref.WeakKeyDictionary[nn.Module, _Injected] = weakref.WeakKeyDictionary()
 
 
-def _tied(tensors: Tensors, base: Tensors) -> dict[str, str]:
-    """Name -> the name it shares memory with; names with a pre-trained value come first."""
-    first: dict[tuple, str] = {}
-    aliases = {}
-    for name in sorted(tensors, key=lambda name: name not in base):
-        tensor = tensors[name]
-        place = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype, tensor.device)
-        if tensor.numel() and first.setdefault(place, name) != name:
-            aliases[name] = first[place]
-    return aliases
+def check_fingerprint(found: Fingerprint, expected: str) -> None:
+    """Refuse a base that is not the one a sub-network was made from.
+
+    Raises:
+        ValueError: the fingerprints differ.
+    """
+    if (digest := found.hexdigest()) != expected:
+        raise ValueError(
+            f"the base has fingerprint {digest[:12]}, expected {expected[:12]}: give the pre-trained values the "
+            "sub-network was made from."
+        )
 
 
-def _in_scope(name: str, scope: str) -> bool:
-    return scope == "all" or re.search(r"\d", name) is not None
+def _collected(blocks: Iterable[KeptBlock]) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Masks and values of whole tensors."""
+    masks: dict[str, list[torch.Tensor]] = {}
+    values: dict[str, list[torch.Tensor]] = {}
+    metas: dict[str, Meta] = {}
+    for block in blocks:
+        metas[block.name] = block.meta
+        masks.setdefault(block.name, []).append(block.mask)
+        values.setdefault(block.name, []).append(block.values)
+    whole_masks = {name: torch.cat(parts).reshape(metas[name].shape) for name, parts in masks.items()}
+    return whole_masks, {name: torch.cat(parts) for name, parts in values.items()}
 
 
-def _check_choice(what: str, found: str, choices: tuple[str, ...]) -> None:
-    if found not in choices:
-        raise ValueError(f"unknown {what} {found!r}: expected {' or '.join(map(repr, choices))}.")
+def _exchange(
+    tensor: torch.Tensor, mask: torch.Tensor, values: torch.Tensor, old: tuple[torch.Tensor, torch.Tensor] | None
+) -> torch.Tensor:
+    """Write kept entries over the base in a live tensor; returns the pre-trained values at their places.
+
+    Args:
+        tensor: the base, or the base with the entries of `old` overwritten.
+        mask, values: the new kept entries.
+        old: mask of the entries overwritten before and their pre-trained values; those not kept now are reset.
+    """
+    mask, values = mask.to(tensor.device), values.to(tensor.device)
+    current = tensor.masked_select(mask)
+    base = current.clone()
+    if old is not None:
+        old_mask, old_base = old[0].to(tensor.device), old[1]
+        base.masked_scatter_(old_mask.masked_select(mask), old_base.masked_select(mask.masked_select(old_mask)))
+        tensor.masked_scatter_(old_mask & ~mask, old_base.masked_select(~mask.masked_select(old_mask)))
+    differs = _bits(current) != _bits(values)
+    tensor.masked_scatter_(mask.masked_scatter(mask, differs), values.masked_select(differs))
+    return base
 
 
-def _rescaled(finetuned: torch.Tensor, pretrained: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """W0 + (n / kept) (W - W0) by row, computed in at least float32; rows kept whole stay as they are."""
-    rows, base, kept = (selection.as_rows(tensor) for tensor in (finetuned, pretrained, mask))
-    precision = torch.promote_types(finetuned.dtype, torch.float32)
-    counts = kept.sum(1, keepdim=True)
-    # Not `number / tensor`: torch computes that as a product with the reciprocal, which rounds twice.
-    factor = torch.full_like(counts, rows.shape[1], dtype=precision) / counts.clamp(min=1).to(precision)
-    scaled = base.to(precision) + factor * (rows.to(precision) - base.to(precision))
-    return torch.where(counts == rows.shape[1], rows, scaled.to(finetuned.dtype)).reshape(finetuned.shape)
+def _bits(tensor: torch.Tensor) -> torch.Tensor:
+    """The entries as whole numbers of their width, so that NaN equals itself and -0.0 is not 0.0."""
+    return tensor.view({1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.dtype.itemsize])

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 VIEWS = ("values", "neighbours", "both")
+QUERIES = ("query", "q_lin", "in_proj")  # what architectures call the matrix of the queries, fused or not
 
 BLANK = "#f4f4f4"
 _LARGEST_SIDE = 256  # pixels of a matrix along its longer side; larger ones are averaged over blocks
@@ -74,11 +75,31 @@ def draw_matrix(subnetwork: Subnetwork, name: str) -> "Figure":
     return _draw(subnetwork, {name: name}, "both", name)
 
 
-def draw_layers(subnetwork: Subnetwork, kind: str, view: str = "both") -> "Figure":
+def choose_kind(subnetwork: Subnetwork, part: str | None = None) -> str:
+    """The kind of `kinds` that has `part` in its name; without a part the queries, or else the first kind.
+
+    Raises:
+        ValueError: no matrix repeats over layers, or `part` is in the name of none or of several kinds.
+    """
+    known = sorted(kinds(subnetwork))
+    if not known:
+        raise ValueError("the sub-network has no matrices that repeat over layers: give one of a model with layers.")
+    if part is None:
+        return next((kind for kind in known if any(name in kind for name in QUERIES)), known[0])
+    found = [kind for kind in known if kind == part] or [kind for kind in known if part in kind]
+    if len(found) != 1:
+        raise ValueError(
+            f"{part!r} fits {len(found)} kinds of matrices, expected one of {', '.join(known)}: give a longer or "
+            "another name."
+        )
+    return found[0]
+
+
+def draw_layers(subnetwork: Subnetwork, kind: str | None = None, view: str = "both") -> "Figure":
     """One matrix kind over all layers.
 
     Args:
-        kind: a part of the tensors' name that only one kind of `kinds` has, such as "query.weight".
+        kind: as the part of `choose_kind`, such as "query.weight".
         view: "values" (kept values), "neighbours" (kept neighbours), or "both", a row of two for each layer.
 
     Raises:
@@ -86,14 +107,9 @@ def draw_layers(subnetwork: Subnetwork, kind: str, view: str = "both") -> "Figur
     """
     if view not in VIEWS:
         raise ValueError(f"unknown view {view!r}: expected one of {', '.join(VIEWS)}.")
-    known = kinds(subnetwork)
-    found = [kind] if kind in known else [candidate for candidate in known if kind in candidate]
-    if len(found) != 1:
-        raise ValueError(
-            f"{kind!r} fits {len(found)} kinds of matrices, expected exactly 1 of {', '.join(sorted(known))}."
-        )
-    layers = {f"layer {number}": name for number, name in known[found[0]].items()}
-    return _draw(subnetwork, layers, view, found[0])
+    kind = choose_kind(subnetwork, kind)
+    layers = {f"layer {number}": name for number, name in kinds(subnetwork)[kind].items()}
+    return _draw(subnetwork, layers, view, kind)
 
 
 def _draw(subnetwork: Subnetwork, tensors: dict[str, str], view: str, title: str) -> "Figure":

@@ -14,8 +14,6 @@ from report import style
 from report.errors import ReportError, run
 from report.results import write_text
 
-QUERIES = ("query", "q_lin", "in_proj")  # what architectures call the matrix of the queries, fused or not
-
 
 def load(path: Path):
     """The stored sub-network.
@@ -33,26 +31,18 @@ def load(path: Path):
         raise ReportError(str(error)) from None
 
 
-def choose_kind(subnetwork, pattern: str | None) -> str:
-    """The kind of matrix whose name has `pattern`; without a pattern the queries, or else the first kind.
+def choose_kind(subnetwork, part: str | None) -> str:
+    """`ken.viz.choose_kind`.
 
     Raises:
-        ReportError: no matrix repeats over layers, or not exactly one kind has the pattern.
+        ReportError: no kind of matrix, or not exactly one, fits.
     """
     from ken import viz
 
-    known = sorted(viz.kinds(subnetwork))
-    if known and pattern is None:
-        return next((kind for kind in known if any(name in kind for name in QUERIES)), known[0])
-    found = [kind for kind in known if pattern and pattern in kind]
-    if not known:
-        raise ReportError("the sub-network has no matrices that repeat over layers: give one of a model with layers.")
-    if len(found) != 1:
-        raise ReportError(
-            f"{pattern!r} is part of {len(found)} kinds of matrices, expected one of {', '.join(known)}: "
-            "give a longer or another --matrix."
-        )
-    return found[0]
+    try:
+        return viz.choose_kind(subnetwork, part)
+    except ValueError as error:
+        raise ReportError(str(error)) from None
 
 
 def facts(subnetwork, kind: str, source: Path) -> dict:

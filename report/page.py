@@ -215,6 +215,24 @@ def finetuned_sheet(tables: Tables) -> Sheet:
     return Sheet(heads, rows, names=2)
 
 
+def suggestions_sheet(tables: Tables) -> Sheet:
+    """Kept shares chosen on validation, and what they lose on test."""
+    rows = [
+        [
+            *named(row.model, row.task, style.label(row.method)),
+            number(row.share, style.percent(round(row.share, 3))),
+            number(row.share_max, f"{style.percent(row.share_min)} to {style.percent(row.share_max)}"),
+            number(row.loss_points, style.points(-row.loss_points)),
+            number(row.loss_points_max, style.points(-row.loss_points_max)),
+            number(row.stored_bytes, style.size(row.stored_bytes)),
+            integer(row.seeds),
+        ]
+        for row in tables.suggestions.itertuples()
+    ]
+    heads = ["Model", "Task", "Method", "Keep", "Over seeds", "Test F1 to full, points", "Worst seed", "Stored file"]
+    return Sheet([*heads, "Seeds"], rows, names=3)
+
+
 def tasks_sheet(tables: Tables) -> Sheet:
     """Sizes and references of the tasks."""
     rows = [
@@ -357,6 +375,8 @@ def render(results: Path) -> str:
         by_model={model: score_sheet(tables, [model]) for model in models},
         pretraining=pretraining_sheet(tables),
         finetuned=finetuned_sheet(tables),
+        suggestions=suggestions_sheet(tables),
+        choice=None if tables.suggestions.empty else tables.suggestions.iloc[0],
         tasks=tasks_sheet(tables),
         classes={row.task: classes_sheet(row.class_counts) for row in tables.tasks.itertuples()},
         models=models_sheet(tables),

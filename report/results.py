@@ -103,6 +103,12 @@ def read_finetuning(results: Path) -> pd.DataFrame:
     return read_table(results / "finetuning.csv", ("model", "task", "arm"), (*numeric, "seconds", "peak_mib"))
 
 
+def read_suggestions(results: Path) -> pd.DataFrame:
+    """suggestions.csv of a study, one row a model, task, seed and method for which a kept share was looked for."""
+    numeric = ("seed", "share", "margin", "confidence", "kept_share", "stored_bytes", *F1_COLUMNS, "full_weighted_f1")
+    return read_table(results / "suggestions.csv", ("model", "task", "method"), numeric)
+
+
 def read_tasks(results: Path) -> pd.DataFrame:
     """tasks.csv of a study, one row a task."""
     sizes = ("classes", "train", "validation", "test")

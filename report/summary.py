@@ -16,6 +16,7 @@ def sentences(tables: Tables) -> list[str]:
         *_near_full(compressed),
         *_span(tables),
         *_at_shares(compressed),
+        *_suggested(tables.suggestions),
         *_worth_of_pretraining(tables.pretraining_gain),
         *_without_score(tables.counts),
     ]
@@ -64,6 +65,19 @@ def _near_full(compressed: pd.DataFrame) -> list[str]:
     if not parts:
         return [f"No method stays within {NEAR:g} point of weighted F1 on average at any kept share of the study."]
     return [f"{text} {rest}".strip()]
+
+
+def _suggested(found: pd.DataFrame) -> list[str]:
+    """Shares chosen on validation, a method each: median over models and tasks, and the loss on test."""
+    if found.empty:
+        return []
+    parts = []
+    for method, rows in found.groupby("method", sort=False):
+        loss = style.points(-rows["loss_points"].mean())
+        parts.append(f"{style.label(method)} {style.percent(round(rows['share'].median(), 3))} ({loss} points on test)")
+    first = found.iloc[0]
+    limit = f"at most {100 * first['margin']:g} points at {style.percent(first['confidence'])} confidence"
+    return [f"Chosen on validation to lose {limit}, median share kept of each row: {', '.join(parts)}."]
 
 
 def _worth_of_pretraining(gain: pd.DataFrame) -> list[str]:

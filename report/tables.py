@@ -19,6 +19,7 @@ from report.results import (
     read_json,
     read_models,
     read_scores,
+    read_suggestions,
     read_table,
     read_tasks,
     write_text,
@@ -35,6 +36,7 @@ TEXT = {
     "overview": ("method",),
     "pretraining_gain": ("model", "task"),
     "finetuned": ("model", "task"),
+    "suggestions": ("model", "task", "method"),
     "not_ok": ("model", "task", "method", "status", "reason"),
 }
 NUMERIC = {
@@ -48,6 +50,10 @@ NUMERIC = {
     ),
     "pretraining_gain": ("seeds", "random_init", "random_init_sd", "pretrained", "pretrained_sd", "gain_points"),
     "finetuned": ("seeds", "full", "full_sd", "none", "none_sd", "majority", "tfidf", "over_tfidf_points"),
+    "suggestions": (
+        *("seeds", "share", "share_min", "share_max", "stored_bytes", "loss_points", "loss_points_max", "margin"),
+        "confidence",
+    ),
     "not_ok": ("seed", "draw", "budget"),
 }
 
@@ -138,6 +144,23 @@ def pretraining_gain(finetuning: pd.DataFrame) -> pd.DataFrame:
     return table.reset_index()[[*TEXT["pretraining_gain"], *NUMERIC["pretraining_gain"]]]
 
 
+def suggestions(found: pd.DataFrame) -> pd.DataFrame:
+    """Kept shares chosen on validation, over seeds, and what they lose on test, per model, task and method."""
+    lost = found.assign(loss_points=100 * (found["full_weighted_f1"] - found["weighted_f1"]))
+    table = lost.groupby(["model", "task", "method"], sort=False).agg(
+        seeds=("seed", "nunique"),
+        share=("share", "mean"),
+        share_min=("share", "min"),
+        share_max=("share", "max"),
+        stored_bytes=("stored_bytes", "mean"),
+        loss_points=("loss_points", "mean"),
+        loss_points_max=("loss_points", "max"),
+        margin=("margin", "first"),
+        confidence=("confidence", "first"),
+    )
+    return table.reset_index()[[*TEXT["suggestions"], *NUMERIC["suggestions"]]]
+
+
 def finetuned(scores: pd.DataFrame, tasks: pd.DataFrame) -> pd.DataFrame:
     """The span in which compression happens, per model and task: `full`, `none`, majority class and TF-IDF."""
     keys = ["model", "task"]
@@ -188,6 +211,7 @@ class Tables:
     overview: pd.DataFrame
     pretraining_gain: pd.DataFrame
     finetuned: pd.DataFrame
+    suggestions: pd.DataFrame
     not_ok: pd.DataFrame
     tasks: pd.DataFrame
     models: pd.DataFrame
@@ -206,6 +230,7 @@ class Tables:
             overview(scores),
             pretraining_gain(read_finetuning(results)),
             finetuned(scores, tasks),
+            suggestions(read_suggestions(results)),
             not_ok(scores),
             tasks,
             read_models(results),

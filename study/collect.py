@@ -55,6 +55,20 @@ def finetuning_table(results: Path, cells: list[tuple], arms: list[str]) -> pd.D
     return pd.DataFrame(rows)
 
 
+SUGGESTION_COLUMNS = (
+    *("model", "task", "seed", "method", "share", "margin", "confidence", "resolution", "validation_full_weighted_f1"),
+    *("looks", "kept_share", "stored_bytes", *SCORES, "full_weighted_f1"),
+)
+
+
+def suggestions_table(results: Path, cells: list[tuple], suggested: bool) -> pd.DataFrame:
+    """One row a cell and method for which a share was looked for; no rows where none was."""
+    if not suggested:
+        return pd.DataFrame(columns=SUGGESTION_COLUMNS)
+    folders = [cell_folder(results, *cell) / "suggested" for cell in cells]
+    return pd.concat([pd.read_csv(folder / "suggestions.csv") for folder in folders])[list(SUGGESTION_COLUMNS)]
+
+
 def tasks_table(results: Path, tasks: list[str]) -> pd.DataFrame:
     """One row a task: sizes, classes, reference scores."""
     rows = []
@@ -118,6 +132,7 @@ def main() -> None:
     parser.add_argument("--seeds", required=True, nargs="+", type=int)
     parser.add_argument("--methods", required=True, nargs="+")
     parser.add_argument("--random-init", action="store_true", help="the random-init arm was run too")
+    parser.add_argument("--suggested", action="store_true", help="kept shares were suggested too")
     a = parser.parse_args()
     metric = metrics.evaluate_metric()
     cells = list(itertools.product(a.models, a.tasks, a.seeds))
@@ -131,6 +146,7 @@ def main() -> None:
     arms = ["pretrained", "random-init"] if a.random_init else ["pretrained"]
     files.write_csv(a.results / "scores.csv", pd.concat(tables, ignore_index=True))
     files.write_csv(a.results / "finetuning.csv", finetuning_table(a.results, cells, arms))
+    files.write_csv(a.results / "suggestions.csv", suggestions_table(a.results, cells, a.suggested))
     files.write_csv(a.results / "tasks.csv", tasks_table(a.results, a.tasks))
     files.write_csv(a.results / "models.csv", models_table(a.results, a.models, a.tasks[0], a.seeds[0]))
     print(f"{sum(map(len, tables))} rows from {len(cells)} cells")

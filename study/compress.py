@@ -18,10 +18,11 @@ from safetensors.torch import load_file
 from torch import nn
 
 import baselines
+import ken
 from baselines import Cell, Method
 from study import files, metrics, provenance
 from study.errors import run
-from study.examples import Examples, encode, load_task, predict
+from study.examples import encode, load_task, predict
 from study.models import empty_classifier, load_tokenizer
 
 NO_SCORE = {"weighted_f1": None, "macro_f1": None, "accuracy": None}
@@ -63,12 +64,18 @@ class FinetunedCell:
         initial = load_file(folder / "initial.safetensors")
         self.pretrained = {name: tensor for name, tensor in initial.items() if name not in self.manifest["head"]}
         self.finetuned = load_file(folder / "model.safetensors")
+        self.initial = initial
         self.model: nn.Module = empty_classifier(folder)
         tokenizer = load_tokenizer(folder, settings["max_length"])
         splits, classes = load_task(task)
-        self.test: Examples = encode(splits["test"], classes, tokenizer)
+        self.splits = {split: encode(splits[split], classes, tokenizer) for split in ("validation", "test")}
         self.batch_size = settings["batch_size"]
         self.inputs = [self.manifest["sha256"], files.read_json(task / "manifest.json")["sha256"], settings]
+
+    def reset_model(self) -> None:
+        """Put the initial state into the model, whatever a method has left there."""
+        ken.Subnetwork.forget(self.model)
+        self.model.load_state_dict(self.initial)
 
     def for_method(self, method: Method, draw: int) -> Cell:
         """The cell as a method sees it."""
@@ -88,12 +95,12 @@ def score(
     path.parent.mkdir(parents=True, exist_ok=True)
     kept = method.store(seen, prepared, row.budget, path)
     row.seconds = round(time.monotonic() - start, 3)
-    cell.model.load_state_dict(method.restore(cell.pretrained, path))
-    predictions = predict(cell.model, cell.test, cell.batch_size)
+    method.restore_into(cell.model, cell.pretrained, path)
+    predictions = predict(cell.model, cell.splits["test"], cell.batch_size)
     head_size = sum(cell.finetuned[name].numel() for name in cell.manifest["head"])
     row.kept, row.kept_share = kept + head_size, kept / seen.body_size
     row.stored_bytes = path.stat().st_size
-    for name, value in metrics.scores(cell.test.labels, predictions).items():
+    for name, value in metrics.scores(cell.splits["test"].labels, predictions).items():
         setattr(row, name, value)
     row.peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     return predictions.tolist()
@@ -152,6 +159,7 @@ def compress(cell: FinetunedCell, methods: list[str], budgets: list, draws: int,
     start = time.monotonic()
     for done, name in enumerate(methods, 1):
         folder = out / name
+        cell.reset_model()
         results = list(rows_of(cell, baselines.METHODS[name], budgets, draws, folder, read_known(folder)))
         predictions = {row.file: found for row, found in results if found}
         files.write_parquet(folder / "predictions.parquet", pd.DataFrame(predictions, dtype="int16"))

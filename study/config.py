@@ -37,7 +37,8 @@ def schema(methods: Collection[str]) -> dict:
     """The schema of config/schema.yaml with the names of the registered methods put in."""
     loaded = yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
     keys = loaded["properties"]
-    for method in (keys["methods"]["items"], keys["kenviz"]["properties"]["method"]):
+    suggestion = keys["suggestion"]["properties"]["methods"]
+    for method in (keys["methods"]["items"], keys["kenviz"]["properties"]["method"], suggestion["items"]):
         method["enum"] = sorted(methods)
     return loaded
 

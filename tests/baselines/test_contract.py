@@ -9,6 +9,7 @@ from baselines import METHODS, Cell, source_hash
 from baselines.base import Selection, register
 from ken.selection import as_rows, kept_count
 from study import files
+from study.models import empty_classifier
 from tests.conftest import MODELS
 
 BUDGETS = [0.02, 0.25, 0.75, 1, 7]
@@ -50,6 +51,19 @@ def test_contract(name, model, cells, tmp_path):
         assert all(torch.equal(state[key], again[key]) for key in state), "the seed decides everything"
     now = cell.pretrained | cell.finetuned
     assert all(torch.equal(before[key], now[key]) for key in before), "inputs are not touched"
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_a_live_model_becomes_what_the_file_restores(name, cells, finetuned_cells, tmp_path):
+    method, cell, folder = METHODS[name], cells["bert"], finetuned_cells["bert"]
+    model = empty_classifier(folder)
+    model.load_state_dict(load_file(folder / "initial.safetensors"))
+    prepared = method.prepare(cell)
+    for budget in [*(method.budgets or BUDGETS), *(method.budgets or BUDGETS)[::-1]]:
+        method.store(cell, prepared, budget, tmp_path / "file")
+        method.restore_into(model, cell.pretrained, tmp_path / "file")
+        expected = method.restore(cell.pretrained, tmp_path / "file")
+        assert all(torch.equal(tensor, expected[key]) for key, tensor in model.state_dict().items())
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """Kernel density: against the definition, scikit-learn, and binned against exact."""
 
 import math
+import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ken import kde
+from ken import kde, selection
 from tests.oracles import density as oracle
 
 SAMPLERS = {
@@ -52,6 +54,43 @@ def test_binned_keeps_the_entries_that_exact_keeps(kind, n):
         differ += int((kept[0] != kept[1]).sum())
         total += rows.numel()
     assert differ <= 1e-4 * total
+
+
+@pytest.mark.parametrize("kind", SAMPLERS)
+def test_entries_exchanged_between_binned_and_exact_have_almost_equal_densities(kind):
+    rows = sample(kind, 64, 1024)
+    exact, binned = kde.density(rows, "exact"), kde.density(rows, "binned")
+    orders = [found.argsort(dim=1, descending=True, stable=True) for found in (exact, binned)]
+    for k in (1, 20, 102, 512, 768, 1000, 1023):
+        kept = [torch.zeros(rows.shape, dtype=torch.bool).scatter_(1, order[:, :k], True) for order in orders]
+        for row in (kept[0] != kept[1]).any(1).nonzero()[:, 0].tolist():
+            lost, won = (exact[row][a[row] & ~b[row]].sort().values for a, b in (kept, kept[::-1]))
+            assert ((lost - won).abs() <= 1e-4 * lost).all()
+
+
+def test_the_sum_that_a_gpu_computes_in_one_kernel():
+    """Compiled as on a GPU, run on a CPU."""
+    if not shutil.which("g++"):
+        pytest.skip("torch compiles for the CPU with g++")
+    compiled = torch.compile(kde.pair_sums, dynamic=True)
+    for rows, q, n in ((7, 50, 90), (2, 33, 65)):
+        points, entries = torch.randn(rows, q, dtype=torch.float64), torch.randn(rows, n, dtype=torch.float64)
+        assert torch.allclose(compiled(points, entries), kde.pair_sums(points, entries), rtol=1e-12)
+
+
+def test_a_gpu_computes_exactly_and_a_cpu_what_is_faster():
+    assert kde.resolved_method("auto", torch.empty(1, 768)) == "binned"
+    assert kde.resolved_method("auto", torch.empty(1, 64)) == "exact"
+    assert kde.resolved_method("auto", SimpleNamespace(is_cuda=True)) == "exact"
+    assert kde.resolved_method("binned", SimpleNamespace(is_cuda=True)) == "binned"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("n", [64, 768, 3072])
+def test_a_gpu_keeps_what_the_cpu_keeps(n):
+    rows = sample("normal", 40, n)
+    found, expected = selection.rank(rows.cuda(), rows.cuda()).cpu(), kde.density(rows, "exact")
+    assert torch.equal(found, selection.rank_scores(expected))
 
 
 @pytest.mark.parametrize("outlier", [30.0, 1e3, 1e4])

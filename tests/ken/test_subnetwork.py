@@ -242,6 +242,75 @@ def test_injected_and_ejected_bit_for_bit(rule):
         subnetwork.eject(model)
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**20), st.lists(st.sampled_from(["ken", "other", "rescaled", "all", "none", "out"]), max_size=6))
+def test_any_sequence_of_sub_networks_leaves_base_plus_the_last(seed, sequence):
+    model = Tied(0)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    body = {"embedding.weight": before["embedding.weight"]}
+    torch.manual_seed(seed)
+    mask = {"embedding.weight": torch.rand(20, 8) < 0.3}
+    stored = {
+        "ken": Subnetwork.extract(body, Tied(1), 3),
+        "other": Subnetwork.from_masks(body, Tied(2), mask),
+        "rescaled": Subnetwork.extract(body, Tied(1), 2, rule="rescale"),
+        "all": Subnetwork.extract(body, Tied(1), 8),
+        "none": Subnetwork.from_masks(body, Tied(3), {"embedding.weight": torch.zeros(20, 8, dtype=torch.bool)}),
+    }
+    current = None
+    for name in sequence:
+        if name == "out" and current:
+            stored[current].eject(model)
+            current = None
+        elif name not in ("out", current):
+            stored[name].inject(model)
+            current = name
+        expected = stored[current].apply(body) if current else before
+        assert all(same(tensor, expected[key]) for key, tensor in model.state_dict().items())
+    if current:
+        stored[current].eject(model)
+    assert all(same(tensor, before[key]) for key, tensor in model.state_dict().items())
+
+
+def test_the_next_budget_writes_only_entries_that_change():
+    body, tuned, model = {"w": torch.zeros(1, 9)}, {"w": torch.arange(1.0, 10)[None]}, nn.Linear(9, 1, bias=False)
+    ranks = {"w": torch.arange(9, dtype=torch.int32)[None]}
+    model.state_dict = lambda: {"w": live}
+    live = body["w"].clone()
+    small, large = (Subnetwork.from_ranks(body, tuned, ranks, k) for k in (3, 5))
+    small.inject(model)
+    live[0, :3] = -1  # stands for a value that must not be written again
+    large.values["w"][:3] = -1
+    large.inject(model)
+    assert live.tolist() == [[-1, -1, -1, 4, 5, 0, 0, 0, 0]]
+    large.eject(model)
+    assert live.tolist() == [[0] * 9]
+
+
+def test_a_sub_network_of_another_base_does_not_replace():
+    model, other = Tied(0), Tied(7)
+    first, second = (
+        Subnetwork.extract({"embedding.weight": base.embedding.weight.detach().clone()}, Tied(1), 3)
+        for base in (model, other)
+    )
+    first.inject(model)
+    with pytest.raises(ValueError, match="holds a sub-network of another base"):
+        second.inject(model)
+    with pytest.raises(ValueError, match="is not in the model"):
+        second.eject(model)
+
+
+def test_names_that_are_tied_in_the_file_only_are_written_and_restored():
+    body = {"embedding.weight": Tied(0).embedding.weight.detach().clone()}
+    subnetwork, model = Subnetwork.extract(body, Tied(1), 3), Tied(0)
+    model.output.weight = nn.Parameter(torch.ones(20, 8))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    subnetwork.inject(model)
+    assert same(model.output.weight.detach(), model.embedding.weight.detach())
+    subnetwork.eject(model)
+    assert all(same(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
 def test_inject_needs_the_base_and_the_head():
     body = {"embedding.weight": Tied(0).embedding.weight.detach().clone()}
     subnetwork = Subnetwork.extract(body, Tied(1), 3)
@@ -347,10 +416,10 @@ def test_wrong_arguments_are_named(change, message):
 
 def test_tensors_that_do_not_fit_are_named():
     pretrained, finetuned = models()
-    with pytest.raises(ValueError, match="lacks 1 pre-trained tensors, such as 'extra'"):
-        Subnetwork.extract(pretrained | {"extra": torch.zeros(2)}, finetuned, 2)
-    with pytest.raises(ValueError, match=r"tensor 'scale' is torch.float32 of \(\) fine-tuned but torch.float64"):
-        Subnetwork.extract(pretrained | {"scale": torch.zeros((), dtype=torch.float64)}, finetuned, 2)
+    with pytest.raises(ValueError, match=r"lacks 1 pre-trained tensors of dict, such as 'layer\.9\.w'"):
+        Subnetwork.extract(pretrained | {"layer.9.w": torch.zeros(2)}, finetuned, 2)
+    with pytest.raises(ValueError, match=r"tensor 'scale' is torch.float32 of \(\) fine-tuned but torch.int64"):
+        Subnetwork.extract(pretrained | {"scale": torch.zeros((), dtype=torch.int64)}, finetuned, 2)
     with pytest.raises(ValueError, match=r"tensor 'layer.1.b' is .*of \(16,\) fine-tuned but .*of \(4,\)"):
         Subnetwork.extract(pretrained | {"layer.1.b": torch.zeros(4)}, finetuned, 2)
     with pytest.raises(ValueError, match=r"tensor 'layer.0.w': fine-tuned values must be finite"):

@@ -8,7 +8,7 @@ import torch
 
 import ken
 from report import figures, kenviz, page, tables
-from tests.report.synthetic import arm, controls, score_row, study_rows, write_results
+from tests.report.synthetic import arm, controls, score_row, study_rows, suggestion, write_results
 
 HOSTILE = "</script><script>alert('1 & 2')</script> $x_1$ \"--> ]]>"
 
@@ -38,7 +38,8 @@ def write_study(folder: Path) -> Path:
         for seed in (0, 1)
         for name, f1 in (("pretrained", 0.9), ("random-init", 0.8))
     ]
-    return write_results(folder, study_rows(), arms)
+    shares = [suggestion(model, seed=seed, share=0.3 + 0.1 * seed) for model in ("bert", "bloom") for seed in (0, 1)]
+    return write_results(folder, study_rows(), arms, shares)
 
 
 @pytest.fixture

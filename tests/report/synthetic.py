@@ -9,6 +9,11 @@ SCORE_COLUMNS = [
     *("weighted_f1", "macro_f1", "accuracy", "seconds", "peak_mib", "status", "reason"),
 ]
 
+SUGGESTION_COLUMNS = [
+    *("model", "task", "seed", "method", "share", "margin", "confidence", "kept_share", "stored_bytes", "weighted_f1"),
+    *("macro_f1", "accuracy", "full_weighted_f1"),
+]
+
 
 def write_csv(path: Path, rows: list[dict]) -> None:
     with open(path, "w", newline="", encoding="utf-8") as file:
@@ -35,13 +40,22 @@ def controls(model="bert", task="t1", seed=0, full=0.9, none=0.3):
     return [score_row(**at, method="full", budget=1.0, f1=full), score_row(**at, method="none", budget=0.0, f1=none)]
 
 
-def write_results(folder: Path, scores: list[dict], finetuning: list[dict] | None = None, **provenance) -> Path:
+def write_results(
+    folder: Path,
+    scores: list[dict],
+    finetuning: list[dict] | None = None,
+    suggestions: list[dict] | None = None,
+    **provenance,
+) -> Path:
     """A results folder with given scores; the other files name the same models and tasks."""
     folder.mkdir(parents=True, exist_ok=True)
     models = list(dict.fromkeys(row["model"] for row in scores))
     tasks = list(dict.fromkeys(row["task"] for row in scores))
     write_csv(folder / "scores.csv", scores)
     write_csv(folder / "finetuning.csv", finetuning or [arm(models[0], tasks[0], 0, "pretrained", 0.9)])
+    (folder / "suggestions.csv").write_text(f"{','.join(SUGGESTION_COLUMNS)}\n", encoding="utf-8")
+    if suggestions:
+        write_csv(folder / "suggestions.csv", suggestions)
     write_csv(folder / "tasks.csv", [task_row(task) for task in tasks])
     write_csv(folder / "models.csv", [model_row(model) for model in models])
     record = {
@@ -51,6 +65,11 @@ def write_results(folder: Path, scores: list[dict], finetuning: list[dict] | Non
     }  # fmt: skip
     (folder / "provenance.json").write_text(json.dumps(record | provenance), encoding="utf-8")
     return folder
+
+
+def suggestion(model="bert", task="t1", seed=0, method="ken", share=0.4, f1=0.88, full=0.9):
+    values = (model, task, seed, method, share, 0.02, 0.95, share, 4000 * share, f1, f1, f1, full)
+    return dict(zip(SUGGESTION_COLUMNS, values, strict=True))
 
 
 def arm(model, task, seed, name, f1):

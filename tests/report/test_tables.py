@@ -15,7 +15,7 @@ from report.errors import ReportError
 from report.results import read_scores
 from report.summary import sentences
 from report.tables import Tables, markdown
-from tests.report.synthetic import arm, controls, score_row, study_rows, write_results
+from tests.report.synthetic import arm, controls, score_row, study_rows, suggestion, write_results
 
 
 def summary_of(folder, **wanted):
@@ -99,6 +99,17 @@ def test_exactly_one_point_is_within_one_point(tmp_path):
     rows = [*controls(full=0.86), score_row(f1=0.85)]
     overview = Tables.compute(write_results(tmp_path, rows)).overview
     assert overview.loc[overview["method"] == "ken", "within_1_point"].item() == 1
+
+
+def test_suggestions_over_seeds_and_what_they_lose_on_test(tmp_path):
+    found = [suggestion(seed=0, share=0.4, f1=0.88), suggestion(seed=1, share=0.6, f1=0.91)]
+    tables = Tables.compute(write_results(tmp_path / "a", controls(), suggestions=found))
+    (row,) = tables.suggestions.itertuples()
+    assert (row.seeds, row.share, row.share_min, row.share_max) == (2, 0.5, 0.4, 0.6)
+    assert (row.loss_points, row.loss_points_max) == (pytest.approx(0.5), pytest.approx(2))
+    (sentence,) = (line for line in sentences(tables) if line.startswith("Chosen on validation"))
+    assert "at most 2 points at 95" in sentence and "KEN 50" in sentence and "−0.5 points on test" in sentence
+    assert Tables.compute(write_results(tmp_path / "b", controls())).suggestions.empty
 
 
 def test_pretraining_gain_uses_seeds_with_both_arms(tmp_path):

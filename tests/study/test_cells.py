@@ -118,9 +118,9 @@ def test_every_score_comes_from_its_file(model, tmp_path, finetuned_cells, task_
             assert row.status == "ok" and path.stat().st_size == row.stored_bytes
             network = empty_classifier(finetuned_cells[model])
             network.load_state_dict(ken.Subnetwork.load(path).apply(body))
-            predicted = predict(network, cell.test, 5)
+            predicted = predict(network, cell.splits["test"], 5)
             assert predicted.tolist() == predictions[row.file].tolist()
-            assert row.weighted_f1 == pytest.approx(f1_score(cell.test.labels, predicted, average="weighted"))
+            assert row.weighted_f1 == pytest.approx(f1_score(cell.splits["test"].labels, predicted, average="weighted"))
     full = pd.read_csv(tmp_path / "full" / "scores.csv")
     assert full["weighted_f1"][0] == pytest.approx(cell.manifest["weighted_f1"]) and full["kept_share"][0] == 1
 

@@ -1,0 +1,127 @@
+"""How fast are KEN's rankings? Against a sort of the same rows, and against straightforward per-row code.
+
+`python -m benchmarks.ranking` ranks all rows of a BERT-base-sized model on the CPU; `--device cuda --size bloom-1b7`
+does it on a GPU with the exact density and tells the share of the machine's limits.
+"""
+
+import math
+
+import numpy as np
+import torch
+
+from benchmarks import common
+from ken import kde, selection
+
+GRID_K = 128  # of 768: about the sixth part
+EXP_PER_SM_AND_CLOCK = 16  # special function units of NVIDIA's data-centre GPUs (CUDA programming guide, arithmetic)
+
+
+def make_tensors(size: str, device: str) -> list[torch.Tensor]:
+    """Random normal weights with the shapes of a model."""
+    generator = torch.Generator(device).manual_seed(0)
+    return [torch.randn(shape, generator=generator, device=device) * 0.04 for shape in common.shapes(size).values()]
+
+
+def scikit_learn_row(row: np.ndarray, k: int) -> np.ndarray:
+    """KEN's choice for one row as one would write it down: the k positions of highest density."""
+    from sklearn.neighbors import KernelDensity
+
+    h = 1.06 * row.std() * len(row) ** -0.2
+    density = KernelDensity(kernel="gaussian", bandwidth=h).fit(row[:, None]).score_samples(row[:, None])
+    return np.argsort(-density, kind="stable")[:k]
+
+
+def grid_row(row: np.ndarray, k: int) -> np.ndarray:
+    """The released code's choice for one row, point by point: bool mask."""
+    h = 1.06 * row.std() * len(row) ** -0.2
+    points = np.linspace(row.min(), row.max(), k)
+    density = np.exp(-0.5 * ((points[:, None] - row) / h) ** 2).sum(1) / (len(row) * h * math.sqrt(2 * math.pi))
+    free = np.ones(len(row), dtype=bool)
+    for point in points[np.argsort(-np.rint(density), kind="stable")]:
+        free[np.where(free, np.abs(row - point), np.inf).argmin()] = False
+    return np.isin(row, row[~free])
+
+
+def rank_all(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Ranks of all tensors: one density pass serves every k."""
+    return [selection.rank(tensor, tensor) for tensor in tensors]
+
+
+def sort_all(tensors: list[torch.Tensor]) -> None:
+    for tensor in tensors:
+        torch.sort(selection.as_rows(tensor), dim=1)
+
+
+def against_scikit_learn(size: str, sample: int) -> float:
+    """Seconds that per-row scikit-learn would take for all rows at one k, from a sample of each length."""
+    rng, total = np.random.default_rng(0), 0.0
+    for n, count in common.row_lengths(size).items():
+        rows = rng.normal(0, 0.04, (max(1, min(sample, count)), n))
+        taken = common.seconds_of(lambda rows=rows, n=n: [scikit_learn_row(row, n // 4) for row in rows], repeats=1)
+        total += taken / len(rows) * count
+    return total
+
+
+def against_the_loop(rows: int) -> dict:
+    """ken-grid on the same rows as a loop, and whether the kept sets are the same."""
+    generator = torch.Generator().manual_seed(0)
+    tensor = torch.randn(rows, 768, generator=generator, dtype=torch.float64) * 0.04
+    sample = tensor[: max(8, rows // 32)].numpy()
+    ours = common.seconds_of(lambda: selection.select(tensor, tensor, GRID_K, selection.GRID), repeats=1)
+    loop = common.seconds_of(lambda: [grid_row(row, GRID_K) for row in sample], repeats=1)
+    kept = selection.select(tensor, tensor, GRID_K, selection.GRID)[: len(sample)].numpy()
+    same = all(np.array_equal(mask, grid_row(row, GRID_K)) for mask, row in zip(kept, sample, strict=True))
+    return {
+        "ken-grid, s per 1,000 rows of 768": 1000 * ours / rows,
+        "loop, s per 1,000 rows of 768": 1000 * loop / len(sample),
+        "ken-grid, times faster than the loop": (loop / len(sample)) / (ours / rows),
+        "ken-grid keeps the same entries as the loop": same,
+    }
+
+
+def on_gpu(tensors: list[torch.Tensor], seconds: float) -> dict:
+    """Share of the limits of the card, and whether a sample of rows is ranked as on the CPU."""
+    card = torch.cuda.get_device_properties(0)
+    exponentials = sum(selection.as_rows(t).shape[0] * selection.as_rows(t).shape[1] ** 2 for t in tensors)
+    limit = card.multi_processor_count * EXP_PER_SM_AND_CLOCK * card.clock_rate * 1000
+    traffic = sum(t.numel() * (t.itemsize + 8 + 4) for t in tensors)
+    bandwidth = 2 * card.memory_clock_rate * 1000 * card.memory_bus_width / 8
+    sample = [selection.as_rows(t)[:16] for t in tensors]
+    same = sum(int((selection.rank(t, t).cpu() == selection.rank(t.cpu(), t.cpu())).sum()) for t in sample)
+    return {
+        "exponentials": float(exponentials),
+        "share of the exponentials the card can do": exponentials / seconds / limit,
+        "share of its memory bandwidth": traffic / seconds / bandwidth,
+        "ranks equal to the CPU's, share of a sample": same / sum(t.numel() for t in sample),
+    }
+
+
+def main() -> None:
+    parser = common.parser("Time KEN's rankings against a sort and against per-row code.")
+    parser.add_argument("--size", choices=common.SIZES, default="bert-base")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--sample", type=int, default=8, help="rows of each length for scikit-learn")
+    a = parser.parse_args()
+    torch.set_num_threads(a.threads)
+    tensors = make_tensors(a.size, a.device)
+    rows = sum(common.row_lengths(a.size).values())
+    rank = common.seconds_of(lambda: rank_all(tensors), device=a.device)
+    sort = common.seconds_of(lambda: sort_all(tensors), device=a.device)
+    density = kde.resolved_method("auto", torch.empty(1, 768, device=a.device))
+    numbers = {
+        "size": a.size, "device": a.device, "threads": a.threads, "density of rows of 768": density,
+        "rows": rows, "entries": sum(t.numel() for t in tensors), "ranking, s": rank, "ranking, rows/s": rows / rank,
+        "row-wise torch.sort, s": sort, "ranking, times the sort": rank / sort,
+    }  # fmt: skip
+    if a.device == "cpu":
+        straightforward = against_scikit_learn(a.size, a.sample)
+        numbers["scikit-learn per row at one k, s (from a sample)"] = straightforward
+        numbers["ranking for every k, times faster than scikit-learn for one"] = straightforward / rank
+        numbers |= against_the_loop(2048)
+    else:
+        numbers |= on_gpu(tensors, rank)
+    common.finish("ranking", numbers, a.out)
+
+
+if __name__ == "__main__":
+    main()

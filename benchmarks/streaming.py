@@ -1,0 +1,107 @@
+"""Does pruning a model of any size fit into little memory? A pair of random checkpoints with a model's shapes.
+
+`python -m benchmarks.streaming --folder /tmp/big` writes two bfloat16 checkpoints with the shapes of BLOOM-1b7 (about
+3.5 GB each), runs `ken prune`, `ken info` and `ken inject` in processes of their own, and tells peak memory against the
+largest tensor and wall time against reading both files once.
+"""
+
+import json
+import math
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from benchmarks import common
+from ken.sources import Meta, bytes_of
+from ken.storage import framed
+
+DTYPE = torch.bfloat16
+
+
+def write_checkpoint(path: Path, size: str, seed: int, base: Path | None = None) -> None:
+    """Random weights in blocks of rows; with `base`, those plus small updates, and a head."""
+    described, start = {}, 0
+    for name, shape in common.shapes(size).items():
+        end = start + math.prod(shape) * DTYPE.itemsize
+        described[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [start, end]}
+        start = end
+    generator = torch.Generator().manual_seed(seed)
+    with open(path, "wb") as file, open(base or os.devnull, "rb") as other:
+        header = framed(described)
+        file.write(header)
+        other.seek(len(header))
+        for shape in common.shapes(size).values():
+            meta = Meta(DTYPE, shape)
+            for place in meta.blocks():
+                count = (place.stop - place.start) * meta.rows[1]
+                values = torch.randn(count, generator=generator) * (0.04 if base is None else 0.002)
+                if base is not None:
+                    values += torch.frombuffer(bytearray(other.read(count * DTYPE.itemsize)), dtype=DTYPE).float()
+                file.write(bytes_of(values.to(DTYPE)))
+
+
+def run(*arguments: str, threads: int) -> tuple[float, float]:
+    """Seconds and peak MiB of one `ken` command."""
+    program = "import resource, sys; from ken import cli; cli.main(sys.argv[1:]); " \
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, file=sys.stderr)"  # fmt: skip
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    start = time.perf_counter()
+    command = [sys.executable, "-c", program, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    return time.perf_counter() - start, float(done.stderr.split()[-1])
+
+
+def read_once(*paths: Path) -> float:
+    """Seconds to read files from beginning to end."""
+    start = time.perf_counter()
+    for path in paths:
+        with open(path, "rb", buffering=0) as file:
+            while file.read(2**24):
+                pass
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    parser = common.parser("Prune and restore a large pair of checkpoints from disk; memory and time.")
+    parser.add_argument("--size", choices=common.SIZES, default="bloom-1b7")
+    parser.add_argument("--k", default="0.05")
+    parser.add_argument("--folder", type=Path, help="where the checkpoints are written (default: a temporary folder)")
+    a = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=a.folder) as folder:
+        base, tuned, sub, out = (Path(folder, f"{n}.safetensors") for n in ("base", "tuned", "sub", "out"))
+        write_checkpoint(base, a.size, 0)
+        write_checkpoint(tuned, a.size, 1, base)
+        reading = read_once(base, tuned)
+        pair = ("--pretrained", str(base), "--finetuned", str(tuned))
+        prune, prune_peak = run("prune", *pair, "--k", a.k, "--quiet", "--out", str(sub), threads=a.threads)
+        info, info_peak = run("info", str(sub), "--json", threads=a.threads)
+        stored = ("--pretrained", str(base), "--subnetwork", str(sub), "--out", str(out))
+        inject, inject_peak = run("inject", *stored, "--quiet", threads=a.threads)
+        largest = max(math.prod(shape) for shape in common.shapes(a.size).values()) * DTYPE.itemsize / 2**20
+        allowed = 3 * largest + 600
+        sizes = {path.name: path.stat().st_size for path in (base, sub)}
+    common.finish(
+        "streaming",
+        {
+            "size": a.size, "k": json.loads(a.k), "threads": a.threads, "checkpoint, bytes": sizes[base.name],
+            "sub-network, bytes": sizes[sub.name],
+            "checkpoint, times the sub-network": sizes[base.name] / sizes[sub.name],
+            "largest tensor, MiB": largest, "allowed: 3 largest + 600, MiB": allowed,
+            "prune, peak MiB": prune_peak, "info, peak MiB": info_peak, "inject, peak MiB": inject_peak,
+            "peak, share of the allowed": max(prune_peak, info_peak, inject_peak) / allowed,
+            "reading both files once, s": reading, "prune, s": prune, "info, s": info, "inject, s": inject,
+            "prune, times reading": prune / reading, "inject, times reading": inject / reading,
+            "peak of this process, MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        },
+        a.out,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

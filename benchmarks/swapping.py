@@ -1,0 +1,75 @@
+"""One loaded base serves many tasks: the time to swap sub-networks in it, against loading whole checkpoints.
+
+Also the time to restore a whole grid of k for evaluation, where each k writes only the entries that change.
+"""
+
+import tempfile
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from benchmarks import common
+from ken import selection
+from ken.subnetwork import Subnetwork
+
+GRID = (0.02, 0.05, 0.10, 0.25, 0.50, 0.75)
+
+
+def main() -> None:
+    parser = common.parser("Swap sub-networks in a live BERT-base-sized model; against reloading.")
+    parser.add_argument("--share", type=float, default=0.05)
+    a = parser.parse_args()
+    torch.set_num_threads(a.threads)
+    from transformers import BertConfig, BertModel
+
+    torch.manual_seed(0)
+    model = BertModel(BertConfig()).eval()
+    base = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    tuned = [{name: t + 0.001 * torch.randn_like(t) for name, t in base.items()} for _ in range(2)]
+    tasks = [Subnetwork.extract(base, one, a.share) for one in tuned]
+    with tempfile.TemporaryDirectory() as folder:
+        for i, one in enumerate(tuned):
+            save_file(one, Path(folder, f"{i}.safetensors"))
+
+        def reload() -> None:
+            for i in range(2):
+                model.load_state_dict(load_file(Path(folder, f"{i}.safetensors")))
+
+        reloading = common.seconds_of(reload) / 2
+    model.load_state_dict(base)
+    tasks[0].inject(model)
+
+    def swap() -> None:
+        tasks[1].inject(model)
+        tasks[0].inject(model)
+
+    swapping = common.seconds_of(swap) / 2
+    tasks[0].eject(model)
+    ranks = selection.rank_tensors(tuned[0], base)
+    grid = [Subnetwork.from_ranks(base, tuned[0], ranks, share) for share in GRID]
+    grid[-1].inject(model)
+
+    def through_the_grid() -> None:
+        for one in grid:
+            one.inject(model)
+
+    restoring = common.seconds_of(through_the_grid) / len(grid)
+    batch = torch.randint(0, 30_000, (32, 128), generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        evaluating = common.seconds_of(lambda: model(batch), repeats=1) / 32 * 1000
+    common.finish(
+        "swapping",
+        {
+            "kept share": a.share, "threads": a.threads,
+            "swap, s": swapping, "reloading a checkpoint from the page cache, s": reloading,
+            "reloading, times the swap": reloading / swapping,
+            "next k of a grid, s": restoring, "evaluating 1,000 texts of 128 tokens, s": evaluating,
+            "next k, share of that evaluation": restoring / evaluating,
+        },
+        a.out,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

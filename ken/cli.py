@@ -1,0 +1,243 @@
+"""The command `ken`: sub-networks from checkpoints and back, a look into them, and how much has to be kept."""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ken import extraction, selection, streaming
+from ken.pairing import names_in
+from ken.sources import open_source
+from ken.storage import Reader
+from ken.subnetwork import Subnetwork
+
+BASE_HELP = "the pre-trained base: checkpoint folder, safetensors file, or hub repository"
+
+
+def budget(text: str) -> int | float:
+    """A whole number of entries per row, or a share of the row between 0 and 1."""
+    try:
+        k = int(text) if text.strip().lstrip("+-").isdigit() else float(text)
+        selection.kept_count(1, k)
+    except ValueError:
+        message = f"{text!r} is neither a whole number of at least 1 nor a share of the row in (0, 1]"
+        raise argparse.ArgumentTypeError(message) from None
+    return k
+
+
+def summary(path: Path, reader: Reader) -> dict:
+    """What a sub-network file holds; sizes in entries unless named bytes."""
+    body = {name: entry for name, entry in reader.entries.items() if entry.blocks is not None}
+    whole = {name: entry for name, entry in reader.entries.items() if entry.blocks is None}
+    total, kept = (sum(sizes) for sizes in zip(*((e.meta.size, e.kept) for e in body.values()), strict=True))
+    return {
+        "file": str(path),
+        "file_bytes": path.stat().st_size,
+        "dense_bytes": sum(entry.meta.size * entry.meta.dtype.itemsize for entry in reader.entries.values()),
+        **reader.settings,
+        "versions": reader.versions,
+        "body": total,
+        "kept": kept,
+        "kept_share": kept / max(1, total),
+        "reset_share": 1 - kept / max(1, total),
+        "head": sum(entry.meta.size for entry in whole.values()),
+        "tensors": {name: [entry.kept, entry.meta.size] for name, entry in body.items()},
+    }
+
+
+def show(found: dict, as_json: bool) -> None:
+    """Print a summary for people, or as JSON."""
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return
+    smaller = found["dense_bytes"] / found["file_bytes"]
+    print(f"{found['file']}: {found['file_bytes']:,} bytes, {smaller:.1f} times less than the whole model")
+    print(f"method {found['method']}, k {found['k']}, rule {found['rule']}, scope {found['scope']}")
+    print(
+        f"body {found['body']:,} entries: {found['kept']:,} kept ({found['kept_share']:.2%}), "
+        f"{found['body'] - found['kept']:,} reset ({found['reset_share']:.2%}); head {found['head']:,} entries"
+    )
+    print(f"base {found['base'][:16]}…, written with torch {found['versions']['torch']}")
+    if "seconds" in found:
+        print(f"took {found['seconds']:.1f} s")
+
+
+def prune(a: argparse.Namespace) -> None:
+    """Write a sub-network file."""
+    start = time.monotonic()
+    streaming.prune(
+        a.pretrained, a.finetuned, a.out, a.k, a.method, a.scope, a.rule, a.seed, a.device, progress=not a.quiet
+    )
+    show(summary(a.out, Reader(a.out)) | {"seconds": round(time.monotonic() - start, 2)}, a.json)
+
+
+def inject(a: argparse.Namespace) -> None:
+    """Write the compressed model."""
+    start = time.monotonic()
+    streaming.inject(a.pretrained, a.subnetwork, a.out, progress=not a.quiet)
+    seconds = round(time.monotonic() - start, 2)
+    print(json.dumps({"out": str(a.out), "seconds": seconds}) if a.json else f"{a.out}: written in {seconds} s")
+
+
+def info(a: argparse.Namespace) -> None:
+    """Describe a sub-network file."""
+    found = summary(a.subnetwork, Reader(a.subnetwork))
+    show(found, a.json)
+    if a.tensors and not a.json:
+        for name, (kept, total) in found["tensors"].items():
+            print(f"{kept / max(1, total):8.2%} {kept:>13,} of {total:>13,}  {name}")
+
+
+class _Live(nn.Module):
+    """A base in memory, for `Subnetwork.inject` as good as a model."""
+
+    def __init__(self, tensors: dict[str, torch.Tensor]):
+        super().__init__()
+        self.tensors = tensors
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        return self.tensors
+
+
+def check(a: argparse.Namespace) -> None:
+    """Inject into the base in memory, compare with what `ken inject` would write, eject, compare with the base."""
+    subnetwork = Subnetwork.load(a.subnetwork)
+    expected = subnetwork.apply(a.pretrained)
+    base = open_source(a.pretrained)
+    names = names_in(base, subnetwork.metas)
+    live = {name: base.tensor(other).to(expected[name].dtype, copy=True) for name, other in names.items()}
+    live |= {name: torch.zeros_like(tensor) for name, tensor in subnetwork.whole.items()}
+    before = {name: tensor.clone() for name, tensor in live.items()}
+    model = _Live(live)
+    subnetwork.inject(model)
+    injected = all(_same(live[name], expected[name]) for name in live)
+    subnetwork.eject(model)
+    ejected = all(_same(live[name], before[name]) for name in live)
+    if a.json:
+        print(json.dumps({"injected": injected, "ejected": ejected}))
+    if not (injected and ejected):
+        raise ValueError(f"{a.subnetwork} does not go into this base and out again bit for bit: write it again.")
+    if not a.json:
+        print(f"{a.subnetwork}: fits this base, goes in and out again bit for bit")
+
+
+def _same(found: torch.Tensor, expected: torch.Tensor) -> bool:
+    return torch.equal(found.reshape(-1).view(torch.uint8), expected.reshape(-1).view(torch.uint8))
+
+
+def viz(a: argparse.Namespace) -> None:
+    """Draw where the kept entries lie."""
+    from ken import viz as drawing
+
+    subnetwork = Subnetwork.load(a.subnetwork)
+    if a.matrix in subnetwork.masks:
+        figure = drawing.draw_matrix(subnetwork, a.matrix)
+    else:
+        figure = drawing.draw_layers(subnetwork, drawing.choose_kind(subnetwork, a.matrix), a.view)
+    figure.savefig(a.out)
+    print(json.dumps({"out": str(a.out)}) if a.json else f"{a.out}: written")
+
+
+def suggest(a: argparse.Namespace) -> None:
+    """Find the smallest share to keep on validation data."""
+    from ken.suggestion import suggest as search
+    from ken.text import TextClassifier
+
+    classifier = TextClassifier(a.finetuned, a.pretrained, a.max_length, a.device)
+    texts, labels = classifier.read_csv(a.validation, a.text, a.label)
+    found = search(
+        a.pretrained, classifier.model, classifier.predictor(texts), labels, a.margin, a.confidence, a.resolution,
+        a.method, a.rule, a.seed, progress=not a.quiet,
+    )  # fmt: skip
+    print(json.dumps(found.as_dict(), indent=2) if a.json else found.text())
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    top = argparse.ArgumentParser(
+        prog="ken",
+        description="Keep part of a fine-tuned transformer, reset the rest to its pre-trained values, and store only "
+        "what was kept. Checkpoints are read tensor by tensor from safetensors: models of any size in little memory.",
+        epilog="Example: ken prune --pretrained bert-base-uncased --finetuned my-model --k 0.25 --out my.safetensors",
+    )
+    commands = top.add_subparsers(required=True, metavar="command")
+
+    def command(name: str, run, description: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=description, description=description)
+        made.set_defaults(run=run)
+        made.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+        return made
+
+    made = command("prune", prune, "write the sub-network of a fine-tuned model to a file")
+    _add_pair(made)
+    made.add_argument("--k", required=True, type=budget, help="entries kept of each row, or a share such as 0.25")
+    _add_choice(made)
+    made.add_argument("--scope", default="all", choices=extraction.SCOPES, help="all tensors, or numbered layers only")
+    made.add_argument("--device", help="where densities are computed, e.g. cuda (default: cpu)")
+    made.add_argument("--out", required=True, type=Path, help="file to write, usually *.ken.safetensors")
+
+    made = command("inject", inject, "write the compressed model: the base with a sub-network put in")
+    _add_stored(made)
+    made.add_argument("--out", required=True, type=Path, help="a new folder, or a file ending in .safetensors")
+
+    made = command("check", check, "put a sub-network into its base in memory and take it out, bit for bit")
+    _add_stored(made)
+
+    made = command("info", info, "describe a sub-network file, after checking that it is whole")
+    made.add_argument("subnetwork", type=Path)
+    made.add_argument("--tensors", action="store_true", help="list the kept share of every tensor")
+
+    made = command("viz", viz, "draw where the kept entries of a matrix lie, over all layers")
+    made.add_argument("subnetwork", type=Path)
+    made.add_argument("--matrix", help="a tensor, or a part of the name that one kind of matrix has, e.g. query.weight")
+    made.add_argument("--view", default="both", help="values, neighbours or both")
+    made.add_argument("--out", required=True, type=Path, help="picture to write: .svg, .png or .pdf")
+
+    made = command("suggest", suggest, "find the smallest share to keep, on validation data")
+    _add_pair(made)
+    _add_choice(made)
+    made.add_argument("--validation", required=True, type=Path, help="CSV file with texts and labels")
+    made.add_argument("--text", default="text", help="column with the texts (default: text)")
+    made.add_argument("--label", default="label", help="column with the labels (default: label)")
+    made.add_argument("--margin", type=float, default=0.01, help="weighted F1 that may be lost (default: 0.01)")
+    made.add_argument("--confidence", type=float, default=0.95, help="that no more is lost (default: 0.95)")
+    made.add_argument("--resolution", type=float, default=0.01, help="of the share that is looked for (default: 0.01)")
+    made.add_argument("--max-length", type=int, default=512, help="tokens after which a text is cut off (default: 512)")
+    made.add_argument("--device", help="where models run, e.g. cuda (default: cpu)")
+    return top
+
+
+def _add_pair(made: argparse.ArgumentParser) -> None:
+    made.add_argument("--pretrained", required=True, help=BASE_HELP)
+    made.add_argument("--finetuned", required=True, help="the fine-tuned model, likewise")
+    made.add_argument("--quiet", action="store_true", help="show no progress")
+
+
+def _add_stored(made: argparse.ArgumentParser) -> None:
+    made.add_argument("--pretrained", required=True, help=BASE_HELP)
+    made.add_argument("--subnetwork", required=True, type=Path, help="file written by ken prune")
+    made.add_argument("--quiet", action="store_true", help="show no progress")
+
+
+def _add_choice(made: argparse.ArgumentParser) -> None:
+    made.add_argument("--method", default="ken", help=f"how entries are chosen: {', '.join(selection.names())}")
+    made.add_argument("--rule", default="reset", choices=extraction.RULES, help="keep values, or rescale kept updates")
+    made.add_argument("--seed", type=int, help="of methods that draw at random")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command; a mistake prints one sentence and ends with status 1, wrong usage with 2."""
+    chosen = parser().parse_args(arguments)
+    try:
+        chosen.run(chosen)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

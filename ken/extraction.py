@@ -1,0 +1,95 @@
+"""From two sources to kept entries, block by block: what `Subnetwork.extract` collects and `prune` writes to disk."""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+
+from ken import selection
+from ken.pairing import Pair
+from ken.sources import Fingerprint, Meta
+
+RULES = ("reset", "rescale")
+SCOPES = ("all", "layers")
+
+Chooser = Callable[[str, slice, torch.Tensor, torch.Tensor], torch.Tensor]
+"""(tensor name, rows, their fine-tuned values, their pre-trained values) -> bool mask of the rows."""
+
+
+@dataclass(frozen=True)
+class KeptBlock:
+    """Consecutive rows of a body tensor: bool mask (rows, n) and the kept entries in row-major order, on the CPU."""
+
+    name: str
+    meta: Meta
+    mask: torch.Tensor
+    values: torch.Tensor
+
+
+def chooser(
+    k: int | float, method: str | selection.Criterion, seed: int | None, device: torch.device | str | None
+) -> Chooser:
+    """Choose k entries of every row by a method of `ken.selection`, computed on `device` (None: where they lie)."""
+    selection.kept_count(1, k)
+    selection.check_method(method)
+    generators: dict[str, torch.Generator | None] = {}
+
+    def choose(name: str, place: slice, finetuned: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
+        if name not in generators:
+            generators.clear()  # blocks of one tensor follow each other and share its generator
+            generators[name] = selection.generator_of(name, seed)
+        try:
+            return selection.select(finetuned.to(device), base.to(device), k, method, generators[name])
+        except ValueError as error:
+            where = f", rows from {place.start} on" if place.start else ""
+            raise ValueError(f"tensor {name!r}{where}: {error}") from error
+
+    return choose
+
+
+def kept_blocks(pair: Pair, choose: Chooser, rule: str, scope: str, fingerprint: Fingerprint) -> Iterator[KeptBlock]:
+    """Kept entries of the whole body; `fingerprint` takes in the pre-trained values on the way.
+
+    Raises:
+        ValueError: an unknown rule or scope, or what `choose` refuses.
+    """
+    check_choice("rule", rule, RULES)
+    check_choice("scope", scope, SCOPES)
+    for name in pair.body:
+        meta = pair.meta(name)
+        for place in meta.blocks():
+            finetuned, base = pair.finetuned_rows(name, place), pair.base_rows(name, place)
+            fingerprint.update(name, meta, base)
+            if in_scope(name, scope):
+                mask = choose(name, place, finetuned, base)
+            else:
+                mask = torch.ones(finetuned.shape, dtype=torch.bool)
+            mask = mask.to(finetuned.device)
+            kept = rescaled(finetuned, base, mask) if rule == "rescale" else finetuned
+            yield KeptBlock(name, meta, mask.cpu(), kept.masked_select(mask).cpu())
+
+
+def in_scope(name: str, scope: str) -> bool:
+    """Whether a tensor is pruned: "layers" leaves out all but numbered layers, as the authors' released code does."""
+    return scope == "all" or re.search(r"\d", name) is not None
+
+
+def check_choice(what: str, found: str, choices: tuple[str, ...]) -> None:
+    """Refuse what is not among the choices.
+
+    Raises:
+        ValueError: with the choices.
+    """
+    if found not in choices:
+        raise ValueError(f"unknown {what} {found!r}: expected {' or '.join(map(repr, choices))}.")
+
+
+def rescaled(finetuned: torch.Tensor, base: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """W0 + (n / kept) (W - W0) by row, computed in at least float32; rows kept whole stay as they are."""
+    n, precision = finetuned.shape[1], torch.promote_types(finetuned.dtype, torch.float32)
+    counts = mask.sum(1, keepdim=True)
+    # Not `number / tensor`: torch computes that as a product with the reciprocal, which rounds twice.
+    factor = torch.full_like(counts, n, dtype=precision) / counts.clamp(min=1).to(precision)
+    scaled = base.to(precision) + factor * (finetuned.to(precision) - base.to(precision))
+    return torch.where(counts == n, finetuned, scaled.to(finetuned.dtype))

@@ -1,0 +1,254 @@
+"""Where tensors come from: memory, or checkpoints on disk and on the hub, read a block of rows at a time.
+
+Nothing but safetensors is read, never pickle and never code.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from ken.selection import BLOCK, as_rows
+
+Tensors = Mapping[str, torch.Tensor]
+
+INDEX = "model.safetensors.index.json"
+# Files that a folder of a base needs to be a model: fetched from the hub, copied beside injected weights.
+COMPANIONS = ("*.json", "*.txt", "*.model")
+
+DTYPES = {
+    "F64": torch.float64, "I64": torch.int64, "F32": torch.float32, "I32": torch.int32, "F16": torch.float16,
+    "BF16": torch.bfloat16, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
+}  # fmt: skip
+"""Name in safetensors -> dtype, widest first: so ordered, every tensor of a file begins at a multiple of its width."""
+
+
+@dataclass(frozen=True)
+class Meta:
+    """Dtype and shape of a tensor, and the rows it is read as (`ken.selection.as_rows`)."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Number of entries."""
+        return prod(self.shape)
+
+    @property
+    def rows(self) -> tuple[int, int]:
+        """(r, n)."""
+        if len(self.shape) <= 1:
+            return 1, self.size
+        return self.shape[0], prod(self.shape[1:])
+
+    def blocks(self) -> Iterator[slice]:
+        """Consecutive row ranges of at most about `BLOCK` entries; one empty range for an empty tensor."""
+        r, n = self.rows
+        height = max(1, BLOCK // max(1, n))
+        for start in range(0, max(1, r), height):
+            yield slice(start, min(r, start + height))
+
+
+class Source:
+    """Tensors by name.
+
+    Attributes:
+        label: what messages call it.
+        metas: name -> `Meta`, in the order of reading.
+        aliases: name -> name of the tensor it is tied to.
+        folder: where files that belong to the model lie, or None.
+    """
+
+    label: str
+    metas: dict[str, Meta]
+    aliases: dict[str, str]
+    folder: Path | None = None
+
+    def rows(self, name: str, place: slice) -> torch.Tensor:
+        """A range of the rows (r, n) of a tensor; not to be written to."""
+        raise NotImplementedError
+
+    def config(self) -> dict | None:
+        """The model's config.json, or None."""
+        return None
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """A whole tensor; not to be written to."""
+        meta = self.metas[name]
+        return torch.cat([self.rows(name, place) for place in meta.blocks()]).reshape(meta.shape)
+
+
+class Memory(Source):
+    """A state dict or a module."""
+
+    def __init__(self, tensors: Tensors | nn.Module):
+        state = tensors.state_dict() if isinstance(tensors, nn.Module) else tensors
+        self.model_config = getattr(tensors, "config", None)
+        state = {name: tensor.detach() for name, tensor in state.items() if isinstance(tensor, torch.Tensor)}
+        self.label = type(tensors).__name__
+        self.aliases = _tied(state)
+        self.tensors = {name: tensor for name, tensor in state.items() if name not in self.aliases}
+        self.metas = {name: Meta(tensor.dtype, tuple(tensor.shape)) for name, tensor in self.tensors.items()}
+
+    def rows(self, name: str, place: slice) -> torch.Tensor:
+        return as_rows(self.tensors[name])[place]
+
+    def config(self) -> dict | None:
+        return self.model_config.to_diff_dict() if hasattr(self.model_config, "to_diff_dict") else None
+
+    def tensor(self, name: str) -> torch.Tensor:
+        return self.tensors[name]
+
+
+class Checkpoint(Source):
+    """One safetensors file, or a folder with one or with shards and their index.
+
+    A file is opened for each block and closed again, so that memory holds no more of it than that block.
+
+    Raises:
+        ValueError: there is no such checkpoint, or a file is missing, truncated or of another format.
+    """
+
+    def __init__(self, path: Path, label: str | None = None):
+        self.label = label or str(path)
+        self.folder = path if path.is_dir() else path.parent
+        self.aliases = {}
+        self.files: dict[str, Path] = {}
+        self.metas = {}
+        for file in _weight_files(path):
+            for name, meta in _read_metas(file).items():
+                self.files[name], self.metas[name] = file, meta
+
+    def rows(self, name: str, place: slice) -> torch.Tensor:
+        meta = self.metas[name]
+        with safe_open(self.files[name], framework="pt") as file:
+            if len(meta.shape) <= 1:
+                return file.get_tensor(name).reshape(meta.rows)[place]
+            return as_rows(file.get_slice(name)[place.start : place.stop])
+
+    def config(self) -> dict | None:
+        path = self.folder / "config.json"
+        return _read_json(path) if path.is_file() else None
+
+
+def open_source(source: "Source | str | Path | Tensors | nn.Module") -> Source:
+    """A source from a state dict, a module, a safetensors file, a checkpoint folder, or the id of a hub repository.
+
+    Raises:
+        ValueError: as `Checkpoint`, or the hub has no such repository.
+    """
+    if isinstance(source, Source):
+        return source
+    if not isinstance(source, str | Path):
+        return Memory(source)
+    path = Path(source)
+    if path.exists():
+        return Checkpoint(path)
+    if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(source)) and path.suffix != ".safetensors":
+        from ken import hub
+
+        return Checkpoint(hub.download_checkpoint(str(source)), label=str(source))
+    raise ValueError(f"{source} does not exist: give a safetensors file, a checkpoint folder or a hub repository.")
+
+
+class Fingerprint:
+    """Hash over names, dtypes, shapes and bytes of tensors, whatever their order and their layout in memory."""
+
+    def __init__(self) -> None:
+        self.digests: dict[str, str] = {}
+        self._open: tuple[str, object] | None = None
+
+    def update(self, name: str, meta: Meta, rows: torch.Tensor) -> None:
+        """Take in the next rows of a tensor; its blocks follow each other."""
+        if self._open is None or self._open[0] != name:
+            self._close()
+            start = json.dumps([name, str(meta.dtype), list(meta.shape)]).encode()
+            self._open = (name, hashlib.sha256(start))
+        self._open[1].update(bytes_of(rows))
+
+    def hexdigest(self) -> str:
+        """64 hexadecimal digits of sha256."""
+        self._close()
+        return hashlib.sha256(json.dumps(sorted(self.digests.items())).encode()).hexdigest()
+
+    def _close(self) -> None:
+        if self._open is not None:
+            self.digests[self._open[0]] = self._open[1].hexdigest()
+            self._open = None
+
+
+def fingerprint(tensors: "Source | str | Path | Tensors | nn.Module") -> str:
+    """`Fingerprint` of all tensors of a source, tied ones once."""
+    source, result = open_source(tensors), Fingerprint()
+    for name, meta in source.metas.items():
+        for place in meta.blocks():
+            result.update(name, meta, source.rows(name, place))
+    return result.hexdigest()
+
+
+def bytes_of(tensor: torch.Tensor) -> memoryview:
+    """The bytes of a tensor's entries, in row-major order."""
+    return memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+
+
+def _weight_files(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    if (path / "model.safetensors").is_file():
+        return [path / "model.safetensors"]
+    if (path / INDEX).is_file():
+        names = sorted(set(_read_json(path / INDEX).get("weight_map", {}).values()))
+        if not names or any(Path(name).name != name for name in names):
+            raise ValueError(f"{path / INDEX} has no usable weight_map: fetch the checkpoint again.")
+        return [path / name for name in names]
+    found = sorted(path.glob("*.safetensors"))
+    if len(found) == 1:
+        return found
+    raise ValueError(
+        f"{path} holds {len(found)} safetensors files and no {INDEX}, expected model.safetensors or shards with that "
+        "index: save the model there with save_pretrained (pickled weights are not read)."
+    )
+
+
+def _read_metas(path: Path) -> dict[str, Meta]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            read = {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()}
+    except FileNotFoundError:
+        raise ValueError(f"{path} does not exist: fetch the checkpoint again.") from None
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is truncated or no safetensors file ({error}): fetch it again.") from None
+    for name, (dtype, _) in read.items():
+        if dtype not in DTYPES:
+            raise ValueError(f"tensor {name!r} of {path} is of {dtype}, expected one of {', '.join(DTYPES)}: cast it.")
+    return {name: Meta(DTYPES[dtype], shape) for name, (dtype, shape) in read.items()}
+
+
+def _read_json(path: Path) -> dict:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}): fetch it again.") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} holds a {type(value).__name__}, expected an object: fetch it again.")
+    return value
+
+
+def _tied(state: Tensors) -> dict[str, str]:
+    """Name -> the earlier name that it shares its memory with."""
+    first: dict[tuple, str] = {}
+    aliases = {}
+    for name, tensor in state.items():
+        place = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype, tensor.device)
+        if tensor.numel() and first.setdefault(place, name) != name:
+            aliases[name] = first[place]
+    return aliases

@@ -1,0 +1,131 @@
+"""The command `ken`: every sub-command on a real small model, its JSON, its errors and its exit codes."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from ken import cli
+from ken.subnetwork import Subnetwork
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory, checkpoints, finetuned_cells):
+    """Base, fine-tuned model, and a sub-network that the command has written."""
+    base, tuned = str(checkpoints["bert"]), str(finetuned_cells["bert"])
+    out = tmp_path_factory.mktemp("cli") / "sub.ken.safetensors"
+    cli.main(["prune", "--pretrained", base, "--finetuned", tuned, "--k", "0.25", "--quiet", "--out", str(out)])
+    return base, tuned, str(out)
+
+
+def printed(capsys, *arguments: str) -> str:
+    cli.main(list(arguments))
+    return capsys.readouterr().out
+
+
+def test_prune_writes_what_the_library_does(stored, tmp_path, capsys):
+    base, tuned, out = stored
+    Subnetwork.extract(base, tuned, 0.25).save(tmp_path / "library")
+    with open(out, "rb") as file:
+        assert file.read() == (tmp_path / "library").read_bytes()
+    arguments = ["prune", "--pretrained", base, "--finetuned", tuned, "--k", "7", "--method", "ken-grid"]
+    arguments += ["--rule", "rescale", "--scope", "layers", "--json", "--out", str(tmp_path / "b")]
+    found = json.loads(printed(capsys, *arguments))
+    assert (found["method"], found["k"], found["rule"], found["scope"]) == ("ken-grid", 7, "rescale", "layers")
+    assert found["kept"] == Subnetwork.load(tmp_path / "b").kept_body
+
+
+def test_info_for_people_and_for_programs(stored, capsys):
+    out = stored[2]
+    found, subnetwork = json.loads(printed(capsys, "info", out, "--json")), Subnetwork.load(out)
+    assert found["kept"] == subnetwork.kept_body and found["body"] == subnetwork.total_body
+    assert found["head"] == subnetwork.head_size and found["base"] == subnetwork.base
+    assert {name: tuple(sizes) for name, sizes in found["tensors"].items()} == subnetwork.counts
+    text = printed(capsys, "info", out, "--tensors")
+    assert "method ken, k 0.25, rule reset, scope all" in text and "embeddings.word_embeddings.weight" in text
+
+
+def test_inject_and_check(stored, tmp_path, capsys):
+    base, _, out = stored
+    assert "written" in printed(capsys, "inject", "--pretrained", base, "--subnetwork", out, "--quiet", "--out",
+                                str(tmp_path / "model"))  # fmt: skip
+    from transformers import AutoModelForSequenceClassification
+
+    restored = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model").state_dict()
+    expected = Subnetwork.load(out).apply(base)
+    assert all((restored[name] == tensor).all() for name, tensor in expected.items())
+    assert "bit for bit" in printed(capsys, "check", "--pretrained", base, "--subnetwork", out)
+    found = json.loads(printed(capsys, "check", "--pretrained", base, "--subnetwork", out, "--json"))
+    assert found == {"injected": True, "ejected": True}
+
+
+@pytest.mark.parametrize("matrix", [None, "key.weight", "bert.encoder.layer.0.output.dense.weight"])
+def test_viz_draws(stored, tmp_path, capsys, matrix):
+    chosen = ["--matrix", matrix] if matrix else []
+    printed(capsys, "viz", stored[2], *chosen, "--out", str(tmp_path / "picture.png"))
+    assert (tmp_path / "picture.png").stat().st_size > 5000
+
+
+def test_suggest_on_a_csv_file(stored, tmp_path, capsys, task_folder):
+    import pandas as pd
+
+    base, tuned, _ = stored
+    frame = pd.read_parquet(task_folder / "validation.parquet")
+    frame.to_csv(tmp_path / "validation.csv", index=False)
+    arguments = ["suggest", "--pretrained", base, "--finetuned", tuned]
+    arguments += [
+        "--validation",
+        str(tmp_path / "validation.csv"),
+        "--margin",
+        "0.05",
+        "--resolution",
+        "0.1",
+        "--quiet",
+    ]
+    found = json.loads(printed(capsys, *arguments, "--json"))
+    assert 0 < found["share"] <= 1 and found["curve"]
+    assert "of each row" in printed(capsys, *arguments)
+    with pytest.raises(SystemExit, match="no column 'sentence': found text, label"):
+        cli.main([*arguments, "--text", "sentence"])
+    frame.assign(label="vegetable").to_csv(tmp_path / "validation.csv", index=False)
+    with pytest.raises(SystemExit, match="label 'vegetable', which the model does not know: fruit, tool"):
+        cli.main(arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["info", "/nowhere/x"], "No such file"),
+        (["inject", "--pretrained", "BASE", "--subnetwork", "BASE/config.json", "--out", "OUT"], "no safetensors file"),
+        (["inject", "--pretrained", "TUNED", "--subnetwork", "SUB", "--out", "OUT"], "the base has fingerprint"),
+        (["prune", "--pretrained", "/nowhere/x", "--finetuned", "TUNED", "--k", "3", "--out", "OUT"], "does not exist"),
+        (["prune", "--pretrained", "BASE", "--finetuned", "TUNED", "--k", "3", "--method", "kenn", "--out", "OUT"],
+         "did you mean 'ken'"),
+        (["viz", "SUB", "--matrix", "nothing", "--out", "OUT.png"], "'nothing' fits 0 kinds of matrices"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_sentence_and_status_1(stored, tmp_path, arguments, sentence):
+    names = {"BASE": stored[0], "TUNED": stored[1], "SUB": stored[2], "OUT": str(tmp_path / "out")}
+    for name, value in names.items():
+        arguments = [argument.replace(name, value) for argument in arguments]
+    command = [sys.executable, "-m", "ken.cli", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and done.stderr.strip().splitlines()[-1].startswith("error: ")
+    assert sentence in done.stderr and "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("k", ["0", "-3", "1.5", "many"])
+def test_a_budget_out_of_range_is_wrong_usage(k, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["prune", "--pretrained", "a", "--finetuned", "b", "--out", "c", "--k", k])
+    assert f"{k!r} is neither a whole number" in capsys.readouterr().err
+
+
+def test_importing_the_library_needs_little():
+    """Only torch, numpy, safetensors and the progress bar: the rest of the suite is an extra."""
+    extras = {"transformers", "datasets", "pandas", "scipy", "sklearn", "matplotlib", "snakemake", "huggingface_hub"}
+    program = f"import sys, ken, ken.cli; sys.exit(' '.join({extras} & set(sys.modules)) or 0)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr

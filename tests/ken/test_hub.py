@@ -1,0 +1,68 @@
+"""Bases and sub-networks on a hub that runs on 127.0.0.1."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from ken.subnetwork import Subnetwork
+from tests import hub_server
+
+
+def run(address: str, cache, *arguments: str, expect: int = 0) -> str:
+    """Python with the hub at `address`; returns what it printed."""
+    environment = os.environ | {"HF_ENDPOINT": address, "HF_HOME": str(cache), "HF_HUB_OFFLINE": "0"}
+    environment |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=environment, timeout=120)
+    assert done.returncode == expect, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture
+def hub(checkpoints):
+    folder = checkpoints["bert"]
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with hub_server.running({"lab/base": files | {"pytorch_model.bin": b"\x80", "model.py": b"import os"}}) as server:
+        yield server
+
+
+def test_a_base_from_the_hub(hub, finetuned_cells, checkpoints, tmp_path):
+    tuned = str(finetuned_cells["bert"])
+    pair = ["--finetuned", tuned, "--k", "3", "--quiet", "--out"]
+    run(hub.address, tmp_path, "-m", "ken.cli", "prune", "--pretrained", "lab/base", *pair, str(tmp_path / "a"))
+    assert not any("bin" in path or ".py" in path for path in hub.requests), "only safetensors and text is fetched"
+    local = str(checkpoints["bert"])
+    run(hub.address, tmp_path, "-m", "ken.cli", "prune", "--pretrained", local, *pair, str(tmp_path / "b"))
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_a_sub_network_to_the_hub_and_back(hub, finetuned_cells, checkpoints, tmp_path):
+    subnetwork = Subnetwork.extract(checkpoints["bert"], finetuned_cells["bert"], 3)
+    subnetwork.save(tmp_path / "saved")
+    program = """
+import sys
+from ken import Subnetwork
+found = Subnetwork.load(sys.argv[1])
+print(found.push_to_hub("lab/task", "task.ken.safetensors"))
+Subnetwork.from_hub("lab/task").save(sys.argv[1] + ".back")
+"""
+    printed = run(hub.address, tmp_path / "cache", "-c", program, str(tmp_path / "saved"))
+    assert "/lab/task/commit/" in printed
+    assert hub.repositories["lab/task"]["task.ken.safetensors"] == (tmp_path / "saved").read_bytes()
+    assert (tmp_path / "saved.back").read_bytes() == (tmp_path / "saved").read_bytes()
+
+
+def test_what_the_hub_does_not_have_is_one_sentence(hub, tmp_path):
+    program = "import sys; from ken import Subnetwork, fingerprint\ntry:\n    {}\nexcept ValueError as e: print('!', e)"
+    for call, words in {
+        "fingerprint('lab/absent')": "lab/absent is no local path and cannot be had from the hub",
+        "Subnetwork.from_hub('lab/base')": "lab/base has 0 files ending in .ken.safetensors: name one",
+        "Subnetwork.from_hub('lab/base', 'x.ken.safetensors')": "lab/base is no local path and cannot be had",
+    }.items():
+        assert f"! {words}" in run(hub.address, tmp_path, "-c", program.format(call))
+
+
+def test_without_a_network_the_name_is_refused_with_a_sentence(tmp_path):
+    program = "from ken import fingerprint\ntry:\n    fingerprint('lab/base')\nexcept ValueError as e: print('!', e)"
+    assert "! lab/base is no local path" in run("http://127.0.0.1:9", tmp_path, "-c", program)

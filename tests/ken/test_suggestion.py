@@ -1,0 +1,98 @@
+"""Choosing k: the bootstrap against a plain one, bisection against a scan, and the model left as it was."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import f1_score
+from torch import nn
+
+from ken.suggestion import loss_bound, suggest, weighted_f1
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+def test_weighted_f1_is_that_of_scikit_learn(classes):
+    rng = np.random.default_rng(classes)
+    for _ in range(20):
+        labels, predictions = rng.integers(0, classes, (2, 30))
+        assert weighted_f1(labels, predictions) == pytest.approx(f1_score(labels, predictions, average="weighted"))
+
+
+def test_the_bound_is_that_of_a_plain_paired_bootstrap():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 300)
+    full = np.where(rng.random(300) < 0.9, labels, rng.integers(0, 3, 300))
+    pruned = np.where(rng.random(300) < 0.85, full, rng.integers(0, 3, 300))
+    lost = []
+    for _ in range(2000):
+        rows = rng.integers(0, 300, 300)
+        scores = [f1_score(labels[rows], p[rows], average="weighted") for p in (full, pruned)]
+        lost.append(scores[0] - scores[1])
+    for confidence in (0.8, 0.95):
+        assert loss_bound(labels, full, pruned, confidence) == pytest.approx(np.quantile(lost, confidence), abs=0.004)
+    assert loss_bound(labels, full, full, 0.95) == 0
+
+
+def problem():
+    """A linear classifier whose fine-tuned weights answer by the sum of what was kept."""
+    torch.manual_seed(0)
+    model = nn.Linear(100, 2, bias=False)
+    base = {"weight": torch.zeros(2, 100)}
+    with torch.no_grad():
+        model.weight[0] = 0
+        model.weight[1] = torch.randn(100)
+    inputs = torch.randn(400, 100)
+    labels = (inputs @ model.weight[1] > 0).long().numpy()
+    return base, model, lambda m: m(inputs).argmax(1).numpy(), labels
+
+
+@pytest.mark.parametrize("rule", ["reset", "rescale"])
+def test_bisection_finds_what_a_scan_finds_enough(rule):
+    base, model, predict, labels = problem()
+    before = model.weight.detach().clone()
+    found = suggest(base, model, predict, labels, margin=0.1, resolution=0.02, rule=rule)
+    assert torch.equal(model.weight, before), "the model is left as it was"
+    looks = {round(look.share, 2): look for look in found.curve}
+    assert looks[round(found.share, 2)].not_inferior
+    assert not looks[round(found.share - 0.02, 2)].not_inferior
+    for look in found.curve:
+        assert look.not_inferior == (look.loss_bound <= 0.1)
+        assert look.loss == pytest.approx(found.full_weighted_f1 - look.weighted_f1)
+    assert len(found.curve) <= 7, "bisection, not a scan"
+    assert f"keep {found.share:.2%} of each row" in found.text()
+
+
+def test_where_nothing_less_is_enough_everything_is_kept():
+    base, model, predict, labels = problem()
+    found = suggest(base, model, predict, labels, margin=1e-9, resolution=0.25)
+    assert found.share == 1 and found.curve[-1].loss == 0
+
+
+def test_a_search_that_fails_leaves_the_model_as_it_was():
+    base, model, predict, labels = problem()
+    before, calls = model.weight.detach().clone(), []
+
+    def breaks(m):
+        calls.append(1)
+        if len(calls) == 3:
+            raise RuntimeError("out of memory")
+        return predict(m)
+
+    with pytest.raises(RuntimeError):
+        suggest(base, model, breaks, labels, resolution=0.05)
+    assert torch.equal(model.weight, before)
+    suggest(base, model, predict, labels, resolution=0.5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"margin": 0}, "margin must lie between 0 and 1"),
+        ({"confidence": 0.4}, "confidence must lie between"),
+        ({"resolution": 1}, "resolution must lie"),
+        ({"method": "ken-grid"}, "'ken-grid' depends on k"),
+    ],
+)
+def test_wrong_arguments_are_named(change, message):
+    base, model, predict, labels = problem()
+    with pytest.raises(ValueError, match=message):
+        suggest(base, model, predict, labels, **change)

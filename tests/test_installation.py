@@ -1,0 +1,56 @@
+"""What is installed: the lists agree, the package builds, and holds the library with its command and nothing else."""
+
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from importlib.metadata import version
+from pathlib import Path
+
+import yaml
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def names(path: str) -> dict[str, str]:
+    """Normalised name -> version specifier of a requirements file."""
+    lines = [line for line in (ROOT / path).read_text().splitlines() if line and not line.startswith("#")]
+    return {re.sub(r"[-_.]+", "-", Requirement(line).name).lower(): str(Requirement(line).specifier) for line in lines}
+
+
+def test_lock_pins_what_the_short_list_names_and_what_is_installed():
+    short, lock = names("envs/requirements.txt"), names("envs/requirements.lock")
+    assert short.keys() <= lock.keys() and lock["torch"] == "==2.13.0"
+    assert all(re.fullmatch(r"==[\w.]+", pinned) for pinned in lock.values())
+    assert not [name for name in lock if name.startswith(("nvidia", "triton"))]
+    for name in short:
+        assert version(name).partition("+")[0] == lock[name].removeprefix("==")
+
+
+def test_the_package_asks_for_what_the_short_list_names():
+    short = (ROOT / "envs/requirements.txt").read_text().partition("# installation")[0]
+    asked = {*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["suite"]}
+    assert asked == {line.partition("==")[0] for line in short.splitlines() if line and not line.startswith("#")}
+
+
+def test_conda_installs_the_same_lock():
+    environment = yaml.safe_load((ROOT / "envs/environment.yaml").read_text())
+    assert {"pip": ["-r requirements.lock"]} in environment["dependencies"]
+
+
+def test_the_package_builds_and_holds_the_library_and_its_command(tmp_path):
+    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "ken", "pyproject.toml", "README.md"]
+    for name in subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index", "-q", "."]
+    subprocess.run([*build, "-w", str(tmp_path / "dist")], cwd=tmp_path, check=True, capture_output=True)
+    (wheel,) = (tmp_path / "dist").iterdir()
+    with zipfile.ZipFile(wheel) as archive:
+        held = {name.partition("/")[0] for name in archive.namelist()}
+        entry_points = next(name for name in archive.namelist() if name.endswith("entry_points.txt"))
+        assert "ken = ken.cli:main" in archive.read(entry_points).decode()
+    assert held == {"ken", "ken_benchmark-0.1.0.dist-info"}
