@@ -36,7 +36,14 @@ def main() -> None:
             for i in range(2):
                 model.load_state_dict(load_file(Path(folder, f"{i}.safetensors")))
 
+        def reload_model() -> None:
+            BertModel.from_pretrained(Path(folder, "model"))
+
         reloading = common.seconds_of(reload) / 2
+        model.save_pretrained(Path(folder, "model"))
+        building = common.seconds_of(reload_model)
+    dense = sum(tensor.numel() * tensor.itemsize for tensor in base.values())
+    held = sum(t.numel() * t.itemsize for t in (*tasks[0].masks.values(), *tasks[0].values.values()))
     model.load_state_dict(base)
     tasks[0].inject(model)
 
@@ -62,8 +69,12 @@ def main() -> None:
         "swapping",
         {
             "kept share": a.share, "threads": a.threads,
-            "swap, s": swapping, "reloading a checkpoint from the page cache, s": reloading,
-            "reloading, times the swap": reloading / swapping,
+            "swap, s": swapping,
+            "load_state_dict of a checkpoint in the page cache, s": reloading,
+            "load_state_dict, times the swap": reloading / swapping,
+            "from_pretrained of a checkpoint in the page cache, s": building,
+            "from_pretrained, times the swap": building / swapping,
+            "held in memory for one task, share of a checkpoint": held / dense,
             "next k of a grid, s": restoring, "evaluating 1,000 texts of 128 tokens, s": evaluating,
             "next k, share of that evaluation": restoring / evaluating,
         },

@@ -26,85 +26,89 @@ def grid_mask(rows: torch.Tensor, k: int) -> torch.Tensor:
         values = rows.double().cpu()
         varied = values.amin(1) < values.amax(1)
         if varied.any():
-            mask[varied] = torch.from_numpy(_varied_rows(values[varied].numpy(), k))
+            mask[varied] = _varied_rows(values[varied], k)
     return mask.to(rows.device)
 
 
-def _varied_rows(rows: np.ndarray, k: int) -> np.ndarray:
-    points = np.linspace(rows.min(1), rows.max(1), k, axis=1)
-    density = kde.density(torch.from_numpy(rows), at=torch.from_numpy(points)).numpy()
-    visits = np.argsort(-np.rint(density), axis=1, kind="stable")
-    return _EntryGroups(rows).take_nearest(np.take_along_axis(points, visits, 1))
+def _varied_rows(rows: torch.Tensor, k: int) -> torch.Tensor:
+    points = torch.from_numpy(np.linspace(rows.amin(1).numpy(), rows.amax(1).numpy(), k, axis=1))
+    visits = torch.sort(kde.density(rows, at=points).round_(), dim=1, descending=True, stable=True).indices
+    return _Entries(rows).take_nearest(points.gather(1, visits))
 
 
-class _EntryGroups:
-    """The entries of all rows, sorted, equal entries of a row as one group that is used up in row order.
+class _Entries:
+    """The entries of all rows, sorted; points take them one by one.
 
-    Everything is flat over (row, sorted place): a group is named by the place of its first entry. `left` and
-    `right` point from a used-up group towards the nearest group that may still have entries, and are
-    shortened when followed.
+    Flat arrays over (row, place), a place being one in the sorted row. `left[j]` leads from j towards the nearest place
+    below j that is free, and is j itself where that is place j - 1, or 0 if none is; `right[j]` leads to the nearest
+    free place from j on, or n. Both are shortened when followed.
     """
 
-    def __init__(self, rows: np.ndarray):
-        self.shape = rows.shape
-        r, n = rows.shape
-        self.order = np.argsort(rows, axis=1, kind="stable")
-        self.sorted = np.take_along_axis(rows, self.order, 1)
-        first = np.ones((r, n), dtype=bool)
-        first[:, 1:] = self.sorted[:, 1:] != self.sorted[:, :-1]
-        places = np.arange(n)
-        self.group = np.maximum.accumulate(np.where(first, places, 0), axis=1)
-        following = np.minimum.accumulate(np.where(first, places, n)[:, ::-1], axis=1)[:, ::-1]
-        self.next = np.concatenate([following[:, 1:], np.full((r, 1), n)], axis=1)
-        self.used = np.zeros((r, n), dtype=np.int64)
-        # One more place on each side: -1 (stored as place 0 of `left` shifted by one) and n mean "none".
-        self.left = np.tile(np.arange(-1, n), (r, 1))
-        self.right = np.tile(np.arange(n + 1), (r, 1))
+    def __init__(self, rows: torch.Tensor):
+        r, self.n = rows.shape
+        self.ascending, order = torch.sort(rows, dim=1, stable=True)
+        self.sorted, self.order = self.ascending.numpy().ravel(), order.numpy().ravel()
+        self.entry, self.pointer = np.arange(r) * self.n, np.arange(r) * (self.n + 1)
+        self.left = np.tile(np.arange(self.n + 1), r)
+        self.right = self.left.copy()
 
-    def take_nearest(self, points: np.ndarray) -> np.ndarray:
+    def take_nearest(self, points: torch.Tensor) -> torch.Tensor:
         """Let the points of each row (r, k) take, in their order, the nearest entry left; (r, n) mask."""
-        r = len(self.order)
-        rows = np.arange(r)
-        inserts = np.stack([np.searchsorted(self.sorted[i], points[i]) for i in range(r)])
-        for visit in range(points.shape[1]):
-            point, insert = points[:, visit], inserts[:, visit]
-            below = np.where(insert > 0, self.group[rows, insert - 1], -1)
-            left, right = self._follow(self.left, below, 1), self._follow(self.right, insert, 0)
-            takes_left = self._left_is_nearer(rows, point, left, right)
-            self._use(rows, np.where(takes_left, left, right))
-        taken = np.take_along_axis(self.used > 0, self.group, 1)
-        mask = np.empty(self.shape, dtype=bool)
-        np.put_along_axis(mask, self.order, taken, 1)
-        return mask
+        inserts = torch.searchsorted(self.ascending, points).numpy()
+        for point, insert in zip(points.numpy().T, inserts.T, strict=True):
+            self._take(point, insert)
+        taken = (self.right.reshape(-1, self.n + 1)[:, :-1] != np.arange(self.n)).ravel()
+        taken = self._with_equal_entries(taken)
+        return torch.empty(self.ascending.shape, dtype=torch.bool).scatter_(
+            1, torch.from_numpy(self.order).view(self.ascending.shape), torch.from_numpy(taken).view_as(self.ascending)
+        )
 
-    def _follow(self, pointers: np.ndarray, start: np.ndarray, offset: int) -> np.ndarray:
-        rows, place = np.arange(len(start)), start
-        while True:
-            target = pointers[rows, place + offset]
-            if (target == place).all():
-                break
-            pointers[rows, place + offset] = pointers[rows, target + offset]
-            place = target
-        pointers[rows, start + offset] = place
+    def _take(self, point: np.ndarray, insert: np.ndarray) -> None:
+        """One point of every row takes an entry."""
+        above_left = self._follow(self.left, insert)
+        right = self._follow(self.right, insert)
+        has_left, has_right = above_left > 0, right < self.n
+        to_left = np.where(has_left, point - self.sorted[self.entry + above_left - has_left], np.inf)
+        to_right = np.where(has_right, self.sorted[self.entry + right - ~has_right] - point, np.inf)
+        takes_left = to_left < to_right
+        if (equal := to_left == to_right).any():  # the first in row order
+            for row in equal.nonzero()[0]:
+                takes_left[row] = self._first(row, above_left[row] - 1) < self._first(row, right[row])
+        place = np.where(takes_left, above_left - 1, right)
+        self.left[self.pointer + place + 1] = place
+        self.right[self.pointer + place] = place + 1
+
+    def _follow(self, pointers: np.ndarray, start: np.ndarray) -> np.ndarray:
+        """Where the pointers of each row end that begin at `start`."""
+        place = pointers[self.pointer + start]
+        moving = (place != start).nonzero()[0]
+        first = moving
+        while moving.size:
+            at = self.pointer[moving]
+            target = pointers[at + place[moving]]
+            on = target != place[moving]
+            place[moving] = target
+            moving = moving[on]
+        pointers[self.pointer[first] + start[first]] = place[first]
         return place
 
-    def _left_is_nearer(self, rows, point, left, right) -> np.ndarray:
-        n = self.shape[1]
-        to_left = np.where(left >= 0, np.abs(self.sorted[rows, left] - point), np.inf)
-        at_right = np.minimum(right, n - 1)
-        to_right = np.where(right < n, np.abs(self.sorted[rows, at_right] - point), np.inf)
-        # Equally near: the first in row order.
-        earlier = self._position(rows, left) < self._position(rows, at_right)
-        return (to_left < to_right) | ((to_left == to_right) & earlier)
+    def _first(self, row: int, place: int) -> int:
+        """Position in the row of the entry that is next among those equal to the one at a free place.
 
-    def _position(self, rows, group) -> np.ndarray:
-        place = np.minimum(group + self.used[rows, group], self.shape[1] - 1)
-        return self.order[rows, place]
+        Equal entries are used up in row order, although `left` and `right` take them from both ends.
+        """
+        values = self.sorted[self.entry[row] : self.entry[row] + self.n]
+        start, stop = (int(np.searchsorted(values, values[place], side)) for side in ("left", "right"))
+        pointers = self.right[self.pointer[row] + start : self.pointer[row] + stop]
+        used = int((pointers != np.arange(start, stop)).sum())
+        return int(self.order[self.entry[row] + start + used])
 
-    def _use(self, rows, group) -> None:
-        self.used[rows, group] += 1
-        following = self.next[rows, group]
-        empty = group + self.used[rows, group] == following
-        rows, group, following = rows[empty], group[empty], following[empty]
-        self.right[rows, group] = following
-        self.left[rows, group + 1] = np.where(group > 0, self.group[rows, group - 1], -1)
+    def _with_equal_entries(self, taken: np.ndarray) -> np.ndarray:
+        """Flags of the places taken, and of all places with a value equal to one taken in their row."""
+        begins = np.ones(len(taken), dtype=bool)
+        begins[1:] = self.sorted[1:] != self.sorted[:-1]
+        begins[self.entry] = True
+        if begins.all():
+            return taken
+        group = np.cumsum(begins) - 1
+        return np.bincount(group, weights=taken)[group] > 0

@@ -24,12 +24,15 @@ _SPLINE_NODES = 4
 # bandwidth) has densities that differ by less than the grid resolves: it is computed exactly.
 _CROWDED_SHARE = 1 / 8
 _LARGEST_GRID = 2**17
+# Rows whose range is at most so many standard deviations get the same grid: to take a block of rows apart costs more
+# than a grid too fine for some. It depends on n alone, so that a row's densities do not depend on its neighbours.
+_COMMON_RANGE = 10
 # Below this length the pairwise sum is faster than the grid.
 _SHORT_ROW = 64
 # Entries of rows, and pairs of entries, that an intermediate array holds at once. On a CPU small enough for the cache,
 # on a GPU large enough to keep it busy.
-_BLOCK = {"cpu": 2**16, "cuda": 2**23}
-_PAIRS = {"cpu": 2**16, "cuda": 2**28}
+_BLOCK = {"cpu": 2**18, "cuda": 2**23}
+_PAIRS = {"cpu": 2**18, "cuda": 2**28}
 # Veltkamp's splitter: keeps 40 of the 53 bits of a float64.
 _SPLITTER = 2.0**13 + 1.0
 
@@ -127,11 +130,15 @@ def _row_blocks(rows: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
 
 
 def _bandwidth(rows: torch.Tensor) -> torch.Tensor:
-    # Relative to the first entry and the largest deviation: equal entries give exactly 0, squares stay small.
-    shifted = rows - rows[:, :1]
-    scale = shifted.abs().amax(1)
-    shifted /= torch.where(scale > 0, scale, 1.0)[:, None]
-    sigma = shifted.std(1, correction=0) * scale
+    low, high = torch.aminmax(rows, dim=1)
+    scale = high - low
+    # Relative to the first entry: equal entries give exactly 0. Relative to the range, where squares leave the numbers.
+    centred = rows - rows[:, :1]
+    unit = torch.where((scale > 1e100) | ((scale < 1e-100) & (scale > 0)), scale, 1.0)
+    if (unit != 1).any():
+        centred /= unit[:, None]
+    centred -= centred.mean(1, keepdim=True)
+    sigma = torch.where(scale > 0, centred.square_().mean(1).sqrt_() * unit, 0.0)
     return 1.06 * sigma * rows.shape[1] ** -0.2
 
 
@@ -170,21 +177,22 @@ def _fused_pair_sums() -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
 
 
 def _binned(rows: torch.Tensor, at: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
-    low, high = rows.amin(1), rows.amax(1)
-    bandwidths = (high - low) / h
+    low, high = torch.aminmax(rows, dim=1)
+    common = _COMMON_RANGE / (1.06 * rows.shape[1] ** -0.2)
+    bandwidths = ((high - low) / h).clamp(min=common)
     needed = _STEPS_PER_BANDWIDTH * (bandwidths + _SUPPORT_BANDWIDTHS) + _SPLINE_NODES + 1
     sizes = torch.exp2(torch.log2(needed.clamp(max=2.0 * _LARGEST_GRID)).ceil()).long()
+    if (sizes == sizes[0]).all() and sizes[0] <= _LARGEST_GRID:
+        result, resolved = _on_grid(rows, at, h, low, high, int(sizes[0]))
+        if not resolved.all():
+            rest = ~resolved
+            result[rest] = _exact(rows[rest], at[rest], h[rest])
+        return result
     result = torch.empty(at.shape, dtype=torch.float64, device=rows.device)
     for size in sizes.unique().tolist():
-        group = (sizes == size).nonzero()[:, 0]
-        part = [rows, at, h, low, high]
-        if len(group) < len(rows):
-            part = [tensor[group] for tensor in part]
-        if size <= _LARGEST_GRID:
-            result[group], resolved = _on_grid(*part, size)
-            group = group[~resolved]
-        if len(group):
-            result[group] = _exact(rows[group], at[group], h[group])
+        group = sizes == size
+        part = [tensor[group] for tensor in (rows, at, h)]
+        result[group] = _binned(*part) if size <= _LARGEST_GRID else _exact(*part)
     return result
 
 
@@ -197,30 +205,35 @@ def _on_grid(rows, at, h, low, high, size: int) -> tuple[torch.Tensor, torch.Ten
     first_node = (torch.arange(r, device=rows.device) * size)[:, None]
 
     def nodes_and_weights(points):
-        position = (points - low[:, None]) * per_unit[:, None]
+        position = (points - low[:, None]).mul_(per_unit[:, None])
         cell = position.floor()
-        return cell.long() + first_node, _spline(position - cell)
+        return cell.long().add_(first_node), _spline(position.sub_(cell))
 
     nodes, weights = nodes_and_weights(rows)
     grid = torch.zeros(r * size, dtype=torch.float64, device=rows.device)
     for shift, weight in enumerate(weights):
         grid[shift:].scatter_add_(0, nodes.view(-1), weight.view(-1))
     grid = grid.view(r, size)
-    resolved = grid.amax(1) <= max(1.0, _CROWDED_SHARE * n)
+    resolved = grid.amax(1) <= 6 * max(1.0, _CROWDED_SHARE * n)
 
     angle = torch.arange(size // 2 + 1, device=rows.device, dtype=torch.float64) * (2 * math.pi / size)
     spline = torch.sinc(angle / (2 * math.pi)) ** 4
     gaussian = torch.exp(-0.5 * ((h * per_unit)[:, None] * angle).square_()) / spline.square()
-    smooth = torch.fft.irfft(torch.fft.rfft(grid) * gaussian, n=size).view(-1)
+    smooth = torch.fft.irfft(torch.fft.rfft(grid).mul_(gaussian), n=size).view(-1)
 
     if at is not rows:
         nodes, weights = nodes_and_weights(at)
-    result = sum(smooth[shift:].take(nodes).mul_(weight) for shift, weight in enumerate(weights))
-    return result.clamp_(min=0).mul_((per_unit / n)[:, None]), resolved
+    result = smooth.take(nodes).mul_(weights[0])
+    for shift, weight in enumerate(weights[1:], 1):
+        result.addcmul_(smooth[shift:].take(nodes), weight)
+    return result.clamp_(min=0).mul_((per_unit / (36 * n))[:, None]), resolved
 
 
 def _spline(t: torch.Tensor) -> list[torch.Tensor]:
-    """Cubic B-spline weights of the four nodes around a point at fraction `t` between the middle two."""
+    """Six times the cubic B-spline weights of the four nodes around a point at fraction `t` between the middle two."""
     s = 1 - t
-    t2, s2 = t * t, s * s
-    return [s2 * s / 6, 2 / 3 - t2 * (1 - t / 2), 2 / 3 - s2 * (1 - s / 2), t2 * t / 6]
+    t2 = t * t
+    first, last = (s * s).mul_(s), t2 * t
+    second = t2.mul_(-6).add_(last, alpha=3).add_(4)
+    third = torch.add(first, second).add_(last)
+    return [first, second, third.neg_().add_(6), last]

@@ -5,7 +5,7 @@ In memory: the kept entries of every body tensor and the whole head. On disk: on
 
 import weakref
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -45,6 +45,7 @@ class Subnetwork:
     rule: str = "reset"
     scope: str = "all"
     config: dict | None = None
+    _places: dict[str, torch.Tensor] = field(default_factory=dict, repr=False)
 
     @classmethod
     def extract(
@@ -264,9 +265,7 @@ class Subnetwork:
         state = {name: tensor.detach() for name, tensor in model.state_dict().items()}
         self._check_model(state, found)
         old = found or _Injected(None, {}, {})
-        body = {
-            name: _exchange(state[name], mask, self.values[name], old.body(name)) for name, mask in self.masks.items()
-        }
+        body = {name: self._exchange(name, state[name], old) for name in self.masks}
         whole = self._exchange_whole(state, old.whole)
         _INJECTED[model] = _Injected(self, body, whole)
 
@@ -281,7 +280,7 @@ class Subnetwork:
         state = {name: tensor.detach() for name, tensor in model.state_dict().items()}
         found = _INJECTED.pop(model)
         for name, values in found.overwritten.items():
-            state[name].masked_scatter_(self.masks[name].to(values.device), values)
+            _put(state[name], self.places(name).to(values.device), values)
         for name, tensor in found.whole.items():
             state[name].copy_(tensor)
 
@@ -294,6 +293,46 @@ class Subnetwork:
     def metas(self) -> dict[str, Meta]:
         """Body tensor -> dtype and shape."""
         return {name: Meta(self.values[name].dtype, tuple(mask.shape)) for name, mask in self.masks.items()}
+
+    def places(self, name: str) -> torch.Tensor:
+        """Row-major places of the kept entries of a tensor, int64; computed once."""
+        if name not in self._places:
+            self._places[name] = self.masks[name].reshape(-1).nonzero()[:, 0]
+        return self._places[name]
+
+    def _exchange(self, name: str, tensor: torch.Tensor, old: "_Injected") -> torch.Tensor:
+        """Write kept entries over the base in a live tensor; returns the pre-trained values at their places.
+
+        Args:
+            tensor: the base, or the base with what `old` has put there. Of two sub-networks with much in common, as the
+                neighbours of a grid of k have, only entries that change are written.
+        """
+        places, values = self.places(name).to(tensor.device), self.values[name].to(tensor.device)
+        if old.subnetwork is not None:
+            before, old_base = old.subnetwork, old.overwritten[name]
+            old_places = before.places(name).to(tensor.device)
+            stays = self.masks[name].to(tensor.device).take(old_places)
+            if 2 * int(stays.sum()) > len(old_places):
+                return self._exchange_changed(name, tensor, before, old_base, old_places, stays)
+            _put(tensor, old_places, old_base)
+        base = tensor.take(places)
+        _put(tensor, places, values)
+        return base
+
+    def _exchange_changed(self, name, tensor, before: "Subnetwork", old_base, old_places, stays) -> torch.Tensor:
+        """`_exchange` of entries that differ; `stays` tells which of the old places are places of this one too."""
+        places, values = self.places(name).to(tensor.device), self.values[name].to(tensor.device)
+        was_there = before.masks[name].to(tensor.device).take(places)
+        gone, kept = ((~stays).nonzero()[:, 0], stays.nonzero()[:, 0])
+        new, common = ((~was_there).nonzero()[:, 0], was_there.nonzero()[:, 0])
+        _put(tensor, old_places.take(gone), old_base.take(gone))
+        base = torch.empty_like(values)
+        base.index_copy_(0, new, tensor.take(places.take(new)))
+        base.index_copy_(0, common, old_base.take(kept))
+        differ = _bits(before.values[name].to(tensor.device).take(kept)) != _bits(values.take(common))
+        for changed in (new, common.masked_select(differ)):
+            _put(tensor, places.take(changed), values.take(changed))
+        return base
 
     def _check_base(self, base: Tensors) -> None:
         fingerprint = Fingerprint()
@@ -343,10 +382,6 @@ class _Injected:
     overwritten: dict[str, torch.Tensor]
     whole: dict[str, torch.Tensor]
 
-    def body(self, name: str) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """Mask of the overwritten entries of a tensor, and their pre-trained values."""
-        return (self.subnetwork.masks[name], self.overwritten[name]) if self.subnetwork else None
-
 
 _INJECTED: weakref.WeakKeyDictionary[nn.Module, _Injected] = weakref.WeakKeyDictionary()
 
@@ -377,26 +412,12 @@ def _collected(blocks: Iterable[KeptBlock]) -> tuple[dict[str, torch.Tensor], di
     return whole_masks, {name: torch.cat(parts) for name, parts in values.items()}
 
 
-def _exchange(
-    tensor: torch.Tensor, mask: torch.Tensor, values: torch.Tensor, old: tuple[torch.Tensor, torch.Tensor] | None
-) -> torch.Tensor:
-    """Write kept entries over the base in a live tensor; returns the pre-trained values at their places.
-
-    Args:
-        tensor: the base, or the base with the entries of `old` overwritten.
-        mask, values: the new kept entries.
-        old: mask of the entries overwritten before and their pre-trained values; those not kept now are reset.
-    """
-    mask, values = mask.to(tensor.device), values.to(tensor.device)
-    current = tensor.masked_select(mask)
-    base = current.clone()
-    if old is not None:
-        old_mask, old_base = old[0].to(tensor.device), old[1]
-        base.masked_scatter_(old_mask.masked_select(mask), old_base.masked_select(mask.masked_select(old_mask)))
-        tensor.masked_scatter_(old_mask & ~mask, old_base.masked_select(~mask.masked_select(old_mask)))
-    differs = _bits(current) != _bits(values)
-    tensor.masked_scatter_(mask.masked_scatter(mask, differs), values.masked_select(differs))
-    return base
+def _put(tensor: torch.Tensor, places: torch.Tensor, values: torch.Tensor) -> None:
+    """Write entries at row-major places of a live tensor."""
+    flat = tensor.reshape(-1)
+    flat.index_copy_(0, places, values)
+    if flat.data_ptr() != tensor.data_ptr():  # no view: the tensor is not contiguous
+        tensor.copy_(flat.view(tensor.shape))
 
 
 def _bits(tensor: torch.Tensor) -> torch.Tensor:
