@@ -21,10 +21,11 @@ check: .venv/installed
 	  [ $$study = config/schema.yaml ] || $(BIN)/snakemake --configfile $$study --dry-run --quiet all; \
 	done
 
-.venv/installed: envs/requirements.lock
+.venv/installed: envs/requirements.lock pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit(0 if sys.version_info >= (3, 11) else 'Python 3.11 or newer is needed: make PYTHON=python3.11')"
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --requirement envs/requirements.lock
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
 clean:
