@@ -37,8 +37,9 @@ METHODS = CONTROLS + [method for method in config["methods"] if method not in CO
 SUGGESTED = config["suggestion"]["methods"]
 PRETRAINED_HERE = [name for name, model in config["models"].items() if model["source"] == "pretraining"]
 CELLS = {"model": list(config["models"]), "task": list(config["tasks"]), "seed": config["seeds"]}
+RANDOM_INIT_SEEDS = config["finetuning"].get("random_init_seeds", config["seeds"][:1])
 TABLES = ["scores_summary", "overview", "finetuned", "pretraining_gain", "suggestions", "tasks", "models", "not_ok"]
-FIGURES = ["summary", "curves", "bytes", *(["pretraining_gain"] if config["finetuning"]["random_init"] else [])]
+FIGURES = ["summary", "curves", "bytes", *(["pretraining_gain"] if RANDOM_INIT_SEEDS else [])]
 ENVIRONMENT = "envs/environment.yaml"
 
 show_progress(workflow, benchmarked_seconds(f"{RESULTS}/benchmarks"))
@@ -101,12 +102,11 @@ def get_finetuning(wildcards, arm="pretrained"):
     scratch_rate = model.get("random_init_learning_rate", config["finetuning"].get("random_init_learning_rate"))
     if arm == "random-init" and scratch_rate is not None:
         settings["learning_rate"] = scratch_rate
-    return as_json({k: v for k, v in settings.items() if k not in ("random_init", "random_init_learning_rate")})
+    return as_json({key: value for key, value in settings.items() if not key.startswith("random_init")})
 
 
 def get_random_init_manifests(wildcards):
-    pattern = f"{CELL}/random-init/manifest.json"
-    return expand(pattern, **CELLS) if config["finetuning"]["random_init"] else []
+    return expand(f"{CELL}/random-init/manifest.json", **CELLS | {"seed": RANDOM_INIT_SEEDS})
 
 
 def get_suggestions(wildcards):
@@ -326,6 +326,7 @@ rule compress_model:
     output:
         # Kept over a rerun: rows whose inputs have not changed are not computed again.
         update(expand(f"{CELL}/compressed/{{method}}/scores.csv", method=METHODS, allow_missing=True)),
+        [f"{CELL}/suggested/{table}.csv" for table in ("suggestions", "curves") if SUGGESTED],
     log:
         f"{RESULTS}/logs/compress_model/{{model}}-{{task}}-{{seed}}.log",
     benchmark:
@@ -339,40 +340,14 @@ rule compress_model:
         kept_shares=as_json(config["kept_shares"]),
         draws=config["draws"],
         settings=as_json(config["evaluation"] | {"max_length": config["finetuning"]["max_length"]}),
-        folder=subpath(output[0], ancestor=2),
+        suggest=f"--suggest {as_json(config['suggestion'])}" if SUGGESTED else "",
+        folder=subpath(output[0], ancestor=3),
         # Snakemake does not see the modules that a step imports.
-        sources=[baselines.source_hash(baselines.METHODS[method]) for method in METHODS],
+        sources=[baselines.source_hash(baselines.METHODS[method]) for method in [*METHODS, *SUGGESTED]],
     shell:
         "python -m study.compress --finetuned {params.finetuned} --task-folder {params.task}"
         " --methods {params.methods} --kept-shares {params.kept_shares} --draws {params.draws}"
-        " --settings {params.settings} --out {params.folder} > {log} 2>&1"
-
-
-rule suggest_share:
-    input:
-        finetuned=f"{CELL}/finetuned/manifest.json",
-        task=f"{RESULTS}/tasks/{{task}}/manifest.json",
-    output:
-        f"{CELL}/suggested/suggestions.csv",
-        f"{CELL}/suggested/curves.csv",
-    log:
-        f"{RESULTS}/logs/suggest_share/{{model}}-{{task}}-{{seed}}.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/suggest_share/{{model}}-{{task}}-{{seed}}.tsv"
-    conda:
-        ENVIRONMENT
-    params:
-        finetuned=subpath(input.finetuned, parent=True),
-        task=subpath(input.task, parent=True),
-        methods=SUGGESTED,
-        search=as_json({k: v for k, v in config["suggestion"].items() if k != "methods"}),
-        settings=as_json(config["evaluation"] | {"max_length": config["finetuning"]["max_length"]}),
-        folder=subpath(output[0], parent=True),
-        sources=[baselines.source_hash(baselines.METHODS[method]) for method in SUGGESTED],
-    shell:
-        "python -m study.suggest --finetuned {params.finetuned} --task-folder {params.task}"
-        " --methods {params.methods} --search {params.search} --settings {params.settings}"
-        " --out {params.folder} > {log} 2>&1"
+        " --settings {params.settings} {params.suggest} --out {params.folder} > {log} 2>&1"
 
 
 # Tables, figures, report.
@@ -396,7 +371,7 @@ rule collect_scores:
         **CELLS,
         folder=subpath(output[0], parent=True),
         methods=METHODS,
-        random_init="--random-init" if config["finetuning"]["random_init"] else "",
+        random_init=f"--random-init-seeds {' '.join(map(str, RANDOM_INIT_SEEDS))}" if RANDOM_INIT_SEEDS else "",
         suggested="--suggested" if SUGGESTED else "",
     shell:
         "python -m study.collect {params.folder} --models {params.model} --tasks {params.task}"

@@ -1,6 +1,6 @@
-"""Put a committed run's main numbers and its summary figure into the README, between two marks; nothing there is typed.
+"""Put a committed run's main numbers and its summary figure into the README, between marks; nothing there is typed.
 
-`python -m report.readme results/reference/mini` after that run has changed.
+`python -m report.readme results/reference/mini` after that run or results/reference/benchmarks has changed.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from report.summary import sentences
 from report.tables import Tables
 
 README = Path(__file__).parent.parent / "README.md"
-START, END = "<!-- results: written by `python -m report.readme", "<!-- end of results -->"
+BENCHMARKS = README.parent / "results" / "reference" / "benchmarks"
 
 
 def losses(overview: pd.DataFrame) -> str:
@@ -36,8 +36,8 @@ def how_long(provenance: dict) -> str:
     return f"The run took about {minutes:.0f} minutes on {cores} cores ({provenance['machine']['cpu']})."
 
 
-def block(folder: Path) -> str:
-    """The part of the README that shows what came out of a committed run.
+def study_block(folder: Path) -> str:
+    """What came out of a committed run.
 
     Args:
         folder: results folder with tables/, figures/summary.png and provenance.json, below the README's folder.
@@ -46,8 +46,8 @@ def block(folder: Path) -> str:
     place = folder.resolve().relative_to(README.parent).as_posix()
     pairs, seeds = len(tables.finetuned), ", ".join(map(str, tables.counts["seeds"]))
     findings = "\n".join(f"- {line.replace(style.NO_BREAK_SPACE, ' ')}" for line in sentences(tables))
-    return f"""{START} {place}` -->
-![Weighted F1 minus that of the full model, against the kept share of each row]({place}/figures/summary.png)
+    picture = f"{place}/figures/summary.png"
+    return f"""![Weighted F1 minus that of the full model, against the kept share of each row]({picture})
 
 What came out of the default study ({pairs} pairs of model and task, seeds {seeds}):
 
@@ -57,21 +57,92 @@ Points of weighted F1 to the full model, mean over all cells, by the share kept 
 
 {losses(tables.overview)}
 
-{how_long(provenance)}
-{END}"""
+{how_long(provenance)}"""
+
+
+def benchmark_block(folder: Path) -> str:
+    """Speed, memory and size of the library, as the committed benchmarks measured them."""
+    found = {path.stem: read_json(path) for path in sorted(folder.glob("*.json"))}
+    numbers = {name: record["numbers"] for name, record in found.items()}
+    rows = [*_speed(numbers["ranking"]), *_streaming(numbers["streaming"]), *_files(numbers)]
+    lines = "\n".join(f"| {what} | {measured} |" for what, measured in rows)
+    commands = ", ".join(f"`python -m benchmarks.{name}`" for name in found)
+    cpu, threads = found["ranking"]["machine"]["cpu"], numbers["ranking"]["threads"]
+    return f"Measured by {commands} with {threads} threads ({cpu}):\n\n| what | measured |\n|---|---|\n{lines}"
+
+
+def _speed(ranking: dict) -> list[tuple[str, str]]:
+    loops = ranking["ranking for every k, times faster than scikit-learn for one"]
+    return [
+        (
+            f"rank the {ranking['rows']:,} rows of a BERT-base for every k",
+            f"{ranking['ranking, s']:.1f} s: {ranking['ranking, times the sort']:.1f} times a row-wise `torch.sort`, "
+            f"{loops:,.0f} times faster than scikit-learn row by row for one k",
+        ),
+        (
+            "the rule of the authors' released code (`ken-grid`), the same rows",
+            f"{ranking['ken-grid, times faster than the loop']:.0f} times faster than a loop over rows and points, "
+            "with the same kept sets",
+        ),
+    ]
+
+
+def _streaming(streaming: dict) -> list[tuple[str, str]]:
+    checkpoint, stored = (style.size(streaming[f"{name}, bytes"]) for name in ("checkpoint", "sub-network"))
+    peak = max(streaming[f"{name}, peak MiB"] for name in ("prune", "info", "inject"))
+    return [
+        (
+            f"`ken prune` of a pair of the size of {streaming['size']}, {checkpoint} each",
+            f"{streaming['prune, s'] / 60:.1f} minutes, {streaming['prune, times reading']:.0f} times reading both "
+            f"files once; {style.percent(streaming['k'])} kept make {stored}",
+        ),
+        (
+            "`ken inject` of the result",
+            f"{streaming['inject, s']:.0f} s, {streaming['inject, times reading']:.1f} times reading both files",
+        ),
+        (
+            "memory of these commands",
+            f"at most {peak:,.0f} MiB, where the largest tensor has {streaming['largest tensor, MiB']:,.0f} MiB",
+        ),
+    ]
+
+
+def _files(numbers: dict) -> list[tuple[str, str]]:
+    swapping, sizes = numbers["swapping"], numbers["file_size"]
+    overhead = max(value for name, value in sizes.items() if name.endswith("times values + entropy")) - 1
+    loading = swapping["load_state_dict of a checkpoint in the page cache, s"]
+    return [
+        ("size of a file", f"at most {overhead:.1%} above the kept values + log2 C(n, k) bits a row"),
+        (
+            f"swap two sub-networks with {style.percent(swapping['kept share'])} kept in a live BERT-base",
+            f"{swapping['swap, s']:.2f} s (loading a whole checkpoint that is in memory already: {loading:.2f} s)",
+        ),
+        (
+            "go to the next k of a grid in it",
+            f"{swapping['next k, share of that evaluation']:.1%} of the time of evaluating 1,000 texts",
+        ),
+    ]
+
+
+BLOCKS = {"results": study_block, "benchmarks": lambda folder: benchmark_block(BENCHMARKS)}
 
 
 def updated(readme: str, folder: Path) -> str:
-    """The README with its block of results made new.
+    """The README with its blocks made new.
 
     Raises:
-        ReportError: the marks are missing.
+        ReportError: marks are missing.
     """
-    before, start, rest = readme.partition(START)
-    _, end, after = rest.partition(END)
-    if not (start and end):
-        raise ReportError(f"README.md lacks the marks {START!r} and {END!r}: put them where the results go.")
-    return before + block(folder) + after
+    place = folder.resolve().relative_to(README.parent).as_posix()
+    for name, block in BLOCKS.items():
+        start = f"<!-- {name}: written by `python -m report.readme {place}` -->"
+        end = f"<!-- end of {name} -->"
+        before, found_start, rest = readme.partition(start)
+        _, found_end, after = rest.partition(end)
+        if not (found_start and found_end):
+            raise ReportError(f"README.md lacks the marks {start!r} and {end!r}: put them where the {name} go.")
+        readme = f"{before}{start}\n{block(folder)}\n{end}{after}"
+    return readme
 
 
 def main() -> None:

@@ -43,12 +43,13 @@ def read_scores(folder: Path, references: list[str], classes: list[str], metric)
     return scores
 
 
-def finetuning_table(results: Path, cells: list[tuple], arms: list[str]) -> pd.DataFrame:
+def finetuning_table(results: Path, cells: list[tuple], random_init_seeds: list[int]) -> pd.DataFrame:
     """One row a cell and arm: settings, learning outcome, scores on test."""
-    folders = {"pretrained": "finetuned", "random-init": "random-init"}
+    arms = [(cell, "finetuned") for cell in cells]
+    arms += [(cell, "random-init") for cell in cells if cell[2] in random_init_seeds]
     rows = []
-    for cell, arm in itertools.product(cells, arms):
-        manifest = files.read_json(cell_folder(results, *cell) / folders[arm] / "manifest.json")
+    for cell, folder in arms:
+        manifest = files.read_json(cell_folder(results, *cell) / folder / "manifest.json")
         plain = ("model", "task", "seed", "arm", "best_epoch", "validation_weighted_f1", *SCORES, "seconds", "peak_mib")
         settings = {key: manifest["settings"][key] for key in ("learning_rate", "epochs")}
         rows.append({key: manifest[key] for key in plain} | settings)
@@ -131,7 +132,7 @@ def main() -> None:
     parser.add_argument("--tasks", required=True, nargs="+")
     parser.add_argument("--seeds", required=True, nargs="+", type=int)
     parser.add_argument("--methods", required=True, nargs="+")
-    parser.add_argument("--random-init", action="store_true", help="the random-init arm was run too")
+    parser.add_argument("--random-init-seeds", nargs="*", type=int, default=[], help="seeds with a random-init arm")
     parser.add_argument("--suggested", action="store_true", help="kept shares were suggested too")
     a = parser.parse_args()
     metric = metrics.evaluate_metric()
@@ -143,9 +144,8 @@ def main() -> None:
         for method in a.methods:
             folder = cell_folder(a.results, model, task, seed) / "compressed" / method
             tables.append(read_scores(folder, list(splits["test"]["label"]), classes, metric))
-    arms = ["pretrained", "random-init"] if a.random_init else ["pretrained"]
     files.write_csv(a.results / "scores.csv", pd.concat(tables, ignore_index=True))
-    files.write_csv(a.results / "finetuning.csv", finetuning_table(a.results, cells, arms))
+    files.write_csv(a.results / "finetuning.csv", finetuning_table(a.results, cells, a.random_init_seeds))
     files.write_csv(a.results / "suggestions.csv", suggestions_table(a.results, cells, a.suggested))
     files.write_csv(a.results / "tasks.csv", tasks_table(a.results, a.tasks))
     files.write_csv(a.results / "models.csv", models_table(a.results, a.models, a.tasks[0], a.seeds[0]))

@@ -6,6 +6,7 @@ costs more than evaluating a small model. Rows whose inputs have not changed are
 """
 
 import argparse
+import functools
 import json
 import resource
 import time
@@ -14,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pandas as pd
+import torch
 from safetensors.torch import load_file
 from torch import nn
 
@@ -24,6 +26,7 @@ from study import files, metrics, provenance
 from study.errors import run
 from study.examples import encode, load_task, predict
 from study.models import empty_classifier, load_tokenizer
+from study.suggest import suggest
 
 NO_SCORE = {"weighted_f1": None, "macro_f1": None, "accuracy": None}
 
@@ -70,6 +73,8 @@ class FinetunedCell:
         splits, classes = load_task(task)
         self.splits = {split: encode(splits[split], classes, tokenizer) for split in ("validation", "test")}
         self.batch_size = settings["batch_size"]
+        # A row asks for its method's hash, for which source files are parsed: once a method is enough.
+        self.source_hash = functools.cache(lambda name: baselines.source_hash(baselines.METHODS[name]))
         self.inputs = [self.manifest["sha256"], files.read_json(task / "manifest.json")["sha256"], settings]
 
     def reset_model(self) -> None:
@@ -84,7 +89,7 @@ class FinetunedCell:
 
     def key(self, method: Method, budget: float | int, draw: int) -> str:
         """Hash of everything a score depends on."""
-        parts = [self.inputs, baselines.source_hash(method), budget, draw, provenance.versions()["torch"]]
+        parts = [self.inputs, self.source_hash(method.name), budget, draw, torch.__version__.partition("+")[0]]
         return provenance.text_hash(json.dumps(parts, sort_keys=True))
 
 
@@ -177,10 +182,14 @@ def main() -> None:
     parser.add_argument("--kept-shares", required=True, type=json.loads, help="JSON list: shares, or absolute k")
     parser.add_argument("--draws", required=True, type=int, help="draws of stochastic methods")
     parser.add_argument("--settings", required=True, type=json.loads, help="JSON: batch_size, max_length")
-    parser.add_argument("--out", required=True, type=Path, help="folder with one sub-folder a method")
+    parser.add_argument("--suggest", type=json.loads, help="JSON: methods, margin, confidence, resolution of a search")
+    parser.add_argument("--out", required=True, type=Path, help="folder of the cell")
     a = parser.parse_args()
     provenance.deterministic(0)
-    compress(FinetunedCell(a.finetuned, a.task_folder, a.settings), a.methods, a.kept_shares, a.draws, a.out)
+    cell = FinetunedCell(a.finetuned, a.task_folder, a.settings)
+    compress(cell, a.methods, a.kept_shares, a.draws, a.out / "compressed")
+    if a.suggest:
+        suggest(cell, a.suggest.pop("methods"), a.suggest, a.out / "suggested")
 
 
 if __name__ == "__main__":

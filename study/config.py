@@ -279,6 +279,7 @@ def _shown(value: object) -> str:
 def _cross_checks(config: dict) -> None:
     """Names and numbers of a valid config that have to fit each other."""
     _check_corpus(config)
+    _check_seeds(config)
     for key, known in {"model": config["models"], "task": config["tasks"]}.items():
         if (chosen := config["kenviz"].get(key)) not in (None, *known):
             found = f'"{chosen}", which {key}s does not name'
@@ -299,6 +300,15 @@ def _cross_checks(config: dict) -> None:
         if "path" in model and not Path(model["path"], "config.json").is_file():
             found = f"{_shown(model['path'])}, which has no config.json"
             raise UserError(f"{key}.path is {found}: name a folder in the Hugging Face layout.")
+
+
+def _check_seeds(config: dict) -> None:
+    """Seeds with a random-init arm are seeds of the study."""
+    for seed in config["finetuning"].get("random_init_seeds", []):
+        if seed not in config["seeds"]:
+            listed = ", ".join(map(str, config["seeds"]))
+            key = "config key finetuning.random_init_seeds"
+            raise UserError(f"{key} names {seed}, but must name some of seeds ({listed}).")
 
 
 def _check_corpus(config: dict) -> None:

@@ -4,9 +4,8 @@ The search is `ken.suggest`; it sees validation only. The share that it finds is
 that restored model answers the test set once.
 """
 
-import argparse
-import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -14,13 +13,15 @@ import baselines
 import ken
 from baselines.base import Selection
 from ken.suggestion import Suggestion
-from study import files, metrics, provenance
-from study.compress import FinetunedCell
-from study.errors import UserError, run
+from study import files, metrics
+from study.errors import UserError
 from study.examples import predict
 
+if TYPE_CHECKING:
+    from study.compress import FinetunedCell
 
-def search(cell: FinetunedCell, method: Selection, settings: dict) -> Suggestion:
+
+def search(cell: "FinetunedCell", method: Selection, settings: dict) -> Suggestion:
     """Bisection over kept shares on the cell's validation examples."""
     cell.reset_model()
     cell.model.load_state_dict(cell.finetuned)
@@ -37,7 +38,7 @@ def search(cell: FinetunedCell, method: Selection, settings: dict) -> Suggestion
     )
 
 
-def answer_test(cell: FinetunedCell, method: Selection, share: float, path: Path) -> dict[str, float]:
+def answer_test(cell: "FinetunedCell", method: Selection, share: float, path: Path) -> dict[str, float]:
     """Kept share of the body, stored bytes and scores on test of the stored share; and the full model's weighted F1."""
     seen, test = cell.for_method(method, draw=0), cell.splits["test"]
     kept = method.store(seen, method.prepare(seen), share, path)
@@ -48,7 +49,7 @@ def answer_test(cell: FinetunedCell, method: Selection, share: float, path: Path
     return body | found | {"full_weighted_f1": cell.manifest["weighted_f1"]}
 
 
-def suggest(cell: FinetunedCell, methods: list[str], settings: dict, out: Path) -> None:
+def suggest(cell: "FinetunedCell", methods: list[str], settings: dict, out: Path) -> None:
     """Write suggestions.csv (a row a method), curves.csv (a row a look) and the stored sub-networks into `out`."""
     rows, curves = [], []
     with files.replacing_folder(out) as folder:
@@ -65,20 +66,3 @@ def suggest(cell: FinetunedCell, methods: list[str], settings: dict, out: Path) 
             print(f"{name}: keep {found.share:.0%}, {len(found.curve)} shares looked at", flush=True)
         files.write_csv(folder / "curves.csv", pd.DataFrame(curves))
         files.write_csv(folder / "suggestions.csv", pd.DataFrame(rows))
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Find the smallest kept share of one fine-tuned cell on validation.")
-    parser.add_argument("--finetuned", required=True, type=Path, help="folder of study.finetune")
-    parser.add_argument("--task-folder", required=True, type=Path)
-    parser.add_argument("--methods", required=True, nargs="+", choices=sorted(baselines.METHODS))
-    parser.add_argument("--search", required=True, type=json.loads, help="JSON: margin, confidence, resolution")
-    parser.add_argument("--settings", required=True, type=json.loads, help="JSON: batch_size, max_length")
-    parser.add_argument("--out", required=True, type=Path, help="folder to write")
-    a = parser.parse_args()
-    provenance.deterministic(0)
-    suggest(FinetunedCell(a.finetuned, a.task_folder, a.settings), a.methods, a.search, a.out)
-
-
-if __name__ == "__main__":
-    run(main)

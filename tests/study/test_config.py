@@ -68,7 +68,7 @@ def test_defaults_are_filled_in_all_the_way_down(small):
     assert loaded["corpus"] == {"packages": ["scipy", "sympy", "torch"], "min_words": 15, "max_words": 45}
     assert loaded["pretraining"]["tokens"] == 1_200_000  # the section was there, but empty
     assert loaded["finetuning"]["epochs"] == 3 and loaded["finetuning"]["learning_rate"] == 2e-4
-    assert loaded["evaluation"] == {"batch_size": 64}
+    assert loaded["evaluation"] == {"batch_size": 32}
     assert config.load(loaded, METHODS) == loaded
     loaded["tuning"]["epochs"].append(99)
     assert 99 not in config.load(small, METHODS)["tuning"]["epochs"]
@@ -183,7 +183,8 @@ MISTAKES = [
     (["kenviz"], {"method": "kne"}, 'kenviz.method is "kne", .* Did you mean "ken"?'),
     (["kenviz"], {"kept_share": 0.2}, "kenviz.kept_share is 0.2, but must be one of kept_shares"),
     (["finetuning", "epochs"], 2.5, "finetuning.epochs is 2.5, but must be a whole number"),
-    (["finetuning", "random_init"], "yes", 'finetuning.random_init is "yes", but must be true or false'),
+    (["finetuning", "random_init_seeds"], "all", 'finetuning.random_init_seeds is "all", but must be a list'),
+    (["finetuning", "random_init_seeds"], [7], "finetuning.random_init_seeds names 7, but must name some of seeds"),
     (["finetuning", "warmup_share"], 2, "finetuning.warmup_share is 2, but must be at most 1"),
 ]
 

@@ -162,7 +162,7 @@ def test_benchmarked_seconds_are_means_per_rule(tmp_path):
         {"output_settings": SimpleNamespace(quiet={Quietness.ALL})},
         {"output_settings": SimpleNamespace(quiet={Quietness.PROGRESS, Quietness.RULES})},
     ],
-    ids=str,
+    ids=["dry run", "child process", "quiet", "quiet about progress"],
 )
 def test_runs_that_are_not_to_print(run):
     usual = {"dryrun": False, "exec_mode": ExecMode.DEFAULT, "output_settings": SimpleNamespace(quiet=None)}
