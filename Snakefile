@@ -19,6 +19,9 @@ from study.progress import benchmarked_seconds, show_progress
 
 # Steps run with the Python that runs Snakemake, whether or not its environment is activated.
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+# glibc otherwise returns the memory of every larger tensor to the system and asks for it again: a third of the time.
+os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**30))
+os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**32))
 
 if not workflow.overwrite_configfiles:
 

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ken import selection
+from ken import kde, selection
 from tests.oracles import density
 from tests.oracles import selection as oracle
 
@@ -43,6 +43,41 @@ def test_counts_are_exact_and_kept_sets_nested(tensor, k, other):
         assert torch.equal(mask, selection.mask_from_ranks(ranks, count))
     smaller, larger = sorted(zip(counts, range(2), strict=True))
     assert not (masks[smaller[1]] & ~masks[larger[1]]).any()
+
+
+SHAPES_OF_ROWS = {
+    "normal": lambda n: torch.randn(3, n),
+    "constant": lambda n: torch.full((3, n), 0.3),
+    "two-valued": lambda n: torch.where(torch.rand(3, n) < 0.3, -1.0, 2.0),
+    "heavy tails": lambda n: torch.distributions.Cauchy(0.0, 1.0).sample((3, n)),
+    "huge": lambda n: torch.randn(3, n) * 1e30,
+    "tiny": lambda n: torch.randn(3, n) * 1e-30,
+    "duplicates": lambda n: torch.randn(3, n // 4 + 1).repeat(1, 4)[:, :n],
+    "one outlier": lambda n: torch.cat([torch.randn(3, n - 1), torch.full((3, 1), 1e4)], dim=1),
+}
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**20), st.sampled_from(sorted(SHAPES_OF_ROWS)), st.integers(1, 4096), st.floats(0.001, 1.0))
+def test_long_rows_of_every_kind_are_kept_as_the_exact_density_says(seed, kind, n, share):
+    torch.manual_seed(seed)
+    rows = SHAPES_OF_ROWS[kind](n)
+    exact = kde.density(rows, "exact")
+    for k in (1, share, n, n + 5):
+        count = selection.kept_count(n, k)
+        mask = selection.select(rows, torch.zeros_like(rows), k)
+        assert (mask.sum(1) == count).all()
+        for row, kept in zip(exact, mask, strict=True):
+            if count < n:  # what is kept is as dense as what is not, up to what the grid resolves
+                assert row[kept].min() >= row[~kept].max() * (1 - 1e-4)
+
+
+@pytest.mark.parametrize("n", [100, 768])
+def test_a_row_is_ranked_alike_whatever_its_neighbours_are(n):
+    torch.manual_seed(0)
+    rows = torch.cat([torch.randn(5, n), torch.randn(5, n) * 1e-3, torch.distributions.Cauchy(0, 1).sample((5, n))])
+    together = selection.rank(rows, rows)
+    assert torch.equal(together, torch.cat([selection.rank(row[None], row[None]) for row in rows]))
 
 
 @settings(max_examples=40, deadline=None)
