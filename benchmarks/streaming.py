@@ -25,7 +25,7 @@ DTYPE = torch.bfloat16
 
 
 def write_checkpoint(path: Path, size: str, seed: int, base: Path | None = None) -> None:
-    """Random weights in blocks of rows; with `base`, those plus small updates, and a head."""
+    """Random weights in blocks of rows; with `base`, those plus small updates."""
     described, start = {}, 0
     for name, shape in common.shapes(size).items():
         end = start + math.prod(shape) * DTYPE.itemsize

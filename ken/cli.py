@@ -1,6 +1,7 @@
 """The command `ken`: sub-networks from checkpoints and back, a look into them, and how much has to be kept."""
 
 import argparse
+import importlib.util
 import json
 import sys
 import time
@@ -34,7 +35,7 @@ def summary(path: Path, reader: Reader) -> dict:
     """What a sub-network file holds; sizes in entries unless named bytes."""
     body = {name: entry for name, entry in reader.entries.items() if entry.blocks is not None}
     whole = {name: entry for name, entry in reader.entries.items() if entry.blocks is None}
-    total, kept = (sum(sizes) for sizes in zip(*((e.meta.size, e.kept) for e in body.values()), strict=True))
+    total, kept = sum(entry.meta.size for entry in body.values()), sum(entry.kept for entry in body.values())
     return {
         "file": str(path),
         "file_bytes": path.stat().st_size,
@@ -71,7 +72,7 @@ def prune(a: argparse.Namespace) -> None:
     """Write a sub-network file."""
     start = time.monotonic()
     streaming.prune(
-        a.pretrained, a.finetuned, a.out, a.k, a.method, a.scope, a.rule, a.seed, a.device, progress=not a.quiet
+        a.pretrained, a.finetuned, a.out, a.k, a.method, a.scope, a.rule, device=a.device, progress=not a.quiet
     )
     show(summary(a.out, Reader(a.out)) | {"seconds": round(time.monotonic() - start, 2)}, a.json)
 
@@ -132,6 +133,8 @@ def _same(found: torch.Tensor, expected: torch.Tensor) -> bool:
 
 def viz(a: argparse.Namespace) -> None:
     """Draw where the kept entries lie."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ValueError('matplotlib is not installed: pip install "ken-benchmark[viz]".')
     from ken import viz as drawing
 
     subnetwork = Subnetwork.load(a.subnetwork)
@@ -152,7 +155,7 @@ def suggest(a: argparse.Namespace) -> None:
     texts, labels = classifier.read_csv(a.validation, a.text, a.label)
     found = search(
         a.pretrained, classifier.model, classifier.predictor(texts), labels, a.margin, a.confidence, a.resolution,
-        a.method, a.rule, a.seed, progress=not a.quiet,
+        a.method, a.rule, progress=not a.quiet,
     )  # fmt: skip
     print(json.dumps(found.as_dict(), indent=2) if a.json else found.text())
 
@@ -184,6 +187,7 @@ def parser() -> argparse.ArgumentParser:
     made = command("inject", inject, "write the compressed model: the base with a sub-network put in")
     _add_stored(made)
     made.add_argument("--out", required=True, type=Path, help="a new folder, or a file ending in .safetensors")
+    made.add_argument("--quiet", action="store_true", help="show no progress")
 
     made = command("check", check, "put a sub-network into its base in memory and take it out, bit for bit")
     _add_stored(made)
@@ -221,13 +225,11 @@ def _add_pair(made: argparse.ArgumentParser) -> None:
 def _add_stored(made: argparse.ArgumentParser) -> None:
     made.add_argument("--pretrained", required=True, help=BASE_HELP)
     made.add_argument("--subnetwork", required=True, type=Path, help="file written by ken prune")
-    made.add_argument("--quiet", action="store_true", help="show no progress")
 
 
 def _add_choice(made: argparse.ArgumentParser) -> None:
     made.add_argument("--method", default="ken", help=f"how entries are chosen: {', '.join(selection.names())}")
     made.add_argument("--rule", default="reset", choices=extraction.RULES, help="keep values, or rescale kept updates")
-    made.add_argument("--seed", type=int, help="of methods that draw at random")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

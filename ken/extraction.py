@@ -33,6 +33,11 @@ def chooser(
     """Choose k entries of every row by a method of `ken.selection`, computed on `device` (None: where they lie)."""
     selection.kept_count(1, k)
     selection.check_method(method)
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise ValueError(f"device {device!r} cannot be used here ({reason}): name another.") from None
     generators: dict[str, torch.Generator | None] = {}
 
     def choose(name: str, place: slice, finetuned: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
@@ -59,7 +64,8 @@ def kept_blocks(pair: Pair, choose: Chooser, rule: str, scope: str, fingerprint:
     for name in pair.body:
         meta = pair.meta(name)
         for place in meta.blocks():
-            finetuned, base = pair.finetuned_rows(name, place), pair.base_rows(name, place)
+            finetuned = pair.finetuned_rows(name, place)
+            base = pair.base_rows(name, place).to(finetuned.device)
             fingerprint.update(name, meta, base)
             if in_scope(name, scope):
                 mask = choose(name, place, finetuned, base)

@@ -4,7 +4,8 @@ The binned way follows the non-uniform FFT: the entries of a row are spread over
 B-spline, the grid is convolved with the Gaussian in the frequency domain, where the smoothing of the two
 splines (spreading and reading) is divided out again, and the result is read at the entries with the same
 spline. With eight grid steps a bandwidth the relative error is about 1e-7. Because a row's range is at most
-1.33 n^0.7 Scott bandwidths, even with an outlier, the grid stays small and the cost is O(n) a row.
+1.33 n^0.7 Scott bandwidths, even with an outlier, the grid stays small and the cost is O(n) a row; rows with very many
+equal or almost equal entries are computed exactly, which takes O(n^2).
 """
 
 import functools

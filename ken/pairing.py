@@ -47,14 +47,18 @@ class Pair:
         metas = {name: meta for name, meta in finetuned.metas.items() if name not in aliases}
         metas |= {name: finetuned.metas[finetuned.aliases[name]] for name in aliases.values() if name not in metas}
         floating = [name for name, meta in metas.items() if meta.dtype.is_floating_point]
+        floating = [name for name in floating if name not in finetuned.buffers]
         body = {name: base.aliases.get(names[name], names[name]) for name in floating if name in names}
         for name, other in body.items():
             found = base.metas[other]
             if found.shape != metas[name].shape or not found.dtype.is_floating_point:
                 raise ValueError(
                     f"tensor {name!r} is {metas[name].dtype} of {metas[name].shape} fine-tuned but {found.dtype} of "
-                    f"{found.shape} pre-trained: both must be of one architecture."
+                    f"{found.shape} pre-trained: both must be of one architecture, and a head must not be named like "
+                    "a tensor of the base."
                 )
+        if not body:
+            raise ValueError(f"{finetuned.label} and {base.label} have no parameters in common: nothing can be reset.")
         _check_whole_body(base, finetuned, set(names.values()))
         return cls(base, finetuned, body, [name for name in metas if name not in body], aliases)
 
@@ -74,8 +78,8 @@ class Pair:
         """Dtype and shape of a tensor of the fine-tuned model."""
         return self.finetuned.metas[self.stored_name(name)]
 
-    def whole_tensor(self, name: str) -> torch.Tensor:
-        """A tensor of the head, copied."""
+    def finetuned_tensor(self, name: str) -> torch.Tensor:
+        """A whole tensor of the fine-tuned model, copied."""
         return self.finetuned.tensor(self.stored_name(name)).clone()
 
 
@@ -137,9 +141,10 @@ def _with_base_first(aliases: dict[str, str], names: dict[str, str]) -> dict[str
 
 
 def _check_whole_body(base: Source, finetuned: Source, used: set[str]) -> None:
-    """Refuse a fine-tuned model that lacks a part of what it otherwise shares with its base.
+    """Refuse a fine-tuned model that lacks a module of what it otherwise shares with its base.
 
-    A part that it lacks as a whole, such as a pooler or a head for language modelling, is not missed.
+    A part that it lacks as a whole, such as a pooler or a head for language modelling, is not missed; neither is a
+    single tensor of a module that it has, such as a mask that older versions saved.
     """
     depth = 2 if len({name.partition(".")[0] for name in used}) == 1 else 1
 
@@ -148,8 +153,10 @@ def _check_whole_body(base: Source, finetuned: Source, used: set[str]) -> None:
 
     shared = {part(name) for name in used}
     used = used | {base.aliases[name] for name in used if name in base.aliases}
+    modules = {name[:end] for name in used for end in range(len(name)) if name[end] == "."}
     floating = (name for name, meta in base.metas.items() if meta.dtype.is_floating_point)
-    missing = [name for name in floating if name not in used and part(name) in shared]
+    absent = (name for name in floating if name not in used and part(name) in shared)
+    missing = [name for name in absent if name.rpartition(".")[0] not in {"", *modules}]
     if missing:
         raise ValueError(
             f"{finetuned.label} lacks {len(missing)} pre-trained tensors of {base.label}, such as {missing[0]!r}: "

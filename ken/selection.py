@@ -6,6 +6,7 @@ budget, so one ranking serves a whole grid of budgets and the kept sets are nest
 
 import difflib
 import hashlib
+import math
 from collections.abc import Callable, Mapping
 
 import torch
@@ -72,7 +73,7 @@ def as_rows(tensor: torch.Tensor) -> torch.Tensor:
     """(r, n) view or copy: 2-D as is, 1-D and 0-D one row, more dimensions flattened after the first."""
     if tensor.ndim <= 1:
         return tensor.reshape(1, tensor.numel())
-    return tensor.reshape(tensor.shape[0], tensor[0].numel() if tensor.shape[0] else 0)
+    return tensor.reshape(tensor.shape[0], math.prod(tensor.shape[1:]))
 
 
 def rank_scores(scores: torch.Tensor) -> torch.Tensor:

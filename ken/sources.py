@@ -20,8 +20,9 @@ from ken.selection import BLOCK, as_rows
 Tensors = Mapping[str, torch.Tensor]
 
 INDEX = "model.safetensors.index.json"
-# Files that a folder of a base needs to be a model: fetched from the hub, copied beside injected weights.
-COMPANIONS = ("*.json", "*.txt", "*.model")
+# Files beside the weights that make a folder a model: fetched from the hub, copied beside injected weights.
+COMPANIONS = ("config.json", "generation_config.json", "tokenizer*.json", "special_tokens_map.json")
+COMPANIONS += ("added_tokens.json", "vocab.*", "merges.txt", "*.model", INDEX)
 
 DTYPES = {
     "F64": torch.float64, "I64": torch.int64, "F32": torch.float32, "I32": torch.int32, "F16": torch.float16,
@@ -64,12 +65,14 @@ class Source:
         label: what messages call it.
         metas: name -> `Meta`, in the order of reading.
         aliases: name -> name of the tensor it is tied to.
+        buffers: names of tensors known to be no parameters (a module knows, a file does not).
         folder: where files that belong to the model lie, or None.
     """
 
     label: str
     metas: dict[str, Meta]
     aliases: dict[str, str]
+    buffers: frozenset[str] = frozenset()
     folder: Path | None = None
 
     def rows(self, name: str, place: slice) -> torch.Tensor:
@@ -92,6 +95,8 @@ class Memory(Source):
     def __init__(self, tensors: Tensors | nn.Module):
         state = tensors.state_dict() if isinstance(tensors, nn.Module) else tensors
         self.model_config = getattr(tensors, "config", None)
+        if isinstance(tensors, nn.Module):
+            self.buffers = frozenset(name for name, _ in tensors.named_buffers())
         state = {name: tensor.detach() for name, tensor in state.items() if isinstance(tensor, torch.Tensor)}
         self.label = type(tensors).__name__
         self.aliases = _tied(state)
@@ -119,7 +124,7 @@ class Checkpoint(Source):
 
     def __init__(self, path: Path, label: str | None = None):
         self.label = label or str(path)
-        self.folder = path if path.is_dir() else path.parent
+        self.folder = path if path.is_dir() else None
         self.aliases = {}
         self.files: dict[str, Path] = {}
         self.metas = {}
@@ -135,8 +140,8 @@ class Checkpoint(Source):
             return as_rows(file.get_slice(name)[place.start : place.stop])
 
     def config(self) -> dict | None:
-        path = self.folder / "config.json"
-        return _read_json(path) if path.is_file() else None
+        path = self.folder / "config.json" if self.folder else None
+        return _read_json(path) if path and path.is_file() else None
 
 
 def open_source(source: "Source | str | Path | Tensors | nn.Module") -> Source:
@@ -205,7 +210,8 @@ def _weight_files(path: Path) -> list[Path]:
     if (path / "model.safetensors").is_file():
         return [path / "model.safetensors"]
     if (path / INDEX).is_file():
-        names = sorted(set(_read_json(path / INDEX).get("weight_map", {}).values()))
+        weight_map = _read_json(path / INDEX).get("weight_map")
+        names = sorted(set(map(str, weight_map.values()))) if isinstance(weight_map, dict) else []
         if not names or any(Path(name).name != name for name in names):
             raise ValueError(f"{path / INDEX} has no usable weight_map: fetch the checkpoint again.")
         return [path / name for name in names]

@@ -72,11 +72,15 @@ class Writer:
     Used as a context manager; without `finish` nothing is left behind.
 
     Raises:
-        OSError: the folder does not exist or cannot be written.
+        OSError: the folder does not exist or cannot be written, or the path is a folder.
         ValueError: a tensor has a dtype that the file cannot hold.
     """
 
     def __init__(self, path: Path):
+        if not path.parent.is_dir():
+            raise FileNotFoundError(f"the folder of {path} does not exist: make it first.")
+        if path.is_dir():
+            raise IsADirectoryError(f"{path} is a folder: name a file in it.")
         self.path = path
         self.parts: dict[str, _Part] = {"positions": _Part(path.parent)}
         self.table: list[list] = []

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from ken import extraction, selection
 from ken.pairing import Pair, names_in
-from ken.sources import COMPANIONS, Fingerprint, Source, bytes_of, open_source
+from ken.sources import COMPANIONS, INDEX, Fingerprint, Source, bytes_of, open_source
 from ken.storage import NAMES, Reader, Writer, framed
 from ken.subnetwork import AnySource, check_fingerprint
 
@@ -51,7 +51,7 @@ def prune(
             writer.add_block(block.name, block.meta, block.mask, block.values)
             bar.update(block.mask.numel())
         for name in pair.whole:
-            writer.add_whole(name, pair.whole_tensor(name))
+            writer.add_whole(name, pair.finetuned_tensor(name))
         base = fingerprint.hexdigest()
         settings = {"method": selection.method_name(method), "k": k, "rule": rule, "scope": scope, "base": base}
         writer.finish(settings, pair.aliases, pair.finetuned.config())
@@ -123,7 +123,7 @@ def _copy_companions(base: Source, reader: Reader, folder: Path) -> None:
     if base.folder is not None:
         for pattern in COMPANIONS:
             for path in base.folder.glob(pattern):
-                if not path.name.endswith(".safetensors.index.json"):
+                if path.name != INDEX and path.is_file():
                     shutil.copyfile(path, folder / path.name)
     if reader.config is not None:
         (folder / "config.json").write_text(json.dumps(reader.config, indent=2) + "\n", encoding="utf-8")

@@ -136,7 +136,7 @@ class Subnetwork:
     def _of_pair(cls, pair: Pair, choose: extraction.Chooser, k, method, scope: str, rule: str) -> "Subnetwork":
         fingerprint = Fingerprint()
         masks, values = _collected(extraction.kept_blocks(pair, choose, rule, scope, fingerprint))
-        whole = {name: pair.whole_tensor(name).cpu() for name in pair.whole}
+        whole = {name: pair.finetuned_tensor(name).cpu() for name in pair.whole}
         name_of_method, config = selection.method_name(method), pair.finetuned.config()
         base = fingerprint.hexdigest()
         return cls(masks, values, whole, pair.aliases, base, name_of_method, k, rule, scope, config)
@@ -350,6 +350,14 @@ class Subnetwork:
                     f"the model needs a tensor {name!r} of {tuple(tensor.shape)}, found {shape}: "
                     "build it with the head the sub-network was trained with."
                 )
+        places: dict[int, str] = {}
+        for name in (*self.masks, *self.whole):
+            if name in state and state[name].numel():
+                other = places.setdefault(state[name].data_ptr(), name)
+                if other != name:
+                    raise ValueError(
+                        f"{other!r} and {name!r} are tied in the model only, not in the sub-network: untie."
+                    )
         if found is not None:
             if found.subnetwork.base != self.base:
                 raise ValueError("the model holds a sub-network of another base: eject that one first.")

@@ -104,8 +104,8 @@ def suggest(
     _check_range("confidence", confidence, 0.5, 1)
     _check_range("resolution", resolution, 0, 1)
     labels, full = np.asarray(labels), np.asarray(predict(model))
-    finetuned = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
     pair = Pair.of(open_source(pretrained), Memory(model))
+    finetuned = {name: pair.finetuned_tensor(name) for name in (*pair.body, *pair.whole)}  # tied ones once
     base = {name: pair.base.tensor(other).to(finetuned[name]) for name, other in pair.body.items()}
     ranks = selection.rank_tensors(finetuned, base, method, seed)
     steps = max(1, round(1 / resolution))

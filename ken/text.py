@@ -53,7 +53,7 @@ class TextClassifier:
             ValueError: the file cannot be read, lacks a column, or has a label that the model does not know.
         """
         try:
-            with open(path, newline="", encoding="utf-8") as file:
+            with open(path, newline="", encoding="utf-8-sig") as file:
                 rows = list(csv.DictReader(file))
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise ValueError(f"{path} cannot be read as CSV in UTF-8 ({error}).") from None
@@ -61,6 +61,9 @@ class TextClassifier:
             if not rows or column not in rows[0]:
                 found = ", ".join(rows[0]) if rows else "no rows"
                 raise ValueError(f"{path} has no column {column!r}: found {found}.")
+        for line, row in enumerate(rows, 2):
+            if row[text] is None or row[label] is None:
+                raise ValueError(f"{path} lacks a text or a label in row {line - 1}: complete it.")
         known = {str(name): index for name, index in self.model.config.label2id.items()}
         known |= {str(index): index for index in known.values() if str(index) not in known}
         unknown = sorted({row[label] for row in rows} - known.keys())

@@ -35,7 +35,8 @@ NO_SCORE = {"weighted_f1": None, "macro_f1": None, "accuracy": None}
 class Score:
     """One row of scores.csv.
 
-    `file` is the stored file and the name of the row's predictions, `key` a hash of everything the row depends on.
+    `file` is the stored file and the name of the row's predictions, `key` a hash of everything the row depends on,
+    `seconds` the time to choose and store, `peak_mib` the memory that the process had needed by then.
     """
 
     model: str
@@ -153,8 +154,12 @@ def read_known(folder: Path) -> dict[str, tuple[Score, list]]:
     try:
         scores = pd.read_csv(folder / "scores.csv", keep_default_na=False, dtype={"key": str})
         predictions = pd.read_parquet(folder / "predictions.parquet")
-        rows = [Score(**row) for row in scores.to_dict("records")]
-        return {row.key: (row, predictions[row.file].tolist()) for row in rows if row.status == "ok"}
+        scores = scores[scores["status"] == "ok"]
+        kinds = {name: int if "int" in str(kind) else float for name, kind in Score.__annotations__.items()}
+        for name in ("kept", "kept_share", "stored_bytes", *NO_SCORE, "seconds", "peak_mib"):
+            # Beside rows without a score all of these were written as text or fractions.
+            scores[name] = scores[name].astype(float).astype(kinds[name])
+        return {row["key"]: (Score(**row), predictions[row["file"]].tolist()) for row in scores.to_dict("records")}
     except (OSError, ValueError, TypeError, KeyError):
         return {}
 

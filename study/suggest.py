@@ -63,6 +63,6 @@ def suggest(cell: "FinetunedCell", methods: list[str], settings: dict, out: Path
             tested = answer_test(cell, method, found.share, folder / f"{name}.safetensors")
             rows.append(axes | {"share": found.share} | settings | validation | tested)
             curves += [axes | vars(look) for look in found.curve]
-            print(f"{name}: keep {found.share:.0%}, {len(found.curve)} shares looked at", flush=True)
+            print(f"{name}: keep {100 * found.share:g} %, {len(found.curve)} shares looked at", flush=True)
         files.write_csv(folder / "curves.csv", pd.DataFrame(curves))
         files.write_csv(folder / "suggestions.csv", pd.DataFrame(rows))

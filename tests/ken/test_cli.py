@@ -88,6 +88,9 @@ def test_suggest_on_a_csv_file(stored, tmp_path, capsys, task_folder):
     assert "of each row" in printed(capsys, *arguments)
     with pytest.raises(SystemExit, match="no column 'sentence': found text, label"):
         cli.main([*arguments, "--text", "sentence"])
+    (tmp_path / "validation.csv").write_text("\ufefftext,label\napple,fruit\nsaw\n", encoding="utf-8")
+    with pytest.raises(SystemExit, match="lacks a text or a label in row 2"):
+        cli.main(arguments)
     frame.assign(label="vegetable").to_csv(tmp_path / "validation.csv", index=False)
     with pytest.raises(SystemExit, match="label 'vegetable', which the model does not know: fruit, tool"):
         cli.main(arguments)
@@ -102,6 +105,8 @@ def test_suggest_on_a_csv_file(stored, tmp_path, capsys, task_folder):
         (["prune", "--pretrained", "/nowhere/x", "--finetuned", "TUNED", "--k", "3", "--out", "OUT"], "does not exist"),
         (["prune", "--pretrained", "BASE", "--finetuned", "TUNED", "--k", "3", "--method", "kenn", "--out", "OUT"],
          "did you mean 'ken'"),
+        (["prune", "--pretrained", "BASE", "--finetuned", "TUNED", "--k", "3", "--device", "gpu", "--out", "OUT"],
+         "device 'gpu' cannot be used here"),
         (["viz", "SUB", "--matrix", "nothing", "--out", "OUT.png"], "'nothing' fits 0 kinds of matrices"),
     ],
 )  # fmt: skip

@@ -114,6 +114,20 @@ def test_names_with_and_without_prefix_and_of_old(tmp_path):
         assert found.apply(base).keys() == tuned.keys()
 
 
+def test_a_mask_that_only_the_base_saved_and_files_beside_it_are_left_out(tmp_path):
+    base = {"h.0.attn.bias": torch.ones(1, 1, 4, 4), "h.0.attn.c.weight": torch.randn(4, 6), "e.w": torch.randn(5, 6)}
+    tuned = {f"transformer.{name}": tensor + 1 for name, tensor in base.items() if not name.endswith("bias")}
+    (tmp_path / "base").mkdir()
+    save_file(base, tmp_path / "base" / "model.safetensors")
+    for name in ("tokenizer.json", "notes.txt", "secrets.json"):
+        (tmp_path / "base" / name).write_text("{}")
+    streaming.prune(tmp_path / "base", tuned, tmp_path / "sub", 2)
+    streaming.inject(tmp_path / "base", tmp_path / "sub", tmp_path / "model")
+    assert set(os.listdir(tmp_path / "model")) == {"model.safetensors", "tokenizer.json"}
+    streaming.inject(tmp_path / "base" / "model.safetensors", tmp_path / "sub", tmp_path / "weights")
+    assert os.listdir(tmp_path / "weights") == ["model.safetensors"]
+
+
 def test_the_base_is_taken_in_the_fine_tuned_dtype():
     pretrained, finetuned = models()
     halves = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in pretrained.items()}
@@ -137,12 +151,14 @@ def test_of_tied_tensors_the_one_with_a_pre_trained_value_is_kept(tied_first):
         ({"a.w": (2, 2)}, {"b.v": (2, 2)}, "have no tensor name in common, such as 'b.v' and 'a.w'"),
         ({"e": (2,), "h.0.w": (2,), "h.1.w": (2,)}, {"e": (2,), "h.0.w": (2,)}, "lacks 1 .* such as 'h.1.w'"),
         ({"m.h.0.w": (2,), "m.h.1.w": (2,)}, {"m.h.0.w": (2,), "c": (2,)}, "such as 'm.h.1.w'"),
+        ({"ids": (2,)}, {"ids": (2,)}, "have no parameters in common"),
         ({"h.0.w": (2, 3)}, {"h.0.w": (3, 2)}, r"tensor 'h.0.w' is .* of \(3, 2\) fine-tuned but .* of \(2, 3\)"),
     ],
 )
 def test_models_that_do_not_belong_together_are_refused(base, tuned, message):
     with pytest.raises(ValueError, match=message):
-        Subnetwork.extract(*({n: torch.zeros(s) for n, s in shapes.items()} for shapes in (base, tuned)), 1)
+        tensors = [{n: torch.zeros(s).to(int if n == "ids" else float) for n, s in t.items()} for t in (base, tuned)]
+        Subnetwork.extract(*tensors, 1)
 
 
 def test_checkpoints_that_cannot_be_read_are_refused(pair, tmp_path):
@@ -159,9 +175,10 @@ def test_checkpoints_that_cannot_be_read_are_refused(pair, tmp_path):
     (tmp_path / "base" / "model.safetensors").write_bytes(data[:-5])
     with pytest.raises(ValueError, match="truncated or no safetensors"):
         ken.fingerprint(tmp_path / "base")
-    (tmp_path / "tuned" / INDEX).write_text(json.dumps({"weight_map": {"w": "../base/model.safetensors"}}))
-    with pytest.raises(ValueError, match="no usable weight_map"):
-        ken.fingerprint(tmp_path / "tuned")
+    for weight_map in ({"w": "../base/model.safetensors"}, ["a"], None):
+        (tmp_path / "tuned" / INDEX).write_text(json.dumps({"weight_map": weight_map}))
+        with pytest.raises(ValueError, match="no usable weight_map"):
+            ken.fingerprint(tmp_path / "tuned")
 
 
 def test_a_wrong_base_or_bad_weights_leave_nothing_behind(pair, tmp_path):

@@ -311,6 +311,27 @@ def test_names_that_are_tied_in_the_file_only_are_written_and_restored():
     assert all(same(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
+def test_names_that_are_tied_in_the_model_only_are_refused():
+    body = {name: Tied(0).embedding.weight.detach().clone() for name in ("embedding.weight", "output.weight")}
+    tuned = {name: tensor + 1 for name, tensor in body.items()}
+    with pytest.raises(ValueError, match=r"'embedding.weight' and 'output.weight' are tied in the model only"):
+        Subnetwork.extract(body, tuned, 3).inject(Tied(0, head=False))
+
+
+def test_buffers_of_a_module_are_copied_not_pruned():
+    base, tuned = nn.BatchNorm1d(16), nn.BatchNorm1d(16)
+    tuned.running_mean += 1
+    found = Subnetwork.extract(base, tuned, 0.25)
+    assert set(found.masks) == {"weight", "bias"}
+    assert same(found.apply(base)["running_mean"], tuned.running_mean)
+
+
+def test_empty_tensors_go_through(tmp_path):
+    base, tuned = ({"w": torch.randn(3, 4), "none": torch.zeros(0, 5), "e": torch.zeros(4, 0)} for _ in range(2))
+    Subnetwork.extract(base, tuned, 2).save(tmp_path / "s")
+    assert Subnetwork.load(tmp_path / "s").apply(base)["none"].shape == (0, 5)
+
+
 def test_inject_needs_the_base_and_the_head():
     body = {"embedding.weight": Tied(0).embedding.weight.detach().clone()}
     subnetwork = Subnetwork.extract(body, Tied(1), 3)
@@ -372,6 +393,15 @@ def test_another_base_is_refused(stored):
     with pytest.raises(ValueError, match=r"the base lacks tensor 'layer.1.b'"):
         loaded.apply(other)
     loaded.apply(pretrained | {"classifier.w": torch.zeros(3, 16)})
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_any_work(tmp_path):
+    def never(*_):
+        raise AssertionError
+
+    for out, error in ((tmp_path / "absent" / "s", "the folder of .* does not exist"), (tmp_path, "is a folder")):
+        with pytest.raises(OSError, match=error):
+            ken.prune(*models(), out, 3, never)
 
 
 def test_a_failed_write_leaves_the_old_file(stored, monkeypatch):

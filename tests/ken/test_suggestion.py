@@ -61,6 +61,15 @@ def test_bisection_finds_what_a_scan_finds_enough(rule):
     assert f"keep {found.share:.2%} of each row" in found.text()
 
 
+def test_tied_tensors_are_pruned_as_one():
+    base, model, predict, labels = problem()
+    model.alias = nn.Linear(100, 2, bias=False)
+    model.alias.weight = model.weight
+    found = suggest(base, model, predict, labels, margin=0.1, resolution=0.02)
+    plain = suggest(*problem(), margin=0.1, resolution=0.02)
+    assert found == plain and model.alias.weight is model.weight
+
+
 def test_where_nothing_less_is_enough_everything_is_kept():
     base, model, predict, labels = problem()
     found = suggest(base, model, predict, labels, margin=1e-9, resolution=0.25)

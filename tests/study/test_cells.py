@@ -13,10 +13,12 @@ import baselines
 import ken
 from study import files
 from study.compress import FinetunedCell, compress
+from study.errors import UserError
 from study.examples import Examples, encode, load_task, predict, shuffled_batches
 from study.finetune import finetune
 from study.import_model import import_model
 from study.models import empty_classifier, load_classifier, load_tokenizer
+from study.suggest import suggest
 from tests.conftest import MODELS, SETTINGS
 
 EVALUATION = {"batch_size": 16, "max_length": 24}
@@ -137,6 +139,34 @@ def test_long_texts_are_cut_at_what_the_model_can_read(model, checkpoints):
     assert predict(network, examples, 1).shape == (1,)
 
 
+def test_a_share_is_suggested_on_validation_and_its_stored_file_answers_the_test_set(
+    tmp_path, finetuned_cells, task_folder
+):
+    settings = {"margin": 0.3, "confidence": 0.9, "resolution": 0.125}
+    cell = FinetunedCell(finetuned_cells["bert"], task_folder, EVALUATION)
+    suggest(cell, ["ken", "ken-rescaled"], settings, tmp_path / "a")
+    found = pd.read_csv(tmp_path / "a" / "suggestions.csv")
+    curves = pd.read_csv(tmp_path / "a" / "curves.csv")
+    assert found["method"].tolist() == ["ken", "ken-rescaled"]
+    for row in found.itertuples():
+        network = empty_classifier(finetuned_cells["bert"])
+        network.load_state_dict(
+            ken.Subnetwork.load(tmp_path / "a" / f"{row.method}.safetensors").apply(cell.pretrained)
+        )
+        predicted = predict(network, cell.splits["test"], 5)
+        expected = f1_score(cell.splits["test"].labels, predicted, average="weighted")
+        assert row.weighted_f1 == pytest.approx(expected) and row.kept_share == pytest.approx(row.share, abs=0.05)
+        looked = curves[(curves["method"] == row.method) & (curves["share"] == row.share)]
+        assert looked["not_inferior"].all() and row.share in set(curves["share"])
+    labels = cell.splits["test"].labels
+    labels[:] = 1 - labels  # a choice that looked at test would change now
+    suggest(cell, ["ken", "ken-rescaled"], settings, tmp_path / "b")
+    assert pd.read_csv(tmp_path / "b" / "curves.csv").equals(curves)
+    with pytest.raises(UserError, match="full has no ranking of entries"):
+        suggest(cell, ["full"], settings, tmp_path / "c")
+    assert not (tmp_path / "c").exists()
+
+
 def test_the_random_draws_differ_and_repeat(tmp_path, finetuned_cells, task_folder):
     for name in ("a", "b"):
         compress(FinetunedCell(finetuned_cells["bert"], task_folder, EVALUATION), ["random"], [0.1], 2, tmp_path / name)
@@ -190,9 +220,28 @@ def test_a_method_that_declines_or_fails_is_shown_with_its_reason(tmp_path, fine
     assert rows[0]["weighted_f1"] == ""
 
 
-def test_a_damaged_or_foreign_checkpoint_is_refused_with_a_sentence(tmp_path, checkpoints):
-    from study.errors import UserError
+def test_good_rows_beside_a_failed_one_are_not_computed_again(tmp_path, finetuned_cells, task_folder, monkeypatch):
+    cell = FinetunedCell(finetuned_cells["bert"], task_folder, EVALUATION)
+    store = baselines.base.Selection.store
 
+    def fails_at_a_half(self, seen, prepared, budget, path):
+        if budget == 0.5:
+            raise ValueError("out of luck")
+        return store(self, seen, prepared, budget, path)
+
+    monkeypatch.setattr(baselines.base.Selection, "store", fails_at_a_half)
+    for _ in range(2):
+        compress(cell, ["magnitude"], [0.1, 0.5], 1, tmp_path)
+        scores = pd.read_csv(tmp_path / "magnitude" / "scores.csv", keep_default_na=False)
+        assert scores["status"].tolist() == ["ok", "failed"]
+        times = [path.stat().st_mtime_ns for path in (tmp_path / "magnitude" / "draw0").iterdir()]
+    assert times == [(tmp_path / scores["file"][0]).stat().st_mtime_ns]
+    before = times[0]
+    compress(cell, ["magnitude"], [0.1, 0.5], 1, tmp_path)
+    assert (tmp_path / scores["file"][0]).stat().st_mtime_ns == before
+
+
+def test_a_damaged_or_foreign_checkpoint_is_refused_with_a_sentence(tmp_path, checkpoints):
     with pytest.raises(UserError, match=r"holds no \*.safetensors"):
         import_model(tmp_path, "empty", tmp_path / "out")
     broken = tmp_path / "broken"
