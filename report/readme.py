@@ -64,11 +64,12 @@ def benchmark_block(folder: Path) -> str:
     """Speed, memory and size of the library, as the committed benchmarks measured them."""
     found = {path.stem: read_json(path) for path in sorted(folder.glob("*.json"))}
     numbers = {name: record["numbers"] for name, record in found.items()}
-    rows = [*_speed(numbers["ranking"]), *_streaming(numbers["streaming"]), *_files(numbers)]
+    described = {"ranking": _speed, "streaming": _streaming, "swapping": _swapping, "file_size": _files}
+    rows = [row for name, describe in described.items() if name in numbers for row in describe(numbers[name])]
     lines = "\n".join(f"| {what} | {measured} |" for what, measured in rows)
     commands = ", ".join(f"`python -m benchmarks.{name}`" for name in found)
-    cpu, threads = found["ranking"]["machine"]["cpu"], numbers["ranking"]["threads"]
-    return f"Measured by {commands} with {threads} threads ({cpu}):\n\n| what | measured |\n|---|---|\n{lines}"
+    machine = next(iter(found.values()))["machine"]
+    return f"Measured by {commands} with two threads ({machine['cpu']}):\n\n| what | measured |\n|---|---|\n{lines}"
 
 
 def _speed(ranking: dict) -> list[tuple[str, str]]:
@@ -107,12 +108,14 @@ def _streaming(streaming: dict) -> list[tuple[str, str]]:
     ]
 
 
-def _files(numbers: dict) -> list[tuple[str, str]]:
-    swapping, sizes = numbers["swapping"], numbers["file_size"]
+def _files(sizes: dict) -> list[tuple[str, str]]:
     overhead = max(value for name, value in sizes.items() if name.endswith("times values + entropy")) - 1
+    return [("size of a file", f"at most {overhead:.1%} above the kept values + log2 C(n, k) bits a row")]
+
+
+def _swapping(swapping: dict) -> list[tuple[str, str]]:
     loading = swapping["load_state_dict of a checkpoint in the page cache, s"]
     return [
-        ("size of a file", f"at most {overhead:.1%} above the kept values + log2 C(n, k) bits a row"),
         (
             f"swap two sub-networks with {style.percent(swapping['kept share'])} kept in a live BERT-base",
             f"{swapping['swap, s']:.2f} s (loading a whole checkpoint that is in memory already: {loading:.2f} s)",
