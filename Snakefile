@@ -5,7 +5,6 @@ job repeats its command, so that any step can be run and debugged by hand.
 """
 
 import json
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -16,12 +15,9 @@ import baselines
 from study import config as study_config
 from study.errors import UserError
 from study.progress import benchmarked_seconds, show_progress
+from study.steps import prepare_environment
 
-# Steps run with the Python that runs Snakemake, whether or not its environment is activated.
-os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-# glibc otherwise returns the memory of every larger tensor to the system and asks for it again: a third of the time.
-os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**30))
-os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**32))
+prepare_environment()
 
 if not workflow.overwrite_configfiles:
 
