@@ -13,6 +13,7 @@ import struct
 import tempfile
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -117,16 +118,11 @@ class Writer:
         header = {"format": FORMAT, "torch": torch.__version__, "block": BLOCK, **settings}
         described = _described(parts)
         header["checksum"] = _checksum(header, described, [part.digest.hexdigest() for part in parts.values()])
-        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
-        try:
-            with open(temporary, "wb") as file:
-                file.write(framed({"__metadata__": {"ken": json.dumps(header)}, **described}))
-                for part in parts.values():
-                    part.file.seek(0)
-                    shutil.copyfileobj(part.file, file, _SPOOL)
-            os.replace(temporary, self.path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replacing(self.path) as temporary, open(temporary, "wb") as file:
+            file.write(framed({"__metadata__": {"ken": json.dumps(header)}, **described}))
+            for part in parts.values():
+                part.file.seek(0)
+                shutil.copyfileobj(part.file, file, _SPOOL)
 
     def _dtype(self, name: str, meta: Meta) -> str:
         if meta.dtype not in NAMES:
@@ -138,6 +134,17 @@ class Writer:
         if part not in self.parts:
             self.parts[part] = _Part(self.path.parent)
         self.parts[part].add(bytes_of(values))
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path beside `path` that takes its place on success and is removed otherwise."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _described(parts: dict[str, _Part]) -> dict[str, dict]:

@@ -8,7 +8,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -17,7 +16,7 @@ from tqdm import tqdm
 from ken import extraction, selection
 from ken.pairing import Pair, names_in
 from ken.sources import COMPANIONS, INDEX, Fingerprint, Source, bytes_of, open_source
-from ken.storage import NAMES, Reader, Writer, framed
+from ken.storage import NAMES, Reader, Writer, framed, replacing
 from ken.subnetwork import AnySource, check_fingerprint
 
 
@@ -73,7 +72,7 @@ def inject(pretrained: AnySource, subnetwork: str | Path, out: str | Path, progr
     """
     base, reader, out = open_source(pretrained), Reader(Path(subnetwork)), Path(out)
     if out.suffix == ".safetensors":
-        with _temporary(out) as temporary:
+        with replacing(out) as temporary:
             _write_weights(base, reader, temporary, progress)
         return
     if out.exists():
@@ -127,17 +126,6 @@ def _copy_companions(base: Source, reader: Reader, folder: Path) -> None:
                     shutil.copyfile(path, folder / path.name)
     if reader.config is not None:
         (folder / "config.json").write_text(json.dumps(reader.config, indent=2) + "\n", encoding="utf-8")
-
-
-@contextmanager
-def _temporary(path: Path) -> Iterator[Path]:
-    """A path beside `path` that takes its place on success and is removed otherwise."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _bar(entries: int, shown: bool) -> tqdm:
