@@ -183,6 +183,14 @@ def overview_detail_sheet(tables: Tables) -> Sheet:
     return Sheet(heads, rows)
 
 
+def seed_range(counts: pd.Series) -> str:
+    """How many seeds stand behind the rows of a table: "1 seed", "1 to 3 seeds"."""
+    if counts.empty:
+        return "no seeds"
+    low, high = int(counts.min()), int(counts.max())
+    return f"{low} seed{'' if low == 1 else 's'}" if low == high else f"{low} to {high} seeds"
+
+
 def pretraining_sheet(tables: Tables) -> Sheet:
     """Random initialisation against the pre-trained body."""
     rows = [
@@ -374,6 +382,7 @@ def render(results: Path) -> str:
         scores=score_sheet(tables, models),
         by_model={model: score_sheet(tables, [model]) for model in models},
         pretraining=pretraining_sheet(tables),
+        pretraining_seeds=seed_range(tables.pretraining_gain["seeds"]),
         finetuned=finetuned_sheet(tables),
         suggestions=suggestions_sheet(tables),
         choice=None if tables.suggestions.empty else tables.suggestions.iloc[0],
