@@ -14,11 +14,15 @@ import torch
 from torch import nn
 
 import ken
+from baselines.training import Training
 from ken import selection
 
 METHODS: dict[str, "Method"] = {}
 
 Tensors = dict[str, torch.Tensor]
+
+FAMILIES = ("control", "reset", "rescaled", "other", "trained")
+UNITS = ("share", "rank", "size", "bits")
 
 
 @dataclass(frozen=True)
@@ -29,16 +33,42 @@ class Cell:
         pretrained: body tensors of the initial state; the head is not among them.
         finetuned: all tensors of the fine-tuned model, head included.
         seed: derived from the cell's axes, the method and the draw; the only source of randomness a method may use.
+        skeleton: the architecture, holding any values; to look at its modules, or to copy.
+        training: fine-tuning as the cell had it, for methods that train.
     """
 
     pretrained: Tensors
     finetuned: Tensors
     seed: int
+    skeleton: nn.Module
+    training: Training | None = None
 
     @property
     def body_size(self) -> int:
         """Entries of the body: what kept shares are shares of."""
         return sum(tensor.numel() for tensor in self.pretrained.values())
+
+    @property
+    def linear_layers(self) -> list[str]:
+        """Names of the linear layers of the body, found by walking the modules."""
+        modules = self.skeleton.named_modules()
+        return [name for name, found in modules if isinstance(found, nn.Linear) and f"{name}.weight" in self.pretrained]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a method tells about a file it has written.
+
+    Attributes:
+        kept: numbers of the body that the file holds, instead of resetting them or doing without them.
+        parameters: of the restored model, where it has not as many as the fine-tuned one.
+        learning_rate, validation_weighted_f1: of a method that trains, at the rate that was best on validation.
+    """
+
+    kept: int
+    parameters: int | None = None
+    learning_rate: float | None = None
+    validation_weighted_f1: float | None = None
 
 
 class Method(ABC):
@@ -46,13 +76,18 @@ class Method(ABC):
 
     Attributes:
         name: how configs and tables call it.
+        family: one of `FAMILIES`: what it does to the entries; methods of a family share a panel in the figures.
         stochastic: whether it draws at random; then it is run once for every draw of the study.
-        budgets: the budgets it has of its own (controls), or None to take the study's kept shares.
+        budgets: the budgets it has of its own, which a config may replace, or None to take the study's kept shares.
+        unit: what a budget means, one of `UNITS`: share (or number) of entries kept in each row, rank, size that
+            remains, bits an entry.
     """
 
     name: str
+    family: str = "other"
     stochastic: bool = False
     budgets: tuple[float, ...] | None = None
+    unit: str = "share"
 
     def decline(self, cell: Cell) -> str | None:
         """Why this method cannot treat the cell, or None."""
@@ -63,19 +98,22 @@ class Method(ABC):
         return None
 
     @abstractmethod
-    def store(self, cell: Cell, prepared: object, budget: float | int, path: Path) -> int:
-        """Write the file that has to be kept at this budget; returns the number of body entries it keeps."""
+    def store(self, cell: Cell, prepared: object, budget: float | int, path: Path) -> Stored:
+        """Write the file that has to be kept at this budget."""
 
     @abstractmethod
     def restore(self, pretrained: Tensors, path: Path) -> Tensors:
         """State of the compressed model from the file and the pre-trained body alone."""
 
-    def restore_into(self, model: nn.Module, pretrained: Tensors, path: Path) -> None:
-        """The same in a live model, which holds the initial state or what this method left there before.
+    def restore_into(self, model: nn.Module, pretrained: Tensors, path: Path) -> nn.Module:
+        """The compressed model, from a live one that holds the initial state or what this method left there before.
 
-        A method whose files hold few entries may write those alone, which is cheaper in a large model.
+        Returns:
+            `model` itself, changed in place, or a new one where the shapes change. A method whose files hold few
+            entries may write those alone, which is cheaper in a large model.
         """
         model.load_state_dict(self.restore(pretrained, path))
+        return model
 
 
 def register(method: Method) -> Method:
@@ -96,8 +134,16 @@ class StoredSubnetwork(Method):
     def restore(self, pretrained: Tensors, path: Path) -> Tensors:
         return ken.Subnetwork.load(path).apply(pretrained)
 
-    def restore_into(self, model: nn.Module, pretrained: Tensors, path: Path) -> None:
+    def restore_into(self, model: nn.Module, pretrained: Tensors, path: Path) -> nn.Module:
         ken.Subnetwork.load(path).inject(model)
+        return model
+
+
+def save_subnetwork(path: Path, cell: Cell, masks: Tensors, budget: float | int, method: str) -> Stored:
+    """Write the entries of `cell.finetuned` that bool masks keep."""
+    subnetwork = ken.Subnetwork.from_masks(cell.pretrained, cell.finetuned, masks, budget, method)
+    subnetwork.save(path)
+    return Stored(subnetwork.kept_body)
 
 
 @dataclass(frozen=True)
@@ -114,32 +160,38 @@ class Selection(StoredSubnetwork):
     rule: str = "reset"
     stochastic: bool = False
 
+    @property
+    def family(self) -> str:
+        return "rescaled" if self.rule == "rescale" else "reset"
+
     def prepare(self, cell: Cell) -> Tensors:
         return selection.rank_tensors(cell.finetuned, cell.pretrained, self.criterion, seed=cell.seed)
 
-    def store(self, cell: Cell, prepared: Tensors, budget: float | int, path: Path) -> int:
+    def store(self, cell: Cell, prepared: Tensors, budget: float | int, path: Path) -> Stored:
         subnetwork = ken.Subnetwork.from_ranks(
             cell.pretrained, cell.finetuned, prepared, budget, method=self.name, rule=self.rule
         )
         subnetwork.save(path)
-        return subnetwork.kept_body
+        return Stored(subnetwork.kept_body)
 
 
-def keep_highest(name: str, rule: str = "reset", stochastic: bool = False) -> Callable:
+def register_selection(method: Selection) -> Selection:
+    """Register a selection, and under "<name>-rescaled" the same choice with rescaled updates."""
+    register(dataclasses.replace(method, name=f"{method.name}-rescaled", rule="rescale"))
+    return register(method)
+
+
+def keep_highest(name: str, stochastic: bool = False) -> Callable:
     """Register a method by the score of an entry: in every row the k entries of highest score are kept.
 
     The decorated function maps (finetuned, pretrained, generator) to scores, all of them (rows, n); `generator` is a
-    seeded `torch.Generator`. Equal scores are kept in the order of their position.
+    seeded `torch.Generator`. Equal scores are kept in the order of their position. "<name>-rescaled" is registered too:
+    the same choice, the kept updates multiplied by n / k.
     """
 
     def decorate(scores: selection.Criterion) -> selection.Criterion:
         selection.criterion(name)(scores)
-        register(Selection(name, criterion=name, rule=rule, stochastic=stochastic))
+        register_selection(Selection(name, criterion=name, stochastic=stochastic))
         return scores
 
     return decorate
-
-
-def rescaled(name: str, of: str) -> Method:
-    """Register the variant of a registered selection that rescales what it keeps."""
-    return register(dataclasses.replace(METHODS[of], name=name, rule="rescale"))

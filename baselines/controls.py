@@ -4,21 +4,20 @@ from pathlib import Path
 
 import torch
 
-import ken
-from baselines.base import Cell, StoredSubnetwork, register
+from baselines.base import Cell, Stored, StoredSubnetwork, register, save_subnetwork
 
 
 class Control(StoredSubnetwork):
     """Keeps all of the body, or nothing of it; the head is kept either way."""
 
+    family = "control"
+
     def __init__(self, name: str, keeps: bool):
         self.name, self.keeps, self.budgets = name, keeps, (float(keeps),)
 
-    def store(self, cell: Cell, prepared: object, budget: float | int, path: Path) -> int:
+    def store(self, cell: Cell, prepared: object, budget: float | int, path: Path) -> Stored:
         masks = {name: torch.full(tensor.shape, self.keeps) for name, tensor in cell.pretrained.items()}
-        subnetwork = ken.Subnetwork.from_masks(cell.pretrained, cell.finetuned, masks, method=self.name)
-        subnetwork.save(path)
-        return subnetwork.kept_body
+        return save_subnetwork(path, cell, masks, budget, self.name)
 
 
 register(Control("full", keeps=True))

@@ -1,6 +1,12 @@
-"""Choice by size: of the fine-tuned weight (`magnitude`), or of the update (`delta-magnitude`)."""
+"""Choice by size: of the fine-tuned weight or of the update, in each row or over the whole model."""
 
-from baselines.base import keep_highest
+from pathlib import Path
+
+import torch
+
+import ken
+from baselines.base import Cell, Stored, StoredSubnetwork, Tensors, keep_highest, register, save_subnetwork
+from ken.selection import as_rows, kept_count
 
 
 @keep_highest("magnitude")
@@ -13,3 +19,64 @@ def magnitude(finetuned, pretrained, generator):
 def delta_magnitude(finetuned, pretrained, generator):
     """|W - W0|, taken in float32."""
     return (finetuned.float() - pretrained.float()).abs()
+
+
+def global_masks(scores: Tensors, budget: float | int) -> Tensors:
+    """Masks of the highest scores of the whole model: as many entries as k in every row would be.
+
+    Equal scores are kept in the order of the tensors, then of their position.
+    """
+    rows = {name: as_rows(tensor).shape for name, tensor in scores.items()}
+    count = sum(height * kept_count(width, budget) for height, width in rows.values() if width)
+    flat = torch.cat([tensor.reshape(-1) for tensor in scores.values()])
+    mask = torch.zeros(flat.shape, dtype=torch.bool)
+    mask[torch.sort(flat, descending=True, stable=True).indices[:count]] = True
+    parts = mask.split([tensor.numel() for tensor in scores.values()])
+    return {name: part.view(tensor.shape) for (name, tensor), part in zip(scores.items(), parts, strict=True)}
+
+
+class GlobalUpdates(StoredSubnetwork):
+    """The largest updates of the whole model at once (trimming of TIES, Yadav et al. 2023, section 3)."""
+
+    name = "delta-global"
+    family = "reset"
+
+    def prepare(self, cell: Cell) -> Tensors:
+        return {name: (cell.finetuned[name].float() - base.float()).abs() for name, base in cell.pretrained.items()}
+
+    def store(self, cell: Cell, prepared: Tensors, budget: float | int, path: Path) -> Stored:
+        return save_subnetwork(path, cell, global_masks(prepared, budget), budget, self.name)
+
+
+class Zeroed(StoredSubnetwork):
+    """The largest weights of the whole body, all others zero: classic pruning, which needs no pre-trained model.
+
+    Its file is a sub-network whose base is all zeros.
+    """
+
+    name = "magnitude-zero"
+
+    def prepare(self, cell: Cell) -> Tensors:
+        return {name: cell.finetuned[name].float().abs() for name in cell.pretrained}
+
+    def store(self, cell: Cell, prepared: Tensors, budget: float | int, path: Path) -> Stored:
+        masks = global_masks(prepared, budget)
+        subnetwork = ken.Subnetwork.from_masks(zeros(cell.pretrained), cell.finetuned, masks, budget, self.name)
+        subnetwork.save(path)
+        return Stored(subnetwork.kept_body)
+
+    def restore(self, pretrained: Tensors, path: Path) -> Tensors:
+        return ken.Subnetwork.load(path).apply(zeros(pretrained))
+
+    def restore_into(self, model, pretrained: Tensors, path: Path):
+        model.load_state_dict(self.restore(pretrained, path))
+        return model
+
+
+def zeros(tensors: Tensors) -> Tensors:
+    """Zeros of the same shapes."""
+    return {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}
+
+
+register(GlobalUpdates())
+register(Zeroed())

@@ -46,8 +46,10 @@ class _Entries:
 
     def __init__(self, rows: torch.Tensor):
         r, self.n = rows.shape
-        self.ascending, order = torch.sort(rows, dim=1, stable=True)
-        self.sorted, self.order = self.ascending.numpy().ravel(), order.numpy().ravel()
+        values = rows.numpy()
+        order = np.argsort(values, axis=1)  # twice as fast as a stable sort; `_first` sees to equal entries
+        ascending = np.take_along_axis(values, order, axis=1)
+        self.ascending, self.sorted, self.order = torch.from_numpy(ascending), ascending.ravel(), order.ravel()
         self.entry, self.pointer = np.arange(r) * self.n, np.arange(r) * (self.n + 1)
         self.left = np.tile(np.arange(self.n + 1), r)
         self.right = self.left.copy()
@@ -101,7 +103,7 @@ class _Entries:
         start, stop = (int(np.searchsorted(values, values[place], side)) for side in ("left", "right"))
         pointers = self.right[self.pointer[row] + start : self.pointer[row] + stop]
         used = int((pointers != np.arange(start, stop)).sum())
-        return int(self.order[self.entry[row] + start + used])
+        return int(np.partition(self.order[self.entry[row] + start : self.entry[row] + stop], used)[used])
 
     def _with_equal_entries(self, taken: np.ndarray) -> np.ndarray:
         """Flags of the places taken, and of all places with a value equal to one taken in their row."""

@@ -1,8 +1,9 @@
-"""Run the post-hoc methods on one fine-tuned cell: store, load back, restore, evaluate.
+"""Run methods on one fine-tuned cell: store, load back, restore, evaluate.
 
 Every number comes from a file: the stored file of a budget is written, read again and applied to the initial state, and
-that restored model answers the test set. One process treats all methods of the cell, because starting Python with torch
-costs more than evaluating a small model. Rows whose inputs have not changed are taken from the last run.
+that restored model answers the test set. One process treats many methods of the cell, because starting Python with
+torch costs more than evaluating a small model. The record of a row lies beside its stored file: rows whose inputs have
+not changed are taken from there, and a run that was stopped goes on where it was.
 """
 
 import argparse
@@ -22,21 +23,23 @@ from torch import nn
 import baselines
 import ken
 from baselines import Cell, Method
+from baselines.training import TrainedMethod
 from study import files, metrics, provenance
-from study.errors import run
-from study.examples import encode, load_task, predict
+from study.errors import UserError, run
+from study.examples import Examples, encode, load_task, predict
 from study.models import empty_classifier, load_tokenizer
 from study.suggest import suggest
-
-NO_SCORE = {"weighted_f1": None, "macro_f1": None, "accuracy": None}
+from study.trainer import CellTraining
 
 
 @dataclass
 class Score:
     """One row of scores.csv.
 
-    `file` is the stored file and the name of the row's predictions, `key` a hash of everything the row depends on,
-    `seconds` the time to choose and store, `peak_mib` the memory that the process had needed by then.
+    `family` and `unit` are the method's, `kept_share` is the share of the body that the file holds, `parameters` are
+    those of the restored model, `file` is the stored file and the name of the row's predictions, `key` a hash of
+    everything the row depends on, `seconds` the time to choose, or train, and store, `peak_mib` the memory that the
+    process had needed by then.
     """
 
     model: str
@@ -44,39 +47,56 @@ class Score:
     seed: int
     draw: int
     method: str
+    family: str
     budget: float | int
-    kept: int | None
-    kept_share: float | None
-    stored_bytes: int | None
-    weighted_f1: float | None
-    macro_f1: float | None
-    accuracy: float | None
-    seconds: float | None
-    peak_mib: int | None
-    status: str
-    reason: str
-    file: str
-    key: str
+    unit: str
+    kept: int | None = None
+    kept_share: float | None = None
+    parameters: int | None = None
+    stored_bytes: int | None = None
+    weighted_f1: float | None = None
+    macro_f1: float | None = None
+    accuracy: float | None = None
+    learning_rate: float | None = None
+    validation_weighted_f1: float | None = None
+    seconds: float | None = None
+    peak_mib: int | None = None
+    status: str = "ok"
+    reason: str = ""
+    file: str = ""
+    key: str = ""
 
 
 class FinetunedCell:
-    """A fine-tuned cell on disk, ready to be compressed and evaluated."""
+    """A fine-tuned cell on disk, ready to be compressed and evaluated.
+
+    Args:
+        folder: of the fine-tuned cell. task: task folder.
+        settings: batch_size and max_length; budgets and rate_factors (method -> list) of methods with their own.
+    """
 
     def __init__(self, folder: Path, task: Path, settings: dict):
+        self.folder = folder
         self.manifest = files.read_json(folder / "manifest.json")
         self.axes = {axis: self.manifest[axis] for axis in ("model", "task", "seed")}
-        initial = load_file(folder / "initial.safetensors")
-        self.pretrained = {name: tensor for name, tensor in initial.items() if name not in self.manifest["head"]}
+        self.initial = load_file(folder / "initial.safetensors")
+        self.pretrained = {name: tensor for name, tensor in self.initial.items() if name not in self.manifest["head"]}
         self.finetuned = load_file(folder / "model.safetensors")
-        self.initial = initial
         self.model: nn.Module = empty_classifier(folder)
+        self.settings = settings
         tokenizer = load_tokenizer(folder, settings["max_length"])
-        splits, classes = load_task(task)
-        self.splits = {split: encode(splits[split], classes, tokenizer) for split in ("validation", "test")}
+        frames, classes = load_task(task)
+
+        @functools.cache
+        def split(name: str) -> Examples:
+            return encode(frames[name], classes, tokenizer)
+
+        self.split = split
         self.batch_size = settings["batch_size"]
         # A row asks for its method's hash, for which source files are parsed: once a method is enough.
         self.source_hash = functools.cache(lambda name: baselines.source_hash(baselines.METHODS[name]))
-        self.inputs = [self.manifest["sha256"], files.read_json(task / "manifest.json")["sha256"], settings]
+        evaluation = {key: settings[key] for key in ("batch_size", "max_length")}
+        self.inputs = [self.manifest["sha256"], files.read_json(task / "manifest.json")["sha256"], evaluation]
 
     def reset_model(self) -> None:
         """Put the initial state into the model, whatever a method has left there."""
@@ -86,54 +106,69 @@ class FinetunedCell:
     def for_method(self, method: Method, draw: int) -> Cell:
         """The cell as a method sees it."""
         seed = provenance.seed_of("compress", *self.axes.values(), method.name, draw)
-        return Cell(self.pretrained, self.finetuned, seed)
+        training = None
+        if isinstance(method, TrainedMethod):
+            splits = {name: self.split(name) for name in ("train", "validation")}
+            training = CellTraining(self.folder, self.initial, self.manifest, splits, self.rate_factors(method))
+        return Cell(self.pretrained, self.finetuned, seed, self.model, training)
+
+    def budgets(self, method: Method) -> list:
+        """What a method is asked for: what the config says of it, what it has of its own, or the kept shares."""
+        own = self.settings.get("budgets", {}).get(method.name) or method.budgets
+        return list(own or self.settings["kept_shares"])
+
+    def rate_factors(self, method: Method) -> tuple[float, ...]:
+        """Learning rates that a method that trains tries, in units of the fine-tuning's."""
+        return tuple(self.settings.get("rate_factors", {}).get(method.name) or method.rate_factors)
 
     def key(self, method: Method, budget: float | int, draw: int) -> str:
         """Hash of everything a score depends on."""
         parts = [self.inputs, self.source_hash(method.name), budget, draw, torch.__version__.partition("+")[0]]
+        if isinstance(method, TrainedMethod):
+            parts.append([self.rate_factors(method), self.manifest["settings"]])
         return provenance.text_hash(json.dumps(parts, sort_keys=True))
 
 
 def score(
     cell: FinetunedCell, method: Method, seen: Cell, prepared: object, row: Score, path: Path, start: float
-) -> list:
+) -> list[int]:
     """Store one budget, load it back, evaluate the restored model; fills `row` and returns the predictions."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    kept = method.store(seen, prepared, row.budget, path)
+    stored = method.store(seen, prepared, row.budget, path)
     row.seconds = round(time.monotonic() - start, 3)
-    method.restore_into(cell.model, cell.pretrained, path)
-    predictions = predict(cell.model, cell.splits["test"], cell.batch_size)
+    restored = method.restore_into(cell.model, cell.pretrained, path)
+    test = cell.split("test")
+    predictions = predict(restored, test, cell.batch_size)
     head_size = sum(cell.finetuned[name].numel() for name in cell.manifest["head"])
-    row.kept, row.kept_share = kept + head_size, kept / seen.body_size
+    row.kept, row.kept_share = stored.kept + head_size, stored.kept / seen.body_size
+    row.parameters = stored.parameters or seen.body_size + head_size
+    row.learning_rate, row.validation_weighted_f1 = stored.learning_rate, stored.validation_weighted_f1
     row.stored_bytes = path.stat().st_size
-    for name, value in metrics.scores(cell.splits["test"].labels, predictions).items():
+    for name, value in metrics.scores(test.labels, predictions).items():
         setattr(row, name, value)
     row.peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     return predictions.tolist()
 
 
-def rows_of(
-    cell: FinetunedCell, method: Method, budgets: list, draws: int, folder: Path, known: dict[str, tuple[Score, list]]
-) -> Iterator[tuple[Score, list]]:
-    """Scores and predictions of one method at all its budgets; what `known` holds under the same key is not run again.
+def rows_of(cell: FinetunedCell, method: Method, draws: int, folder: Path) -> Iterator[tuple[Score, list[int]]]:
+    """Scores and predictions of one method at all its budgets; what is recorded under the same key is not run again.
 
     A method that declines or fails gives rows that say so; failures have no key and are tried again next time.
     """
     for draw in range(draws if method.stochastic else 1):
         seen, prepared, reason = cell.for_method(method, draw), None, None
         start = time.monotonic()
-        for budget in method.budgets or budgets:
+        for budget in cell.budgets(method):
             path = folder / f"draw{draw}" / f"{budget}.safetensors"
-            file = str(path.relative_to(folder.parent))
-            key = cell.key(method, budget, draw)
-            if key in known and path.is_file() and path.stat().st_size == known[key][0].stored_bytes:
-                yield known[key]
+            file, key = str(path.relative_to(folder.parent)), cell.key(method, budget, draw)
+            if found := read_record(path, key):
+                yield found
                 continue
             row = Score(
-                **cell.axes, draw=draw, method=method.name, budget=budget, kept=None, kept_share=None,
-                stored_bytes=None, **NO_SCORE, seconds=None, peak_mib=None, status="ok", reason="", file=file, key=key,
+                **cell.axes, draw=draw, method=method.name, family=method.family, budget=budget, unit=method.unit,
+                file=file, key=key,
             )  # fmt: skip
-            predictions: list = []
+            predictions: list[int] = []
             try:
                 if reason is None:
                     reason = method.decline(seen) or ""
@@ -143,34 +178,37 @@ def rows_of(
                     if prepared is None:
                         prepared = method.prepare(seen)
                     predictions = score(cell, method, seen, prepared, row, path, start)
+                    files.write_json(path.with_suffix(".json"), {"row": asdict(row), "predictions": predictions})
             except (ValueError, RuntimeError, ArithmeticError, NotImplementedError) as error:
                 row.status, row.reason, row.key = "failed", f"{type(error).__name__}: {error}", ""
             yield row, predictions
             start = time.monotonic()
 
 
-def read_known(folder: Path) -> dict[str, tuple[Score, list]]:
-    """Key -> row and predictions of the last run of a method, empty if there is none or its files are damaged."""
+def read_record(path: Path, key: str) -> tuple[Score, list[int]] | None:
+    """Row and predictions that lie beside a stored file, if they and the file are those of this key and whole."""
     try:
-        scores = pd.read_csv(folder / "scores.csv", keep_default_na=False, dtype={"key": str})
-        predictions = pd.read_parquet(folder / "predictions.parquet")
-        scores = scores[scores["status"] == "ok"]
-        kinds = {name: int if "int" in str(kind) else float for name, kind in Score.__annotations__.items()}
-        for name in ("kept", "kept_share", "stored_bytes", *NO_SCORE, "seconds", "peak_mib"):
-            # Beside rows without a score all of these were written as text or fractions.
-            scores[name] = scores[name].astype(float).astype(kinds[name])
-        return {row["key"]: (Score(**row), predictions[row["file"]].tolist()) for row in scores.to_dict("records")}
-    except (OSError, ValueError, TypeError, KeyError):
-        return {}
+        record = files.read_json(path.with_suffix(".json"))
+        row = Score(**record["row"])
+        if row.key == key and row.stored_bytes == path.stat().st_size:
+            return row, record["predictions"]
+    except (UserError, OSError, TypeError, KeyError):
+        pass
+    return None
 
 
-def compress(cell: FinetunedCell, methods: list[str], budgets: list, draws: int, out: Path) -> None:
+def compress(cell: FinetunedCell, methods: list[str], draws: int, out: Path) -> None:
     """Write ``<out>/<method>/scores.csv`` and ``predictions.parquet`` for every method; prints progress."""
     start = time.monotonic()
     for done, name in enumerate(methods, 1):
-        folder = out / name
         cell.reset_model()
-        results = list(rows_of(cell, baselines.METHODS[name], budgets, draws, folder, read_known(folder)))
+        method, folder = baselines.METHODS[name], out / name
+        results = []
+        for row, found in rows_of(cell, method, draws, folder):
+            results.append((row, found))
+            if isinstance(method, TrainedMethod):
+                count = len(cell.budgets(method))
+                print(f"{name}: budget {row.budget} {row.status}, {len(results)} of {count} done", flush=True)
         predictions = {row.file: found for row, found in results if found}
         files.write_parquet(folder / "predictions.parquet", pd.DataFrame(predictions, dtype="int16"))
         files.write_csv(folder / "scores.csv", pd.DataFrame([asdict(row) for row, _ in results]))
@@ -180,19 +218,18 @@ def compress(cell: FinetunedCell, methods: list[str], budgets: list, draws: int,
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Compress one fine-tuned cell with the post-hoc methods.")
+    parser = argparse.ArgumentParser(description="Compress one fine-tuned cell.")
     parser.add_argument("--finetuned", required=True, type=Path, help="folder of study.finetune")
     parser.add_argument("--task-folder", required=True, type=Path)
     parser.add_argument("--methods", required=True, nargs="+", choices=sorted(baselines.METHODS))
-    parser.add_argument("--kept-shares", required=True, type=json.loads, help="JSON list: shares, or absolute k")
     parser.add_argument("--draws", required=True, type=int, help="draws of stochastic methods")
-    parser.add_argument("--settings", required=True, type=json.loads, help="JSON: batch_size, max_length")
+    parser.add_argument("--settings", required=True, type=json.loads, help="JSON: kept_shares, batch_size, max_length, ...")
     parser.add_argument("--suggest", type=json.loads, help="JSON: methods, margin, confidence, resolution of a search")
     parser.add_argument("--out", required=True, type=Path, help="folder of the cell")
     a = parser.parse_args()
     provenance.deterministic(0)
     cell = FinetunedCell(a.finetuned, a.task_folder, a.settings)
-    compress(cell, a.methods, a.kept_shares, a.draws, a.out / "compressed")
+    compress(cell, a.methods, a.draws, a.out / "compressed")
     if a.suggest:
         suggest(cell, a.suggest.pop("methods"), a.suggest, a.out / "suggested")
 

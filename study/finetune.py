@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from baselines.training import Recipe
 from study import files, metrics, provenance
 from study.errors import run
 from study.examples import Examples, encode, load_task, predict, shuffled_batches
@@ -23,21 +24,34 @@ from study.training import linear_schedule
 ARMS = ("pretrained", "random-init")
 
 
-def train(model: nn.Module, train_set: Examples, validation_set: Examples, settings: dict, seed: int) -> dict:
-    """Train all weights and leave the model at its best epoch; prints progress.
+def train(
+    model: nn.Module,
+    train_set: Examples,
+    validation_set: Examples,
+    settings: dict,
+    seed: int,
+    recipe: Recipe | None = None,
+) -> tuple[nn.Module, dict]:
+    """Train a model and choose its best epoch on validation; prints progress.
 
     Args:
         settings: epochs, batch_size, learning_rate, warmup_share, weight_decay, evaluation_batch_size.
         seed: of the data order, the same for every method that trains on this cell.
+        recipe: what a method changes in the loop; nothing by default.
 
     Returns:
-        best_epoch (from 1), validation_weighted_f1 at it, and history: one entry an epoch.
+        The model of the best epoch (`model` itself, unless the recipe judges another) and a record: best_epoch (from
+        1), validation_weighted_f1 at it, and history: one entry an epoch.
+
+    Raises:
+        ValueError: the recipe has offered no model to choose.
     """
+    recipe = recipe or Recipe()
     generator = torch.Generator().manual_seed(seed)
-    steps = settings["epochs"] * -(-len(train_set) // settings["batch_size"])
-    optimizer = torch.optim.AdamW(
-        model.parameters(), settings["learning_rate"], weight_decay=settings["weight_decay"], fused=True
-    )
+    steps, done = settings["epochs"] * -(-len(train_set) // settings["batch_size"]), 0
+    groups = recipe.parameter_groups(model, settings["learning_rate"])
+    trained = [parameter for group in groups for parameter in group["params"]]
+    optimizer = torch.optim.AdamW(groups, settings["learning_rate"], weight_decay=settings["weight_decay"], fused=True)
     schedule = linear_schedule(optimizer, steps, settings["warmup_share"])
     history, best, start = [], None, time.monotonic()
     for epoch in range(1, settings["epochs"] + 1):
@@ -46,24 +60,35 @@ def train(model: nn.Module, train_set: Examples, validation_set: Examples, setti
         for batch in shuffled_batches(train_set, settings["batch_size"], generator):
             loss = model(**batch).loss
             optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            (loss + recipe.penalty(done / steps)).backward()
+            nn.utils.clip_grad_norm_(trained, 1.0)
             optimizer.step()
             schedule.step()
+            done += 1
+            recipe.after_step(done / steps)
             losses.append(loss.item())
-        predictions = predict(model, validation_set, settings["evaluation_batch_size"])
-        f1 = metrics.scores(validation_set.labels, predictions)["weighted_f1"]
+        candidate = recipe.candidate(model, done / steps)
+        f1 = None
+        if candidate is not None:
+            predictions = predict(candidate, validation_set, settings["evaluation_batch_size"])
+            f1 = metrics.scores(validation_set.labels, predictions)["weighted_f1"]
+            if best is None or f1 > best[0]:
+                best = (f1, epoch, candidate, {name: t.clone() for name, t in candidate.state_dict().items()})
         history.append({"epoch": epoch, "loss": sum(losses) / len(losses), "validation_weighted_f1": f1})
-        if best is None or f1 > best[0]:
-            best = (f1, epoch, {name: tensor.clone() for name, tensor in model.state_dict().items()})
         seconds = time.monotonic() - start
         left = seconds / epoch * (settings["epochs"] - epoch)
-        print(
-            f"epoch {epoch}: loss {history[-1]['loss']:.3f}, validation F1 {f1:.3f}, about {left:.0f} s left",
-            flush=True,
-        )
-    model.load_state_dict(best[2])
-    return {"best_epoch": best[1], "validation_weighted_f1": best[0], "history": history}
+        judged = "not judged yet" if f1 is None else f"{f1:.3f}"
+        loss = history[-1]["loss"]
+        print(f"epoch {epoch}: loss {loss:.3f}, validation F1 {judged}, about {left:.0f} s left", flush=True)
+    if best is None:
+        raise ValueError("no epoch gave a model that can be chosen: train for more epochs.")
+    best[2].load_state_dict(best[3])
+    return best[2], {"best_epoch": best[1], "validation_weighted_f1": best[0], "history": history}
+
+
+def data_order(axes: dict) -> int:
+    """Seed of the order of the training data of a cell."""
+    return provenance.seed_of("data order", axes["task"], axes["seed"])
 
 
 def finetune(
@@ -96,8 +121,8 @@ def finetune(
             )
         else:
             model = random_classifier(pretrained, classes, tokenizer.pad_token_id)
-        order = provenance.seed_of("data order", axes["task"], axes["seed"])
-        fitted = train(model, encoded["train"], encoded["validation"], settings, order)
+        order = data_order(axes)
+        _, fitted = train(model, encoded["train"], encoded["validation"], settings, order)
         predictions = predict(model, encoded["test"], settings["evaluation_batch_size"])
         if arm == "pretrained":
             model.save_pretrained(folder)

@@ -25,7 +25,7 @@ def search(cell: "FinetunedCell", method: Selection, settings: dict) -> Suggesti
     """Bisection over kept shares on the cell's validation examples."""
     cell.reset_model()
     cell.model.load_state_dict(cell.finetuned)
-    validation = cell.splits["validation"]
+    validation = cell.split("validation")
     return ken.suggest(
         cell.pretrained,
         cell.model,
@@ -40,8 +40,8 @@ def search(cell: "FinetunedCell", method: Selection, settings: dict) -> Suggesti
 
 def answer_test(cell: "FinetunedCell", method: Selection, share: float, path: Path) -> dict[str, float]:
     """Kept share of the body, stored bytes and scores on test of the stored share; and the full model's weighted F1."""
-    seen, test = cell.for_method(method, draw=0), cell.splits["test"]
-    kept = method.store(seen, method.prepare(seen), share, path)
+    seen, test = cell.for_method(method, draw=0), cell.split("test")
+    kept = method.store(seen, method.prepare(seen), share, path).kept
     cell.reset_model()
     method.restore_into(cell.model, cell.pretrained, path)
     found = metrics.scores(test.labels, predict(cell.model, test, cell.batch_size))

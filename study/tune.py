@@ -27,7 +27,7 @@ def try_settings(pretrained: Path, task: Path, arm: str, settings: dict, seed: i
     else:
         model = random_classifier(pretrained, classes, tokenizer.pad_token_id)
     encoded = {s: encode(splits[s], classes, tokenizer) for s in ("train", "validation")}
-    fitted = train(model, encoded["train"], encoded["validation"], settings, seed)
+    _, fitted = train(model, encoded["train"], encoded["validation"], settings, seed)
     return {key: fitted[key] for key in ("best_epoch", "validation_weighted_f1")}
 
 

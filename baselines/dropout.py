@@ -1,0 +1,72 @@
+"""Updates dropped at random, those that stay divided by their probability of staying: the mean update is unchanged."""
+
+from abc import abstractmethod
+from pathlib import Path
+
+import torch
+
+from baselines.base import Cell, Stored, StoredSubnetwork, Tensors, register
+from ken import Subnetwork
+from ken.selection import as_rows, generator_of, kept_count
+
+_WINDOW = 0.2  # width of the range of probabilities in a row, where they leave room for it
+
+
+class DroppedUpdates(StoredSubnetwork):
+    """W0 + m Δ / q, with m drawn anew for every entry and 1 with probability q."""
+
+    family = "rescaled"
+    stochastic = True
+
+    @abstractmethod
+    def keep_probabilities(self, update: torch.Tensor, share: float) -> torch.Tensor:
+        """(r, n) updates -> (r, n) probabilities of staying, whose mean in a row is `share`."""
+
+    def store(self, cell: Cell, prepared: object, budget: float | int, path: Path) -> Stored:
+        masks, values = {}, dict(cell.finetuned)
+        for name, base in cell.pretrained.items():
+            if not base.numel():
+                masks[name] = torch.zeros(base.shape, dtype=torch.bool)
+                continue
+            rows, before = as_rows(cell.finetuned[name]), as_rows(base).float()
+            n = rows.shape[1]
+            update = rows.float() - before
+            keep = self.keep_probabilities(update, kept_count(n, budget) / n)
+            drawn = torch.rand(keep.shape, generator=generator_of(name, cell.seed))
+            masks[name] = (drawn < keep).view(base.shape)
+            values[name] = torch.where(keep < 1, before + update / keep, rows).to(base.dtype).view(base.shape)
+        return self._save(cell, masks, values, budget, path)
+
+    def _save(self, cell: Cell, masks: Tensors, values: Tensors, budget: float | int, path: Path) -> Stored:
+        subnetwork = Subnetwork.from_masks(cell.pretrained, values, masks, budget, self.name)
+        subnetwork.save(path)
+        return Stored(subnetwork.kept_body)
+
+
+class Dare(DroppedUpdates):
+    """One probability for all entries (DARE, Yu et al. 2024, section 3.2)."""
+
+    name = "dare"
+
+    def keep_probabilities(self, update: torch.Tensor, share: float) -> torch.Tensor:
+        return torch.full(update.shape, share)
+
+
+class Della(DroppedUpdates):
+    """Probabilities that rise evenly with the rank of |Δ| in its row (DELLA's MAGPRUNE, Deep et al. 2024, section 3).
+
+    Their range is at most as wide as the paper's windows, and narrower where it would leave 0 to 1.
+    """
+
+    name = "della"
+
+    def keep_probabilities(self, update: torch.Tensor, share: float) -> torch.Tensor:
+        n = update.shape[1]
+        order = torch.sort(update.abs(), dim=1, stable=True).indices
+        places = torch.arange(n, dtype=torch.float32).expand(update.shape)
+        ranks = torch.empty(update.shape).scatter_(1, order, places) / max(1, n - 1)
+        return share + min(_WINDOW, share, 1 - share) * (ranks - 0.5)
+
+
+register(Dare())
+register(Della())

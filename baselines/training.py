@@ -1,0 +1,89 @@
+"""Methods that train: what the study offers them, and what they may change in the loop of fine-tuning.
+
+The loop itself is the study's. So every method has the optimiser, the number of steps, the order of the data and the
+rule by which the best epoch is chosen on validation from the fine-tuning that it is compared with.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+
+class Recipe:
+    """What a method changes in the loop of fine-tuning; this one changes nothing."""
+
+    def parameter_groups(self, model: nn.Module, rate: float) -> list[dict]:
+        """Parameters to train, as torch's optimisers take them; `rate` is the learning rate of a group without one."""
+        return [{"params": [parameter for parameter in model.parameters() if parameter.requires_grad]}]
+
+    def penalty(self, progress: float) -> torch.Tensor | float:
+        """Added to the loss of a step; `progress` is the share of the steps that are done, 0 to 1."""
+        return 0.0
+
+    def after_step(self, progress: float) -> None:
+        """Called after every step of the optimiser."""
+
+    def candidate(self, model: nn.Module, progress: float) -> nn.Module | None:
+        """The model to judge on validation at the end of an epoch, or None where it is not fit to be chosen yet."""
+        return model
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The best model of a training, judged on validation.
+
+    Attributes:
+        model: with the values of its best epoch.
+        learning_rate: peak of the learning rate.
+        validation_weighted_f1: of the best epoch.
+    """
+
+    model: nn.Module
+    learning_rate: float
+    validation_weighted_f1: float
+
+
+class Training(ABC):
+    """Fine-tuning as a cell had it.
+
+    Attributes:
+        rate_factors: learning rates to try, in units of the fine-tuning's; the best on validation counts.
+    """
+
+    rate_factors: tuple[float, ...]
+
+    @abstractmethod
+    def initial_model(self) -> nn.Module:
+        """A new model in the initial state: pre-trained body, this cell's fresh head."""
+
+    @abstractmethod
+    def fit(self, model: nn.Module, recipe: Recipe, rate_factor: float) -> Fitted:
+        """Train a model; what it draws comes from torch's seed, the order of the data is the cell's."""
+
+    @abstractmethod
+    def examples(self, batch_size: int) -> Iterator[dict[str, torch.Tensor]]:
+        """The training set, once, in its own order, as batches of input_ids, attention_mask and labels."""
+
+
+class TrainedMethod:
+    """Mixed into a `Method` that trains: tries every learning rate and keeps the best on validation.
+
+    Attributes:
+        rate_factors: what `Training.rate_factors` is where a config does not say it.
+    """
+
+    family = "trained"
+    rate_factors: tuple[float, ...] = (1.0,)
+
+    def best_fit(self, cell, build) -> Fitted:
+        """Train `build() -> (model, recipe)` anew at every learning rate; the fit that is best on validation."""
+        best = None
+        for factor in cell.training.rate_factors:
+            torch.manual_seed(cell.seed)
+            fitted = cell.training.fit(*build(), factor)
+            if best is None or fitted.validation_weighted_f1 > best.validation_weighted_f1:
+                best = fitted
+        return best

@@ -1,0 +1,46 @@
+"""Fine-tuning of one cell, offered to the methods that train."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from baselines.training import Fitted, Recipe, Training
+from study.examples import Examples
+from study.finetune import data_order, train
+from study.models import empty_classifier
+
+
+class CellTraining(Training):
+    """Trains with the settings, the data and the data order that the cell was fine-tuned with.
+
+    Args:
+        folder: of the fine-tuned cell. initial: its initial state. manifest: of its fine-tuning.
+        splits: split -> examples; train and validation are used.
+        rate_factors: learning rates to try, in units of the fine-tuning's.
+    """
+
+    def __init__(
+        self, folder: Path, initial: dict, manifest: dict, splits: dict[str, Examples], rate_factors: tuple[float, ...]
+    ):
+        self.folder, self.initial, self.splits = folder, initial, splits
+        self.settings, self.rate_factors = manifest["settings"], rate_factors
+        self.order = data_order(manifest)
+
+    def initial_model(self) -> nn.Module:
+        model = empty_classifier(self.folder)
+        model.load_state_dict(self.initial)
+        return model
+
+    def fit(self, model: nn.Module, recipe: Recipe, rate_factor: float) -> Fitted:
+        rate = self.settings["learning_rate"] * rate_factor
+        print(f"learning rate {rate:g}", flush=True)
+        settings = self.settings | {"learning_rate": rate}
+        best, record = train(model, self.splits["train"], self.splits["validation"], settings, self.order, recipe)
+        return Fitted(best.eval(), rate, record["validation_weighted_f1"])
+
+    def examples(self, batch_size: int) -> Iterator[dict[str, torch.Tensor]]:
+        found = self.splits["train"]
+        for start in range(0, len(found), batch_size):
+            yield found.batch(list(range(start, min(start + batch_size, len(found)))))
