@@ -5,6 +5,7 @@ job repeats its command, so that any step can be run and debugged by hand.
 """
 
 import json
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -33,9 +34,13 @@ RESULTS = f"results/{config['study']}"
 CELL = f"{RESULTS}/cells/{{model}}/{{task}}/seed{{seed}}"
 CONTROLS = ["full", "none"]
 METHODS = CONTROLS + [method for method in config["methods"] if method not in CONTROLS]
+TRAINED = [method for method in METHODS if isinstance(baselines.METHODS[method], baselines.TrainedMethod)]
+POST_HOC = [method for method in METHODS if method not in TRAINED]
 SUGGESTED = config["suggestion"]["methods"]
 PRETRAINED_HERE = [name for name, model in config["models"].items() if model["source"] == "pretraining"]
 CELLS = {"model": list(config["models"]), "task": list(config["tasks"]), "seed": config["seeds"]}
+TRAINED_CELLS = {axis: config["trained_on"].get(f"{axis}s", CELLS[axis]) for axis in CELLS}
+MEASURED = config["inference"]["methods"]
 RANDOM_INIT_SEEDS = config["finetuning"].get("random_init_seeds", config["seeds"][:1])
 TABLES = ["scores_summary", "overview", "finetuned", "pretraining_gain", "suggestions", "tasks", "models", "not_ok"]
 FIGURES = ["summary", "curves", "bytes", *(["pretraining_gain"] if RANDOM_INIT_SEEDS else [])]
@@ -102,6 +107,24 @@ def get_finetuning(wildcards, arm="pretrained"):
     if arm == "random-init" and scratch_rate is not None:
         settings["learning_rate"] = scratch_rate
     return as_json({key: value for key, value in settings.items() if not key.startswith("random_init")})
+
+
+def get_method_settings(methods):
+    """What study.compress needs to know about the methods, as JSON."""
+    own = {name: found for name, found in config["method_settings"].items() if name in methods}
+    plain = {key: config[key] for key in ("kept_shares", "draws")}
+    evaluation = config["evaluation"] | {"max_length": config["finetuning"]["max_length"]}
+    return as_json(plain | evaluation | {"methods": own})
+
+
+def get_scores(wildcards):
+    """Scores of the post-hoc methods on all cells and of those that train on theirs."""
+    scores = f"{CELL}/compressed/{{method}}/scores.csv"
+    return expand(scores, method=POST_HOC, **CELLS) + expand(scores, method=TRAINED, **TRAINED_CELLS)
+
+
+def get_inference(wildcards):
+    return expand(f"{CELL}/inference.csv", **TRAINED_CELLS) if MEASURED else []
 
 
 def get_random_init_manifests(wildcards):
@@ -323,8 +346,7 @@ rule compress_model:
         finetuned=f"{CELL}/finetuned/manifest.json",
         task=f"{RESULTS}/tasks/{{task}}/manifest.json",
     output:
-        # Kept over a rerun: rows whose inputs have not changed are not computed again.
-        update(expand(f"{CELL}/compressed/{{method}}/scores.csv", method=METHODS, allow_missing=True)),
+        expand(f"{CELL}/compressed/{{method}}/scores.csv", method=POST_HOC, allow_missing=True),
         [f"{CELL}/suggested/{table}.csv" for table in ("suggestions", "curves") if SUGGESTED],
     log:
         f"{RESULTS}/logs/compress_model/{{model}}-{{task}}-{{seed}}.log",
@@ -335,18 +357,69 @@ rule compress_model:
     params:
         finetuned=subpath(input.finetuned, parent=True),
         task=subpath(input.task, parent=True),
-        methods=METHODS,
-        kept_shares=as_json(config["kept_shares"]),
-        draws=config["draws"],
-        settings=as_json(config["evaluation"] | {"max_length": config["finetuning"]["max_length"]}),
+        methods=POST_HOC,
+        settings=get_method_settings(POST_HOC),
         suggest=f"--suggest {as_json(config['suggestion'])}" if SUGGESTED else "",
         folder=subpath(output[0], ancestor=3),
         # Snakemake does not see the modules that a step imports.
-        sources=[baselines.source_hash(baselines.METHODS[method]) for method in [*METHODS, *SUGGESTED]],
+        sources=[baselines.source_hash(baselines.METHODS[method]) for method in [*POST_HOC, *SUGGESTED]],
     shell:
         "python -m study.compress --finetuned {params.finetuned} --task-folder {params.task}"
-        " --methods {params.methods} --kept-shares {params.kept_shares} --draws {params.draws}"
-        " --settings {params.settings} {params.suggest} --out {params.folder} > {log} 2>&1"
+        " --methods {params.methods} --settings {params.settings} {params.suggest} --out {params.folder} > {log} 2>&1"
+
+
+rule train_method:
+    input:
+        finetuned=f"{CELL}/finetuned/manifest.json",
+        task=f"{RESULTS}/tasks/{{task}}/manifest.json",
+    output:
+        f"{CELL}/compressed/{{method}}/scores.csv",
+    log:
+        f"{RESULTS}/logs/train_method/{{model}}-{{task}}-{{seed}}-{{method}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/train_method/{{model}}-{{task}}-{{seed}}-{{method}}.tsv"
+    conda:
+        ENVIRONMENT
+    wildcard_constraints:
+        method="|".join(map(re.escape, TRAINED)) or "$",
+    params:
+        finetuned=subpath(input.finetuned, parent=True),
+        task=subpath(input.task, parent=True),
+        settings=lambda wildcards: get_method_settings([wildcards.method]),
+        folder=subpath(output[0], ancestor=3),
+        sources=lambda wildcards: baselines.source_hash(baselines.METHODS[wildcards.method]),
+    shell:
+        "python -m study.compress --finetuned {params.finetuned} --task-folder {params.task}"
+        " --methods {wildcards.method} --settings {params.settings} --out {params.folder} > {log} 2>&1"
+
+
+rule measure_inference:
+    input:
+        scores=expand(
+            f"{CELL}/compressed/{{method}}/scores.csv", method=["full", *MEASURED], allow_missing=True
+        ),
+        finetuned=f"{CELL}/finetuned/manifest.json",
+        task=f"{RESULTS}/tasks/{{task}}/manifest.json",
+    output:
+        f"{CELL}/inference.csv",
+    log:
+        f"{RESULTS}/logs/measure_inference/{{model}}-{{task}}-{{seed}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/measure_inference/{{model}}-{{task}}-{{seed}}.tsv"
+    conda:
+        ENVIRONMENT
+    params:
+        finetuned=subpath(input.finetuned, parent=True),
+        task=subpath(input.task, parent=True),
+        compressed=subpath(input.scores[0], ancestor=2),
+        methods=MEASURED,
+        settings=get_method_settings(MEASURED),
+        texts=config["inference"]["texts"],
+        passes=config["inference"]["passes"],
+    shell:
+        "python -m study.inference --finetuned {params.finetuned} --task-folder {params.task}"
+        " --compressed {params.compressed} --methods {params.methods} --settings {params.settings}"
+        " --texts {params.texts} --passes {params.passes} --out {output} > {log} 2>&1"
 
 
 # Tables, figures, report.
@@ -355,11 +428,12 @@ rule compress_model:
 rule collect_scores:
     input:
         get_suggestions,
-        expand(f"{CELL}/compressed/{{method}}/scores.csv", method=METHODS, **CELLS),
+        get_scores,
+        get_inference,
         expand(f"{CELL}/finetuned/manifest.json", **CELLS),
         get_random_init_manifests,
     output:
-        expand(f"{RESULTS}/{{table}}.csv", table=["scores", "finetuning", "suggestions", "tasks", "models"]),
+        expand(f"{RESULTS}/{{table}}.csv", table=["scores", "finetuning", "suggestions", "inference", "tasks", "models"]),
     log:
         f"{RESULTS}/logs/collect_scores.log",
     benchmark:
@@ -369,12 +443,15 @@ rule collect_scores:
     params:
         **CELLS,
         folder=subpath(output[0], parent=True),
-        methods=METHODS,
+        methods=POST_HOC,
+        trained=f"--trained {as_json(TRAINED_CELLS | {'methods': TRAINED})}" if TRAINED or MEASURED else "",
+        measured="--measured" if MEASURED else "",
         random_init=f"--random-init-seeds {' '.join(map(str, RANDOM_INIT_SEEDS))}" if RANDOM_INIT_SEEDS else "",
         suggested="--suggested" if SUGGESTED else "",
     shell:
         "python -m study.collect {params.folder} --models {params.model} --tasks {params.task}"
-        " --seeds {params.seed} --methods {params.methods} {params.random_init} {params.suggested} > {log} 2>&1"
+        " --seeds {params.seed} --methods {params.methods} {params.trained} {params.measured} {params.random_init}"
+        " {params.suggested} > {log} 2>&1"
 
 
 rule record_provenance:

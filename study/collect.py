@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from study import files, metrics
+from study import files, inference, metrics
 from study.errors import UserError, run
 from study.examples import load_task
 
@@ -68,6 +68,13 @@ def suggestions_table(results: Path, cells: list[tuple], suggested: bool) -> pd.
         return pd.DataFrame(columns=SUGGESTION_COLUMNS)
     folders = [cell_folder(results, *cell) / "suggested" for cell in cells]
     return pd.concat([pd.read_csv(folder / "suggestions.csv") for folder in folders])[list(SUGGESTION_COLUMNS)]
+
+
+def inference_table(results: Path, cells: list[tuple]) -> pd.DataFrame:
+    """One row a cell and restored model that was measured; no rows where none was."""
+    if not cells:
+        return pd.DataFrame(columns=list(inference.COLUMNS))
+    return pd.concat([pd.read_csv(cell_folder(results, *cell) / "inference.csv") for cell in cells])
 
 
 def tasks_table(results: Path, tasks: list[str]) -> pd.DataFrame:
@@ -132,21 +139,26 @@ def main() -> None:
     parser.add_argument("--tasks", required=True, nargs="+")
     parser.add_argument("--seeds", required=True, nargs="+", type=int)
     parser.add_argument("--methods", required=True, nargs="+")
+    parser.add_argument("--trained", type=json.loads, help="JSON: model, task, seed and methods of those that train")
+    parser.add_argument("--measured", action="store_true", help="inference was measured on the cells of --trained")
     parser.add_argument("--random-init-seeds", nargs="*", type=int, default=[], help="seeds with a random-init arm")
     parser.add_argument("--suggested", action="store_true", help="kept shares were suggested too")
     a = parser.parse_args()
     metric = metrics.evaluate_metric()
     cells = list(itertools.product(a.models, a.tasks, a.seeds))
+    trained = a.trained or {"model": [], "task": [], "seed": [], "methods": []}
+    trained_cells = list(itertools.product(*(trained[axis] for axis in ("model", "task", "seed"))))
     tasks = {task: load_task(a.results / "tasks" / task) for task in a.tasks}
     tables = []
-    for model, task, seed in cells:
-        splits, classes = tasks[task]
-        for method in a.methods:
-            folder = cell_folder(a.results, model, task, seed) / "compressed" / method
+    for cell in cells:
+        splits, classes = tasks[cell[1]]
+        for method in [*a.methods, *(trained["methods"] if cell in trained_cells else [])]:
+            folder = cell_folder(a.results, *cell) / "compressed" / method
             tables.append(read_scores(folder, list(splits["test"]["label"]), classes, metric))
     files.write_csv(a.results / "scores.csv", pd.concat(tables, ignore_index=True))
     files.write_csv(a.results / "finetuning.csv", finetuning_table(a.results, cells, a.random_init_seeds))
     files.write_csv(a.results / "suggestions.csv", suggestions_table(a.results, cells, a.suggested))
+    files.write_csv(a.results / "inference.csv", inference_table(a.results, trained_cells if a.measured else []))
     files.write_csv(a.results / "tasks.csv", tasks_table(a.results, a.tasks))
     files.write_csv(a.results / "models.csv", models_table(a.results, a.models, a.tasks[0], a.seeds[0]))
     print(f"{sum(map(len, tables))} rows from {len(cells)} cells")

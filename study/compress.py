@@ -72,7 +72,8 @@ class FinetunedCell:
 
     Args:
         folder: of the fine-tuned cell. task: task folder.
-        settings: batch_size and max_length; budgets and rate_factors (method -> list) of methods with their own.
+        settings: kept_shares, draws, batch_size, max_length, and methods: method -> budgets, draws, rate_factors that
+            are not those by default.
     """
 
     def __init__(self, folder: Path, task: Path, settings: dict):
@@ -82,7 +83,7 @@ class FinetunedCell:
         self.initial = load_file(folder / "initial.safetensors")
         self.pretrained = {name: tensor for name, tensor in self.initial.items() if name not in self.manifest["head"]}
         self.finetuned = load_file(folder / "model.safetensors")
-        self.model: nn.Module = empty_classifier(folder)
+        self.model = self.new_model()
         self.settings = settings
         tokenizer = load_tokenizer(folder, settings["max_length"])
         frames, classes = load_task(task)
@@ -97,6 +98,10 @@ class FinetunedCell:
         self.source_hash = functools.cache(lambda name: baselines.source_hash(baselines.METHODS[name]))
         evaluation = {key: settings[key] for key in ("batch_size", "max_length")}
         self.inputs = [self.manifest["sha256"], files.read_json(task / "manifest.json")["sha256"], evaluation]
+
+    def new_model(self) -> nn.Module:
+        """The cell's architecture with values that mean nothing."""
+        return empty_classifier(self.folder)
 
     def reset_model(self) -> None:
         """Put the initial state into the model, whatever a method has left there."""
@@ -114,12 +119,18 @@ class FinetunedCell:
 
     def budgets(self, method: Method) -> list:
         """What a method is asked for: what the config says of it, what it has of its own, or the kept shares."""
-        own = self.settings.get("budgets", {}).get(method.name) or method.budgets
-        return list(own or self.settings["kept_shares"])
+        return list(self._own(method).get("budgets") or method.budgets or self.settings["kept_shares"])
+
+    def draws(self, method: Method) -> int:
+        """How often a method is run."""
+        return self._own(method).get("draws", self.settings["draws"]) if method.stochastic else 1
 
     def rate_factors(self, method: Method) -> tuple[float, ...]:
         """Learning rates that a method that trains tries, in units of the fine-tuning's."""
-        return tuple(self.settings.get("rate_factors", {}).get(method.name) or method.rate_factors)
+        return tuple(self._own(method).get("rate_factors") or method.rate_factors)
+
+    def _own(self, method: Method) -> dict:
+        return self.settings["methods"].get(method.name, {})
 
     def key(self, method: Method, budget: float | int, draw: int) -> str:
         """Hash of everything a score depends on."""
@@ -150,12 +161,12 @@ def score(
     return predictions.tolist()
 
 
-def rows_of(cell: FinetunedCell, method: Method, draws: int, folder: Path) -> Iterator[tuple[Score, list[int]]]:
+def rows_of(cell: FinetunedCell, method: Method, folder: Path) -> Iterator[tuple[Score, list[int]]]:
     """Scores and predictions of one method at all its budgets; what is recorded under the same key is not run again.
 
     A method that declines or fails gives rows that say so; failures have no key and are tried again next time.
     """
-    for draw in range(draws if method.stochastic else 1):
+    for draw in range(cell.draws(method)):
         seen, prepared, reason = cell.for_method(method, draw), None, None
         start = time.monotonic()
         for budget in cell.budgets(method):
@@ -197,14 +208,14 @@ def read_record(path: Path, key: str) -> tuple[Score, list[int]] | None:
     return None
 
 
-def compress(cell: FinetunedCell, methods: list[str], draws: int, out: Path) -> None:
+def compress(cell: FinetunedCell, methods: list[str], out: Path) -> None:
     """Write ``<out>/<method>/scores.csv`` and ``predictions.parquet`` for every method; prints progress."""
     start = time.monotonic()
     for done, name in enumerate(methods, 1):
         cell.reset_model()
         method, folder = baselines.METHODS[name], out / name
         results = []
-        for row, found in rows_of(cell, method, draws, folder):
+        for row, found in rows_of(cell, method, folder):
             results.append((row, found))
             if isinstance(method, TrainedMethod):
                 count = len(cell.budgets(method))
@@ -222,14 +233,13 @@ def main() -> None:
     parser.add_argument("--finetuned", required=True, type=Path, help="folder of study.finetune")
     parser.add_argument("--task-folder", required=True, type=Path)
     parser.add_argument("--methods", required=True, nargs="+", choices=sorted(baselines.METHODS))
-    parser.add_argument("--draws", required=True, type=int, help="draws of stochastic methods")
-    parser.add_argument("--settings", required=True, type=json.loads, help="JSON: kept_shares, batch_size, max_length, ...")
+    parser.add_argument("--settings", required=True, type=json.loads, help="JSON: see FinetunedCell")
     parser.add_argument("--suggest", type=json.loads, help="JSON: methods, margin, confidence, resolution of a search")
     parser.add_argument("--out", required=True, type=Path, help="folder of the cell")
     a = parser.parse_args()
     provenance.deterministic(0)
     cell = FinetunedCell(a.finetuned, a.task_folder, a.settings)
-    compress(cell, a.methods, a.draws, a.out / "compressed")
+    compress(cell, a.methods, a.out / "compressed")
     if a.suggest:
         suggest(cell, a.suggest.pop("methods"), a.suggest, a.out / "suggested")
 

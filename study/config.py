@@ -38,8 +38,10 @@ def schema(methods: Collection[str]) -> dict:
     loaded = yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
     keys = loaded["properties"]
     suggestion = keys["suggestion"]["properties"]["methods"]
-    for method in (keys["methods"]["items"], keys["kenviz"]["properties"]["method"], suggestion["items"]):
+    measured = keys["inference"]["properties"]["methods"]["items"]
+    for method in (keys["methods"]["items"], keys["kenviz"]["properties"]["method"], suggestion["items"], measured):
         method["enum"] = sorted(methods)
+    keys["method_settings"]["propertyNames"] = {"enum": sorted(methods), "description": "name of a registered method"}
     return loaded
 
 
@@ -65,7 +67,7 @@ def load(raw: dict, methods: Collection[str]) -> dict:
         raise UserError(f"the config is {_shown(raw)}, but must be a section with keys.")
     _check_keys(raw, [])
     root = schema(methods)
-    config = _complete(copy.deepcopy(raw), root, root)
+    config = _complete(_extended(copy.deepcopy(raw)), root, root)
     if problems := sorted(_problems(config, root), key=lambda error: ORDER.get(error.validator, 2)):
         raise UserError(f"config key {_sentence(problems[0])}")
     _cross_checks(config)
@@ -78,13 +80,38 @@ def read(path: str | Path, methods: Collection[str]) -> dict:
     Raises:
         UserError: there is no such file, it is not YAML, or `load` refuses it.
     """
+    return load(_read_yaml(path), methods)
+
+
+def _read_yaml(path: str | Path) -> dict:
     try:
         raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot read the config {path}: {error.strerror}.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}.") from None
-    return load(raw if raw is not None else {}, methods)
+    return raw if raw is not None else {}
+
+
+def _extended(raw: dict) -> dict:
+    """The config with what it takes over from the one that its key extends names."""
+    base = raw.pop("extends", None)
+    if base is None:
+        return raw
+    if not isinstance(base, str) or not Path(base).is_file():
+        raise UserError(f"config key extends is {_shown(base)}, but must be the path of a config, from {Path.cwd()}.")
+    found = _read_yaml(base)
+    _check_keys(found, [])
+    if "extends" in found:
+        raise UserError(f"config key extends is {_shown(base)}, which extends another: name the last of them.")
+    return _merged(found, raw)
+
+
+def _merged(base: object, over: object) -> object:
+    """Sections of both, what `over` says first; anything but a section is replaced."""
+    if not isinstance(base, dict) or not isinstance(over, dict):
+        return over
+    return base | {key: _merged(base.get(key), value) for key, value in over.items()}
 
 
 def _check_keys(value: object, path: list) -> None:
@@ -280,6 +307,7 @@ def _cross_checks(config: dict) -> None:
     """Names and numbers of a valid config that have to fit each other."""
     _check_corpus(config)
     _check_seeds(config)
+    _check_trained(config)
     for key, known in {"model": config["models"], "task": config["tasks"]}.items():
         if (chosen := config["kenviz"].get(key)) not in (None, *known):
             found = f'"{chosen}", which {key}s does not name'
@@ -309,6 +337,23 @@ def _check_seeds(config: dict) -> None:
             listed = ", ".join(map(str, config["seeds"]))
             key = "config key finetuning.random_init_seeds"
             raise UserError(f"{key} names {seed}, but must name some of seeds ({listed}).")
+
+
+def _check_trained(config: dict) -> None:
+    """Cells of methods that train are cells of the study; what is measured or searched is a method of the study."""
+    for axis in ("models", "tasks", "seeds"):
+        for index, found in enumerate(config["trained_on"].get(axis, [])):
+            if found not in config[axis]:
+                near = did_you_mean(str(found), map(str, config[axis]))
+                key = f"config key trained_on.{axis}[{index}]"
+                raise UserError(f"{key} is {_shown(found)}, which {axis} does not name.{near}")
+    for section in ("inference", "suggestion"):
+        for index, found in enumerate(config[section]["methods"]):
+            if found not in (*config["methods"], "full", "none"):
+                near = did_you_mean(found, config["methods"])
+                raise UserError(
+                    f"config key {section}.methods[{index}] is {_shown(found)}, which methods does not name.{near}"
+                )
 
 
 def _check_corpus(config: dict) -> None:

@@ -26,6 +26,10 @@ class Examples:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def first(self, count: int) -> "Examples":
+        """The first rows."""
+        return Examples(self.ids[:count], self.labels[:count], self.pad)
+
     def batch(self, rows: list[int]) -> dict[str, torch.Tensor]:
         """input_ids and attention_mask (rows, longest row) and labels (rows,)."""
         width = max(1, *(len(self.ids[row]) for row in rows))

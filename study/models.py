@@ -77,7 +77,7 @@ def load_classifier(folder: Path, classes: list[str], pad_token_id: int) -> tupl
     body = {name for name, parameter in model.named_parameters() if parameter is embeddings or name.startswith(blocks)}
     if body.intersection(head) or info["mismatched_keys"]:
         raise UserError(f"{folder} does not hold the body of a {model.config.model_type} model: check its config.json.")
-    return model, head
+    return with_fused_gelu(model), head
 
 
 def random_classifier(folder: Path, classes: list[str], pad_token_id: int) -> nn.Module:
@@ -85,10 +85,21 @@ def random_classifier(folder: Path, classes: list[str], pad_token_id: int) -> nn
     config = AutoConfig.from_pretrained(
         folder, num_labels=len(classes), pad_token_id=pad_token_id, local_files_only=True
     )
-    return AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+    return with_fused_gelu(AutoModelForSequenceClassification.from_config(config, dtype=torch.float32))
 
 
 def empty_classifier(folder: Path) -> nn.Module:
     """Classifier of a saved fine-tuned model, to be filled with a restored state."""
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    return AutoModelForSequenceClassification.from_config(config, dtype=torch.float32).eval()
+    return with_fused_gelu(AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)).eval()
+
+
+def with_fused_gelu(model: nn.Module) -> nn.Module:
+    """The same model with BLOOM's activation, written out in Python, computed by torch's kernel of the same formula.
+
+    It takes 40 % of the time of a small BLOOM otherwise.
+    """
+    for module in model.modules():
+        if type(module).__name__ == "BloomMLP":
+            module.gelu_impl = nn.GELU(approximate="tanh")
+    return model

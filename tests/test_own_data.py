@@ -1,4 +1,4 @@
-"""A person's own texts and own model, with the lines of configuration that the README shows."""
+"""A person's own texts, own model and own method, with exactly the lines that the README shows."""
 
 import re
 from pathlib import Path
@@ -16,6 +16,12 @@ def readme_config() -> dict:
     return yaml.safe_load(next(block for block in blocks if "study: mine" in block))
 
 
+def readme_method() -> str:
+    """The Python block of the README that shows a method of one's own."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    return next(block for block in blocks if "keep_highest" in block)
+
+
 def write_own_data(checkout: Path) -> None:
     """What the README's example names: two files of questions and a model folder."""
     words = {"animal": ["cat", "dog 🐶", "cow", "hen", "fox"], "place": ["park", "sea", "hill", "köln", "lake"]}
@@ -31,15 +37,20 @@ def write_own_data(checkout: Path) -> None:
     make_checkpoint(checkout / "my-bert", "bert")
 
 
-def test_the_readme_example_of_own_data_and_own_model_runs(tmp_path):
+def test_the_readme_examples_of_own_data_model_and_method_run_through_a_study(tmp_path):
     checkout = copy_checkout(tmp_path)
     write_own_data(checkout)
+    assert len(readme_method().splitlines()) < 25
+    (checkout / "baselines" / "relative_change.py").write_text(readme_method())
     config = readme_config()
     assert config["tasks"]["questions"]["source"] == "files"
+    config["methods"] += ["relative-change", "relative-change-rescaled"]
     (checkout / "config" / "mine.yaml").write_text(yaml.safe_dump(config))
     snakemake(checkout, "results/mine/scores.csv", "--configfile", "config/mine.yaml")
     scores = pd.read_csv(checkout / "results" / "mine" / "scores.csv", keep_default_na=False)
-    assert (scores["status"] == "ok").all() and set(scores["method"]) >= {"full", "none", "ken"}
+    assert (scores["status"] == "ok").all() and set(scores["method"]) == {"full", "none", *config["methods"]}
+    own = scores[scores["method"] == "relative-change"]
+    assert own["kept_share"].is_monotonic_increasing and (own["family"] == "reset").all()
 
 
 def test_a_missing_column_is_one_sentence_in_the_log_and_a_failed_run(tmp_path):

@@ -30,20 +30,6 @@ def test_what_the_readme_names_exists():
         assert (ROOT / path).exists() or path == "config/mine.yaml", path
 
 
-def test_the_example_method_is_short_and_works(tmp_path):
-    import torch
-
-    from ken import selection
-
-    code = next(block for block in re.findall(r"```python\n(.*?)```", TEXT, re.S) if "keep_highest" in block)
-    assert len(code.splitlines()) < 25
-    scope = {}
-    exec(code, scope)
-    mask = selection.select(torch.tensor([[1.0, 2.0, 4.0]]), torch.tensor([[0.5, 2.0, 1.0]]), 1, "relative-change")
-    assert mask.tolist() == [[False, False, True]]
-    del METHODS["relative-change"], selection.CRITERIA["relative-change"]
-
-
 def test_learning_rates_are_the_best_of_the_committed_search():
     config = study_config.read(ROOT / "config" / "mini.yaml", METHODS)
     for name, model in config["models"].items():

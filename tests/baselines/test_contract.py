@@ -1,76 +1,108 @@
 """The contract, over all that registers and all seven models: exact budgets, untouched base, round trips, seeds."""
 
+import dataclasses
+
+import pandas as pd
 import pytest
 import torch
-from safetensors.torch import load_file
 
 import baselines
-from baselines import METHODS, Cell, source_hash
-from baselines.base import Selection, register
+from baselines import METHODS, TrainedMethod, source_hash
+from baselines.base import FAMILIES, UNITS, Selection, register
 from ken.selection import as_rows, kept_count
-from study import files
-from study.models import empty_classifier
+from study.compress import FinetunedCell, compress
 from tests.conftest import MODELS
 
 BUDGETS = [0.02, 0.25, 0.75, 1, 7]
+SETTINGS = {"kept_shares": BUDGETS, "draws": 2, "batch_size": 16, "max_length": 24}
+FEW = {name: {"budgets": list(method.budgets[:1]), "rate_factors": [1]} for name, method in METHODS.items()
+       if isinstance(method, TrainedMethod)}  # fmt: skip
+SMALL_SETTINGS = SETTINGS | {"kept_shares": [0.25, 3], "methods": FEW}
+GLOBAL = ("magnitude-zero", "delta-global", "lt-sft", "fish")
 
 
 @pytest.fixture(scope="session")
-def cells(finetuned_cells):
-    found = {}
-    for model, folder in finetuned_cells.items():
-        head = set(files.read_json(folder / "manifest.json")["head"])
-        initial = load_file(folder / "initial.safetensors")
-        body = {name: tensor for name, tensor in initial.items() if name not in head}
-        found[model] = Cell(body, load_file(folder / "model.safetensors"), seed=5)
-    return found
+def found_cells(finetuned_cells, task_folder):
+    settings = SETTINGS | {"methods": FEW}
+    return {model: FinetunedCell(folder, task_folder, settings) for model, folder in finetuned_cells.items()}
 
 
 def stored(method, cell, budget, path):
-    kept = method.store(cell, method.prepare(cell), budget, path)
-    return kept, method.restore(cell.pretrained, path)
+    told = method.store(cell, method.prepare(cell), budget, path)
+    return told, method.restore(cell.pretrained, path)
 
 
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("name", sorted(METHODS))
-def test_contract(name, model, cells, tmp_path):
-    method, cell = METHODS[name], cells[model]
+def test_contract(name, model, found_cells, tmp_path):
+    method, found = METHODS[name], found_cells[model]
+    cell = found.for_method(method, draw=0)
     before = {key: tensor.clone() for key, tensor in (cell.pretrained | cell.finetuned).items()}
     assert method.decline(cell) is None
-    for budget in method.budgets or BUDGETS:
-        kept, state = stored(method, cell, budget, tmp_path / "file")
-        assert set(state) == set(cell.finetuned)
-        for key, tensor in state.items():
-            assert tensor.shape == cell.finetuned[key].shape and tensor.dtype == cell.finetuned[key].dtype
-            if key not in cell.pretrained:
-                assert torch.equal(tensor, cell.finetuned[key]), "the head is kept in full"
-        if isinstance(method, Selection):
-            rows = {key: as_rows(tensor) for key, tensor in cell.pretrained.items()}
-            assert kept == sum(len(row) * kept_count(row.shape[1], budget) for row in rows.values())
+    assert method.family in FAMILIES and method.unit in UNITS
+    for budget in found.budgets(method):
+        told, state = stored(method, cell, budget, tmp_path / "file")
+        assert 0 <= told.kept <= 1.1 * cell.body_size
+        if told.parameters is None:
+            assert_same_architecture(state, cell, trains=isinstance(method, TrainedMethod))
+        rows = {key: as_rows(tensor) for key, tensor in cell.pretrained.items()}
+        if isinstance(method, Selection) or name in GLOBAL:
+            assert told.kept == sum(len(row) * kept_count(row.shape[1], budget) for row in rows.values())
         again = stored(method, cell, budget, tmp_path / "again")[1]
         assert all(torch.equal(state[key], again[key]) for key in state), "the seed decides everything"
+        assert (tmp_path / "again").read_bytes() == (tmp_path / "file").read_bytes()
     now = cell.pretrained | cell.finetuned
     assert all(torch.equal(before[key], now[key]) for key in before), "inputs are not touched"
 
 
+def assert_same_architecture(state, cell, trains):
+    assert set(state) == set(cell.finetuned)
+    for key, tensor in state.items():
+        assert tensor.shape == cell.finetuned[key].shape and tensor.dtype == cell.finetuned[key].dtype
+        if key not in cell.pretrained and not trains:
+            assert torch.equal(tensor, cell.finetuned[key]), "the head is kept in full"
+
+
 @pytest.mark.parametrize("name", sorted(METHODS))
-def test_a_live_model_becomes_what_the_file_restores(name, cells, finetuned_cells, tmp_path):
-    method, cell, folder = METHODS[name], cells["bert"], finetuned_cells["bert"]
-    model = empty_classifier(folder)
-    model.load_state_dict(load_file(folder / "initial.safetensors"))
+def test_a_live_model_becomes_what_the_file_restores(name, found_cells, tmp_path):
+    method, found = METHODS[name], found_cells["bert"]
+    found.reset_model()
+    cell = found.for_method(method, draw=0)
     prepared = method.prepare(cell)
-    for budget in [*(method.budgets or BUDGETS), *(method.budgets or BUDGETS)[::-1]]:
+    budgets = found.budgets(method)
+    for budget in [*budgets, *budgets[::-1]]:
         method.store(cell, prepared, budget, tmp_path / "file")
-        method.restore_into(model, cell.pretrained, tmp_path / "file")
+        model = method.restore_into(found.model, cell.pretrained, tmp_path / "file")
         expected = method.restore(cell.pretrained, tmp_path / "file")
-        assert all(torch.equal(tensor, expected[key]) for key, tensor in model.state_dict().items())
+        state = model.state_dict()
+        assert set(state) == set(expected)
+        assert all(torch.equal(tensor, expected[key]) for key, tensor in state.items())
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_rows_tell_time_and_memory_and_a_second_run_takes_them_up(
+    name, finetuned_cells, task_folder, tmp_path, capsys, monkeypatch
+):
+    method = METHODS[name]
+    found = FinetunedCell(finetuned_cells["distilbert"], task_folder, SMALL_SETTINGS)
+    compress(found, [name], tmp_path)
+    shown = capsys.readouterr().out
+    assert "s left" in shown
+    scores = pd.read_csv(tmp_path / name / "scores.csv", keep_default_na=False)
+    assert len(scores) == found.draws(method) * len(found.budgets(method)) and (scores["status"] == "ok").all()
+    assert (scores["seconds"] >= 0).all() and (scores["peak_mib"] > 0).all() and (scores["stored_bytes"] > 0).all()
+    assert (scores["weighted_f1"].between(0, 1)).all()
+    (tmp_path / name / "scores.csv").unlink()
+    monkeypatch.setattr(type(method), "store", None)  # nothing is stored again
+    compress(found, [name], tmp_path)
+    assert pd.read_csv(tmp_path / name / "scores.csv", keep_default_na=False).equals(scores)
 
 
 @pytest.mark.parametrize(
     "name", sorted(n for n, m in METHODS.items() if isinstance(m, Selection) and m.rule == "reset")
 )
-def test_a_selection_keeps_fine_tuned_values_and_resets_the_rest(name, cells, tmp_path):
-    cell = cells["bert"]
+def test_a_selection_keeps_fine_tuned_values_and_resets_the_rest(name, found_cells, tmp_path):
+    cell = found_cells["bert"].for_method(METHODS[name], 0)
     _, state = stored(METHODS[name], cell, 0.25, tmp_path / "file")
     for key, base in cell.pretrained.items():
         is_kept, is_reset = state[key] == cell.finetuned[key], state[key] == base
@@ -79,8 +111,8 @@ def test_a_selection_keeps_fine_tuned_values_and_resets_the_rest(name, cells, tm
         assert (as_rows(~is_reset).sum(dim=1) <= count).all() and (as_rows(is_kept).sum(dim=1) >= count).all()
 
 
-def test_scores_of_the_simple_criteria_against_plain_loops(cells, tmp_path):
-    cell = cells["bert"]
+def test_scores_of_the_simple_criteria_against_plain_loops(found_cells, tmp_path):
+    cell = found_cells["bert"].for_method(METHODS["magnitude"], 0)
     key = next(name for name in cell.pretrained if name.endswith("query.weight"))
     base, tuned = cell.pretrained[key], cell.finetuned[key]
     for name, score in (("magnitude", lambda w, w0: abs(w)), ("delta-magnitude", lambda w, w0: abs(w - w0))):
@@ -92,15 +124,16 @@ def test_scores_of_the_simple_criteria_against_plain_loops(cells, tmp_path):
             assert state[key][i].tolist() == expected
 
 
-def test_random_draws_depend_on_the_seed(cells, tmp_path):
-    cell = cells["bert"]
-    _, one = stored(METHODS["random"], cell, 0.25, tmp_path / "one")
-    _, other = stored(METHODS["random"], Cell(cell.pretrained, cell.finetuned, 6), 0.25, tmp_path / "other")
+@pytest.mark.parametrize("name", sorted(n for n, m in METHODS.items() if m.stochastic))
+def test_random_draws_depend_on_the_seed(name, found_cells, tmp_path):
+    cell = found_cells["bert"].for_method(METHODS[name], 0)
+    _, one = stored(METHODS[name], cell, 0.25, tmp_path / "one")
+    _, other = stored(METHODS[name], dataclasses.replace(cell, seed=6), 0.25, tmp_path / "other")
     assert any(not torch.equal(one[key], other[key]) for key in one)
 
 
-def test_controls_are_the_two_ends(cells, tmp_path):
-    cell = cells["bert"]
+def test_controls_are_the_two_ends(found_cells, tmp_path):
+    cell = found_cells["bert"].for_method(METHODS["full"], 0)
     _, full = stored(METHODS["full"], cell, 1.0, tmp_path / "full")
     _, none = stored(METHODS["none"], cell, 0.0, tmp_path / "none")
     assert all(torch.equal(full[key], cell.finetuned[key]) for key in full)

@@ -11,6 +11,7 @@ from sklearn.metrics import f1_score
 
 import baselines
 import ken
+from baselines.base import Selection
 from study import files
 from study.compress import FinetunedCell, compress
 from study.errors import UserError
@@ -21,7 +22,7 @@ from study.models import empty_classifier, load_classifier, load_tokenizer
 from study.suggest import suggest
 from tests.conftest import MODELS, SETTINGS
 
-EVALUATION = {"batch_size": 16, "max_length": 24}
+EVALUATION = {"batch_size": 16, "max_length": 24, "kept_shares": [0.1, 0.5], "draws": 1, "methods": {}}
 METHODS = ["full", "none", "ken", "ken-rescaled", "random", "magnitude", "delta-magnitude"]
 
 
@@ -107,8 +108,8 @@ def test_padding_does_not_change_what_a_model_answers(model, finetuned_cells):
 
 @pytest.mark.parametrize("model", MODELS)
 def test_every_score_comes_from_its_file(model, tmp_path, finetuned_cells, task_folder):
-    cell = FinetunedCell(finetuned_cells[model], task_folder, EVALUATION)
-    compress(cell, METHODS, [0.05, 3], 2, tmp_path)
+    cell = FinetunedCell(finetuned_cells[model], task_folder, EVALUATION | {"kept_shares": [0.05, 3], "draws": 2})
+    compress(cell, METHODS, tmp_path)
     initial = load_file(finetuned_cells[model] / "initial.safetensors")
     body = {name: tensor for name, tensor in initial.items() if name not in cell.manifest["head"]}
     for method in METHODS:
@@ -120,9 +121,9 @@ def test_every_score_comes_from_its_file(model, tmp_path, finetuned_cells, task_
             assert row.status == "ok" and path.stat().st_size == row.stored_bytes
             network = empty_classifier(finetuned_cells[model])
             network.load_state_dict(ken.Subnetwork.load(path).apply(body))
-            predicted = predict(network, cell.splits["test"], 5)
+            predicted = predict(network, cell.split("test"), 5)
             assert predicted.tolist() == predictions[row.file].tolist()
-            assert row.weighted_f1 == pytest.approx(f1_score(cell.splits["test"].labels, predicted, average="weighted"))
+            assert row.weighted_f1 == pytest.approx(f1_score(cell.split("test").labels, predicted, average="weighted"))
     full = pd.read_csv(tmp_path / "full" / "scores.csv")
     assert full["weighted_f1"][0] == pytest.approx(cell.manifest["weighted_f1"]) and full["kept_share"][0] == 1
 
@@ -153,12 +154,12 @@ def test_a_share_is_suggested_on_validation_and_its_stored_file_answers_the_test
         network.load_state_dict(
             ken.Subnetwork.load(tmp_path / "a" / f"{row.method}.safetensors").apply(cell.pretrained)
         )
-        predicted = predict(network, cell.splits["test"], 5)
-        expected = f1_score(cell.splits["test"].labels, predicted, average="weighted")
+        predicted = predict(network, cell.split("test"), 5)
+        expected = f1_score(cell.split("test").labels, predicted, average="weighted")
         assert row.weighted_f1 == pytest.approx(expected) and row.kept_share == pytest.approx(row.share, abs=0.05)
         looked = curves[(curves["method"] == row.method) & (curves["share"] == row.share)]
         assert looked["not_inferior"].all() and row.share in set(curves["share"])
-    labels = cell.splits["test"].labels
+    labels = cell.split("test").labels
     labels[:] = 1 - labels  # a choice that looked at test would change now
     suggest(cell, ["ken", "ken-rescaled"], settings, tmp_path / "b")
     assert pd.read_csv(tmp_path / "b" / "curves.csv").equals(curves)
@@ -169,22 +170,45 @@ def test_a_share_is_suggested_on_validation_and_its_stored_file_answers_the_test
 
 def test_the_random_draws_differ_and_repeat(tmp_path, finetuned_cells, task_folder):
     for name in ("a", "b"):
-        compress(FinetunedCell(finetuned_cells["bert"], task_folder, EVALUATION), ["random"], [0.1], 2, tmp_path / name)
+        settings = EVALUATION | {"methods": {"random": {"budgets": [0.1], "draws": 2}}}
+        compress(FinetunedCell(finetuned_cells["bert"], task_folder, settings), ["random"], tmp_path / name)
     draws = [files.sha256(tmp_path / name / f"random/draw{d}/0.1.safetensors") for name in ("a", "b") for d in (0, 1)]
     assert draws[:2] == draws[2:] and draws[0] != draws[1]
 
 
 def test_only_new_budgets_are_computed_and_lost_files_are_made_again(tmp_path, finetuned_cells, task_folder):
     cell = FinetunedCell(finetuned_cells["bert"], task_folder, EVALUATION)
-    compress(cell, ["magnitude"], [0.1, 0.5], 1, tmp_path)
-    times = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "magnitude" / "draw0").iterdir()}
-    compress(cell, ["magnitude"], [0.1, 0.25, 0.5], 1, tmp_path)
-    after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "magnitude" / "draw0").iterdir()}
+    folder = tmp_path / "magnitude" / "draw0"
+    compress(cell, ["magnitude"], tmp_path)
+    times = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    cell.settings["kept_shares"] = [0.1, 0.25, 0.5]
+    compress(cell, ["magnitude"], tmp_path)
+    after = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
     assert times.items() <= after.items() and "0.25.safetensors" in after
-    (tmp_path / "magnitude" / "draw0" / "0.5.safetensors").unlink()
-    compress(cell, ["magnitude"], [0.1, 0.25, 0.5], 1, tmp_path)
-    assert (tmp_path / "magnitude" / "draw0" / "0.5.safetensors").exists()
+    (folder / "0.5.safetensors").unlink()
+    (folder / "0.1.json").write_text("{")
+    compress(cell, ["magnitude"], tmp_path)
+    assert (folder / "0.5.safetensors").exists() and files.read_json(folder / "0.1.json")["row"]["budget"] == 0.1
     assert pd.read_csv(tmp_path / "magnitude" / "scores.csv")["budget"].tolist() == [0.1, 0.25, 0.5]
+    cell.settings["kept_shares"] = [0.1, 0.5]
+
+
+def test_a_run_that_was_stopped_goes_on_where_it_was(tmp_path, finetuned_cells, task_folder, monkeypatch):
+    cell, store, seen = FinetunedCell(finetuned_cells["bert"], task_folder, EVALUATION), Selection.store, []
+
+    def stopped_at_a_half(self, cell, prepared, budget, path):
+        seen.append(budget)
+        if seen == [0.1, 0.5]:
+            raise KeyboardInterrupt
+        return store(self, cell, prepared, budget, path)
+
+    monkeypatch.setattr(Selection, "store", stopped_at_a_half)
+    with pytest.raises(KeyboardInterrupt):
+        compress(cell, ["magnitude"], tmp_path)
+    assert not (tmp_path / "magnitude" / "scores.csv").exists()
+    compress(cell, ["magnitude"], tmp_path)
+    assert seen == [0.1, 0.5, 0.5], "what was finished is not done again"
+    assert (pd.read_csv(tmp_path / "magnitude" / "scores.csv")["status"] == "ok").all()
 
 
 def test_a_method_that_declines_or_fails_is_shown_with_its_reason(tmp_path, finetuned_cells, task_folder, monkeypatch):
@@ -211,7 +235,7 @@ def test_a_method_that_declines_or_fails_is_shown_with_its_reason(tmp_path, fine
     for method in (Declines(), Fails()):
         monkeypatch.setitem(baselines.METHODS, method.name, method)
     cell = FinetunedCell(finetuned_cells["bert"], task_folder, EVALUATION)
-    compress(cell, ["declines", "fails"], [0.1], 1, tmp_path)
+    compress(cell, ["declines", "fails"], tmp_path)
     rows = [pd.read_csv(tmp_path / m / "scores.csv", keep_default_na=False).iloc[0] for m in ("declines", "fails")]
     assert [(row["status"], row["reason"]) for row in rows] == [
         ("declined", "no layers of its kind"),
@@ -222,22 +246,22 @@ def test_a_method_that_declines_or_fails_is_shown_with_its_reason(tmp_path, fine
 
 def test_good_rows_beside_a_failed_one_are_not_computed_again(tmp_path, finetuned_cells, task_folder, monkeypatch):
     cell = FinetunedCell(finetuned_cells["bert"], task_folder, EVALUATION)
-    store = baselines.base.Selection.store
+    store = Selection.store
 
     def fails_at_a_half(self, seen, prepared, budget, path):
         if budget == 0.5:
             raise ValueError("out of luck")
         return store(self, seen, prepared, budget, path)
 
-    monkeypatch.setattr(baselines.base.Selection, "store", fails_at_a_half)
+    monkeypatch.setattr(Selection, "store", fails_at_a_half)
     for _ in range(2):
-        compress(cell, ["magnitude"], [0.1, 0.5], 1, tmp_path)
+        compress(cell, ["magnitude"], tmp_path)
         scores = pd.read_csv(tmp_path / "magnitude" / "scores.csv", keep_default_na=False)
         assert scores["status"].tolist() == ["ok", "failed"]
-        times = [path.stat().st_mtime_ns for path in (tmp_path / "magnitude" / "draw0").iterdir()]
+        times = [path.stat().st_mtime_ns for path in (tmp_path / "magnitude" / "draw0").glob("*.safetensors")]
     assert times == [(tmp_path / scores["file"][0]).stat().st_mtime_ns]
     before = times[0]
-    compress(cell, ["magnitude"], [0.1, 0.5], 1, tmp_path)
+    compress(cell, ["magnitude"], tmp_path)
     assert (tmp_path / scores["file"][0]).stat().st_mtime_ns == before
 
 

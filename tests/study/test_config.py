@@ -89,10 +89,33 @@ def test_numbers_that_yaml_reads_as_text(small):
     assert repr(loaded["kept_shares"]) == "[0.05, 0.5, 128]" and repr(loaded["draws"]) == "3"
 
 
+def test_a_config_that_extends_another_says_only_what_is_different(small, tmp_path):
+    base = tmp_path / "base.yaml"
+    base.write_text(SMALL)
+    own = {"extends": str(base), "study": "mine", "seeds": [7], "pretraining": {"tokens": 5},
+           "tasks": {"topic": {"train": 3}}}  # fmt: skip
+    loaded = config.load(own, METHODS)
+    expected = config.load(small, METHODS)
+    expected |= {"study": "mine", "seeds": [7]}
+    expected["pretraining"]["tokens"], expected["tasks"]["topic"]["train"] = 5, 3
+    assert loaded == expected
+    base.write_text(f"extends: {base}\n{SMALL}")
+    for wrong, said in ((str(base), "extends another"), ("nowhere.yaml", "must be the path of a config"), (3, "path")):
+        with pytest.raises(UserError, match=said):
+            config.load({"extends": wrong}, METHODS)
+
+
 BERT = {"source": "directory", "path": "bert"}
 FILES = {"source": "files", "train": "train.csv", "test": "test.csv", "text": "t", "label": "l"}
 SMALL_MODEL = ["models", "small"]
 MISTAKES = [
+    (["trained_on"], {"models": ["smal"]}, r'trained_on.models\[0\] is "smal", .* Did you mean "small"?'),
+    (["trained_on"], {"seeds": [4]}, r"trained_on.seeds\[0\] is 4, which seeds does not name"),
+    (["inference"], {"methods": ["magnitude"]}, r'inference.methods\[0\] is "magnitude", which methods does not name'),
+    (["suggestion"], {"methods": ["magnitude"]}, r'suggestion.methods\[0\] is "magnitude", which methods does not'),
+    (["method_settings"], {"randm": {}}, 'method_settings is "randm", which is not known here. Did you mean "random"?'),
+    (["method_settings"], {"ken": {"budget": [1]}}, 'ken.budget is not known here. Did you mean "budgets"?'),
+    (["method_settings"], {"ken": {"budgets": [0]}}, r"ken.budgets\[0\] is 0, but must be greater than 0"),
     (["sead"], 1, 'config key sead is not known here. Did you mean "seeds"?'),
     ([*SMALL_MODEL, "learning_rat"], 1, "models.small.learning_rat is not known here. Did you mean"),
     ([*SMALL_MODEL, "path"], "bert", "models.small.path is not known here."),

@@ -1,0 +1,133 @@
+"""Is it faster? Time and memory of restored models on the same texts in one run, beside the dense model.
+
+Every model is built from its stored file; the models take turns, so that what else the machine does hits all alike.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import nn
+
+import baselines
+from baselines import lora
+from study import files, provenance
+from study.compress import FinetunedCell
+from study.errors import run
+from study.examples import Examples, predict
+
+COLUMNS = (
+    *("model", "task", "seed", "method", "budget", "unit", "form", "parameters", "texts", "milliseconds_per_text"),
+    *("relative_time", "peak_mib"),
+)
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A model to be measured; `form` is dense, restored, merged, beside (an adapter beside its weights) or compiled."""
+
+    method: str
+    budget: float | int
+    unit: str
+    form: str
+    model: nn.Module
+
+
+def restored_models(cell: FinetunedCell, methods: list[str], compressed: Path) -> list[Restored]:
+    """The fully fine-tuned model, then every budget of the methods (of those that keep a share of each row, the first).
+
+    What a method has declined to store is left out.
+    """
+    found = [_restored(cell, "full", 1.0, compressed, "dense")]
+    for name in methods:
+        method = baselines.METHODS[name]
+        budgets = cell.budgets(method)
+        for budget in budgets[:1] if method.unit == "share" else budgets:
+            if not _stored(compressed, name, budget).is_file():
+                print(f"{name} has stored nothing at {budget}: its scores.csv says why", flush=True)
+                continue
+            form = {"lora": "merged", "flop": "compiled"}.get(name, "restored")
+            found.append(_restored(cell, name, budget, compressed, form))
+            if name == "lora":
+                path = _stored(compressed, name, budget)
+                adapted = lora.unmerged(_initial_model(cell), cell.for_method(method, 0), path).eval()
+                found.append(Restored(name, budget, method.unit, "beside", adapted))
+    return found
+
+
+def _stored(compressed: Path, name: str, budget: float | int) -> Path:
+    return compressed / name / "draw0" / f"{budget}.safetensors"
+
+
+def _initial_model(cell: FinetunedCell) -> nn.Module:
+    model = cell.new_model()
+    model.load_state_dict(cell.initial)
+    return model
+
+
+def _restored(cell: FinetunedCell, name: str, budget: float | int, compressed: Path, form: str) -> Restored:
+    method, path = baselines.METHODS[name], _stored(compressed, name, budget)
+    model = method.restore_into(_initial_model(cell), cell.pretrained, path).eval()
+    return Restored(name, budget, method.unit, form, model)
+
+
+def measure(models: list[Restored], examples: Examples, batch_size: int, passes: int) -> list[dict]:
+    """One row a model: its parameters, time a text (median of the passes), time against the first model's, memory."""
+    seconds: list[list[float]] = [[] for _ in models]
+    for _ in range(passes + 1):  # the first pass warms up
+        for times, entry in zip(seconds, models, strict=True):
+            start = time.perf_counter()
+            predict(entry.model, examples, batch_size)
+            times.append(time.perf_counter() - start)
+    medians = [statistics.median(times[1:]) for times in seconds]
+    return [
+        {
+            **{key: getattr(entry, key) for key in ("method", "budget", "unit", "form")},
+            "parameters": sum(parameter.numel() for parameter in entry.model.parameters()),
+            "texts": len(examples),
+            "milliseconds_per_text": 1000 * median / len(examples),
+            "relative_time": median / medians[0],
+            "peak_mib": peak_bytes(entry.model, examples, batch_size) / 2**20,
+        }
+        for entry, median in zip(models, medians, strict=True)
+    ]
+
+
+def peak_bytes(model: nn.Module, examples: Examples, batch_size: int) -> int:
+    """Bytes of the parameters and of the intermediate results that a pass holds at once."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        predict(model, examples, batch_size)
+    held = peak = 0
+    for event in sorted(profile.events(), key=lambda event: event.time_range.end):
+        held += event.self_cpu_memory_usage
+        peak = max(peak, held)
+    return peak + sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Measure inference time and memory of restored models of a cell.")
+    parser.add_argument("--finetuned", required=True, type=Path, help="folder of study.finetune")
+    parser.add_argument("--task-folder", required=True, type=Path)
+    parser.add_argument("--compressed", required=True, type=Path, help="folder that study.compress has written")
+    parser.add_argument("--methods", required=True, nargs="+", choices=sorted(baselines.METHODS))
+    parser.add_argument("--settings", required=True, type=json.loads, help="JSON: those of study.compress")
+    parser.add_argument("--texts", required=True, type=int, help="test texts in a pass")
+    parser.add_argument("--passes", required=True, type=int)
+    parser.add_argument("--out", required=True, type=Path, help="CSV file to write")
+    a = parser.parse_args()
+    provenance.deterministic(0)
+    cell = FinetunedCell(a.finetuned, a.task_folder, a.settings)
+    models = restored_models(cell, a.methods, a.compressed)
+    rows = measure(models, cell.split("test").first(a.texts), cell.batch_size, a.passes)
+    files.write_csv(a.out, pd.DataFrame([cell.axes | row for row in rows], columns=list(COLUMNS)))
+    for row in rows:
+        print(f"{row['method']} {row['budget']} {row['form']}: {row['relative_time']:.2f} times the dense model")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,125 @@
+"""Methods that train: what they may change, what they store, and the rule by which they choose."""
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from baselines import METHODS, lora
+from baselines.magnitude import global_masks
+from baselines.masked_training import Masked
+from baselines.training import Fitted
+from study.compress import FinetunedCell
+
+SETTINGS = {"kept_shares": [0.25], "draws": 1, "batch_size": 16, "max_length": 24, "methods": {}}
+
+
+@pytest.fixture(scope="module")
+def cell(finetuned_cells, task_folder):
+    found = FinetunedCell(finetuned_cells["bert"], task_folder, SETTINGS)
+    found.settings["methods"] = {name: {"rate_factors": [1.0]} for name in ("lora", "lt-sft", "fish")}
+    return found
+
+
+@pytest.mark.parametrize("name", ["lt-sft", "fish"])
+def test_only_chosen_entries_and_the_head_move(name, cell, tmp_path):
+    method, seen = METHODS[name], cell.for_method(METHODS[name], 0)
+    scores = method.prepare(seen)
+    masks = global_masks(scores, 0.25)
+    method.store(seen, scores, 0.25, tmp_path / "file")
+    state = method.restore(cell.pretrained, tmp_path / "file")
+    for key, base in cell.pretrained.items():
+        assert torch.equal(state[key][~masks[key]], base[~masks[key]])
+    moved = sum(int((state[key] != base).sum()) for key, base in cell.pretrained.items())
+    kept = sum(int(mask.sum()) for mask in masks.values())
+    assert 0.5 * kept < moved <= kept
+    assert any(not torch.equal(state[key], cell.initial[key]) for key in cell.manifest["head"])
+
+
+def test_weight_decay_moves_nothing_that_is_masked():
+    model = torch.nn.Linear(4, 3)
+    mask = torch.rand(3, 4) < 0.5
+    recipe = Masked(model, {"weight": mask})
+    before = model.weight.detach().clone()
+    optimizer = torch.optim.AdamW(model.parameters(), 0.1, weight_decay=0.5)
+    for _ in range(3):
+        optimizer.zero_grad()
+        model(torch.randn(2, 4)).square().sum().backward()
+        assert (model.weight.grad[~mask] == 0).all(), "so that clipping sees only what is trained"
+        optimizer.step()
+        recipe.after_step(0.5)
+    assert torch.equal(model.weight[~mask], before[~mask])
+    assert (model.weight[mask] != before[mask]).all()
+
+
+def test_fish_scores_are_mean_squared_gradients_of_single_texts(cell):
+    seen = cell.for_method(METHODS["fish"], 0)
+    scores = METHODS["fish"].scores(seen)
+    model = seen.training.initial_model()
+    key = next(name for name in scores if name.endswith("query.weight"))
+    expected = torch.zeros_like(scores[key])
+    train = cell.split("train")
+    for row in range(len(train)):
+        model.zero_grad()
+        model(**train.batch([row])).loss.backward()
+        expected += dict(model.named_parameters())[key].grad ** 2
+    assert torch.allclose(scores[key], expected, rtol=1e-4, atol=1e-12)
+
+
+@pytest.mark.parametrize("model", ["bert", "deberta", "electra", "bloom-560m"])
+def test_lora_merges_as_peft_does(model, finetuned_cells, task_folder, tmp_path):
+    found = FinetunedCell(finetuned_cells[model], task_folder, SETTINGS)
+    method, seen = METHODS["lora"], found.for_method(METHODS["lora"], 0)
+    told = method.store(seen, None, 2, tmp_path / "file")
+    state = method.restore(found.pretrained, tmp_path / "file")
+    beside = lora.unmerged(seen.training.initial_model(), seen, tmp_path / "file")
+    merged = beside.merge_and_unload().state_dict()
+    assert set(merged) == set(state)
+    assert all(torch.allclose(state[key], merged[key], atol=1e-6) for key in state)
+    changed = {key for key, base in found.pretrained.items() if not torch.equal(state[key], base)}
+    assert changed == {f"{layer}.weight" for layer in seen.linear_layers}
+    sizes = [sum(found.pretrained[f"{layer}.weight"].shape) for layer in seen.linear_layers]
+    assert told.kept == 2 * sum(sizes)
+    stored = load_file(tmp_path / "file")
+    head = {key: tensor for key, tensor in stored.items() if ".lora_" not in key}
+    assert set(head) == set(found.manifest["head"])
+
+
+def test_an_adapter_beside_its_weights_answers_as_the_merged_one(cell, tmp_path):
+    method, seen = METHODS["lora"], cell.for_method(METHODS["lora"], 0)
+    method.store(seen, None, 2, tmp_path / "file")
+    batch = cell.split("test").batch([0, 1, 2])
+    beside = lora.unmerged(seen.training.initial_model(), seen, tmp_path / "file").eval()
+    merged = method.restore_into(seen.training.initial_model(), cell.pretrained, tmp_path / "file").eval()
+    with torch.no_grad():
+        assert torch.allclose(beside(**batch).logits, merged(**batch).logits, atol=1e-5)
+
+
+def test_the_best_learning_rate_on_validation_counts(cell):
+    method, tried = METHODS["lora"], []
+
+    class Scripted:
+        rate_factors = (1.0, 2.0, 3.0, 4.0)
+
+        def fit(self, model, recipe, factor):
+            tried.append((factor, float(torch.rand(1))))
+            return Fitted(model, factor, {1.0: 0.5, 2.0: 0.7, 3.0: 0.7, 4.0: 0.1}[factor])
+
+    class Seen:
+        seed, training = 1, Scripted()
+
+    best = method.best_fit(Seen(), lambda: ("model", "recipe"))
+    assert best.learning_rate == 2.0, "of equal ones the first"
+    assert [factor for factor, _ in tried] == [1.0, 2.0, 3.0, 4.0]
+    assert len({draw for _, draw in tried}) == 1, "every rate starts from the same draws"
+
+
+def test_training_follows_the_cell(cell):
+    """Trained with a recipe that changes nothing, the initial model becomes the fine-tuned one."""
+    training = cell.for_method(METHODS["lora"], 0).training
+    from baselines.training import Recipe
+
+    torch.manual_seed(0)
+    fitted = training.fit(training.initial_model(), Recipe(), 1.0)
+    for name, tensor in fitted.model.state_dict().items():
+        assert torch.allclose(tensor, cell.finetuned[name], atol=1e-6), name
+    assert fitted.validation_weighted_f1 == cell.manifest["validation_weighted_f1"]

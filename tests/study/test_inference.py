@@ -1,0 +1,74 @@
+"""Time and memory of restored models: the right models, in the right forms, with numbers that mean what they say."""
+
+import pytest
+import torch
+from torch import nn
+
+from baselines import METHODS
+from study import inference
+from study.compress import FinetunedCell, compress
+from study.examples import predict
+
+SETTINGS = {
+    **{"kept_shares": [0.25, 0.5], "draws": 1, "batch_size": 16, "max_length": 24},
+    "methods": {"lora": {"budgets": [2], "rate_factors": [1]}},
+}
+
+
+@pytest.fixture(scope="module")
+def compressed(tmp_path_factory, finetuned_cells, task_folder):
+    cell = FinetunedCell(finetuned_cells["bert"], task_folder, SETTINGS)
+    folder = tmp_path_factory.mktemp("compressed")
+    compress(cell, ["full", "ken", "lora"], folder)
+    return cell, folder
+
+
+def test_models_are_those_that_were_stored(compressed):
+    cell, folder = compressed
+    models = inference.restored_models(cell, ["ken", "lora", "bitdelta"], folder)
+    assert [(m.method, m.budget, m.form) for m in models] == [
+        ("full", 1.0, "dense"), ("ken", 0.25, "restored"), ("lora", 2, "merged"), ("lora", 2, "beside"),
+    ]  # fmt: skip
+    test = cell.split("test")
+    for entry in models:
+        method = METHODS[entry.method]
+        path = folder / entry.method / "draw0" / f"{entry.budget}.safetensors"
+        expected = cell.new_model()
+        expected.load_state_dict(method.restore(cell.pretrained, path))
+        assert predict(entry.model, test, 8).tolist() == predict(expected, test, 8).tolist()
+
+
+def test_rows(compressed):
+    cell, folder = compressed
+    models = inference.restored_models(cell, ["ken", "lora"], folder)
+    rows = inference.measure(models, cell.split("test").first(10), 5, passes=2)
+    dense, ken, merged, beside = rows
+    assert dense["relative_time"] == 1 and all(row["milliseconds_per_text"] > 0 for row in rows)
+    assert dense["parameters"] == ken["parameters"] == merged["parameters"] < beside["parameters"]
+    assert dense["peak_mib"] == ken["peak_mib"] == merged["peak_mib"] < beside["peak_mib"]
+    assert all(row["texts"] == 10 for row in rows)
+
+
+def test_peak_memory_of_a_chain_is_parameters_and_two_neighbouring_results():
+    class Chain(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(10, 3000, bias=False), nn.Linear(3000, 2, bias=False)
+
+        def forward(self, input_ids, attention_mask):
+            hidden = self.first(torch.ones(len(input_ids), 10))
+            return type("Output", (), {"logits": self.second(torch.relu(hidden))})
+
+    class Rows:
+        def __len__(self):
+            return 500
+
+        ids = [[1]] * 500  # noqa: RUF012
+
+        def batch(self, rows):
+            ids = torch.ones(len(rows), 1, dtype=torch.int64)
+            return {"input_ids": ids, "attention_mask": ids.clone(), "labels": ids[:, 0]}
+
+    parameters = 4 * (10 * 3000 + 3000 * 2)
+    expected = parameters + 4 * 2 * 500 * 3000  # before and after the activation
+    assert inference.peak_bytes(Chain(), Rows(), 500) == pytest.approx(expected, rel=0.02)
