@@ -1,0 +1,140 @@
+"""Are kept entries spread evenly, without clusters? Three statistics of their places, against choices at random.
+
+For every matrix of the numbered layers of a stored sub-network: the mean number of kept neighbours (up, down, left,
+right) of a kept entry, the entropy of the kept entries over the columns, and Moran's I of the mask with rook
+neighbours. Each stands beside the interval that choices at random have which keep as many entries in every row.
+"""
+
+import argparse
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from report.errors import ReportError, run
+from report.results import write_whole
+
+STATISTICS = ("neighbours", "entropy", "moran")
+CONFIDENCE = 0.95
+
+
+def kept_neighbours(masks: np.ndarray) -> np.ndarray:
+    """Mean number of kept neighbours of the kept entries of each mask.
+
+    Args:
+        masks: (..., r, n) bool; a kept entry has 0 to 4 kept neighbours.
+    """
+    return 2 * _joins(masks) / np.maximum(masks.sum((-2, -1)), 1)
+
+
+def _joins(masks: np.ndarray) -> np.ndarray:
+    """Pairs of kept entries that are neighbours in a row or in a column."""
+    across = (masks[..., :, 1:] & masks[..., :, :-1]).sum((-2, -1))
+    return across + (masks[..., 1:, :] & masks[..., :-1, :]).sum((-2, -1))
+
+
+def column_entropy(masks: np.ndarray) -> np.ndarray:
+    """Entropy of the kept entries over the columns, 0 to 1, in units of log n: 1 where each column keeps as many."""
+    counts = masks.sum(-2)
+    share = counts / np.maximum(counts.sum(-1, keepdims=True), 1)
+    terms = -np.where(share > 0, share * np.log(np.maximum(share, 1e-300)), 0.0)
+    return terms.sum(-1) / max(np.log(masks.shape[-1]), 1e-300)
+
+
+def moran(masks: np.ndarray) -> np.ndarray:
+    """Moran's I of each mask with rook neighbours of weight 1 (Moran 1950); 0 for a mask that keeps all or nothing."""
+    r, n = masks.shape[-2:]
+    pairs = r * (n - 1) + (r - 1) * n
+    mean = masks.mean((-2, -1))
+    # The products of neighbours around the mean, from counts: every entry takes part in as many pairs as it has
+    # neighbours, four but for the border.
+    degree = np.full((r, n), 4) - _border((r, n))
+    linear = (masks * degree).sum((-2, -1))
+    products = _joins(masks) - mean * linear + pairs * mean**2
+    variance = masks.shape[-2] * n * mean * (1 - mean)
+    return np.where(variance > 0, r * n / pairs * products / np.where(variance > 0, variance, 1), 0.0)
+
+
+def _border(shape: tuple[int, int]) -> np.ndarray:
+    """Neighbours that an entry lacks because it lies at the border."""
+    missing = np.zeros(shape, dtype=int)
+    missing[0] += 1
+    missing[-1] += 1
+    missing[:, 0] += 1
+    missing[:, -1] += 1
+    return missing
+
+
+def random_masks(counts: np.ndarray, n: int, draws: int, generator: np.random.Generator) -> np.ndarray:
+    """(draws, r, n) masks that keep `counts` (r,) entries of each row, chosen uniformly at random."""
+    order = generator.random((draws, len(counts), n)).argsort(-1).argsort(-1)
+    return order < counts[:, None]
+
+
+def describe(mask: np.ndarray, draws: int, generator: np.random.Generator) -> dict[str, float]:
+    """Each statistic of a mask (r, n), and the 95 % interval of random choices with as many kept in each row."""
+    found, chance = _statistics(mask[None]), _random_statistics(mask.sum(1), mask.shape[1], draws, generator)
+    row: dict[str, float] = {}
+    for name in STATISTICS:
+        low, high = np.quantile(chance[name], [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+        row |= {f"observed_{name}": float(found[name][0]), f"{name}_random": float(chance[name].mean())}
+        row |= {f"{name}_low": float(low), f"{name}_high": float(high)}
+    return row
+
+
+def _statistics(masks: np.ndarray) -> dict[str, np.ndarray]:
+    return {"neighbours": kept_neighbours(masks), "entropy": column_entropy(masks), "moran": moran(masks)}
+
+
+def _random_statistics(counts, n: int, draws: int, generator) -> dict[str, np.ndarray]:
+    height = max(1, 2**22 // max(1, len(counts) * n))  # masks held in memory at once
+    parts = [
+        _statistics(random_masks(counts, n, min(height, draws - start), generator))
+        for start in range(0, draws, height)
+    ]
+    return {name: np.concatenate([part[name] for part in parts]) for name in STATISTICS}
+
+
+def spread_table(paths: list[Path], draws: int) -> pd.DataFrame:
+    """One row a file and matrix; the method and the kept share are those the file itself names.
+
+    Raises:
+        ReportError: a file is not a sub-network.
+    """
+    from ken.subnetwork import Subnetwork
+    from ken.viz import kinds
+
+    rows = []
+    for path in paths:
+        try:
+            subnetwork = Subnetwork.load(path)
+        except (ValueError, OSError) as error:
+            raise ReportError(f"{path} cannot be read as a sub-network ({error}): run its compression again.") from error
+        for layers in kinds(subnetwork).values():
+            for name in layers.values():
+                mask = subnetwork.masks[name].reshape(len(subnetwork.masks[name]), -1).numpy()
+                digest = hashlib.sha256(f"{name}{mask.shape}".encode()).digest()
+                generator = np.random.default_rng(int.from_bytes(digest[:8], "big"))
+                described = {"method": subnetwork.method, "budget": subnetwork.k, "matrix": name}
+                sizes = {"rows": mask.shape[0], "columns": mask.shape[1], "kept": int(mask.sum())}
+                rows.append(described | sizes | describe(mask, draws, generator))
+    return pd.DataFrame(rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Describe where the kept entries of stored sub-networks lie.")
+    parser.add_argument("subnetworks", type=Path, nargs="+", help="files of one cell")
+    parser.add_argument("--axes", required=True, nargs=3, metavar=("MODEL", "TASK", "SEED"))
+    parser.add_argument("--draws", type=int, default=200, help="choices at random that each is compared with")
+    parser.add_argument("--out", required=True, type=Path, help="CSV file to write")
+    a = parser.parse_args()
+    table = spread_table(a.subnetworks, a.draws)
+    for place, (axis, value) in enumerate(zip(("model", "task", "seed"), a.axes, strict=True)):
+        table.insert(place, axis, value)
+    write_whole(a.out, lambda path: table.to_csv(path, index=False, lineterminator="\n"))
+    print(f"{len(table)} matrices of {len(a.subnetworks)} sub-networks")
+
+
+if __name__ == "__main__":
+    run(main)

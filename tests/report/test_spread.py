@@ -1,0 +1,94 @@
+"""Where kept entries lie: each statistic against a plain loop, and random choices inside their own interval."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import ken
+from report import spread
+from report.errors import ReportError
+
+
+def some_masks():
+    generator = np.random.default_rng(0)
+    yield from (generator.random(shape) < share for shape in ((5, 9), (1, 7), (6, 1), (4, 4)) for share in (0.2, 0.8))
+    yield np.eye(6, dtype=bool)
+    yield np.zeros((3, 4), dtype=bool)
+    yield np.ones((3, 4), dtype=bool)
+
+
+def neighbours_of(i, j, shape):
+    around = ((i - 1, j), (i + 1, j), (i, j - 1), (i, j + 1))
+    return [(a, b) for a, b in around if 0 <= a < shape[0] and 0 <= b < shape[1]]
+
+
+@pytest.mark.parametrize("mask", some_masks())
+def test_statistics_against_loops(mask):
+    places = [(i, j) for i in range(mask.shape[0]) for j in range(mask.shape[1])]
+    kept = [place for place in places if mask[place]]
+    counts = [sum(bool(mask[other]) for other in neighbours_of(*place, mask.shape)) for place in kept]
+    assert spread.kept_neighbours(mask) == pytest.approx(sum(counts) / len(kept) if kept else 0)
+
+    shares = [sum(bool(mask[i, j]) for i in range(mask.shape[0])) / max(1, len(kept)) for j in range(mask.shape[1])]
+    entropy = sum(-p * math.log(p) for p in shares if p)
+    if mask.shape[1] > 1:
+        assert spread.column_entropy(mask) == pytest.approx(entropy / math.log(mask.shape[1]))
+
+    mean = len(kept) / len(places)
+    weights = sum(len(neighbours_of(*place, mask.shape)) for place in places)
+    products = sum((mask[p] - mean) * (mask[q] - mean) for p in places for q in neighbours_of(*p, mask.shape))
+    squares = sum((mask[p] - mean) ** 2 for p in places)
+    expected = len(places) / weights * products / squares if 0 < mean < 1 else 0
+    assert spread.moran(mask) == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_chessboard_and_a_block_are_the_two_ends_of_morans_i():
+    board = np.indices((8, 8)).sum(0) % 2 == 0
+    block = np.zeros((8, 8), dtype=bool)
+    block[:, :4] = True
+    assert spread.moran(board) == pytest.approx(-1)
+    assert spread.moran(block) > 0.8
+    assert spread.kept_neighbours(board) == 0
+
+
+def test_random_masks_keep_as_many_in_each_row_and_every_entry_as_often():
+    counts = np.array([0, 1, 3, 7, 7])
+    masks = spread.random_masks(counts, 7, 3000, np.random.default_rng(0))
+    assert (masks.sum(-1) == counts).all()
+    often = masks.mean(0)
+    assert np.abs(often - counts[:, None] / 7).max() < 5 * math.sqrt(0.25 / 3000)
+
+
+def test_random_choices_lie_in_their_interval_and_clusters_do_not():
+    generator = np.random.default_rng(1)
+    counts = np.full(30, 10)
+    inside = 0
+    for mask in spread.random_masks(counts, 40, 40, generator):
+        row = spread.describe(mask, 200, generator)
+        inside += row["neighbours_low"] <= row["observed_neighbours"] <= row["neighbours_high"]
+    assert inside >= 33, "95 % of 40, less five"
+    clustered = np.zeros((30, 40), dtype=bool)
+    clustered[:, :10] = True
+    row = spread.describe(clustered, 200, generator)
+    assert row["observed_neighbours"] > row["neighbours_high"] and row["observed_moran"] > row["moran_high"]
+    assert row["observed_entropy"] < row["entropy_low"]
+
+
+def test_table_of_stored_files(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    base = {f"layer.{i}.query.weight": torch.randn(12, 16, generator=generator) for i in (0, 1)}
+    base["embeddings.weight"] = torch.randn(20, 16, generator=generator)
+    tuned = {name: tensor + torch.randn(tensor.shape, generator=generator) for name, tensor in base.items()}
+    for k in (0.25, 0.5):
+        ken.Subnetwork.extract(base, tuned, k).save(tmp_path / f"{k}.safetensors")
+    paths = [tmp_path / "0.25.safetensors", tmp_path / "0.5.safetensors"]
+    table = spread.spread_table(paths, draws=50)
+    assert table["matrix"].tolist() == ["layer.0.query.weight", "layer.1.query.weight"] * 2
+    assert table["kept"].tolist() == [48, 48, 96, 96] and set(table["method"]) == {"ken"}
+    pd.testing.assert_frame_equal(table, spread.spread_table(paths, draws=50))
+    (tmp_path / "0.25.safetensors").write_bytes(b"no")
+    with pytest.raises(ReportError, match="cannot be read as a sub-network"):
+        spread.spread_table(paths, draws=5)
