@@ -16,6 +16,7 @@ from ken.pairing import names_in
 from ken.sources import open_source
 from ken.storage import Reader
 from ken.subnetwork import Subnetwork
+from ken.viz import VIEWS
 
 BASE_HELP = "the pre-trained base: checkpoint folder, safetensors file, or hub repository"
 
@@ -132,18 +133,44 @@ def _same(found: torch.Tensor, expected: torch.Tensor) -> bool:
 
 
 def viz(a: argparse.Namespace) -> None:
-    """Draw where the kept entries lie."""
+    """Draw where the kept entries lie: a picture of one sub-network, a page for several, or both."""
+    if a.out is None and a.explorer is None:
+        raise ValueError("nothing is to be written: name a picture with --out, or a page with --explorer.")
+    written = {}
+    if a.explorer is not None:
+        from ken import explorer
+
+        matrices = a.matrices.split(",") if a.matrices else [a.matrix] if a.matrix else []
+        facts = explorer.write(a.subnetwork, a.explorer, a.pretrained, a.finetuned, matrices, a.megabytes)
+        written = {"explorer": str(a.explorer), **facts}
+    if a.out is not None:
+        _draw(a)
+        written["out"] = str(a.out)
+    if a.json:
+        print(json.dumps(written))
+        return
+    for name in ("out", "explorer"):
+        if name in written:
+            print(f"{written[name]}: written")
+    for sentence in written.get("notes", ()):
+        print(sentence)
+
+
+def _draw(a: argparse.Namespace) -> None:
     if importlib.util.find_spec("matplotlib") is None:
         raise ValueError('matplotlib is not installed: pip install "ken-benchmark[viz]".')
     from ken import viz as drawing
 
-    subnetwork = Subnetwork.load(a.subnetwork)
+    if len(a.subnetwork) > 1:
+        raise ValueError(f"--out draws one sub-network, found {len(a.subnetwork)}: give one, or use --explorer.")
+    subnetwork = Subnetwork.load(a.subnetwork[0])
     if a.matrix in subnetwork.masks:
-        figure = drawing.draw_matrix(subnetwork, a.matrix)
+        if a.layer is not None:
+            raise ValueError(f"{a.matrix} is one tensor: leave out --layer, or name a kind such as query.weight.")
+        figure = drawing.draw_matrix(subnetwork, a.matrix, a.view)
     else:
-        figure = drawing.draw_layers(subnetwork, drawing.choose_kind(subnetwork, a.matrix), a.view)
-    figure.savefig(a.out)
-    print(json.dumps({"out": str(a.out)}) if a.json else f"{a.out}: written")
+        figure = drawing.draw_layers(subnetwork, a.matrix, a.view, a.layer)
+    drawing.save(figure, a.out)
 
 
 def suggest(a: argparse.Namespace) -> None:
@@ -196,11 +223,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("subnetwork", type=Path)
     made.add_argument("--tensors", action="store_true", help="list the kept share of every tensor")
 
-    made = command("viz", viz, "draw where the kept entries of a matrix lie, over all layers")
-    made.add_argument("subnetwork", type=Path)
-    made.add_argument("--matrix", help="a tensor, or a part of the name that one kind of matrix has, e.g. query.weight")
-    made.add_argument("--view", default="both", help="values, neighbours or both")
-    made.add_argument("--out", required=True, type=Path, help="picture to write: .svg, .png or .pdf")
+    _add_viz(command("viz", viz, "draw where the kept entries of a matrix lie, as a picture or a page to explore"))
 
     made = command("suggest", suggest, "find the smallest share to keep, on validation data")
     _add_pair(made)
@@ -214,6 +237,21 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--max-length", type=int, default=512, help="tokens after which a text is cut off (default: 512)")
     made.add_argument("--device", help="where models run, e.g. cuda (default: cpu)")
     return top
+
+
+def _add_viz(made: argparse.ArgumentParser) -> None:
+    made.add_argument("subnetwork", type=Path, nargs="+", help="file written by ken prune; several for --explorer")
+    made.add_argument("--matrix", help="a tensor, or a part of the name that one kind of matrix has, e.g. query.weight")
+    made.add_argument(
+        "--view", default="both", choices=VIEWS, help="kept values, kept neighbours of kept entries, or both (default)"
+    )
+    made.add_argument("--layer", type=int, help="draw this layer only (default: all beside each other)")
+    made.add_argument("--out", type=Path, help="picture to write: .svg, .pdf or .png")
+    made.add_argument("--explorer", type=Path, help="page to write, one HTML file that needs no network")
+    made.add_argument("--pretrained", help=f"for --explorer: {BASE_HELP}")
+    made.add_argument("--finetuned", help="for --explorer: the fine-tuned model, to show what the reset took away")
+    made.add_argument("--matrices", help="for --explorer: kinds with a comma between, e.g. query.weight,key.weight")
+    made.add_argument("--megabytes", type=float, default=20.0, help="for --explorer: its size at most (default: 20)")
 
 
 def _add_pair(made: argparse.ArgumentParser) -> None:

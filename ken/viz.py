@@ -2,16 +2,20 @@
 
 Three views: the kept values, others blank; for every kept entry the number of its kept neighbours; and both
 side by side for each layer. The paper claims that kept entries are spread evenly: the mean number of neighbours
-that an even random choice would have stands beside the observed one.
+that an even random choice would have stands beside the observed one. `ken.explorer` shows the same in a browser.
 """
 
+import difflib
 import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from ken.selection import as_rows
+from ken.storage import replacing
 from ken.subnetwork import Subnetwork
 
 if TYPE_CHECKING:
@@ -19,10 +23,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 VIEWS = ("values", "neighbours", "both")
-QUERIES = ("query", "q_lin", "in_proj")  # what architectures call the matrix of the queries, fused or not
+FORMATS = (".svg", ".pdf", ".png")
+QUERIES = ("query", "q_lin", "q_proj", "in_proj")  # what architectures call the matrix of the queries, fused or not
 
 BLANK = "#f4f4f4"
-_LARGEST_SIDE = 256  # pixels of a matrix along its longer side; larger ones are averaged over blocks
+_EXACT_SIDE = 1024  # entries along the longer side of all panels beside each other that are drawn one by one
+_TILES = 256  # tiles along the longer side of a matrix that is larger
 
 
 def neighbour_counts(mask: torch.Tensor) -> np.ndarray:
@@ -51,158 +57,228 @@ def expected_neighbours(mask: torch.Tensor) -> float:
 
 
 def kinds(subnetwork: Subnetwork) -> dict[str, dict[int, str]]:
+    """`kinds_of` the body of a sub-network."""
+    return kinds_of({name: tuple(mask.shape) for name, mask in subnetwork.masks.items()})
+
+
+def kinds_of(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, dict[int, str]]:
     """Matrix kinds that repeat over layers: name with `*` for the number -> layer number -> tensor name."""
     found: dict[str, dict[int, str]] = {}
-    for name, mask in subnetwork.masks.items():
+    for name, shape in shapes.items():
         match = re.search(r"(?<=\.)\d+(?=\.)", name)
-        if match and mask.ndim >= 2:
+        if match and len(shape) >= 2:
             kind = f"{name[: match.start()]}*{name[match.end() :]}"
             found.setdefault(kind, {})[int(match.group())] = name
     return {kind: dict(sorted(layers.items())) for kind, layers in found.items()}
 
 
-def draw_matrix(subnetwork: Subnetwork, name: str) -> "Figure":
-    """Kept values and neighbour counts of one tensor, side by side.
+def choose_kind(subnetwork: Subnetwork, part: str | None = None) -> str:
+    """`matching_kind` of a sub-network; a part that fits none is answered with the nearest name, also of a tensor."""
+    return matching_kind(kinds(subnetwork), part, subnetwork.masks)
+
+
+def matching_kind(known: Iterable[str], part: str | None = None, tensors: Iterable[str] = ()) -> str:
+    """The kind that has `part` in its name; without a part the queries, or else the first kind.
 
     Args:
-        name: of a body tensor.
+        known: kinds, as `kinds_of` names them.
+        part: a kind, or a part of the name of exactly one, such as "query.weight".
+        tensors: names that may be meant too, for the message.
 
     Raises:
-        ValueError: the sub-network has no such body tensor.
+        ValueError: there are no kinds, or `part` is in the name of none or of several.
     """
-    if name not in subnetwork.masks:
-        raise ValueError(f"no body tensor {name!r}: expected one of {', '.join(sorted(subnetwork.masks))}.")
-    return _draw(subnetwork, {name: name}, "both", name)
-
-
-def choose_kind(subnetwork: Subnetwork, part: str | None = None) -> str:
-    """The kind of `kinds` that has `part` in its name; without a part the queries, or else the first kind.
-
-    Raises:
-        ValueError: no matrix repeats over layers, or `part` is in the name of none or of several kinds.
-    """
-    known = sorted(kinds(subnetwork))
+    known = sorted(known)
     if not known:
         raise ValueError("the sub-network has no matrices that repeat over layers: give one of a model with layers.")
     if part is None:
         return next((kind for kind in known if any(name in kind for name in QUERIES)), known[0])
     found = [kind for kind in known if kind == part] or [kind for kind in known if part in kind]
-    if len(found) != 1:
-        raise ValueError(
-            f"{part!r} fits {len(found)} kinds of matrices, expected one of {', '.join(known)}: give a longer or "
-            "another name."
-        )
-    return found[0]
+    if len(found) == 1:
+        return found[0]
+    endings = {".".join(name.split(".")[start:]) for name in known for start in range(name.count(".") + 1)}
+    near = [] if found else difflib.get_close_matches(part, sorted(endings | set(tensors)), n=1)
+    advice = f"did you mean {near[0]!r}?" if near else "give a longer or another name."
+    raise ValueError(f"{part!r} fits {len(found)} kinds of matrices, expected one of {', '.join(known)}: {advice}")
 
 
-def draw_layers(subnetwork: Subnetwork, kind: str | None = None, view: str = "both") -> "Figure":
-    """One matrix kind over all layers.
+def draw_matrix(subnetwork: Subnetwork, name: str, view: str = "both") -> "Figure":
+    """One tensor.
+
+    Args:
+        name: of a body tensor.
+        view: as `draw_layers`.
+
+    Raises:
+        ValueError: an unknown view, or the sub-network has no such body tensor.
+    """
+    _check_view(view)
+    if name not in subnetwork.masks:
+        raise ValueError(f"no body tensor {name!r}: expected one of {', '.join(sorted(subnetwork.masks))}.")
+    return _draw(subnetwork, {name: name}, view, name)
+
+
+def draw_layers(
+    subnetwork: Subnetwork, kind: str | None = None, view: str = "both", layer: int | None = None
+) -> "Figure":
+    """One matrix kind over all layers, or of one layer.
+
+    Up to 1,024 entries along the longer side of all panels beside each other every entry is a pixel. A larger matrix
+    is drawn by tiles: the share of a tile that is kept, and the mean kept neighbours of its kept entries.
 
     Args:
         kind: as the part of `choose_kind`, such as "query.weight".
         view: "values" (kept values), "neighbours" (kept neighbours), or "both", a row of two for each layer.
+        layer: number of the layer, None for all.
 
     Raises:
-        ValueError: an unknown view, or `kind` is not part of exactly one kind.
+        ValueError: an unknown view or layer, or `kind` is not part of exactly one kind.
     """
+    _check_view(view)
+    kind = choose_kind(subnetwork, kind)
+    layers = kinds(subnetwork)[kind]
+    if layer is not None and layer not in layers:
+        raise ValueError(f"{kind} has no layer {layer}: expected one of {', '.join(map(str, layers))}.")
+    shown = layers if layer is None else {layer: layers[layer]}
+    return _draw(subnetwork, {f"layer {number}": name for number, name in shown.items()}, view, kind)
+
+
+def save(figure: "Figure", path: Path) -> None:
+    """Write a figure, whole or not at all; equal figures give equal files, since no date is written.
+
+    Raises:
+        ValueError: the name does not end in .svg, .pdf or .png.
+        OSError: the folder does not exist or cannot be written.
+    """
+    import matplotlib
+
+    if path.suffix not in FORMATS:
+        raise ValueError(f"{path} is no picture that can be written: end its name in {', '.join(FORMATS)}.")
+    no_date = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}, ".png": None}[path.suffix]
+    with replacing(path) as temporary, matplotlib.rc_context({"svg.hashsalt": "ken"}):
+        figure.savefig(temporary, format=path.suffix[1:], dpi=200, metadata=no_date)
+
+
+def tile_size(shape: tuple[int, int], largest_side: int) -> tuple[int, int]:
+    """Height and width of tiles, so that neither side has more than `largest_side` of them."""
+    return -(-shape[0] // largest_side), -(-shape[1] // largest_side)
+
+
+def tile_sums(matrix: np.ndarray, tile: tuple[int, int]) -> np.ndarray:
+    """Sums over tiles (float64); those at the lower and right border may be smaller than `tile`."""
+    rows, columns = (np.arange(0, side, size) for side, size in zip(matrix.shape, tile, strict=True))
+    return np.add.reduceat(np.add.reduceat(matrix, rows, 0, np.float64), columns, 1)
+
+
+def tile_means(matrix: np.ndarray, tile: tuple[int, int]) -> np.ndarray:
+    """Means over tiles, leaving NaN out; NaN for a tile that has nothing."""
+    present = ~np.isnan(matrix)
+    counts, sums = tile_sums(present, tile), tile_sums(np.where(present, matrix, 0), tile)
+    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+
+
+def _check_view(view: str) -> None:
     if view not in VIEWS:
         raise ValueError(f"unknown view {view!r}: expected one of {', '.join(VIEWS)}.")
-    kind = choose_kind(subnetwork, kind)
-    layers = {f"layer {number}": name for number, name in kinds(subnetwork)[kind].items()}
-    return _draw(subnetwork, layers, view, kind)
 
 
 def _draw(subnetwork: Subnetwork, tensors: dict[str, str], view: str, title: str) -> "Figure":
-    from matplotlib.figure import Figure
-
-    views = ("values", "neighbours") if view == "both" else (view,)
+    """A panel for every tensor and view; a view has one colour scale in all its panels."""
     columns = 2 if view == "both" else min(3, len(tensors))
-    rows = -(-len(tensors) * len(views) // columns)
-    height = 4 * max(_box_aspect(as_rows(subnetwork.masks[name]).shape) for name in tensors.values())
-    figure = Figure(figsize=(4.6 * columns, (height + 0.9) * rows + 1.6), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False)
-    limit = _value_limit(subnetwork, list(tensors.values()))
-    images: dict[str, object] = {}
-    places = [(label, name, shown) for label, name in tensors.items() for shown in views]
-    for axis, (label, name, shown) in zip(axes.flat, places, strict=False):
-        draw = _draw_values if shown == "values" else _draw_neighbours
-        images[shown] = draw(axis, subnetwork, name, limit)
-        prefix = "" if label == title else f"{label} · "
-        axis.set_title(prefix + axis.get_title(), fontsize=10)
-    for axis in axes.flat[len(places) :]:
-        axis.set_axis_off()
-    for shown, image in images.items():
-        shared = axes[:, views.index(shown)] if view == "both" else axes
-        scale = (
-            {"label": "kept value", "extend": "both"}
-            if shown == "values"
-            else {"label": "kept neighbours", "ticks": range(5)}
-        )
-        figure.colorbar(image, ax=shared, location="bottom", shrink=0.8, aspect=30, **scale)
+    shapes = [_shape(subnetwork, name) for name in tensors.values()]
+    binned = max(map(max, shapes)) > _EXACT_SIDE // columns
+    tiles = [tile_size(shape, _TILES) if binned else (1, 1) for shape in shapes]
+    views = [name for name in ("values", "neighbours") if view in (name, "both")]
+    views = ["share" if binned and name == "values" else name for name in views]
     subtitle = f"{subnetwork.method}, {subnetwork.kept_share:.1%} of the body kept"
-    figure.suptitle(f"{title}\n{subtitle}", fontsize=12)
+    figure, axes = _panels(shapes, columns, len(views), f"{title}\n{subtitle}")
+    for place, shown in enumerate(views):
+        taken = axes[:, place] if view == "both" else axes.flat[: len(tensors)]
+        matrices = [_shown(subnetwork, name, shown, tile) for name, tile in zip(tensors.values(), tiles, strict=True)]
+        scale, bar = _scale(shown, matrices, binned)
+        for axis, (label, name), matrix, tile in zip(taken, tensors.items(), matrices, tiles, strict=True):
+            image = _show(axis, matrix, _shape(subnetwork, name), tile, scale)
+            prefix = "" if label == title else f"{label} · "
+            axis.set_title(prefix + _title(subnetwork, name, shown), fontsize=10)
+        shared = axes[:, place] if view == "both" else axes
+        figure.colorbar(image, ax=shared, location="bottom", shrink=0.8, aspect=30, **bar)
+    for axis in axes.flat[len(tensors) * len(views) :]:
+        axis.set_axis_off()
     return figure
 
 
-def _draw_values(axis: "Axes", subnetwork: Subnetwork, name: str, limit: float) -> object:
+def _panels(shapes: list[tuple[int, int]], columns: int, views: int, title: str) -> tuple["Figure", np.ndarray]:
+    from matplotlib.figure import Figure
+
+    rows = -(-len(shapes) * views // columns)
+    width = 6.4 if columns == 1 else 4.6
+    height = (width - 0.6) * max(_box_aspect(shape) for shape in shapes)
+    figure = Figure(figsize=(width * columns, (height + 0.9) * rows + 1.4), layout="constrained")
+    figure.suptitle(title, fontsize=12)
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def _shape(subnetwork: Subnetwork, name: str) -> tuple[int, int]:
+    return tuple(as_rows(subnetwork.masks[name]).shape)
+
+
+def _title(subnetwork: Subnetwork, name: str, shown: str) -> str:
     mask = subnetwork.masks[name]
-    values = np.full(mask.shape, np.nan, dtype=np.float32)
-    values[mask.numpy()] = subnetwork.values[name].float().cpu().numpy()
-    kept, total = subnetwork.counts[name]
-    axis.set_title(f"{kept / total:.1%} kept")
+    if shown != "neighbours":
+        return f"{subnetwork.counts[name][0] / max(1, mask.numel()):.1%} kept"
+    observed = neighbour_counts(mask)[as_rows(mask).numpy()]
+    mean = observed.mean() if observed.size else 0.0
+    return f"{mean:.2f} neighbours ({expected_neighbours(mask):.2f} if spread evenly)"
+
+
+def _shown(subnetwork: Subnetwork, name: str, shown: str, tile: tuple[int, int]) -> np.ndarray:
+    """What a panel shows, NaN for blanks: entries, or tiles where `tile` is larger than an entry."""
+    mask = as_rows(subnetwork.masks[name]).numpy()
+    if shown == "share":
+        share = tile_means(mask.astype(np.float32), tile)
+        return np.where(share > 0, share, np.nan)
+    matrix = np.full(mask.shape, np.nan, dtype=np.float32)
+    if shown == "neighbours":
+        matrix[mask] = neighbour_counts(subnetwork.masks[name])[mask]
+    else:
+        matrix[mask] = subnetwork.values[name].float().cpu().numpy()
+    return matrix if tile == (1, 1) else tile_means(matrix, tile)
+
+
+def _scale(shown: str, matrices: list[np.ndarray], binned: bool) -> tuple[dict, dict]:
+    """Colours of a view with the range that all its panels share, and what the colour bar says."""
+    if shown == "neighbours" and binned:
+        return {"cmap": _colours("viridis"), "vmin": 0, "vmax": 4}, {"label": "mean kept neighbours of a tile"}
+    if shown == "neighbours":
+        bar = {"label": "kept neighbours", "ticks": range(5)}
+        return {"cmap": _colours("viridis", 5), "vmin": -0.5, "vmax": 4.5}, bar
+    sizes = np.concatenate([np.abs(matrix[~np.isnan(matrix)]) for matrix in matrices])
+    if shown == "share":
+        high = sizes.max(initial=0) or 1.0
+        return {"cmap": _colours("cividis"), "vmin": 0, "vmax": high}, {"label": "kept share of a tile"}
+    high = (float(np.quantile(sizes, 0.99)) if sizes.size else 0.0) or 1.0
     # Dark in the middle, so that a kept value near zero differs from a blank; safe for colour-blind readers.
-    return _show(axis, as_rows(torch.from_numpy(values)).numpy(), "berlin", -limit, limit)
+    return {"cmap": _colours("berlin"), "vmin": -high, "vmax": high}, {"label": "kept value", "extend": "both"}
 
 
-def _draw_neighbours(axis: "Axes", subnetwork: Subnetwork, name: str, limit: float) -> object:
-    mask = subnetwork.masks[name]
-    counts = neighbour_counts(mask).astype(np.float32)
-    counts[counts < 0] = np.nan
-    observed = np.nanmean(counts) if mask.any() else 0.0
-    axis.set_title(f"{observed:.2f} neighbours ({expected_neighbours(mask):.2f} if spread evenly)")
-    return _show(axis, counts, "viridis", -0.5, 4.5, levels=5)
-
-
-def _show(axis: "Axes", matrix: np.ndarray, colours: str, low: float, high: float, levels: int = 256) -> object:
+def _colours(name: str, levels: int = 256) -> object:
     import matplotlib
 
-    shown, block = block_means(matrix)
-    colour_map = matplotlib.colormaps[colours].resampled(levels).with_extremes(bad=BLANK)
-    extent = (-0.5, matrix.shape[1] - 0.5, matrix.shape[0] - 0.5, -0.5)
-    image = axis.imshow(shown, cmap=colour_map, vmin=low, vmax=high, interpolation="nearest", extent=extent,
-                        aspect="auto")  # fmt: skip
-    axis.set_box_aspect(_box_aspect(matrix.shape))
-    axis.set_xlabel("column" if block == (1, 1) else f"column (a pixel is the mean of {block[0]} × {block[1]})")
-    axis.set_ylabel("row")
+    return matplotlib.colormaps[name].resampled(levels).with_extremes(bad=BLANK)
+
+
+def _show(axis: "Axes", matrix: np.ndarray, shape: tuple[int, int], tile: tuple[int, int], scale: dict) -> object:
+    # The last tiles may reach beyond the border of the matrix: the limits of the axes cut that off.
+    extent = (-0.5, matrix.shape[1] * tile[1] - 0.5, matrix.shape[0] * tile[0] - 0.5, -0.5)
+    # Not "nearest": vector formats then hold the matrix itself, not a picture of it in some resolution.
+    image = axis.imshow(matrix, interpolation="none", extent=extent, aspect="auto", **scale)
+    axis.set(xlim=(-0.5, shape[1] - 0.5), ylim=(shape[0] - 0.5, -0.5), ylabel="row")
+    axis.set_box_aspect(_box_aspect(shape))
+    axis.set_xlabel("column" if tile == (1, 1) else f"column (a pixel is a tile of {tile[0]} × {tile[1]} entries)")
     axis.tick_params(labelsize=8)
     return image
 
 
-def _box_aspect(shape: tuple[int, ...]) -> float:
+def _box_aspect(shape: tuple[int, int]) -> float:
     """Height by width of a panel: that of the matrix, within limits, so that a slim matrix is no line."""
     return min(1.25, max(0.4, shape[0] / max(1, shape[1])))
-
-
-def block_means(matrix: np.ndarray, largest_side: int = _LARGEST_SIDE) -> tuple[np.ndarray, tuple[int, int]]:
-    """Mean over blocks, leaving NaN out, so that no side is longer than `largest_side`.
-
-    Args:
-        matrix: (r, n), NaN where nothing is to be shown.
-
-    Returns:
-        The means, NaN where a block has nothing, and the size of a block.
-    """
-    block = tuple(-(-side // largest_side) for side in matrix.shape)
-    padding = [(0, -side % size) for side, size in zip(matrix.shape, block, strict=True)]
-    padded = np.pad(matrix.astype(np.float64), padding, constant_values=np.nan)
-    blocks = padded.reshape(padded.shape[0] // block[0], block[0], padded.shape[1] // block[1], block[1])
-    present = np.isfinite(blocks)
-    counts = present.sum((1, 3))
-    sums = np.where(present, blocks, 0).sum((1, 3))
-    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan), block
-
-
-def _value_limit(subnetwork: Subnetwork, names: list[str]) -> float:
-    """One colour range for all layers: the 99th percentile of the kept sizes."""
-    sizes = np.concatenate([subnetwork.values[name].float().abs().cpu().numpy() for name in names])
-    return float(np.quantile(sizes, 0.99)) or 1.0 if sizes.size else 1.0

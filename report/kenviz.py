@@ -1,7 +1,9 @@
-"""Drawing: the KENviz picture of one stored sub-network.
+"""Drawing: the KENviz picture of one stored sub-network, and a page to explore it beside others of its cell.
 
-`python -m report.kenviz --subnetwork FILE --out results/mini/figures/kenviz` writes kenviz.svg, kenviz.png and, with
-the facts of its caption, kenviz.json. The stored file holds all that is drawn: the kept entries.
+`python -m report.kenviz --subnetwork FILE --out results/mini/figures/kenviz` writes kenviz.svg, kenviz.pdf, kenviz.png
+and, with the facts of its caption, kenviz.json. The stored file holds all that is drawn: the kept entries. With
+`--explorer PAGE.html` it also writes a page (`ken.explorer`) that shows the sub-network first and those of `--compared`
+after it; `--pretrained` and `--finetuned` are the initial state and the fine-tuned model of the same cell.
 """
 
 import argparse
@@ -72,11 +74,34 @@ def facts(subnetwork, kind: str, source: Path) -> dict:
     }
 
 
+def write_explorer(
+    subnetworks: list[Path], page: Path, pretrained: Path | None = None, finetuned: Path | None = None
+) -> dict:
+    """`ken.explorer.write`; the folder of the page is made.
+
+    Raises:
+        ReportError: a file is missing or no sub-network, or the files and models are not of one cell.
+    """
+    from ken import explorer
+
+    if missing := [path for path in subnetworks if not path.is_file()]:
+        raise ReportError(f"{missing[0]} does not exist: give sub-networks that a study has stored.")
+    page.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        return explorer.write(subnetworks, page, pretrained, finetuned)
+    except ValueError as error:
+        raise ReportError(str(error)) from None
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Draw where the kept entries of a matrix lie, over all layers.")
     parser.add_argument("--subnetwork", required=True, type=Path, help="stored sub-network (safetensors)")
     parser.add_argument("--out", required=True, type=Path, help="path of the pictures without suffix")
     parser.add_argument("--matrix", help='part of the matrix name, such as "query" (default: the queries)')
+    parser.add_argument("--explorer", type=Path, help="page to write too (HTML)")
+    parser.add_argument("--compared", type=Path, nargs="*", default=[], help="further sub-networks of the page")
+    parser.add_argument("--pretrained", type=Path, help="base of the sub-networks, for the page")
+    parser.add_argument("--finetuned", type=Path, help="the model that was pruned, for the page")
     arguments = parser.parse_args()
     from ken import viz
 
@@ -84,11 +109,15 @@ def main() -> None:
     kind = choose_kind(subnetwork, arguments.matrix)
     # Grid lines would hide entries, and ken.viz reads its own titles back from the centre.
     with style.applied({"axes.grid": False, "axes.titlelocation": "center"}):
-        style.save(viz.draw_layers(subnetwork, kind), arguments.out, formats=("svg", "png"))
+        style.save(viz.draw_layers(subnetwork, kind), arguments.out)
     described = facts(subnetwork, kind, arguments.subnetwork)
     json_path = arguments.out.with_name(f"{arguments.out.name}.json")
     write_text(json_path, json.dumps(described, indent=2, ensure_ascii=False) + "\n")
     print(f"{kind} of {len(described['layers'])} layers: {arguments.out}.svg")
+    if arguments.explorer:
+        subnetworks = [arguments.subnetwork, *(path for path in arguments.compared if path != arguments.subnetwork)]
+        found = write_explorer(subnetworks, arguments.explorer, arguments.pretrained, arguments.finetuned)
+        print(f"{len(subnetworks)} sub-networks, {found['bytes']:,} bytes: {arguments.explorer}")
 
 
 if __name__ == "__main__":

@@ -40,14 +40,25 @@ def test_neighbours_expected_of_an_even_choice():
     assert viz.expected_neighbours(torch.zeros(3, 4, dtype=torch.bool)) == 0
 
 
-def test_block_means_leave_blanks_out():
-    matrix = np.arange(20.0).reshape(4, 5)
-    matrix[0, :2] = matrix[1, 0] = np.nan
-    matrix[2:, 4] = np.nan
-    means, block = viz.block_means(matrix, largest_side=3)
-    assert block == (2, 2)
-    assert np.array_equal(means, [[6, 5, 6.5], [13, 15, np.nan]], equal_nan=True)
-    assert viz.block_means(matrix)[1] == (1, 1)
+@pytest.mark.parametrize("tile", [(1, 1), (2, 3), (3, 2), (7, 9)])
+def test_tiles_are_those_of_a_loop(tile):
+    torch.manual_seed(0)
+    matrix = torch.randn(7, 5).numpy()
+    matrix[torch.rand(7, 5).numpy() < 0.4] = np.nan
+    matrix[:2, :3] = np.nan
+    sums, means = viz.tile_sums(np.nan_to_num(matrix), tile), viz.tile_means(matrix, tile)
+    for i, top in enumerate(range(0, 7, tile[0])):
+        for j, left in enumerate(range(0, 5, tile[1])):
+            part = matrix[top : top + tile[0], left : left + tile[1]]
+            present = part[~np.isnan(part)]
+            assert sums[i, j] == pytest.approx(present.sum(), abs=1e-6)
+            assert means[i, j] == pytest.approx(present.mean() if present.size else np.nan, nan_ok=True)
+    assert sums.shape == (-(-7 // tile[0]), -(-5 // tile[1]))
+
+
+def test_tiles_are_at_most_as_many_as_asked():
+    assert viz.tile_size((4096, 768), 256) == (16, 3)
+    assert viz.tile_size((7, 256), 256) == (1, 1)
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +89,58 @@ def test_layers_figure(subnetwork, view, panels, tmp_path):
     assert np.array_equal(~shown, subnetwork.masks["body.layer.0.query.weight"].numpy())
 
 
+def pictures(figure):
+    """The matrices of all panels, in reading order; NaN where a panel is blank."""
+    shown = [axis.get_images()[0].get_array() for axis in figure.axes if axis.get_images()]
+    return [np.ma.filled(np.ma.asarray(matrix).astype(float), np.nan) for matrix in shown]
+
+
+def test_one_layer_shows_its_values_and_its_neighbours(subnetwork):
+    name = "body.layer.2.key.weight"
+    mask = subnetwork.masks[name]
+    (values,) = pictures(viz.draw_layers(subnetwork, "key", "values", layer=2))
+    assert np.array_equal(~np.isnan(values), mask.numpy())
+    assert np.array_equal(values[mask], subnetwork.values[name].numpy())
+    (counts,) = pictures(viz.draw_layers(subnetwork, "key", "neighbours", layer=2))
+    assert np.array_equal(np.nan_to_num(counts, nan=-1), loop_counts(mask))
+    assert len(pictures(viz.draw_layers(subnetwork, "key", layer=2))) == 2
+    with pytest.raises(ValueError, match="has no layer 3: expected one of 0, 2, 10"):
+        viz.draw_layers(subnetwork, "key", layer=3)
+
+
+def test_a_large_matrix_is_drawn_by_tiles(subnetwork):
+    mask = subnetwork.masks["body.embedding.weight"]
+    share, counts = pictures(viz.draw_matrix(subnetwork, "body.embedding.weight"))
+    assert share.shape == counts.shape == (200, 8)  # 600 rows are more than 512: tiles of 3 × 1
+    for row in range(200):
+        for column in range(8):
+            kept = mask[3 * row : 3 * row + 3, column]
+            around = loop_counts(mask[max(0, 3 * row - 1) : 3 * row + 4])[(row > 0) :, column][:3][kept]
+            if not kept.any():
+                assert np.isnan(share[row, column]) and np.isnan(counts[row, column])
+            else:
+                assert share[row, column] == pytest.approx(kept.float().mean().item())
+                assert counts[row, column] == pytest.approx(around.mean())
+    (values,) = pictures(viz.draw_matrix(subnetwork, "body.embedding.weight", "values"))
+    assert values.shape == (600, 8)  # one panel alone has room for every row
+
+
+@pytest.mark.parametrize("suffix", viz.FORMATS)
+def test_pictures_are_written_whole_and_alike(subnetwork, suffix, tmp_path):
+    paths = [tmp_path / f"{name}{suffix}" for name in ("first", "second")]
+    for path in paths:
+        viz.save(viz.draw_layers(subnetwork, "query", "values", layer=0), path)
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    assert sorted(tmp_path.iterdir()) == paths
+
+
+def test_a_name_that_is_no_picture_is_refused(subnetwork, tmp_path):
+    figure = viz.draw_layers(subnetwork, "query", layer=0)
+    with pytest.raises(ValueError, match=r"end its name in \.svg, \.pdf, \.png"):
+        viz.save(figure, tmp_path / "picture.jpg")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("name", ["body.embedding.weight", "body.bias"])
 def test_matrix_figure(subnetwork, name, tmp_path):
     viz.draw_matrix(subnetwork, name).savefig(tmp_path / "matrix.png", dpi=40)
@@ -86,6 +149,10 @@ def test_matrix_figure(subnetwork, name, tmp_path):
 def test_wrong_names_are_answered_with_the_right_ones(subnetwork):
     with pytest.raises(ValueError, match="'value' fits 0 kinds of matrices"):
         viz.draw_layers(subnetwork, "value")
+    with pytest.raises(ValueError, match=r"did you mean 'query\.weight'\?"):
+        viz.draw_layers(subnetwork, "quary.weight")
+    with pytest.raises(ValueError, match=r"did you mean 'body\.embedding\.weight'\?"):
+        viz.draw_layers(subnetwork, "body.embeding.weight")
     with pytest.raises(ValueError, match="'weight' fits 2 kinds"):
         viz.draw_layers(subnetwork, "weight")
     with pytest.raises(ValueError, match="unknown view 'all'"):
