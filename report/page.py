@@ -16,10 +16,10 @@ from markupsafe import Markup
 
 from report import style
 from report.errors import ReportError, run
-from report.figures import file_name
+from report.figures import REFERENCES, file_name
 from report.results import read_json, write_text
-from report.summary import sentences
-from report.tables import NEAR, Tables
+from report.summary import FORMS, sentences, speed
+from report.tables import MEASURES, NEAR, Tables, is_near, keeps_more, with_own_budgets
 
 HERE = Path(__file__).parent
 _INKS = {style.INK: "var(--ink)", style.MUTED: "var(--muted)", style.GRID: "var(--grid)"}
@@ -103,84 +103,202 @@ def integer(value: float) -> Value:
     return number(value, "" if pd.isna(value) else f"{value:,.0f}".replace(",", "\u202f"))
 
 
-def score_sheet(tables: Tables, models: list[str]) -> Sheet:
-    """Weighted F1 per model, task and method (rows) at every budget (columns), between `none` and `full`.
+def kept_range(shares: pd.Series) -> Value:
+    """Cell of the shares of the body that a method's files hold over its budgets."""
+    low, high = (style.percent(round(share, 3)) for share in (shares.min(), shares.max()))
+    if shares.isna().all():
+        return number(float("nan"), "")
+    return number(shares.min(), low if low == high else f"{low} to {high}")
 
-    The best method of a column is marked within model and task, and so is what lies at most one point below full.
+
+def score_sheet(tables: Tables, models: list[str]) -> Sheet:
+    """Weighted F1 per model, task and method (rows) at every kept share (columns), between `none` and `full`.
+
+    The best method of a column is marked within model and task, and so is what lies at most one point below full. A
+    method that holds more than the others at its budgets is not marked best.
     """
     summary, budgets = tables.scores_summary, tables.counts["budgets"]
-    columns = [("none", 0.0), *((None, budget) for budget in budgets), ("full", 1.0)]
     found = {(row.model, row.task, row.method, row.budget): row for row in summary.itertuples()}
-    shown = summary[summary["model"].isin(models) & ~summary["method"].isin(style.CONTROLS)]
-    best = shown.groupby(["model", "task", "budget"])["weighted_f1"].max()
+    shown = summary[summary["model"].isin(models) & (summary["unit"] == "share") & summary["budget"].isin(budgets)]
+    shown = shown[~shown["method"].isin(style.CONTROLS)]
+    columns = ["model", "task", "budget"]
+    more = keeps_more(shown, columns)
+    best = shown[~more].groupby(columns)["weighted_f1"].max()
     rows = []
-    for model, task, method in shown[["model", "task", "method"]].drop_duplicates().itertuples(index=False):
-        cells = named(model, task, style.label(method))
-        for control, budget in columns:
-            row = found.get((model, task, control or method, budget))
-            cells.append(_score_cell(row, best.get((model, task, budget)), control is not None))
-        rows.append(cells)
-    heads = ["none"] + [style.budget_label(budget) for budget in budgets] + ["full"]
+    for (model, task, method), own in shown.groupby(["model", "task", "method"], sort=False):
+        cells = [*named(model, task, style.label(method)), _control_cell(found.get((model, task, "none", 0.0)))]
+        for budget in budgets:
+            top = None if more[own.index].any() else best.get((model, task, budget))
+            cells.append(_score_cell(found.get((model, task, method, budget)), top))
+        rows.append([*cells, _control_cell(found.get((model, task, "full", 1.0)))])
+    heads = ["none", *(style.budget_label(budget) for budget in budgets), "full"]
     return Sheet(["Model", "Task", "Method", *heads], rows, names=3)
 
 
-def _score_cell(row, best: float | None, control: bool) -> Value:
+def _control_cell(row) -> Value:
+    """Without its spread, which has a table of its own: `finetuned_sheet`."""
+    if row is None or not row.seeds:
+        return _score_cell(row, None)
+    return number(row.weighted_f1, style.score(row.weighted_f1), "control")
+
+
+def _score_cell(row, best: float | None) -> Value:
     if row is None:
         return Value("")
     if not row.seeds:
         return Value("failed" if row.failed else "declined", "", "number missing")
-    classes = ["control"] if control else []
-    if not control and row.weighted_f1 == best:
-        classes.append("best")
-    if not control and row.difference_points >= -NEAR:
+    classes = ["best"] if row.weighted_f1 == best else []
+    if is_near(row.difference_points):
         classes.append("near")
     return mean(row.weighted_f1, row.weighted_f1_sd, " ".join(classes))
 
 
+def own_budgets_sheet(tables: Tables) -> Sheet:
+    """A row per model, task, method and budget of the methods with budgets of their own."""
+    rows = [
+        [
+            *named(row.model, row.task, style.label(row.method)),
+            number(row.budget, style.budget_label(row.budget, row.unit)),
+            _score_cell(row, None),
+            number(row.difference_points, style.points(row.difference_points)),
+            integer(row.kept),
+            integer(row.parameters),
+            _file_cell(row),
+            number(row.learning_rate_min, " to ".join(_rates(row.learning_rate_min, row.learning_rate_max))),
+            number(row.validation_weighted_f1, style.score(row.validation_weighted_f1)),
+            integer(row.seeds),
+        ]
+        for row in with_own_budgets(tables.scores_summary).itertuples()
+    ]
+    measured = ["Weighted F1", "To full", "Numbers kept", "Parameters", "Stored file, of full"]
+    heads = ["Model", "Task", "Method", "Budget", *measured, "Learning rate", "F1 on validation", "Seeds"]
+    return Sheet(heads, rows, names=3)
+
+
+def _file_cell(row) -> Value:
+    share = "" if pd.isna(row.stored_share) else style.percent(round(row.stored_share, 3))
+    return Value(style.size(row.stored_bytes), "" if pd.isna(row.stored_bytes) else row.stored_bytes, "number", share)
+
+
+def _rates(*rates: float) -> list[str]:
+    return list(dict.fromkeys(f"{rate:g}" for rate in rates if not pd.isna(rate)))
+
+
 def overview_sheet(tables: Tables) -> Sheet:
-    """Mean difference to full in points per method and budget over all cells."""
-    overview = tables.overview[~tables.overview["method"].isin(style.CONTROLS)]
-    budgets = tables.counts["budgets"]
+    """Mean difference to full in points per method that was run on all cells and kept share."""
+    overview, budgets = tables.over_all_cells(), tables.counts["budgets"]
     found = {(row.method, row.budget): row for row in overview.itertuples()}
     rows = []
-    for method in dict.fromkeys(overview["method"]):
-        cells = named(style.label(method))
+    for (method, family), own in overview.groupby(["method", "family"], sort=False):
+        cells = named(style.label(method), style.FAMILY_LABELS[family])
         for budget in budgets:
             row = found.get((method, budget))
             cells.append(Value("") if row is None else _difference_cell(row))
-        own = overview[overview["method"] == method]
-        fewest, asked = own["cells"].min(), (own["cells"] + own["without_score"]).max()
-        cells.append(number(fewest, f"{fewest:.0f}" if fewest == asked else f"{fewest:.0f} of {asked:.0f}"))
-        rows.append(cells)
-    return Sheet(["Method", *(style.budget_label(budget) for budget in budgets), "Cells"], rows)
+        fewest, asked = own["cells"].min(), tables.counts["cells"]
+        scored = number(fewest, f"{fewest:.0f}" if fewest == asked else f"{fewest:.0f} of {asked:.0f}")
+        rows.append([*cells, kept_range(own["kept_share"]), scored])
+    heads = [*(style.budget_label(budget) for budget in budgets), "Body kept", "Cells"]
+    return Sheet(["Method", "Updates", *heads], rows, names=2)
 
 
 def _difference_cell(row) -> Value:
     if pd.isna(row.difference_points):
         return Value("no score", "", "number missing")
-    near = "near" if row.difference_points >= -NEAR else ""
+    near = "near" if is_near(row.difference_points) else ""
     return number(row.difference_points, style.points(row.difference_points), near)
 
 
 def overview_detail_sheet(tables: Tables) -> Sheet:
-    """Every column of the overview."""
+    """Every column of the overview, for all methods and the cells that each was run on."""
+    front = tables.pareto[(tables.pareto["cells_of"] == "all") & (tables.pareto["on_front"] == 1)]
+    front = set(zip(front["method"], front["budget"], strict=True))
     rows = [
         [
             *named(style.label(row.method)),
-            number(row.budget, style.budget_label(row.budget)),
+            number(row.budget, style.budget_label(row.budget, row.unit)),
             integer(row.cells),
             number(row.weighted_f1, style.score(row.weighted_f1)),
             number(row.difference_points, style.points(row.difference_points)),
-            number(
-                row.within_1_point, "" if pd.isna(row.within_1_point) else style.percent(round(row.within_1_point, 2))
-            ),
-            number(row.kept_share, "" if pd.isna(row.kept_share) else style.percent(round(row.kept_share, 3))),
+            number(row.difference_points_q25, _span(row.difference_points_q25, row.difference_points_q75)),
+            *(_share(share) for share in (row.within_1_point, row.kept_share, row.stored_share)),
             number(row.stored_bytes, style.size(row.stored_bytes)),
+            Value("yes" if (row.method, row.budget) in front else ""),
         ]
         for row in tables.overview.itertuples()
     ]
-    heads = ["Method", "Asked", "Cells", "Weighted F1", "To full", "Cells within 1 point", "Kept", "Stored file"]
-    return Sheet(heads, rows)
+    heads = ["Method", "Asked", "Cells", "Weighted F1", "To full", "Middle half of cells", "Cells within 1 point"]
+    return Sheet([*heads, "Body kept", "Of full's bytes", "Stored file", "Pareto front"], rows)
+
+
+def _span(low: float, high: float) -> str:
+    return "" if pd.isna(low) else f"{style.points(low)} to {style.points(high)}"
+
+
+def _share(share: float) -> Value:
+    return number(share, "" if pd.isna(share) else style.percent(round(share, 3)))
+
+
+def matched_sheets(tables: Tables) -> dict[str, Sheet]:
+    """Measure -> sheet: methods with kept shares (rows) against settings of the others (columns), in points.
+
+    Columns and rows without any comparison are left out, and so is a measure without any.
+    """
+    columns = ["method", "budget", "unit"]
+    order = list(tables.matched[columns].drop_duplicates().itertuples(index=False, name=None))
+    table = tables.matched[tables.matched["cells"] > 0]
+    sheets = {}
+    for measure in MEASURES:
+        own = table[table["equal"] == measure]
+        present = set(own[columns].itertuples(index=False, name=None))
+        settings = [column for column in order if column in present]
+        found = {(row.method, row.budget, row.against): row for row in own.itertuples()}
+        rows = [
+            [
+                *named(style.label(against)),
+                *(_matched_cell(found.get((name, budget, against))) for name, budget, _ in settings),
+            ]
+            for against in dict.fromkeys(own["against"])
+        ]
+        if rows:
+            heads = [f"{style.label(name)} {style.budget_label(budget, unit)}" for name, budget, unit in settings]
+            sheets[measure] = Sheet(["Against", *(head.replace("-", "\u2011") for head in heads)], rows)
+    return sheets
+
+
+def _matched_cell(row) -> Value:
+    if row is None:
+        return Value("", "", "number")
+    return Value(style.points(row.difference_points), row.difference_points, "number", f"n={row.cells:.0f}")
+
+
+def inference_sheet(tables: Tables) -> Sheet:
+    """Time of a text relative to the dense model, per method, budget and form of the model."""
+    rows = [
+        [
+            *named(style.label(row.method), FORMS.get(row.form, row.form)),
+            number(row.budget, style.budget_label(row.budget, row.unit)),
+            Value(f"{row.relative_time:.2f}", row.relative_time, "number"),
+            number(row.relative_time_min, f"{row.relative_time_min:.2f} to {row.relative_time_max:.2f}"),
+            number(row.milliseconds_per_text, _digits(row.milliseconds_per_text)),
+            integer(row.parameters),
+            number(row.peak_mib, _digits(row.peak_mib)),
+            integer(row.cells),
+        ]
+        for row in tables.inference.itertuples()
+    ]
+    times = ["Time, dense = 1", "Over cells", "ms a text", "Parameters", "Memory, MiB", "Cells"]
+    return Sheet(["Method", "Form", "Budget", *times], rows, names=2)
+
+
+def _digits(value: float) -> str:
+    return "" if pd.isna(value) else f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+
+
+def partial_methods(tables: Tables) -> list[str]:
+    """Names of methods that were asked for a part of the cells only."""
+    overview = tables.overview
+    part = overview[overview["cells"] + overview["without_score"] < tables.counts["cells"]]
+    return [style.label(method) for method in dict.fromkeys(part["method"]) if method not in style.CONTROLS]
 
 
 def seed_range(counts: pd.Series) -> str:
@@ -300,12 +418,12 @@ def not_ok_sheet(tables: Tables) -> Sheet:
         [
             *named(row.model, row.task, style.label(row.method), row.status),
             *(integer(getattr(row, name)) for name in ("seed", "draw")),
-            number(row.budget, style.budget_label(row.budget)),
+            number(row.budget, style.budget_label(row.budget, row.unit)),
             prose(row.reason),
         ]
         for row in tables.not_ok.itertuples()
     ]
-    return Sheet(["Model", "Task", "Method", "Status", "Seed", "Draw", "Kept", "Reason"], rows, names=4)
+    return Sheet(["Model", "Task", "Method", "Status", "Seed", "Draw", "Budget", "Reason"], rows, names=4)
 
 
 def kenviz_picture(results: Path) -> dict | None:
@@ -339,14 +457,13 @@ def pictures(results: Path, tables: Tables) -> dict:
     """The figures of a study, ready to stand in the page."""
     folder = results / "figures"
     described = {
-        "summary": "Difference to full against kept share, a line a method",
-        "bytes": "Weighted F1 against stored bytes, a line a method",
-        "curves": "Weighted F1 against kept share, a panel for each model and task",
+        "summary": "Difference to full against kept share, a panel a family of methods, a line a method",
+        "pareto": "Difference to full against stored bytes, with the Pareto front",
     }
     if not tables.pretraining_gain.empty:
         described["pretraining_gain"] = "Weighted F1 from random initialisation and from the pre-trained body"
     found = {name: inline_svg(folder / f"{name}.svg", text) for name, text in described.items()}
-    text = "Weighted F1 against kept share, a panel for each task: "
+    text = "Weighted F1 against kept share, a panel for each task and family of methods: "
     found["models"] = {
         model: inline_svg(folder / f"{file_name(model)}.svg", text + model) for model in tables.counts["models"]
     }
@@ -368,7 +485,7 @@ def render(results: Path) -> str:
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {"label": style.label, "percent": style.percent, "budget": style.budget_label}
+    environment.filters |= {"label": style.label, "percent": style.percent}
     return environment.get_template("page.html.j2").render(
         css=Markup((HERE / "page.css").read_text(encoding="utf-8")),
         script=Markup((HERE / "page.js").read_text(encoding="utf-8")),
@@ -380,6 +497,12 @@ def render(results: Path) -> str:
         overview=overview_sheet(tables),
         overview_detail=overview_detail_sheet(tables),
         scores=score_sheet(tables, models),
+        own_budgets=own_budgets_sheet(tables),
+        partial=partial_methods(tables),
+        references=REFERENCES,
+        matched=matched_sheets(tables),
+        inference=inference_sheet(tables),
+        speed=speed(tables.inference),
         by_model={model: score_sheet(tables, [model]) for model in models},
         pretraining=pretraining_sheet(tables),
         pretraining_seeds=seed_range(tables.pretraining_gain["seeds"]),

@@ -6,27 +6,38 @@
 import argparse
 from pathlib import Path
 
-import pandas as pd
-
 from report import style
 from report.errors import ReportError, run
 from report.results import read_json, write_text
-from report.summary import sentences
-from report.tables import Tables
+from report.summary import SHOWN_METHODS, sentences
+from report.tables import Tables, keeps_more
 
 README = Path(__file__).parent.parent / "README.md"
+ROWS = 12  # of the table of methods
 BENCHMARKS = README.parent / "results" / "reference" / "benchmarks"
 
 
-def losses(overview: pd.DataFrame) -> str:
-    """Markdown table: points of weighted F1 against the full model, a row per method, a column per kept share."""
-    compressed = overview[~overview["method"].isin(style.CONTROLS)]
-    budgets = sorted(set(compressed["budget"]))
-    points = compressed.set_index(["method", "budget"])["difference_points"]
-    lines = [" | ".join(["kept", *map(style.budget_label, budgets)]), "|".join(["---", *["--:"] * len(budgets)])]
-    for method in dict.fromkeys(compressed["method"]):
-        lines.append(" | ".join([style.label(method), *(style.points(points[method, b]) for b in budgets)]))
-    return "\n".join(f"| {line} |" for line in lines)
+def losses(tables: Tables) -> str:
+    """Markdown table: points of weighted F1 against the full model, a row per method, a column per kept share.
+
+    It holds at most `ROWS` methods with a score in every cell, best mean over the kept shares first: those of
+    `SHOWN_METHODS` and the best others. A method that holds more than the others at its budgets is left out.
+    """
+    overview = tables.over_all_cells()
+    overview = overview[(overview["cells"] == tables.counts["cells"]) & ~keeps_more(overview, ["budget"])]
+    points = overview.pivot(index="method", columns="budget", values="difference_points").dropna()
+    ranked = points.mean(axis=1).sort_values(ascending=False, kind="stable").index
+    always = [name for name in SHOWN_METHODS if name in ranked]
+    others = [name for name in ranked if name not in always][: ROWS - len(always)]
+    shown = [name for name in ranked if name in (*always, *others)]
+    lines = [
+        " | ".join(["kept", *map(style.budget_label, points.columns)]),
+        "|".join(["---", *["--:"] * len(points.columns)]),
+        *(" | ".join([style.label(name), *map(style.points, points.loc[name])]) for name in shown),
+    ]
+    left_out = [style.label(name) for name in tables.counts["methods"] if name not in (*shown, *style.CONTROLS)]
+    rest = f"\n\nThe report has {', '.join(left_out)} too." if left_out else ""
+    return "\n".join(f"| {line} |" for line in lines) + rest
 
 
 def how_long(provenance: dict) -> str:
@@ -47,7 +58,7 @@ def study_block(folder: Path) -> str:
     pairs, seeds = len(tables.finetuned), ", ".join(map(str, tables.counts["seeds"]))
     findings = "\n".join(f"- {line.replace(style.NO_BREAK_SPACE, ' ')}" for line in sentences(tables))
     picture = f"{place}/figures/summary.png"
-    return f"""![Weighted F1 minus that of the full model, against the kept share of each row]({picture})
+    return f"""![Weighted F1 minus that of the full model, against the kept share of the body]({picture})
 
 What came out of the default study ({pairs} pairs of model and task, seeds {seeds}):
 
@@ -55,7 +66,7 @@ What came out of the default study ({pairs} pairs of model and task, seeds {seed
 
 Points of weighted F1 to the full model, mean over all cells, by the share kept of each row:
 
-{losses(tables.overview)}
+{losses(tables)}
 
 {how_long(provenance)}"""
 

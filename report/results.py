@@ -14,6 +14,7 @@ import pandas as pd
 from report.errors import ReportError
 
 STATUSES = ("ok", "declined", "failed")
+FAMILIES = ("control", "reset", "rescaled", "other", "trained")
 ROW = ("model", "task", "seed", "draw", "method", "budget")
 F1_COLUMNS = ("weighted_f1", "macro_f1", "accuracy")
 
@@ -67,16 +68,19 @@ def read_scores(results: Path) -> pd.DataFrame:
     """scores.csv of a study, one row a model, task, seed, draw, method and budget.
 
     Raises:
-        ReportError: as `read_table`, or no rows, an unknown status, a score outside 0 to 1, a row twice, no `full`.
+        ReportError: as `read_table`, or no rows, an unknown status, a score outside 0 to 1, a row twice, no `full`, an
+            unknown family, a method of two families or with budgets of two units.
     """
     path = results / "scores.csv"
     numeric = ("seed", "draw", "budget", "kept", "kept_share", "stored_bytes", *F1_COLUMNS, "seconds", "peak_mib")
-    scores = read_table(path, ("model", "task", "method", "status", "reason"), numeric)
+    text = ("model", "task", "method", "family", "unit", "status", "reason")
+    scores = read_table(path, text, numeric, ("parameters", "learning_rate", "validation_weighted_f1"))
     if scores.empty:
         raise ReportError(f"{path} has no rows, expected at least one cell: run the study first.")
     unknown = sorted(set(scores["status"]) - set(STATUSES))
     if unknown:
         raise ReportError(f"{path} has the status {unknown[0]!r}, expected one of {', '.join(STATUSES)}.")
+    _check_methods(scores, path)
     if not scores[["seed", "draw", "budget"]].notna().all(axis=None):
         raise ReportError(f"{path} has rows without a seed, draw or budget: run the step that writes it again.")
     ok = scores["status"] == "ok"
@@ -97,6 +101,20 @@ def read_scores(results: Path) -> pd.DataFrame:
     return scores
 
 
+def _check_methods(scores: pd.DataFrame, path: Path) -> None:
+    unknown = sorted(set(scores["family"]) - set(FAMILIES))
+    if unknown:
+        raise ReportError(f"{path} has the family {unknown[0]!r}, expected one of {', '.join(FAMILIES)}.")
+    if (scores["unit"] == "").any():
+        raise ReportError(f"{path} has rows without a unit: run the step that writes it again.")
+    for name in ("family", "unit"):
+        number = scores.groupby("method", sort=False)[name].nunique()
+        if (number > 1).any():
+            method = number.idxmax()
+            found = " and ".join(dict.fromkeys(scores.loc[scores["method"] == method, name]))
+            raise ReportError(f"{path} has {method!r} with {name} {found}, expected one: run the study again.")
+
+
 def read_finetuning(results: Path) -> pd.DataFrame:
     """finetuning.csv of a study, one row a model, task, seed and arm (pretrained or random-init)."""
     numeric = ("seed", "learning_rate", "epochs", "best_epoch", "validation_weighted_f1", *F1_COLUMNS)
@@ -107,6 +125,20 @@ def read_suggestions(results: Path) -> pd.DataFrame:
     """suggestions.csv of a study, one row a model, task, seed and method for which a kept share was looked for."""
     numeric = ("seed", "share", "margin", "confidence", "kept_share", "stored_bytes", *F1_COLUMNS, "full_weighted_f1")
     return read_table(results / "suggestions.csv", ("model", "task", "method"), numeric)
+
+
+def read_inference(results: Path) -> pd.DataFrame:
+    """inference.csv of a study, one row a model, task, seed, method, budget and form of the model; it may have no rows.
+
+    Raises:
+        ReportError: as `read_table`, or a relative time that is not above 0.
+    """
+    path = results / "inference.csv"
+    numeric = ("seed", "budget", "parameters", "texts", "milliseconds_per_text", "relative_time", "peak_mib")
+    times = read_table(path, ("model", "task", "method", "unit", "form"), numeric)
+    if not (times["relative_time"] > 0).all():
+        raise ReportError(f"{path} has a relative_time that is not above 0: run the step that writes it again.")
+    return times
 
 
 def read_tasks(results: Path) -> pd.DataFrame:

@@ -7,7 +7,7 @@ import hashlib
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,14 +18,27 @@ if TYPE_CHECKING:
 
 CONTROLS = ("none", "full")
 LABELS = {
-    "ken": "KEN",
-    "ken-rescaled": "KEN rescaled",
-    "random": "Random",
-    "magnitude": "Magnitude",
-    "delta-magnitude": "Δ-magnitude",
     "full": "Full",
     "none": "None",
+    "ken": "KEN",
+    "ken-grid": "KEN grid",
+    "ken-grid-layers": "KEN grid (layers)",
+    "ken-delta": "KEN of Δ",
+    "random": "Random",
+    "magnitude": "Magnitude",
+    "magnitude-zero": "Magnitude to zero",
+    "delta-magnitude": "Δ-magnitude",
+    "delta-global": "Global Δ-magnitude",
+    "dare": "DARE",
+    "della": "DELLA",
+    "bitdelta": "BitDelta",
+    "lora": "LoRA",
+    "flop": "FLOP",
+    "lt-sft": "LT-SFT",
+    "fish": "FISH",
 }
+FAMILY_LABELS = {"reset": "as they are", "rescaled": "rescaled", "other": "other", "trained": "trained"}
+RESCALED = "-rescaled"  # ends the name of a method that multiplies the updates which its base keeps
 ACCENT = "#1b82c4"
 INK, MUTED, GRID = "#1d2127", "#646b75", "#dfe2e6"  # the page gives these three other values in the dark
 FORMATS = ("svg", "png", "pdf")
@@ -34,50 +47,67 @@ NO_BREAK_SPACE = "\u00a0"
 
 @dataclass(frozen=True)
 class Look:
-    """Colour, marker, dash pattern and marker size of a method."""
+    """Colour, marker, dash pattern, marker size (points) of a method, and whether its markers are hollow."""
 
     colour: str
-    marker: str
+    marker: str | tuple
     line: str | tuple = "-"
-    size: float = 4.5  # points
+    size: float = 4.5
+    hollow: bool = False
 
 
 FIXED = {
     "ken": Look("#d55e00", "o"),
-    "ken-rescaled": Look("#e69f00", "D"),
-    "random": Look("#808792", "s", (0, (4, 1.5)), 6.5),
-    "magnitude": Look(ACCENT, "^"),
+    "ken-grid": Look("#e69f00", "D", size=4),
+    "ken-grid-layers": Look("#e69f00", "d", (0, (1, 1))),
+    "ken-delta": Look("#cc79a7", "P", size=5.5),
+    "random": Look("#808792", "s", (0, (2.5, 1)), 6.5),
+    "magnitude": Look("#0072b2", "^"),
+    "magnitude-zero": Look("#0072b2", "X", (0, (1, 1)), 5.5),
     "delta-magnitude": Look("#009e73", "v"),
+    "delta-global": Look("#6f9a1f", ">"),
+    "dare": Look("#56b4e9", "p", size=6),
+    "della": Look("#7b52ab", "h", size=6),
+    "bitdelta": Look("#7f6a60", "8", size=6.5),
+    "lora": Look("#d81b60", "*", size=8.5),
+    "flop": Look("#00838f", (6, 1, 0), size=8.5),
+    "lt-sft": Look("#a6761d", "<", size=6),
+    "fish": Look("#6f6fd8", (4, 1, 0), size=8.5),
 }
 OTHERS = [
     Look(colour, marker, line)
-    for line in ((0, (1, 1)), (0, (5, 1, 1, 1)))
+    for line in ((0, (1, 1.5)), (0, (5, 1, 1, 1)))
     for marker in ("P", "X", "p", "h", "<", ">", "*", "d")
     for colour in ("#cc79a7", "#56b4e9", "#8c6d1f", "#7b52ab", "#b01e50", "#5d8a0f", "#00838f")
 ]
 
 
 def label(method: str) -> str:
-    """Name of a method for people; a method without one keeps its own."""
-    return LABELS.get(method, method)
+    """Name of a method for people; a method without one keeps its own, a rescaled one is named after its base."""
+    base = method.removesuffix(RESCALED)
+    return f"{LABELS[base]} rescaled" if base != method and base in LABELS else LABELS.get(method, method)
 
 
 def looks(methods: Iterable[str]) -> dict[str, Look]:
     """Method -> look: fixed for the methods known here, chosen by a hash of the name for others.
 
-    Two names with the same hash get different looks, given out in alphabetical order.
+    A rescaled method has the look of its base, dashed and hollow. Two names with the same hash get different looks,
+    given out in alphabetical order.
     """
-    found, taken = {}, set()
-    for method in sorted(set(methods) - set(CONTROLS)):
-        if method in FIXED:
-            found[method] = FIXED[method]
-            continue
-        start = int.from_bytes(hashlib.sha256(method.encode()).digest()[:4], "big")
+    methods = set(methods) - set(CONTROLS)
+    bases, taken = dict(FIXED), set()
+    for base in sorted({method.removesuffix(RESCALED) for method in methods} - FIXED.keys()):
+        start = int.from_bytes(hashlib.sha256(base.encode()).digest()[:4], "big")
         places = ((start + step) % len(OTHERS) for step in range(len(OTHERS)))
         place = next((place for place in places if place not in taken), start % len(OTHERS))
         taken.add(place)
-        found[method] = OTHERS[place]
-    return found
+        bases[base] = OTHERS[place]
+    return {method: _look(method, bases) for method in sorted(methods)}
+
+
+def _look(method: str, bases: dict[str, Look]) -> Look:
+    base = method.removesuffix(RESCALED)
+    return bases[base] if base == method else replace(bases[base], line=(0, (5, 1.5)), size=5, hollow=True)
 
 
 def percent(share: float) -> str:
@@ -85,9 +115,20 @@ def percent(share: float) -> str:
     return f"{round(100 * share, 2):g}{NO_BREAK_SPACE}%"
 
 
-def budget_label(budget: float) -> str:
-    """A budget as asked: a share of each row, or the entries kept of each row when above 1."""
-    return percent(budget) if budget <= 1 else f"k{NO_BREAK_SPACE}={NO_BREAK_SPACE}{budget:g}"
+def budget_label(budget: float, unit: str = "share") -> str:
+    """A budget as asked, by its unit: share of each row, or entries of it when above 1; rank; remaining size; bits."""
+    if unit == "share":
+        return percent(budget) if budget <= 1 else f"k{NO_BREAK_SPACE}={NO_BREAK_SPACE}{budget:g}"
+    if unit == "size":
+        return f"size{NO_BREAK_SPACE}{percent(budget)}"
+    if unit == "bits":
+        return f"{budget:g}{NO_BREAK_SPACE}bit{'' if budget == 1 else 's'}"
+    return f"{unit}{NO_BREAK_SPACE}{budget:g}"
+
+
+def setting(method: str, budget: float, unit: str) -> str:
+    """A method at a budget: "LoRA rank 4"."""
+    return f"{label(method)}{NO_BREAK_SPACE}{budget_label(budget, unit)}"
 
 
 def score(value: float) -> str:

@@ -2,7 +2,8 @@
 
 `python -m report.tables --results results/mini` writes them to results/mini/tables. Draws of a random method are
 averaged within a seed first, so that a spread is always one over seeds. Differences to `full` are paired by model, task
-and seed.
+and seed. Budgets of different units are never put side by side: methods with kept shares are compared at equal budgets,
+all others at equal numbers kept or equal bytes stored.
 """
 
 import argparse
@@ -10,12 +11,14 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from report import style
 from report.errors import run
 from report.results import (
     read_finetuning,
+    read_inference,
     read_json,
     read_models,
     read_scores,
@@ -27,26 +30,39 @@ from report.results import (
 )
 
 CELL = ["model", "task", "seed"]
-GROUP = ["model", "task", "method", "budget"]
+METHOD = ["method", "family", "unit", "budget"]
+GROUP = ["model", "task", *METHOD]
 NEAR = 1.0  # points of weighted F1 that still count as near to full
+SAME_COST = 1.01  # files up to this much larger count as equally large
+MEASURES = ("kept", "stored_bytes")  # what methods with budgets of different units can be compared at
 _ROUNDING = 1e-9  # of a difference of two scores with three decimals, so that exactly one point is near
 
 TEXT = {
-    "scores_summary": ("model", "task", "method"),
-    "overview": ("method",),
+    "scores_summary": ("model", "task", "method", "family", "unit"),
+    "overview": ("method", "family", "unit"),
+    "pareto": ("cells_of", "method", "family", "unit"),
+    "matched": ("method", "family", "unit", "against", "equal"),
+    "inference": ("method", "unit", "form"),
     "pretraining_gain": ("model", "task"),
     "finetuned": ("model", "task"),
     "suggestions": ("model", "task", "method"),
-    "not_ok": ("model", "task", "method", "status", "reason"),
+    "not_ok": ("model", "task", "method", "unit", "status", "reason"),
 }
 NUMERIC = {
     "scores_summary": (
         *("budget", "seeds", "draws", "declined", "failed", "weighted_f1", "weighted_f1_sd", "difference_points"),
-        *("difference_points_sd", "macro_f1", "accuracy", "kept", "kept_share", "stored_bytes", "seconds"),
+        *("difference_points_sd", "macro_f1", "accuracy", "kept", "kept_share", "parameters", "stored_bytes"),
+        *("stored_share", "learning_rate_min", "learning_rate_max", "validation_weighted_f1", "seconds"),
     ),
     "overview": (
         *("budget", "cells", "without_score", "weighted_f1", "difference_points", "difference_points_q25"),
-        *("difference_points_q75", "within_1_point", "kept_share", "stored_bytes"),
+        *("difference_points_q75", "within_1_point", "kept_share", "stored_bytes", "stored_share"),
+    ),
+    "pareto": ("budget", "cells", "difference_points", "stored_share", "on_front"),
+    "matched": ("budget", "cells", "difference_points", "difference_points_sd"),
+    "inference": (
+        *("budget", "cells", "relative_time", "relative_time_min", "relative_time_max", "milliseconds_per_text"),
+        *("parameters", "peak_mib"),
     ),
     "pretraining_gain": ("seeds", "random_init", "random_init_sd", "pretrained", "pretrained_sd", "gain_points"),
     "finetuned": ("seeds", "full", "full_sd", "none", "none_sd", "majority", "tfidf", "over_tfidf_points"),
@@ -61,19 +77,52 @@ NUMERIC = {
 def average_draws(scores: pd.DataFrame) -> pd.DataFrame:
     """One row a model, task, seed, method and budget: means over the draws that are ok, and their number.
 
-    `difference_points` is 100 × (weighted F1 − that of `full` of the same model, task and seed).
+    `difference_points` is 100 × (weighted F1 − that of `full` of the same model, task and seed), `stored_share` the
+    bytes of the file in units of those of `full`.
     """
     ok = scores[scores["status"] == "ok"]
-    means = ("weighted_f1", "macro_f1", "accuracy", "kept", "kept_share", "stored_bytes", "seconds")
+    means = ("weighted_f1", "macro_f1", "accuracy", "kept", "kept_share", "parameters", "stored_bytes", "seconds")
     seeds = (
-        ok.groupby([*CELL, "method", "budget"], sort=False)
-        .agg(**{name: (name, "mean") for name in means}, draws=("draw", "nunique"))
+        ok.groupby([*CELL, *METHOD], sort=False)
+        .agg(
+            **{name: (name, "mean") for name in (*means, "learning_rate", "validation_weighted_f1")},
+            draws=("draw", "nunique"),
+        )
         .reset_index()
     )
-    full = seeds[seeds["method"] == "full"].groupby(CELL, sort=False)["weighted_f1"].mean().rename("full").reset_index()
-    seeds = seeds.merge(full, on=CELL, how="left")
-    seeds["difference_points"] = 100 * (seeds["weighted_f1"] - seeds["full"])
+    full = seeds[seeds["method"] == "full"].groupby(CELL, sort=False)[["weighted_f1", "stored_bytes"]].mean()
+    seeds = seeds.merge(full.add_prefix("full_").reset_index(), on=CELL, how="left")
+    seeds["difference_points"] = 100 * (seeds["weighted_f1"] - seeds["full_weighted_f1"])
+    seeds["stored_share"] = seeds["stored_bytes"] / seeds["full_stored_bytes"]
     return seeds
+
+
+def with_kept_shares(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the methods that the study asks for its kept shares: neither controls nor trained, budgets in shares."""
+    return table[_has_kept_shares(table)]
+
+
+def with_own_budgets(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the methods with budgets of their own: ranks, sizes, bits, and whatever a method that trains is asked."""
+    return table[~_has_kept_shares(table) & ~table["method"].isin(style.CONTROLS)]
+
+
+def _has_kept_shares(table: pd.DataFrame) -> pd.Series:
+    return (table["unit"] == "share") & (table["family"] != "trained") & ~table["method"].isin(style.CONTROLS)
+
+
+def is_near(points):
+    """Whether differences to full, one or a series, are at most `NEAR` points of loss."""
+    return points >= -NEAR - _ROUNDING
+
+
+def keeps_more(table: pd.DataFrame, within: list[str]) -> pd.Series:
+    """Whether a row holds over a tenth more than the (lower) median of its group does at the same budget.
+
+    So does a method that keeps some tensors whole; what it scores is then not a score at that budget.
+    """
+    median = table.groupby(within)["kept_share"].transform(lambda shares: shares.quantile(interpolation="lower"))
+    return table["kept_share"] > 1.1 * median
 
 
 def scores_summary(scores: pd.DataFrame) -> pd.DataFrame:
@@ -81,6 +130,7 @@ def scores_summary(scores: pd.DataFrame) -> pd.DataFrame:
 
     Groups without any score stay, with their number of declined and failed rows.
     """
+    means = ("macro_f1", "accuracy", "kept", "kept_share", "parameters", "stored_bytes", "stored_share", "seconds")
     found = (
         average_draws(scores)
         .groupby(GROUP, sort=False)
@@ -91,8 +141,9 @@ def scores_summary(scores: pd.DataFrame) -> pd.DataFrame:
             weighted_f1_sd=("weighted_f1", "std"),
             difference_points=("difference_points", "mean"),
             difference_points_sd=("difference_points", "std"),
-            **{name: (name, "mean") for name in ("macro_f1", "accuracy")},
-            **{name: (name, "mean") for name in ("kept", "kept_share", "stored_bytes", "seconds")},
+            learning_rate_min=("learning_rate", "min"),
+            learning_rate_max=("learning_rate", "max"),
+            **{name: (name, "mean") for name in (*means, "validation_weighted_f1")},
         )
         .reset_index()
     )
@@ -105,26 +156,118 @@ def scores_summary(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def overview(scores: pd.DataFrame) -> pd.DataFrame:
-    """Means and differences to full per method and budget, over all cells (model × task × seed)."""
+    """Means and differences to full per method and budget, over the cells (model × task × seed) where it was run."""
     seeds = average_draws(scores)
     compared = seeds["difference_points"].notna()
-    seeds["near"] = (seeds["difference_points"] >= -NEAR - _ROUNDING).astype(float).where(compared)
-    difference = seeds.groupby(["method", "budget"], sort=False)["difference_points"]
-    table = seeds.groupby(["method", "budget"], sort=False).agg(
-        cells=("seed", "size"),
-        weighted_f1=("weighted_f1", "mean"),
-        difference_points=("difference_points", "mean"),
-        within_1_point=("near", "mean"),
-        kept_share=("kept_share", "mean"),
-        stored_bytes=("stored_bytes", "mean"),
+    seeds["near"] = is_near(seeds["difference_points"]).astype(float).where(compared)
+    difference = seeds.groupby(METHOD, sort=False)["difference_points"]
+    means = ("weighted_f1", "difference_points", "kept_share", "stored_bytes", "stored_share")
+    table = seeds.groupby(METHOD, sort=False).agg(
+        cells=("seed", "size"), within_1_point=("near", "mean"), **{name: (name, "mean") for name in means}
     )
     table["difference_points_q25"] = difference.quantile(0.25)
     table["difference_points_q75"] = difference.quantile(0.75)
-    asked = scores.drop_duplicates([*CELL, "method", "budget"]).groupby(["method", "budget"], sort=False).size()
+    asked = scores.drop_duplicates([*CELL, *METHOD]).groupby(METHOD, sort=False).size()
     table = asked.rename("asked").to_frame().join(table)
     table["cells"] = table["cells"].fillna(0).astype(int)
     table["without_score"] = table["asked"] - table["cells"]
     return table.reset_index()[[*TEXT["overview"], *NUMERIC["overview"]]]
+
+
+def pareto(scores: pd.DataFrame) -> pd.DataFrame:
+    """Difference to full against stored bytes, means over cells, and what lies on the Pareto front.
+
+    `cells_of` is "all" for what has a score in every cell, "common" for the cells where every method has one; these
+    rows are there only if some methods were run on a part of the cells. Controls are never on the front.
+    """
+    seeds = average_draws(scores)
+    seeds = seeds[seeds["difference_points"].notna()]
+    parts = {"all": seeds, "common": _common_cells(seeds)}
+    tables = [_pareto_points(part).assign(cells_of=name) for name, part in parts.items() if len(part)]
+    return pd.concat(tables, ignore_index=True)[[*TEXT["pareto"], *NUMERIC["pareto"]]]
+
+
+def _common_cells(seeds: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the cells where every method has a score; none if these are all cells."""
+    present = seeds.drop_duplicates([*CELL, "method"])
+    methods = present.groupby(CELL)["method"].transform("size")
+    common = present.loc[methods == present["method"].nunique(), CELL].drop_duplicates()
+    if len(common) == len(seeds[CELL].drop_duplicates()):
+        return seeds.iloc[:0]
+    return seeds.merge(common, on=CELL)
+
+
+def _pareto_points(seeds: pd.DataFrame) -> pd.DataFrame:
+    means = {name: (name, "mean") for name in ("difference_points", "stored_share")}
+    points = seeds.groupby(METHOD, sort=False).agg(cells=("seed", "size"), **means).reset_index()
+    points = points[points["cells"] == len(seeds[CELL].drop_duplicates())]
+    competing = points[~points["method"].isin(style.CONTROLS)]
+    front = competing.index[on_front(competing["stored_share"], competing["difference_points"])]
+    return points.assign(on_front=points.index.isin(front).astype(int))
+
+
+def on_front(costs: pd.Series, gains: pd.Series) -> np.ndarray:
+    """Whether no other point gains more at no more cost, or as much at less cost: (n,) bool.
+
+    Costs up to 1 % higher count as equal: files of as many entries differ by a few bytes, which is no merit.
+    """
+    costs, gains = costs.to_numpy(), gains.to_numpy()
+    gains_more = (gains[None] > gains[:, None]) & (costs[None] <= SAME_COST * costs[:, None])
+    costs_less = (gains[None] == gains[:, None]) & (costs[None] < costs[:, None])
+    return ~(gains_more | costs_less).any(axis=1)
+
+
+def matched(scores: pd.DataFrame) -> pd.DataFrame:
+    """Methods with budgets of their own against those with kept shares, at equal numbers kept and equal stored bytes.
+
+    The weighted F1 of the other method is interpolated between its budgets, linearly in the logarithm of the size, in
+    each cell on its own; outside its range there is no comparison. Numbers kept are not compared where a budget is in
+    bits, since the entries behind the bits are not counted as kept.
+    """
+    seeds = average_draws(scores)
+    others = dict(list(with_own_budgets(seeds).groupby(CELL, sort=False)))
+    rows = []
+    for (*cell, against), curve in with_kept_shares(seeds).groupby([*CELL, "method"], sort=False):
+        for measure in MEASURES if tuple(cell) in others else ():
+            points = others[tuple(cell)]
+            points = points[(points["unit"] != "bits") | (measure != "kept")]
+            difference = 100 * (points["weighted_f1"] - interpolated(curve, measure, points[measure]))
+            rows.append(points[METHOD].assign(against=against, equal=measure, difference_points=difference))
+    keys = [*TEXT["matched"], "budget"]
+    found = pd.concat(rows) if rows else pd.DataFrame(columns=[*keys, "difference_points"], dtype=float)
+    difference = found.groupby(keys, sort=False)["difference_points"]
+    statistics = {"cells": "count", "difference_points": "mean", "difference_points_sd": "std"}
+    table = difference.agg(list(statistics.values())).set_axis(list(statistics), axis=1).reset_index()
+    return table[[*TEXT["matched"], *NUMERIC["matched"]]]
+
+
+def interpolated(curve: pd.DataFrame, measure: str, sizes: pd.Series) -> np.ndarray:
+    """Weighted F1 of one method in one cell at other sizes, linear in log size; NaN outside the range of its budgets.
+
+    Args:
+        curve: rows of the method with columns `measure` and weighted_f1; equal sizes are averaged.
+        sizes: (n,) where it is wanted.
+    """
+    known = curve.groupby(measure)["weighted_f1"].mean()
+    return np.interp(np.log(sizes), np.log(known.index), known, left=np.nan, right=np.nan)
+
+
+def inference(times: pd.DataFrame) -> pd.DataFrame:
+    """Time relative to the dense model's per method, budget and form: geometric mean and range over cells."""
+    keys = ["method", "unit", "budget", "form"]
+    table = (
+        times.assign(log=np.log(times["relative_time"]))
+        .groupby(keys, sort=False)
+        .agg(
+            cells=("seed", "size"),
+            relative_time=("log", "mean"),
+            relative_time_min=("relative_time", "min"),
+            relative_time_max=("relative_time", "max"),
+            **{name: (name, "mean") for name in ("milliseconds_per_text", "parameters", "peak_mib")},
+        )
+    )
+    table["relative_time"] = np.exp(table["relative_time"])
+    return table.reset_index()[[*TEXT["inference"], *NUMERIC["inference"]]]
 
 
 def pretraining_gain(finetuning: pd.DataFrame) -> pd.DataFrame:
@@ -180,12 +323,12 @@ def finetuned(scores: pd.DataFrame, tasks: pd.DataFrame) -> pd.DataFrame:
 
 def not_ok(scores: pd.DataFrame) -> pd.DataFrame:
     """Rows that were declined or failed, with their reasons."""
-    columns = [*("model", "task", "seed", "draw", "method", "budget"), "status", "reason"]
+    columns = [*("model", "task", "seed", "draw", "method", "budget", "unit"), "status", "reason"]
     return scores.loc[scores["status"] != "ok", columns]
 
 
 def counts(scores: pd.DataFrame) -> dict:
-    """What was run: names in the order of the scores, and numbers of cells and rows."""
+    """What was run: names in the order of the scores, the study's kept shares, and numbers of cells and rows."""
 
     def names(column: str) -> list:
         return list(dict.fromkeys(scores[column]))
@@ -195,7 +338,7 @@ def counts(scores: pd.DataFrame) -> dict:
         "tasks": names("task"),
         "methods": names("method"),
         "seeds": [int(seed) for seed in sorted(names("seed"))],
-        "budgets": sorted(set(scores.loc[~scores["method"].isin(style.CONTROLS), "budget"])),
+        "budgets": sorted(set(with_kept_shares(scores)["budget"])),
         "cells": len(scores[CELL].drop_duplicates()),
         "rows": len(scores),
         "draws": int(scores["draw"].nunique()),
@@ -209,6 +352,9 @@ class Tables:
 
     scores_summary: pd.DataFrame
     overview: pd.DataFrame
+    pareto: pd.DataFrame
+    matched: pd.DataFrame
+    inference: pd.DataFrame
     pretraining_gain: pd.DataFrame
     finetuned: pd.DataFrame
     suggestions: pd.DataFrame
@@ -228,6 +374,9 @@ class Tables:
         return cls(
             scores_summary(scores),
             overview(scores),
+            pareto(scores),
+            matched(scores),
+            inference(read_inference(results)),
             pretraining_gain(read_finetuning(results)),
             finetuned(scores, tasks),
             suggestions(read_suggestions(results)),
@@ -247,6 +396,11 @@ class Tables:
         folder = results / "tables"
         computed = [read_table(folder / f"{name}.csv", TEXT[name], NUMERIC[name]) for name in TEXT]
         return cls(*computed, read_tasks(folder), read_models(folder), read_json(folder / "counts.json"))
+
+    def over_all_cells(self) -> pd.DataFrame:
+        """Rows of the overview whose method takes kept shares and was run on every cell, with a score or without."""
+        shares = with_kept_shares(self.overview)
+        return shares[shares["cells"] + shares["without_score"] == self.counts["cells"]]
 
     def write(self, folder: Path) -> None:
         """Write every table as CSV and Markdown, and counts.json."""

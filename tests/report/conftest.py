@@ -8,7 +8,7 @@ import torch
 
 import ken
 from report import figures, kenviz, page, tables
-from tests.report.synthetic import arm, controls, score_row, study_rows, suggestion, write_results
+from tests.report.synthetic import arm, controls, score_row, study_rows, suggestion, timing, wide_rows, write_results
 
 HOSTILE = "</script><script>alert('1 & 2')</script> $x_1$ \"--> ]]>"
 
@@ -71,6 +71,15 @@ def built_study(tmp_path_factory, stored) -> Path:
 
 
 @pytest.fixture(scope="session")
+def wide_study(tmp_path_factory) -> Path:
+    """Methods of every family and unit, those that train on a part of the cells, all built; not to be changed."""
+    times = [timing(), timing("ken", 0.25, "restored", 1.01), timing("lora", 4, "beside", 1.3)]
+    folder = write_results(tmp_path_factory.mktemp("wide") / "study", wide_rows(), inference=times)
+    build(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def hostile_study(tmp_path_factory) -> Path:
     """One seed, one cell, a declined method, and names that are markup, wherever a name may stand."""
     rows = [*controls(model=HOSTILE, task=HOSTILE), score_row(model=HOSTILE, task=HOSTILE, f1=0.8)]
@@ -79,9 +88,11 @@ def hostile_study(tmp_path_factory) -> Path:
         score_row(model=HOSTILE, task=HOSTILE, method="magnitude", f1=None, status="declined", reason=f"why: {HOSTILE}")
     ]
     folder = tmp_path_factory.mktemp("hostile") / "study"
+    rows += [score_row(model=HOSTILE, task=HOSTILE, method=f"{HOSTILE}2", f1=0.7, budget=3, unit=HOSTILE)]
     write_results(
         folder,
         rows,
+        inference=[timing(HOSTILE, 3, HOSTILE, 0.5) | {"unit": HOSTILE}],
         study=HOSTILE,
         versions={HOSTILE: HOSTILE},
         config={HOSTILE: HOSTILE},

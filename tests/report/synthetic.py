@@ -5,9 +5,19 @@ import json
 from pathlib import Path
 
 SCORE_COLUMNS = [
-    *("model", "task", "seed", "draw", "method", "budget", "kept", "kept_share", "stored_bytes"),
-    *("weighted_f1", "macro_f1", "accuracy", "seconds", "peak_mib", "status", "reason"),
+    *("model", "task", "seed", "draw", "method", "family", "budget", "unit", "kept", "kept_share", "parameters"),
+    *("stored_bytes", "weighted_f1", "macro_f1", "accuracy", "learning_rate", "validation_weighted_f1"),
+    *("seconds", "peak_mib", "status", "reason"),
 ]
+INFERENCE_COLUMNS = [
+    *("model", "task", "seed", "method", "budget", "unit", "form", "parameters", "texts"),
+    *("milliseconds_per_text", "relative_time", "peak_mib"),
+]
+FAMILIES = {
+    **dict.fromkeys(("full", "none"), "control"), **dict.fromkeys(("ken-rescaled", "dare"), "rescaled"),
+    **dict.fromkeys(("bitdelta", "magnitude-zero"), "other"), **dict.fromkeys(("lora", "flop", "lt-sft"), "trained"),
+}  # fmt: skip
+UNITS = {"bitdelta": "bits", "lora": "rank", "flop": "size"}
 
 SUGGESTION_COLUMNS = [
     *("model", "task", "seed", "method", "share", "margin", "confidence", "kept_share", "stored_bytes", "weighted_f1"),
@@ -24,13 +34,16 @@ def write_csv(path: Path, rows: list[dict]) -> None:
 
 def score_row(model="bert", task="t1", seed=0, draw=0, method="ken", budget=0.1, f1: float | None = 0.5, **changes):
     """One row of scores.csv; a row without a score gets a status and a reason in `changes`."""
+    family, trains = FAMILIES.get(method, "reset"), FAMILIES.get(method) == "trained"
     measured = {
-        "kept": 1000 * budget, "kept_share": budget, "stored_bytes": 4000 * budget + 100, "weighted_f1": f1,
-        "macro_f1": f1, "accuracy": f1, "seconds": 1.5, "peak_mib": 300,
+        "kept": 1000 * budget, "kept_share": budget, "parameters": 1100, "stored_bytes": 4000 * budget + 100,
+        "weighted_f1": f1, "macro_f1": f1, "accuracy": f1, "learning_rate": 0.001 if trains else "",
+        "validation_weighted_f1": f1 if trains else "", "seconds": 1.5, "peak_mib": 300,
     }  # fmt: skip
     if f1 is None:
         measured = dict.fromkeys(measured, "")
     named = {"model": model, "task": task, "seed": seed, "draw": draw, "method": method, "budget": budget}
+    named |= {"family": family, "unit": UNITS.get(method, "share")}
     row = named | measured | {"status": "ok", "reason": ""} | changes
     return {column: row[column] for column in SCORE_COLUMNS}
 
@@ -45,6 +58,7 @@ def write_results(
     scores: list[dict],
     finetuning: list[dict] | None = None,
     suggestions: list[dict] | None = None,
+    inference: list[dict] | None = None,
     **provenance,
 ) -> Path:
     """A results folder with given scores; the other files name the same models and tasks."""
@@ -54,6 +68,9 @@ def write_results(
     write_csv(folder / "scores.csv", scores)
     write_csv(folder / "finetuning.csv", finetuning or [arm(models[0], tasks[0], 0, "pretrained", 0.9)])
     (folder / "suggestions.csv").write_text(f"{','.join(SUGGESTION_COLUMNS)}\n", encoding="utf-8")
+    (folder / "inference.csv").write_text(f"{','.join(INFERENCE_COLUMNS)}\n", encoding="utf-8")
+    if inference:
+        write_csv(folder / "inference.csv", inference)
     if suggestions:
         write_csv(folder / "suggestions.csv", suggestions)
     write_csv(folder / "tasks.csv", [task_row(task) for task in tasks])
@@ -70,6 +87,12 @@ def write_results(
 def suggestion(model="bert", task="t1", seed=0, method="ken", share=0.4, f1=0.88, full=0.9):
     values = (model, task, seed, method, share, 0.02, 0.95, share, 4000 * share, f1, f1, f1, full)
     return dict(zip(SUGGESTION_COLUMNS, values, strict=True))
+
+
+def timing(method="full", budget=1.0, form="dense", relative=1.0, model="bert", task="t1", seed=0):
+    """One row of inference.csv: 2 ms a text for the dense model."""
+    values = (model, task, seed, method, budget, UNITS.get(method, "share"), form, 1100, 20, 2 * relative, relative, 5)
+    return dict(zip(INFERENCE_COLUMNS, values, strict=True))
 
 
 def arm(model, task, seed, name, f1):
@@ -105,4 +128,30 @@ def study_rows() -> list[dict]:
                 at = {"model": model, "seed": seed, "budget": budget}
                 rows.append(score_row(**at, method="ken", f1=full - loss * (1 + m)))
                 rows += [score_row(**at, method="random", draw=d, f1=full - loss - 0.1 * d) for d in (0, 1)]
+    return rows
+
+
+def wide_rows() -> list[dict]:
+    """Two models, two seeds, methods of every family and unit; those that train on one cell, and one declines there."""
+    rows = []
+    for model in ("bert", "bloom"):
+        for seed in (0, 1):
+            at = {"model": model, "seed": seed}
+            full = 0.9 + 0.02 * seed
+            rows += controls(model, seed=seed, full=full, none=0.3)
+            for budget, loss in ((0.05, 0.4), (0.25, 0.1), (0.5, 0.02)):
+                rows.append(score_row(**at, budget=budget, f1=full - loss))
+                rows.append(score_row(**at, method="ken-rescaled", budget=budget, f1=full - loss / 10))
+                rows += [score_row(**at, method="random", draw=d, budget=budget, f1=full - loss) for d in (0, 1)]
+                whole = {"kept_share": 0.5 + budget / 2, "stored_bytes": 2100 + 2000 * budget}
+                rows.append(score_row(**at, method="ken-grid-layers", budget=budget, f1=full - loss / 20, **whole))
+            rows.append(score_row(**at, method="bitdelta", budget=1, f1=full - 0.03, kept=450, stored_bytes=900))
+    for rank, f1 in ((1, 0.8), (4, 0.88)):
+        rows.append(
+            score_row(
+                method="lora", budget=rank, f1=f1, kept=40 * rank, kept_share=0.04 * rank, stored_bytes=400 * rank
+            )
+        )
+    rows += [score_row(method="lt-sft", budget=budget, f1=0.87) for budget in (0.05, 0.25)]
+    rows.append(score_row(method="flop", budget=0.25, f1=None, status="declined", reason="nothing to factorise"))
     return rows

@@ -1,5 +1,6 @@
 """Looks are stable, figures are deterministic and show what the tables hold."""
 
+import itertools
 import re
 import subprocess
 import sys
@@ -10,10 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from report import figures, style
+from baselines import METHODS, base
+from report import figures, results, style
 from report.errors import ReportError
 from report.tables import Tables
 from tests.report.conftest import run_step
+from tests.report.synthetic import controls, score_row, write_results
 
 
 def test_two_builds_from_tables_alone_give_identical_files(built_study, tmp_path):
@@ -23,46 +26,148 @@ def test_two_builds_from_tables_alone_give_identical_files(built_study, tmp_path
     second = {path.name: path.read_bytes() for path in (tmp_path / "figures").iterdir()}
     assert first.keys() == second.keys()
     assert {name for name in first if first[name] != second[name]} == set()
-    for stem in ("summary", "bytes", "pretraining_gain", "curves"):
+    for stem in ("summary", "pareto", "pretraining_gain"):
         assert {f"{stem}.{kind}" for kind in ("svg", "png", "pdf")} <= first.keys()
     assert {"model_bert.svg", "model_bloom.svg"} <= first.keys()
 
 
+def drawn(draw, *arguments):
+    with style.applied():
+        figure = draw(*arguments)
+        figure.draw_without_rendering()
+    return figure
+
+
+def lines_of(axes, colour):
+    return [line.get_xydata() for line in axes.lines if line.get_color() == colour and len(line.get_xydata())]
+
+
 def test_curves_draw_the_means_of_the_table(built_study):
     tables = Tables.read(built_study)
-    with style.applied():
-        figure = figures.curves(tables, tables.counts["models"])
-    axes = figure.axes[0]
-    assert axes.get_title(loc="left") == "bert · t1"
-    drawn = {line.get_color(): line.get_xydata() for line in axes.lines if len(line.get_xydata()) == 2}
+    (axes,) = drawn(figures.curves, tables, "bert").axes
+    assert axes.get_title(loc="left") == "t1 · kept values as they are"
     summary = tables.scores_summary
     for method in ("ken", "random"):
         rows = summary[(summary["model"] == "bert") & (summary["method"] == method)]
-        np.testing.assert_allclose(drawn[style.FIXED[method].colour], rows[["kept_share", "weighted_f1"]])
-    heights = {round(float(line.get_ydata()[0]), 6) for line in axes.lines if line.get_color() == style.INK}
+        (line,) = lines_of(axes, style.FIXED[method].colour)
+        np.testing.assert_allclose(line, rows[["kept_share", "weighted_f1"]])
+    heights = {round(float(line[0, 1]), 6) for line in lines_of(axes, style.INK)}
     assert heights == {0.91, 0.3}
-    assert len(axes.collections) == 2  # one band a method
+    assert len(axes.collections) == 1  # the band of the first method
 
 
-def test_legend_names_every_method_once(built_study):
-    tables = Tables.read(built_study)
-    for draw in (figures.summary, figures.stored_bytes):
-        with style.applied():
-            texts = [text.get_text() for text in draw(tables).legends[0].get_texts()]
-        assert texts == ["KEN", "Random", "Full (nothing reset)", "None (whole body reset)"]
+def legend_of(part):
+    legend = part.get_legend() if hasattr(part, "get_legend") else part.legends[0]
+    return [text.get_text() for text in legend.get_texts()]
+
+
+def test_legends_name_every_method_once_with_references_in_every_panel(wide_study):
+    tables = Tables.read(wide_study)
+    for figure in (drawn(figures.summary, tables), drawn(figures.curves, tables, "bloom")):
+        left, right = figure.axes
+        assert legend_of(figure) == ["Full (nothing reset)", "None (whole body reset)"]
+        assert legend_of(left) == ["KEN", "Random", "KEN grid (layers)"]
+        assert legend_of(right) == ["KEN rescaled", "KEN, as it is", "Random, as it is"]
+        for axes in (left, right):
+            assert all(lines_of(axes, style.FIXED[name].colour) for name in ("ken", "random"))
+    names = legend_of(drawn(figures.pareto, tables))
+    assert len(names) == len(set(names)) and {"BitDelta", "LoRA", "LT-SFT", "Full", "None"} <= set(names)
+    assert "FLOP" not in names  # declined: there is nothing to draw
+
+
+def test_methods_with_other_budgets_and_part_of_the_cells_are_not_on_the_axis_of_kept_shares(wide_study):
+    summary = drawn(figures.summary, Tables.read(wide_study))
+    colours = {line.get_color() for axes in summary.axes for line in axes.lines}
+    assert not colours & {style.FIXED[name].colour for name in ("bitdelta", "lora", "lt-sft", "flop")}
+
+
+def test_pareto_draws_all_cells_and_the_common_ones(wide_study):
+    tables = Tables.read(wide_study)
+    left, right = drawn(figures.pareto, tables).axes
+    assert left.get_title(loc="left") == "All 4 cells"
+    assert right.get_title(loc="left") == "The 1 cell where every method has a score"
+    assert lines_of(left, style.FIXED["bitdelta"].colour) and not lines_of(left, style.FIXED["lora"].colour)
+    (lora,) = lines_of(right, style.FIXED["lora"].colour)
+    rows = tables.pareto[(tables.pareto["method"] == "lora") & (tables.pareto["cells_of"] == "common")]
+    np.testing.assert_allclose(lora, rows[["stored_share", "difference_points"]])
+
+
+def test_the_front_is_labelled_once_a_point_in_order(wide_study):
+    tables = Tables.read(wide_study)
+    for axes, (_, points) in zip(drawn(figures.pareto, tables).axes, tables.pareto.groupby("cells_of"), strict=True):
+        front = points[points["on_front"] == 1].sort_values("stored_share")
+        names = [text.get_text() for text in axes.child_axes[0].get_xticklabels()]
+        assert names == [style.setting(row.method, row.budget, row.unit) for row in front.itertuples()]
+
+
+@pytest.fixture(scope="module")
+def crowded(tmp_path_factory):
+    """Tables of a study of every registered method."""
+    rows = controls()
+    for place, (name, method) in enumerate(METHODS.items()):
+        for budget in method.budgets or (0.02, 0.05, 0.1, 0.25, 0.5, 0.75):
+            size = {"stored_bytes": 4000 * min(budget, 0.9) + 10 * place, "kept_share": min(budget, 0.9)}
+            row = score_row(
+                method=name, budget=budget, f1=0.3 + 0.6 * size["kept_share"] ** 0.3 - 0.001 * place, **size
+            )
+            rows += [row | {"family": method.family, "unit": method.unit}] if name not in style.CONTROLS else []
+    return Tables.compute(write_results(tmp_path_factory.mktemp("crowded"), rows))
+
+
+@pytest.mark.parametrize("draw", [figures.pareto, figures.summary, lambda tables: figures.curves(tables, "bert")])
+def test_no_text_is_cut_or_covers_another(crowded, draw):
+    figure = drawn(draw, crowded)
+    texts = [text for axes in figure.axes for text in [*axes.get_xticklabels(), axes.xaxis.label, axes.title]]
+    texts += [text for axes in figure.axes if axes.get_legend() for text in axes.get_legend().get_texts()]
+    texts += figure.legends[0].get_texts()
+    boxes = [text.get_window_extent() for text in texts if text.get_text() and text.get_visible()]
+    assert len(boxes) > 20
+    assert all(box.x0 >= 0 and box.y0 >= 0 for box in boxes)
+    assert all(box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1 for box in boxes)
+    assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+
+
+@given(st.lists(st.floats(0, 1), max_size=12), st.floats(0.001, 0.3))
+def test_spread_keeps_order_and_distance(places, gap):
+    places = sorted(places)
+    moved = figures.spread(places, gap)
+    wanted = min(gap, 1 / max(1, len(places) - 1))
+    assert all(second - first >= wanted - 1e-9 for first, second in itertools.pairwise(moved))
+    assert all(-1e-9 <= place <= 1 + 1e-9 for place in moved)
+    if all(second - first >= wanted for first, second in itertools.pairwise(places)):
+        assert moved == pytest.approx(places, abs=1e-9)
 
 
 def test_hostile_names_are_drawn_as_text(hostile_study):
-    svg = (hostile_study / "figures" / "curves.svg").read_text()
-    assert "<script" not in svg
+    for path in (hostile_study / "figures").glob("*.svg"):
+        assert "<script" not in path.read_text()
     files = {path.name for path in (hostile_study / "figures").iterdir()}
     assert all(re.fullmatch(r"[\w.-]+", name) for name in files)
 
 
-def test_known_methods_differ_in_colour_and_marker_and_lightness():
-    looks = style.looks(style.FIXED)
-    assert len({look.colour for look in looks.values()}) == len({look.marker for look in looks.values()}) == len(looks)
-    assert looks == style.FIXED
+def test_every_registered_method_has_a_look_and_a_label_of_its_own():
+    names = [name for name in METHODS if name not in style.CONTROLS]
+    assert {name.removesuffix(style.RESCALED) for name in names} <= style.FIXED.keys()
+    looks = style.looks([*names, "flop"])
+    assert len({(look.colour, look.marker, look.hollow) for look in looks.values()}) == len(looks)
+    labels = {style.label(name) for name in looks}
+    assert len(labels) == len(looks) and not labels & looks.keys()
+
+
+def test_units_and_families_of_the_methods_are_known():
+    assert results.FAMILIES == base.FAMILIES
+    assert {style.budget_label(2, unit) for unit in base.UNITS} == {
+        *("k\xa0=\xa02", "rank\xa02", "size\xa0200\xa0%", "2\xa0bits"),
+    }
+
+
+def test_a_rescaled_method_has_the_colour_of_its_base_with_another_dash_and_fill():
+    looks = style.looks(["ken", "ken-rescaled", "mine", "mine-rescaled"])
+    for name in ("ken", "mine"):
+        plain, rescaled = looks[name], looks[f"{name}-rescaled"]
+        assert (plain.colour, plain.marker) == (rescaled.colour, rescaled.marker)
+        assert plain.line != rescaled.line and rescaled.hollow and not plain.hollow
+    assert style.label("ken-rescaled") == "KEN rescaled" and style.label("mine-rescaled") == "mine-rescaled"
 
 
 @given(st.lists(st.text(min_size=1), max_size=30, unique=True))
@@ -74,7 +179,7 @@ def test_every_method_gets_its_own_look(names):
 
 
 def test_the_look_of_an_unknown_method_does_not_depend_on_the_others():
-    assert style.looks(["lora"])["lora"] == style.looks(["lora", "flop", "ken", "dare"])["lora"]
+    assert style.looks(["mine"])["mine"] == style.looks(["mine", "yours", "ken", "dare"])["mine"]
 
 
 @pytest.mark.parametrize(
@@ -87,6 +192,21 @@ def test_points(value, expected):
 @pytest.mark.parametrize(("budget", "expected"), [(0.02, "2 %"), (0.125, "12.5 %"), (1.0, "100 %"), (128, "k = 128")])
 def test_budget_label(budget, expected):
     assert style.budget_label(budget).replace("\xa0", " ") == expected
+    assert style.budget_label(budget, "share").replace("\xa0", " ") == expected
+
+
+@pytest.mark.parametrize(
+    ("budget", "unit", "expected"),
+    [
+        (4, "rank", "rank 4"),
+        (0.25, "size", "size 25 %"),
+        (1, "bits", "1 bit"),
+        (2, "bits", "2 bits"),
+        (3, "mm", "mm 3"),
+    ],
+)
+def test_budgets_in_other_units(budget, unit, expected):
+    assert style.budget_label(budget, unit).replace("\xa0", " ") == expected
 
 
 @pytest.mark.parametrize(

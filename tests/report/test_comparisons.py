@@ -1,0 +1,294 @@
+"""Methods of different budgets side by side: Pareto front, equal sizes, inference, a part of the cells, sentences."""
+
+import math
+import statistics
+from collections import defaultdict
+from itertools import pairwise, product
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from report import style
+from report.errors import ReportError
+from report.page import matched_sheets, overview_sheet, own_budgets_sheet, score_sheet
+from report.readme import ROWS, losses
+from report.results import read_scores
+from report.summary import sentences, speed
+from report.tables import Tables, on_front
+from tests.report.synthetic import controls, score_row, timing, wide_rows, write_results
+
+SHARES = (0.05, 0.25, 0.5)
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory):
+    times = [timing(), timing("ken", 0.25, "restored", 1.01), timing("lora", 4, "beside", 1.3)]
+    return Tables.compute(write_results(tmp_path_factory.mktemp("wide"), wide_rows(), inference=times))
+
+
+def one(table, **wanted):
+    for column, value in wanted.items():
+        table = table[table[column] == value]
+    assert len(table) == 1
+    return table.iloc[0]
+
+
+def random_study(seed):
+    """Rows of four cells with random sizes and scores: two methods with kept shares, two with other budgets."""
+    generator = np.random.default_rng(seed)
+    rows = []
+    for model, cell_seed in product(("a", "b"), (0, 1)):
+        at = {"model": model, "seed": cell_seed}
+        rows += controls(model, seed=cell_seed)
+        for method, budget in product(("ken", "random"), SHARES):
+            for draw in range(2 if method == "random" else 1):
+                size = {"kept": int(1000 * budget * generator.uniform(0.8, 1.2))}
+                size["stored_bytes"] = 4 * size["kept"] + int(generator.integers(0, 50))
+                rows.append(score_row(**at, method=method, budget=budget, draw=draw, f1=generator.uniform(), **size))
+        for method, budget in (("lora", 1), ("lora", 4), ("bitdelta", 1)):
+            size = {"kept": int(generator.integers(30, 700)), "stored_bytes": int(generator.integers(120, 2800))}
+            rows.append(score_row(**at, method=method, budget=budget, f1=generator.uniform(), **size))
+    return rows
+
+
+def mean_of(rows, column):
+    return sum(row[column] for row in rows) / len(rows)
+
+
+def interpolated(points, size):
+    """Plain loop over neighbouring points of (size, score); None outside."""
+    points = sorted(points)
+    for (left, low), (right, high) in pairwise(points):
+        if left <= size <= right:
+            return low + (high - low) * (math.log(size) - math.log(left)) / (math.log(right) - math.log(left))
+    return None
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_matched_agrees_with_plain_loops(tmp_path, seed):
+    rows = random_study(seed)
+    table = Tables.compute(write_results(tmp_path, rows)).matched
+    grouped = defaultdict(list)
+    for row in rows:
+        grouped[row["model"], row["seed"], row["method"], row["budget"]].append(row)
+    expected = defaultdict(list)
+    for (model, cell_seed, method, budget), own in grouped.items():
+        if method not in ("lora", "bitdelta"):
+            continue
+        for against, measure in product(("ken", "random"), ("kept", "stored_bytes")):
+            curve = [grouped[model, cell_seed, against, share] for share in SHARES]
+            points = [(mean_of(found, measure), mean_of(found, "weighted_f1")) for found in curve]
+            other = interpolated(points, own[0][measure])
+            kind = expected[method, budget, against, measure]
+            kind += [] if other is None else [100 * (own[0]["weighted_f1"] - other)]
+    found = {(row.method, row.budget, row.against, row.equal): row for row in table.itertuples()}
+    bits = {key for key in expected if key[0] == "bitdelta" and key[3] == "kept"}
+    assert found.keys() == expected.keys() - bits
+    assert {len(values) for values in expected.values()} - {0, 4}  # some are inside in a part of the cells only
+    for key, row in found.items():
+        assert row.cells == len(expected[key])
+        if expected[key]:
+            assert row.difference_points == pytest.approx(statistics.fmean(expected[key]))
+        else:
+            assert math.isnan(row.difference_points)
+        if len(expected[key]) > 1:
+            assert row.difference_points_sd == pytest.approx(statistics.stdev(expected[key]))
+
+
+def test_matched_by_hand(wide):
+    # LoRA of rank 4 keeps 160 numbers, KEN 50 at 5 % and 250 at 25 %: F1 0.5 and 0.8.
+    other = 0.5 + 0.3 * math.log(160 / 50) / math.log(250 / 50)
+    row = one(wide.matched, method="lora", budget=4, against="ken", equal="kept")
+    assert (row.cells, row.difference_points) == (1, pytest.approx(100 * (0.88 - other)))
+    # Rank 1 keeps 40, fewer than KEN ever does; at equal numbers kept LT-SFT meets KEN at a budget of its own.
+    assert one(wide.matched, method="lora", budget=1, against="ken", equal="kept").cells == 0
+    row = one(wide.matched, method="lt-sft", budget=0.05, against="ken", equal="kept")
+    assert row.difference_points == pytest.approx(100 * (0.87 - 0.5))
+    # Each cell of BitDelta is compared with its own KEN.
+    assert one(wide.matched, method="bitdelta", against="ken-rescaled", equal="stored_bytes").cells == 4
+    assert not set(wide.matched["against"]) & {"full", "none", "lora", "lt-sft", "bitdelta"}
+
+
+def test_one_budget_compares_only_at_its_own_size(tmp_path):
+    rows = [
+        *controls(),
+        score_row(budget=0.1, f1=0.5),
+        score_row(method="lora", budget=1, f1=0.6, kept=100, stored_bytes=500),
+    ]
+    table = Tables.compute(write_results(tmp_path, rows)).matched
+    assert one(table, equal="kept").difference_points == pytest.approx(10)
+    assert one(table, equal="stored_bytes").cells == 1
+    rows[-1] |= {"kept": 101, "stored_bytes": 600}
+    assert Tables.compute(write_results(tmp_path, rows)).matched["cells"].tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_front_agrees_with_a_sweep(seed):
+    generator = np.random.default_rng(seed)
+    costs, gains = generator.integers(1, 12, 40) * 10.0, generator.integers(0, 8, 40) / 1.0
+    best, expected = -math.inf, set()
+    for cost, gain in sorted(zip(costs, gains, strict=True), key=lambda point: (point[0], -point[1])):
+        if gain > best:
+            best = gain
+            expected.add((cost, gain))
+    front = on_front(pd.Series(costs), pd.Series(gains))
+    assert set(zip(costs[front], gains[front], strict=True)) == expected
+    assert [point in expected for point in zip(costs, gains, strict=True)] == front.tolist()
+
+
+def test_files_of_nearly_the_same_size_compete(tmp_path):
+    rows = [*controls(), score_row(f1=0.5, stored_bytes=1000), score_row(method="random", f1=0.6, stored_bytes=1005)]
+    pareto = Tables.compute(write_results(tmp_path, rows)).pareto
+    assert pareto.loc[pareto["on_front"] == 1, "method"].tolist() == ["random"]
+
+
+def test_pareto_over_all_cells_and_over_common_ones(wide):
+    cells = dict(list(wide.pareto.groupby("cells_of")))
+    everywhere = {"full", "none", "ken", "ken-rescaled", "random", "ken-grid-layers", "bitdelta"}
+    assert set(cells["all"]["method"]) == everywhere
+    assert set(cells["common"]["method"]) == everywhere | {"lora", "lt-sft"}
+    assert set(cells["all"]["cells"]) == {4} and set(cells["common"]["cells"]) == {1}
+    row = one(cells["all"], method="ken", budget=0.25)
+    assert (row.difference_points, row.stored_share) == (pytest.approx(-10), pytest.approx(1100 / 4100))
+    assert not cells["all"].loc[cells["all"]["method"].isin(style.CONTROLS), "on_front"].any()
+
+
+def test_a_budget_that_failed_once_is_not_averaged_over_the_rest(tmp_path):
+    rows = wide_rows()
+    broken = next(row for row in rows if row["method"] == "ken" and row["budget"] == 0.25 and row["model"] == "bloom")
+    broken |= dict.fromkeys(("weighted_f1", "kept", "stored_bytes"), "") | {"status": "failed", "reason": "why"}
+    tables = Tables.compute(write_results(tmp_path, rows))
+    kept = tables.pareto[(tables.pareto["method"] == "ken") & (tables.pareto["cells_of"] == "all")]
+    assert kept["budget"].tolist() == [0.05, 0.5]
+    text = " ".join(sentences(tables))
+    assert "KEN rescaled" in text and "With 25\xa0% of each row kept" in text
+    (line,) = (line for line in sentences(tables) if line.startswith("With 25"))
+    assert "KEN\xa0" not in line
+    sheet = overview_sheet(tables)
+    (ken,) = (row for row in sheet.rows if row[0].text == "KEN")
+    assert ken[-1].text == "3 of 4"
+
+
+def test_without_partial_methods_there_is_one_part(tmp_path):
+    rows = [row for row in wide_rows() if row["family"] != "trained"]
+    assert set(Tables.compute(write_results(tmp_path, rows)).pareto["cells_of"]) == {"all"}
+
+
+def test_budgets_of_different_units_share_no_column(wide):
+    assert wide.counts["budgets"] == [0.05, 0.25, 0.5]
+    scores = score_sheet(wide, wide.counts["models"])
+    heads = [head.replace("\xa0", " ") for head in scores.heads]
+    assert heads == ["Model", "Task", "Method", "none", "5 %", "25 %", "50 %", "full"]
+    assert {row[2].text for row in scores.rows} == {"KEN", "KEN rescaled", "Random", "KEN grid (layers)", "LT-SFT"}
+    (partial,) = (row for row in scores.rows if row[2].text == "LT-SFT")
+    assert [cell.text for cell in partial[4:7]] == ["0.870", "0.870", ""]
+    overview = overview_sheet(wide)
+    assert [row[0].text for row in overview.rows] == ["KEN", "KEN rescaled", "Random", "KEN grid (layers)"]
+
+
+def test_a_method_that_keeps_more_is_never_marked_best(wide):
+    scores = score_sheet(wide, ["bloom"])
+    marked = {row[2].text for row in scores.rows for cell in row if "best" in cell.classes}
+    assert marked == {"KEN rescaled"}
+    larger = one(wide.scores_summary, model="bloom", method="ken-grid-layers", budget=0.05)
+    assert larger.weighted_f1 == wide.scores_summary.query("model == 'bloom' and budget == 0.05")["weighted_f1"].max()
+
+
+def test_own_budgets_with_rate_and_validation(wide):
+    sheet = own_budgets_sheet(wide)
+    found = {(row[0].text, row[2].text, row[3].text.replace("\xa0", " ")): row for row in sheet.rows}
+    assert len(found) == 7  # BitDelta on two models; LoRA, LT-SFT at two budgets and FLOP on one
+    texts = [cell.text.replace("\xa0", " ") for cell in found["bert", "LoRA", "rank 4"][4:]]
+    assert texts == ["0.880", "−2.0", "160", "1\u202f100", "1.6 kB", "0.001", "0.880", "1"]
+    assert found["bert", "FLOP", "size 25 %"][4].text == "declined"
+    assert found["bloom", "BitDelta", "1 bit"][4].spread == "±0.014"
+
+
+def test_learning_rates_over_seeds_are_a_range(tmp_path):
+    rows = [*controls(), *controls(seed=1)]
+    rows += [
+        score_row(seed=seed, method="lora", budget=1, learning_rate=rate) for seed, rate in enumerate((0.002, 0.001))
+    ]
+    tables = Tables.compute(write_results(tmp_path, rows))
+    (row,) = own_budgets_sheet(tables).rows
+    assert "0.001 to 0.002" in [cell.text for cell in row]
+
+
+def test_matched_sheets_leave_out_what_has_no_comparison(wide):
+    sheets = matched_sheets(wide)
+    assert list(sheets) == ["kept", "stored_bytes"]
+    heads = [head.replace("\xa0", " ") for head in sheets["kept"].heads]
+    assert heads == ["Against", "LoRA rank 4", "LT\u2011SFT 5 %", "LT\u2011SFT 25 %"]
+    assert "BitDelta 1 bit" in [head.replace("\xa0", " ") for head in sheets["stored_bytes"].heads]
+
+
+def test_inference_is_a_geometric_mean_with_its_range(tmp_path):
+    times = [timing(model=model, seed=seed) for model, seed in product("ab", (0, 1))]
+    relatives = {("a", 0): 0.5, ("a", 1): 2.0, ("b", 0): 1.5, ("b", 1): 1.1}
+    times += [timing("flop", 0.25, "compiled", value, model, seed=seed) for (model, seed), value in relatives.items()]
+    tables = Tables.compute(write_results(tmp_path, controls(), inference=times))
+    row = one(tables.inference, method="flop")
+    assert row.relative_time == pytest.approx(statistics.geometric_mean(relatives.values()))
+    assert (row.relative_time_min, row.relative_time_max, row.cells) == (0.5, 2, 4)
+    assert row.milliseconds_per_text == pytest.approx(2 * statistics.fmean(relatives.values()))
+    assert one(tables.inference, form="dense").relative_time == 1
+
+
+def test_the_sentence_on_speed(wide, tmp_path):
+    text = speed(wide.inference).replace("\xa0", " ")
+    assert "restored to a dense model: KEN 25 % 1.01" in text
+    assert "adapter beside the weights: LoRA rank 4 1.30" in text
+    assert "Full" not in text
+    times = [timing("ken", budget, "restored", 1 + budget) for budget in (0.1, 0.2, 0.3, 0.4)]
+    many = Tables.compute(write_results(tmp_path / "a", controls(), inference=times)).inference
+    assert "restored to a dense model: 1.10 to 1.40 (KEN)" in speed(many)
+    assert speed(Tables.compute(write_results(tmp_path / "b", controls())).inference) == ""
+
+
+def test_a_time_that_is_none_is_refused(tmp_path):
+    folder = write_results(tmp_path, controls(), inference=[timing(relative=0)])
+    with pytest.raises(ReportError, match="relative_time that is not above 0"):
+        Tables.compute(folder)
+
+
+def test_sentences_compare_only_methods_of_all_cells(wide):
+    lines = [line.replace("\xa0", " ") for line in sentences(wide)]
+    (five,) = (line for line in lines if line.startswith("With 5 %"))
+    assert five == "With 5 % of each row kept, in points to full: KEN rescaled −4.0, KEN −40.0, Random −40.0."
+    (near,) = (line for line in lines if line.startswith("Smallest share"))
+    assert "on average: 25 % with KEN rescaled; 62 % with KEN grid (layers). That" in near
+    assert near.endswith("at no kept share of the study: KEN, Random.")
+    (equal,) = (line for line in lines if line.startswith("At equal stored bytes"))
+    assert "over KEN rescaled: " in equal and "LT-SFT 25 % −2.0 (1 cell)" in equal and "BitDelta 1 bit" in equal
+    (front,) = (line for line in lines if line.startswith("Best for their size"))
+    assert "4 cells" in front and "LoRA" not in front and "KEN rescaled 50 % (51.2 %, −0.2)" in front
+    assert any("Without a score: 1 of" in line for line in lines)
+
+
+def test_the_readme_has_a_dozen_methods_best_first_and_names_the_rest(tmp_path):
+    names = [f"method-{letter}" for letter in "abcdefghijklmn"]
+    rows = controls()
+    for place, name in enumerate(["ken", "random", *names]):
+        rows += [score_row(method=name, budget=budget, f1=0.5 + 0.01 * place) for budget in (0.1, 0.5)]
+    rows += [score_row(method="lora", budget=4, f1=0.9)]
+    text = losses(Tables.compute(write_results(tmp_path, rows)))
+    lines = [line.split(" | ")[0].removeprefix("| ") for line in text.splitlines() if line.startswith("| ")][2:]
+    assert len(lines) == ROWS
+    assert lines[0] == "method-n" and lines[-2:] == ["Random", "KEN"]
+    assert text.endswith("The report has method-a, method-b, method-c, method-d, LoRA too.")
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"family": "clan"}, "family 'clan', expected one of control, reset"),
+        ({"unit": ""}, "without a unit"),
+        ({"unit": "rank"}, "has 'ken' with unit share and rank"),
+        ({"family": "other"}, "has 'ken' with family reset and other"),
+    ],
+)
+def test_families_and_units_are_checked(tmp_path, change, expected):
+    rows = [*controls(), score_row(), score_row(budget=0.5, **change)]
+    with pytest.raises(ReportError, match=expected):
+        read_scores(write_results(tmp_path, rows))
