@@ -1,0 +1,563 @@
+"""Judging: the paper's claims and ours, each by a rule of config/claims.yaml, from the test predictions of a study.
+
+`python -m report.claims --results results/mini` writes results/mini/claims.csv. A verdict is computed and never typed:
+"reproduced", "not reproduced" or "not decided", the last also where the study lacks what a claim is about.
+"""
+
+import argparse
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import yaml
+from statsmodels.regression.linear_model import OLS
+from statsmodels.stats.proportion import proportion_confint
+
+from report import style
+from report.errors import ReportError, run
+from report.results import read_scores, read_table
+from report.statistics import (
+    CELL,
+    Differences,
+    Interval,
+    Sample,
+    differences,
+    hierarchical_interval,
+    matched,
+    read_sample,
+    write,
+)
+
+REPRODUCED, NOT_REPRODUCED, NOT_DECIDED = "reproduced", "not reproduced", "not decided"
+ALL = "all models"
+SOURCES = ("paper", "ours")
+COLUMNS = [
+    *("claim", "source", "text", "subject", "rule", "unit", "estimate", "low", "high", "verdict", "n", "why"),
+]
+NO_INTERVAL = Interval(np.nan, np.nan, np.nan)
+_NEAR = 1e-9  # two shares that differ less are the same number, written differently
+
+
+class Undecided(Exception):
+    """What a claim needs is not in the study; the message says what, as a part of a sentence."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """What claims are judged from.
+
+    Attributes:
+        results: folder of the study. scores: all rows of scores.csv, those without a score too.
+        sample: scores with their bootstrap resamples. confidence: of all intervals.
+    """
+
+    results: Path
+    scores: pd.DataFrame
+    sample: Sample
+    confidence: float
+
+    @property
+    def models(self) -> list[str]:
+        """Names of the models, those without any score too."""
+        return list(dict.fromkeys(self.scores["model"]))
+
+    def rows(self, method: str, model: str | None = None) -> pd.DataFrame:
+        """Rows of a method in `sample.rows`, of one model or all.
+
+        Raises:
+            Undecided: there are none.
+        """
+        rows = self.sample.rows[self.sample.rows["method"] == method]
+        found = rows if model is None else rows[rows["model"] == model]
+        if found.empty:
+            raise Undecided(self._why_missing(method))
+        return found
+
+    def _why_missing(self, method: str) -> str:
+        tried = self.scores[self.scores["method"] == method]
+        if tried.empty:
+            return f"the study has no method {method}"
+        reasons = [reason.rstrip(".") for reason in tried["reason"] if reason]
+        return f"{method} has no score to compare" + (f" ({reasons[0]})" if reasons else "")
+
+    def pairs(self, method: str, reference: str, model: str | None = None) -> pd.DataFrame:
+        """Rows of a method matched with those of a reference at equal budgets, as `statistics.matched` gives them.
+
+        Raises:
+            Undecided: there are none.
+        """
+        pairs = matched(pd.concat([self.rows(method, model), self.rows(reference, model)]), reference)
+        if pairs.empty:
+            raise Undecided(f"{method} and {reference} have no budget in common")
+        return pairs
+
+    def interval(self, found: pd.DataFrame | Differences, over_pairs: bool = True, budgets: int = 1) -> Interval:
+        """Hierarchical interval of the mean difference, Bonferroni's where it is one of several `budgets`."""
+        if isinstance(found, pd.DataFrame):
+            found = differences(self.sample, found)
+        return hierarchical_interval(found, 1 - (1 - self.confidence) / budgets, over_pairs)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One verdict.
+
+    Attributes:
+        subject: what it is about, e.g. a model. n: number of cells it rests on.
+        why: one sentence in numbers. unit: of the interval's numbers.
+    """
+
+    subject: str
+    verdict: str
+    n: int
+    why: str
+    interval: Interval = NO_INTERVAL
+    unit: str = "points"
+
+
+CLAIMS: dict[str, Callable[..., list[Finding]]] = {}
+
+
+def claim(name: str) -> Callable:
+    """Register a function that judges a claim; its keyword-only parameters are the numbers that a rule must give."""
+
+    def register(function: Callable[..., list[Finding]]) -> Callable[..., list[Finding]]:
+        CLAIMS[name] = function
+        return function
+
+    return register
+
+
+def judged(subject: str, judge: Callable[[], Finding]) -> Finding:
+    """The finding of `judge`, or one that says what the study lacks."""
+    try:
+        return judge()
+    except Undecided as missing:
+        return Finding(subject, NOT_DECIDED, 0, f"Not decided: {missing}.")
+
+
+def not_inferior(interval: Interval, margin: float) -> str:
+    """Verdict on "equal or better": no loss as large as the margin is left, or no smaller one."""
+    return REPRODUCED if interval.low > -margin else NOT_REPRODUCED if interval.high < -margin else NOT_DECIDED
+
+
+def superior(interval: Interval, margin: float) -> str:
+    """Verdict on "ahead": above 0, or no advantage as large as the margin is left."""
+    return REPRODUCED if interval.low > 0 else NOT_REPRODUCED if interval.high < margin else NOT_DECIDED
+
+
+def different(interval: Interval, margin: float) -> str:
+    """Verdict on "different": 0 is ruled out, or every difference as large as the margin is."""
+    if interval.low > 0 or interval.high < 0:
+        return REPRODUCED
+    return NOT_REPRODUCED if max(-interval.low, interval.high) < margin else NOT_DECIDED
+
+
+def worst_of(verdicts: Sequence[str]) -> str:
+    """Verdict on all of several: one that is not reproduced decides, then one that is not decided."""
+    return next((verdict for verdict in (NOT_REPRODUCED, NOT_DECIDED) if verdict in verdicts), REPRODUCED)
+
+
+def best_of(verdicts: Sequence[str]) -> str:
+    """Verdict on any of several: one that is reproduced decides, then one that is not decided."""
+    return next((verdict for verdict in (REPRODUCED, NOT_DECIDED) if verdict in verdicts), NOT_REPRODUCED)
+
+
+def deciding(intervals: dict, verdicts: dict, verdict: str) -> list:
+    """Keys of the intervals that a verdict on all of them rests on: those of the same verdict, or all."""
+    return [key for key in intervals if verdicts[key] == verdict] or list(intervals)
+
+
+def in_points(interval: Interval, confidence: float, joint: bool = False) -> str:
+    """For people: the difference and its interval, with two decimals so that the sign of small ones is seen."""
+    numbers = [f"{value:+.2f}".replace("-", "−") for value in interval]
+    kind = f"{'joint ' if joint else ''}{style.percent(confidence)} interval"
+    return f"{numbers[0]} points ({kind} {numbers[1]} to {numbers[2]})"
+
+
+def cells_of(pairs: pd.DataFrame) -> int:
+    """Number of cells in a table with model, task and seed."""
+    return len(pairs[CELL].drop_duplicates())
+
+
+@claim("reset-a-quarter")
+def reset_a_quarter(study: Study, *, kept_share: float, within: float, margin_points: float) -> list[Finding]:
+    """KEN against full at the largest share up to `kept_share`, a verdict each model."""
+
+    def judge(model: str) -> Finding:
+        pairs = study.pairs("ken", "full", model)
+        # A budget of 1 or more is a number of entries in each row, no share.
+        share = pairs["budget"][pairs["budget"] <= kept_share + _NEAR].max()
+        if np.isnan(share):
+            raise Undecided(f"KEN has no kept share up to {style.percent(kept_share)}")
+        pairs = pairs[pairs["budget"] == share]
+        interval = study.interval(pairs, over_pairs=False)
+        verdict = not_inferior(interval, margin_points)
+        n = cells_of(pairs)
+        why = f"At {style.percent(share)} kept {in_points(interval, study.confidence)} to full in {count(n, 'cell')}; "
+        why += f"the estimate is {'0 or above' if interval.estimate >= 0 else 'below 0'}."
+        if verdict == NOT_REPRODUCED and share < kept_share - within - _NEAR:
+            verdict = NOT_DECIDED
+            why += f" The study has no larger share up to {style.percent(kept_share)}."
+        return Finding(model, verdict, n, why, interval)
+
+    return [judged(model, lambda model=model: judge(model)) for model in study.models]
+
+
+def best_share(
+    study: Study, model: str, least_kept: float, most_kept: float, within: float, margin_points: float
+) -> Finding:
+    """Whether KEN loses nothing on a model at any share of a range; `why` is a part of a sentence."""
+    pairs = study.pairs("ken", "full", model)
+    pairs = pairs[pairs["budget"].between(least_kept - _NEAR, most_kept + _NEAR)]
+    if pairs.empty:
+        raise Undecided(f"KEN has no share from {style.percent(least_kept)} to {style.percent(most_kept)}")
+    tried = dict(iter(pairs.groupby("budget")))
+    found = {budget: study.interval(rows, over_pairs=False, budgets=len(tried)) for budget, rows in tried.items()}
+    verdicts = {budget: not_inferior(interval, margin_points) for budget, interval in found.items()}
+    verdict = best_of(list(verdicts.values()))
+    if verdict == NOT_REPRODUCED and max(tried) < most_kept - within - _NEAR:
+        verdict = NOT_DECIDED
+    share = max(deciding(found, verdicts, verdict), key=lambda budget: found[budget].low)
+    why = f"{model} at {style.percent(share)} kept, {in_points(found[share], study.confidence, joint=True)}"
+    return Finding(model, verdict, cells_of(pairs), why, found[share])
+
+
+@claim("reset-range")
+def reset_range(
+    study: Study, *, least_kept: float, most_kept: float, within: float, models: float, margin_points: float
+) -> list[Finding]:
+    """KEN against full at some share of a range, in every one of at least so many models."""
+    limits = (least_kept, most_kept, within, margin_points)
+    findings = {model: judged(model, partial(best_share, study, model, *limits)) for model in study.models}
+    verdicts = {model: finding.verdict for model, finding in findings.items()}
+    intervals = {model: finding.interval for model, finding in findings.items() if finding.n}
+    if not intervals:
+        return [replace(next(iter(findings.values())), subject=ALL)]
+    verdict = worst_of(list(verdicts.values()))
+    if verdict == REPRODUCED and len(verdicts) < models:
+        verdict = NOT_DECIDED
+    weakest = min(deciding(intervals, verdicts, verdict), key=lambda model: intervals[model].estimate)
+    passed, failed = (list(verdicts.values()).count(v) for v in (REPRODUCED, NOT_REPRODUCED))
+    why = f"Of {count(len(verdicts), 'model')} ({models:g} needed), {passed} pass and {failed} fail; "
+    why += f"{'failing' if failed else 'weakest'}: {findings[weakest].why}."
+    cells = sum(finding.n for finding in findings.values())
+    return [Finding(ALL, verdict, cells, why, intervals[weakest])]
+
+
+def ahead(study: Study, method: str, reference: str, margin_points: float) -> list[Finding]:
+    """Whether a method is ahead of another, on average over the budgets that both have."""
+
+    def judge() -> Finding:
+        pairs = study.pairs(method, reference)
+        budgets = pairs["budget"].nunique()
+        where = f"on average over {count(budgets, 'budget')}"
+        return lead(study, differences(study.sample, pairs), (method, reference), where, margin_points)
+
+    return [judged(ALL, judge)]
+
+
+def lead(study: Study, found: Differences, names: tuple[str, str], where: str, margin_points: float) -> Finding:
+    """The finding on a lead of the first of two methods over the second."""
+    interval = study.interval(found)
+    n, of = cells_of(found.cells), cells_of(study.scores)
+    first, second = map(style.label, names)
+    cells = count(n, "cell") if n == of else f"{n} of {of} cells"
+    why = f"{first} minus {second}: {in_points(interval, study.confidence)} {where} in {cells}."
+    return Finding(ALL, superior(interval, margin_points), n, why, interval)
+
+
+@claim("ahead-of-random")
+def ahead_of_random(study: Study, *, margin_points: float) -> list[Finding]:
+    """KEN against a random choice at equal budgets."""
+    return ahead(study, "ken", "random", margin_points)
+
+
+@claim("update-over-value")
+def update_over_value(study: Study, *, margin_points: float) -> list[Finding]:
+    """Choice by |Δ| against choice by the density of the value, at equal budgets."""
+    return ahead(study, "delta-magnitude", "ken", margin_points)
+
+
+@claim("ahead-of-flop")
+def ahead_of_flop(study: Study, *, margin_points: float) -> list[Finding]:
+    """KEN against FLOP at an equal number of kept entries."""
+    return [judged(ALL, lambda: ahead_on_curve(study, "flop", "kept", margin_points))]
+
+
+@claim("ahead-of-lora")
+def ahead_of_lora(study: Study, *, margin_points: float) -> list[Finding]:
+    """KEN against LoRA at equal stored bytes."""
+    return [judged(ALL, lambda: ahead_on_curve(study, "lora", "stored_bytes", margin_points, np.log))]
+
+
+def ahead_on_curve(
+    study: Study, other: str, column: str, margin_points: float, scale: Callable = np.asarray
+) -> Finding:
+    """Whether KEN, interpolated at the value that each row of another method has in a column, is ahead of it."""
+    rows = study.rows(other)
+    curve = pd.concat([study.rows("ken"), study.rows("full")])
+    found = from_curve(study.sample, curve, rows, column, scale)
+    outside = len(rows) - len(found.points)
+    if not len(found.points):
+        raise Undecided(f"all {len(rows)} rows of {other} are outside the {column} of KEN")
+    where = f"on average over {count(len(found.points), 'point')} of {style.label(other)}"
+    where += f" ({outside} outside KEN's range)" if outside else ""
+    return lead(study, found, ("ken", other), where, margin_points)
+
+
+def from_curve(
+    sample: Sample, curve: pd.DataFrame, rows: pd.DataFrame, column: str, scale: Callable = np.asarray
+) -> Differences:
+    """Weighted F1 of a curve at the values that rows have in a column, minus theirs; within the range of the curve.
+
+    Args:
+        sample: the study's.
+        curve: rows of `sample.rows` that are joined by straight lines within a cell.
+        rows: rows of `sample.rows` to compare.
+        column: the horizontal axis.
+        scale: what is linear between two points, e.g. `np.log`.
+    """
+    below, above, share, compared = [], [], [], []
+    for cell, own in rows.groupby(CELL):
+        points = curve[(curve[CELL] == cell).all(axis=1)].sort_values(column).drop_duplicates(column)
+        x, at = (scale(frame[column].to_numpy(float)) for frame in (points, own))
+        inside = (at >= x.min()) & (at <= x.max()) if len(x) > 1 else np.zeros(len(at), bool)
+        at = at[inside]
+        right = np.searchsorted(x, at).clip(1)
+        below.extend(points.index[right - 1])
+        above.extend(points.index[right])
+        share.extend((at - x[right - 1]) / (x[right] - x[right - 1]))
+        compared.extend(own.index[inside])
+    share = np.array(share)
+    f1 = sample.rows["weighted_f1"].to_numpy()
+
+    def difference(values: np.ndarray, share: np.ndarray) -> np.ndarray:
+        return 100 * ((1 - share) * values[below] + share * values[above] - values[compared])
+
+    resampled = difference(sample.resampled, share[:, None])
+    return Differences(sample.rows.loc[compared, CELL].reset_index(drop=True), difference(f1, share), resampled)
+
+
+@claim("rescaled-keeps")
+def rescaled_keeps(study: Study, *, kept_shares: list[float], margin_points: float) -> list[Finding]:
+    """KEN with rescaled updates against full, at all of several shares."""
+
+    def judge() -> Finding:
+        pairs = study.pairs("ken-rescaled", "full")
+        found = {share: pairs[np.isclose(pairs["budget"], share, rtol=0, atol=_NEAR)] for share in kept_shares}
+        missing = [style.percent(share) for share, rows in found.items() if rows.empty]
+        if missing:
+            raise Undecided(f"ken-rescaled has no score with {' and '.join(missing)} kept")
+        intervals = {share: study.interval(rows) for share, rows in found.items()}
+        verdicts = {share: not_inferior(interval, margin_points) for share, interval in intervals.items()}
+        verdict = worst_of(list(verdicts.values()))
+        n = cells_of(pd.concat(found.values()))
+        worst = min(deciding(intervals, verdicts, verdict), key=lambda share: intervals[share].estimate)
+        return Finding(ALL, verdict, n, at_budgets(study, intervals, n), intervals[worst])
+
+    return [judged(ALL, judge)]
+
+
+@claim("grid-differs")
+def grid_differs(study: Study, *, margin_points: float) -> list[Finding]:
+    """The rule of the released code against the paper's, at each budget."""
+
+    def judge() -> Finding:
+        tried = dict(iter(study.pairs("ken-grid", "ken").groupby("budget")))
+        found = {budget: study.interval(rows, budgets=len(tried)) for budget, rows in tried.items()}
+        verdicts = {budget: different(interval, margin_points) for budget, interval in found.items()}
+        verdict = best_of(list(verdicts.values()))
+        n = cells_of(pd.concat(tried.values()))
+        largest = max(deciding(found, verdicts, verdict), key=lambda budget: abs(found[budget].estimate))
+        return Finding(ALL, verdict, n, at_budgets(study, found, n, joint=True), found[largest])
+
+    return [judged(ALL, judge)]
+
+
+def at_budgets(study: Study, intervals: dict[float, Interval], cells: int, joint: bool = False) -> str:
+    """One sentence with the differences at several budgets."""
+    parts = [
+        f"at {style.budget_label(budget)} kept {in_points(found, study.confidence, joint)}"
+        for budget, found in intervals.items()
+    ]
+    return f"In {count(cells, 'cell')}: {', '.join(parts)}."
+
+
+@claim("spread-evenly")
+def spread_evenly(study: Study, *, share: float) -> list[Finding]:
+    """Share of matrices whose kept entries have no more kept neighbours than a random selection."""
+
+    def judge() -> Finding:
+        numbers = ("seed", "observed_neighbours", "low", "high")
+        table = measured(study.results / "spread.csv", ("model", "task", "matrix"), numbers)
+        even = int((table["observed_neighbours"] <= table["high"]).sum())
+        ends = proportion_confint(even, len(table), alpha=1 - study.confidence, method="beta")
+        interval = Interval(even / len(table), *map(float, ends))
+        verdict = REPRODUCED if interval.low > share else NOT_REPRODUCED if interval.high < share else NOT_DECIDED
+        fewer = int((table["observed_neighbours"] < table["low"]).sum())
+        why = (
+            f"{even} of {count(len(table), 'matrix', 'matrices')} are without clusters, "
+            f"{fewer} of them with fewer kept neighbours than a random selection."
+        )
+        return Finding(ALL, verdict, cells_of(table), why, interval, "share")
+
+    return [judged(ALL, judge)]
+
+
+@claim("linear-time")
+def linear_time(study: Study, *, tolerance: float, values: float) -> list[Finding]:
+    """Slopes of log seconds over log size and log k, a verdict each."""
+
+    def judge(axis: str) -> Finding:
+        table = measured(study.results / "timing.csv", (), ("size", "k", "seconds"))
+        if (table <= 0).any(axis=None):
+            raise ReportError(f"{study.results / 'timing.csv'} has numbers that are not above 0: measure it again.")
+        if table[axis].nunique() < values:
+            raise Undecided(f"timing.csv has {table[axis].nunique()} values of {axis}, {values:g} are needed")
+        varied = [name for name in ("size", "k") if table[name].nunique() > 1]
+        design = np.column_stack([np.ones(len(table)), np.log(table[varied])])
+        if np.linalg.matrix_rank(design) < design.shape[1] or len(table) <= design.shape[1]:
+            raise Undecided("timing.csv does not vary size and k independently, or has too few rows")
+        fit = OLS(np.log(table["seconds"].to_numpy()), design).fit()
+        place = 1 + varied.index(axis)
+        interval = Interval(float(fit.params[place]), *map(float, fit.conf_int(1 - study.confidence)[place]))
+        inside = max(abs(interval.low - 1), abs(interval.high - 1)) < tolerance
+        outside = interval.low > 1 + tolerance or interval.high < 1 - tolerance
+        verdict = REPRODUCED if inside else NOT_REPRODUCED if outside else NOT_DECIDED
+        why = f"Seconds grow with {axis} to the power of {interval.estimate:.2f} in {len(table)} measurements."
+        return Finding(axis, verdict, len(table), why, interval, "slope")
+
+    return [judged(axis, lambda axis=axis: judge(axis)) for axis in ("size", "k")]
+
+
+def measured(path: Path, text: Sequence[str], numeric: Sequence[str]) -> pd.DataFrame:
+    """The named columns of a table of measurements that a study may lack, without gaps.
+
+    Raises:
+        Undecided: it does not exist or is empty.
+        ReportError: as `read_table`, or a cell is empty.
+    """
+    if not path.exists():
+        raise Undecided(f"the study has no {path.name}")
+    table = read_table(path, text, numeric)[[*text, *numeric]]
+    if table.empty:
+        raise Undecided(f"{path.name} has no rows")
+    if table.isna().any(axis=None):
+        raise ReportError(f"{path} has empty cells among its numbers: run the step that writes it again.")
+    return table
+
+
+def count(number: int, noun: str, plural: str | None = None) -> str:
+    """1 -> "1 cell", 2 -> "2 cells"."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One entry of the rules file: `rule` in words with its numbers put in, and the numbers."""
+
+    claim: str
+    source: str
+    text: str
+    rule: str
+    numbers: dict[str, float | list[float]]
+
+
+def read_rules(path: Path) -> tuple[list[Rule], float]:
+    """The rules of a YAML file and the confidence of their intervals.
+
+    Raises:
+        ReportError: the file is missing, no YAML, or an entry has a wrong, missing or unknown key; says which.
+    """
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ReportError(f"{path} does not exist: give the file with the rules of the claims.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ReportError(f"{path} is not YAML ({' '.join(str(error).split())}): correct it.") from None
+    if (
+        not isinstance(loaded, dict)
+        or set(loaded) != {"confidence", "claims"}
+        or not isinstance(loaded["claims"], list)
+    ):
+        raise ReportError(f"{path} must have the keys confidence and claims, and claims a list.")
+    confidence = loaded["confidence"]
+    if not _is_number(confidence) or not 0 < confidence < 1:
+        raise ReportError(f"{path} has confidence {confidence!r}, expected a number between 0 and 1.")
+    rules = [_rule(path, entry, confidence) for entry in loaded["claims"]]
+    names = [rule.claim for rule in rules]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ReportError(f"{path} has the claim {twice[0]!r} twice: remove one.")
+    return rules, confidence
+
+
+def _rule(path: Path, entry: object, confidence: float) -> Rule:
+    name = entry.get("id") if isinstance(entry, dict) else None
+    if name not in CLAIMS:
+        raise ReportError(f"{path} has the claim {name!r}, expected an id among {', '.join(CLAIMS)}.")
+    place = f"{path}, claim {name!r},"
+    parameters = inspect.signature(CLAIMS[name]).parameters.values()
+    expected = {p.name: p.annotation for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    words = ("id", "source", "text", "rule")
+    for key in (*words, *expected):
+        if key not in entry:
+            raise ReportError(f"{place} lacks {key!r}: add it.")
+    for key in entry:
+        if key not in (*words, *expected):
+            raise ReportError(f"{place} has the unknown key {key!r}, expected {', '.join((*words, *expected))}.")
+    if entry["source"] not in SOURCES:
+        raise ReportError(f"{place} has the source {entry['source']!r}, expected {' or '.join(SOURCES)}.")
+    numbers = {key: _number(place, key, entry[key], kind) for key, kind in expected.items()}
+    try:
+        rule = entry["rule"].format(**numbers, confidence=confidence)
+    except (AttributeError, LookupError, ValueError, TypeError) as error:
+        raise ReportError(f"{place} has a rule that cannot be filled in ({error!r}): correct its braces.") from None
+    return Rule(name, entry["source"], str(entry["text"]).strip(), rule.strip(), numbers)
+
+
+def _number(place: str, key: str, value: object, kind: object) -> float | list[float]:
+    values = value if kind == list[float] and isinstance(value, list) else [value]
+    if not values or not all(_is_number(number) and number >= 0 for number in values):
+        wanted = "a list of numbers" if kind == list[float] else "a number"
+        raise ReportError(f"{place} has {key} {value!r}, expected {wanted} from 0.")
+    return list(values) if kind == list[float] else value
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and np.isfinite(value)
+
+
+def judge_all(study: Study, rules: Sequence[Rule]) -> pd.DataFrame:
+    """A row a claim and subject, in the order of the rules."""
+    rows = []
+    for rule in rules:
+        for finding in CLAIMS[rule.claim](study, **rule.numbers):
+            words = (rule.claim, rule.source, rule.text, finding.subject, rule.rule, finding.unit)
+            rows.append((*words, *finding.interval, finding.verdict, finding.n, finding.why))
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Judge the claims of a rules file from the results of a study.")
+    parser.add_argument("--results", required=True, type=Path, help="results folder of the study, with scores.csv")
+    parser.add_argument("--rules", type=Path, default=Path("config/claims.yaml"), help="default: config/claims.yaml")
+    parser.add_argument("--out", type=Path, help="file to write (default: claims.csv in the results folder)")
+    arguments = parser.parse_args()
+    rules, confidence = read_rules(arguments.rules)
+    results = arguments.results
+    study = Study(results, read_scores(results), read_sample(results), confidence)
+    table = judge_all(study, rules)
+    out = arguments.out or results / "claims.csv"
+    write(out.parent, {out.stem: table})
+    for row in table.itertuples():
+        print(f"{row.claim}, {row.subject}: {row.verdict}. {row.why}")
+
+
+if __name__ == "__main__":
+    run(main)

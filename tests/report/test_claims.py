@@ -1,0 +1,459 @@
+"""Every claim is driven to each of its verdicts by invented numbers; the rules file is checked key by key."""
+
+import copy
+import itertools
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from report import claims
+from report.claims import ALL, NOT_DECIDED, NOT_REPRODUCED, REPRODUCED, Study, from_curve, judge_all, read_rules
+from report.errors import ReportError
+from report.statistics import CELL, Interval, Sample
+from tests.report.conftest import run_step
+from tests.report.test_statistics import FAMILIES, UNITS, answers, labels_of, small_study, write_study
+
+RULES = Path(__file__).parents[2] / "config" / "claims.yaml"
+SEVEN = tuple("abcdefg")
+VERDICTS = (REPRODUCED, NOT_REPRODUCED, NOT_DECIDED)
+
+
+def study_of(points: dict, spread: float = 0.1, folder: Path = Path("nowhere"), models=SEVEN, **columns) -> Study:
+    """A study where methods are so many points from a full model at 80 points, on two tasks alike.
+
+    Args:
+        points: (method, budget) -> points, or a function of the model that gives them.
+        spread: standard deviation, in points, of the resampled mean over the two tasks.
+        columns: kept or stored_bytes by (method, budget), instead of the budget itself.
+    """
+    generator = np.random.default_rng(0)
+    rows, resampled = [], []
+    for model, task in itertools.product(models, ("t", "u")):
+        for (method, budget), value in ({("full", 1.0): 0.0} | points).items():
+            f1 = 0.8 + (value(model) if callable(value) else value) / 100
+            sizes = {name: columns.get(name, {}).get((method, budget), budget) for name in ("kept", "stored_bytes")}
+            kind = {"family": FAMILIES.get(method, "reset"), "unit": UNITS.get(method, "share")}
+            row = {"model": model, "task": task, "seed": 0, "method": method, "budget": budget, "weighted_f1": f1}
+            rows.append(row | kind | sizes)
+            width = 0 if method == "full" else spread * math.sqrt(2)
+            resampled.append(f1 + width * generator.standard_normal(400) / 100)
+    frame = pd.DataFrame(rows)
+    scores = frame.assign(status="ok", reason="", draw=0)
+    return Study(folder, scores, Sample(frame, np.array(resampled), []), 0.95)
+
+
+def judge(name: str, study: Study, **changes) -> pd.DataFrame:
+    """Rows of one claim under the rules of the repository."""
+    rules, _ = read_rules(RULES)
+    rule = next(rule for rule in rules if rule.claim == name)
+    rule.numbers.update(changes)
+    return judge_all(study, [rule])
+
+
+def verdict(name: str, study: Study, **changes) -> str:
+    table = judge(name, study, **changes)
+    assert len(table) == 1
+    return table["verdict"][0]
+
+
+def in_one_model(lost: float, others: float = 0.0):
+    """Points of a method that loses so much in model c and so much in all others."""
+    return lambda model: lost if model == "c" else others
+
+
+def test_the_rules_of_the_repository_are_of_all_claims_and_say_their_numbers():
+    rules, confidence = read_rules(RULES)
+    assert sorted(rule.claim for rule in rules) == sorted(claims.CLAIMS)
+    assert confidence == 0.95
+    for rule in rules:
+        assert "{" not in rule.rule and rule.text.endswith(".")
+        for number in rule.numbers.values():
+            assert str(number) in rule.rule
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "inferior", "ahead", "differs"),
+    [
+        (0.1, 0.4, REPRODUCED, REPRODUCED, REPRODUCED),
+        (-0.5, 0.4, REPRODUCED, NOT_REPRODUCED, NOT_REPRODUCED),
+        (-0.5, 1.5, REPRODUCED, NOT_DECIDED, NOT_DECIDED),
+        (-1.5, 0.4, NOT_DECIDED, NOT_REPRODUCED, NOT_DECIDED),
+        (-3.0, 2.0, NOT_DECIDED, NOT_DECIDED, NOT_DECIDED),
+        (-3.0, -2.0, NOT_REPRODUCED, NOT_REPRODUCED, REPRODUCED),
+        (-1.0, -1.0, NOT_DECIDED, NOT_REPRODUCED, REPRODUCED),
+        (0.0, 0.0, REPRODUCED, NOT_REPRODUCED, NOT_REPRODUCED),
+    ],
+)
+def test_verdicts_of_intervals_at_a_margin_of_one_point(low, high, inferior, ahead, differs):
+    interval = Interval((low + high) / 2, low, high)
+    assert claims.not_inferior(interval, 1) == inferior
+    assert claims.superior(interval, 1) == ahead
+    assert claims.different(interval, 1) == differs
+
+
+def test_a_quarter_reset_is_judged_for_each_model():
+    lost = {"a": 0.2, "b": -0.3, "c": -3.0, "d": -1.0}
+    study = study_of({("ken", 0.75): lambda model: lost[model], ("ken", 0.5): -9.0}, 0.2, models=tuple(lost))
+    table = judge("reset-a-quarter", study).set_index("subject")
+    assert table["verdict"].to_dict() == {
+        "a": REPRODUCED,
+        "b": REPRODUCED,
+        "c": NOT_REPRODUCED,
+        "d": NOT_DECIDED,
+    }
+    assert table["estimate"].to_dict() == pytest.approx(lost)
+    assert (table["n"] == 2).all() and (table["unit"] == "points").all()
+    assert "the estimate is 0 or above" in table.loc["a", "why"]
+    assert "the estimate is below 0" in table.loc["b", "why"]
+    half = 1.96 * 0.2
+    assert table.loc["c", "low"] == pytest.approx(-3 - half, abs=0.08)
+    assert table.loc["c", "high"] == pytest.approx(-3 + half, abs=0.08)
+
+
+def test_a_quarter_reset_looks_at_the_largest_share_up_to_three_quarters():
+    study = study_of({("ken", 0.9): 0.0, ("ken", 0.72): -5.0, ("ken", 0.5): 0.0, ("ken", 128): 0.0}, models=("a",))
+    table = judge("reset-a-quarter", study)
+    assert table["verdict"][0] == NOT_REPRODUCED and "At 72" in table["why"][0]
+
+
+def test_failing_with_too_little_kept_refutes_nothing():
+    study = study_of({("ken", 0.5): -5.0}, models=("a",))
+    assert verdict("reset-a-quarter", study) == NOT_DECIDED
+    assert verdict("reset-range", study) == NOT_DECIDED
+    study = study_of({("ken", 0.5): 0.0}, models=("a",))
+    assert verdict("reset-a-quarter", study) == REPRODUCED
+
+
+def test_a_range_of_shares_needs_one_good_share_in_every_model():
+    good = {("ken", 0.3): -9.0, ("ken", 0.75): in_one_model(-0.2)}
+    found = judge("reset-range", study_of(good))
+    assert (found["verdict"][0], found["subject"][0], found["n"][0]) == (REPRODUCED, ALL, 14)
+    assert found["estimate"][0] == pytest.approx(-0.2) and "7 pass" in found["why"][0]
+    elsewhere = {("ken", 0.3): 0.0, ("ken", 0.75): in_one_model(-5.0)}
+    assert verdict("reset-range", study_of(elsewhere)) == REPRODUCED
+    failing = {("ken", 0.2): 0.0, ("ken", 0.3): in_one_model(-9.0), ("ken", 0.75): in_one_model(-3.0)}
+    found = judge("reset-range", study_of(failing))
+    assert found["verdict"][0] == NOT_REPRODUCED and "1 fail; failing: c at 75" in found["why"][0]
+    assert found["estimate"][0] == pytest.approx(-3)
+    unsure = {("ken", 0.3): -9.0, ("ken", 0.75): in_one_model(-1.0)}
+    found = judge("reset-range", study_of(unsure))
+    assert found["verdict"][0] == NOT_DECIDED and "6 pass and 0 fail; weakest: c" in found["why"][0]
+
+
+def test_a_range_of_shares_is_about_seven_models():
+    good = {("ken", 0.75): 0.0}
+    assert verdict("reset-range", study_of(good, models=SEVEN[:6])) == NOT_DECIDED
+    assert verdict("reset-range", study_of(good, models=SEVEN[:6]), models=6) == REPRODUCED
+    bad = {("ken", 0.75): in_one_model(-5.0)}
+    assert verdict("reset-range", study_of(bad, models=SEVEN[:6])) == NOT_REPRODUCED
+    outside = {("ken", 0.1): 0.0, ("ken", 0.9): 0.0, ("ken", 128): 0.0}
+    found = judge("reset-range", study_of(outside))
+    assert found["verdict"][0] == NOT_DECIDED and "no share from 30" in found["why"][0]
+
+
+def test_intervals_at_several_shares_are_joint():
+    both = {("ken", 0.5): -0.62, ("ken", 0.75): -5.0}
+    alone = {("ken", 0.75): -0.62}
+    # One interval of 95 % ends at -0.62 - 1.96 x 0.18 = -0.97, two joint ones at -0.62 - 2.24 x 0.18 = -1.02.
+    assert verdict("reset-range", study_of(alone, 0.18, models=("a",)), models=1) == REPRODUCED
+    assert verdict("reset-range", study_of(both, 0.18, models=("a",)), models=1) == NOT_DECIDED
+
+
+LEADS = [("ahead-of-random", "ken", "random"), ("update-over-value", "delta-magnitude", "ken")]
+
+
+@pytest.mark.parametrize(("name", "method", "reference"), LEADS)
+def test_a_lead_is_a_mean_over_common_budgets(name, method, reference):
+    def study(first: float, second: float, spread: float = 0.1) -> Study:
+        points = {(method, 0.1): first, (method, 0.5): second, (reference, 0.1): 0.0, (reference, 0.5): 0.0}
+        return study_of(points | {(method, 0.9): -50.0, (reference, 16): 50.0}, spread)
+
+    ahead = judge(name, study(3.0, 0.0))
+    assert ahead["verdict"][0] == REPRODUCED and ahead["estimate"][0] == pytest.approx(1.5)
+    assert ahead["n"][0] == 14 and "2 budgets in 14 cells" in ahead["why"][0]
+    assert verdict(name, study(0.5, -0.5)) == NOT_REPRODUCED
+    assert verdict(name, study(-3.0, 0.0)) == NOT_REPRODUCED
+    assert verdict(name, study(1.0, 1.0, spread=5)) == NOT_DECIDED
+    assert verdict(name, study_of({(method, 0.1): 5.0, (reference, 0.2): 0.0})) == NOT_DECIDED
+
+
+CURVES = [("ahead-of-flop", "flop", "kept", (0.3, 0.6)), ("ahead-of-lora", "lora", "stored_bytes", (1, 4))]
+
+
+@pytest.mark.parametrize(("name", "other", "column", "budgets"), CURVES)
+def test_a_lead_at_equal_size_is_read_from_the_curve(name, other, column, budgets):
+    middle = 100.0 if column == "stored_bytes" else 505.0  # halfway from 10 to 1000, in the logarithm for bytes
+
+    def study(points: float, spread: float = 0.1) -> Study:
+        sizes = {("ken", 0.1): 10.0, ("ken", 0.5): 1000.0, ("full", 1.0): 1e4, (other, budgets[0]): middle}
+        # On KEN's line from -40 to -20 the middle is -30.
+        found = {("ken", 0.1): -40.0, ("ken", 0.5): -20.0, (other, budgets[0]): -30.0 - points}
+        outside = {(other, budgets[1]): 90.0}
+        sizes |= dict.fromkeys(outside, 5.0)
+        return study_of(found | outside, spread, **{column: sizes})
+
+    ahead = judge(name, study(2.0))
+    assert ahead["verdict"][0] == REPRODUCED and ahead["estimate"][0] == pytest.approx(2)
+    assert "(14 outside KEN's range)" in ahead["why"][0] and ahead["n"][0] == 14
+    assert verdict(name, study(0.0)) == NOT_REPRODUCED
+    assert verdict(name, study(-3.0)) == NOT_REPRODUCED
+    assert verdict(name, study(1.0, spread=5)) == NOT_DECIDED
+
+
+def test_nothing_in_the_range_of_the_curve_is_not_decided():
+    sizes = {("ken", 0.1): 10.0, ("full", 1.0): 100.0, ("lora", 1): 5.0, ("flop", 0.3): 200.0}
+    study = study_of(dict.fromkeys(sizes, 0.0), stored_bytes=sizes, kept=sizes)
+    for name in ("ahead-of-lora", "ahead-of-flop"):
+        found = judge(name, study)
+        assert found["verdict"][0] == NOT_DECIDED and "all 14 rows" in found["why"][0] and found["n"][0] == 0
+
+
+def test_points_on_a_curve_are_those_of_plain_interpolation():
+    generator = np.random.default_rng(4)
+    rows, resampled = [], []
+    for seed in range(3):
+        for method, many in (("ken", 5), ("flop", 6)):
+            for budget, kept in enumerate(generator.uniform(1, 9, many)):
+                rows.append(("m", "t", seed, method, budget, kept, generator.random()))
+                resampled.append(generator.random(10))
+        rows.append((*rows[-6][:3], "flop", 6, rows[-11][5], 0.5))  # exactly at one of KEN's points
+        resampled.append(generator.random(10))
+    frame = pd.DataFrame(rows, columns=[*CELL, "method", "budget", "kept", "weighted_f1"])
+    sample = Sample(frame, np.array(resampled), [])
+    curve, others = (frame[frame["method"] == name] for name in ("ken", "flop"))
+    for scale in (np.asarray, np.log):
+        found = from_curve(sample, curve, others, "kept", scale)
+        points, drawn = [], []
+        for row, other in others.iterrows():
+            own = curve[curve["seed"] == other["seed"]].sort_values("kept")
+            if own["kept"].min() <= other["kept"] <= own["kept"].max():
+                at, x = scale(np.array([other["kept"]])), scale(own["kept"].to_numpy())
+                points.append(100 * (np.interp(at, x, own["weighted_f1"])[0] - other["weighted_f1"]))
+                line = [np.interp(at, x, sample.resampled[own.index, column])[0] for column in range(10)]
+                drawn.append(100 * (np.array(line) - sample.resampled[row]))
+        assert 3 < len(points) < len(others)
+        assert found.points == pytest.approx(np.array(points))
+        assert found.resampled == pytest.approx(np.array(drawn))
+
+
+def test_rescaling_must_keep_the_score_at_all_shares():
+    def study(ten: float, five: float, spread: float = 0.1) -> Study:
+        return study_of({("ken-rescaled", 0.1): ten, ("ken-rescaled", 0.05): five, ("ken-rescaled", 0.02): -9}, spread)
+
+    found = judge("rescaled-keeps", study(0.0, -0.5))
+    assert found["verdict"][0] == REPRODUCED and found["estimate"][0] == pytest.approx(-0.5)
+    found = judge("rescaled-keeps", study(0.0, -3.0))
+    assert found["verdict"][0] == NOT_REPRODUCED and found["estimate"][0] == pytest.approx(-3)
+    assert verdict("rescaled-keeps", study(0.0, -1.0, spread=2)) == NOT_DECIDED
+    missing = judge("rescaled-keeps", study_of({("ken-rescaled", 0.1): 0.0}))
+    assert missing["verdict"][0] == NOT_DECIDED and "with 5" in missing["why"][0]
+
+
+def test_the_released_code_may_differ_at_any_budget():
+    def study(first: float, second: float, spread: float = 0.1) -> Study:
+        points = {("ken-grid", 0.1): first, ("ken-grid", 0.5): second, ("ken", 0.1): 0.0, ("ken", 0.5): 0.0}
+        return study_of(points, spread)
+
+    found = judge("grid-differs", study(2.0, -2.5))
+    assert found["verdict"][0] == REPRODUCED and found["estimate"][0] == pytest.approx(-2.5)
+    found = judge("grid-differs", study(0.0, 2.0))
+    assert found["verdict"][0] == REPRODUCED and found["estimate"][0] == pytest.approx(2)
+    assert verdict("grid-differs", study(0.0, 0.0)) == NOT_REPRODUCED
+    found = judge("grid-differs", study(0.0, 0.3, spread=3))
+    assert found["verdict"][0] == NOT_DECIDED and "joint 95" in found["why"][0]
+
+
+def spread_rows(even: int, clustered: int) -> pd.DataFrame:
+    observed = [1.0] * even + [1.3] * clustered
+    axes = {"model": "m", "task": "t", "seed": 0, "matrix": [f"layer{i}" for i in range(len(observed))]}
+    return pd.DataFrame(axes | {"observed_neighbours": observed, "low": 0.9, "high": 1.1})
+
+
+@pytest.mark.parametrize(
+    ("even", "clustered", "wanted"),
+    [(100, 0, REPRODUCED), (50, 50, NOT_REPRODUCED), (92, 8, NOT_DECIDED), (5, 0, NOT_DECIDED)],
+)
+def test_even_spread_is_a_share_of_matrices(tmp_path, even, clustered, wanted):
+    spread_rows(even, clustered).to_csv(tmp_path / "spread.csv", index=False)
+    found = judge("spread-evenly", study_of({}, folder=tmp_path))
+    assert found["verdict"][0] == wanted and found["unit"][0] == "share" and found["n"][0] == 1
+    assert found["estimate"][0] == pytest.approx(even / (even + clustered))
+    if not clustered:  # Clopper and Pearson: the low end is (alpha / 2)^(1 / n) when all are
+        assert found["low"][0] == pytest.approx(0.025 ** (1 / even))
+
+
+def timing(size_slope: float, k_slope: float, noise: float = 0.001, sizes=(10, 100, 1000), ks=(8, 32, 128)):
+    generator = np.random.default_rng(5)
+    rows = [(size, k, 0.01 * size**size_slope * k**k_slope) for size in sizes for k in ks for _ in range(2)]
+    table = pd.DataFrame(rows, columns=["size", "k", "seconds"])
+    return table.assign(seconds=table["seconds"] * np.exp(noise * generator.standard_normal(len(table))))
+
+
+@pytest.mark.parametrize(
+    ("table", "wanted", "slopes"),
+    [
+        (timing(1, 1), (REPRODUCED, REPRODUCED), (1, 1)),
+        (timing(1.04, 0), (REPRODUCED, NOT_REPRODUCED), (1.04, 0)),
+        (timing(2, 1), (NOT_REPRODUCED, REPRODUCED), (2, 1)),
+        (timing(1.1, 0.9, noise=0.2), (NOT_DECIDED, NOT_DECIDED), None),
+        (timing(1, 1, noise=1.0), (NOT_DECIDED, NOT_DECIDED), None),
+        (timing(1, 1, ks=(8, 32)), (REPRODUCED, NOT_DECIDED), (1, math.nan)),
+        (timing(1, 1, ks=(8,)), (REPRODUCED, NOT_DECIDED), (1, math.nan)),
+        (timing(1, 1)[::8].iloc[:3], (NOT_DECIDED, NOT_DECIDED), None),
+    ],
+)
+def test_linear_time_is_a_slope_of_one(tmp_path, table, wanted, slopes):
+    table.to_csv(tmp_path / "timing.csv", index=False)
+    found = judge("linear-time", study_of({}, folder=tmp_path))
+    assert list(found["subject"]) == ["size", "k"] and tuple(found["verdict"]) == wanted
+    if slopes:
+        assert list(found["estimate"]) == pytest.approx(slopes, abs=0.01, nan_ok=True)
+
+
+def test_sizes_that_grow_with_k_cannot_be_told_apart(tmp_path):
+    table = timing(1, 1)
+    table[table["size"] == table["k"].map({8: 10, 32: 100, 128: 1000})].assign(size=lambda rows: rows["k"] ** 2).to_csv(
+        tmp_path / "timing.csv", index=False
+    )
+    found = judge("linear-time", study_of({}, folder=tmp_path))
+    assert (found["verdict"] == NOT_DECIDED).all() and found["why"].str.contains("independently").all()
+
+
+def test_measurements_that_are_wrong_are_named(tmp_path):
+    study = study_of({}, folder=tmp_path)
+    timing(1, 1).assign(seconds=0.0).to_csv(tmp_path / "timing.csv", index=False)
+    with pytest.raises(ReportError, match="not above 0"):
+        judge("linear-time", study)
+    spread_rows(3, 0).assign(high=["", 1, 1]).to_csv(tmp_path / "spread.csv", index=False)
+    with pytest.raises(ReportError, match="empty cells"):
+        judge("spread-evenly", study)
+    spread_rows(0, 0).to_csv(tmp_path / "spread.csv", index=False)
+    assert "no rows" in judge("spread-evenly", study)["why"][0]
+
+
+def test_a_study_with_nothing_to_judge_decides_nothing():
+    rules, _ = read_rules(RULES)
+    table = judge_all(study_of({("magnitude", 0.5): 0.0}), rules)
+    assert list(table.columns) == claims.COLUMNS
+    assert (table["verdict"] == NOT_DECIDED).all() and (table["n"] == 0).all()
+    assert table[["estimate", "low", "high"]].isna().all(axis=None)
+    assert table["why"].str.startswith("Not decided: ").all() and set(table["claim"]) == set(claims.CLAIMS)
+
+
+def test_a_declined_method_is_named_with_its_reason():
+    study = study_of({("ken", 0.1): 0.0})
+    declined = study.scores.iloc[:1].assign(method="flop", status="declined", reason="no linear layer.")
+    study = Study(study.results, pd.concat([study.scores, declined]), study.sample, 0.95)
+    assert judge("ahead-of-flop", study)["why"][0] == "Not decided: flop has no score to compare (no linear layer)."
+
+
+def test_cells_without_one_of_two_methods_are_counted():
+    study = study_of({("ken", 0.1): 5.0, ("random", 0.1): 0.0})
+    rows = study.sample.rows
+    kept = rows[(rows["method"] != "random") | (rows["model"] != "a")].index
+    part = Sample(rows.loc[kept].reset_index(drop=True), study.sample.resampled[kept], [])
+    found = judge("ahead-of-random", Study(study.results, study.scores, part, 0.95))
+    assert found["n"][0] == 12 and "12 of 14 cells" in found["why"][0]
+
+
+def entry(name: str) -> dict:
+    loaded = yaml.safe_load(RULES.read_text(encoding="utf-8"))
+    return copy.deepcopy(next(found for found in loaded["claims"] if found["id"] == name))
+
+
+def write_rules(path: Path, *entries: object, **changes) -> Path:
+    path.write_text(yaml.safe_dump({"confidence": 0.95, "claims": list(entries)} | changes), encoding="utf-8")
+    return path
+
+
+RANDOM = entry("ahead-of-random")
+
+
+def without(key: str) -> dict:
+    return {name: value for name, value in RANDOM.items() if name != key}
+
+
+@pytest.mark.parametrize(
+    ("entries", "changes", "message"),
+    [
+        ([RANDOM | {"id": "ahead-of-everything"}], {}, "has the claim 'ahead-of-everything', expected an id"),
+        (["ahead-of-random"], {}, "has the claim None"),
+        ([without("margin_points")], {}, "claim 'ahead-of-random', lacks 'margin_points': add it"),
+        ([without("rule")], {}, "lacks 'rule'"),
+        ([RANDOM | {"margin": 2}], {}, "has the unknown key 'margin'"),
+        ([RANDOM | {"margin_points": "1"}], {}, "has margin_points '1', expected a number from 0"),
+        ([RANDOM | {"margin_points": -1}], {}, "expected a number from 0"),
+        ([RANDOM | {"margin_points": True}], {}, "expected a number from 0"),
+        ([RANDOM | {"margin_points": [1]}], {}, "expected a number from 0"),
+        ([entry("rescaled-keeps") | {"kept_shares": []}], {}, "expected a list of numbers from 0"),
+        ([entry("rescaled-keeps") | {"kept_shares": [0.1, "x"]}], {}, "expected a list of numbers from 0"),
+        ([RANDOM | {"source": "theirs"}], {}, "has the source 'theirs', expected paper or ours"),
+        ([RANDOM | {"rule": "above {margin}"}], {}, "cannot be filled in"),
+        ([RANDOM | {"rule": 3}], {}, "cannot be filled in"),
+        ([RANDOM, RANDOM], {}, "has the claim 'ahead-of-random' twice"),
+        ([RANDOM], {"confidence": 95}, "has confidence 95, expected a number between 0 and 1"),
+        ([RANDOM], {"claims": {}}, "claims a list"),
+        ([RANDOM], {"extra": 1}, "must have the keys confidence and claims"),
+    ],
+)  # fmt: skip
+def test_a_wrong_rules_file_is_refused_with_a_sentence(tmp_path, entries, changes, message):
+    with pytest.raises(ReportError, match=message):
+        read_rules(write_rules(tmp_path / "claims.yaml", *entries, **changes))
+
+
+def test_a_file_that_holds_no_rules_is_refused(tmp_path):
+    with pytest.raises(ReportError, match="does not exist"):
+        read_rules(tmp_path / "claims.yaml")
+    (tmp_path / "claims.yaml").write_text("a: [", encoding="utf-8")
+    with pytest.raises(ReportError, match="is not YAML"):
+        read_rules(tmp_path / "claims.yaml")
+
+
+def test_margins_come_from_the_rules_file(tmp_path):
+    study = study_of({("ken", 0.1): 0.0, ("random", 0.1): 0.0})
+    for margin, wanted in ((1, NOT_REPRODUCED), (0.01, NOT_DECIDED)):
+        rules, _ = read_rules(write_rules(tmp_path / "claims.yaml", RANDOM | {"margin_points": margin}))
+        found = judge_all(study, rules)
+        assert found["verdict"][0] == wanted and f"below {margin:g} points" in found["rule"][0]
+
+
+def test_the_step_writes_claims_of_stored_predictions(tmp_path, capsys):
+    """Random answers worse than KEN on the same examples, in all cells; the estimate is that of the scores."""
+    labels, cells = labels_of("t1"), {}
+    for model in ("a", "b"):
+        for seed in (0, 1):
+            errors = 10 + seed
+            cells[model, "t1", seed] = {
+                ("full", 1.0, 0): answers(labels, errors),
+                ("ken", 0.5, 0): answers(labels, errors),
+                ("random", 0.5, 0): answers(labels, 40),
+                ("random", 0.5, 1): answers(labels, 42),
+            }
+    folder = write_study(tmp_path / "study", cells)
+    run_step(claims, "--results", folder, "--rules", RULES)
+    table = pd.read_csv(folder / "claims.csv", dtype={"verdict": str})
+    assert list(table.columns) == claims.COLUMNS and set(table["verdict"]) <= set(VERDICTS)
+    found = table.set_index(["claim", "subject"])
+    scores = pd.read_csv(folder / "scores.csv").groupby(["method", "model", "seed", "draw"])["weighted_f1"].mean()
+    lead = 100 * (scores["ken"].mean() - scores["random"].mean())
+    assert found.loc[("ahead-of-random", ALL), "estimate"] == pytest.approx(lead, abs=1e-3)
+    assert found.loc[("ahead-of-random", ALL), "verdict"] == REPRODUCED
+    assert found.loc[("reset-a-quarter", "a"), ["estimate", "low", "high"]].tolist() == [0, 0, 0]
+    assert found.loc[("reset-a-quarter", "a"), "verdict"] == REPRODUCED
+    assert "ahead-of-random, all models: reproduced. KEN minus Random: +" in capsys.readouterr().out
+    first = (folder / "claims.csv").read_bytes()
+    run_step(claims, "--results", folder, "--rules", RULES, "--out", tmp_path / "again.csv")
+    assert (tmp_path / "again.csv").read_bytes() == first
+
+
+def test_a_whole_study_is_judged_under_all_rules(tmp_path):
+    folder = small_study(tmp_path / "study", models=("a",), tasks=("t1",))
+    run_step(claims, "--results", folder, "--rules", RULES)
+    table = pd.read_csv(folder / "claims.csv")
+    assert set(table["claim"]) == set(claims.CLAIMS) and table["why"].str.endswith(".").all()
+    decided = table[table["verdict"] != NOT_DECIDED]
+    assert (decided["low"] <= decided["estimate"]).all() and (decided["estimate"] <= decided["high"]).all()

@@ -1,0 +1,488 @@
+"""Intervals and tests against plain loops, published examples and numbers worked out by hand."""
+
+import math
+import statistics
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from sklearn.metrics import accuracy_score, f1_score
+
+from report import statistics as computed
+from report.errors import ReportError
+from report.results import write_text
+from report.statistics import Differences, comparisons, hierarchical_interval, matched, pairwise, ranks, read_sample
+from tests.report.conftest import run_step
+from tests.report.synthetic import SCORE_COLUMNS, score_row, write_csv
+
+CLASSES = ["no", "perhaps", "yes"]
+FAMILIES = {"full": "control", "none": "control", "lora": "trained", "flop": "trained", "bitdelta": "other"}
+UNITS = {"lora": "rank", "flop": "size", "bitdelta": "bits"}
+EXAMPLES = 60
+RESAMPLES = 150
+
+
+def labels_of(task: str, examples: int = EXAMPLES) -> np.ndarray:
+    return np.random.default_rng(len(task)).integers(len(CLASSES), size=examples)
+
+
+def answers(labels: np.ndarray, errors: int, seed: int = 0) -> np.ndarray:
+    """Predictions with so many errors; with the same seed, fewer errors are among the more."""
+    wrong = np.random.default_rng(seed).permutation(len(labels))[:errors]
+    predictions = labels.copy()
+    predictions[wrong] = (labels[wrong] + 1) % len(CLASSES)
+    return predictions
+
+
+def write_study(folder, cells: dict, examples: int = EXAMPLES, **changes):
+    """A results folder from (model, task, seed) -> (method, budget, draw) -> predictions."""
+    rows = []
+    for (model, task, seed), predictions in cells.items():
+        labels = labels_of(task, examples)
+        (folder / "tasks" / task).mkdir(parents=True, exist_ok=True)
+        write_text(folder / "tasks" / task / "manifest.json", '{"classes": ["no", "perhaps", "yes"]}')
+        names = pd.DataFrame({"text": "", "label": [CLASSES[label] for label in labels]})
+        names.to_parquet(folder / "tasks" / task / "test.parquet")
+        columns: dict[str, dict] = {}
+        for (method, budget, draw), predicted in predictions.items():
+            file = f"{method}/draw{draw}/{budget}.safetensors"
+            columns.setdefault(method, {})[file] = predicted.astype("int16")
+            f1 = f1_score(labels, predicted, average="weighted", zero_division=0)
+            row = score_row(model, task, seed, draw, method, budget, f1)
+            row |= {"family": FAMILIES.get(method, "reset"), "unit": UNITS.get(method, "share"), "file": file}
+            rows.append(row | {"accuracy": accuracy_score(labels, predicted)} | changes)
+        for method, found in columns.items():
+            place = folder / "cells" / model / task / f"seed{seed}" / "compressed" / method
+            place.mkdir(parents=True, exist_ok=True)
+            pd.DataFrame(found).to_parquet(place / "predictions.parquet")
+    write_csv(folder / "scores.csv", rows)
+    return folder
+
+
+def small_study(folder, models=("a", "b"), tasks=("t1", "task2"), seeds=(0, 1)):
+    """Every method with its own number of errors; random has two draws."""
+    cells = {}
+    for model in models:
+        for task in tasks:
+            for seed in seeds:
+                labels, shift = labels_of(task), len(cells)
+                cells[model, task, seed] = {
+                    ("full", 1.0, 0): answers(labels, 6 + shift),
+                    ("none", 0.0, 0): answers(labels, 40),
+                    ("ken", 0.1, 0): answers(labels, 20 + shift, seed=1),
+                    ("ken", 0.5, 0): answers(labels, 8, seed=2),
+                    ("magnitude", 0.1, 0): answers(labels, 18, seed=3 + shift),
+                    ("magnitude", 0.5, 0): answers(labels, 9 + shift % 3, seed=4),
+                    ("random", 0.1, 0): answers(labels, 25, seed=5),
+                    ("random", 0.1, 1): answers(labels, 22 + shift, seed=6),
+                    ("random", 0.5, 0): answers(labels, 9, seed=7),
+                    ("random", 0.5, 1): answers(labels, 10, seed=8),
+                    ("lora", 1, 0): answers(labels, 7, seed=9),
+                    ("bitdelta", 1, 0): answers(labels, 8, seed=10),
+                }
+    return write_study(folder, cells)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    return small_study(tmp_path_factory.mktemp("study"))
+
+
+@pytest.fixture(scope="module")
+def sample(study):
+    return read_sample(study, RESAMPLES)
+
+
+def plain_f1(labels, predictions, counts) -> float:
+    drawn = np.repeat(np.arange(len(labels)), counts)
+    return f1_score(labels[drawn], predictions[drawn], average="weighted", zero_division=0)
+
+
+def test_weighted_f1_of_resamples_is_that_of_scikit_learn():
+    generator = np.random.default_rng(0)
+    labels = np.array([0, 0, 0, 1, 1, 3, 3, 4])  # class 2 is never true; small resamples miss others
+    predictions = generator.integers(5, size=(3, len(labels)))
+    counts = np.vstack(list(computed.resample_counts("task", len(labels), 120)))
+    found = computed.weighted_f1(counts, labels, predictions, 5)
+    wanted = [[plain_f1(labels, predicted, drawn) for drawn in counts] for predicted in predictions]
+    assert found == pytest.approx(np.array(wanted))
+
+
+def test_resamples_draw_as_many_examples_as_there_are_each_alike():
+    counts = np.vstack(list(computed.resample_counts("task", 20, 2050)))
+    assert counts.shape == (2050, 20) and (counts.sum(1) == 20).all()
+    assert counts.mean(0) == pytest.approx(np.ones(20), abs=5 * math.sqrt(0.95 / 2050))
+    assert not np.array_equal(counts[:100], counts[100:200])
+    assert not np.array_equal(counts[:100], next(computed.resample_counts("other", 20)))
+
+
+def test_comparisons_are_those_of_a_plain_paired_bootstrap(study, sample):
+    table = comparisons(sample)
+    row = table[
+        (table["model"] == "b") & (table["task"] == "t1") & (table["seed"] == 1) & (table["budget"] == 0.1)
+        & (table["method"] == "ken") & (table["reference"] == "random")
+    ].squeeze()  # fmt: skip
+    labels = labels_of("t1")
+    folder = study / "cells" / "b" / "t1" / "seed1" / "compressed"
+    ken, random = (pd.read_parquet(folder / method / "predictions.parquet") for method in ("ken", "random"))
+    chosen = ken["ken/draw0/0.1.safetensors"].to_numpy()
+    draws = [random[f"random/draw{draw}/0.1.safetensors"].to_numpy() for draw in (0, 1)]
+
+    def difference(counts) -> float:
+        return 100 * (
+            plain_f1(labels, chosen, counts) - statistics.mean(plain_f1(labels, draw, counts) for draw in draws)
+        )
+
+    resampled = [
+        difference(counts) for block in computed.resample_counts("t1", EXAMPLES, RESAMPLES) for counts in block
+    ]
+    assert row["difference_points"] == pytest.approx(difference(np.ones(EXAMPLES, int)))
+    assert (row["low"], row["high"]) == pytest.approx(tuple(np.percentile(resampled, [2.5, 97.5])))
+    assert row["low"] < row["difference_points"] < row["high"]
+
+
+def test_comparisons_pair_equal_budgets_and_full(sample):
+    table = comparisons(sample)
+    cell = table[(table["model"] == "a") & (table["task"] == "t1") & (table["seed"] == 0)]
+    found = set(cell[["method", "budget", "reference"]].itertuples(index=False, name=None))
+    budgets = {(method, budget) for method in ("ken", "magnitude", "random") for budget in (0.1, 0.5)}
+    wanted = {(*row, name) for row in budgets for name in ("ken", "random") if row[0] != name}
+    wanted |= {(*row, "full") for row in budgets | {("none", 0.0), ("lora", 1.0), ("bitdelta", 1.0)}}
+    assert found == wanted and len(cell) == len(wanted)
+
+
+def test_budgets_of_different_units_are_not_equal(sample):
+    assert matched(sample.rows, "bitdelta").empty  # LoRA has rank 1, BitDelta one bit, full the share 1
+
+
+def test_holm_is_over_the_whole_table(sample):
+    table = comparisons(sample)
+    order, worst = np.argsort(table["mcnemar_p"].to_numpy(), kind="stable"), 0.0
+    for rank, row in enumerate(order):
+        worst = max(worst, min(1.0, (len(table) - rank) * table["mcnemar_p"][row]))
+        assert table["mcnemar_p_holm"][row] == pytest.approx(worst)
+
+
+def test_holm_of_a_worked_example():
+    assert computed.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert computed.holm([]).size == 0
+
+
+def correct(only_first: int, only_second: int, both: int = 10) -> tuple[np.ndarray, np.ndarray]:
+    first = np.repeat([True, False, True], [only_first, only_second, both])
+    second = np.repeat([False, True, True], [only_first, only_second, both])
+    return first[None], second[None]
+
+
+@pytest.mark.parametrize(("few", "many"), [(0, 1), (3, 9), (2, 22), (0, 24)])
+def test_mcnemar_is_exact_with_few_discordant_examples(few, many):
+    wanted = min(1, 2 * sum(math.comb(few + many, i) for i in range(few + 1)) / 2 ** (few + many))
+    assert computed.mcnemar_p(*correct(few, many)) == pytest.approx(wanted)
+    assert computed.mcnemar_p(*correct(many, few)) == pytest.approx(wanted)
+
+
+def test_mcnemar_of_a_textbook():
+    # Agresti 2002, table 10.1 (approval ratings): 150 and 86 discordant; chi-square with correction by hand.
+    chi_square = (150 - 86 - 1) ** 2 / (150 + 86)
+    assert computed.mcnemar_p(*correct(150, 86)) == pytest.approx(math.erfc(math.sqrt(chi_square / 2)))
+    assert computed.mcnemar_p(*correct(0, 0)) == 1
+
+
+def test_mcnemar_of_several_draws_is_twice_the_median():
+    first = correct(0, 10)[0]
+    draws = np.vstack([correct(0, 10)[1], correct(0, 10)[0], correct(0, 10)[1]])
+    single = computed.mcnemar_p(*correct(0, 10))
+    assert computed.mcnemar_p(first, draws) == pytest.approx(2 * single)
+    draws[2] = first
+    assert computed.mcnemar_p(first, draws) == 1
+
+
+# Demšar 2006, table 6: C4.5, +m, +cf, +m+cf on 14 data sets. The third and fourth are both printed as 0.975 on "voting"
+# but have the ranks 2 and 3 there.
+DEMSAR = """
+0.763 0.768 0.771 0.798
+0.599 0.591 0.590 0.569
+0.954 0.971 0.968 0.967
+0.628 0.661 0.654 0.657
+0.882 0.888 0.886 0.898
+0.936 0.931 0.916 0.931
+0.661 0.668 0.609 0.685
+0.583 0.583 0.563 0.625
+0.775 0.838 0.866 0.875
+1.000 1.000 1.000 1.000
+0.940 0.962 0.965 0.962
+0.619 0.666 0.614 0.669
+0.972 0.981 0.9751 0.975
+0.957 0.978 0.946 0.970
+"""
+
+
+def demsar() -> pd.DataFrame:
+    values = np.array([line.split() for line in DEMSAR.strip().splitlines()], float)
+    index = pd.MultiIndex.from_tuples([("c45", f"set{i}", 0) for i in range(14)], names=["model", "task", "seed"])
+    return pd.DataFrame(values, index, pd.Index(["c45", "m", "cf", "m+cf"], name="method"))
+
+
+def test_ranks_friedman_and_nemenyi_of_demsar():
+    table = computed.average_ranks(demsar()).set_index("method")
+    assert table["average_rank"].round(3).to_dict() == {"c45": 3.143, "m": 2.0, "cf": 2.893, "m+cf": 1.964}
+    assert table["critical_difference"].round(2).unique() == [1.25]
+    # The paper gives 9.28 without the correction for ties: one row of four equal, three rows of two.
+    corrected = 9.28 / (1 - ((4**3 - 4) + 3 * (2**3 - 2)) / (14 * (4**3 - 4)))
+    assert table["friedman_p"].iloc[0] == pytest.approx(stats.chi2.sf(corrected, 3), rel=5e-3)
+
+
+def test_wilcoxon_of_demsar():
+    # Section 3.1.3: C4.5 against C4.5+m has the rank sums 93 and 12, by which the hypothesis is rejected at 5 %.
+    scores = demsar()
+    z = (12 - 14 * 15 / 4) / math.sqrt(14 * 15 * 29 / 24)
+    found = computed.wilcoxon_p((scores["m"] - scores["c45"]).to_numpy())
+    assert found == pytest.approx(math.erfc(-z / math.sqrt(2)), rel=0.02) and found < 0.05
+
+
+def test_wilcoxon_by_hand():
+    assert computed.wilcoxon_p(np.array([0.1, 0.2, 0.4, -0.3])) == pytest.approx(2 * 5 / 16)  # sums up to 3: 5 of 16
+    assert computed.wilcoxon_p(np.zeros(5)) == 1
+    assert computed.wilcoxon_p(np.array([0.3 - 0.1 - 0.2, 0.0])) == 1  # zero but for rounding
+
+
+def test_critical_values_of_nemenyi():
+    # Demšar 2006, table 5 (a).
+    published = [1.960, 2.343, 2.569, 2.728, 2.850, 2.949, 3.031, 3.102, 3.164]
+    for methods, q in enumerate(published, 2):
+        assert computed.critical_difference(methods, 10) == pytest.approx(
+            q * math.sqrt(methods * (methods + 1) / 60), rel=1e-3
+        )
+
+
+def test_ranks_are_over_models_and_tasks_with_seeds_averaged(sample):
+    table = ranks(sample)
+    rows = sample.rows
+    for budget in (0.1, 0.5):
+        found = table[(table["budget"] == budget) & (table["unit"] == "share")].set_index("method")
+        places = {method: [] for method in ("ken", "magnitude", "random")}
+        for _, pair in rows[rows["budget"] == budget].groupby(["model", "task"]):
+            means = {name: pair[pair["method"] == name]["weighted_f1"].mean() for name in places}
+            for name, value in means.items():
+                better = sum(other > value + 1e-12 for other in means.values())
+                equal = sum(abs(other - value) < 1e-12 for other in means.values())
+                places[name].append(better + (equal + 1) / 2)
+        assert set(found.index) == set(places)
+        for name, own in places.items():
+            assert found.loc[name, "average_rank"] == pytest.approx(statistics.mean(own))
+        assert (found["n"] == 4).all() and (found["methods"] == 3).all()
+
+
+def test_a_method_without_a_score_in_some_cell_has_no_rank(tmp_path, sample):
+    gone = (sample.rows["method"] == "random") & (sample.rows["model"] == "a") & (sample.rows["seed"] == 1)
+    rows = sample.rows[~gone]
+    part = computed.Sample(rows.reset_index(drop=True), sample.resampled[rows.index], sample.correct)
+    table = ranks(part)
+    table = table[table["unit"] == "share"].set_index(["method", "budget"])
+    assert table.loc["random", "average_rank"].isna().all() and (table.loc["random", "n"] == 4).all()
+    assert (table["methods"] == 2).all() and table["friedman_p"].isna().all()
+    assert table.loc["ken", "average_rank"].between(1, 2).all()
+
+
+def test_methods_that_never_differ_are_not_different():
+    scores = demsar()
+    scores[:] = 0.5
+    table = computed.average_ranks(scores)
+    assert (table["friedman_p"] == 1).all() and (table["average_rank"] == 2.5).all()
+
+
+def invented(points: dict, spread: float = 1.0, resamples: int = 2000, seed: int = 0) -> Differences:
+    """Differences with normal resamples around them, from (model, task, seed) -> points."""
+    generator = np.random.default_rng(seed)
+    values = np.array(list(points.values()), float)
+    resampled = values[:, None] + spread * generator.standard_normal((len(values), resamples))
+    return Differences(pd.DataFrame(list(points), columns=computed.CELL), values, resampled)
+
+
+def test_one_cell_has_the_interval_of_its_examples():
+    found = invented({("a", "t", 0): 3.0})
+    interval = hierarchical_interval(found)
+    assert interval.estimate == 3
+    assert interval[1:] == pytest.approx(tuple(np.percentile(found.resampled[0], [2.5, 97.5])))
+
+
+def test_pairs_count_equally_whatever_their_seeds():
+    found = invented({("a", "t", 0): 1.0, ("a", "t", 1): 3.0, ("b", "t", 0): 8.0}, spread=0)
+    assert hierarchical_interval(found).estimate == pytest.approx((2 + 8) / 2)
+    # Without spread over examples, seeds of pair a give 1, 2 or 3: means of 4.5, 5, 5.5.
+    assert hierarchical_interval(found, over_pairs=False)[1:] == pytest.approx((4.5, 5.5))
+    # Both pairs drawn can be a, with the first seed throughout (1 in 64), or both b.
+    assert hierarchical_interval(found, confidence=0.99)[1:] == pytest.approx((1, 8))
+
+
+def test_a_sum_in_another_order_is_no_difference():
+    noise = invented({("a", "t", 0): 1e-14, ("b", "t", 0): 3e-14}, spread=1e-15)
+    assert hierarchical_interval(noise) == (0, 0, 0)
+
+
+def test_several_differences_of_a_cell_count_with_their_mean():
+    several = invented({("b", "t", 0): 4.0, ("a", "t", 0): 1.0}, spread=0)
+    cells = pd.concat([several.cells, several.cells.iloc[:1]], ignore_index=True)
+    found = Differences(
+        cells, np.append(several.points, 6.0), np.vstack([several.resampled, several.resampled[:1] + 2])
+    )
+    merged = found.per_cell()
+    assert list(merged.cells["model"]) == ["a", "b"]
+    assert merged.points == pytest.approx([1, 5]) and merged.resampled[:, 0] == pytest.approx([1, 5])
+
+
+def test_the_hierarchical_interval_is_that_of_a_plain_loop():
+    generator = np.random.default_rng(1)
+    cells = [(model, task, seed) for model in "abc" for task in ("t", "u") for seed in range(3 if model == "a" else 2)]
+    found = invented({cell: generator.normal(0, 3) for cell in cells}, resamples=4000)
+    by_pair = [
+        [row for row, cell in enumerate(cells) if cell[:2] == (model, task)] for model in "abc" for task in ("t", "u")
+    ]
+
+    def once(over_pairs: bool) -> float:
+        column, means = generator.integers(4000), []
+        for own in by_pair:
+            pair = by_pair[generator.integers(6)] if over_pairs else own
+            means.append(np.mean([found.resampled[generator.choice(pair), column] for _ in pair]))
+        return np.mean(means)
+
+    for over_pairs in (True, False):
+        loop = [once(over_pairs) for _ in range(3000)]
+        interval = hierarchical_interval(found, over_pairs=over_pairs)
+        assert interval[1:] == pytest.approx(tuple(np.percentile(loop, [2.5, 97.5])), abs=0.12 * np.std(loop) * 2)
+
+
+def test_an_interval_of_a_cell_covers_the_true_difference():
+    """200 test sets of 150 examples from a population whose difference in weighted F1 is known."""
+    generator = np.random.default_rng(2)
+    labels = generator.integers(3, size=200_000)
+
+    def noisy(right: float) -> np.ndarray:
+        return np.where(generator.random(len(labels)) < right, labels, generator.integers(3, size=len(labels)))
+
+    predictions = np.vstack([noisy(0.7), noisy(0.6)])
+    everything = np.ones((1, len(labels)))
+    true = np.subtract(*computed.weighted_f1(everything, labels, predictions, 3)[:, 0])
+    covered = 0
+    for trial in range(200):
+        rows = generator.integers(len(labels), size=150)
+        counts = np.vstack(list(computed.resample_counts(f"trial {trial}", 150, 400)))
+        f1 = computed.weighted_f1(counts, labels[rows], predictions[:, rows], 3)
+        low, high = computed.percentiles(f1[0] - f1[1])
+        covered += low <= true <= high
+    assert 0.91 <= covered / 200 <= 0.985
+
+
+def test_the_hierarchical_interval_covers_the_mean_of_all_pairs():
+    generator = np.random.default_rng(3)
+    covered = {True: 0, False: 0}
+    for trial in range(150):
+        effects = {("m", f"t{i}", 0): 1 + generator.normal(0, 2) for i in range(14)}
+        noisy = {cell: effect + generator.normal(0, 0.5) for cell, effect in effects.items()}
+        found = invented(noisy, spread=0.5, resamples=200, seed=trial)
+        for over_pairs in covered:
+            _, low, high = hierarchical_interval(found, over_pairs=over_pairs)
+            covered[over_pairs] += low <= 1 <= high
+    assert 0.89 <= covered[True] / 150 <= 0.99
+    assert covered[False] / 150 < 0.6  # an interval for these pairs alone says nothing about others
+
+
+def test_pairwise_rows_are_differences_over_models_and_tasks(sample):
+    table = pairwise(sample).set_index(["method", "other", "unit", "budget"])
+    assert table.index.is_unique
+    named = {(a, b) for a, b, *_ in table.index}
+    shares = {("ken", "magnitude"), ("ken", "random"), ("magnitude", "random")}
+    assert named == shares | {(name, "full") for name in ("none", "ken", "magnitude", "random", "lora", "bitdelta")}
+    rows = sample.rows.set_index(["method", "budget", "model", "task", "seed"])["weighted_f1"]
+    points = [
+        100 * statistics.mean(rows["ken", 0.1, model, task, s] - rows["random", 0.1, model, task, s] for s in (0, 1))
+        for model in ("a", "b")
+        for task in ("t1", "task2")
+    ]
+    found = table.loc["ken", "random", "share", 0.1]
+    assert found["n"] == 4 and found["difference_points"] == pytest.approx(statistics.mean(points))
+    assert found["low"] < found["difference_points"] < found["high"]
+    assert found["wilcoxon_p"] == pytest.approx(stats.wilcoxon(points).pvalue)
+    assert (table["wilcoxon_p_holm"] >= table["wilcoxon_p"]).all()
+
+
+def test_all_cells_of_a_task_have_the_same_resamples(tmp_path):
+    labels = labels_of("t1")
+    same = {("full", 1.0, 0): answers(labels, 5), ("ken", 0.1, 0): answers(labels, 9)}
+    sample = read_sample(write_study(tmp_path, {("a", "t1", 0): same, ("b", "t1", 1): same}))
+    assert np.array_equal(sample.resampled[:2], sample.resampled[2:])
+
+
+def test_the_step_writes_the_same_whatever_the_order_of_the_rows(tmp_path):
+    study = small_study(tmp_path / "study", models=("a",), seeds=(0,))
+    run_step(computed, "--results", study, "--out", tmp_path / "first")
+    scores = pd.read_csv(study / "scores.csv", dtype=str, keep_default_na=False)
+    other = tmp_path / "other"
+    other.mkdir()
+    for name in ("tasks", "cells"):
+        (other / name).symlink_to(study / name)
+    scores.iloc[::-1].to_csv(other / "scores.csv", index=False)
+    run_step(computed, "--results", other)
+    for name, keys in (("comparisons", 7), ("ranks", 3)):
+        tables = [pd.read_csv(folder / f"{name}.csv") for folder in (tmp_path / "first", other / "statistics")]
+        first, second = (table.sort_values(list(table.columns[:keys])).reset_index(drop=True) for table in tables)
+        assert len(first) and first.equals(second)
+    run_step(computed, "--results", study, "--out", tmp_path / "again")
+    for path in (tmp_path / "first").iterdir():
+        assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes()
+    assert {path.name for path in (tmp_path / "first").iterdir()} == {"comparisons.csv", "pairwise.csv", "ranks.csv"}
+
+
+def one_cell(folder, **changes):
+    labels = labels_of("t1")
+    cell = {("full", 1.0, 0): answers(labels, 5), ("ken", 0.1, 0): answers(labels, 9)}
+    return write_study(folder, {("a", "t1", 0): cell}, **changes)
+
+
+def test_missing_or_wrong_files_are_named(tmp_path):
+    folder = one_cell(tmp_path)
+    path = folder / "cells" / "a" / "t1" / "seed0" / "compressed" / "ken" / "predictions.parquet"
+    good = pd.read_parquet(path)
+    for changed, message in (
+        (good.iloc[:-1], "has 59 predictions a row, expected 60"),
+        (good + 3, "class indices below 3"),
+        (good.rename(columns=lambda name: f"{name}x"), "cannot be read"),
+        (good.iloc[::-1].reset_index(drop=True), "but its predictions have"),
+    ):
+        changed.to_parquet(path)
+        with pytest.raises(ReportError, match=message):
+            read_sample(folder)
+    path.unlink()
+    with pytest.raises(ReportError, match=r"predictions\.parquet does not exist"):
+        read_sample(folder)
+
+
+def test_a_label_that_is_no_class_is_named(tmp_path):
+    folder = one_cell(tmp_path)
+    write_text(folder / "tasks" / "t1" / "manifest.json", '{"classes": ["no", "yes"]}')
+    with pytest.raises(ReportError, match="not among the classes"):
+        read_sample(folder)
+
+
+def test_scores_without_the_columns_that_are_needed_are_named(tmp_path):
+    folder = one_cell(tmp_path)
+    pd.read_csv(folder / "scores.csv")[SCORE_COLUMNS].to_csv(folder / "scores.csv", index=False)
+    with pytest.raises(ReportError, match="no column 'family', 'unit', 'file'"):
+        read_sample(folder)
+
+
+def test_rows_without_a_score_are_left_out(tmp_path):
+    folder = one_cell(tmp_path)
+    scores = pd.read_csv(folder / "scores.csv")
+    declined = scores.iloc[:1].assign(method="lora", unit="rank", status="declined", reason="no", weighted_f1=np.nan)
+    pd.concat([scores, declined]).to_csv(folder / "scores.csv", index=False)
+    assert list(read_sample(folder).rows["method"]) == ["full", "ken"]
+
+
+def test_a_study_of_controls_alone_has_empty_tables(tmp_path):
+    labels = labels_of("t1")
+    cell = {("full", 1.0, 0): answers(labels, 5), ("none", 0.0, 0): answers(labels, 40)}
+    run_step(computed, "--results", write_study(tmp_path, {("a", "t1", 0): cell}))
+    assert len(pd.read_csv(tmp_path / "statistics" / "comparisons.csv")) == 1
+    assert pd.read_csv(tmp_path / "statistics" / "ranks.csv").empty
