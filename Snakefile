@@ -41,9 +41,13 @@ PRETRAINED_HERE = [name for name, model in config["models"].items() if model["so
 CELLS = {"model": list(config["models"]), "task": list(config["tasks"]), "seed": config["seeds"]}
 TRAINED_CELLS = {axis: config["trained_on"].get(f"{axis}s", CELLS[axis]) for axis in CELLS}
 MEASURED = config["inference"]["methods"]
+SPREAD = config["spread"]["methods"]
+TIMED = config["timing"]["heights"]
 RANDOM_INIT_SEEDS = config["finetuning"].get("random_init_seeds", config["seeds"][:1])
-TABLES = ["scores_summary", "overview", "finetuned", "pretraining_gain", "suggestions", "tasks", "models", "not_ok"]
-FIGURES = ["summary", "curves", "bytes", *(["pretraining_gain"] if RANDOM_INIT_SEEDS else [])]
+TABLES = ["scores_summary", "overview", "pareto", "matched", "inference", "finetuned", "pretraining_gain", "suggestions"]
+TABLES += ["tasks", "models", "not_ok"]
+FIGURES = ["summary", "pareto", *(["pretraining_gain"] if RANDOM_INIT_SEEDS else [])]
+STATISTICS = ["comparisons", "pairwise", "ranks"]
 ENVIRONMENT = "envs/environment.yaml"
 
 show_progress(workflow, benchmarked_seconds(f"{RESULTS}/benchmarks"))
@@ -154,6 +158,25 @@ def get_kenviz_scores(wildcards):
 
 def get_kenviz_subnetwork(wildcards):
     return f"{CELL}/compressed/{{method}}/draw0/{{kept_share}}.safetensors".format(**get_kenviz_cell())
+
+
+def get_kenviz_finetuned(wildcards):
+    return f"{CELL}/finetuned/manifest.json".format(**get_kenviz_cell())
+
+
+def get_kenviz_compared(wildcards):
+    """Sub-networks of the same cell and share, by methods that reset, for the page to switch between."""
+    cell = get_kenviz_cell()
+    resetting = [name for name in POST_HOC if baselines.METHODS[name].family == "reset"]
+    own = {name: config["method_settings"].get(name, {}).get("budgets") or config["kept_shares"] for name in resetting}
+    compared = [name for name in resetting if cell["kept_share"] in own[name]]
+    stored = f"{CELL}/compressed/{{method}}/draw0/{{kept_share}}.safetensors"
+    return [stored.format(**cell | {"method": name}) for name in compared]
+
+
+def get_spread_scores(wildcards):
+    cells = CELLS | {"task": CELLS["task"][:1], "seed": CELLS["seed"][:1]}
+    return expand(f"{CELL}/compressed/{{method}}/scores.csv", method=SPREAD, **cells)
 
 
 rule all:
@@ -470,10 +493,89 @@ rule record_provenance:
         "python -m study.record {params.folder} --config {params.config} > {log} 2>&1"
 
 
+rule describe_spread:
+    input:
+        get_spread_scores,
+        "report/spread.py",
+    output:
+        f"{RESULTS}/spread.csv",
+    log:
+        f"{RESULTS}/logs/describe_spread.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/describe_spread.tsv"
+    conda:
+        ENVIRONMENT
+    params:
+        files=lambda wildcards, input: [
+            f"{Path(scores).parent}/draw0/{config['spread']['kept_share']}.safetensors"
+            for scores in input
+            if scores.endswith(".csv")
+        ],
+        draws=config["spread"]["draws"],
+    shell:
+        "python -m report.spread {params.files} --draws {params.draws} --out {output} > {log} 2>&1"
+
+
+rule measure_pruning_time:
+    output:
+        f"{RESULTS}/timing.csv",
+    log:
+        f"{RESULTS}/logs/measure_pruning_time.log",
+    conda:
+        ENVIRONMENT
+    params:
+        heights=TIMED,
+        length=config["timing"]["length"],
+        budgets=config["timing"]["budgets"],
+    shell:
+        "python -m study.timing --heights {params.heights} --length {params.length} --budgets {params.budgets}"
+        " --out {output} > {log} 2>&1"
+
+
+rule compute_statistics:
+    input:
+        f"{RESULTS}/scores.csv",
+        "report/statistics.py",
+        "report/results.py",
+    output:
+        expand(f"{RESULTS}/statistics/{{table}}.csv", table=STATISTICS),
+    log:
+        f"{RESULTS}/logs/compute_statistics.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/compute_statistics.tsv"
+    conda:
+        ENVIRONMENT
+    params:
+        results=subpath(input[0], parent=True),
+        folder=subpath(output[0], parent=True),
+    shell:
+        "python -m report.statistics --results {params.results} --out {params.folder} > {log} 2>&1"
+
+
+rule judge_claims:
+    input:
+        f"{RESULTS}/scores.csv",
+        [f"{RESULTS}/spread.csv" for _ in SPREAD[:1]],
+        [f"{RESULTS}/timing.csv" for _ in TIMED[:1]],
+        rules="config/claims.yaml",
+        code=["report/claims.py", "report/statistics.py", "report/results.py"],
+    output:
+        f"{RESULTS}/claims.csv",
+    log:
+        f"{RESULTS}/logs/judge_claims.log",
+    conda:
+        ENVIRONMENT
+    params:
+        results=subpath(input[0], parent=True),
+    shell:
+        "python -m report.claims --results {params.results} --rules {input.rules} --out {output} > {log} 2>&1"
+
+
 rule make_tables:
     input:
         f"{RESULTS}/scores.csv",
         f"{RESULTS}/finetuning.csv",
+        f"{RESULTS}/inference.csv",
         "report/tables.py",
         "report/results.py",
     output:
@@ -511,12 +613,12 @@ rule draw_figures:
 
 rule draw_kenviz:
     input:
-        get_kenviz_scores,
-        "ken/viz.py",
-        "report/kenviz.py",
-        "report/style.py",
+        scores=get_kenviz_scores,
+        finetuned=get_kenviz_finetuned,
+        code=["ken/viz.py", "ken/explorer.py", "ken/explorer.html", "report/kenviz.py", "report/style.py"],
     output:
-        expand(f"{RESULTS}/figures/kenviz.{{kind}}", kind=["svg", "png", "json"]),
+        pictures=expand(f"{RESULTS}/figures/kenviz.{{kind}}", kind=["svg", "png", "pdf", "json"]),
+        page=f"{RESULTS}/report/kenviz.html",
     log:
         f"{RESULTS}/logs/draw_kenviz.log",
     conda:
@@ -524,9 +626,13 @@ rule draw_kenviz:
     params:
         subnetwork=get_kenviz_subnetwork,
         matrix=f"--matrix {config['kenviz']['matrix']}" if "matrix" in config["kenviz"] else "",
-        stem=lambda wildcards, output: Path(output[0]).with_suffix(""),
+        stem=lambda wildcards, output: Path(output.pictures[0]).with_suffix(""),
+        compared=get_kenviz_compared,
+        finetuned=subpath(input.finetuned, parent=True),
     shell:
-        "python -m report.kenviz --subnetwork {params.subnetwork} {params.matrix}" " --out {params.stem} > {log} 2>&1"
+        "python -m report.kenviz --subnetwork {params.subnetwork} {params.matrix} --out {params.stem}"
+        " --explorer {output.page} --compared {params.compared} --pretrained {params.finetuned}/initial.safetensors"
+        " --finetuned {params.finetuned}/model.safetensors > {log} 2>&1"
 
 
 rule write_report:
@@ -534,6 +640,8 @@ rule write_report:
         rules.make_tables.output,
         rules.draw_figures.output,
         rules.draw_kenviz.output,
+        rules.compute_statistics.output,
+        rules.judge_claims.output,
         f"{RESULTS}/provenance.json",
         "report/summary.py",
         expand("report/page.{kind}", kind=["py", "html.j2", "css", "js"]),

@@ -393,13 +393,13 @@ def spread_evenly(study: Study, *, share: float) -> list[Finding]:
     """Share of matrices whose kept entries have no more kept neighbours than a random selection."""
 
     def judge() -> Finding:
-        numbers = ("seed", "observed_neighbours", "low", "high")
-        table = measured(study.results / "spread.csv", ("model", "task", "matrix"), numbers)
-        even = int((table["observed_neighbours"] <= table["high"]).sum())
+        numbers = ("seed", "observed_neighbours", "neighbours_low", "neighbours_high")
+        table = measured(study.results / "spread.csv", ("model", "task", "method", "matrix"), numbers, "ken")
+        even = int((table["observed_neighbours"] <= table["neighbours_high"]).sum())
         ends = proportion_confint(even, len(table), alpha=1 - study.confidence, method="beta")
         interval = Interval(even / len(table), *map(float, ends))
         verdict = REPRODUCED if interval.low > share else NOT_REPRODUCED if interval.high < share else NOT_DECIDED
-        fewer = int((table["observed_neighbours"] < table["low"]).sum())
+        fewer = int((table["observed_neighbours"] < table["neighbours_low"]).sum())
         why = (
             f"{even} of {count(len(table), 'matrix', 'matrices')} are without clusters, "
             f"{fewer} of them with fewer kept neighbours than a random selection."
@@ -411,11 +411,11 @@ def spread_evenly(study: Study, *, share: float) -> list[Finding]:
 
 @claim("linear-time")
 def linear_time(study: Study, *, tolerance: float, values: float) -> list[Finding]:
-    """Slopes of log seconds over log size and log k, a verdict each."""
+    """Slopes of log seconds over log size and log k, of KEN and of the released code's rule, a verdict each."""
 
-    def judge(axis: str) -> Finding:
-        table = measured(study.results / "timing.csv", (), ("size", "k", "seconds"))
-        if (table <= 0).any(axis=None):
+    def judge(method: str, axis: str) -> Finding:
+        table = measured(study.results / "timing.csv", ("method",), ("size", "k", "seconds"), method)
+        if (table[["size", "k", "seconds"]] <= 0).any(axis=None):
             raise ReportError(f"{study.results / 'timing.csv'} has numbers that are not above 0: measure it again.")
         if table[axis].nunique() < values:
             raise Undecided(f"timing.csv has {table[axis].nunique()} values of {axis}, {values:g} are needed")
@@ -430,13 +430,17 @@ def linear_time(study: Study, *, tolerance: float, values: float) -> list[Findin
         outside = interval.low > 1 + tolerance or interval.high < 1 - tolerance
         verdict = REPRODUCED if inside else NOT_REPRODUCED if outside else NOT_DECIDED
         why = f"Seconds grow with {axis} to the power of {interval.estimate:.2f} in {len(table)} measurements."
-        return Finding(axis, verdict, len(table), why, interval, "slope")
+        return Finding(subject(method, axis), verdict, len(table), why, interval, "slope")
 
-    return [judged(axis, lambda axis=axis: judge(axis)) for axis in ("size", "k")]
+    def subject(method: str, axis: str) -> str:
+        return f"{method}, {axis}"
+
+    pairs = [(method, axis) for method in ("ken", "ken-grid") for axis in ("size", "k")]
+    return [judged(subject(*pair), lambda pair=pair: judge(*pair)) for pair in pairs]
 
 
-def measured(path: Path, text: Sequence[str], numeric: Sequence[str]) -> pd.DataFrame:
-    """The named columns of a table of measurements that a study may lack, without gaps.
+def measured(path: Path, text: Sequence[str], numeric: Sequence[str], method: str) -> pd.DataFrame:
+    """The named columns of a table of measurements that a study may lack, without gaps; the rows of one method.
 
     Raises:
         Undecided: it does not exist or is empty.
@@ -445,8 +449,9 @@ def measured(path: Path, text: Sequence[str], numeric: Sequence[str]) -> pd.Data
     if not path.exists():
         raise Undecided(f"the study has no {path.name}")
     table = read_table(path, text, numeric)[[*text, *numeric]]
+    table = table[table["method"] == method]
     if table.empty:
-        raise Undecided(f"{path.name} has no rows")
+        raise Undecided(f"{path.name} has no rows of {method}")
     if table.isna().any(axis=None):
         raise ReportError(f"{path} has empty cells among its numbers: run the step that writes it again.")
     return table

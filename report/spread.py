@@ -7,6 +7,8 @@ neighbours. Each stands beside the interval that choices at random have which ke
 
 import argparse
 import hashlib
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -96,44 +98,52 @@ def _random_statistics(counts, n: int, draws: int, generator) -> dict[str, np.nd
     return {name: np.concatenate([part[name] for part in parts]) for name in STATISTICS}
 
 
-def spread_table(paths: list[Path], draws: int) -> pd.DataFrame:
-    """One row a file and matrix; the method and the kept share are those the file itself names.
+def matrices_of(path: Path) -> Iterator[tuple[dict, np.ndarray]]:
+    """What a stored sub-network and its layout in the results say, and the mask, of every matrix of a numbered layer.
+
+    Args:
+        path: ``.../<model>/<task>/seed<n>/compressed/<method>/draw<n>/<budget>.safetensors``.
 
     Raises:
-        ReportError: a file is not a sub-network.
+        ReportError: the file is not a sub-network.
     """
     from ken.subnetwork import Subnetwork
     from ken.viz import kinds
 
-    rows = []
-    for path in paths:
-        try:
-            subnetwork = Subnetwork.load(path)
-        except (ValueError, OSError) as error:
-            raise ReportError(f"{path} cannot be read as a sub-network ({error}): run its compression again.") from error
-        for layers in kinds(subnetwork).values():
-            for name in layers.values():
-                mask = subnetwork.masks[name].reshape(len(subnetwork.masks[name]), -1).numpy()
-                digest = hashlib.sha256(f"{name}{mask.shape}".encode()).digest()
-                generator = np.random.default_rng(int.from_bytes(digest[:8], "big"))
-                described = {"method": subnetwork.method, "budget": subnetwork.k, "matrix": name}
-                sizes = {"rows": mask.shape[0], "columns": mask.shape[1], "kept": int(mask.sum())}
-                rows.append(described | sizes | describe(mask, draws, generator))
+    try:
+        subnetwork = Subnetwork.load(path)
+    except (ValueError, OSError) as error:
+        raise ReportError(f"{path} cannot be read as a sub-network ({error}): run its compression again.") from error
+    model, task, seed = path.parts[-7:-4]
+    for layers in kinds(subnetwork).values():
+        for name in layers.values():
+            mask = subnetwork.masks[name].reshape(len(subnetwork.masks[name]), -1).numpy()
+            axes = {"model": model, "task": task, "seed": seed.removeprefix("seed")}
+            yield axes | {"method": subnetwork.method, "budget": subnetwork.k, "matrix": name}, mask
+
+
+def spread_table(paths: list[Path], draws: int) -> pd.DataFrame:
+    """One row a file and matrix; prints progress."""
+    rows, start = [], time.monotonic()
+    for done, path in enumerate(paths, 1):
+        for described, mask in matrices_of(path):
+            digest = hashlib.sha256(f"{described['matrix']}{mask.shape}".encode()).digest()
+            generator = np.random.default_rng(int.from_bytes(digest[:8], "big"))
+            sizes = {"rows": mask.shape[0], "columns": mask.shape[1], "kept": int(mask.sum())}
+            rows.append(described | sizes | describe(mask, draws, generator))
+        left = (time.monotonic() - start) / done * (len(paths) - done)
+        print(f"{done} of {len(paths)} sub-networks, about {left:.0f} s left", flush=True)
     return pd.DataFrame(rows)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Describe where the kept entries of stored sub-networks lie.")
-    parser.add_argument("subnetworks", type=Path, nargs="+", help="files of one cell")
-    parser.add_argument("--axes", required=True, nargs=3, metavar=("MODEL", "TASK", "SEED"))
+    parser.add_argument("subnetworks", type=Path, nargs="+", help="files, where a study has put them")
     parser.add_argument("--draws", type=int, default=200, help="choices at random that each is compared with")
     parser.add_argument("--out", required=True, type=Path, help="CSV file to write")
     a = parser.parse_args()
     table = spread_table(a.subnetworks, a.draws)
-    for place, (axis, value) in enumerate(zip(("model", "task", "seed"), a.axes, strict=True)):
-        table.insert(place, axis, value)
     write_whole(a.out, lambda path: table.to_csv(path, index=False, lineterminator="\n"))
-    print(f"{len(table)} matrices of {len(a.subnetworks)} sub-networks")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from jsonschema import Draft202012Validator, FormatChecker, ValidationError, val
 from study.errors import UserError, did_you_mean, run
 
 SCHEMA = Path(__file__).parent.parent / "config" / "schema.yaml"
+METHOD_SECTIONS = ("inference", "spread", "suggestion")  # sections with a list of methods of the study
 SHOWN = 60  # characters of a wrong value that a message repeats
 TYPES = {
     "string": "text",
@@ -37,9 +38,8 @@ def schema(methods: Collection[str]) -> dict:
     """The schema of config/schema.yaml with the names of the registered methods put in."""
     loaded = yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
     keys = loaded["properties"]
-    suggestion = keys["suggestion"]["properties"]["methods"]
-    measured = keys["inference"]["properties"]["methods"]["items"]
-    for method in (keys["methods"]["items"], keys["kenviz"]["properties"]["method"], suggestion["items"], measured):
+    listed = [keys[section]["properties"]["methods"]["items"] for section in METHOD_SECTIONS]
+    for method in (keys["methods"]["items"], keys["kenviz"]["properties"]["method"], *listed):
         method["enum"] = sorted(methods)
     keys["method_settings"]["propertyNames"] = {"enum": sorted(methods), "description": "name of a registered method"}
     return loaded
@@ -312,9 +312,10 @@ def _cross_checks(config: dict) -> None:
         if (chosen := config["kenviz"].get(key)) not in (None, *known):
             found = f'"{chosen}", which {key}s does not name'
             raise UserError(f"config key kenviz.{key} is {found}.{did_you_mean(chosen, known)}")
-    if (share := config["kenviz"].get("kept_share")) not in (None, *config["kept_shares"]):
-        listed = ", ".join(map(str, config["kept_shares"]))
-        raise UserError(f"config key kenviz.kept_share is {share}, but must be one of kept_shares ({listed}).")
+    for section, used in (("kenviz", True), ("spread", bool(config["spread"]["methods"]))):
+        if used and (share := config[section].get("kept_share")) not in (None, *config["kept_shares"]):
+            listed = ", ".join(map(str, config["kept_shares"]))
+            raise UserError(f"config key {section}.kept_share is {share}, but must be one of kept_shares ({listed}).")
     for name, task in config["tasks"].items():
         if task["source"] == "files" and task["text"] == task["label"]:
             both = f"tasks.{name}.label names the same column as tasks.{name}.text ({_shown(task['text'])})"
@@ -347,7 +348,7 @@ def _check_trained(config: dict) -> None:
                 near = did_you_mean(str(found), map(str, config[axis]))
                 key = f"config key trained_on.{axis}[{index}]"
                 raise UserError(f"{key} is {_shown(found)}, which {axis} does not name.{near}")
-    for section in ("inference", "suggestion"):
+    for section in METHOD_SECTIONS:
         for index, found in enumerate(config[section]["methods"]):
             if found not in (*config["methods"], "full", "none"):
                 near = did_you_mean(found, config["methods"])

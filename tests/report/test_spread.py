@@ -82,13 +82,16 @@ def test_table_of_stored_files(tmp_path):
     base = {f"layer.{i}.query.weight": torch.randn(12, 16, generator=generator) for i in (0, 1)}
     base["embeddings.weight"] = torch.randn(20, 16, generator=generator)
     tuned = {name: tensor + torch.randn(tensor.shape, generator=generator) for name, tensor in base.items()}
-    for k in (0.25, 0.5):
-        ken.Subnetwork.extract(base, tuned, k).save(tmp_path / f"{k}.safetensors")
-    paths = [tmp_path / "0.25.safetensors", tmp_path / "0.5.safetensors"]
+    folder = tmp_path / "bert" / "words" / "seed3" / "compressed" / "ken" / "draw0"
+    folder.mkdir(parents=True)
+    paths = [folder / "0.25.safetensors", folder / "0.5.safetensors"]
+    for path in paths:
+        ken.Subnetwork.extract(base, tuned, float(path.stem)).save(path)
     table = spread.spread_table(paths, draws=50)
     assert table["matrix"].tolist() == ["layer.0.query.weight", "layer.1.query.weight"] * 2
     assert table["kept"].tolist() == [48, 48, 96, 96] and set(table["method"]) == {"ken"}
+    assert table[["model", "task", "seed"]].drop_duplicates().values.tolist() == [["bert", "words", "3"]]
     pd.testing.assert_frame_equal(table, spread.spread_table(paths, draws=50))
-    (tmp_path / "0.25.safetensors").write_bytes(b"no")
+    paths[0].write_bytes(b"no")
     with pytest.raises(ReportError, match="cannot be read as a sub-network"):
         spread.spread_table(paths, draws=5)

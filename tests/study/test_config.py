@@ -116,7 +116,7 @@ MISTAKES = [
     (["method_settings"], {"randm": {}}, 'method_settings is "randm", which is not known here. Did you mean "random"?'),
     (["method_settings"], {"ken": {"budget": [1]}}, 'ken.budget is not known here. Did you mean "budgets"?'),
     (["method_settings"], {"ken": {"budgets": [0]}}, r"ken.budgets\[0\] is 0, but must be greater than 0"),
-    (["sead"], 1, 'config key sead is not known here. Did you mean "seeds"?'),
+    (["seds"], 1, 'config key seds is not known here. Did you mean "seeds"?'),
     ([*SMALL_MODEL, "learning_rat"], 1, "models.small.learning_rat is not known here. Did you mean"),
     ([*SMALL_MODEL, "path"], "bert", "models.small.path is not known here."),
     ([*SMALL_MODEL, "learning_rate"], "fast", 'models.small.learning_rate is "fast", but must be a number'),
