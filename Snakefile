@@ -43,6 +43,7 @@ TRAINED_CELLS = {axis: config["trained_on"].get(f"{axis}s", CELLS[axis]) for axi
 MEASURED = config["inference"]["methods"]
 SPREAD = config["spread"]["methods"]
 TIMED = config["timing"]["heights"]
+CHECKED = any(config["checks"][check] for check in ("bandwidth_factors", "zero", "matrices"))
 RANDOM_INIT_SEEDS = config["finetuning"].get("random_init_seeds", config["seeds"][:1])
 TABLES = ["scores_summary", "overview", "pareto", "matched", "inference", "finetuned", "pretraining_gain", "suggestions"]
 TABLES += ["tasks", "models", "not_ok"]
@@ -129,6 +130,10 @@ def get_scores(wildcards):
 
 def get_inference(wildcards):
     return expand(f"{CELL}/inference.csv", **TRAINED_CELLS) if MEASURED else []
+
+
+def get_checks(wildcards):
+    return expand(f"{CELL}/checks/checks.csv", **TRAINED_CELLS) if CHECKED else []
 
 
 def get_random_init_manifests(wildcards):
@@ -445,6 +450,30 @@ rule measure_inference:
         " --texts {params.texts} --passes {params.passes} --out {output} > {log} 2>&1"
 
 
+rule check_cell:
+    input:
+        finetuned=f"{CELL}/finetuned/manifest.json",
+        task=f"{RESULTS}/tasks/{{task}}/manifest.json",
+    output:
+        f"{CELL}/checks/checks.csv",
+    log:
+        f"{RESULTS}/logs/check_cell/{{model}}-{{task}}-{{seed}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/check_cell/{{model}}-{{task}}-{{seed}}.tsv"
+    conda:
+        ENVIRONMENT
+    params:
+        finetuned=subpath(input.finetuned, parent=True),
+        task=subpath(input.task, parent=True),
+        settings=get_method_settings([]),
+        checks=as_json(config["checks"]),
+        folder=subpath(output[0], parent=True),
+        sources=[baselines.source_hash(baselines.METHODS[method]) for method in ("ken", "magnitude")],
+    shell:
+        "python -m study.checks --finetuned {params.finetuned} --task-folder {params.task}"
+        " --settings {params.settings} --checks {params.checks} --out {params.folder} > {log} 2>&1"
+
+
 # Tables, figures, report.
 
 
@@ -453,10 +482,11 @@ rule collect_scores:
         get_suggestions,
         get_scores,
         get_inference,
+        get_checks,
         expand(f"{CELL}/finetuned/manifest.json", **CELLS),
         get_random_init_manifests,
     output:
-        expand(f"{RESULTS}/{{table}}.csv", table=["scores", "finetuning", "suggestions", "inference", "tasks", "models"]),
+        expand(f"{RESULTS}/{{table}}.csv", table=["scores", "finetuning", "suggestions", "inference", "checks", "tasks", "models"]),
     log:
         f"{RESULTS}/logs/collect_scores.log",
     benchmark:
@@ -467,14 +497,15 @@ rule collect_scores:
         **CELLS,
         folder=subpath(output[0], parent=True),
         methods=POST_HOC,
-        trained=f"--trained {as_json(TRAINED_CELLS | {'methods': TRAINED})}" if TRAINED or MEASURED else "",
+        trained=f"--trained {as_json(TRAINED_CELLS | {'methods': TRAINED})}" if TRAINED or MEASURED or CHECKED else "",
         measured="--measured" if MEASURED else "",
+        checked="--checked" if CHECKED else "",
         random_init=f"--random-init-seeds {' '.join(map(str, RANDOM_INIT_SEEDS))}" if RANDOM_INIT_SEEDS else "",
         suggested="--suggested" if SUGGESTED else "",
     shell:
         "python -m study.collect {params.folder} --models {params.model} --tasks {params.task}"
-        " --seeds {params.seed} --methods {params.methods} {params.trained} {params.measured} {params.random_init}"
-        " {params.suggested} > {log} 2>&1"
+        " --seeds {params.seed} --methods {params.methods} {params.trained} {params.measured} {params.checked}"
+        " {params.random_init} {params.suggested} > {log} 2>&1"
 
 
 rule record_provenance:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from study import files, inference, metrics
+from study import checks, files, inference, metrics
 from study.errors import UserError, run
 from study.examples import load_task
 
@@ -62,19 +62,11 @@ SUGGESTION_COLUMNS = (
 )
 
 
-def suggestions_table(results: Path, cells: list[tuple], suggested: bool) -> pd.DataFrame:
-    """One row a cell and method for which a share was looked for; no rows where none was."""
-    if not suggested:
-        return pd.DataFrame(columns=SUGGESTION_COLUMNS)
-    folders = [cell_folder(results, *cell) / "suggested" for cell in cells]
-    return pd.concat([pd.read_csv(folder / "suggestions.csv") for folder in folders])[list(SUGGESTION_COLUMNS)]
-
-
-def inference_table(results: Path, cells: list[tuple]) -> pd.DataFrame:
-    """One row a cell and restored model that was measured; no rows where none was."""
+def cell_tables(results: Path, cells: list[tuple], name: str, columns: tuple[str, ...]) -> pd.DataFrame:
+    """A table that every one of the cells has, one below the other; no rows where there are no cells."""
     if not cells:
-        return pd.DataFrame(columns=list(inference.COLUMNS))
-    return pd.concat([pd.read_csv(cell_folder(results, *cell) / "inference.csv") for cell in cells])
+        return pd.DataFrame(columns=list(columns))
+    return pd.concat([pd.read_csv(cell_folder(results, *cell) / name) for cell in cells])[list(columns)]
 
 
 def tasks_table(results: Path, tasks: list[str]) -> pd.DataFrame:
@@ -141,6 +133,7 @@ def main() -> None:
     parser.add_argument("--methods", required=True, nargs="+")
     parser.add_argument("--trained", type=json.loads, help="JSON: model, task, seed and methods of those that train")
     parser.add_argument("--measured", action="store_true", help="inference was measured on the cells of --trained")
+    parser.add_argument("--checked", action="store_true", help="checks were made on the cells of --trained")
     parser.add_argument("--random-init-seeds", nargs="*", type=int, default=[], help="seeds with a random-init arm")
     parser.add_argument("--suggested", action="store_true", help="kept shares were suggested too")
     a = parser.parse_args()
@@ -157,8 +150,13 @@ def main() -> None:
             tables.append(read_scores(folder, list(splits["test"]["label"]), classes, metric))
     files.write_csv(a.results / "scores.csv", pd.concat(tables, ignore_index=True))
     files.write_csv(a.results / "finetuning.csv", finetuning_table(a.results, cells, a.random_init_seeds))
-    files.write_csv(a.results / "suggestions.csv", suggestions_table(a.results, cells, a.suggested))
-    files.write_csv(a.results / "inference.csv", inference_table(a.results, trained_cells if a.measured else []))
+    own_tables = {
+        "suggestions": (cells if a.suggested else [], "suggested/suggestions.csv", SUGGESTION_COLUMNS),
+        "inference": (trained_cells if a.measured else [], "inference.csv", inference.COLUMNS),
+        "checks": (trained_cells if a.checked else [], "checks/checks.csv", checks.COLUMNS),
+    }
+    for name, (where, file, columns) in own_tables.items():
+        files.write_csv(a.results / f"{name}.csv", cell_tables(a.results, where, file, columns))
     files.write_csv(a.results / "tasks.csv", tasks_table(a.results, a.tasks))
     files.write_csv(a.results / "models.csv", models_table(a.results, a.models, a.tasks[0], a.seeds[0]))
     print(f"{sum(map(len, tables))} rows from {len(cells)} cells")

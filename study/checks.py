@@ -1,0 +1,128 @@
+"""What critical readers ask of KEN, each a small grid on a few cells: bandwidth, reset or zero, which matrices.
+
+- bandwidth: the density with Scott's bandwidth multiplied by a factor; does the rule of thumb matter?
+- zero: what is not kept is reset to its pre-trained value, or set to zero; is it the reset that saves the model?
+- matrices: one kind of matrix is pruned and all others are kept; which suffer most?
+
+Every variant is stored, loaded back, applied and evaluated like any method of the study.
+"""
+
+import argparse
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+import ken
+from baselines.magnitude import zeros
+from ken import kde, selection
+from study import files, metrics, provenance
+from study.compress import FinetunedCell
+from study.errors import run
+from study.examples import predict
+
+COLUMNS = (
+    *("model", "task", "seed", "check", "variant", "method", "kept_share", "stored_bytes", "weighted_f1"),
+    *("full_weighted_f1", "none_weighted_f1", "parameters"),
+)
+KINDS = {
+    "embeddings": r"embedding",
+    "query, key, value": r"in_proj|query_key_value",
+    "query": r"query|q_lin|pos_q_proj",
+    "key": r"\bkey\b|k_lin|pos_proj",
+    "value": r"\bvalue\b|v_lin",
+    "attention output": r"attention.*(output\.dense|out_lin|\bdense\b)",
+    "feed-forward": r"intermediate|output\.dense|lin1|lin2|h_to_4h|4h_to_h",
+}
+OTHERS = "others"
+
+
+def kind_of(name: str, tensor: torch.Tensor) -> str:
+    """Kind of a matrix by what architectures call it; vectors and what has no kind are "others"."""
+    if tensor.ndim < 2:
+        return OTHERS
+    return next((kind for kind, pattern in KINDS.items() if re.search(pattern, name)), OTHERS)
+
+
+def bandwidth_masks(cell: FinetunedCell, factor: float, share: float) -> dict[str, torch.Tensor]:
+    """KEN's masks with Scott's bandwidth multiplied by a factor."""
+
+    def scaled(finetuned, pretrained, generator):
+        return kde.density(finetuned, bandwidth=factor * kde.scott_bandwidth(finetuned))
+
+    return masks_of(cell, scaled, share)
+
+
+def masks_of(cell: FinetunedCell, method, share: float) -> dict[str, torch.Tensor]:
+    """Masks of every body tensor by a criterion."""
+    ranks = selection.rank_tensors(cell.finetuned, cell.pretrained, method)
+    return {name: selection.mask_from_ranks(found, share) for name, found in ranks.items()}
+
+
+def variants(cell: FinetunedCell, settings: dict) -> Iterator[tuple[dict, dict, bool]]:
+    """(description, masks, whether the rest becomes zero) of everything that is looked at."""
+    for share in settings["kept_shares"]:
+        for factor in settings["bandwidth_factors"]:
+            yield {"check": "bandwidth", "variant": factor, "method": "ken"}, bandwidth_masks(cell, factor, share), False
+        if settings["zero"]:
+            for method in ("ken", "magnitude"):
+                masks = masks_of(cell, method, share)
+                yield {"check": "zero", "variant": "reset", "method": method}, masks, False
+                yield {"check": "zero", "variant": "zero", "method": method}, masks, True
+    if settings["matrices"]:
+        masks = masks_of(cell, "ken", settings["matrices_kept_share"])
+        kinds = {name: kind_of(name, tensor) for name, tensor in cell.pretrained.items()}
+        for kind in (kind for kind in (*KINDS, OTHERS) if kind in kinds.values()):
+            chosen = {name: masks[name] if kinds[name] == kind else torch.ones_like(masks[name]) for name in masks}
+            yield {"check": "matrices", "variant": kind, "method": "ken"}, chosen, False
+
+
+def evaluate(cell: FinetunedCell, masks: dict[str, torch.Tensor], zero: bool, path: Path) -> dict:
+    """Store, load back, apply, answer the test set."""
+    base = zeros(cell.pretrained) if zero else cell.pretrained
+    ken.Subnetwork.from_masks(base, cell.finetuned, masks).save(path)
+    stored = ken.Subnetwork.load(path)
+    cell.model.load_state_dict(stored.apply(base))
+    test = cell.split("test")
+    f1 = metrics.scores(test.labels, predict(cell.model, test, cell.batch_size))["weighted_f1"]
+    return {"kept_share": stored.kept_share, "stored_bytes": path.stat().st_size, "weighted_f1": f1}
+
+
+def check(cell: FinetunedCell, settings: dict, out: Path) -> pd.DataFrame:
+    """All variants of a cell; the stored files lie in the folder `out`."""
+    sizes = {}
+    for name, tensor in cell.pretrained.items():
+        kind = kind_of(name, tensor)
+        sizes[kind] = sizes.get(kind, 0) + tensor.numel()
+    ends = {}
+    for name, keeps in (("full", True), ("none", False)):
+        masks = {key: torch.full(tensor.shape, keeps) for key, tensor in cell.pretrained.items()}
+        ends[f"{name}_weighted_f1"] = evaluate(cell, masks, False, out / f"{name}.safetensors")["weighted_f1"]
+    rows = []
+    for place, (described, masks, zero) in enumerate(variants(cell, settings)):
+        found = evaluate(cell, masks, zero, out / f"{place}.safetensors")
+        parameters = sizes[described["variant"]] if described["check"] == "matrices" else sum(sizes.values())
+        rows.append(cell.axes | described | found | ends | {"parameters": parameters})
+        print(f"{described['check']} {described['variant']}: weighted F1 {found['weighted_f1']:.3f}", flush=True)
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Check KEN's bandwidth, its reset, and kinds of matrices on one cell.")
+    parser.add_argument("--finetuned", required=True, type=Path, help="folder of study.finetune")
+    parser.add_argument("--task-folder", required=True, type=Path)
+    parser.add_argument("--settings", required=True, type=json.loads, help="JSON: those of study.compress")
+    parser.add_argument("--checks", required=True, type=json.loads, help="JSON: the section checks of the config")
+    parser.add_argument("--out", required=True, type=Path, help="folder to write")
+    a = parser.parse_args()
+    provenance.deterministic(0)
+    cell = FinetunedCell(a.finetuned, a.task_folder, a.settings)
+    with files.replacing_folder(a.out) as folder:
+        files.write_csv(folder / "checks.csv", check(cell, a.checks, folder))
+
+
+if __name__ == "__main__":
+    run(main)
