@@ -439,14 +439,14 @@ rule measure_inference:
     params:
         finetuned=subpath(input.finetuned, parent=True),
         task=subpath(input.task, parent=True),
-        compressed=subpath(input.scores[0], ancestor=2),
+        cell=subpath(input.finetuned, ancestor=2),
         methods=MEASURED,
         settings=get_method_settings(MEASURED),
         texts=config["inference"]["texts"],
         passes=config["inference"]["passes"],
     shell:
         "python -m study.inference --finetuned {params.finetuned} --task-folder {params.task}"
-        " --compressed {params.compressed} --methods {params.methods} --settings {params.settings}"
+        " --compressed {params.cell}/compressed --methods {params.methods} --settings {params.settings}"
         " --texts {params.texts} --passes {params.passes} --out {output} > {log} 2>&1"
 
 
