@@ -45,7 +45,16 @@ SPREAD = config["spread"]["methods"]
 TIMED = config["timing"]["heights"]
 CHECKED = any(config["checks"][check] for check in ("bandwidth_factors", "zero", "matrices"))
 RANDOM_INIT_SEEDS = config["finetuning"].get("random_init_seeds", config["seeds"][:1])
-TABLES = ["scores_summary", "overview", "pareto", "matched", "inference", "finetuned", "pretraining_gain", "suggestions"]
+TABLES = [
+    "scores_summary",
+    "overview",
+    "pareto",
+    "matched",
+    "inference",
+    "finetuned",
+    "pretraining_gain",
+    "suggestions",
+]
 TABLES += ["tasks", "models", "not_ok"]
 FIGURES = ["summary", "pareto", *(["pretraining_gain"] if RANDOM_INIT_SEEDS else [])]
 STATISTICS = ["comparisons", "pairwise", "ranks"]
@@ -406,10 +415,10 @@ rule train_method:
         f"{RESULTS}/logs/train_method/{{model}}-{{task}}-{{seed}}-{{method}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/train_method/{{model}}-{{task}}-{{seed}}-{{method}}.tsv"
-    conda:
-        ENVIRONMENT
     wildcard_constraints:
         method="|".join(map(re.escape, TRAINED)) or "$",
+    conda:
+        ENVIRONMENT
     params:
         finetuned=subpath(input.finetuned, parent=True),
         task=subpath(input.task, parent=True),
@@ -423,9 +432,7 @@ rule train_method:
 
 rule measure_inference:
     input:
-        scores=expand(
-            f"{CELL}/compressed/{{method}}/scores.csv", method=["full", *MEASURED], allow_missing=True
-        ),
+        scores=expand(f"{CELL}/compressed/{{method}}/scores.csv", method=["full", *MEASURED], allow_missing=True),
         finetuned=f"{CELL}/finetuned/manifest.json",
         task=f"{RESULTS}/tasks/{{task}}/manifest.json",
     output:
@@ -486,7 +493,10 @@ rule collect_scores:
         expand(f"{CELL}/finetuned/manifest.json", **CELLS),
         get_random_init_manifests,
     output:
-        expand(f"{RESULTS}/{{table}}.csv", table=["scores", "finetuning", "suggestions", "inference", "checks", "tasks", "models"]),
+        expand(
+            f"{RESULTS}/{{table}}.csv",
+            table=["scores", "finetuning", "suggestions", "inference", "checks", "tasks", "models"],
+        ),
     log:
         f"{RESULTS}/logs/collect_scores.log",
     benchmark:

@@ -14,9 +14,9 @@ _SIGNS, _SCALE = "signs.", "scale."
 
 
 class BitDelta(Method):
-    """W0 + mean|Δ| sign(Δ) for the weights of the body's linear layers; everything else is kept in full.
+    """W0 + mean|Δ| sign(Δ) for the weights of the body's linear layers; all else is kept in full.
 
-    Its file is a safetensors file: `signs.<name>`, one bit an entry, 1 = up; `scale.<name>`; and the tensors kept in full.
+    Its file is a safetensors file: `signs.<name>`, one bit an entry, 1 = up; `scale.<name>`; and what is kept in full.
     """
 
     name = "bitdelta"

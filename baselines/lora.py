@@ -15,7 +15,7 @@ _PREFIX, _LOW = "base_model.model.", ".lora_A.weight"
 
 
 class Lora(TrainedMethod, Method):
-    """W0 + B A with B (rows, rank) and A (rank, columns), for every linear layer of the body; the head is trained in full.
+    """W0 + B A, B (rows, rank) and A (rank, columns), for every linear layer of the body; the head is trained whole.
 
     Its file is a safetensors file with `<layer>.lora_A.weight`, `<layer>.lora_B.weight` and the head, peft's own names
     without their prefix; the metadata has the settings of the adapter. `restore` merges in float32.
@@ -37,9 +37,7 @@ class Lora(TrainedMethod, Method):
         with replacing(path) as temporary:
             save_file(trained, temporary, metadata={"lora": json.dumps(settings)})
         kept = sum(tensor.numel() for name, tensor in trained.items() if name not in head)
-        return Stored(
-            kept, learning_rate=fitted.learning_rate, validation_weighted_f1=fitted.validation_weighted_f1
-        )
+        return Stored(kept, learning_rate=fitted.learning_rate, validation_weighted_f1=fitted.validation_weighted_f1)
 
     def restore(self, pretrained: Tensors, path: Path) -> Tensors:
         settings, parts = read(path)

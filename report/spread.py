@@ -92,8 +92,7 @@ def _statistics(masks: np.ndarray) -> dict[str, np.ndarray]:
 def _random_statistics(counts, n: int, draws: int, generator) -> dict[str, np.ndarray]:
     height = max(1, 2**22 // max(1, len(counts) * n))  # masks held in memory at once
     parts = [
-        _statistics(random_masks(counts, n, min(height, draws - start), generator))
-        for start in range(0, draws, height)
+        _statistics(random_masks(counts, n, min(height, draws - start), generator)) for start in range(0, draws, height)
     ]
     return {name: np.concatenate([part[name] for part in parts]) for name in STATISTICS}
 

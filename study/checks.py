@@ -66,7 +66,11 @@ def variants(cell: FinetunedCell, settings: dict) -> Iterator[tuple[dict, dict, 
     """(description, masks, whether the rest becomes zero) of everything that is looked at."""
     for share in settings["kept_shares"]:
         for factor in settings["bandwidth_factors"]:
-            yield {"check": "bandwidth", "variant": factor, "method": "ken"}, bandwidth_masks(cell, factor, share), False
+            yield (
+                {"check": "bandwidth", "variant": factor, "method": "ken"},
+                bandwidth_masks(cell, factor, share),
+                False,
+            )
         if settings["zero"]:
             for method in ("ken", "magnitude"):
                 masks = masks_of(cell, method, share)

@@ -269,7 +269,13 @@ def test_the_released_code_may_differ_at_any_budget():
 
 def spread_rows(even: int, clustered: int) -> pd.DataFrame:
     observed = [1.0] * even + [1.3] * clustered
-    axes = {"model": "m", "task": "t", "seed": 0, "method": "ken", "matrix": [f"layer{i}" for i in range(len(observed))]}
+    axes = {
+        "model": "m",
+        "task": "t",
+        "seed": 0,
+        "method": "ken",
+        "matrix": [f"layer{i}" for i in range(len(observed))],
+    }
     return pd.DataFrame(axes | {"observed_neighbours": observed, "neighbours_low": 0.9, "neighbours_high": 1.1})
 
 

@@ -35,7 +35,9 @@ def test_rows_of_a_cell(finetuned_cells, task_folder, tmp_path):
     table = checks.check(cell, CHECKS, tmp_path)
     counts = table.groupby("check").size().to_dict()
     assert counts == {"bandwidth": 6, "zero": 8, "matrices": 7}
-    assert table["weighted_f1"].between(0, 1).all() and (table["full_weighted_f1"] == table["full_weighted_f1"][0]).all()
+    assert (
+        table["weighted_f1"].between(0, 1).all() and (table["full_weighted_f1"] == table["full_weighted_f1"][0]).all()
+    )
     ones = table[(table["check"] == "bandwidth") & (table["variant"] == 1)]
     resets = table[(table["check"] == "zero") & (table["variant"] == "reset") & (table["method"] == "ken")]
     assert ones["weighted_f1"].tolist() == resets["weighted_f1"].tolist(), "factor 1 is KEN"

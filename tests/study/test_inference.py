@@ -63,7 +63,7 @@ def test_peak_memory_of_a_chain_is_parameters_and_two_neighbouring_results():
         def __len__(self):
             return 500
 
-        ids = [[1]] * 500  # noqa: RUF012
+        ids = [[1]] * 500
 
         def batch(self, rows):
             ids = torch.ones(len(rows), 1, dtype=torch.int64)
