@@ -62,6 +62,7 @@ def inline_svg(path: Path, description: str) -> Markup:
     text = _METADATA.sub("", text).strip()
     if not text.startswith("<svg"):
         raise ReportError(f"{path} is not an SVG picture: run the step that draws it again.")
+    text = re.sub(r' id="image[0-9a-f]+"', "", text)  # equal images have equal ones, and nothing refers to them
     own = re.sub(r"\W", "-", path.stem)
     text = re.sub(r'\bid="', f'id="{own}-', text)
     text = re.sub(r'href="#', f'href="#{own}-', text).replace("url(#", f"url(#{own}-")
