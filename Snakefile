@@ -601,7 +601,7 @@ rule judge_claims:
         rules="config/claims.yaml",
         code=["report/claims.py", "report/statistics.py", "report/results.py"],
     output:
-        f"{RESULTS}/claims.csv",
+        report(f"{RESULTS}/claims.csv", caption="report/captions/claims.rst", category="Verdicts"),
     log:
         f"{RESULTS}/logs/judge_claims.log",
     conda:
@@ -639,7 +639,14 @@ rule draw_figures:
         "report/figures.py",
         "report/style.py",
     output:
-        expand(f"{RESULTS}/figures/{{figure}}.{{kind}}", figure=FIGURES, kind=["svg", "png", "pdf"]),
+        [
+            report(f"{RESULTS}/figures/{name}.svg", caption=f"report/captions/{name}.rst", category="Figures")
+            for name in ("summary", "pareto")
+        ],
+        expand(
+            f"{RESULTS}/figures/{{figure}}.svg", figure=[name for name in FIGURES if name not in ("summary", "pareto")]
+        ),
+        expand(f"{RESULTS}/figures/{{figure}}.{{kind}}", figure=FIGURES, kind=["png", "pdf"]),
         expand(f"{RESULTS}/figures/model_{{model}}.{{kind}}", model=config["models"], kind=["svg", "png"]),
     log:
         f"{RESULTS}/logs/draw_figures.log",
@@ -658,8 +665,9 @@ rule draw_kenviz:
         finetuned=get_kenviz_finetuned,
         code=["ken/viz.py", "ken/explorer.py", "ken/explorer.html", "report/kenviz.py", "report/style.py"],
     output:
-        pictures=expand(f"{RESULTS}/figures/kenviz.{{kind}}", kind=["svg", "png", "pdf", "json"]),
-        page=f"{RESULTS}/report/kenviz.html",
+        picture=report(f"{RESULTS}/figures/kenviz.svg", caption="report/captions/kenviz.rst", category="KENviz"),
+        others=expand(f"{RESULTS}/figures/kenviz.{{kind}}", kind=["png", "pdf", "json"]),
+        page=report(f"{RESULTS}/report/kenviz.html", caption="report/captions/explorer.rst", category="KENviz"),
     log:
         f"{RESULTS}/logs/draw_kenviz.log",
     conda:
@@ -667,7 +675,7 @@ rule draw_kenviz:
     params:
         subnetwork=get_kenviz_subnetwork,
         matrix=f"--matrix {config['kenviz']['matrix']}" if "matrix" in config["kenviz"] else "",
-        stem=lambda wildcards, output: Path(output.pictures[0]).with_suffix(""),
+        stem=lambda wildcards, output: Path(output.picture).with_suffix(""),
         compared=get_kenviz_compared,
         finetuned=subpath(input.finetuned, parent=True),
     shell:
@@ -687,7 +695,7 @@ rule write_report:
         "report/summary.py",
         expand("report/page.{kind}", kind=["py", "html.j2", "css", "js"]),
     output:
-        f"{RESULTS}/report/index.html",
+        report(f"{RESULTS}/report/index.html", caption="report/captions/page.rst", category="Report"),
     log:
         f"{RESULTS}/logs/write_report.log",
     conda:
