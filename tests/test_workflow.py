@@ -67,7 +67,7 @@ def test_the_whole_study_runs_to_its_report(finished):
     page = (results / "report" / "index.html").read_text()
     assert len(page) > 50_000 and "KEN" in page
     scores = pd.read_csv(results / "scores.csv", keep_default_na=False)
-    # Controls, three methods at two shares, two draws of random at two shares, one bit; and on one cell those that train.
+    # Controls, three methods at two shares, two draws of random at two shares, one bit; on one cell those that train.
     rows_per_cell = 2 + 3 * 2 + 2 * 2 + 1
     assert len(scores) == 4 * rows_per_cell + 3 and (scores["status"] == "ok").all()
     assert set(scores.loc[scores["family"] == "trained", "method"]) == {"lora", "flop", "fish"}
