@@ -5,21 +5,21 @@ and their ink follows the page into the dark; every text that comes from data is
 """
 
 import argparse
+import hashlib
 import json
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from report import style
+from report import sheets, style, summary
 from report.errors import ReportError, run
 from report.figures import REFERENCES, file_name
 from report.results import read_json, write_text
-from report.summary import FORMS, sentences, speed
-from report.tables import MEASURES, NEAR, Tables, is_near, keeps_more, with_own_budgets
+from report.sheets import partial_methods, score_sheet, seed_range
+from report.tables import ALPHA, NEAR, Tables, with_picture
 
 HERE = Path(__file__).parent
 _INKS = {style.INK: "var(--ink)", style.MUTED: "var(--muted)", style.GRID: "var(--grid)"}
@@ -86,20 +86,87 @@ def provenance_of(results: Path) -> dict:
 
 
 def pictures(results: Path, tables: Tables) -> dict:
-    """The figures of a study, ready to stand in the page."""
+    """The figures of a study, ready to stand in the page; those without anything to draw are left out."""
     folder = results / "figures"
+    checked = set(tables.checks["check"])
     described = {
-        "summary": "Difference to full against kept share, a panel a family of methods, a line a method",
-        "pareto": "Difference to full against stored bytes, with the Pareto front",
+        "summary": (True, "Difference to full against kept share, a panel a family of methods, a line a method"),
+        "pareto": (True, "Difference to full against stored bytes, with the Pareto front"),
+        "pretraining_gain": (
+            not tables.pretraining_gain.empty,
+            "Weighted F1 from random initialisation and from the pre-trained body",
+        ),
+        "ranks": (not with_picture(tables.ranks).empty, "Average ranks of methods with critical differences"),
+        "bandwidth": ("bandwidth" in checked, "Difference to full against the factor of the bandwidth"),
+        "matrices": ("matrices" in checked, "Difference to full when one kind of matrix is pruned"),
+        "spread": (not tables.spread.empty, "Observed minus random places of kept entries, a dot a matrix"),
+        "timing": (not tables.timing.empty, "Seconds of one selection against size and against k"),
     }
-    if not tables.pretraining_gain.empty:
-        described["pretraining_gain"] = "Weighted F1 from random initialisation and from the pre-trained body"
-    found = {name: inline_svg(folder / f"{name}.svg", text) for name, text in described.items()}
+    found = {name: inline_svg(folder / f"{name}.svg", text) for name, (drawn, text) in described.items() if drawn}
     text = "Weighted F1 against kept share, a panel for each task and family of methods: "
     found["models"] = {
         model: inline_svg(folder / f"{file_name(model)}.svg", text + model) for model in tables.counts["models"]
     }
     return found
+
+
+def evidence(results: Path, tables: Tables, config: dict) -> dict:
+    """What the sections on claims, statistics, checks and cost show."""
+    checks = tables.checks
+    settings = config.get("checks")
+    kept = settings.get("matrices_kept_share") if isinstance(settings, dict) else None
+    references = [style.label(name) for name in dict.fromkeys(tables.comparisons["reference"])]
+    return {
+        "claims": sheets.claims_of(tables),
+        "marks": sheets.VERDICTS,
+        "pairwise": sheets.pairwise_sheet(tables),
+        "ranks": sheets.ranks_sheet(tables),
+        "rank_tests": sheets.rank_tests_sheet(tables),
+        "comparisons": sheets.comparisons_sheet(tables),
+        "references_compared": " or ".join(references),
+        "alpha": ALPHA,
+        "bandwidth": sheets.bandwidth_sheet(tables),
+        "zero": sheets.zero_sheet(tables),
+        "matrices": sheets.matrices_sheet(tables),
+        "matrices_kept": kept if isinstance(kept, float) else None,
+        "check_facts": {name: cells_and_seeds(rows) for name, rows in checks.groupby("check")},
+        "check_sentences": {
+            "bandwidth": summary.bandwidth_sentence(checks),
+            "zero": summary.zero_sentence(checks),
+            "matrices": summary.matrices_sentence(checks),
+            "timing": summary.timing_sentence(tables.claims),
+            "cost": summary.cost_sentence(tables.cost),
+        },
+        "spread": sheets.spread_sheet(tables),
+        "spread_sentences": summary.spread_sentences(tables.spread),
+        "spread_facts": spread_facts(tables.spread_matrices),
+        "timing": sheets.timing_sheet(tables),
+        "cost": sheets.cost_sheet(tables),
+        "inputs": sheets.inputs_sheet(tables),
+        "scores_hash": sha256(results / "scores.csv"),
+        "explorer": (results / "report" / "kenviz.html").exists(),
+    }
+
+
+def cells_and_seeds(rows: pd.DataFrame) -> str:
+    """How many cells and seeds stand behind the rows of a check: "2 cells, 1 seed"."""
+    return f"{summary.count(rows['cells'].max(), 'cell')}, {seed_range(rows['seeds'])}"
+
+
+def spread_facts(matrices: pd.DataFrame) -> str:
+    """How many matrices, models and seeds the figure of the spread shows."""
+    shown = matrices[["method", "model", "task", "seed", "matrix"]].drop_duplicates()
+    each = shown.groupby("method").size()
+    if each.empty:
+        return ""
+    number = f"{each.min()}" if each.min() == each.max() else f"{each.min()} to {each.max()}"
+    models, seeds = (summary.count(shown[name].nunique(), name) for name in ("model", "seed"))
+    return f"{number} matrices a method, {models}, {seeds}"
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, "" if there is none."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
 
 
 def render(results: Path) -> str:
@@ -125,29 +192,31 @@ def render(results: Path) -> str:
         config=json.dumps(provenance["config"], indent=2, ensure_ascii=False),
         counts=tables.counts,
         methods=[name for name in tables.counts["methods"] if name not in style.CONTROLS],
-        sentences=sentences(tables),
-        overview=overview_sheet(tables),
-        overview_detail=overview_detail_sheet(tables),
+        answer=summary.answer(tables),
+        sentences=summary.sentences(tables),
+        overview=sheets.overview_sheet(tables),
+        overview_detail=sheets.overview_detail_sheet(tables),
         scores=score_sheet(tables, models),
-        own_budgets=own_budgets_sheet(tables),
+        own_budgets=sheets.own_budgets_sheet(tables),
         partial=partial_methods(tables),
         references=REFERENCES,
-        matched=matched_sheets(tables),
-        inference=inference_sheet(tables),
-        speed=speed(tables.inference),
+        matched=sheets.matched_sheets(tables),
+        inference=sheets.inference_sheet(tables),
+        speed=summary.speed(tables.inference),
         by_model={model: score_sheet(tables, [model]) for model in models},
-        pretraining=pretraining_sheet(tables),
+        pretraining=sheets.pretraining_sheet(tables),
         pretraining_seeds=seed_range(tables.pretraining_gain["seeds"]),
-        finetuned=finetuned_sheet(tables),
-        suggestions=suggestions_sheet(tables),
+        finetuned=sheets.finetuned_sheet(tables),
+        suggestions=sheets.suggestions_sheet(tables),
         choice=None if tables.suggestions.empty else tables.suggestions.iloc[0],
-        tasks=tasks_sheet(tables),
-        classes={row.task: classes_sheet(row.class_counts) for row in tables.tasks.itertuples()},
-        models=models_sheet(tables),
-        not_ok=not_ok_sheet(tables),
+        tasks=sheets.tasks_sheet(tables),
+        classes={row.task: sheets.classes_sheet(row.class_counts) for row in tables.tasks.itertuples()},
+        models=sheets.models_sheet(tables),
+        not_ok=sheets.not_ok_sheet(tables),
         pictures=pictures(results, tables),
         kenviz=kenviz_picture(results),
         near=NEAR,
+        **evidence(results, tables, provenance["config"]),
     )
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 from report import style
 from report.errors import ReportError
 from report.summary import FORMS
-from report.tables import MEASURES, Tables, is_near, keeps_more, with_own_budgets
+from report.tables import FINETUNING, MEASURES, PLACES, Tables, is_near, keeps_more, with_own_budgets
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,67 @@ class Sheet:
     heads: list[str]
     rows: list[list[Value]]
     names: int = 1
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A subject of a claim: model or measurement, the verdict's word, estimate with interval, n, and why."""
+
+    subject: str
+    word: str
+    estimate: str
+    n: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim with the rule that decides it, and the verdict on each of its subjects."""
+
+    text: str
+    rule: str
+    verdicts: list[Verdict]
+
+    @property
+    def tally(self) -> dict[str, int]:
+        """Verdict -> number of subjects, in the order of `VERDICTS`."""
+        words = [verdict.word for verdict in self.verdicts]
+        return {word: words.count(word) for word in (*VERDICTS, *words) if word in words}
+
+
+VERDICTS = {"reproduced": "✓", "not reproduced": "✗", "not decided": "?"}
+SOURCES = {"paper": "Claims of the paper", "ours": "Claims of this suite"}
+STATISTIC_LABELS = {
+    "neighbours": "kept neighbours", "entropy": "entropy over columns", "moran": "Moran's I",
+}  # fmt: skip
+
+
+def claims_of(tables: Tables) -> dict[str, list[Claim]]:
+    """Heading -> claims of that source, in the order of the file."""
+    found: dict[str, list[Claim]] = {}
+    for (source, _), rows in tables.claims.groupby(["source", "claim"], sort=False):
+        verdicts = [
+            Verdict(row.subject, row.verdict, estimate(row), integer(row.n).text, row.why) for row in rows.itertuples()
+        ]
+        first = rows.iloc[0]
+        found.setdefault(SOURCES.get(source, source), []).append(Claim(first["text"], first["rule"], verdicts))
+    return found
+
+
+def estimate(row) -> str:
+    """An estimate with its interval in its unit: "−6.18 points [−12.33, −0.69]"; "" if there is none."""
+    if pd.isna(row.estimate):
+        return ""
+    values = [row.estimate, row.low, row.high]
+    if row.unit == "points":
+        texts = [style.points(value, 2) for value in values]
+        texts[0] += f"{style.NO_BREAK_SPACE}points"
+    elif row.unit == "share":
+        texts = ["" if pd.isna(value) else style.percent(round(value, 3)) for value in values]
+    else:
+        texts = ["" if pd.isna(value) else f"{value:.2f}".replace("-", "−") for value in values]
+        texts[0] += f"{style.NO_BREAK_SPACE}({row.unit})" if row.unit else ""
+    return texts[0] if pd.isna(row.low) else f"{texts[0]} [{texts[1]}, {texts[2]}]"
 
 
 def named(*names: object) -> list[Value]:
@@ -380,3 +441,191 @@ def not_ok_sheet(tables: Tables) -> Sheet:
         for row in tables.not_ok.itertuples()
     ]
     return Sheet(["Model", "Task", "Method", "Status", "Seed", "Draw", "Budget", "Reason"], rows, names=4)
+
+
+def p_value(value: float) -> Value:
+    """Cell of a p-value; a small one is said to be below 0.001."""
+    return number(value, "" if pd.isna(value) else "< 0.001" if value < 0.001 else f"{value:.3f}")
+
+
+def interval(low: float, high: float) -> Value:
+    """Cell of an interval in points, sorted by its low end."""
+    return number(low, "" if pd.isna(low) else f"{style.points(low)} to {style.points(high)}")
+
+
+def pairwise_sheet(tables: Tables) -> Sheet:
+    """Every pair of methods at every budget."""
+    rows = [
+        [
+            *named(style.budget_label(row.budget, row.unit), style.label(row.method), style.label(row.other)),
+            number(row.difference_points, style.points(row.difference_points)),
+            interval(row.low, row.high),
+            p_value(row.wilcoxon_p),
+            p_value(row.wilcoxon_p_holm),
+            integer(row.n),
+        ]
+        for row in tables.pairwise.sort_values(["unit", "budget"], kind="stable").itertuples()
+    ]
+    heads = ["Budget", "Method", "Against", "Points", "95\u00a0% interval", "p", "p, Holm", "n"]
+    return Sheet(heads, rows, names=3)
+
+
+def ranks_sheet(tables: Tables) -> Sheet:
+    """Average rank per method (rows) and budget (columns) of what was ranked, with the tests of each budget below."""
+    ranked = tables.ranks[tables.ranks["average_rank"].notna() & (tables.ranks["methods"] > 1)]
+    budgets = list(ranked[["unit", "budget"]].drop_duplicates().sort_values(["unit", "budget"]).itertuples(index=False))
+    found = {(row.method, row.unit, row.budget): row.average_rank for row in ranked.itertuples()}
+    rows = []
+    for method in dict.fromkeys(ranked["method"]):
+        places = [found.get((method, *budget), float("nan")) for budget in budgets]
+        rows.append([*named(style.label(method)), *(number(place, _decimals(place)) for place in places)])
+    return Sheet(["Method", *(style.budget_label(budget, unit) for unit, budget in budgets)], rows)
+
+
+def rank_tests_sheet(tables: Tables) -> Sheet:
+    """Friedman's test and the critical difference per budget."""
+    ranked = tables.ranks[tables.ranks["average_rank"].notna() & (tables.ranks["methods"] > 1)]
+    rows = [
+        [
+            *named(style.budget_label(row.budget, row.unit)),
+            integer(row.methods),
+            integer(row.n),
+            p_value(row.friedman_p),
+            number(row.critical_difference, _decimals(row.critical_difference)),
+        ]
+        for row in ranked.drop_duplicates(["unit", "budget"]).sort_values(["unit", "budget"]).itertuples()
+    ]
+    heads = ["Budget", "Methods", "Pairs of model and task", "Friedman's p", "Critical difference"]
+    return Sheet(heads, rows)
+
+
+def _decimals(value: float) -> str:
+    return "" if pd.isna(value) else f"{value:.2f}"
+
+
+def comparisons_sheet(tables: Tables) -> Sheet:
+    """Differences to the reference methods per model, task and method (rows) at the study's kept shares (columns).
+
+    Behind each the seeds with a significant difference in its direction, and of how many.
+    """
+    budgets = tables.counts["budgets"]
+    shown = tables.comparisons[(tables.comparisons["unit"] == "share") & tables.comparisons["budget"].isin(budgets)]
+    rows = []
+    for key, own in shown.groupby(["reference", "model", "task", "method"], sort=False):
+        reference, model, task, method = key
+        found = {row.budget: row for row in own.itertuples()}
+        cells = [_comparison_cell(found.get(budget)) for budget in budgets]
+        rows.append([*named(style.label(reference), model, task, style.label(method)), *cells])
+    return Sheet(["Against", "Model", "Task", "Method", *map(style.budget_label, budgets)], rows, names=4)
+
+
+def _comparison_cell(row) -> Value:
+    if row is None:
+        return Value("", "", "number")
+    count = row.better if row.difference_points > 0 else row.worse
+    behind = f"{count:.0f}/{row.seeds:.0f}"
+    return Value(style.points(row.difference_points), row.difference_points, "number", behind)
+
+
+def _points_cells(row) -> list[Value]:
+    low, high = row.difference_points_min, row.difference_points_max
+    span = style.points(low) if low == high else f"{style.points(low)} to {style.points(high)}"
+    return [number(row.difference_points, style.points(row.difference_points)), number(low, span)]
+
+
+def bandwidth_sheet(tables: Tables) -> Sheet:
+    """Every factor of the bandwidth and kept share."""
+    rows = [
+        [
+            number(float(row.variant), f"{float(row.variant):g}"),
+            _share(row.kept_share),
+            number(row.weighted_f1, style.score(row.weighted_f1)),
+            *_points_cells(row),
+            integer(row.cells),
+        ]
+        for row in tables.checks[tables.checks["check"] == "bandwidth"].itertuples()
+    ]
+    return Sheet(["Factor", "Body kept", "Weighted F1", "To full, points", "Over cells", "Cells"], rows)
+
+
+def zero_sheet(tables: Tables) -> Sheet:
+    """Reset beside zero, per method and kept share, in points to full."""
+    found = tables.checks[tables.checks["check"] == "zero"]
+    both = {(row.method, row.kept_share, row.variant): row for row in found.itertuples()}
+    rows = []
+    for method, share in dict.fromkeys(zip(found["method"], found["kept_share"], strict=True)):
+        reset, zero = (both.get((method, share, variant)) for variant in ("reset", "zero"))
+        points = [float("nan") if row is None else row.difference_points for row in (reset, zero)]
+        cells = [number(value, style.points(value)) for value in (*points, points[0] - points[1])]
+        present = reset if reset is not None else zero
+        rows.append([*named(style.label(method)), _share(share), *cells, integer(present.cells)])
+    heads = ["Chosen by", "Body kept", "Rest reset, points to full", "Rest set to zero, points to full"]
+    return Sheet([*heads, "Worth of the reset, points", "Cells"], rows)
+
+
+def matrices_sheet(tables: Tables) -> Sheet:
+    """One kind of matrix pruned at a time."""
+    rows = [
+        [
+            *named(row.variant),
+            integer(row.parameters),
+            _share(row.parameter_share),
+            *_points_cells(row),
+            integer(row.cells),
+        ]
+        for row in tables.checks[tables.checks["check"] == "matrices"].itertuples()
+    ]
+    return Sheet(["Pruned alone", "Its entries", "Of the body", "To full, points", "Over cells", "Cells"], rows)
+
+
+def spread_sheet(tables: Tables) -> Sheet:
+    """Matrices below, inside and above the interval of choices at random."""
+    rows = [
+        [
+            *named(style.label(row.method), STATISTIC_LABELS.get(row.statistic, row.statistic)),
+            integer(row.matrices),
+            *(integer(getattr(row, place)) for place in PLACES),
+            *(number(value, f"{value:+.4f}".replace("-", "−")) for value in (row.difference, row.difference_max)),
+        ]
+        for row in tables.spread.itertuples()
+    ]
+    places = [f"{place.capitalize()} the interval" for place in PLACES]
+    return Sheet(["Method", "Statistic", "Matrices", *places, "Mean over random", "Largest"], rows, names=2)
+
+
+def timing_sheet(tables: Tables) -> Sheet:
+    """Every measurement of the time of a selection."""
+    rows = [
+        [*named(style.label(row.method)), integer(row.size), integer(row.k), number(row.seconds, f"{row.seconds:.3g}")]
+        for row in tables.timing.itertuples()
+    ]
+    return Sheet(["Rule", "Entries", "k", "Seconds"], rows)
+
+
+def cost_sheet(tables: Tables) -> Sheet:
+    """Seconds and memory of making one stored file."""
+    rows = [
+        [
+            *named("Fine-tuning" if row.method == FINETUNING else style.label(row.method)),
+            number(row.seconds, f"{row.seconds:.3g}"),
+            number(row.seconds_min, f"{row.seconds_min:.3g} to {row.seconds_max:.3g}"),
+            number(row.relative, "" if pd.isna(row.relative) else f"{row.relative:.3g}"),
+            integer(row.peak_mib),
+            integer(row.files),
+            integer(row.cells),
+        ]
+        for row in tables.cost.itertuples()
+    ]
+    heads = ["Method", "Seconds a file", "Over cells", "Fine-tuning = 1", "Peak memory, MiB", "Files", "Cells"]
+    return Sheet(heads, rows)
+
+
+def inputs_sheet(tables: Tables) -> Sheet:
+    """Hashes of everything a study started from: tasks and models."""
+    parts = {"task": tables.tasks, "model": tables.models}
+    rows = [
+        [*named(kind, getattr(row, kind), row.source), Value(row.sha256, row.sha256, "code")]
+        for kind, table in parts.items()
+        for row in table.itertuples()
+    ]
+    return Sheet(["Input", "Name", "Source", "SHA-256"], rows)

@@ -94,7 +94,15 @@ NUMERIC = {
     "pairwise": ("budget", "n", "difference_points", "low", "high", "wilcoxon_p", "wilcoxon_p_holm"),
     "ranks": ("budget", "n", "average_rank", "methods", "critical_difference", "friedman_p"),
     "checks": (
-        *("kept_share", "cells", "weighted_f1", "difference_points", "difference_points_min", "difference_points_max"),
+        *(
+            "kept_share",
+            "cells",
+            "seeds",
+            "weighted_f1",
+            "difference_points",
+            "difference_points_min",
+            "difference_points_max",
+        ),
         *("none_points", "stored_bytes", "parameters", "parameter_share"),
     ),
     "spread": ("budget", "matrices", *PLACES, "difference", "difference_min", "difference_max"),
@@ -423,6 +431,7 @@ def checks(found: pd.DataFrame) -> pd.DataFrame:
     keys = ["check", "variant", "method", "kept_share"]
     table = rows.groupby(keys, sort=False, dropna=False).agg(
         cells=("seed", "size"),
+        seeds=("seed", "nunique"),
         held=("share", "mean"),
         difference_points_min=("difference_points", "min"),
         difference_points_max=("difference_points", "max"),
