@@ -392,18 +392,17 @@ def spread_of_kept(tables: Tables) -> "Figure":
     figure = Figure(figsize=(width, 5.6), layout="constrained")
     panels = figure.subplots(len(STATISTICS), len(methods), squeeze=False, sharex="col", sharey="row")
     looks = style.looks(methods)
+    order = {model: place for place, model in enumerate(tables.counts["models"])}
     for row, (statistic, name) in zip(panels, STATISTICS.items(), strict=True):
         for axes, method in zip(row, methods, strict=True):
             part = found[(found["method"] == method) & (found["statistic"] == statistic)]
-            _draw_spread(axes, part.sort_values("model", key=_order_of(tables), kind="stable"), looks[method])
+            _draw_spread(
+                axes, part.sort_values("model", key=lambda names: names.map(order), kind="stable"), looks[method]
+            )
         row[0].set_ylabel(f"{name},\nobserved minus random")
     for axes, method in zip(panels[0], methods, strict=True):
         axes.set_title(style.label(method))
     return figure
-
-
-def _order_of(tables: Tables):
-    return lambda column: column.map(tables.counts["models"].index)
 
 
 def _draw_spread(axes: "Axes", part: pd.DataFrame, look: style.Look) -> None:

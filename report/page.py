@@ -118,7 +118,7 @@ def evidence(results: Path, tables: Tables, config: dict) -> dict:
     references = [style.label(name) for name in dict.fromkeys(tables.comparisons["reference"])]
     return {
         "claims": sheets.claims_of(tables),
-        "marks": sheets.VERDICTS,
+        "marks": summary.VERDICTS,
         "pairwise": sheets.pairwise_sheet(tables),
         "ranks": sheets.ranks_sheet(tables),
         "rank_tests": sheets.rank_tests_sheet(tables),

@@ -189,10 +189,17 @@ def read_statistics(results: Path) -> dict[str, pd.DataFrame]:
 
 
 def read_checks(results: Path) -> pd.DataFrame:
-    """checks.csv of a study, one row a cell, check, variant, method and kept share; it may have no rows."""
+    """checks.csv of a study, one row a cell, check, variant, method and kept share; it may have no rows.
+
+    Raises:
+        ReportError: as `read_table`, or a factor of the bandwidth that is no number.
+    """
     scores = ("weighted_f1", "full_weighted_f1", "none_weighted_f1")
     numeric = ("seed", "kept_share", "stored_bytes", *scores, "parameters")
-    return read_if_run(results / "checks.csv", ("model", "task", "check", "variant", "method"), numeric)
+    path = results / "checks.csv"
+    checks = read_if_run(path, ("model", "task", "check", "variant", "method"), numeric)
+    _numbers(checks.loc[checks["check"] == "bandwidth", "variant"], path)
+    return checks
 
 
 def read_spread(results: Path) -> pd.DataFrame:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from report import style
 from report.errors import ReportError
-from report.summary import FORMS
+from report.summary import FORMS, VERDICTS
 from report.tables import FINETUNING, MEASURES, PLACES, Tables, is_near, keeps_more, with_own_budgets
 
 
@@ -59,7 +59,6 @@ class Claim:
         return {word: words.count(word) for word in (*VERDICTS, *words) if word in words}
 
 
-VERDICTS = {"reproduced": "✓", "not reproduced": "✗", "not decided": "?"}
 SOURCES = {"paper": "Claims of the paper", "ours": "Claims of this suite"}
 STATISTIC_LABELS = {
     "neighbours": "kept neighbours", "entropy": "entropy over columns", "moran": "Moran's I",

@@ -8,6 +8,7 @@ from report.tables import FINETUNING, NEAR, Tables, is_near, keeps_more
 SHOWN_SHARES = (0.05, 0.25)
 SHOWN_METHODS = ("ken", "ken-rescaled", "random")  # beside the best ones
 BEST = 3
+VERDICTS = {"reproduced": "✓", "not reproduced": "✗", "not decided": "?"}  # word -> mark, in the order of the report
 FORMS = {
     "dense": "dense",
     "restored": "restored to a dense model",
@@ -33,7 +34,9 @@ def _tally(claims: pd.DataFrame) -> list[str]:
     verdicts = own.groupby("claim", sort=False)["verdict"].agg(
         lambda words: words.iloc[0] if words.nunique() == 1 else "different from case to case"
     )
-    parts = [f"{number} {word}" for word, number in verdicts.value_counts(sort=False).items()]
+    numbers = verdicts.value_counts()
+    order = [word for word in (*VERDICTS, *numbers.index.difference(VERDICTS)) if word in numbers.index]
+    parts = [f"{numbers[word]} {word}" for word in order]
     return [f"Of {count(len(verdicts), 'claim')} of the paper: {', '.join(parts)}."]
 
 
@@ -45,12 +48,15 @@ def _beside_random(compared: pd.DataFrame, cells: int) -> list[str]:
     share = 0.25 if 0.25 in budgets else budgets[len(budgets) // 2]
     rows = compared[compared["budget"] == share].set_index("method")["difference_points"]
     best = rows.idxmax()
-    parts = [f"KEN is {style.points(rows['ken'])} points of weighted F1 from the fully fine-tuned model"]
+    parts = [f"{style.points(rows['ken'])} points of weighted F1 with KEN"]
     if "random" in rows.index:
-        parts.append(f"a random choice {style.points(rows['random'])}")
+        parts.append(f"{style.points(rows['random'])} with a random choice")
     if best not in ("ken", "random"):
-        parts.append(f"the best of {len(rows)} methods, {style.label(best)}, {style.points(rows[best])}")
-    text = f"With {style.budget_label(share)} of each row kept, {', '.join(parts)} (means over {count(cells, 'cell')})."
+        parts.append(f"{style.points(rows[best])} with the best of {len(rows)} methods, {style.label(best)}")
+    text = (
+        f"With {style.budget_label(share)} of each row kept, the difference to the fully fine-tuned model is "
+        f"{_listed(parts)} (means over {count(cells, 'cell')})."
+    )
     return [text, *_smallest(compared)]
 
 
