@@ -43,6 +43,8 @@ def inline_svg(path: Path, description: str) -> Markup:
     text = _METADATA.sub("", text).strip()
     if not text.startswith("<svg"):
         raise ReportError(f"{path} is not an SVG picture: run the step that draws it again.")
+    # Two equal images have the same id, and nothing refers to it.
+    text = re.sub(r'(<image\b[^>]*?) id="[^"]*"', r"\1", text)
     own = re.sub(r"\W", "-", path.stem)
     text = re.sub(r'\bid="', f'id="{own}-', text)
     text = re.sub(r'href="#', f'href="#{own}-', text).replace("url(#", f"url(#{own}-")

@@ -549,7 +549,8 @@ def bandwidth_sheet(tables: Tables) -> Sheet:
 
 def zero_sheet(tables: Tables) -> Sheet:
     """Reset beside zero, per method and kept share, in points to full."""
-    found = tables.checks[tables.checks["check"] == "zero"]
+    checks = tables.checks
+    found = checks[(checks["check"] == "zero") & checks["variant"].isin(["reset", "zero"])]
     both = {(row.method, row.kept_share, row.variant): row for row in found.itertuples()}
     rows = []
     for method, share in dict.fromkeys(zip(found["method"], found["kept_share"], strict=True)):
