@@ -123,6 +123,7 @@ def evidence(results: Path, tables: Tables, config: dict) -> dict:
         "marks": summary.VERDICTS,
         "pairwise": sheets.pairwise_sheet(tables),
         "ranks": sheets.ranks_sheet(tables),
+        "rank_sentences": summary.rank_sentences(tables.ranks),
         "rank_tests": sheets.rank_tests_sheet(tables),
         "comparisons": sheets.comparisons_sheet(tables),
         "references_compared": " or ".join(references),

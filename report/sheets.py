@@ -452,6 +452,16 @@ def interval(low: float, high: float) -> Value:
     return number(low, "" if pd.isna(low) else f"{style.points(low)} to {style.points(high)}")
 
 
+def in_order(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows by budget, kept shares before other units."""
+    other = (table["unit"] != "share").astype(int)
+    return (
+        table.assign(other_unit=other)
+        .sort_values(["other_unit", "unit", "budget"], kind="stable")
+        .drop(columns="other_unit")
+    )
+
+
 def pairwise_sheet(tables: Tables) -> Sheet:
     """Every pair of methods at every budget."""
     rows = [
@@ -463,7 +473,7 @@ def pairwise_sheet(tables: Tables) -> Sheet:
             p_value(row.wilcoxon_p_holm),
             integer(row.n),
         ]
-        for row in tables.pairwise.sort_values(["unit", "budget"], kind="stable").itertuples()
+        for row in in_order(tables.pairwise).itertuples()
     ]
     heads = ["Budget", "Method", "Against", "Points", "95\u00a0% interval", "p", "p, Holm", "n"]
     return Sheet(heads, rows, names=3)
@@ -472,7 +482,7 @@ def pairwise_sheet(tables: Tables) -> Sheet:
 def ranks_sheet(tables: Tables) -> Sheet:
     """Average rank per method (rows) and budget (columns) of what was ranked, with the tests of each budget below."""
     ranked = tables.ranks[tables.ranks["average_rank"].notna() & (tables.ranks["methods"] > 1)]
-    budgets = list(ranked[["unit", "budget"]].drop_duplicates().sort_values(["unit", "budget"]).itertuples(index=False))
+    budgets = list(in_order(ranked[["unit", "budget"]].drop_duplicates()).itertuples(index=False))
     found = {(row.method, row.unit, row.budget): row.average_rank for row in ranked.itertuples()}
     rows = []
     for method in dict.fromkeys(ranked["method"]):
@@ -492,7 +502,7 @@ def rank_tests_sheet(tables: Tables) -> Sheet:
             p_value(row.friedman_p),
             number(row.critical_difference, _decimals(row.critical_difference)),
         ]
-        for row in ranked.drop_duplicates(["unit", "budget"]).sort_values(["unit", "budget"]).itertuples()
+        for row in in_order(ranked.drop_duplicates(["unit", "budget"])).itertuples()
     ]
     heads = ["Budget", "Methods", "Pairs of model and task", "Friedman's p", "Critical difference"]
     return Sheet(heads, rows)

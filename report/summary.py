@@ -3,7 +3,7 @@
 import pandas as pd
 
 from report import style
-from report.tables import FINETUNING, NEAR, Tables, is_near, keeps_more
+from report.tables import FINETUNING, NEAR, Tables, is_near, keeps_more, with_picture
 
 SHOWN_SHARES = (0.05, 0.25)
 SHOWN_METHODS = ("ken", "ken-rescaled", "random")  # beside the best ones
@@ -75,6 +75,22 @@ def _smallest(compared: pd.DataFrame) -> list[str]:
     return [f"{text}, and at no kept share of the study with KEN."]
 
 
+def rank_sentences(ranks: pd.DataFrame) -> list[str]:
+    """The method of best average rank at every budget that has a picture, and those not told apart from it."""
+    lines = []
+    for (unit, budget), rows in with_picture(ranks).sort_values("budget", kind="stable").groupby(["unit", "budget"]):
+        rows = rows.sort_values("average_rank", kind="stable")
+        best = rows.iloc[0]
+        near = rows[rows["average_rank"] - best["average_rank"] < best["critical_difference"]]["method"][1:]
+        others = ", ".join(map(style.label, near)) or "none"
+        lines.append(
+            f"{style.budget_label(budget, unit)}{' kept' if unit == 'share' else ''}: best average rank of "
+            f"{best['methods']:.0f} methods, {style.label(best['method'])} {best['average_rank']:.1f}; not told apart "
+            f"from it at 5 %: {others}."
+        )
+    return lines
+
+
 def spread_sentences(spread: pd.DataFrame) -> list[str]:
     """Of each method, how many matrices lie inside the interval of choices at random, and on which side the others."""
     lines = []
@@ -125,9 +141,9 @@ def matrices_sentence(checks: pd.DataFrame) -> str:
     worst = found.loc[found["difference_points"].idxmin()]
     if is_near(worst["difference_points"]):
         return f"No kind of matrix loses more than {NEAR:g} point when it alone is pruned."
+    points, share = style.points(worst["difference_points"]), style.percent(round(worst["parameter_share"], 3))
     return (
-        f"Pruned alone, {worst['variant']} lose most: {style.points(worst['difference_points'])} points, with "
-        f"{style.percent(round(worst['parameter_share'], 3))} of the body's entries."
+        f"Most is lost with {worst['variant']} pruned alone: {points} points; they are {share} of the body's entries."
     )
 
 

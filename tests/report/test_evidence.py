@@ -214,8 +214,9 @@ def test_sentences_of_the_checks(wide_study):
         "changes weighted F1 by +40.0 points with KEN at 25 % kept and +40.0 points with Magnitude at 25 % kept."
         in text
     )
-    assert "Pruned alone, embeddings lose most: −20.0 points, with 60 % of the body's entries." in text
+    assert "Most is lost with embeddings pruned alone: −20.0 points; they are 60 % of the body's entries." in text
     assert "KEN, Moran's I: 6 of 10 matrices inside the interval, 2 above it (clusters), 2 below it." in text
+    assert "25 % kept: best average rank of 3 methods, KEN rescaled 1.0; not told apart from it at 5 %: none." in text
     assert "KEN over size 0.97 (0.90 to 1.04)" in text
     assert "mean over n = 2 cells, 2 seeds" in text
     assert "n = 10 matrices a method, 2 models, 1 seed" in text
