@@ -355,7 +355,7 @@ def bandwidth(tables: Tables) -> "Figure":
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("bandwidth, in units of Scott's (log scale)")
     axes.set_ylabel("weighted F1 minus full, points")
-    axes.legend()
+    figure.legend(loc="outside upper center", ncols=4)
     return figure
 
 
@@ -399,10 +399,27 @@ def spread_of_kept(tables: Tables) -> "Figure":
             _draw_spread(
                 axes, part.sort_values("model", key=lambda names: names.map(order), kind="stable"), looks[method]
             )
+        _difference_axis(row[0], found[found["statistic"] == statistic])
         row[0].set_ylabel(f"{name},\nobserved minus random")
     for axes, method in zip(panels[0], methods, strict=True):
         axes.set_title(style.label(method))
     return figure
+
+
+def _difference_axis(axes: "Axes", part: pd.DataFrame) -> None:
+    """Linear over the widest interval of choices at random, logarithmic beyond, so that both can be seen."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    widest = part[["low", "high"]].abs().max(axis=None)
+    furthest = max(widest, part["difference"].abs().max())
+    steps = [digit * 10.0**power for power in range(-6, 7) for digit in (1, 2, 5)]
+    bend = next((step for step in steps if step >= widest), steps[-1])
+    ticks = [bend, *(step for step in steps if bend < step <= 1.05 * furthest)]
+    axes.set_yscale("symlog", linthresh=bend, linscale=1)
+    axes.set_ylim(min(-bend, 1.15 * part["difference"].min()), max(bend, 1.15 * part["difference"].max()))
+    axes.yaxis.set_major_locator(FixedLocator([*(-tick for tick in ticks), 0, *ticks]))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
+    axes.yaxis.set_minor_locator(NullLocator())
 
 
 def _draw_spread(axes: "Axes", part: pd.DataFrame, look: style.Look) -> None:

@@ -90,7 +90,7 @@ def estimate(row) -> str:
     else:
         texts = ["" if pd.isna(value) else f"{value:.2f}".replace("-", "−") for value in values]
         texts[0] += f"{style.NO_BREAK_SPACE}({row.unit})" if row.unit else ""
-    return texts[0] if pd.isna(row.low) else f"{texts[0]} [{texts[1]}, {texts[2]}]"
+    return texts[0] if pd.isna(row.low) else f"{texts[0]} [{texts[1]},{style.NO_BREAK_SPACE}{texts[2]}]"
 
 
 def named(*names: object) -> list[Value]:

@@ -66,13 +66,12 @@ def _smallest(compared: pd.DataFrame) -> list[str]:
     if near.empty:
         return []
     best = near.idxmin()
-    least = style.percent(round(near[best], 3))
-    text = f"At most {NEAR:g} point is lost from {least} of the body with {style.label(best)}"
-    if best == "ken":
-        return [f"{text}."]
-    if "ken" in near.index:
-        return [f"{text} and from {style.percent(round(near['ken'], 3))} with KEN."]
-    return [f"{text}, and at no kept share of the study with KEN."]
+    text = f"The smallest kept share of the body that costs at most {NEAR:g} point on average is "
+    parts = [f"{style.percent(round(near[best], 3))} with {style.label(best)}"]
+    if best != "ken" and "ken" in near.index:
+        parts.append(f"{style.percent(round(near['ken'], 3))} with KEN")
+    none = "" if "ken" in near.index else "; KEN comes that near at no kept share of the study"
+    return [f"{text}{_listed(parts)}{none}."]
 
 
 def rank_sentences(ranks: pd.DataFrame) -> list[str]:
@@ -94,12 +93,15 @@ def rank_sentences(ranks: pd.DataFrame) -> list[str]:
 def spread_sentences(spread: pd.DataFrame) -> list[str]:
     """Of each method, how many matrices lie inside the interval of choices at random, and on which side the others."""
     lines = []
-    for row in spread[spread["statistic"].isin(["neighbours", "moran"])].itertuples():
-        what = {"neighbours": "kept neighbours", "moran": "Moran's I"}[row.statistic]
-        lines.append(
-            f"{style.label(row.method)}, {what}: {row.inside:.0f} of {row.matrices:.0f} matrices inside the interval, "
-            f"{row.above:.0f} above it (clusters), {row.below:.0f} below it."
-        )
+    for method, rows in spread.groupby("method", sort=False):
+        found = {row.statistic: row for row in rows.itertuples()}
+        parts = [
+            f"by {name}, {row.inside:.0f} of {row.matrices:.0f} matrices lie inside the interval, "
+            f"{row.above:.0f} above it (clusters) and {row.below:.0f} below it"
+            for statistic, name in (("neighbours", "kept neighbours"), ("moran", "Moran's I"))
+            if (row := found.get(statistic)) is not None
+        ]
+        lines.append(f"{style.label(method)}: {'; '.join(parts)}.")
     return lines
 
 
@@ -142,9 +144,8 @@ def matrices_sentence(checks: pd.DataFrame) -> str:
     if is_near(worst["difference_points"]):
         return f"No kind of matrix loses more than {NEAR:g} point when it alone is pruned."
     points, share = style.points(worst["difference_points"]), style.percent(round(worst["parameter_share"], 3))
-    return (
-        f"Most is lost with {worst['variant']} pruned alone: {points} points; they are {share} of the body's entries."
-    )
+    kind = worst["variant"]
+    return f"Of the kinds pruned alone, “{kind}” loses most: {points} points, with {share} of the body's entries."
 
 
 def timing_sentence(claims: pd.DataFrame) -> str:
@@ -153,9 +154,9 @@ def timing_sentence(claims: pd.DataFrame) -> str:
     parts = []
     for row in found.itertuples():
         method, _, over = row.subject.partition(", ")
-        ends = f"{row.low:.2f} to {row.high:.2f}".replace("-", "−")
+        slope, low, high = (f"{value:.2f}".replace("-0.00", "0.00") for value in (row.estimate, row.low, row.high))
         name = f"{style.label(method)} over {over}" if over else row.subject
-        parts.append(f"{name} {row.estimate:.2f} ({ends})".replace("-0", "−0"))
+        parts.append(f"{name} {slope} ({low} to {high})".replace(" -", " −").replace("(-", "(−"))
     return f"Slopes of log seconds, with 95 % intervals; linear is 1: {'; '.join(parts)}." if parts else ""
 
 
