@@ -616,9 +616,8 @@ rule make_tables:
     input:
         f"{RESULTS}/scores.csv",
         f"{RESULTS}/finetuning.csv",
-        f"{RESULTS}/inference.csv",
-        "report/tables.py",
-        "report/results.py",
+        expand(f"{RESULTS}/{{table}}.csv", table=["inference", "suggestions", "tasks", "models"]),
+        expand("report/{code}.py", code=["tables", "results", "style"]),
     output:
         expand(f"{RESULTS}/tables/{{table}}.{{kind}}", table=TABLES, kind=["csv", "md"]),
         f"{RESULTS}/tables/counts.json",
@@ -692,7 +691,7 @@ rule write_report:
         rules.compute_statistics.output,
         rules.judge_claims.output,
         f"{RESULTS}/provenance.json",
-        "report/summary.py",
+        expand("report/{code}.py", code=["summary", "figures", "style"]),
         expand("report/page.{kind}", kind=["py", "html.j2", "css", "js"]),
     output:
         report(f"{RESULTS}/report/index.html", caption="report/captions/page.rst", category="Report"),

@@ -6,9 +6,11 @@
 import argparse
 from pathlib import Path
 
+import pandas as pd
+
 from report import style
 from report.errors import ReportError, run
-from report.results import read_json, write_text
+from report.results import read_json, read_table, write_text
 from report.summary import SHOWN_METHODS, sentences
 from report.tables import Tables, keeps_more
 
@@ -68,7 +70,37 @@ Points of weighted F1 to the full model, mean over all cells, by the share kept 
 
 {losses(tables)}
 
+The claims of the paper, and ours, judged by the rules of `config/claims.yaml` on these cells:
+
+{verdicts(folder)}
+
 {how_long(provenance)}"""
+
+
+def verdicts(folder: Path) -> str:
+    """Markdown table of the claims: a row each, those that are judged for several subjects with counts of verdicts."""
+    claims = read_table(
+        folder / "claims.csv", ("claim", "source", "text", "verdict", "unit"), ("estimate", "low", "high")
+    )
+    lines = ["| claim of | | verdict | estimate (95 % interval) |", "|---|---|---|---|"]
+    for _, rows in claims.groupby("claim", sort=False):
+        first, counts = rows.iloc[0], rows["verdict"].value_counts()
+        several = ", ".join(f"{verdict} {number} times" for verdict, number in counts.items())
+        verdict = first["verdict"] if len(rows) == 1 else several
+        lines.append(
+            f"| {first['source']} | {first['text']} | {verdict} | {_interval(first) if len(rows) == 1 else ''} |"
+        )
+    return "\n".join(lines)
+
+
+def _interval(claim: pd.Series) -> str:
+    if pd.isna(claim["estimate"]):
+        return ""
+    if claim["unit"] == "points":
+        return (
+            f"{style.points(claim['estimate'])} points ({style.points(claim['low'])} to {style.points(claim['high'])})"
+        )
+    return f"{claim['unit']} {claim['estimate']:.2f} ({claim['low']:.2f} to {claim['high']:.2f})"
 
 
 def benchmark_block(folder: Path) -> str:

@@ -67,16 +67,21 @@ def test_the_whole_study_runs_to_its_report(finished):
     page = (results / "report" / "index.html").read_text()
     assert len(page) > 50_000 and "KEN" in page
     scores = pd.read_csv(results / "scores.csv", keep_default_na=False)
-    rows_per_cell = 2 + 4 * 2 + 2 * 2  # controls, four methods at two shares, two draws of random at two shares
-    assert len(scores) == 4 * rows_per_cell and (scores["status"] == "ok").all()
+    # Controls, three methods at two shares, two draws of random at two shares, one bit; on one cell those that train.
+    rows_per_cell = 2 + 3 * 2 + 2 * 2 + 1
+    assert len(scores) == 4 * rows_per_cell + 2 and (scores["status"] == "ok").all()
+    assert set(scores.loc[scores["family"] == "trained", "method"]) == {"lora", "flop"}
     for row in scores.itertuples():
         folder = results / "cells" / row.model / row.task / f"seed{row.seed}" / "compressed"
         assert (folder / row.file).stat().st_size == row.stored_bytes
     jobs = sum(planned(output).values()) - 1  # the target "all" is no work
     logs = [path for path in (results / "logs").rglob("*.log")]
     assert len(logs) == jobs, "one log per job"
-    for name in ("curves.svg", "summary.svg", "kenviz.svg"):
+    for name in ("pareto.svg", "summary.svg", "kenviz.svg"):
         assert (results / "figures" / name).stat().st_size > 1000
+    assert len(pd.read_csv(results / "claims.csv")["claim"].unique()) == 10
+    assert set(pd.read_csv(results / "inference.csv")["form"]) == {"dense", "restored", "merged", "beside", "compiled"}
+    assert set(pd.read_csv(results / "checks.csv")["check"]) == {"bandwidth", "zero", "matrices"}
 
 
 def test_a_second_run_does_nothing(finished):
