@@ -60,6 +60,7 @@ TABLES += ["tasks", "models", "not_ok"]
 FIGURES = ["summary", "pareto", "ranks", "bandwidth", "matrices", "spread", "timing"]
 FIGURES += ["pretraining_gain"] if RANDOM_INIT_SEEDS else []
 STATISTICS = ["comparisons", "pairwise", "ranks"]
+PUBLICATION = ["weighted_f1", "overview", "claims", "ranks", "published"]
 ENVIRONMENT = "envs/environment.yaml"
 
 show_progress(workflow, benchmarked_seconds(f"{RESULTS}/benchmarks"))
@@ -199,6 +200,7 @@ rule all:
     default_target: True
     input:
         f"{RESULTS}/report/index.html",
+        expand(f"{RESULTS}/publication/{{table}}.tex", table=PUBLICATION),
 
 
 rule figures:
@@ -705,6 +707,41 @@ rule write_report:
         folder=subpath(output[0], ancestor=2),
     shell:
         "python -m report.page --results {params.folder} --out {output} > {log} 2>&1"
+
+
+rule write_publication:
+    input:
+        rules.make_tables.output,
+        published="config/published.yaml",
+        code=expand("report/{code}.py", code=["publication", "tables", "style"]),
+    output:
+        expand(f"{RESULTS}/publication/{{table}}.{{kind}}", table=PUBLICATION, kind=["tex", "md"]),
+    log:
+        f"{RESULTS}/logs/write_publication.log",
+    conda:
+        ENVIRONMENT
+    params:
+        results=subpath(input[0], ancestor=2),
+        folder=subpath(output[0], parent=True),
+    shell:
+        "python -m report.publication --results {params.results} --published {input.published}"
+        " --out {params.folder} > {log} 2>&1"
+
+
+rule print_report:
+    input:
+        f"{RESULTS}/report/index.html",
+        "report/pdf.py",
+    output:
+        f"{RESULTS}/report/report.pdf",
+    log:
+        f"{RESULTS}/logs/print_report.log",
+    conda:
+        ENVIRONMENT
+    params:
+        results=subpath(input[0], ancestor=2),
+    shell:
+        "python -m report.pdf --results {params.results} --out {output} > {log} 2>&1"
 
 
 onsuccess:
