@@ -389,7 +389,8 @@ def spread_of_kept(tables: Tables) -> "Figure":
     methods = list(dict.fromkeys(found["method"]))
     widest = found.drop_duplicates(["method", "model", "task", "seed", "matrix"]).groupby("method").size().max()
     width = max(6.4, min(12.0, 1.2 + len(methods) * max(2.4, 0.055 * widest)))
-    figure = Figure(figsize=(width, 5.6), layout="constrained")
+    height = 4.8 + 0.08 * max(map(len, found["model"]))  # names of models stand upright below
+    figure = Figure(figsize=(width, height), layout="constrained")
     panels = figure.subplots(len(STATISTICS), len(methods), squeeze=False, sharex="col", sharey="row")
     looks = style.looks(methods)
     order = {model: place for place, model in enumerate(tables.counts["models"])}
