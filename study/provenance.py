@@ -20,8 +20,10 @@ RECORDED = (
     "evaluate",
     "scikit-learn",
     "scipy",
+    "statsmodels",
     "numpy",
     "pandas",
+    "matplotlib",
     "safetensors",
     "snakemake",
 )
