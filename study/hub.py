@@ -123,7 +123,7 @@ def _page(repository: str, kind: str) -> str:
 
 @contextmanager
 def _explained(repository: str, kind: str, revision: str, stage: str) -> Iterator:
-    """The huggingface_hub module, silent; its errors become one sentence without addresses, which may hold keys."""
+    """The huggingface_hub module, silent; its errors become one sentence."""
     import huggingface_hub
     from huggingface_hub.errors import CachedRepoTreeNotFoundError, HfHubHTTPError, XetDownloadError
     from huggingface_hub.utils import disable_progress_bars, logging
@@ -139,15 +139,13 @@ def _explained(repository: str, kind: str, revision: str, stage: str) -> Iterato
 
 
 def _sentence(error: BaseException, repository: str, kind: str, revision: str, stage: str) -> str:
-    """What went wrong and what to do."""
+    """What went wrong and what to do, without tokens."""
     from huggingface_hub import constants, errors
 
     what = f"{'data set' if kind == 'dataset' else kind} {repository}"
-    causes = list(_causes(error))
-    cause = next((found for found in causes if not isinstance(found, errors.LocalEntryNotFoundError)), error)
+    cause = next((found for found in _causes(error) if not isinstance(found, errors.LocalEntryNotFoundError)), error)
     status = cause.response.status_code if isinstance(cause, errors.HfHubHTTPError) else None
-    page = _page(repository, kind)
-    token = "set HF_TOKEN to a token that may read it (or log in with `hf auth login`)"
+    page, token = _page(repository, kind), "set HF_TOKEN to a token that may read it (or log in with `hf auth login`)"
     if isinstance(cause, errors.OfflineModeIsEnabled):
         return (
             f"{what} at revision {revision} is not whole in the cache {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE is "
@@ -165,8 +163,9 @@ def _sentence(error: BaseException, repository: str, kind: str, revision: str, s
         return f"the hub refuses to give out {what} (403): ask for access on {page}, then {token} and run again."
     if isinstance(cause, OSError) and cause.errno == errno.ENOSPC:
         return f"there is no room for {what} in {constants.HF_HUB_CACHE}: make some, or set HF_HOME to another disk."
-    reason = _without_secrets(str(cause)) or type(cause).__name__
-    reason = reason if len(reason) <= REASON else f"{reason[: REASON - 1]}…"
+    reason = (_without_secrets(str(cause)) or type(cause).__name__)[:REASON]
+    if isinstance(cause, errors.HFValidationError):
+        return f"{what} cannot be a repository ({reason}): correct the name."
     if stage == "download":
         return f"the download of {what} broke off ({reason}): run again, files that are whole are kept."
     return f"the hub gave no answer for {what} ({reason}): check the network and HF_ENDPOINT, and run again."
@@ -186,4 +185,4 @@ def _without_secrets(text: str) -> str:
         text = text.replace(token, "…")
     text = re.sub(r"(\w+://)[^/\s@]*@", r"\1", text)
     text = re.sub(r"(\w+://[^\s?'\"]*)\?[^\s'\"]*", r"\1", text)
-    return " ".join(re.sub(r"hf_\w{8,}", "…", text).split()).rstrip(".")
+    return " ".join(re.sub(r"\bhf_[A-Za-z0-9]{16,}", "…", text).split()).rstrip(".")

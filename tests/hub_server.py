@@ -45,6 +45,9 @@ class Handler(BaseHTTPRequestHandler):
             shown = self.headers.get("Authorization", "")
             self.answer(status, **{key: value.format(shown=shown) for key, value in headers.items()})
             return None
+        if name in self.server.moved:
+            self.answer(307, Location=self.path.replace(name, self.server.moved[name], 1))
+            return None
         revisions = {full.partition("@")[2] or "main": full for full in self.repositories if full.split("@")[0] == name}
         if not revisions:
             self.not_found("RepoNotFound")
@@ -135,11 +138,13 @@ def running(repositories: dict[str, dict[str, bytes]]) -> Iterator[ThreadingHTTP
     """Serve repositories on a free port of 127.0.0.1.
 
     `.address` is the endpoint, `.requests` what was asked for, `.refused` maps names of repositories to the status and
-    headers that they are refused with ("{shown}" in a header becomes what authorised the request), `.broken` maps
-    names of files to how their transfer fails: "short" (half of it as if it were all) or "cut" (the connection ends).
+    headers that they are refused with ("{shown}" in a header becomes what authorised the request), `.moved` maps
+    their old names to new ones, `.broken` names of files to how their transfer fails: "short" (half of it as if it were
+    all) or "cut" (the connection ends).
     """
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.repositories, server.requests, server.refused, server.broken = repositories, [], {}, {}
+    server.repositories, server.requests = repositories, []
+    server.refused, server.moved, server.broken = {}, {}, {}
     server.address = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, args=[0.01], daemon=True)
     thread.start()

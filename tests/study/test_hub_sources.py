@@ -1,5 +1,6 @@
 """Models and data sets from a hub that runs on 127.0.0.1, under the names that config/paper.yaml uses."""
 
+import errno
 import io
 import json
 import os
@@ -221,6 +222,13 @@ def test_the_conversion_of_a_data_set_with_a_loading_script(hub_here):
     assert 'holds only a part of the split "extra"' in found
 
 
+def test_a_repository_that_was_renamed_is_found_under_its_old_name(hub_here):
+    hub_here.repositories["datasets/SemEvalWorkshop/emo"] = {"train.parquet": table("text", "label", 0, 4)}
+    hub_here.moved["datasets/emo"] = "datasets/SemEvalWorkshop/emo"
+    snapshot = hub.fetch("emo", "dataset", "main", lambda listed: listed)
+    assert snapshot.names == ["train.parquet"] and snapshot.origin()["repository"] == "emo"
+
+
 @pytest.mark.parametrize(
     ("name", "place"),
     {
@@ -243,6 +251,7 @@ WRONG_TASKS = [
     ({"splits": {"train": "train", "test": "test"}}, "no label in column .* name a split that has labels"),
     ({"text": "sentnce"}, 'has no column "sentnce".* Did you mean "sentence"?'),
     ({"revision": "v2"}, 'data set nyu-mll/glue has no revision "v2": name a commit, tag or branch that .* shows'),
+    ({"repository": "nyu-mll/glue.git"}, "data set nyu-mll/glue.git cannot be a repository .*correct the name"),
     ({"repository": "nyu-mll/gleu"}, "data set nyu-mll/gleu is not on the hub, or private: correct the name"),
 ]  # fmt: skip
 
@@ -284,6 +293,14 @@ def test_no_network_and_no_cache(reach, monkeypatch):
     reach("http://127.0.0.1:9", offline=True)
     found = refusal(fetch_bert)
     assert "is not whole in the cache" in found and "HF_HUB_OFFLINE is set: unset it" in found
+
+
+def test_a_full_disk_is_one_sentence(hub_here, monkeypatch):
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("huggingface_hub.file_download.http_get", full)
+    assert "there is no room for model google-bert/bert-base-uncased in" in refusal(fetch_bert)
 
 
 @pytest.mark.parametrize("how", ["short", "cut"])
