@@ -55,8 +55,10 @@ TABLES = [
     "pretraining_gain",
     "suggestions",
 ]
+TABLES += ["claims", "comparisons", "pairwise", "ranks", "checks", "spread", "spread_matrices", "timing", "cost"]
 TABLES += ["tasks", "models", "not_ok"]
-FIGURES = ["summary", "pareto", *(["pretraining_gain"] if RANDOM_INIT_SEEDS else [])]
+FIGURES = ["summary", "pareto", "ranks", "bandwidth", "matrices", "spread", "timing"]
+FIGURES += ["pretraining_gain"] if RANDOM_INIT_SEEDS else []
 STATISTICS = ["comparisons", "pairwise", "ranks"]
 ENVIRONMENT = "envs/environment.yaml"
 
@@ -618,7 +620,9 @@ rule make_tables:
     input:
         f"{RESULTS}/scores.csv",
         f"{RESULTS}/finetuning.csv",
-        expand(f"{RESULTS}/{{table}}.csv", table=["inference", "suggestions", "tasks", "models"]),
+        expand(f"{RESULTS}/{{table}}.csv", table=["inference", "suggestions", "checks", "tasks", "models", "claims"]),
+        rules.compute_statistics.output,
+        [f"{RESULTS}/{table}.csv" for table, measured in (("spread", SPREAD), ("timing", TIMED)) if measured],
         expand("report/{code}.py", code=["tables", "results", "style"]),
     output:
         expand(f"{RESULTS}/tables/{{table}}.{{kind}}", table=TABLES, kind=["csv", "md"]),
@@ -690,10 +694,8 @@ rule write_report:
         rules.make_tables.output,
         rules.draw_figures.output,
         rules.draw_kenviz.output,
-        rules.compute_statistics.output,
-        rules.judge_claims.output,
         f"{RESULTS}/provenance.json",
-        expand("report/{code}.py", code=["summary", "figures", "style"]),
+        expand("report/{code}.py", code=["sheets", "summary", "figures", "style"]),
         expand("report/page.{kind}", kind=["py", "html.j2", "css", "js"]),
     output:
         report(f"{RESULTS}/report/index.html", caption="report/captions/page.rst", category="Report"),

@@ -14,7 +14,7 @@ import pandas as pd
 
 from report import style
 from report.errors import run
-from report.tables import NEAR, Tables, with_kept_shares
+from report.tables import NEAR, Tables, not_told_apart, with_kept_shares, with_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,6 +26,8 @@ POINT_TICKS = (-50, -20, -10, -5, -2, -1, 0, 1, 2, 5, 10, 20, 50)
 KEPT_SHARE = "kept share of the body, % (log scale)"
 CONTROL_LINES = {"full": ("-", "nothing"), "none": ((0, (1, 1.6)), "whole body")}  # control -> line, what is reset
 PANELS = {"Kept values as they are": ("reset", "other"), "Kept updates rescaled": ("rescaled",)}
+STATISTICS = {"neighbours": "kept neighbours", "moran": "Moran's I"}
+SHARE_LINES = ("-", (0, (4, 1.5)), (0, (1, 1.2)))  # of kept shares in the figure bandwidth
 REFERENCES = ("ken", "random")  # thin in every panel, so that panels can be compared
 
 
@@ -262,6 +264,233 @@ def pretraining_gain(tables: Tables) -> "Figure":
     return figure
 
 
+def _note(text: str) -> "Figure":
+    """A figure that only says why there is nothing to draw; the page leaves it out."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 0.8))
+    figure.text(0.5, 0.5, text, ha="center", va="center", color=style.MUTED)
+    return figure
+
+
+def ranks(tables: Tables) -> "Figure":
+    """Average ranks with critical differences, a panel a budget, as in Demšar 2006, figure 1: best on the left."""
+    from matplotlib.figure import Figure
+
+    found = with_picture(tables.ranks)
+    if found.empty:
+        return _note("No budget with at least 3 methods ranked on 5 pairs of model and task.")
+    budgets = list(found.sort_values("budget", kind="stable").groupby(["unit", "budget"], sort=False))
+    columns = min(2, len(budgets))
+    rows = math.ceil(len(budgets) / columns)
+    drawn = [part.sort_values("average_rank", kind="stable") for _, part in budgets]
+    groups = [not_told_apart(list(part["average_rank"]), part["critical_difference"].iloc[0]) for part in drawn]
+    depth = max(0.9 + 0.35 * len(bars) + math.ceil(len(part) / 2) for part, bars in zip(drawn, groups, strict=True))
+    figure = Figure(figsize=(5.6 * columns, rows * (0.2 * depth + 0.85)), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes, ((unit, budget), _), part, bars in zip(panels, budgets, drawn, groups, strict=False):
+        kept = f"{style.budget_label(budget, unit)}{' kept' if unit == 'share' else ''}"
+        axes.set_title(f"{kept}, {part['n'].iloc[0]:.0f} pairs of model and task")
+        _draw_ranks(axes, part, bars, depth)
+    for axes in panels[len(budgets) :]:
+        axes.remove()
+    return figure
+
+
+def _draw_ranks(axes: "Axes", part: pd.DataFrame, bars: list[tuple[int, int]], depth: float) -> None:
+    """One panel: the axis of ranks at height 0, bars below it, then the names on both sides."""
+    places, most, difference = list(part["average_rank"]), len(part), part["critical_difference"].iloc[0]
+    axes.set_axis_off()
+    margin = 0.75 * (most - 1)
+    axes.set_xlim(1 - margin, most + margin)
+    axes.set_ylim(depth, -2)
+    axes.plot([1, most], [0, 0], color=style.INK, linewidth=1)
+    for tick in range(1, most + 1):
+        axes.plot([tick, tick], [0, -0.25], color=style.INK, linewidth=1)
+        axes.text(tick, -0.4, str(tick), ha="center", va="bottom", fontsize=7.5)
+    end = 1 + min(difference, most - 1 + margin)
+    axes.plot([1, end], [-1.6, -1.6], color=style.INK, linewidth=1.6, marker="|", markersize=6)
+    axes.text(end + 0.02 * most, -1.6, f" CD {difference:.2f}", va="center", fontsize=7.5)
+    for level, (first, last) in enumerate(bars):
+        height = 0.5 + 0.35 * level
+        line = [places[first] - 0.006 * most, places[last] + 0.006 * most]
+        axes.plot(line, [height] * 2, color=style.INK, linewidth=3, solid_capstyle="butt")
+    looks, left = style.looks(part["method"]), math.ceil(most / 2)
+    for place, row in enumerate(part.itertuples()):
+        on_left = place < left
+        height = 0.9 + 0.35 * len(bars) + (place if on_left else most - 1 - place)
+        edge = 1 - 0.04 * most if on_left else most + 0.04 * most
+        look = looks[row.method]
+        axes.plot([row.average_rank, row.average_rank, edge], [0, height, height], color=look.colour, linewidth=0.9)
+        axes.plot(row.average_rank, 0, **_line(look) | {"linestyle": "", "zorder": 3}, clip_on=False)
+        name = f"{style.label(row.method)} {row.average_rank:.1f}"
+        side = {"ha": "right"} if on_left else {"ha": "left"}
+        axes.text(edge + (-0.015 if on_left else 0.015) * most, height, name, va="center", fontsize=8, **side)
+
+
+def bandwidth(tables: Tables) -> "Figure":
+    """Difference to full against the factor of Scott's bandwidth, a line a kept share, with the range over cells."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    found = tables.checks[tables.checks["check"] == "bandwidth"]
+    if found.empty:
+        return _note("The bandwidth was not varied in this study.")
+    found = found.assign(factor=pd.to_numeric(found["variant"])).sort_values("factor")
+    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+    axes = figure.subplots()
+    axes.axhspan(-NEAR, NEAR, color=style.GRID, alpha=0.8, linewidth=0, zorder=0)
+    look = style.FIXED["ken"]
+    for place, (share, rows) in enumerate(found.groupby("kept_share")):
+        low = rows["difference_points"] - rows["difference_points_min"]
+        high = rows["difference_points_max"] - rows["difference_points"]
+        dash = {"linestyle": SHARE_LINES[place % len(SHARE_LINES)]}
+        line = _line(look) | dash | {"markerfacecolor": "white" if place % 2 else look.colour}
+        factors = rows["factor"] * 1.03**place  # beside each other where ranges coincide
+        line |= {"markeredgecolor": look.colour, "label": f"{style.percent(share)} kept"}
+        axes.errorbar(factors, rows["difference_points"], yerr=[low, high], capsize=3, elinewidth=0.9, **line)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(FixedLocator(sorted(set(found["factor"]))))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("bandwidth, in units of Scott's (log scale)")
+    axes.set_ylabel("weighted F1 minus full, points")
+    figure.legend(loc="outside upper center", ncols=4)
+    return figure
+
+
+def matrices(tables: Tables) -> "Figure":
+    """Loss when one kind of matrix is pruned and all others are kept: mean and range over cells."""
+    from matplotlib.figure import Figure
+
+    found = tables.checks[tables.checks["check"] == "matrices"].iloc[::-1]
+    if found.empty:
+        return _note("Kinds of matrices were not pruned one at a time in this study.")
+    figure = Figure(figsize=(6.4, 0.34 * len(found) + 1.1), layout="constrained")
+    axes = figure.subplots()
+    axes.axvspan(-NEAR, NEAR, color=style.GRID, alpha=0.8, linewidth=0, zorder=0)
+    places, colour = range(len(found)), style.FIXED["ken"].colour
+    axes.hlines(places, found["difference_points_min"], found["difference_points_max"], color=style.MUTED, linewidth=2)
+    axes.plot(found["difference_points"], places, "o", color=colour, markersize=6)
+    names = [f"{row.variant} ({style.percent(round(row.parameter_share, 3))})" for row in found.itertuples()]
+    axes.set_yticks(places, names)
+    axes.set_ylim(-0.6, len(found) - 0.4)
+    axes.set_xlabel("weighted F1 minus full, points")
+    return figure
+
+
+def spread_of_kept(tables: Tables) -> "Figure":
+    """Observed minus random, a dot a matrix, over the interval of choices at random; a column a method."""
+    from matplotlib.figure import Figure
+
+    found = tables.spread_matrices
+    if found.empty:
+        return _note("The places of kept entries were not looked at in this study.")
+    methods = list(dict.fromkeys(found["method"]))
+    widest = found.drop_duplicates(["method", "model", "task", "seed", "matrix"]).groupby("method").size().max()
+    width = max(6.4, min(12.0, 1.2 + len(methods) * max(2.4, 0.055 * widest)))
+    figure = Figure(figsize=(width, 5.6), layout="constrained")
+    panels = figure.subplots(len(STATISTICS), len(methods), squeeze=False, sharex="col", sharey="row")
+    looks = style.looks(methods)
+    order = {model: place for place, model in enumerate(tables.counts["models"])}
+    for row, (statistic, name) in zip(panels, STATISTICS.items(), strict=True):
+        for axes, method in zip(row, methods, strict=True):
+            part = found[(found["method"] == method) & (found["statistic"] == statistic)]
+            _draw_spread(
+                axes, part.sort_values("model", key=lambda names: names.map(order), kind="stable"), looks[method]
+            )
+        _difference_axis(row[0], found[found["statistic"] == statistic])
+        row[0].set_ylabel(f"{name},\nobserved minus random")
+    for axes, method in zip(panels[0], methods, strict=True):
+        axes.set_title(style.label(method))
+    return figure
+
+
+def _difference_axis(axes: "Axes", part: pd.DataFrame) -> None:
+    """Linear over the widest interval of choices at random, logarithmic beyond, so that both can be seen."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    widest = part[["low", "high"]].abs().max(axis=None)
+    furthest = max(widest, part["difference"].abs().max())
+    steps = [digit * 10.0**power for power in range(-6, 7) for digit in (1, 2, 5)]
+    bend = next((step for step in steps if step >= widest), steps[-1])
+    ticks = [bend, *(step for step in steps if bend < step <= 1.05 * furthest)]
+    axes.set_yscale("symlog", linthresh=bend, linscale=1)
+    axes.set_ylim(min(-bend, 1.15 * part["difference"].min()), max(bend, 1.15 * part["difference"].max()))
+    axes.yaxis.set_major_locator(FixedLocator([*(-tick for tick in ticks), 0, *ticks]))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
+    axes.yaxis.set_minor_locator(NullLocator())
+
+
+def _draw_spread(axes: "Axes", part: pd.DataFrame, look: style.Look) -> None:
+    """Matrices side by side, models set apart by lines and named below."""
+    places = list(range(len(part)))
+    axes.vlines(places, part["low"], part["high"], color=style.MUTED, linewidth=1.4, alpha=0.55, zorder=1)
+    axes.axhline(0, color=style.INK, linewidth=0.8, zorder=1)
+    for inside in (True, False):
+        chosen = (part["place"] == "inside").to_numpy() == inside
+        filled = {"markerfacecolor": "white" if inside else look.colour, "markeredgecolor": look.colour}
+        dots = [place for place, own in zip(places, chosen, strict=True) if own]
+        axes.plot(dots, part["difference"][chosen], "o", markersize=2.8, markeredgewidth=0.8, **filled)
+    starts = [place for place in places if place == 0 or part["model"].iloc[place] != part["model"].iloc[place - 1]]
+    for start in starts[1:]:
+        axes.axvline(start - 0.5, color=style.GRID, linewidth=0.7, zorder=0)
+    ends = [*starts[1:], len(part)]
+    middles = [(start + end - 1) / 2 for start, end in zip(starts, ends, strict=True)]
+    axes.set_xticks(middles, [part["model"].iloc[start] for start in starts], rotation=90)
+    axes.tick_params(axis="x", length=0)
+    axes.grid(visible=False, axis="x")
+
+
+def timing(tables: Tables) -> "Figure":
+    """Seconds of one selection against size and against k, both logarithmic, with a line of slope 1."""
+    from matplotlib.figure import Figure
+
+    found = tables.timing
+    if found.empty:
+        return _note("The time of pruning was not measured in this study.")
+    largest = found["size"].max()
+    middle = found.groupby("k")["size"].nunique().idxmax()
+    parts = {
+        "size": (found[found["k"] == middle], f"entries pruned (k = {middle:g})"),
+        "k": (found[found["size"] == largest], f"k, entries kept of each row ({largest:,.0f} entries)"),
+    }
+    figure = Figure(figsize=(8.6, 3.6), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    looks = style.looks(found["method"])
+    for axes, (column, (rows, name)) in zip(panels, parts.items(), strict=True):
+        for method, own in rows.sort_values(column).groupby("method", sort=False):
+            axes.plot(own[column], own["seconds"], **_line(looks[method]), label=style.label(method))
+        ends = [rows[column].min(), rows[column].max()]
+        start = rows.loc[rows[column] == ends[0], "seconds"].min()
+        line = {"color": style.INK, "linewidth": 0.9, "linestyle": (0, (4, 2)), "label": "linear (slope 1)"}
+        axes.plot(ends, [start, start * ends[1] / ends[0]], **line)
+        axes.set_xlabel(name)
+        _log_axis(axes.xaxis, sorted(set(rows[column])))
+    _log_axis(panels[0].yaxis)
+    panels[0].set_ylabel("seconds of one selection")
+    figure.legend(handles=panels[0].get_legend_handles_labels()[0], loc="outside upper center", ncols=4)
+    return figure
+
+
+def _log_axis(axis, ticks: Sequence[float] | None = None) -> None:
+    """Logarithmic axis with plain numbers, at `ticks` or at 1, 2 and 5 of each decade."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
+
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    axis.set_major_locator(FixedLocator(ticks) if ticks else LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: _compact(value)))
+    axis.set_minor_locator(NullLocator())
+
+
+def _compact(value: float) -> str:
+    """1536000 -> "1.54 M", 98304 -> "98.3 k", 0.002 -> "0.002"."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g}{style.NO_BREAK_SPACE}{letter}"
+    return f"{value:g}"
+
+
 def _line(look: style.Look) -> dict:
     edge = {"markeredgecolor": "white", "markeredgewidth": 0.5}
     if look.hollow:
@@ -301,6 +530,9 @@ def _legend(figure: "Figure", methods: Sequence[str], tables: Tables) -> None:
     figure.legend(handles=entries, loc="outside lower center", ncols=columns, handlelength=1.6)
 
 
+EVIDENCE = {"ranks": ranks, "bandwidth": bandwidth, "matrices": matrices, "spread": spread_of_kept, "timing": timing}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Draw the figures of a study from its tables.")
     parser.add_argument("--results", required=True, type=Path, help="results folder of the study, with tables/")
@@ -314,6 +546,8 @@ def main() -> None:
         style.save(pareto(tables), folder / "pareto")
         if not tables.pretraining_gain.empty:
             style.save(pretraining_gain(tables), folder / "pretraining_gain")
+        for name, draw in EVIDENCE.items():
+            style.save(draw(tables), folder / name)
         for model in models:
             style.save(curves(tables, model), folder / file_name(model), formats=("svg", "png"))
     print(f"figures of {len(models)} models in {folder}")

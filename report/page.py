@@ -5,44 +5,25 @@ and their ink follows the page into the dark; every text that comes from data is
 """
 
 import argparse
+import hashlib
 import json
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from report import style
+from report import sheets, style, summary
 from report.errors import ReportError, run
 from report.figures import REFERENCES, file_name
 from report.results import read_json, write_text
-from report.summary import FORMS, sentences, speed
-from report.tables import MEASURES, NEAR, Tables, is_near, keeps_more, with_own_budgets
+from report.sheets import partial_methods, score_sheet, seed_range
+from report.tables import ALPHA, NEAR, Tables, with_picture
 
 HERE = Path(__file__).parent
 _INKS = {style.INK: "var(--ink)", style.MUTED: "var(--muted)", style.GRID: "var(--grid)"}
 _METADATA = re.compile(r"<\?xml.*?\?>|<!DOCTYPE.*?>|<metadata>.*?</metadata>|<!--.*?-->| xmlns(:\w+)?=\"[^\"]*\"", re.S)
-
-
-@dataclass(frozen=True)
-class Value:
-    """A table cell: what is read, what it is sorted by, its CSS classes, and the spread behind it."""
-
-    text: str
-    sort: float | str = ""
-    classes: str = ""
-    spread: str = ""
-
-
-@dataclass(frozen=True)
-class Sheet:
-    """A table of the page: heads, rows, and how many leading columns name things (these can be filtered by)."""
-
-    heads: list[str]
-    rows: list[list[Value]]
-    names: int = 1
 
 
 def inline_svg(path: Path, description: str) -> Markup:
@@ -62,7 +43,8 @@ def inline_svg(path: Path, description: str) -> Markup:
     text = _METADATA.sub("", text).strip()
     if not text.startswith("<svg"):
         raise ReportError(f"{path} is not an SVG picture: run the step that draws it again.")
-    text = re.sub(r' id="image[0-9a-f]+"', "", text)  # equal images have equal ones, and nothing refers to them
+    # Two equal images have the same id, and nothing refers to it.
+    text = re.sub(r'(<image\b[^>]*?) id="[^"]*"', r"\1", text)
     own = re.sub(r"\W", "-", path.stem)
     text = re.sub(r'\bid="', f'id="{own}-', text)
     text = re.sub(r'href="#', f'href="#{own}-', text).replace("url(#", f"url(#{own}-")
@@ -76,355 +58,6 @@ def inline_svg(path: Path, description: str) -> Markup:
     points = float(width.group(1)) if width else 500.0
     opening = Markup('<svg role="img" aria-label="{}" style="--natural: {:.0f}px"').format(description, points * 4 / 3)
     return Markup(opening + Markup(text.removeprefix("<svg")))
-
-
-def named(*names: object) -> list[Value]:
-    """Cells of leading columns."""
-    return [Value(str(name), str(name)) for name in names]
-
-
-def prose(text: str) -> Value:
-    """Cell of a sentence, which may take several lines."""
-    return Value(text, text, "long" if text else "")
-
-
-def number(value: float, text: str, classes: str = "") -> Value:
-    """Cell of a number, sorted by its value; an empty one sorts last."""
-    return Value(text, "" if pd.isna(value) else float(value), f"number {classes}".strip())
-
-
-def mean(value: float, spread: float, classes: str = "") -> Value:
-    """Cell of a mean score with its standard deviation; one seed has none."""
-    spread_text = "" if pd.isna(value) or pd.isna(spread) else f"±{spread:.3f}"
-    return Value(style.score(value), "" if pd.isna(value) else float(value), f"number {classes}".strip(), spread_text)
-
-
-def integer(value: float) -> Value:
-    """Cell of a count, with thousands set apart."""
-    return number(value, "" if pd.isna(value) else f"{value:,.0f}".replace(",", "\u202f"))
-
-
-def kept_range(shares: pd.Series) -> Value:
-    """Cell of the shares of the body that a method's files hold over its budgets."""
-    low, high = (style.percent(round(share, 3)) for share in (shares.min(), shares.max()))
-    if shares.isna().all():
-        return number(float("nan"), "")
-    return number(shares.min(), low if low == high else f"{low} to {high}")
-
-
-def score_sheet(tables: Tables, models: list[str]) -> Sheet:
-    """Weighted F1 per model, task and method (rows) at every kept share (columns), between `none` and `full`.
-
-    The best method of a column is marked within model and task, and so is what lies at most one point below full. A
-    method that holds more than the others at its budgets is not marked best.
-    """
-    summary, budgets = tables.scores_summary, tables.counts["budgets"]
-    found = {(row.model, row.task, row.method, row.budget): row for row in summary.itertuples()}
-    shown = summary[summary["model"].isin(models) & (summary["unit"] == "share") & summary["budget"].isin(budgets)]
-    shown = shown[~shown["method"].isin(style.CONTROLS)]
-    columns = ["model", "task", "budget"]
-    more = keeps_more(shown, columns)
-    best = shown[~more].groupby(columns)["weighted_f1"].max()
-    rows = []
-    for (model, task, method), own in shown.groupby(["model", "task", "method"], sort=False):
-        cells = [*named(model, task, style.label(method)), _control_cell(found.get((model, task, "none", 0.0)))]
-        for budget in budgets:
-            top = None if more[own.index].any() else best.get((model, task, budget))
-            cells.append(_score_cell(found.get((model, task, method, budget)), top))
-        rows.append([*cells, _control_cell(found.get((model, task, "full", 1.0)))])
-    heads = ["none", *(style.budget_label(budget) for budget in budgets), "full"]
-    return Sheet(["Model", "Task", "Method", *heads], rows, names=3)
-
-
-def _control_cell(row) -> Value:
-    """Without its spread, which has a table of its own: `finetuned_sheet`."""
-    if row is None or not row.seeds:
-        return _score_cell(row, None)
-    return number(row.weighted_f1, style.score(row.weighted_f1), "control")
-
-
-def _score_cell(row, best: float | None) -> Value:
-    if row is None:
-        return Value("")
-    if not row.seeds:
-        return Value("failed" if row.failed else "declined", "", "number missing")
-    classes = ["best"] if row.weighted_f1 == best else []
-    if is_near(row.difference_points):
-        classes.append("near")
-    return mean(row.weighted_f1, row.weighted_f1_sd, " ".join(classes))
-
-
-def own_budgets_sheet(tables: Tables) -> Sheet:
-    """A row per model, task, method and budget of the methods with budgets of their own."""
-    rows = [
-        [
-            *named(row.model, row.task, style.label(row.method)),
-            number(row.budget, style.budget_label(row.budget, row.unit)),
-            _score_cell(row, None),
-            number(row.difference_points, style.points(row.difference_points)),
-            integer(row.kept),
-            integer(row.parameters),
-            _file_cell(row),
-            number(row.learning_rate_min, " to ".join(_rates(row.learning_rate_min, row.learning_rate_max))),
-            number(row.validation_weighted_f1, style.score(row.validation_weighted_f1)),
-            integer(row.seeds),
-        ]
-        for row in with_own_budgets(tables.scores_summary).itertuples()
-    ]
-    measured = ["Weighted F1", "To full", "Numbers kept", "Parameters", "Stored file, of full"]
-    heads = ["Model", "Task", "Method", "Budget", *measured, "Learning rate", "F1 on validation", "Seeds"]
-    return Sheet(heads, rows, names=3)
-
-
-def _file_cell(row) -> Value:
-    share = "" if pd.isna(row.stored_share) else style.percent(round(row.stored_share, 3))
-    return Value(style.size(row.stored_bytes), "" if pd.isna(row.stored_bytes) else row.stored_bytes, "number", share)
-
-
-def _rates(*rates: float) -> list[str]:
-    return list(dict.fromkeys(f"{rate:g}" for rate in rates if not pd.isna(rate)))
-
-
-def overview_sheet(tables: Tables) -> Sheet:
-    """Mean difference to full in points per method that was run on all cells and kept share."""
-    overview, budgets = tables.over_all_cells(), tables.counts["budgets"]
-    found = {(row.method, row.budget): row for row in overview.itertuples()}
-    rows = []
-    for (method, family), own in overview.groupby(["method", "family"], sort=False):
-        cells = named(style.label(method), style.FAMILY_LABELS[family])
-        for budget in budgets:
-            row = found.get((method, budget))
-            cells.append(Value("") if row is None else _difference_cell(row))
-        fewest, asked = own["cells"].min(), tables.counts["cells"]
-        scored = number(fewest, f"{fewest:.0f}" if fewest == asked else f"{fewest:.0f} of {asked:.0f}")
-        rows.append([*cells, kept_range(own["kept_share"]), scored])
-    heads = [*(style.budget_label(budget) for budget in budgets), "Body kept", "Cells"]
-    return Sheet(["Method", "Updates", *heads], rows, names=2)
-
-
-def _difference_cell(row) -> Value:
-    if pd.isna(row.difference_points):
-        return Value("no score", "", "number missing")
-    near = "near" if is_near(row.difference_points) else ""
-    return number(row.difference_points, style.points(row.difference_points), near)
-
-
-def overview_detail_sheet(tables: Tables) -> Sheet:
-    """Every column of the overview, for all methods and the cells that each was run on."""
-    front = tables.pareto[(tables.pareto["cells_of"] == "all") & (tables.pareto["on_front"] == 1)]
-    front = set(zip(front["method"], front["budget"], strict=True))
-    rows = [
-        [
-            *named(style.label(row.method)),
-            number(row.budget, style.budget_label(row.budget, row.unit)),
-            integer(row.cells),
-            number(row.weighted_f1, style.score(row.weighted_f1)),
-            number(row.difference_points, style.points(row.difference_points)),
-            number(row.difference_points_q25, _span(row.difference_points_q25, row.difference_points_q75)),
-            *(_share(share) for share in (row.within_1_point, row.kept_share, row.stored_share)),
-            number(row.stored_bytes, style.size(row.stored_bytes)),
-            Value("yes" if (row.method, row.budget) in front else ""),
-        ]
-        for row in tables.overview.itertuples()
-    ]
-    heads = ["Method", "Asked", "Cells", "Weighted F1", "To full", "Middle half of cells", "Cells within 1 point"]
-    return Sheet([*heads, "Body kept", "Of full's bytes", "Stored file", "Pareto front"], rows)
-
-
-def _span(low: float, high: float) -> str:
-    return "" if pd.isna(low) else f"{style.points(low)} to {style.points(high)}"
-
-
-def _share(share: float) -> Value:
-    return number(share, "" if pd.isna(share) else style.percent(round(share, 3)))
-
-
-def matched_sheets(tables: Tables) -> dict[str, Sheet]:
-    """Measure -> sheet: methods with kept shares (rows) against settings of the others (columns), in points.
-
-    Columns and rows without any comparison are left out, and so is a measure without any.
-    """
-    columns = ["method", "budget", "unit"]
-    order = list(tables.matched[columns].drop_duplicates().itertuples(index=False, name=None))
-    table = tables.matched[tables.matched["cells"] > 0]
-    sheets = {}
-    for measure in MEASURES:
-        own = table[table["equal"] == measure]
-        present = set(own[columns].itertuples(index=False, name=None))
-        settings = [column for column in order if column in present]
-        found = {(row.method, row.budget, row.against): row for row in own.itertuples()}
-        rows = [
-            [
-                *named(style.label(against)),
-                *(_matched_cell(found.get((name, budget, against))) for name, budget, _ in settings),
-            ]
-            for against in dict.fromkeys(own["against"])
-        ]
-        if rows:
-            heads = [f"{style.label(name)} {style.budget_label(budget, unit)}" for name, budget, unit in settings]
-            sheets[measure] = Sheet(["Against", *(head.replace("-", "\u2011") for head in heads)], rows)
-    return sheets
-
-
-def _matched_cell(row) -> Value:
-    if row is None:
-        return Value("", "", "number")
-    return Value(style.points(row.difference_points), row.difference_points, "number", f"n={row.cells:.0f}")
-
-
-def inference_sheet(tables: Tables) -> Sheet:
-    """Time of a text relative to the dense model, per method, budget and form of the model."""
-    rows = [
-        [
-            *named(style.label(row.method), FORMS.get(row.form, row.form)),
-            number(row.budget, style.budget_label(row.budget, row.unit)),
-            Value(f"{row.relative_time:.2f}", row.relative_time, "number"),
-            number(row.relative_time_min, f"{row.relative_time_min:.2f} to {row.relative_time_max:.2f}"),
-            number(row.milliseconds_per_text, _digits(row.milliseconds_per_text)),
-            integer(row.parameters),
-            number(row.peak_mib, _digits(row.peak_mib)),
-            integer(row.cells),
-        ]
-        for row in tables.inference.itertuples()
-    ]
-    times = ["Time, dense = 1", "Over cells", "ms a text", "Parameters", "Memory, MiB", "Cells"]
-    return Sheet(["Method", "Form", "Budget", *times], rows, names=2)
-
-
-def _digits(value: float) -> str:
-    return "" if pd.isna(value) else f"{value:.3g}" if value < 1000 else f"{value:.0f}"
-
-
-def partial_methods(tables: Tables) -> list[str]:
-    """Names of methods that were asked for a part of the cells only."""
-    overview = tables.overview
-    part = overview[overview["cells"] + overview["without_score"] < tables.counts["cells"]]
-    return [style.label(method) for method in dict.fromkeys(part["method"]) if method not in style.CONTROLS]
-
-
-def seed_range(counts: pd.Series) -> str:
-    """How many seeds stand behind the rows of a table: "1 seed", "1 to 3 seeds"."""
-    if counts.empty:
-        return "no seeds"
-    low, high = int(counts.min()), int(counts.max())
-    return f"{low} seed{'' if low == 1 else 's'}" if low == high else f"{low} to {high} seeds"
-
-
-def pretraining_sheet(tables: Tables) -> Sheet:
-    """Random initialisation against the pre-trained body."""
-    rows = [
-        [
-            *named(row.model, row.task),
-            mean(row.random_init, row.random_init_sd),
-            mean(row.pretrained, row.pretrained_sd),
-            number(row.gain_points, style.points(row.gain_points)),
-            integer(row.seeds),
-        ]
-        for row in tables.pretraining_gain.itertuples()
-    ]
-    return Sheet(["Model", "Task", "Random initialisation", "Pre-trained", "Gain, points", "Seeds"], rows, names=2)
-
-
-def finetuned_sheet(tables: Tables) -> Sheet:
-    """Controls and references per model and task."""
-    rows = [
-        [
-            *named(row.model, row.task),
-            number(row.majority, style.score(row.majority)),
-            mean(row.none, row.none_sd),
-            number(row.tfidf, style.score(row.tfidf)),
-            mean(row.full, row.full_sd),
-            number(row.over_tfidf_points, style.points(row.over_tfidf_points)),
-        ]
-        for row in tables.finetuned.itertuples()
-    ]
-    heads = ["Model", "Task", "Majority class", "None (body reset)", "TF-IDF", "Full", "Full to TF-IDF, points"]
-    return Sheet(heads, rows, names=2)
-
-
-def suggestions_sheet(tables: Tables) -> Sheet:
-    """Kept shares chosen on validation, and what they lose on test."""
-    rows = [
-        [
-            *named(row.model, row.task, style.label(row.method)),
-            number(row.share, style.percent(round(row.share, 3))),
-            number(row.share_max, f"{style.percent(row.share_min)} to {style.percent(row.share_max)}"),
-            number(row.loss_points, style.points(-row.loss_points)),
-            number(row.loss_points_max, style.points(-row.loss_points_max)),
-            number(row.stored_bytes, style.size(row.stored_bytes)),
-            integer(row.seeds),
-        ]
-        for row in tables.suggestions.itertuples()
-    ]
-    heads = ["Model", "Task", "Method", "Keep", "Over seeds", "Test F1 to full, points", "Worst seed", "Stored file"]
-    return Sheet([*heads, "Seeds"], rows, names=3)
-
-
-def tasks_sheet(tables: Tables) -> Sheet:
-    """Sizes and references of the tasks."""
-    rows = [
-        [
-            *named(row.task, row.source),
-            *(integer(getattr(row, name)) for name in ("classes", "train", "validation", "test")),
-            number(row.majority_share, style.percent(round(row.majority_share, 3))),
-            number(row.majority_weighted_f1, style.score(row.majority_weighted_f1)),
-            number(row.tfidf_weighted_f1, style.score(row.tfidf_weighted_f1)),
-            Value(row.sha256[:12], row.sha256, "code"),
-            prose(getattr(row, "notes", "")),
-        ]
-        for row in tables.tasks.itertuples()
-    ]
-    sizes = ["Classes", "Train", "Validation", "Test"]
-    references = ["Majority class", "Its F1", "TF-IDF F1"]
-    heads = ["Task", "Source", *sizes, *references, "SHA-256", "Notes"]
-    return Sheet(heads, rows, names=2)
-
-
-def models_sheet(tables: Tables) -> Sheet:
-    """Sizes of the models and how they were pre-trained."""
-    rows = [
-        [
-            *named(row.model, row.architecture, row.source),
-            *(integer(getattr(row, name)) for name in ("parameters", "body_parameters", "head_parameters")),
-            *named(getattr(row, "pretraining_objective", "")),
-            integer(row.pretraining_tokens),
-            number(row.pretraining_loss, "" if pd.isna(row.pretraining_loss) else f"{row.pretraining_loss:.3f}"),
-            Value(row.sha256[:12], row.sha256, "code"),
-        ]
-        for row in tables.models.itertuples()
-    ]
-    pretraining = ["Pre-training", "Its tokens", "Its loss"]
-    heads = ["Model", "Architecture", "Source", "Parameters", "Body", "Head", *pretraining, "SHA-256"]
-    return Sheet(heads, rows, names=3)
-
-
-def classes_sheet(class_counts: str) -> Sheet:
-    """Examples per class (rows) and split (columns) from the JSON of tasks.csv; one column if it has no splits."""
-    try:
-        counts = json.loads(class_counts)
-        splits = counts if all(isinstance(split, dict) for split in counts.values()) else {"examples": counts}
-        classes = dict.fromkeys(name for split in splits.values() for name in split)
-        rows = [[*named(name), *(integer(split.get(name, 0)) for split in splits.values())] for name in classes]
-    except (ValueError, AttributeError, TypeError):
-        raise ReportError(
-            f"tasks.csv has class_counts {class_counts[:60]!r}, expected JSON with a count for every class: "
-            "run the step that writes it again."
-        ) from None
-    return Sheet(["Class", *(name.capitalize() for name in splits)], rows)
-
-
-def not_ok_sheet(tables: Tables) -> Sheet:
-    """Declined and failed rows, with reasons."""
-    rows = [
-        [
-            *named(row.model, row.task, style.label(row.method), row.status),
-            *(integer(getattr(row, name)) for name in ("seed", "draw")),
-            number(row.budget, style.budget_label(row.budget, row.unit)),
-            prose(row.reason),
-        ]
-        for row in tables.not_ok.itertuples()
-    ]
-    return Sheet(["Model", "Task", "Method", "Status", "Seed", "Draw", "Budget", "Reason"], rows, names=4)
 
 
 def kenviz_picture(results: Path) -> dict | None:
@@ -455,20 +88,88 @@ def provenance_of(results: Path) -> dict:
 
 
 def pictures(results: Path, tables: Tables) -> dict:
-    """The figures of a study, ready to stand in the page."""
+    """The figures of a study, ready to stand in the page; those without anything to draw are left out."""
     folder = results / "figures"
+    checked = set(tables.checks["check"])
     described = {
-        "summary": "Difference to full against kept share, a panel a family of methods, a line a method",
-        "pareto": "Difference to full against stored bytes, with the Pareto front",
+        "summary": (True, "Difference to full against kept share, a panel a family of methods, a line a method"),
+        "pareto": (True, "Difference to full against stored bytes, with the Pareto front"),
+        "pretraining_gain": (
+            not tables.pretraining_gain.empty,
+            "Weighted F1 from random initialisation and from the pre-trained body",
+        ),
+        "ranks": (not with_picture(tables.ranks).empty, "Average ranks of methods with critical differences"),
+        "bandwidth": ("bandwidth" in checked, "Difference to full against the factor of the bandwidth"),
+        "matrices": ("matrices" in checked, "Difference to full when one kind of matrix is pruned"),
+        "spread": (not tables.spread.empty, "Observed minus random places of kept entries, a dot a matrix"),
+        "timing": (not tables.timing.empty, "Seconds of one selection against size and against k"),
     }
-    if not tables.pretraining_gain.empty:
-        described["pretraining_gain"] = "Weighted F1 from random initialisation and from the pre-trained body"
-    found = {name: inline_svg(folder / f"{name}.svg", text) for name, text in described.items()}
+    found = {name: inline_svg(folder / f"{name}.svg", text) for name, (drawn, text) in described.items() if drawn}
     text = "Weighted F1 against kept share, a panel for each task and family of methods: "
     found["models"] = {
         model: inline_svg(folder / f"{file_name(model)}.svg", text + model) for model in tables.counts["models"]
     }
     return found
+
+
+def evidence(results: Path, tables: Tables, config: dict) -> dict:
+    """What the sections on claims, statistics, checks and cost show."""
+    checks = tables.checks
+    settings = config.get("checks")
+    kept = settings.get("matrices_kept_share") if isinstance(settings, dict) else None
+    references = [style.label(name) for name in dict.fromkeys(tables.comparisons["reference"])]
+    return {
+        "claims": sheets.claims_of(tables),
+        "marks": summary.VERDICTS,
+        "pairwise": sheets.pairwise_sheet(tables),
+        "ranks": sheets.ranks_sheet(tables),
+        "rank_sentences": summary.rank_sentences(tables.ranks),
+        "rank_tests": sheets.rank_tests_sheet(tables),
+        "comparisons": sheets.comparisons_sheet(tables),
+        "references_compared": " or ".join(references),
+        "alpha": ALPHA,
+        "bandwidth": sheets.bandwidth_sheet(tables),
+        "zero": sheets.zero_sheet(tables),
+        "matrices": sheets.matrices_sheet(tables),
+        "matrices_kept": kept if isinstance(kept, float) else None,
+        "check_facts": {name: cells_and_seeds(rows) for name, rows in checks.groupby("check")},
+        "check_sentences": {
+            "bandwidth": summary.bandwidth_sentence(checks),
+            "zero": summary.zero_sentence(checks),
+            "matrices": summary.matrices_sentence(checks),
+            "timing": summary.timing_sentence(tables.claims),
+            "cost": summary.cost_sentence(tables.cost),
+        },
+        "spread": sheets.spread_sheet(tables),
+        "spread_sentences": summary.spread_sentences(tables.spread),
+        "spread_facts": spread_facts(tables.spread_matrices),
+        "timing": sheets.timing_sheet(tables),
+        "cost": sheets.cost_sheet(tables),
+        "inputs": sheets.inputs_sheet(tables),
+        "scores_hash": sha256(results / "scores.csv"),
+        "explorer": (results / "report" / "kenviz.html").exists(),
+    }
+
+
+def cells_and_seeds(rows: pd.DataFrame) -> str:
+    """How many cells and seeds stand behind the rows of a check: "2 cells, 1 seed"."""
+    return f"{summary.count(rows['cells'].max(), 'cell')}, {seed_range(rows['seeds'])}"
+
+
+def spread_facts(matrices: pd.DataFrame) -> str:
+    """How many matrices, models and seeds the figure of the spread shows."""
+    shown = matrices[["method", "model", "task", "seed", "matrix"]].drop_duplicates()
+    each = shown.groupby("method").size()
+    if each.empty:
+        return ""
+    number = f"{each.min()}" if each.min() == each.max() else f"{each.min()} to {each.max()}"
+    models, seeds = (summary.count(shown[name].nunique(), name) for name in ("model", "seed"))
+    return f"{number} matrices a method, {models}, {seeds}"
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, "" if there is none."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
 
 
 def render(results: Path) -> str:
@@ -494,29 +195,31 @@ def render(results: Path) -> str:
         config=json.dumps(provenance["config"], indent=2, ensure_ascii=False),
         counts=tables.counts,
         methods=[name for name in tables.counts["methods"] if name not in style.CONTROLS],
-        sentences=sentences(tables),
-        overview=overview_sheet(tables),
-        overview_detail=overview_detail_sheet(tables),
+        answer=summary.answer(tables),
+        sentences=summary.sentences(tables),
+        overview=sheets.overview_sheet(tables),
+        overview_detail=sheets.overview_detail_sheet(tables),
         scores=score_sheet(tables, models),
-        own_budgets=own_budgets_sheet(tables),
+        own_budgets=sheets.own_budgets_sheet(tables),
         partial=partial_methods(tables),
         references=REFERENCES,
-        matched=matched_sheets(tables),
-        inference=inference_sheet(tables),
-        speed=speed(tables.inference),
+        matched=sheets.matched_sheets(tables),
+        inference=sheets.inference_sheet(tables),
+        speed=summary.speed(tables.inference),
         by_model={model: score_sheet(tables, [model]) for model in models},
-        pretraining=pretraining_sheet(tables),
+        pretraining=sheets.pretraining_sheet(tables),
         pretraining_seeds=seed_range(tables.pretraining_gain["seeds"]),
-        finetuned=finetuned_sheet(tables),
-        suggestions=suggestions_sheet(tables),
+        finetuned=sheets.finetuned_sheet(tables),
+        suggestions=sheets.suggestions_sheet(tables),
         choice=None if tables.suggestions.empty else tables.suggestions.iloc[0],
-        tasks=tasks_sheet(tables),
-        classes={row.task: classes_sheet(row.class_counts) for row in tables.tasks.itertuples()},
-        models=models_sheet(tables),
-        not_ok=not_ok_sheet(tables),
+        tasks=sheets.tasks_sheet(tables),
+        classes={row.task: sheets.classes_sheet(row.class_counts) for row in tables.tasks.itertuples()},
+        models=sheets.models_sheet(tables),
+        not_ok=sheets.not_ok_sheet(tables),
         pictures=pictures(results, tables),
         kenviz=kenviz_picture(results),
         near=NEAR,
+        **evidence(results, tables, provenance["config"]),
     )
 
 

@@ -52,6 +52,13 @@ def read_table(path: Path, text: Sequence[str], numeric: Sequence[str], optional
     return table
 
 
+def read_if_run(path: Path, text: Sequence[str], numeric: Sequence[str]) -> pd.DataFrame:
+    """As `read_table`, for a file that a study may lack: no rows if it is missing or empty."""
+    if not path.exists() or not path.read_bytes().strip():
+        return pd.DataFrame({name: pd.Series(dtype=str if name in text else float) for name in (*text, *numeric)})
+    return read_table(path, text, numeric)
+
+
 def _numbers(column: pd.Series, path: Path) -> pd.Series:
     numbers = pd.to_numeric(column, errors="coerce").astype(float)
     wrong = (column.str.strip() != "") & ~np.isfinite(numbers)
@@ -153,6 +160,59 @@ def read_models(results: Path) -> pd.DataFrame:
     sizes = ("parameters", "body_parameters", "head_parameters")
     pretraining = ("pretraining_tokens", "pretraining_loss")
     return read_table(results / "models.csv", ("model", "architecture", "source", "sha256"), sizes, pretraining)
+
+
+def read_claims(results: Path) -> pd.DataFrame:
+    """claims.csv of a study, one row a claim and subject; no rows if claims were not judged."""
+    text = ("claim", "source", "text", "subject", "rule", "unit", "verdict", "why")
+    return read_if_run(results / "claims.csv", text, ("estimate", "low", "high", "n"))
+
+
+def read_statistics(results: Path) -> dict[str, pd.DataFrame]:
+    """The files of report.statistics by name, each without rows if it was not computed."""
+    columns = {
+        "comparisons": (
+            ("model", "task", "method", "unit", "reference"),
+            ("seed", "budget", "difference_points", "low", "high", "mcnemar_p", "mcnemar_p_holm"),
+        ),
+        "pairwise": (
+            ("method", "other", "unit"),
+            ("budget", "n", "difference_points", "low", "high", "wilcoxon_p", "wilcoxon_p_holm"),
+        ),
+        "ranks": (
+            ("unit", "method"),
+            ("budget", "n", "average_rank", "methods", "critical_difference", "friedman_p"),
+        ),
+    }
+    folder = results / "statistics"
+    return {name: read_if_run(folder / f"{name}.csv", *both) for name, both in columns.items()}
+
+
+def read_checks(results: Path) -> pd.DataFrame:
+    """checks.csv of a study, one row a cell, check, variant, method and kept share; it may have no rows.
+
+    Raises:
+        ReportError: as `read_table`, or a factor of the bandwidth that is no number.
+    """
+    scores = ("weighted_f1", "full_weighted_f1", "none_weighted_f1")
+    numeric = ("seed", "kept_share", "stored_bytes", *scores, "parameters")
+    path = results / "checks.csv"
+    checks = read_if_run(path, ("model", "task", "check", "variant", "method"), numeric)
+    _numbers(checks.loc[checks["check"] == "bandwidth", "variant"], path)
+    return checks
+
+
+def read_spread(results: Path) -> pd.DataFrame:
+    """spread.csv of a study, one row a sub-network and matrix; no rows if that was not looked at."""
+    ends = ("observed_{}", "{}_random", "{}_low", "{}_high")
+    found = [end.format(name) for name in ("neighbours", "entropy", "moran") for end in ends]
+    numeric = ("seed", "budget", "rows", "columns", "kept", *found)
+    return read_if_run(results / "spread.csv", ("model", "task", "method", "matrix"), numeric)
+
+
+def read_timing(results: Path) -> pd.DataFrame:
+    """timing.csv of a study, one row a rule, size and k; no rows if that was not measured."""
+    return read_if_run(results / "timing.csv", ("method",), ("size", "k", "seconds"))
 
 
 def read_json(path: Path) -> dict:

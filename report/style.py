@@ -136,11 +136,12 @@ def score(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.3f}"
 
 
-def points(value: float) -> str:
-    """A difference in points with sign and one decimal, "" if there is none."""
-    return (
-        "" if math.isnan(value) else f"{value:+.1f}".replace("-0.0", "±0.0").replace("+0.0", "±0.0").replace("-", "−")
-    )
+def points(value: float, decimals: int = 1) -> str:
+    """A difference in points with sign, "" if there is none."""
+    if math.isnan(value):
+        return ""
+    text = f"{value:+.{decimals}f}".replace("-", "−")
+    return text if float(f"{value:.{decimals}f}") else f"±{text[1:]}"
 
 
 def size(count: float) -> str:

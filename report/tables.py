@@ -8,6 +8,7 @@ all others at equal numbers kept or equal bytes stored.
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,14 +18,19 @@ import pandas as pd
 from report import style
 from report.errors import run
 from report.results import (
+    read_checks,
+    read_claims,
     read_finetuning,
     read_inference,
     read_json,
     read_models,
     read_scores,
+    read_spread,
+    read_statistics,
     read_suggestions,
     read_table,
     read_tasks,
+    read_timing,
     write_text,
     write_whole,
 )
@@ -35,6 +41,9 @@ GROUP = ["model", "task", *METHOD]
 NEAR = 1.0  # points of weighted F1 that still count as near to full
 SAME_COST = 1.01  # files up to this much larger count as equally large
 MEASURES = ("kept", "stored_bytes")  # what methods with budgets of different units can be compared at
+ALPHA = 0.05  # p-values below it are called significant, after Holm's correction
+PLACES = ("below", "inside", "above")  # of a statistic, by the interval of choices at random
+FINETUNING = "fine-tuning"  # the row of the table cost that the others are in units of
 _ROUNDING = 1e-9  # of a difference of two scores with three decimals, so that exactly one point is near
 
 TEXT = {
@@ -47,6 +56,15 @@ TEXT = {
     "finetuned": ("model", "task"),
     "suggestions": ("model", "task", "method"),
     "not_ok": ("model", "task", "method", "unit", "status", "reason"),
+    "claims": ("claim", "source", "text", "subject", "rule", "unit", "verdict", "why"),
+    "comparisons": ("model", "task", "method", "unit", "reference"),
+    "pairwise": ("method", "other", "unit"),
+    "ranks": ("unit", "method"),
+    "checks": ("check", "variant", "method"),
+    "spread": ("method", "statistic"),
+    "spread_matrices": ("model", "task", "method", "matrix", "statistic", "place"),
+    "timing": ("method",),
+    "cost": ("method", "family"),
 }
 NUMERIC = {
     "scores_summary": (
@@ -71,6 +89,26 @@ NUMERIC = {
         "confidence",
     ),
     "not_ok": ("seed", "draw", "budget"),
+    "claims": ("estimate", "low", "high", "n"),
+    "comparisons": ("budget", "seeds", "difference_points", "better", "worse"),
+    "pairwise": ("budget", "n", "difference_points", "low", "high", "wilcoxon_p", "wilcoxon_p_holm"),
+    "ranks": ("budget", "n", "average_rank", "methods", "critical_difference", "friedman_p"),
+    "checks": (
+        *(
+            "kept_share",
+            "cells",
+            "seeds",
+            "weighted_f1",
+            "difference_points",
+            "difference_points_min",
+            "difference_points_max",
+        ),
+        *("none_points", "stored_bytes", "parameters", "parameter_share"),
+    ),
+    "spread": ("budget", "matrices", *PLACES, "difference", "difference_min", "difference_max"),
+    "spread_matrices": ("seed", "budget", "difference", "low", "high"),
+    "timing": ("size", "k", "seconds"),
+    "cost": ("cells", "files", "seconds", "seconds_min", "seconds_max", "relative", "peak_mib"),
 }
 
 
@@ -327,6 +365,142 @@ def not_ok(scores: pd.DataFrame) -> pd.DataFrame:
     return scores.loc[scores["status"] != "ok", columns]
 
 
+def comparisons(found: pd.DataFrame) -> pd.DataFrame:
+    """Differences to the reference methods per model and task: means over seeds, and how many seeds are significant.
+
+    Args:
+        found: comparisons.csv; `better` and `worse` count its rows with a corrected McNemar p below `ALPHA`.
+    """
+    significant = found["mcnemar_p_holm"] < ALPHA
+    better, worse = significant & (found["difference_points"] > 0), significant & (found["difference_points"] < 0)
+    keys = ["model", "task", "method", "unit", "budget", "reference"]
+    table = (
+        found.assign(better=better.astype(int), worse=worse.astype(int))
+        .groupby(keys, sort=False)
+        .agg(
+            seeds=("seed", "nunique"),
+            difference_points=("difference_points", "mean"),
+            better=("better", "sum"),
+            worse=("worse", "sum"),
+        )
+    )
+    return table.reset_index()[[*TEXT["comparisons"], *NUMERIC["comparisons"]]]
+
+
+def with_picture(ranks: pd.DataFrame) -> pd.DataFrame:
+    """Ranked rows of the budgets that have at least 3 methods, all on at least 5 pairs of model and task."""
+    ranked = ranks[ranks["average_rank"].notna()]
+    return ranked[(ranked["methods"] >= 3) & (ranked["n"] >= 5)]
+
+
+def not_told_apart(ranks: Sequence[float], critical_difference: float) -> list[tuple[int, int]]:
+    """Groups of methods that Nemenyi's test does not tell apart (Demšar 2006, figure 1).
+
+    Args:
+        ranks: average ranks, ascending.
+        critical_difference: ranks that differ by less are not told apart.
+
+    Returns:
+        First and last place of every group of two or more that is not part of a larger one.
+    """
+    groups: list[tuple[int, int]] = []
+    for first, rank in enumerate(ranks):
+        last = max(place for place, other in enumerate(ranks) if other - rank < critical_difference or place == first)
+        if last > first and (not groups or last > groups[-1][1]):
+            groups.append((first, last))
+    return groups
+
+
+def checks(found: pd.DataFrame) -> pd.DataFrame:
+    """Every variant of the checks of KEN at a kept share of the body (rounded to a hundredth): means over cells.
+
+    `parameters` are those of the kind of matrix for the check matrices, `parameter_share` their share of the body;
+    `none_points` is the difference of the body that is reset altogether.
+    """
+    body = found.groupby(CELL)["parameters"].transform("max")
+    matrices = found["check"] == "matrices"
+    if matrices.all():  # no other check says how large the body is
+        body = found.groupby(CELL)["parameters"].transform("sum")
+    rows = found.assign(
+        kept_share=found["kept_share"].round(2).mask(matrices),
+        share=found["kept_share"],
+        difference_points=100 * (found["weighted_f1"] - found["full_weighted_f1"]),
+        none_points=100 * (found["none_weighted_f1"] - found["full_weighted_f1"]),
+        parameter_share=found["parameters"] / body,
+    )
+    keys = ["check", "variant", "method", "kept_share"]
+    table = rows.groupby(keys, sort=False, dropna=False).agg(
+        cells=("seed", "size"),
+        seeds=("seed", "nunique"),
+        held=("share", "mean"),
+        difference_points_min=("difference_points", "min"),
+        difference_points_max=("difference_points", "max"),
+        **{
+            name: (name, "mean")
+            for name in ("weighted_f1", "difference_points", "none_points", "stored_bytes", "parameters")
+        },
+        parameter_share=("parameter_share", "mean"),
+    )
+    table = table.reset_index()
+    table["kept_share"] = table["kept_share"].fillna(table["held"])
+    return table[[*TEXT["checks"], *NUMERIC["checks"]]]
+
+
+def spread_matrices(found: pd.DataFrame) -> pd.DataFrame:
+    """A row a matrix and statistic: observed minus the mean of choices at random, with the ends of their interval."""
+    axes = ["model", "task", "seed", "method", "budget", "matrix"]
+    tables = []
+    for name in ("neighbours", "entropy", "moran"):
+        observed, chance = found[f"observed_{name}"], found[f"{name}_random"]
+        low, high = found[f"{name}_low"], found[f"{name}_high"]
+        place = np.select([observed < low, observed > high], ["below", "above"], "inside")
+        ends = {"difference": observed - chance, "low": low - chance, "high": high - chance}
+        tables.append(found[axes].assign(statistic=name, place=place, **ends))
+    return pd.concat(tables, ignore_index=True)[[*TEXT["spread_matrices"], *NUMERIC["spread_matrices"]]]
+
+
+def spread(matrices: pd.DataFrame) -> pd.DataFrame:
+    """How many matrices lie below, inside and above the interval of choices at random, per method and statistic."""
+    counted = matrices.assign(**{place: (matrices["place"] == place).astype(int) for place in PLACES})
+    table = counted.groupby(["method", "statistic", "budget"], sort=False).agg(
+        matrices=("matrix", "size"),
+        **{place: (place, "sum") for place in PLACES},
+        difference=("difference", "mean"),
+        difference_min=("difference", "min"),
+        difference_max=("difference", "max"),
+    )
+    return table.reset_index()[[*TEXT["spread"], *NUMERIC["spread"]]]
+
+
+def cost(scores: pd.DataFrame, finetuning: pd.DataFrame) -> pd.DataFrame:
+    """Seconds of making one stored file, in cells and in units of the fine-tuning of the same cell; peak memory.
+
+    The seconds of a cell are the mean over its files. `relative` is the geometric mean over cells. The first row is
+    the fine-tuning itself, and random initialisation is left out.
+    """
+    tuned = finetuning[finetuning["arm"] == "pretrained"].set_index(CELL)
+    made = scores[(scores["status"] == "ok") & ~scores["method"].isin(style.CONTROLS)]
+    cells = made.groupby([*CELL, "method", "family"], sort=False).agg(
+        files=("seconds", "size"), seconds=("seconds", "mean"), peak_mib=("peak_mib", "max")
+    )
+    both = tuned[["seconds", "peak_mib"]].assign(method=FINETUNING, family="trained", files=1).reset_index()
+    cells = pd.concat([both, cells.reset_index()], ignore_index=True)
+    whole = cells.set_index(CELL).index.map(tuned["seconds"].to_dict()).to_numpy(float)
+    with np.errstate(divide="ignore"):
+        cells["log"] = np.log(cells["seconds"].to_numpy(float) / whole)
+    table = cells.groupby(["method", "family"], sort=False).agg(
+        cells=("seed", "size"),
+        files=("files", "sum"),
+        seconds=("seconds", "mean"),
+        seconds_min=("seconds", "min"),
+        seconds_max=("seconds", "max"),
+        relative=("log", "mean"),
+        peak_mib=("peak_mib", "max"),
+    )
+    table["relative"] = np.exp(table["relative"])
+    return table.reset_index()[[*TEXT["cost"], *NUMERIC["cost"]]]
+
+
 def counts(scores: pd.DataFrame) -> dict:
     """What was run: names in the order of the scores, the study's kept shares, and numbers of cells and rows."""
 
@@ -359,6 +533,15 @@ class Tables:
     finetuned: pd.DataFrame
     suggestions: pd.DataFrame
     not_ok: pd.DataFrame
+    claims: pd.DataFrame
+    comparisons: pd.DataFrame
+    pairwise: pd.DataFrame
+    ranks: pd.DataFrame
+    checks: pd.DataFrame
+    spread: pd.DataFrame
+    spread_matrices: pd.DataFrame
+    timing: pd.DataFrame
+    cost: pd.DataFrame
     tasks: pd.DataFrame
     models: pd.DataFrame
     counts: dict
@@ -370,17 +553,27 @@ class Tables:
         Raises:
             ReportError: a file is missing or malformed.
         """
-        scores, tasks = read_scores(results), read_tasks(results)
+        scores, tasks, finetuning = read_scores(results), read_tasks(results), read_finetuning(results)
+        statistics, matrices = read_statistics(results), spread_matrices(read_spread(results))
         return cls(
             scores_summary(scores),
             overview(scores),
             pareto(scores),
             matched(scores),
             inference(read_inference(results)),
-            pretraining_gain(read_finetuning(results)),
+            pretraining_gain(finetuning),
             finetuned(scores, tasks),
             suggestions(read_suggestions(results)),
             not_ok(scores),
+            read_claims(results),
+            comparisons(statistics["comparisons"]),
+            statistics["pairwise"],
+            statistics["ranks"],
+            checks(read_checks(results)),
+            spread(matrices),
+            matrices,
+            read_timing(results),
+            cost(scores, finetuning),
             tasks,
             read_models(results),
             counts(scores),

@@ -8,7 +8,24 @@ import torch
 
 import ken
 from report import figures, kenviz, page, tables
-from tests.report.synthetic import arm, controls, score_row, study_rows, suggestion, timing, wide_rows, write_results
+from tests.report.synthetic import (
+    arm,
+    check_row,
+    claim_row,
+    comparison_row,
+    controls,
+    pairwise_row,
+    rank_rows,
+    score_row,
+    spread_row,
+    study_rows,
+    suggestion,
+    timing,
+    whole_evidence,
+    wide_rows,
+    write_evidence,
+    write_results,
+)
 
 HOSTILE = "</script><script>alert('1 & 2')</script> $x_1$ \"--> ]]>"
 
@@ -75,6 +92,9 @@ def wide_study(tmp_path_factory) -> Path:
     """Methods of every family and unit, those that train on a part of the cells, all built; not to be changed."""
     times = [timing(), timing("ken", 0.25, "restored", 1.01), timing("lora", 4, "beside", 1.3)]
     folder = write_results(tmp_path_factory.mktemp("wide") / "study", wide_rows(), inference=times)
+    write_evidence(folder, **whole_evidence())
+    (folder / "report").mkdir()
+    (folder / "report" / "kenviz.html").write_text("the explorer")
     build(folder)
     return folder
 
@@ -98,6 +118,17 @@ def hostile_study(tmp_path_factory) -> Path:
         config={HOSTILE: HOSTILE},
         dirty=True,
         wall_seconds=90.0,
+    )
+    ranks = [row | {"method": f"{HOSTILE}{row['method']}", "unit": HOSTILE} for row in rank_rows(a=1, b=2, c=3)]
+    write_evidence(
+        folder,
+        claims=[claim_row(HOSTILE, HOSTILE, HOSTILE, HOSTILE, unit=HOSTILE)],
+        comparisons=[comparison_row(HOSTILE, 0.1, HOSTILE, model=HOSTILE, task=HOSTILE)],
+        pairwise=[pairwise_row(HOSTILE, HOSTILE) | {"unit": HOSTILE}],
+        ranks=ranks,
+        checks=[check_row(check, HOSTILE, method=HOSTILE, model=HOSTILE) for check in ("zero", "matrices", HOSTILE)],
+        spread=[spread_row(HOSTILE, method=HOSTILE, model=HOSTILE)],
+        timing=[{"method": HOSTILE, "size": 10, "k": 2, "seconds": 0.1}],
     )
     build(folder)
     return folder

@@ -155,3 +155,116 @@ def wide_rows() -> list[dict]:
     rows += [score_row(method="lt-sft", budget=budget, f1=0.87) for budget in (0.05, 0.25)]
     rows.append(score_row(method="flop", budget=0.25, f1=None, status="declined", reason="nothing to factorise"))
     return rows
+
+
+def claim_row(
+    claim="ahead", source="paper", subject="all models", verdict="reproduced", estimate: object = 1.25, **more
+):
+    """One row of claims.csv, in points with an interval of ±1."""
+    row = {
+        "claim": claim, "source": source, "text": f"The text of {claim}.", "subject": subject,
+        "rule": f"The rule of {claim}.", "unit": "points", "estimate": estimate, "low": "", "high": "",
+        "verdict": verdict, "n": 4, "why": f"Because of {claim} {subject}.",
+    }  # fmt: skip
+    if estimate != "":
+        row |= {"low": estimate - 1, "high": estimate + 1}
+    return row | more
+
+
+def comparison_row(method="ken", budget=0.25, reference="full", seed=0, points=-2.0, p=0.01, model="bert", task="t1"):
+    """One row of statistics/comparisons.csv."""
+    return {
+        "model": model, "task": task, "seed": seed, "method": method, "unit": UNITS.get(method, "share"),
+        "budget": budget, "reference": reference, "difference_points": points, "low": points - 1, "high": points + 1,
+        "mcnemar_p": p / 10, "mcnemar_p_holm": p,
+    }  # fmt: skip
+
+
+def pairwise_row(method="ken", other="random", budget=0.25, points=0.5, p=0.2):
+    """One row of statistics/pairwise.csv."""
+    return {
+        "method": method, "other": other, "unit": "share", "budget": budget, "n": 6, "difference_points": points,
+        "low": points - 1, "high": points + 1, "wilcoxon_p": p / 10, "wilcoxon_p_holm": p,
+    }  # fmt: skip
+
+
+def rank_rows(budget=0.25, n=6, difference=1.0, **places):
+    """Rows of statistics/ranks.csv: method -> average rank, None for a method that was not ranked."""
+    ranked = sum(place is not None for place in places.values())
+    return [
+        {
+            "unit": "share", "budget": budget, "method": method.replace("_", "-"), "n": n if place else 1,
+            "average_rank": place or "", "methods": ranked, "critical_difference": difference, "friedman_p": 0.04,
+        }
+        for method, place in places.items()
+    ]  # fmt: skip
+
+
+def check_row(check="bandwidth", variant: object = 1, f1=0.8, method="ken", share=0.25, parameters=1000, **axes):
+    """One row of checks.csv of a cell with full 0.9 and none 0.3."""
+    return {
+        "model": "bert", "task": "t1", "seed": 0, "check": check, "variant": variant, "method": method,
+        "kept_share": share, "stored_bytes": 4000 * share, "weighted_f1": f1, "full_weighted_f1": 0.9,
+        "none_weighted_f1": 0.3, "parameters": parameters,
+    } | axes  # fmt: skip
+
+
+def spread_row(matrix="layer.0", observed=1.0, method="ken", model="bert", **more):
+    """One row of spread.csv: choices at random have 1 with an interval of ±0.1, whatever the statistic."""
+    row = {"model": model, "task": "t1", "seed": 0, "method": method, "budget": 0.25, "matrix": matrix}
+    row |= {"rows": 4, "columns": 8, "kept": 8}
+    for name in ("neighbours", "entropy", "moran"):
+        row |= {f"observed_{name}": observed, f"{name}_random": 1.0, f"{name}_low": 0.9, f"{name}_high": 1.1}
+    return row | more
+
+
+def write_evidence(folder: Path, **files: list[dict]) -> Path:
+    """Further files of a results folder, by the names of their files."""
+    (folder / "statistics").mkdir(exist_ok=True)
+    for name, rows in files.items():
+        inside = folder / "statistics" if name in ("comparisons", "pairwise", "ranks") else folder
+        write_csv(inside / f"{name}.csv", rows)
+    return folder
+
+
+def whole_evidence() -> dict[str, list[dict]]:
+    """Every further file of the study of `wide_rows`."""
+    slopes = {"unit": "slope", "estimate": 0.97, "low": 0.9, "high": 1.04}
+    kinds = (("embeddings", 0.7, 600), ("query", 0.895, 250), ("feed-forward", 0.88, 150))
+    return {
+        "claims": [
+            claim_row("each", subject="bert", verdict="not reproduced", estimate=-3.5),
+            claim_row("each", subject="bloom"),
+            claim_row("missing", verdict="not decided", estimate="", n=0),
+            claim_row("time", subject="ken, size", **slopes),
+            claim_row("own", source="ours", verdict="not reproduced", estimate=-0.004),
+        ],
+        "comparisons": [
+            comparison_row(seed=seed, budget=budget, reference=reference, points=points - seed, p=p)
+            for reference, points in (("full", -4.0), ("random", 3.0))
+            for budget, p in ((0.05, 0.001), (0.25, 0.5))
+            for seed in (0, 1)
+        ],
+        "pairwise": [pairwise_row(budget=budget, points=budget) for budget in (0.05, 0.25)],
+        "ranks": [
+            *rank_rows(0.25, ken=2.5, random=3.0, ken_rescaled=1.0, lora=None),
+            *rank_rows(0.05, n=2, ken=1.0, random=2.0, ken_rescaled=3.0),
+        ],
+        "checks": [
+            *(check_row(variant=factor, f1=0.8 + 0.01 * factor, seed=seed) for factor in (1, 2, 4) for seed in (0, 1)),
+            *(check_row("zero", "reset", 0.8, method) for method in ("ken", "magnitude")),
+            *(check_row("zero", "zero", 0.4, method) for method in ("ken", "magnitude")),
+            *(check_row("matrices", kind, f1, share=0.5, parameters=size) for kind, f1, size in kinds),
+        ],
+        "spread": [
+            spread_row(f"layer.{place}", observed, method, model)
+            for method in ("ken", "magnitude")
+            for model in ("bert", "bloom")
+            for place, observed in enumerate((0.8, 1.0, 1.05, 1.1, 1.3))
+        ],
+        "timing": [
+            {"method": method, "size": size, "k": k, "seconds": 1e-6 * size * factor}
+            for method, factor in (("ken", 1), ("ken-grid", 5))
+            for size, k in ((1000, 16), (2000, 16), (4000, 16), (4000, 8), (4000, 32))
+        ],
+    }  # fmt: skip

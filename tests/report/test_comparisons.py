@@ -11,9 +11,9 @@ import pytest
 
 from report import style
 from report.errors import ReportError
-from report.page import matched_sheets, overview_sheet, own_budgets_sheet, score_sheet
 from report.readme import ROWS, losses
 from report.results import read_scores
+from report.sheets import matched_sheets, overview_sheet, own_budgets_sheet, score_sheet
 from report.summary import sentences, speed
 from report.tables import Tables, on_front
 from tests.report.synthetic import controls, score_row, timing, wide_rows, write_results

@@ -1,0 +1,99 @@
+"""Writing: the page of a study as a PDF to print or to send.
+
+`python -m report.pdf --results results/mini` writes results/mini/report/report.pdf from results/mini/report/index.html,
+with WeasyPrint (68 or later) where it is installed and else with a headless Chromium. Neither is among the packages of
+the lock, so the step stands outside the study. The page needs no other file, and no network is used.
+"""
+
+import argparse
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from report.errors import ReportError, run
+from report.results import write_whole
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+OPTIONS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update", "--no-pdf-header-footer"),
+)
+SECONDS = 300  # a browser that takes longer has stopped
+_CLOSED = re.compile(r"<details(?=[\s>])(?!\s+open\b)")  # data cannot hold "<details": the page escapes "<"
+_VARIABLES = re.compile(r"(--[\w-]+):\s*([^;}]+)")
+
+
+def printable(page: str) -> str:
+    """The page as it is printed: all that is folded is open, and its inks are colours.
+
+    A browser opens what is folded by the page's script, which WeasyPrint does not run; and WeasyPrint does not know the
+    page's variables within a picture, where black stands for what it does not know. The last value of a variable in the
+    page's styles is the one for print.
+    """
+    page = _CLOSED.sub("<details open", page)
+    values = dict(_VARIABLES.findall("".join(re.findall(r"<style>(.*?)</style>", page, re.S))))
+
+    def coloured(picture: re.Match) -> str:
+        return re.sub(r"var\((--[\w-]+)\)", lambda name: values.get(name[1], name[0]).strip(), picture[0])
+
+    return re.sub(r"<svg.*?</svg>", coloured, page, flags=re.S)
+
+
+def print_page(page: str, out: Path) -> None:
+    """Write the page, as HTML, to a PDF file, whole or not at all.
+
+    Raises:
+        ReportError: there is no program that can print it, or it failed.
+    """
+    page = printable(page)
+    try:
+        from weasyprint import HTML
+        from weasyprint.urls import URLFetcher
+    except (ImportError, OSError):  # not installed, or pango is not
+        write_whole(out, lambda path: _with_browser(page, path))
+    else:
+        document = HTML(string=page, url_fetcher=URLFetcher(allowed_protocols=["data"]))
+        write_whole(out, document.write_pdf)
+
+
+def _with_browser(page: str, out: Path) -> None:
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        raise ReportError(
+            "There is no program to print the page with: install WeasyPrint (pip install weasyprint, and pango from "
+            f"the system) or put Chromium on PATH (as {', '.join(BROWSERS[:-1])} or {BROWSERS[-1]})."
+        )
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        source = Path(folder, "page.html")
+        source.write_text(page, encoding="utf-8")
+        paths = [f"--user-data-dir={folder}/profile", f"--print-to-pdf={out.resolve()}", source.as_uri()]
+        try:
+            ended = subprocess.run([browser, *OPTIONS, *paths], capture_output=True, timeout=SECONDS)
+        except subprocess.TimeoutExpired:
+            raise ReportError(f"{browser} did not print the page within {SECONDS} s: try again.") from None
+    if ended.returncode or not out.exists():
+        said = (ended.stderr.decode(errors="replace").strip() or "it said nothing").splitlines()[-1]
+        raise ReportError(f"{browser} did not print the page (status {ended.returncode}: {said}): look at its message.")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Print the page of a study to PDF, with WeasyPrint or Chromium.")
+    parser.add_argument(
+        "--results", required=True, type=Path, help="results folder of the study, with report/index.html"
+    )
+    parser.add_argument("--out", type=Path, help="file to write (default: report/report.pdf in the results folder)")
+    arguments = parser.parse_args()
+    source = arguments.results / "report" / "index.html"
+    out = arguments.out or arguments.results / "report" / "report.pdf"
+    try:
+        page = source.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ReportError(f"{source} does not exist: run the step that writes it (report.page) first.") from None
+    print_page(page, out)
+    print(out)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,367 @@
+"""What stands beside the scores: claims, statistics, checks, spread, time and cost, in tables, figures and the page."""
+
+import math
+import re
+import statistics
+
+import numpy as np
+import pytest
+
+from report import figures, page, sheets, style, summary
+from report.errors import ReportError
+from report.tables import Tables, not_told_apart
+from tests.report.conftest import build
+from tests.report.synthetic import (
+    arm,
+    check_row,
+    claim_row,
+    comparison_row,
+    controls,
+    score_row,
+    spread_row,
+    whole_evidence,
+    write_evidence,
+    write_results,
+)
+from tests.report.test_figures import drawn
+from tests.report.test_page import Reader
+
+
+def tables_of(folder, **files) -> Tables:
+    return Tables.compute(write_evidence(write_results(folder, controls()), **files))
+
+
+def page_of(folder) -> str:
+    return (folder / "report" / "index.html").read_text(encoding="utf-8")
+
+
+def texts(sheet) -> list[list[str]]:
+    return [[cell.text.replace("\xa0", " ") for cell in row] for row in sheet.rows]
+
+
+# Tables against plain loops.
+
+
+def test_comparisons_against_a_loop(tmp_path):
+    random = np.random.default_rng(0)
+    rows = [
+        comparison_row(
+            method, budget, reference, seed, points=random.normal(), p=random.choice([0.01, 0.04, 0.05, 0.9])
+        )
+        for method in ("ken", "dare")
+        for budget in (0.05, 0.25)
+        for reference in ("full", "random")
+        for seed in range(3)
+    ]
+    table = tables_of(tmp_path, comparisons=rows).comparisons
+    assert len(table) == 8
+    for found in table.itertuples():
+        own = [
+            row
+            for row in rows
+            if (row["method"], row["budget"], row["reference"]) == (found.method, found.budget, found.reference)
+        ]
+        assert found.seeds == len(own) == 3
+        assert found.difference_points == pytest.approx(statistics.fmean(row["difference_points"] for row in own))
+        significant = [row["difference_points"] for row in own if row["mcnemar_p_holm"] < 0.05]
+        assert (found.better, found.worse) == (sum(p > 0 for p in significant), sum(p < 0 for p in significant))
+
+
+def test_checks_are_means_over_cells_with_their_range(tmp_path):
+    rows = [check_row(variant=2, f1=f1, seed=seed, share=0.2501) for seed, f1 in ((0, 0.8), (1, 0.86))]
+    rows += [check_row("matrices", "query", 0.89, share=0.9, parameters=250)]
+    table = tables_of(tmp_path, checks=rows).checks.set_index("check")
+    found = table.loc["bandwidth"]
+    assert (found["kept_share"], found["cells"], found["seeds"]) == (0.25, 2, 2)
+    assert found["difference_points"] == pytest.approx(-7)
+    assert found[["difference_points_min", "difference_points_max"]].tolist() == pytest.approx([-10, -4])
+    assert found["none_points"] == pytest.approx(-60)
+    # The body is what the other checks of the cell prune.
+    assert table.loc["matrices", "parameter_share"] == pytest.approx(0.25)
+
+
+def test_without_another_check_the_kinds_of_matrices_make_up_the_body(tmp_path):
+    rows = [check_row("matrices", kind, parameters=size) for kind, size in (("query", 300), ("others", 100))]
+    assert tables_of(tmp_path, checks=rows).checks["parameter_share"].tolist() == [0.75, 0.25]
+
+
+def test_spread_counts_against_a_loop(tmp_path):
+    observed = [0.85, 0.9, 0.95, 1.1, 1.11, 1.5]
+    tables = tables_of(tmp_path, spread=[spread_row(f"m{place}", value) for place, value in enumerate(observed)])
+    for row in tables.spread.itertuples():
+        assert row.matrices == 6
+        assert (row.below, row.inside, row.above) == (1, 3, 2)
+        assert row.difference == pytest.approx(statistics.fmean(observed) - 1)
+        assert row.difference_max == pytest.approx(0.5)
+    assert set(tables.spread["statistic"]) == {"neighbours", "entropy", "moran"}
+    assert tables.spread_matrices["low"].tolist() == pytest.approx([-0.1] * 18)
+
+
+def test_cost_against_a_loop(tmp_path):
+    seconds = {0: (2.0, 4.0), 1: (1.0, 3.0)}
+    rows = [row for seed in seconds for row in controls(seed=seed)]
+    for seed, found in seconds.items():
+        rows += [
+            score_row(seed=seed, budget=budget, seconds=second, peak_mib=300 + seed)
+            for budget, second in zip((0.1, 0.5), found, strict=True)
+        ]
+    rows.append(score_row(method="lora", budget=4, seconds=30))
+    rows.append(score_row(method="dare", f1=None, status="failed", reason="no memory"))
+    arms = [arm("bert", "t1", seed, "pretrained", 0.9) | {"seconds": time} for seed, time in ((0, 10), (1, 40))]
+    arms.append(arm("bert", "t1", 0, "random-init", 0.5) | {"seconds": 1000})
+    table = Tables.compute(write_results(tmp_path, rows, arms)).cost.set_index("method")
+    assert list(table.index) == ["fine-tuning", "ken", "lora"]
+    assert table.loc["fine-tuning", ["cells", "seconds", "relative"]].tolist() == [2, 25, 1]
+    assert table.loc["ken", ["cells", "files", "seconds", "peak_mib"]].tolist() == [2, 4, 2.5, 301]
+    assert table.loc["ken", "relative"] == pytest.approx(math.sqrt(3 / 10 * 2 / 40))
+    assert table.loc["lora", "relative"] == pytest.approx(3)
+    sentence = summary.cost_sentence(table.reset_index())
+    assert "KEN 0.12, LoRA 3." in sentence
+
+
+@pytest.mark.parametrize(
+    ("ranks", "difference", "expected"),
+    [
+        ([1, 2, 3], 0.5, []),
+        ([1, 2, 3], 1.0, []),  # a difference as large as the critical one is told apart
+        ([1, 2, 3], 1.5, [(0, 1), (1, 2)]),
+        ([1, 2, 3], 5, [(0, 2)]),
+        ([1, 1.2, 4, 4.1, 4.2], 0.5, [(0, 1), (2, 4)]),
+        ([], 1, []),
+    ],
+)
+def test_groups_that_are_not_told_apart(ranks, difference, expected):
+    assert not_told_apart(ranks, difference) == expected
+
+
+def test_every_pair_within_the_critical_difference_shares_a_group():
+    random = np.random.default_rng(1)
+    for _ in range(50):
+        ranks = sorted(random.uniform(1, 8, size=8))
+        groups = not_told_apart(ranks, 1.5)
+        for i in range(8):
+            for j in range(i + 1, 8):
+                together = any(first <= i and j <= last for first, last in groups)
+                assert together == (ranks[j] - ranks[i] < 1.5)
+
+
+def test_tables_are_read_back_as_computed(wide_study):
+    computed, found = Tables.compute(wide_study), Tables.read(wide_study)
+    for name in ("claims", "comparisons", "pairwise", "ranks", "checks", "spread", "spread_matrices", "timing", "cost"):
+        left, right = getattr(found, name), getattr(computed, name)
+        assert list(left.columns) == list(right.columns) and len(left) == len(right) > 0, name
+        numbers = right.select_dtypes("number").columns
+        np.testing.assert_allclose(left[numbers].to_numpy(float), right[numbers].to_numpy(float), atol=1e-6)
+
+
+# The page.
+
+
+def test_verdicts_come_first_then_pictures_statistics_checks_details_provenance(wide_study):
+    html = page_of(wide_study)
+    order = re.findall(r'<section id="(\w+)">', html)
+    wanted = ["verdicts", "answer", "bytes", "statistics", "checks", "cost", "run", "scores", "models", "details"]
+    assert [name for name in order if name in wanted] == wanted
+    assert order[-1] == "provenance"
+    assert re.findall(r'<li><a href="#(\w+)">', html) == order
+
+
+def test_verdicts_with_words_marks_intervals_and_rules(wide_study):
+    html = page_of(wide_study)
+    text = Reader(html).text.replace("\xa0", " ")
+    for wanted in ("The text of each.", "The rule of own.", "Because of missing all models."):
+        assert wanted in text
+    assert "bert ✗ not reproduced −3.50 points [−4.50, −2.50] n = 4. Because of each bert." in text
+    assert "1 ✓ reproduced 1 ✗ not reproduced" in text
+    assert "✗ not reproduced ±0.00 points [−1.00, +1.00]" in text
+    assert "0.97 (slope) [0.90, 1.04]" in text
+    assert text.index("Claims of the paper") < text.index("The text of each.") < text.index("Claims of this suite")
+    assert "Of 3 claims of the paper: 1 reproduced, 1 not decided, 1 different from case to case." in text
+
+
+def test_numbers_of_the_page_are_those_of_the_tables(wide_study):
+    tables = Tables.read(wide_study)
+    rows = texts(sheets.comparisons_sheet(tables))
+    # Seeds −4 and −5 against full, both significant at 5 % kept and none at 25 %; 50 % is not in the file.
+    assert rows[0] == ["Full", "bert", "t1", "KEN", "−4.5", "−4.5", ""]
+    assert [cell.spread for cell in sheets.comparisons_sheet(tables).rows[0][4:]] == ["2/2", "0/2", ""]
+    assert rows[1] == ["Random", "bert", "t1", "KEN", "+2.5", "+2.5", ""]
+    assert texts(sheets.pairwise_sheet(tables))[1] == [
+        *("25 %", "KEN", "Random", "+0.2", "−0.8 to +1.2", "0.020", "0.200", "6"),
+    ]
+    assert texts(sheets.bandwidth_sheet(tables))[0] == ["1", "25 %", "0.810", "−9.0", "−9.0", "2"]
+    assert texts(sheets.zero_sheet(tables))[0] == ["KEN", "25 %", "−10.0", "−50.0", "+40.0", "1"]
+    assert texts(sheets.matrices_sheet(tables))[0] == ["embeddings", "600", "60 %", "−20.0", "−20.0", "1"]
+    assert texts(sheets.spread_sheet(tables))[0] == [
+        *("KEN", "kept neighbours", "10", "2", "6", "2", "+0.0500", "+0.3000"),
+    ]
+    assert texts(sheets.ranks_sheet(tables)) == [
+        ["KEN", "1.00", "2.50"], ["Random", "2.00", "3.00"], ["KEN rescaled", "3.00", "1.00"],
+    ]  # fmt: skip
+    html = page_of(wide_study)
+    for sheet in (sheets.comparisons_sheet(tables), sheets.cost_sheet(tables), sheets.timing_sheet(tables)):
+        for row in sheet.rows:
+            for cell in row:
+                assert f">{cell.text}" in html
+
+
+def test_sentences_of_the_checks(wide_study):
+    text = Reader(page_of(wide_study)).text.replace("\xa0", " ")
+    assert (
+        "Between the best and the worst factor from 1 to 4, means over cells differ by 3.0 points at 25 % kept." in text
+    )
+    assert (
+        "changes weighted F1 by +40.0 points with KEN at 25 % kept and +40.0 points with Magnitude at 25 % kept."
+        in text
+    )
+    assert "Of the kinds pruned alone, “embeddings” loses most: −20.0 points, with 60 % of the body's entries." in text
+    assert "by Moran's I, 6 of 10 matrices lie inside the interval, 2 above it (clusters) and 2 below it." in text
+    assert "25 % kept: best average rank of 3 methods, KEN rescaled 1.0; not told apart from it at 5 %: none." in text
+    assert "KEN over size 0.97 (0.90 to 1.04)" in text
+    assert "mean over n = 2 cells, 2 seeds" in text
+    assert "n = 10 matrices a method, 2 models, 1 seed" in text
+
+
+def test_the_answer_names_ken_random_and_the_best(wide_study):
+    text = summary.answer(Tables.read(wide_study)).replace("\xa0", " ")
+    assert (
+        "With 25 % of each row kept, the difference to the fully fine-tuned model is −10.0 points of weighted F1 with "
+        "KEN, −10.0 with a random choice and −1.0 with the best of 3 methods, KEN rescaled (means over 4 cells). "
+        "The smallest kept share of the body that costs at most 1 point on average is 25 % with KEN rescaled; "
+        "KEN comes that near at no kept share of the study."
+    ) in text
+
+
+def test_what_was_not_run_is_said_with_its_key(built_study):
+    html = page_of(built_study)
+    text = Reader(html).text
+    for key in ("checks.bandwidth_factors", "checks.zero", "checks.matrices", "spread.methods", "timing.heights"):
+        assert re.search(rf"(was|were) not run in this study; {key} in the config switches it on", text), key
+    assert "The claims were not judged in this study" in text
+    assert "Not computed in this study" in text
+    assert "kenviz.html" not in html
+
+
+@pytest.mark.parametrize("name", [*whole_evidence(), None])
+def test_every_file_may_be_missing_or_empty(tmp_path, name):
+    files = whole_evidence()
+    folder = write_evidence(write_results(tmp_path / "study", controls()), **files)
+    for path in [found for found in folder.rglob("*.csv") if name in (None, found.stem) and found.stem in files]:
+        if name is None:
+            path.write_text("\n")
+        else:
+            path.unlink()
+    tables = Tables.compute(folder)
+    tables.write(folder / "tables")
+    assert all(getattr(tables, other).empty == (name in (None, other)) for other in files)
+    for draw in figures.EVIDENCE.values() if name is None else ():
+        assert len(drawn(draw, tables).axes) == 0  # only a note
+
+
+def test_a_page_without_any_of_the_files(tmp_path):
+    html = build(write_results(tmp_path / "study", controls())).read_text(encoding="utf-8")
+    assert html.count("<figure>") == html.count('<svg role="img"') == 3  # summary, Pareto, the one model
+
+
+def test_a_factor_that_is_no_number_is_refused(tmp_path):
+    with pytest.raises(ReportError, match="'wide' in column 'variant'"):
+        tables_of(tmp_path, checks=[check_row(variant="wide")])
+
+
+def test_the_explorer_is_linked_only_beside_kenviz(wide_study, built_study):
+    assert page.render(wide_study).count('href="kenviz.html"') == 0  # there is no picture it would stand below
+    (built_study / "report" / "kenviz.html").write_text("the explorer")
+    try:
+        assert page.render(built_study).count('href="kenviz.html"') == 1
+    finally:
+        (built_study / "report" / "kenviz.html").unlink()
+
+
+def test_inputs_are_named_with_whole_hashes(wide_study):
+    html = page_of(wide_study)
+    assert "ab" * 32 in html and "cd" * 32 in html
+    assert page.sha256(wide_study / "scores.csv") in html
+    assert "0123abcd</code>, without other changes" in html
+
+
+def test_estimates_in_their_units():
+    def text(unit, estimate, low=None, high=None):
+        row = claim_row(unit=unit, estimate=estimate)
+        row |= {name: float("nan") if value is None else value for name, value in (("low", low), ("high", high))}
+        return sheets.estimate(type("Row", (), row)).replace("\xa0", " ")
+
+    assert text("share", 0.85, 0.621, 0.968) == "85 % [62.1 %, 96.8 %]"
+    assert text("points", -0.004, -1.234, 1) == "±0.00 points [−1.23, +1.00]"
+    assert text("slope", -0.1, -0.5, 0.3) == "−0.10 (slope) [−0.50, 0.30]"
+    assert text("points", 2.0) == "+2.00 points"
+    assert text("points", float("nan")) == ""
+
+
+# The figures.
+
+
+def test_ranks_draw_the_ranked_methods_of_budgets_with_enough_pairs(wide_study):
+    tables = Tables.read(wide_study)
+    (axes,) = drawn(figures.ranks, tables).axes  # 5 % has too few pairs
+    names = [text.get_text() for text in axes.texts]
+    assert [name for name in names if not re.fullmatch(r"\d| CD.*", name)] == [
+        "KEN rescaled 1.0",
+        "KEN 2.5",
+        "Random 3.0",
+    ]
+    assert " CD 1.00" in names
+    bars = [line.get_xdata() for line in axes.lines if line.get_linewidth() == 3]
+    assert len(bars) == 1  # KEN and Random
+    assert min(bars[0]) == pytest.approx(2.5, abs=0.05) and max(bars[0]) == pytest.approx(3, abs=0.05)
+
+
+def test_texts_of_the_ranks_do_not_touch(tmp_path):
+    from tests.report.synthetic import rank_rows
+
+    names = [name for name in style.FIXED if "-" not in name]
+    rows = [
+        row
+        for budget in (0.02, 0.05, 0.25)
+        for row in rank_rows(
+            budget, n=14, difference=4, **{name: 1.3 + 0.8 * place for place, name in enumerate(names)}
+        )
+    ]
+    figure = drawn(figures.ranks, tables_of(tmp_path, ranks=rows))
+    boxes = [text.get_window_extent() for axes in figure.axes for text in (*axes.texts, axes.title) if text.get_text()]
+    boxes += [axes._left_title.get_window_extent() for axes in figure.axes]
+    boxes = [box for box in boxes if box.width]
+    assert len(boxes) > 3 * len(names)
+    assert all(box.x0 >= 0 and box.x1 <= figure.bbox.x1 and box.y0 >= 0 for box in boxes)
+    assert not any(one.overlaps(two) for place, one in enumerate(boxes) for two in boxes[:place])
+
+
+def test_bandwidth_and_matrices_draw_the_means(wide_study):
+    tables = Tables.read(wide_study)
+    (axes,) = drawn(figures.bandwidth, tables).axes
+    line = next(line for line in axes.lines if line.get_marker() == "o")
+    np.testing.assert_allclose(line.get_xydata(), [[1, -9], [2, -8], [4, -6]])
+    (axes,) = drawn(figures.matrices, tables).axes
+    dots = next(line for line in axes.lines if line.get_marker() == "o")
+    np.testing.assert_allclose(dots.get_xdata(), [-2, -0.5, -20], atol=1e-9)
+    labels = [text.get_text().replace("\xa0", " ") for text in axes.get_yticklabels()]
+    assert labels == ["feed-forward (15 %)", "query (25 %)", "embeddings (60 %)"]
+
+
+def test_spread_fills_the_dots_outside_the_interval(wide_study):
+    figure = drawn(figures.spread_of_kept, Tables.read(wide_study))
+    assert len(figure.axes) == 4
+    for axes in figure.axes:
+        dots = [line for line in axes.lines if line.get_marker() == "o"]
+        filled = [line for line in dots if line.get_markerfacecolor() != "white"]
+        assert sum(len(line.get_xdata()) for line in dots) == 10
+        assert sorted(np.concatenate([line.get_ydata() for line in filled])) == pytest.approx([-0.2, -0.2, 0.3, 0.3])
+    assert [text.get_text() for text in figure.axes[-1].get_xticklabels()] == ["bert", "bloom"]
+
+
+def test_timing_draws_every_measurement_and_a_linear_one(wide_study):
+    left, right = drawn(figures.timing, Tables.read(wide_study)).axes
+    lines = {line.get_label(): line.get_xydata() for line in left.lines}
+    np.testing.assert_allclose(lines["KEN"], [[1000, 0.001], [2000, 0.002], [4000, 0.004]])
+    np.testing.assert_allclose(lines["linear (slope 1)"], [[1000, 0.001], [4000, 0.004]])
+    assert sorted(right.lines[0].get_xdata()) == [8, 16, 32]
+    assert left.get_xscale() == right.get_yscale() == "log"
