@@ -83,13 +83,13 @@ def as_json(value):
 
 def get_task_packages(name):
     task = config["tasks"][name]
-    if task["source"] == "files":
+    if task["source"] != "docstrings":
         return []
     return task["classes"] if task["label"] == "library" else [task["package"]]
 
 
 def get_task_text(wildcards):
-    """Corpora of a docstring task, or the files of a task of the user's own."""
+    """Corpora of a docstring task, or the files of a task of the user's own; one from the hub needs none."""
     task = config["tasks"][wildcards.task]
     if task["source"] == "files":
         return [task[split].partition("#")[0] for split in ("train", "validation", "test") if split in task]
@@ -104,15 +104,17 @@ def get_task_spec(wildcards):
 
 
 def get_checkpoint(wildcards):
-    """Folder that a model comes from: the user's, the one that comes with the suite, or pre-trained here."""
+    """What a model comes from: the hub, or a folder: the user's, one of the suite's, or one pre-trained here."""
     model = config["models"][wildcards.model]
+    if model["source"] == "hub":
+        return f"{shlex.quote(model['repository'])} --revision {shlex.quote(model['revision'])}"
     return model.get("path") or model.get("checkpoint") or f"{RESULTS}/pretraining/{wildcards.model}"
 
 
 def get_checkpoint_manifest(wildcards):
-    """A small file of that folder, to depend on instead of gigabytes of weights."""
-    own = config["models"][wildcards.model]["source"] == "directory"
-    return f"{get_checkpoint(wildcards)}/{'config' if own else 'manifest'}.json"
+    """A small file of that folder, to depend on instead of gigabytes of weights; there is none on the hub."""
+    manifests = {"hub": [], "directory": ["config.json"], "pretraining": ["manifest.json"]}
+    return [f"{get_checkpoint(wildcards)}/{name}" for name in manifests[config["models"][wildcards.model]["source"]]]
 
 
 def get_finetuning(wildcards, arm="pretrained"):

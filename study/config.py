@@ -317,9 +317,11 @@ def _cross_checks(config: dict) -> None:
             listed = ", ".join(map(str, config["kept_shares"]))
             raise UserError(f"config key {section}.kept_share is {share}, but must be one of kept_shares ({listed}).")
     for name, task in config["tasks"].items():
-        if task["source"] == "files" and task["text"] == task["label"]:
+        if task["source"] != "docstrings" and task["text"] == task["label"]:
             both = f"tasks.{name}.label names the same column as tasks.{name}.text ({_shown(task['text'])})"
             raise UserError(f"config key {both}: name the column with the label.")
+        if task["source"] == "hub":
+            _check_splits(f"config key tasks.{name}.splits", task["splits"])
     for name, model in config["models"].items():
         key = f"config key models.{name}"
         if "size" in model and model["size"]["hidden_size"] % model["size"]["heads"]:
@@ -329,6 +331,16 @@ def _cross_checks(config: dict) -> None:
         if "path" in model and not Path(model["path"], "config.json").is_file():
             found = f"{_shown(model['path'])}, which has no config.json"
             raise UserError(f"{key}.path is {found}: name a folder in the Hugging Face layout.")
+
+
+def _check_splits(key: str, splits: dict) -> None:
+    """A test split is named, or one for validation that serves as it, and none of them twice."""
+    if "test" not in splits and "validation" not in splits:
+        raise UserError(f"{key}.test is missing: name of the split of the test examples, which must have labels.")
+    named = list(splits.values())
+    for index, (role, split) in enumerate(splits.items()):
+        if split in named[:index]:
+            raise UserError(f"{key}.{role} is {_shown(split)} like one before it: name another split or leave it out.")
 
 
 def _check_seeds(config: dict) -> None:

@@ -1,4 +1,4 @@
-"""Bring one checkpoint into the study: copy what a model needs and nothing else, check it, write its manifest."""
+"""Bring one checkpoint into the study, from a folder or the hub: what a model needs, checked, with its manifest."""
 
 import argparse
 import math
@@ -8,7 +8,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig
 
-from study import files
+from study import files, hub
 from study.errors import UserError, run
 
 # Never pickle, never code: weights in safetensors, configuration and tokenizer as text.
@@ -16,11 +16,12 @@ COPIED = ("*.safetensors", "*.safetensors.index.json", "config.json", "tokenizer
 COPIED += ("vocab.*", "merges.txt", "*.model", "added_tokens.json")
 
 
-def import_model(checkpoint: Path, name: str, out: Path) -> dict[str, object]:
-    """Copy a local checkpoint into the folder `out`.
+def import_model(checkpoint: Path, name: str, out: Path, origin: dict | None = None) -> dict[str, object]:
+    """Copy a checkpoint into the folder `out`.
 
     Args:
         checkpoint: folder in the Hugging Face layout; a manifest.json in it (from study.pretrain) is passed on.
+        origin: where on the hub the folder comes from (`hub.Snapshot.origin`); then only the files it names are copied.
 
     Returns:
         The manifest: model, source, architecture, size, tokenizer, hash of every weight file, pre-training if known.
@@ -28,7 +29,9 @@ def import_model(checkpoint: Path, name: str, out: Path) -> dict[str, object]:
     Raises:
         UserError: no safetensors weights, no readable configuration, or a damaged weight file.
     """
-    weights = sorted(checkpoint.glob("*.safetensors"))
+    found = {path for pattern in COPIED for path in checkpoint.glob(pattern)}
+    found = sorted(path for path in found if origin is None or path.name in origin["sha256"])
+    weights = [path for path in found if path.suffix == ".safetensors"]
     if not weights:
         raise UserError(
             f"{checkpoint} holds no *.safetensors file: save the model there with save_pretrained (safetensors is the "
@@ -37,7 +40,9 @@ def import_model(checkpoint: Path, name: str, out: Path) -> dict[str, object]:
     try:
         architecture = AutoConfig.from_pretrained(checkpoint, local_files_only=True, trust_remote_code=False).model_type
     except (OSError, ValueError) as error:
-        raise UserError(f"{checkpoint}/config.json is not a configuration transformers can read: {error}") from error
+        needs_code = "trust_remote_code" in str(error)
+        reason = "it needs code of its own, which is never run" if needs_code else " ".join(str(error).split())
+        raise UserError(f"{checkpoint}/config.json is not a configuration transformers can read: {reason}") from error
     parameters = 0
     for path in weights:
         try:
@@ -46,18 +51,18 @@ def import_model(checkpoint: Path, name: str, out: Path) -> dict[str, object]:
         except SafetensorError as error:
             raise UserError(f"{path} is damaged or not a safetensors file ({error}): copy it again.") from error
     with files.replacing_folder(out) as folder:
-        for pattern in COPIED:
-            for path in checkpoint.glob(pattern):
-                shutil.copy2(path, folder / path.name)
+        for path in found:
+            shutil.copy2(path, folder / path.name)
         made = checkpoint / "manifest.json"
         manifest = {
             "model": name,
-            "source": str(checkpoint),
+            "source": f"{origin['repository']}@{origin['commit']}" if origin else str(checkpoint),
+            "hub": origin,
             "architecture": architecture,
             "checkpoint_parameters": parameters,
             "tokenizer": tokenizer_kind(folder / "tokenizer.json"),
             "sha256": {path.name: files.sha256(folder / path.name) for path in weights},
-            "pretraining": files.read_json(made) if made.exists() else None,
+            "pretraining": files.read_json(made) if made.exists() and origin is None else None,
         }
         files.write_json(folder / "manifest.json", manifest)
     return manifest
@@ -69,12 +74,17 @@ def tokenizer_kind(path: Path) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Copy a local checkpoint into the study and check it.")
-    parser.add_argument("checkpoint", type=Path, help="folder with config.json, *.safetensors and a tokenizer")
+    parser = argparse.ArgumentParser(description="Copy a checkpoint into the study and check it.")
+    parser.add_argument("checkpoint", help="folder with config.json, *.safetensors and a tokenizer, or hub repository")
+    parser.add_argument("--revision", help="commit, tag or branch: the checkpoint is a repository on the hub")
     parser.add_argument("--name", required=True)
     parser.add_argument("--out", required=True, type=Path)
     arguments = parser.parse_args()
-    manifest = import_model(arguments.checkpoint, arguments.name, arguments.out)
+    if arguments.revision:
+        snapshot = hub.fetch_model(arguments.checkpoint, arguments.revision, COPIED)
+        manifest = import_model(snapshot.folder, arguments.name, arguments.out, snapshot.origin())
+    else:
+        manifest = import_model(Path(arguments.checkpoint), arguments.name, arguments.out)
     print(f"{arguments.name}: {manifest['architecture']}, {manifest['checkpoint_parameters']:,} parameters")
 
 

@@ -26,7 +26,9 @@ NAMED = 5  # row numbers that a message lists
 Columns = dict[str, list]
 
 
-def load_split(path: str | Path, text: str, label: str, split: str | None = None) -> pd.DataFrame:
+def load_split(
+    path: str | Path, text: str, label: str, split: str | None = None, advice: str = "fill it in or take them out"
+) -> pd.DataFrame:
     """Read one split.
 
     Args:
@@ -35,6 +37,7 @@ def load_split(path: str | Path, text: str, label: str, split: str | None = None
         text: name of the column with the text.
         label: name of the column with the label: text, whole numbers or a `ClassLabel`, whose names are used.
         split: the split to take from a folder of several where `path` names none.
+        advice: what to do where labels are missing.
 
     Returns:
         Columns text and label, both str, in the file's order. A missing or blank text is "".
@@ -58,7 +61,7 @@ def load_split(path: str | Path, text: str, label: str, split: str | None = None
     missing = [row for row, value in enumerate(labels, start=1) if value == ""]
     if missing:
         where = _listed(missing, "row")
-        raise UserError(f'{path} has no label in column "{label}" at {where}: fill it in or take them out.')
+        raise UserError(f'{path} has no label in column "{label}" at {where}: {advice}.')
     texts = [_text(value, row, path) for row, value in enumerate(columns[text], start=1)]
     return pd.DataFrame({"text": texts, "label": labels}, dtype=str)
 
@@ -79,9 +82,23 @@ def prepare(spec: dict) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, list[
     """
     paths = {split: spec[split] for split in ("train", "validation", "test") if spec.get(split)}
     frames = {name: load_split(path, spec["text"], spec["label"], name) for name, path in paths.items()}
+    return clean(frames, paths, spec)
+
+
+def clean(
+    frames: dict[str, pd.DataFrame], paths: dict[str, str | Path], spec: dict
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, list[str]]:
+    """Clean the splits of a task, as `prepare` does when it has read them.
+
+    Args:
+        frames: train, test and perhaps validation, in this order, as `load_split` gives them.
+        paths: what messages call each of them.
+        spec: where wanted validation_share and seed.
+    """
+    frames = dict(frames)
     notes: list[str] = []
     seen: set[str] = set()
-    for split in reversed(list(paths)):  # what is in test leaves validation, what is in either leaves train
+    for split in reversed(list(frames)):  # what is in test leaves validation, what is in either leaves train
         frames[split] = _cleaned(frames[split], split, seen, notes)
         seen |= set(frames[split]["text"])
         if frames[split].empty:
@@ -126,7 +143,7 @@ def _divided(train: pd.DataFrame, share: float, seed: int, path: str | Path) -> 
 
     texts = train.drop_duplicates("text")
     counts = texts["label"].value_counts()
-    advice = "add rows or name a validation file"
+    advice = "add rows or name validation examples"
     if (counts < 2).any():
         rare = sorted(counts[counts < 2].index)[0]
         found = f'label "{rare}" of {path} has one training row only, of which validation cannot take a part'
@@ -221,7 +238,21 @@ def _read_parquet(path: Path) -> Columns:
     import pyarrow.parquet
 
     # By way of Arrow: pandas would turn whole numbers with gaps into fractions.
-    return pyarrow.parquet.read_table(path).to_pydict()
+    table = pyarrow.parquet.read_table(path)
+    columns = table.to_pydict()
+    for name, names in _class_names(table.schema.metadata or {}).items():
+        if name in columns:
+            columns[name] = [names[v] if isinstance(v, int) and 0 <= v < len(names) else None for v in columns[name]]
+    return columns
+
+
+def _class_names(metadata: dict[bytes, bytes]) -> dict[str, list[str]]:
+    """Column -> names of its classes, from what the datasets library writes into the schema of a Parquet file."""
+    try:
+        features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
+        return {name: kind["names"] for name, kind in features.items() if kind.get("_type") == "ClassLabel"}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {}  # not a description of features: the column is what it is
 
 
 READERS: dict[str, Callable[[Path], Columns]] = {

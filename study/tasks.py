@@ -13,7 +13,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from study import docstring_tasks, files, local_data, metrics, provenance
+from study import docstring_tasks, files, hub_tasks, local_data, metrics, provenance
 from study.errors import UserError, run
 
 SPLITS = ("train", "validation", "test")
@@ -44,7 +44,7 @@ def build(name: str, spec: dict, corpora: dict[str, Path], out: Path) -> dict[st
     """Build a task into the folder `out` and return its manifest.
 
     Args:
-        spec: the task's section of the config (source "docstrings" or "files").
+        spec: the task's section of the config (source "docstrings", "files" or "hub").
         corpora: package -> Parquet file of study.corpus, for docstring tasks.
     """
     if spec["source"] == "docstrings":
@@ -52,6 +52,9 @@ def build(name: str, spec: dict, corpora: dict[str, Path], out: Path) -> dict[st
         manifests = [files.read_json(path.with_suffix(".json")) for path in corpora.values()]
         notes: list[str] = []
         origin = {manifest["package"]: manifest["version"] for manifest in manifests}
+    elif spec["source"] == "hub":
+        *frames, notes, origin = hub_tasks.prepare(spec)
+        splits = dict(zip(SPLITS, frames, strict=True))
     else:
         *frames, notes = local_data.prepare(spec)
         splits = dict(zip(SPLITS, frames, strict=True))

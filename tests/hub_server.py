@@ -8,10 +8,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import unquote
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One repository is a dict of file contents; its commit is a hash of them."""
+    """One repository is a dict of file contents; its commit is a hash of them.
+
+    A data set is named ``datasets/<name>``; another revision than main is an entry of its own, ``<name>@<revision>``.
+    """
 
     def log_message(self, *_: object) -> None:
         pass
@@ -34,29 +38,62 @@ class Handler(BaseHTTPRequestHandler):
     def not_found(self, code: str) -> None:
         self.answer(404, X_Error_Code=code)
 
+    def files_of(self, name: str, revision: str) -> dict[str, bytes] | None:
+        """Files of a repository at a branch or a commit; answers and gives None where there are none to show."""
+        if name in self.server.refused:
+            status, headers = self.server.refused[name]
+            shown = self.headers.get("Authorization", "")
+            self.answer(status, **{key: value.format(shown=shown) for key, value in headers.items()})
+            return None
+        if name in self.server.moved:
+            self.answer(307, Location=self.path.replace(name, self.server.moved[name], 1))
+            return None
+        revisions = {full.partition("@")[2] or "main": full for full in self.repositories if full.split("@")[0] == name}
+        if not revisions:
+            self.not_found("RepoNotFound")
+            return None
+        for branch, full in revisions.items():
+            if revision in (branch, commit(self.repositories[full])):
+                return self.repositories[full]
+        self.not_found("RevisionNotFound")
+        return None
+
     def do_HEAD(self) -> None:
         self.do_GET()
 
     def do_GET(self) -> None:
         self.server.requests.append(self.path)
         path = self.path.partition("?")[0]
-        if found := re.fullmatch(r"/api/models/(.+?)/(revision|tree)/[^/]+", path):
-            name, kind = found.groups()
-            if name not in self.repositories:
-                return self.not_found("RepoNotFound")
-            files = self.repositories[name]
+        if found := re.fullmatch(r"/api/(models/|(?=datasets/))(.+?)/(revision|tree)/([^/]+)", path):
+            name, kind, revision = found[2], found[3], unquote(found[4])
+            if (files := self.files_of(name, revision)) is None:
+                return None
             if kind == "tree":
-                listed = [{"type": "file", "path": f, "size": len(d), "oid": digest(d)} for f, d in files.items()]
-                return self.answer_json(listed)
+                return self.answer_json([described(file, data) for file, data in files.items()])
             siblings = [{"rfilename": file} for file in files]
-            return self.answer_json({"id": name, "modelId": name, "sha": commit(files), "siblings": siblings})
-        if found := re.fullmatch(r"/(.+?)/resolve/[^/]+/(.+)", path):
-            files = self.repositories.get(found[1], {})
-            if found[2] not in files:
-                return self.not_found("EntryNotFound" if files else "RepoNotFound")
-            data = files[found[2]]
-            return self.answer(200, data, ETag=f'"{digest(data)}"', X_Repo_Commit=commit(files))
+            plain = name.removeprefix("datasets/")
+            return self.answer_json({"id": plain, "modelId": plain, "sha": commit(files), "siblings": siblings})
+        if found := re.fullmatch(r"/(.+?)/resolve/([^/]+)/(.+)", path):
+            if (files := self.files_of(found[1], unquote(found[2]))) is None:
+                return None
+            if (file := unquote(found[3])) not in files:
+                return self.not_found("EntryNotFound")
+            return self.answer_file(file, files[file], commit(files))
         return self.answer(404)
+
+    def answer_file(self, name: str, data: bytes, commit: str) -> None:
+        """A file; a large one is named by its SHA-256. Those of `server.broken` come in half, and no further."""
+        etag = described(name, data).get("lfs", {}).get("oid", digest(data))
+        headers = {"ETag": f'"{etag}"', "X_Repo_Commit": commit}
+        how = self.server.broken.get(name) if self.command == "GET" else None
+        if how is None:
+            return self.answer(200, data, **headers)
+        half = data[: len(data) // 2]
+        if how == "short":
+            return self.answer(200, half, **headers)
+        self.close_connection = True
+        if "Range" not in self.headers:
+            self.answer(200, half, Content_Length=str(len(data)), **headers)
 
     def do_POST(self) -> None:
         self.server.requests.append(self.path)
@@ -84,17 +121,32 @@ def digest(data: bytes) -> str:
     return hashlib.sha1(data).hexdigest()
 
 
+def described(name: str, data: bytes) -> dict[str, object]:
+    """A file as a tree lists it; weights and tables are what the hub keeps as large files."""
+    entry = {"type": "file", "path": name, "size": len(data), "oid": digest(data)}
+    if name.endswith((".safetensors", ".parquet", ".bin")):
+        entry["lfs"] = {"oid": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 130}
+    return entry
+
+
 def commit(files: dict[str, bytes]) -> str:
     return digest(b"".join(name.encode() + digest(data).encode() for name, data in sorted(files.items())))
 
 
 @contextmanager
 def running(repositories: dict[str, dict[str, bytes]]) -> Iterator[ThreadingHTTPServer]:
-    """Serve repositories on a free port of 127.0.0.1; `.address` is the endpoint, `.requests` what was asked for."""
+    """Serve repositories on a free port of 127.0.0.1.
+
+    `.address` is the endpoint, `.requests` what was asked for, `.refused` maps names of repositories to the status and
+    headers that they are refused with ("{shown}" in a header becomes what authorised the request), `.moved` maps
+    their old names to new ones, `.broken` names of files to how their transfer fails: "short" (half of it as if it were
+    all) or "cut" (the connection ends).
+    """
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.repositories, server.requests = repositories, []
+    server.refused, server.moved, server.broken = {}, {}, {}
     server.address = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=[0.01], daemon=True)
     thread.start()
     try:
         yield server

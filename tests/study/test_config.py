@@ -80,6 +80,15 @@ def test_defaults_reach_the_entries_of_tasks(small, in_folder):
     assert loaded["tasks"]["mine"] == {**task, "validation_share": 0.1, "seed": 0}
 
 
+def test_models_and_tasks_of_the_hub(small):
+    small = put(put(small, ["models", "hub"], {**HUB_MODEL, "epochs": 2}), ["tasks", "hub"], HUB_TASK)
+    loaded = config.load(small, METHODS)
+    assert loaded["models"]["hub"] == {**HUB_MODEL, "epochs": 2}
+    assert loaded["tasks"]["hub"] == {**HUB_TASK, "validation_share": 0.1, "seed": 0}
+    loaded = config.load(put(small, ["tasks", "hub", "splits"], {"validation": "validation"}), METHODS)
+    assert loaded["tasks"]["hub"]["splits"] == {"train": "train", "validation": "validation"}
+
+
 def test_numbers_that_yaml_reads_as_text(small):
     assert isinstance(small["models"]["small"]["learning_rate"], str)
     loaded = config.load(small, METHODS)
@@ -107,6 +116,9 @@ def test_a_config_that_extends_another_says_only_what_is_different(small, tmp_pa
 
 BERT = {"source": "directory", "path": "bert"}
 FILES = {"source": "files", "train": "train.csv", "test": "test.csv", "text": "t", "label": "l"}
+HUB_MODEL = {"source": "hub", "repository": "google-bert/bert-base-uncased", "revision": "main"}
+HUB_TASK = {"source": "hub", "repository": "nyu-mll/glue", "revision": "refs/convert/parquet", "config": "sst2",
+            "splits": {"train": "train", "test": "validation"}, "text": "sentence", "label": "label"}  # fmt: skip
 SMALL_MODEL = ["models", "small"]
 MISTAKES = [
     (["trained_on"], {"models": ["smal"]}, r'trained_on.models\[0\] is "smal", .* Did you mean "small"?'),
@@ -200,6 +212,42 @@ MISTAKES = [
         {**FILES, "validation_share": 1},
         "mine.validation_share is 1, but must be less than 1",
     ),
+    (
+        ["models", "hub"],
+        {**HUB_MODEL, "repository": "a/b/c"},
+        'hub.repository is "a/b/c", but must be name of a rep',
+    ),
+    (
+        ["models", "hub"],
+        {**HUB_MODEL, "repository": "../b"},
+        'hub.repository is "../b", but must be name of a rep',
+    ),
+    (
+        ["models", "hub"],
+        {**HUB_MODEL, "repository": "a b; ls"},
+        "hub.repository is .*, but must be name of a rep",
+    ),
+    (["models", "hub"], {**HUB_MODEL, "revision": "../main"}, 'hub.revision is "../main", but must be commit, tag or'),
+    (["models", "hub"], {**HUB_MODEL, "revision": 7}, "hub.revision is 7, but must be text in quotes"),
+    (
+        ["models", "hub"],
+        {"source": "hub", "repository": "bert"},
+        "models.hub.revision is missing: commit, tag",
+    ),
+    (["models", "hub"], {**HUB_MODEL, "branch": "x"}, "models.hub.branch is not known here"),
+    (["tasks", "hub"], {**HUB_TASK, "label": "sentence"}, "tasks.hub.label names the same column as tasks.hub.text"),
+    (["tasks", "hub"], {**HUB_TASK, "splits": {}}, "tasks.hub.splits.test is missing: name of the split of the test"),
+    (
+        ["tasks", "hub"],
+        {**HUB_TASK, "splits": {"test": "train"}},
+        "is .train. like one before it: name another",
+    ),
+    (
+        ["tasks", "hub"],
+        {**HUB_TASK, "splits": {"tset": "x"}},
+        'splits.tset is not known here. Did you mean "test"?',
+    ),
+    (["tasks", "hub"], {**HUB_TASK, "splits": {"test": 1}}, "hub.splits.test is 1, but must be text in quotes"),
     (["tasks", 1], FILES, "tasks.1 is read as 1, not as text: put quotes around it"),
     (["kenviz"], {"model": "smal"}, 'kenviz.model is "smal", .* Did you mean "small"?'),
     (["kenviz"], {"task": "topics"}, 'kenviz.task is "topics", .* Did you mean "topic"?'),

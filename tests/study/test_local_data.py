@@ -109,6 +109,29 @@ def test_class_labels_become_their_names(tmp_path):
         load_split(tmp_path / "d#dev", "text", "label")
 
 
+def test_class_labels_of_a_parquet_file_become_their_names(tmp_path):
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["neg", "pos"])})
+    shown = datasets.Dataset.from_dict({"text": ["a", "b"], "label": [1, 0]}, features=features)
+    shown.to_parquet(tmp_path / "d.parquet")
+    assert load_split(tmp_path / "d.parquet", "text", "label")["label"].tolist() == ["pos", "neg"]
+    hidden = datasets.Dataset.from_dict({"text": ["a", "b"], "label": [1, -1]}, features=features)
+    hidden.to_parquet(tmp_path / "d.parquet")
+    with pytest.raises(UserError, match='no label in column "label" at row 2: look elsewhere'):
+        load_split(tmp_path / "d.parquet", "text", "label", advice="look elsewhere")
+
+
+@pytest.mark.parametrize(
+    "described", [b"[1]", b"{", b'{"info": {"features": [1]}}', b'{"info": {"features": {"label": 1}}}']
+)
+def test_a_parquet_file_whose_features_cannot_be_read_is_what_it_is(tmp_path, described):
+    import pyarrow
+    import pyarrow.parquet
+
+    table = pyarrow.table({"text": ["a"], "label": [3]}).replace_schema_metadata({b"huggingface": described})
+    pyarrow.parquet.write_table(table, tmp_path / "d.parquet")
+    assert load_split(tmp_path / "d.parquet", "text", "label")["label"].tolist() == ["3"]
+
+
 def test_half_characters_can_be_stored(tmp_path):
     path = tmp_path / "d.jsonl"
     path.write_text('{"text": "a \\ud83d b \\ud83d\\ude00", "label": "x"}\n\n', encoding="utf-8")
