@@ -17,6 +17,14 @@ from study.tokenization import train_tokenizer
 
 torch.set_num_threads(1)
 
+WHOLE_STUDIES = ("test_workflow.py", "test_own_data.py")
+
+
+def pytest_collection_modifyitems(items):
+    """Files that run whole studies first: they take longest, and two workers share the files."""
+    items.sort(key=lambda item: item.path.name not in WHOLE_STUDIES)
+
+
 MODELS = {
     "bert": "bert",
     "distilbert": "distilbert",
