@@ -49,7 +49,7 @@ def cheapest_structures(
         removed[name][axis][place] = True
         left[name][axis] -= 1
         count -= left[name][1 - axis]
-    return removed
+    return {name: (masks[0].to(rows[name].device), masks[1].to(rows[name].device)) for name, masks in removed.items()}
 
 
 def remove_structures(

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 from transformers import BloomConfig, BloomForCausalLM
 
-from baselines import METHODS
+from baselines import METHODS, source
 from baselines.llm_surgeon import costs, curvature, schedule, updates
 from baselines.llm_surgeon.curvature import Factors, estimate
 from baselines.llm_surgeon.schedule import Settings, joined, kept_counts, prune
@@ -517,6 +517,25 @@ def test_surgeon_delta_keeps_the_costliest_entries(found_cells, tmp_path, quick)
         kept += scores[is_kept].tolist()
         reset += scores[~is_kept].tolist()
     assert min(kept) >= max(reset) * (1 - 1e-9)
+
+
+@pytest.mark.parametrize("structure", schedule.STRUCTURES)
+def test_a_language_model_is_pruned_by_its_own_loss(structure):
+    torch.manual_seed(0)
+    model = BloomForCausalLM(BloomConfig(vocab_size=13, hidden_size=8, n_layer=1, n_head=2))
+    layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and "lm_head" not in name]
+    ids = torch.randint(13, (4, 6))
+    linear = [model.get_submodule(name).weight for name in layers]
+    total = sum(weight.numel() for weight in linear)
+    with torch.no_grad():
+        prune(model, layers, [{"input_ids": ids, "labels": ids}], total // 2, Settings(structure, shots=2))
+    assert total // 2 - 32 < sum(int(weight.count_nonzero()) for weight in linear) <= total // 2
+    assert model(input_ids=ids, labels=ids).loss.isfinite()
+
+
+def test_the_source_hash_follows_every_module_of_the_package():
+    names = {path.name for path in source.source_files(source.MODULES["surgeon-delta"])}
+    assert {"curvature.py", "costs.py", "updates.py", "schedule.py", "method.py", "magnitude.py"} <= names
 
 
 @pytest.mark.parametrize("name", NAMES)
