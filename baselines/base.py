@@ -34,7 +34,7 @@ class Cell:
         finetuned: all tensors of the fine-tuned model, head included.
         seed: derived from the cell's axes, the method and the draw; the only source of randomness a method may use.
         skeleton: the architecture, holding any values; to look at its modules, or to copy.
-        training: fine-tuning as the cell had it, for methods that train.
+        training: fine-tuning as the cell had it, for methods that need its data.
     """
 
     pretrained: Tensors
@@ -81,6 +81,7 @@ class Method(ABC):
         budgets: the budgets it has of its own, which a config may replace, or None to take the study's kept shares.
         unit: what a budget means, one of `UNITS`: share (or number) of entries kept in each row, rank, size that
             remains, bits an entry.
+        needs_data: whether it looks at training examples, through `Cell.training`.
     """
 
     name: str
@@ -88,6 +89,7 @@ class Method(ABC):
     stochastic: bool = False
     budgets: tuple[float, ...] | None = None
     unit: str = "share"
+    needs_data: bool = False
 
     def decline(self, cell: Cell) -> str | None:
         """Why this method cannot treat the cell, or None."""

@@ -76,6 +76,7 @@ class TrainedMethod:
     """
 
     family = "trained"
+    needs_data = True
     rate_factors: tuple[float, ...] = (1.0,)
 
     def best_fit(self, cell, build) -> Fitted:

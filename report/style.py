@@ -36,6 +36,9 @@ LABELS = {
     "flop": "FLOP",
     "lt-sft": "LT-SFT",
     "fish": "FISH",
+    "llm-surgeon": "LLM Surgeon",
+    "surgeon-delta": "Surgeon of Δ",
+    "surgeon-delta-updated": "Surgeon of Δ, updated",
 }
 FAMILY_LABELS = {"reset": "as they are", "rescaled": "rescaled", "other": "other", "trained": "trained"}
 RESCALED = "-rescaled"  # ends the name of a method that multiplies the updates which its base keeps
@@ -73,6 +76,9 @@ FIXED = {
     "flop": Look("#00838f", (6, 1, 0), size=8.5),
     "lt-sft": Look("#a6761d", "<", size=6),
     "fish": Look("#6f6fd8", (4, 1, 0), size=8.5),
+    "llm-surgeon": Look("#2f4b7c", (8, 1, 0), size=8.5),
+    "surgeon-delta": Look("#8b1e3f", "H", size=6),
+    "surgeon-delta-updated": Look("#8b1e3f", "d", (0, (5, 1, 1, 1)), 6),
 }
 OTHERS = [
     Look(colour, marker, line)

@@ -112,7 +112,7 @@ class FinetunedCell:
         """The cell as a method sees it."""
         seed = provenance.seed_of("compress", *self.axes.values(), method.name, draw)
         training = None
-        if isinstance(method, TrainedMethod):
+        if method.needs_data:
             splits = {name: self.split(name) for name in ("train", "validation")}
             training = CellTraining(self.folder, self.initial, self.manifest, splits, self.rate_factors(method))
         return Cell(self.pretrained, self.finetuned, seed, self.model, training)
@@ -126,7 +126,9 @@ class FinetunedCell:
         return self._own(method).get("draws", self.settings["draws"]) if method.stochastic else 1
 
     def rate_factors(self, method: Method) -> tuple[float, ...]:
-        """Learning rates that a method that trains tries, in units of the fine-tuning's."""
+        """Learning rates that a method that trains tries, in units of the fine-tuning's; none where it does not."""
+        if not isinstance(method, TrainedMethod):
+            return ()
         return tuple(self._own(method).get("rate_factors") or method.rate_factors)
 
     def _own(self, method: Method) -> dict:

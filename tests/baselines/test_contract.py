@@ -15,8 +15,8 @@ from tests.conftest import MODELS
 
 BUDGETS = [0.02, 0.25, 0.75, 1, 7]  # on BERT, the others have fewer: the rules do not know the architecture
 SETTINGS = {"kept_shares": BUDGETS, "draws": 2, "batch_size": 16, "max_length": 24}
-FEW = {name: {"budgets": list(method.budgets[:1]), "rate_factors": [1]} for name, method in METHODS.items()
-       if isinstance(method, TrainedMethod)}  # fmt: skip
+FEW = {name: {"budgets": list(method.budgets or [0.25])[:1], "rate_factors": [1]} for name, method in METHODS.items()
+       if method.needs_data}  # fmt: skip
 SMALL_SETTINGS = SETTINGS | {"kept_shares": [0.25, 3], "methods": FEW}
 GLOBAL = ("magnitude-zero", "delta-global", "lt-sft", "fish")
 

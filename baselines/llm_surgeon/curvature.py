@@ -1,0 +1,148 @@
+"""Kronecker-factored curvature of linear layers from gradients of the task loss (LLM Surgeon, section 3.1)."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+Batch = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Factors:
+    """A linear layer's empirical Fisher matrix as a Kronecker product, F ≈ G ⊗ A, or the inverses of both.
+
+    Attributes:
+        g: (rows, rows), of the gradients of the loss with respect to the layer's outputs.
+        a: (inputs, inputs), of its inputs; inputs are the columns of the weight, and a one where there is a bias.
+    """
+
+    g: torch.Tensor
+    a: torch.Tensor
+
+    def damped(self, g: float, a: float) -> "Factors":
+        """With a multiple of the mean of its diagonal added to the diagonal of each factor.
+
+        A factor of zeros, of a layer that the loss does not depend on, becomes that multiple of the identity.
+        """
+        return Factors(_damped(self.g, g), _damped(self.a, a))
+
+    def inverses(self) -> "Factors":
+        """G⁻¹ and A⁻¹.
+
+        Raises:
+            ValueError: a factor is not positive definite.
+        """
+        return Factors(_inverse(self.g), _inverse(self.a))
+
+    def identity(self) -> "Factors":
+        """Both factors the identity: no curvature, so that costs are those of magnitude pruning."""
+        return Factors(torch.eye(len(self.g)).to(self.g), torch.eye(len(self.a)).to(self.a))
+
+    def inputs_only(self) -> "Factors":
+        """G the identity: the squared error of the layer's own outputs, as L-OBD has it."""
+        return Factors(torch.eye(len(self.g)).to(self.g), self.a)
+
+
+def _damped(factor: torch.Tensor, damping: float) -> torch.Tensor:
+    mean = factor.diagonal().mean()
+    return factor + damping * (mean if mean > 0 else 1.0) * torch.eye(len(factor)).to(factor)
+
+
+def _inverse(factor: torch.Tensor) -> torch.Tensor:
+    triangle, failed = torch.linalg.cholesky_ex(factor)
+    if failed or not factor.isfinite().all():
+        raise ValueError("a factor of the curvature is not positive definite: choose a larger damping.")
+    return torch.cholesky_inverse(triangle)
+
+
+def estimate(
+    model: nn.Module, layers: Iterable[str], batches: Iterable[Batch], dtype: torch.dtype = torch.float64
+) -> dict[str, Factors]:
+    """Factors of linear layers, A = Σ a aᵀ / √N and G = Σ g gᵀ / √N, from the loss of one sequence at a time.
+
+    N counts the positions that a layer has seen, so that factors of layers that see a pooled sequence are of the scale
+    of those that see every token. Nothing is trained; the model is put into evaluation mode.
+
+    Args:
+        model: its `model(**batch).loss` is the task's, as transformers' classifiers and language models have it; a
+            sequence weighs what this loss of it alone says, which in language modelling is a mean over its tokens.
+        layers: names of modules that are `nn.Linear`.
+        batches: input_ids, labels and an attention_mask if there is padding, sequences along the first axis.
+        dtype: in which the sums are kept.
+
+    Raises:
+        ValueError: there are no sequences.
+    """
+    model.eval()
+    modules = {name: model.get_submodule(name) for name in layers}
+    sums = {name: _Sums(module, dtype) for name, module in modules.items()}
+    empty = True
+    for sequence in (row for batch in batches for row in sequences(batch)):
+        empty = False
+        device = next(model.parameters()).device
+        with _uses(modules) as uses:
+            loss = model(**{name: tensor.to(device) for name, tensor in sequence.items()}).loss
+        outputs = [output for _, _, output in uses]
+        gradients = torch.autograd.grad(loss, outputs, allow_unused=True)
+        for (name, inputs, output), gradient in zip(uses, gradients, strict=True):
+            sums[name].add(inputs, torch.zeros_like(output) if gradient is None else gradient)
+    if empty:
+        raise ValueError("curvature needs at least one sequence: give batches of the training set.")
+    return {name: found.factors() for name, found in sums.items()}
+
+
+def sequences(batch: Batch) -> Iterator[Batch]:
+    """The sequences of a batch as batches of one, without the positions that the attention mask leaves out."""
+    mask = batch.get("attention_mask")
+    for row in range(len(batch["input_ids"])):
+        sequence = {name: tensor[row : row + 1] for name, tensor in batch.items()}
+        if mask is not None:
+            seen = mask[row].bool()
+            sequence = {
+                name: tensor[:, seen] if tensor.shape[1:2] == seen.shape else tensor
+                for name, tensor in sequence.items()
+            }
+        yield sequence
+
+
+@contextmanager
+def _uses(modules: dict[str, nn.Module]) -> Iterator[list[tuple[str, torch.Tensor, torch.Tensor]]]:
+    """(layer, inputs, outputs) of every use of a layer within the context."""
+    uses: list[tuple[str, torch.Tensor, torch.Tensor]] = []
+
+    def hook(name: str):
+        return lambda module, inputs, output: uses.append((name, inputs[0].detach(), output))
+
+    handles = [module.register_forward_hook(hook(name)) for name, module in modules.items()]
+    try:
+        yield uses
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class _Sums:
+    """Running sums of one layer's outer products, over all positions of all its uses."""
+
+    def __init__(self, layer: nn.Linear, dtype: torch.dtype):
+        rows, columns = layer.weight.shape
+        inputs, self.has_bias = columns + (layer.bias is not None), layer.bias is not None
+        self.g = torch.zeros(rows, rows, dtype=dtype, device=layer.weight.device)
+        self.a = torch.zeros(inputs, inputs, dtype=dtype, device=layer.weight.device)
+        self.positions = 0
+
+    def add(self, inputs: torch.Tensor, gradients: torch.Tensor) -> None:
+        a = inputs.reshape(-1, inputs.shape[-1]).to(self.a.dtype)
+        g = gradients.reshape(-1, gradients.shape[-1]).to(self.g.dtype)
+        if self.has_bias:
+            a = torch.cat([a, torch.ones_like(a[:, :1])], dim=1)
+        self.a.addmm_(a.T, a)
+        self.g.addmm_(g.T, g)
+        self.positions += len(a)
+
+    def factors(self) -> Factors:
+        scale = max(1, self.positions) ** -0.5
+        return Factors(self.g * scale, self.a * scale)

@@ -1,0 +1,168 @@
+"""Pruning in several shots, the curvature estimated again before each (LLM Surgeon, section 3.5)."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from baselines.llm_surgeon import costs, updates
+from baselines.llm_surgeon.curvature import Batch, Factors, estimate
+
+STRUCTURES = ("element", "2:4", "row-column")
+Layers = dict[str, torch.Tensor]
+"""Layer -> (rows, inputs): of its weight, and of its bias as one more column where it has one."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How layers are pruned.
+
+    Attributes:
+        structure: what is removed: one of `STRUCTURES`; a removed row takes its bias along.
+        kind: of costs, one of `costs.KINDS`.
+        update: whether what remains makes up for what is removed.
+        biases: whether biases are elements that may be removed.
+        shots: how often the curvature is estimated and a part removed; the paper has up to 40.
+        damping_g, damping_a: in units of the factors' mean diagonals; what the authors' scripts set for elements.
+        max_correlate: elements that are updated for jointly (`updates.remove_elements`), None: all of a layer.
+    """
+
+    structure: str = "element"
+    kind: str = "obs"
+    update: bool = True
+    biases: bool = False
+    shots: int = 5
+    damping_g: float = 0.1
+    damping_a: float = 0.01
+    max_correlate: int | None = 500
+
+    def __post_init__(self):
+        if self.structure not in STRUCTURES:
+            raise ValueError(f"unknown structure {self.structure!r}: expected one of {', '.join(STRUCTURES)}.")
+        if self.shots < 1:
+            raise ValueError(f"pruning takes at least one shot, found {self.shots}.")
+
+
+def kept_counts(total: int, kept: int, shots: int) -> list[int]:
+    """Entries kept after each shot: the share α_t = 1 - t (1 - α) / T of all, to the nearest; the last is `kept`."""
+    return [total - round(t * (total - kept) / shots) for t in range(1, shots + 1)]
+
+
+@torch.no_grad()
+def prune(
+    model: nn.Module,
+    layers: list[str],
+    batches: Iterable[Batch],
+    kept: int,
+    settings: Settings,
+    targets: Layers | None = None,
+    factors: dict[str, Factors] | None = None,
+) -> Layers:
+    """Prune linear layers of a live model in place.
+
+    Args:
+        model, layers, batches: as `curvature.estimate` takes them; batches are gone through once a shot.
+        kept: entries kept in all these layers' weights, and biases where they may be removed. Met exactly by elements
+            and 2:4; by rows and columns undercut by less than one of them.
+        targets: what removed entries become; None: zero.
+        factors: of the model as it is given, where they are known; then the first shot does not estimate them.
+
+    Returns:
+        Bool masks, True = removed.
+
+    Raises:
+        ValueError: so few entries cannot be kept (2:4 keeps half), or the damping is too small.
+    """
+    modules = {name: model.get_submodule(name) for name in layers}
+    weights = {name: matrix(module) for name, module in modules.items()}
+    targets = {name: torch.zeros_like(weight) if targets is None else targets[name].to(weight)
+               for name, weight in weights.items()}  # fmt: skip
+    removable = {name: _removable(module, settings) for name, module in modules.items()}
+    removed = {name: torch.zeros_like(mask) for name, mask in removable.items()}
+    total = sum(int(mask.sum()) for mask in removable.values())
+    for left in kept_counts(total, kept, settings.shots):
+        if factors is None:
+            with torch.enable_grad():
+                factors = estimate(model, layers, batches)
+        damped = {name: found.damped(settings.damping_g, settings.damping_a) for name, found in factors.items()}
+        inverses = {name: found.inverses() for name, found in damped.items()}
+        deviations = {name: matrix(module) - targets[name] for name, module in modules.items()}
+        curvatures = {name: costs.curvature(damped[name], settings.kind, inverses[name]) for name in modules}
+        removed = _choose(deviations, curvatures, removable, removed, total - left, settings)
+        for name, module in modules.items():
+            remaining = matrix(module)
+            if settings.update:
+                found = (damped[name], inverses[name])
+                remaining = targets[name] + _updated(deviations[name], *found, removed[name], settings)
+            write(module, torch.where(removed[name], targets[name], remaining))
+        factors = None
+    return removed
+
+
+def matrix(layer: nn.Linear) -> torch.Tensor:
+    """(rows, inputs) in float64: the weight, and the bias as one more column where there is one."""
+    return joined(layer.weight.detach(), None if layer.bias is None else layer.bias.detach())
+
+
+def joined(weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """(rows, inputs) in float64 from a weight and the bias that belongs to it, if any."""
+    return (weight if bias is None else torch.cat([weight, bias[:, None]], dim=1)).double()
+
+
+@torch.no_grad()
+def write(layer: nn.Linear, values: torch.Tensor) -> None:
+    """Put (rows, inputs) back into a layer."""
+    columns = layer.weight.shape[1]
+    layer.weight.copy_(values[:, :columns])
+    if layer.bias is not None:
+        layer.bias.copy_(values[:, columns])
+
+
+def _removable(layer: nn.Linear, settings: Settings) -> torch.Tensor:
+    """Bool (rows, inputs): the entries among which is chosen and counted."""
+    mask = torch.ones_like(matrix(layer), dtype=torch.bool)
+    mask[:, layer.weight.shape[1] :] = settings.biases and settings.structure == "element"
+    return mask
+
+
+def _choose(
+    deviations: Layers,
+    found: dict[str, costs.Curvature],
+    removable: Layers,
+    before: Layers,
+    count: int,
+    settings: Settings,
+) -> Layers:
+    """Masks of `count` removed entries, among them those that were removed before."""
+    if settings.structure == "row-column":
+        rows = {name: costs.row_costs(deviations[name], found[name]) for name in found}
+        columns = {name: costs.column_costs(deviations[name], found[name]) for name in found}
+        for name, mask in before.items():
+            rows[name][mask.all(dim=1)] = columns[name][mask.all(dim=0)] = -torch.inf
+            columns[name] = columns[name][removable[name].any(dim=0)]
+        chosen = updates.cheapest_structures(rows, columns, count)
+        return {name: _union(*masks, removable[name]) for name, masks in chosen.items()}
+    values = {name: costs.element_costs(deviations[name], found[name]) for name in found}
+    for name, mask in before.items():
+        values[name].masked_fill_(mask, -torch.inf).masked_fill_(~removable[name], torch.inf)
+        if settings.structure == "2:4":
+            weights = removable[name].any(dim=0)
+            values[name][:, weights] = costs.semi_structured_costs(values[name][:, weights])
+    return updates.cheapest_elements(values, count)
+
+
+def _union(rows: torch.Tensor, columns: torch.Tensor, removable: torch.Tensor) -> torch.Tensor:
+    """Bool (rows, inputs) of removed rows, their biases with them, and removed columns of the weight."""
+    mask = torch.zeros_like(removable)
+    mask[:, : len(columns)] = columns
+    mask[rows] = True
+    return mask
+
+
+def _updated(
+    deviation: torch.Tensor, factors: Factors, inverses: Factors, removed: torch.Tensor, settings: Settings
+) -> torch.Tensor:
+    if settings.structure == "row-column":
+        return updates.remove_structures(deviation, factors, removed.all(dim=1), removed.all(dim=0))
+    return updates.remove_elements(deviation, inverses, removed, settings.max_correlate)

@@ -1,0 +1,553 @@
+"""LLM Surgeon against brute force on explicit Kronecker products, and its methods on all seven models."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+from transformers import BloomConfig, BloomForCausalLM
+
+from baselines import METHODS, source
+from baselines.llm_surgeon import costs, curvature, schedule, updates
+from baselines.llm_surgeon.curvature import Factors, estimate
+from baselines.llm_surgeon.schedule import Settings, joined, kept_counts, prune
+from ken.selection import as_rows, kept_count
+from study.compress import FinetunedCell
+from tests.conftest import MODELS
+
+NAMES = ["llm-surgeon", "surgeon-delta", "surgeon-delta-updated"]
+ROWS, INPUTS = 5, 7
+SETTINGS = {"kept_shares": [0.25], "draws": 1, "batch_size": 16, "max_length": 24, "methods": {}}
+
+
+class Toy(nn.Module):
+    """Tokens to two linear layers, the first with a bias, and classes from the mean over tokens."""
+
+    def __init__(self, seed: int = 0):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.embedding = nn.Embedding(11, 8)
+        self.first, self.second = nn.Linear(8, 12), nn.Linear(12, 6, bias=False)
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, input_ids, labels, attention_mask=None):
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        states = self.second(torch.tanh(self.first(self.embedding(input_ids)))) * mask[..., None]
+        pooled = states.sum(dim=1) / mask.sum(dim=1, keepdim=True)
+        return SimpleNamespace(loss=functional.cross_entropy(self.head(pooled), labels))
+
+
+LAYERS = ["first", "second"]
+
+
+def toy_batches(count: int = 6) -> list[dict]:
+    """Padded batches of two sequences, in which padding is a token like others."""
+    generator = torch.Generator().manual_seed(1)
+    batches = []
+    for i in range(count):
+        mask = torch.ones(2, 5, dtype=torch.int64)
+        mask[0, 3 + i % 2 :] = 0
+        ids = torch.randint(11, (2, 5), generator=generator)
+        labels = torch.randint(3, (2,), generator=generator)
+        batches.append({"input_ids": ids, "attention_mask": mask, "labels": labels})
+    return batches
+
+
+def random_factors(seed: int = 0) -> Factors:
+    generator = torch.Generator().manual_seed(seed)
+    g, a = (torch.randn(n, n + 3, dtype=torch.float64, generator=generator) for n in (ROWS, INPUTS))
+    return Factors(g @ g.T, a @ a.T)
+
+
+def random_deviation(seed: int = 5) -> torch.Tensor:
+    return torch.randn(ROWS, INPUTS, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def brute_force(deviation: torch.Tensor, factors: Factors, removed: torch.Tensor) -> tuple[torch.Tensor, float]:
+    """Optimum of ½ δᵀ F δ under D + δ = 0 on the removed entries, by the free block of the explicit Fisher matrix."""
+    fisher, start = torch.kron(factors.g, factors.a).numpy(), deviation.reshape(-1).numpy()
+    gone = removed.reshape(-1).numpy()
+    change = np.where(gone, -start, 0.0)
+    change[~gone] = np.linalg.solve(fisher[np.ix_(~gone, ~gone)], -(fisher @ change)[~gone])
+    cost = 0.5 * change @ fisher @ change
+    return torch.from_numpy(np.where(gone, 0.0, start + change)).view(deviation.shape), float(cost)
+
+
+def mask_of(rows=(), columns=(), elements=()) -> torch.Tensor:
+    mask = torch.zeros(ROWS, INPUTS, dtype=torch.bool)
+    mask[list(rows)] = True
+    mask[:, list(columns)] = True
+    for i, j in elements:
+        mask[i, j] = True
+    return mask
+
+
+def close(found, expected, tolerance: float = 1e-8) -> bool:
+    found, expected = (torch.as_tensor(value, dtype=torch.float64).detach() for value in (found, expected))
+    return float((found - expected).norm()) <= tolerance * float(expected.norm())
+
+
+def test_factors_against_plain_loops():
+    model, batches = Toy().double(), toy_batches()
+    found = estimate(model, LAYERS, batches)
+    sums = {name: [0.0, 0.0] for name in LAYERS}
+    positions = 0
+    for batch in batches:
+        for ids, mask, label in zip(*(batch[key] for key in ("input_ids", "attention_mask", "labels")), strict=True):
+            tokens = [int(token) for token, seen in zip(ids, mask, strict=True) if seen]
+            noise = [[torch.zeros(n, dtype=torch.float64, requires_grad=True) for n in (12, 6)] for _ in tokens]
+            inputs, pooled = [], 0.0
+            for token, (first, second) in zip(tokens, noise, strict=True):
+                x = model.embedding.weight[token]
+                hidden = torch.tanh(model.first.weight @ x + model.first.bias + first)
+                pooled = pooled + (model.second.weight @ hidden + second) / len(tokens)
+                inputs.append((torch.cat([x, torch.ones(1, dtype=torch.float64)]), hidden))
+            logits = model.head.weight @ pooled + model.head.bias
+            (torch.logsumexp(logits, 0) - logits[label]).backward()
+            positions += len(tokens)
+            for seen, gradients in zip(inputs, noise, strict=True):
+                for name, a, g in zip(LAYERS, seen, gradients, strict=True):
+                    sums[name][0] = sums[name][0] + torch.outer(g.grad, g.grad)
+                    sums[name][1] = sums[name][1] + torch.outer(a.detach(), a.detach())
+    for name in LAYERS:
+        assert close(found[name].g, sums[name][0] / positions**0.5)
+        assert close(found[name].a, sums[name][1] / positions**0.5)
+
+
+def test_damping_adds_a_multiple_of_the_mean_diagonal():
+    factors = random_factors()
+    damped = factors.damped(0.5, 0.1)
+    assert close(damped.g, factors.g + 0.5 * factors.g.diagonal().mean() * torch.eye(ROWS))
+    assert close(damped.a, factors.a + 0.1 * factors.a.diagonal().mean() * torch.eye(INPUTS))
+    zero = Factors(torch.zeros(3, 3), torch.eye(2)).damped(0.1, 0.1)
+    assert torch.equal(zero.g, 0.1 * torch.eye(3)), "a layer that the loss does not depend on can be inverted too"
+
+
+def test_factors_of_a_language_model_are_those_of_its_own_loss():
+    torch.manual_seed(0)
+    model = BloomForCausalLM(BloomConfig(vocab_size=13, hidden_size=8, n_layer=1, n_head=2)).double()
+    layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and "lm_head" not in name]
+    ids = torch.tensor([[3, 5, 7, 2]])
+    padded = {"input_ids": torch.tensor([[3, 5, 7, 2, 0]]), "attention_mask": torch.tensor([[1, 1, 1, 1, 0]])}
+    found = estimate(model, layers, [padded | {"labels": padded["input_ids"]}])
+    outputs = {}
+    for name in layers:
+        layer = model.get_submodule(name)
+        layer.register_forward_hook(lambda module, given, output, name=name: outputs.update({name: (given[0], output)}))
+    logits = model(input_ids=ids).logits[0, :-1].log_softmax(dim=1)
+    loss = -logits[torch.arange(3), ids[0, 1:]].mean()
+    for name in layers:
+        given, output = outputs[name]
+        g = torch.autograd.grad(loss, output, retain_graph=True)[0][0]
+        a = torch.cat([given[0], torch.ones(4, 1)], dim=1)
+        assert close(found[name].a, a.T @ a / 2)
+        assert close(found[name].g, g.T @ g / 2, 1e-5), "to the float32 in which transformers computes that loss"
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_one_token_gives_the_outer_product_of_its_gradient(model, finetuned_cells, task_folder):
+    cell = FinetunedCell(finetuned_cells[model], task_folder, SETTINGS)
+    seen = cell.for_method(METHODS["llm-surgeon"], 0)
+    live = METHODS["llm-surgeon"].finetuned(seen).double()
+    batch = {"input_ids": torch.tensor([[9, 0, 0]]), "labels": torch.tensor([1])}
+    batch["attention_mask"] = torch.tensor([[1, 0, 0]])
+    found = estimate(live, seen.linear_layers, [batch])
+    live(input_ids=batch["input_ids"][:, :1], labels=batch["labels"]).loss.backward()
+    checked = 0
+    for name in seen.linear_layers:
+        layer = live.get_submodule(name)
+        if "pos_" in name or layer.weight.grad is None:  # DeBERTa's relative positions are several
+            continue
+        gradient = joined(layer.weight.grad, None if layer.bias is None else layer.bias.grad)[:4].reshape(-1)
+        fisher = torch.kron(found[name].g[:4, :4], found[name].a)
+        assert torch.allclose(fisher, torch.outer(gradient, gradient), atol=1e-12)
+        checked += float(gradient.norm()) > 0
+    assert checked >= 4
+
+
+def test_element_row_and_column_costs_against_brute_force():
+    factors, deviation = random_factors(), random_deviation()
+    found = costs.curvature(factors)
+    elements, rows = costs.element_costs(deviation, found), costs.row_costs(deviation, found)
+    columns = costs.column_costs(deviation, found)
+    for i in range(ROWS):
+        assert close(rows[i], brute_force(deviation, factors, mask_of(rows=[i]))[1])
+        for j in range(INPUTS):
+            assert close(elements[i, j], brute_force(deviation, factors, mask_of(elements=[(i, j)]))[1])
+    for j in range(INPUTS):
+        assert close(columns[j], brute_force(deviation, factors, mask_of(columns=[j]))[1])
+
+
+@pytest.mark.parametrize("kind", ["obd", "l-obd", "magnitude"])
+def test_costs_without_an_update_are_the_quadratic_of_the_removed_entries(kind):
+    factors, deviation = random_factors(), random_deviation()
+    g, a = (torch.eye(n, dtype=torch.float64) for n in (ROWS, INPUTS))
+    g, a = (factors.g if kind == "obd" else g), (a if kind == "magnitude" else factors.a)
+    fisher = torch.kron(g, a)
+
+    def rise(mask: torch.Tensor) -> torch.Tensor:
+        change = (deviation * mask).reshape(-1)
+        return 0.5 * change @ fisher @ change
+
+    found = costs.curvature(factors, kind)
+    for i in range(ROWS):
+        assert close(costs.row_costs(deviation, found)[i], rise(mask_of(rows=[i])))
+    for j in range(INPUTS):
+        assert close(costs.column_costs(deviation, found)[j], rise(mask_of(columns=[j])))
+        assert close(costs.element_costs(deviation, found)[2, j], rise(mask_of(elements=[(2, j)])))
+
+
+@pytest.mark.parametrize(
+    "rows, columns", [([1], []), ([], [4]), ([0, 3], []), ([], [2, 5, 6]), ([1, 4], [0, 3]), ([0, 1, 2, 3, 4], [1])]
+)
+def test_updates_of_rows_and_columns_against_brute_force(rows, columns):
+    factors, deviation = random_factors(), random_deviation()
+    mask = mask_of(rows, columns)
+    found = updates.remove_structures(deviation, factors, mask.all(dim=1), mask.all(dim=0))
+    expected, _ = brute_force(deviation, factors, mask)
+    assert torch.allclose(found, expected, rtol=1e-8, atol=1e-10) and (found[mask] == 0).all()
+    joint = updates.remove_elements(deviation, factors.inverses(), mask)
+    assert torch.allclose(joint, expected, rtol=1e-7, atol=1e-9), "the general solve finds the same"
+
+
+def test_updates_of_rows_or_columns_alone_have_their_closed_forms():
+    factors, w = random_factors(), random_deviation()
+    g, a = np.linalg.inv(factors.g.numpy()), np.linalg.inv(factors.a.numpy())
+    r, c, no = [1, 3], [0, 2, 6], torch.zeros
+    rows = w.numpy() - g[:, r] @ np.linalg.inv(g[np.ix_(r, r)]) @ w.numpy()[r]
+    columns = w.numpy() - w.numpy()[:, c] @ np.linalg.inv(a[np.ix_(c, c)]) @ a[c]
+    found = updates.remove_structures(w, factors, mask_of(rows=r).all(dim=1), no(INPUTS, dtype=torch.bool))
+    assert torch.allclose(found, torch.from_numpy(rows), atol=1e-9)
+    found = updates.remove_structures(w, factors, no(ROWS, dtype=torch.bool), mask_of(columns=c).all(dim=0))
+    assert torch.allclose(found, torch.from_numpy(columns), atol=1e-9)
+
+
+@pytest.mark.parametrize("count", [0, 1, 6, 20, ROWS * INPUTS])
+def test_updates_of_free_elements_against_brute_force(count):
+    factors, deviation = random_factors(2), random_deviation(3)
+    places = torch.randperm(ROWS * INPUTS, generator=torch.Generator().manual_seed(count))[:count]
+    mask = torch.zeros(ROWS * INPUTS, dtype=torch.bool).scatter(0, places, True).view(ROWS, INPUTS)
+    expected, _ = brute_force(deviation, factors, mask)
+    for max_correlate in (None, max(1, count), 100):
+        found = updates.remove_elements(deviation, factors.inverses(), mask, max_correlate)
+        assert torch.allclose(found, expected, rtol=1e-7, atol=1e-9) and (found[mask] == 0).all()
+
+
+def test_blocks_of_elements_are_updated_for_as_if_each_were_alone():
+    factors, deviation = random_factors(), random_deviation()
+    places = [(0, 1), (0, 4), (2, 2), (3, 0), (4, 6)]
+    for size in (1, 2):
+        expected = deviation.clone()
+        for start in range(0, len(places), size):
+            alone, _ = brute_force(deviation, factors, mask_of(elements=places[start : start + size]))
+            expected += alone - deviation
+        found = updates.remove_elements(deviation, factors.inverses(), mask_of(elements=places), size)
+        kept = ~mask_of(elements=places)
+        assert torch.allclose(found[kept], expected[kept], atol=1e-9) and (found[~kept] == 0).all()
+
+
+def test_exact_fisher_of_linear_regression_gives_the_least_squares_of_what_remains():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(60, INPUTS - 1, dtype=torch.float64, generator=generator)
+    x = torch.cat([x, torch.ones(60, 1)], dim=1)
+    y = torch.randn(60, ROWS, dtype=torch.float64, generator=generator)
+    fitted = torch.linalg.lstsq(x, y).solution.T
+    factors = Factors(torch.eye(ROWS, dtype=torch.float64), x.T @ x)  # unit noise: the Fisher matrix is I ⊗ XᵀX
+    mask = mask_of(columns=[1], elements=[(0, 0), (0, 3), (2, 5), (4, 0), (4, 2)])
+    found = updates.remove_elements(fitted, factors.inverses(), mask)
+    rise = 0.0
+    for i in range(ROWS):
+        expected = np.zeros(INPUTS)
+        free = (~mask[i]).numpy()
+        expected[free] = np.linalg.lstsq(x.numpy()[:, free], y.numpy()[:, i], rcond=None)[0]
+        assert np.allclose(found[i].numpy(), expected, rtol=1e-8, atol=1e-10)
+        rise += 0.5 * ((y[:, i] - x @ found[i]).square().sum() - (y[:, i] - x @ fitted[i]).square().sum()).item()
+    assert rise == pytest.approx(brute_force(fitted, factors, mask)[1], rel=1e-8)
+
+
+def test_without_curvature_every_structure_is_pruned_by_magnitude():
+    w = random_deviation()
+    identity = random_factors().identity()
+    for found in (costs.curvature(identity), costs.curvature(random_factors(), "magnitude")):
+        assert close(costs.element_costs(w, found), w.square() / 2)
+        assert close(costs.row_costs(w, found), w.norm(dim=1).square() / 2)
+        assert close(costs.column_costs(w, found), w.norm(dim=0).square() / 2)
+    mask = mask_of(rows=[1], columns=[2])
+    assert close(updates.remove_structures(w, identity, mask.all(dim=1), mask.all(dim=0)), w.masked_fill(mask, 0))
+    assert close(updates.remove_elements(w, identity.inverses(), mask), w.masked_fill(mask, 0))
+    groups = costs.semi_structured_costs(w[:4, :4].square())
+    for costs_of_row, row in zip(groups, w[:4, :4].tolist(), strict=True):
+        smallest = sorted(range(4), key=lambda j: abs(row[j]))[:2]
+        assert {j for j in range(4) if costs_of_row[j] < torch.inf} == set(smallest)
+
+
+def weights(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: model.get_submodule(name).weight.detach().clone() for name in LAYERS}
+
+
+@pytest.mark.parametrize("kind", costs.KINDS)
+@pytest.mark.parametrize("kept", [0, 1, 50, 77, 168])
+def test_elements_are_kept_exactly_as_many(kept, kind):
+    model = Toy()
+    before = weights(model)
+    removed = prune(model, LAYERS, toy_batches(2), kept, Settings(kind=kind, shots=2, update=kind == "obs"))
+    now = weights(model)
+    assert sum(int(tensor.count_nonzero()) for tensor in now.values()) == kept
+    for name, tensor in now.items():
+        assert torch.equal(tensor == 0, removed[name][:, : tensor.shape[1]])
+        if kind != "obs":
+            assert torch.equal(tensor, before[name] * (tensor != 0))
+    if kind == "magnitude":
+        flat = sorted((abs(value), name) for name in LAYERS for value in before[name].reshape(-1).tolist())
+        assert sum(int((now[name] == 0).sum()) for name in LAYERS[:1]) == sum(
+            n == "first" for _, n in flat[: 168 - kept]
+        )
+
+
+@pytest.mark.parametrize("shots", [1, 3])
+def test_2_4_keeps_two_of_four_everywhere(shots):
+    model = Toy()
+    prune(model, LAYERS, toy_batches(2), 84, Settings(structure="2:4", shots=shots))
+    for tensor in weights(model).values():
+        assert (tensor.reshape(-1, 4).count_nonzero(dim=1) == 2).all()
+    model = Toy()
+    prune(model, LAYERS, toy_batches(2), 120, Settings(structure="2:4", shots=shots))
+    now = weights(model).values()
+    assert sum(int(tensor.count_nonzero()) for tensor in now) == 120
+    assert all((tensor.reshape(-1, 4).count_nonzero(dim=1) >= 2).all() for tensor in now)
+
+
+@pytest.mark.parametrize("kept", [0, 20, 60, 84, 130, 160])
+@pytest.mark.parametrize("shots", [1, 3])
+def test_rows_and_columns_meet_the_size_within_one_of_them(kept, shots):
+    model = Toy()
+    prune(model, LAYERS, toy_batches(2), kept, Settings(structure="row-column", shots=shots))
+    left = 0
+    for name, tensor in weights(model).items():
+        rows, columns = tensor.any(dim=1), tensor.any(dim=0)
+        assert torch.equal(tensor != 0, rows[:, None] & columns), "what is left is a smaller matrix"
+        bias = model.get_submodule(name).bias
+        if bias is not None and columns.any():
+            assert torch.equal(bias != 0, rows), "a removed row takes its bias along"
+        left += int(rows.sum() * columns.sum())
+    assert kept - 12 < left <= kept
+
+
+def test_one_threshold_over_rows_and_columns_against_a_loop():
+    generator = torch.Generator().manual_seed(4)
+    sizes = {"one": (4, 6), "two": (7, 3)}
+    rows, columns = (
+        {name: torch.rand(size[axis], generator=generator) for name, size in sizes.items()} for axis in (0, 1)
+    )
+    for count in (0, 1, 9, 25, 44, 45):
+        found = updates.cheapest_structures(rows, columns, count)
+        for threshold in sorted([-1.0, *torch.cat([*rows.values(), *columns.values()]).tolist()]):
+            masks = {name: (rows[name][:, None] <= threshold) | (columns[name] <= threshold) for name in sizes}
+            if sum(int(mask.sum()) for mask in masks.values()) >= count:
+                break
+        for name, mask in masks.items():
+            assert torch.equal(found[name][0][:, None] | found[name][1], mask)
+
+
+def test_ties_are_removed_in_order():
+    tied = {"one": torch.ones(2, 3), "two": torch.ones(2, 2)}
+    removed = updates.cheapest_elements(tied, 7)
+    assert removed["one"].all() and removed["two"].tolist() == [[True, False], [False, False]]
+
+
+def test_the_schedule_is_linear_and_ends_at_the_size():
+    assert kept_counts(100, 20, 4) == [80, 60, 40, 20]
+    for total, kept, shots in ((168, 77, 5), (10, 9, 3), (7, 0, 2)):
+        found = kept_counts(total, kept, shots)
+        shares = [1 - t * (1 - kept / total) / shots for t in range(1, shots + 1)]
+        assert found[-1] == kept and all(abs(n - s * total) <= 0.5001 for n, s in zip(found, shares, strict=True))
+
+
+def test_curvature_is_estimated_anew_for_the_model_each_shot_leaves(monkeypatch):
+    seen = []
+
+    def spy(model, layers, batches):
+        seen.append({name: model.get_submodule(name).weight == 0 for name in layers})
+        return estimate(model, layers, batches)
+
+    monkeypatch.setattr(schedule, "estimate", spy)
+    batches = toy_batches(2)
+    removed = prune(Toy(), LAYERS, batches, 48, Settings(shots=3))
+    assert [sum(int(mask.sum()) for mask in masks.values()) for masks in seen] == [0, 40, 80]
+    after = {name: removed[name][:, : seen[0][name].shape[1]] for name in LAYERS}
+    for masks, later in zip(seen, [*seen[1:], after], strict=True):
+        assert all((masks[name] <= later[name]).all() for name in LAYERS), "what is removed stays removed"
+    count, model = len(seen), Toy()
+    known = prune(model, LAYERS, batches, 48, Settings(shots=3), factors=estimate(Toy(), LAYERS, batches))
+    assert len(seen) == count + 2 and all(torch.equal(known[name], removed[name]) for name in LAYERS)
+
+
+def test_shots_by_hand():
+    batches, settings = toy_batches(2), Settings(shots=2, max_correlate=None)
+    model, expected = Toy(), Toy()
+    prune(model, LAYERS, batches, 100, settings)
+    for count in (34, 68):
+        damped = {name: found.damped(0.1, 0.01) for name, found in estimate(expected, LAYERS, batches).items()}
+        before = {name: schedule.matrix(expected.get_submodule(name)) for name in LAYERS}
+        scored = []
+        for name, w in before.items():
+            g, a = torch.linalg.inv(damped[name].g).diagonal(), torch.linalg.inv(damped[name].a).diagonal()
+            columns = expected.get_submodule(name).weight.shape[1]
+            scored += [
+                (float(w[i, j]) ** 2 / float(g[i] * a[j]), name, i, j) for i in range(len(w)) for j in range(columns)
+            ]
+        gone = {place[1:] for place in sorted(scored)[:count]}
+        for name, w in before.items():
+            mask = torch.tensor([[(name, i, j) in gone for j in range(w.shape[1])] for i in range(len(w))])
+            schedule.write(expected.get_submodule(name), brute_force(w, damped[name], mask)[0])
+    for name in LAYERS:
+        found, wanted = (schedule.matrix(m.get_submodule(name)) for m in (model, expected))
+        assert torch.equal(found == 0, wanted == 0) and torch.allclose(found, wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_pruning_towards_other_values_resets_to_them():
+    targets = {name: schedule.matrix(Toy(seed=7).get_submodule(name)) for name in LAYERS}
+    for update in (True, False):
+        model = Toy()
+        settings = Settings(update=update, biases=True, shots=2)
+        before = {name: schedule.matrix(model.get_submodule(name)) for name in LAYERS}
+        removed = prune(model, LAYERS, toy_batches(2), 90, settings, targets)
+        assert sum(int((~mask).sum()) for mask in removed.values()) == 90
+        for name, mask in removed.items():
+            found = schedule.matrix(model.get_submodule(name))
+            assert torch.equal(found[mask], targets[name][mask])
+            assert torch.equal(found[~mask], before[name][~mask]) != update
+
+
+def test_what_cannot_be_done_is_refused():
+    with pytest.raises(ValueError, match="unknown structure"):
+        Settings(structure="blocks")
+    with pytest.raises(ValueError, match="at least one shot"):
+        Settings(shots=0)
+    with pytest.raises(ValueError, match="unknown kind"):
+        costs.curvature(random_factors(), "obt")
+    with pytest.raises(ValueError, match="multiple of 4"):
+        costs.semi_structured_costs(torch.ones(2, 6))
+    with pytest.raises(ValueError, match="cannot be removed"):
+        prune(Toy(), LAYERS, toy_batches(1), 80, Settings(structure="2:4", shots=1))
+    with pytest.raises(ValueError, match="at least one sequence"):
+        estimate(Toy(), LAYERS, [])
+    with pytest.raises(ValueError, match="larger damping"):
+        Factors(torch.ones(2, 2), torch.eye(2)).inverses()
+
+
+@pytest.fixture(scope="module")
+def found_cells(finetuned_cells, task_folder):
+    return {model: FinetunedCell(folder, task_folder, SETTINGS) for model, folder in finetuned_cells.items()}
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Few texts and shots."""
+    for name in NAMES:
+        monkeypatch.setattr(type(METHODS[name]), "sequences", 6)
+    monkeypatch.setattr(type(METHODS["llm-surgeon"]), "settings", Settings(shots=2, max_correlate=100))
+    monkeypatch.setattr(
+        type(METHODS["surgeon-delta-updated"]), "settings", Settings(biases=True, shots=1, max_correlate=100)
+    )
+
+
+def restored(name, cell, budget, path):
+    method = METHODS[name]
+    told = method.store(cell, method.prepare(cell), budget, path)
+    return told, method.restore(cell.pretrained, path)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_llm_surgeon_prunes_the_linear_weights_alone(model, found_cells, tmp_path, quick):
+    cell = found_cells[model].for_method(METHODS["llm-surgeon"], 0)
+    told, state = restored("llm-surgeon", cell, 0.5, tmp_path / "file")
+    linear = {f"{layer}.weight" for layer in cell.linear_layers}
+    kept = sum(int(state[name].count_nonzero()) for name in linear)
+    assert kept == sum(len(state[name]) * kept_count(state[name].shape[1], 0.5) for name in linear)
+    assert told.kept == kept + sum(base.numel() for name, base in cell.pretrained.items() if name not in linear)
+    updated = linear | {name.replace("weight", "bias") for name in linear}
+    for name, tensor in state.items():
+        assert name in updated or torch.equal(tensor, cell.finetuned[name])
+    changed = [name for name in linear if (state[name] != cell.finetuned[name])[state[name] != 0].any()]
+    assert len(changed) > len(linear) / 2, "what remains makes up for what is removed"
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_surgeon_delta_resets_by_cost_in_linear_layers_and_by_size_elsewhere(model, found_cells, tmp_path, quick):
+    cell = found_cells[model].for_method(METHODS["surgeon-delta"], 0)
+    told, state = restored("surgeon-delta", cell, 0.25, tmp_path / "file")
+    again, updated = restored("surgeon-delta-updated", cell, 0.25, tmp_path / "updated")
+    rows = [as_rows(base).shape for base in cell.pretrained.values()]
+    assert told.kept == again.kept == sum(height * kept_count(n, 0.25) for height, n in rows)
+    largest = restored_by_size(cell, tmp_path / "size")
+    linear = {f"{layer}.{part}" for layer in cell.linear_layers for part in ("weight", "bias")}
+    for name, base in cell.pretrained.items():
+        reset = state[name] == base
+        assert torch.equal(state[name], torch.where(reset, base, cell.finetuned[name]))
+        moved = (updated[name] != state[name]) & reset & (cell.finetuned[name] != base)
+        assert not moved.any(), "the same entries are reset"
+        if name not in linear:
+            assert torch.equal(state[name], largest[name]) and torch.equal(updated[name], largest[name])
+
+
+def restored_by_size(cell, path):
+    METHODS["delta-magnitude"].store(cell, METHODS["delta-magnitude"].prepare(cell), 0.25, path)
+    return METHODS["delta-magnitude"].restore(cell.pretrained, path)
+
+
+def test_surgeon_delta_keeps_the_costliest_entries(found_cells, tmp_path, quick):
+    cell = found_cells["bert"].for_method(METHODS["surgeon-delta"], 0)
+    prepared = METHODS["surgeon-delta"].prepare(cell)
+    _, state = restored("surgeon-delta", cell, 0.25, tmp_path / "file")
+    kept, reset = [], []
+    for layer in cell.linear_layers:
+        tuned, base, found = (
+            joined(tensors[f"{layer}.weight"], tensors[f"{layer}.bias"])
+            for tensors in (cell.finetuned, cell.pretrained, state)
+        )
+        g, a = (
+            np.linalg.inv(factor.numpy() + damping * factor.diagonal().mean().item() * np.eye(len(factor))).diagonal()
+            for factor, damping in ((prepared[layer].g, 0.1), (prepared[layer].a, 0.01))
+        )
+        scores = 0.5 * (tuned - base).numpy() ** 2 / np.outer(g, a)
+        is_kept = (found == tuned).numpy() & (tuned != base).numpy()
+        kept += scores[is_kept].tolist()
+        reset += scores[~is_kept].tolist()
+    assert min(kept) >= max(reset) * (1 - 1e-9)
+
+
+@pytest.mark.parametrize("structure", schedule.STRUCTURES)
+def test_a_language_model_is_pruned_by_its_own_loss(structure):
+    torch.manual_seed(0)
+    model = BloomForCausalLM(BloomConfig(vocab_size=13, hidden_size=8, n_layer=1, n_head=2))
+    layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and "lm_head" not in name]
+    ids = torch.randint(13, (4, 6))
+    linear = [model.get_submodule(name).weight for name in layers]
+    total = sum(weight.numel() for weight in linear)
+    with torch.no_grad():
+        prune(model, layers, [{"input_ids": ids, "labels": ids}], total // 2, Settings(structure, shots=2))
+    assert total // 2 - 32 < sum(int(weight.count_nonzero()) for weight in linear) <= total // 2
+    assert model(input_ids=ids, labels=ids).loss.isfinite()
+
+
+def test_the_source_hash_follows_every_module_of_the_package():
+    names = {path.name for path in source.source_files(source.MODULES["surgeon-delta"])}
+    assert {"curvature.py", "costs.py", "updates.py", "schedule.py", "method.py", "magnitude.py"} <= names
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_body_without_linear_layers_is_declined(name):
+    assert "no linear layer" in METHODS[name].decline(SimpleNamespace(linear_layers=[]))
+
+
+def test_padding_is_not_seen():
+    batch = toy_batches(1)[0]
+    changed = batch | {"input_ids": torch.where(batch["attention_mask"] == 1, batch["input_ids"], 0)}
+    one, other = (estimate(Toy(), LAYERS, [given]) for given in (batch, changed))
+    assert all(torch.equal(one[name].a, other[name].a) and torch.equal(one[name].g, other[name].g) for name in LAYERS)
+    assert [len(found["input_ids"][0]) for found in curvature.sequences(batch)] == batch["attention_mask"].sum(
+        1
+    ).tolist()
