@@ -137,14 +137,17 @@ def test_one_cell_one_model_and_one_table_by_path(finished):
 
 
 def test_two_runs_give_identical_score_tables(finished, tmp_path):
+    """One cell of each model, with the methods that train on the first, from the very beginning."""
     first, _ = finished
     second = copy_checkout(tmp_path)
-    snakemake(second, "results/test/scores.csv", *STUDY)
-    for table in ("scores.csv", "finetuning.csv"):
-        mine, other = (numbers(folder / "results" / "test" / table) for folder in (first, second))
-        pd.testing.assert_frame_equal(mine, other, check_exact=True)
-    weights = "cells/bloom-small/library3/seed1/finetuned/model.safetensors"
-    assert (first / "results/test" / weights).read_bytes() == (second / "results/test" / weights).read_bytes()
+    other_cell = "results/test/cells/bloom-small/library3/seed1"
+    tables = [f"{CELL}/compressed/{method}/scores.csv" for method in ("ken", "random", "lora", "flop")]
+    tables += [f"{other_cell}/compressed/{method}/scores.csv" for method in ("ken", "random")]
+    snakemake(second, *STUDY, "--", *tables)
+    for table in tables:
+        pd.testing.assert_frame_equal(numbers(first / table), numbers(second / table), check_exact=True)
+    weights = f"{other_cell}/finetuned/model.safetensors"
+    assert (first / weights).read_bytes() == (second / weights).read_bytes()
 
 
 @pytest.mark.parametrize(
