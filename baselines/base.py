@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 import ken
-from baselines.training import Training
+from baselines.training import Fitted, Training
 from ken import selection
 
 METHODS: dict[str, "Method"] = {}
@@ -62,13 +62,12 @@ class Stored:
     Attributes:
         kept: numbers of the body that the file holds, instead of resetting them or doing without them.
         parameters: of the restored model, where it has not as many as the fine-tuned one.
-        learning_rate, validation_weighted_f1: of a method that trains, at the rate that was best on validation.
+        fitted: of a method that trains, at the rate that was best on validation.
     """
 
     kept: int
     parameters: int | None = None
-    learning_rate: float | None = None
-    validation_weighted_f1: float | None = None
+    fitted: Fitted | None = None
 
 
 class Method(ABC):
@@ -82,6 +81,7 @@ class Method(ABC):
         unit: what a budget means, one of `UNITS`: share (or number) of entries kept in each row, rank, size that
             remains, bits an entry.
         needs_data: whether it looks at training examples, through `Cell.training`.
+        form: what its restored model is called where inference is measured.
     """
 
     name: str
@@ -90,6 +90,7 @@ class Method(ABC):
     budgets: tuple[float, ...] | None = None
     unit: str = "share"
     needs_data: bool = False
+    form: str = "restored"
 
     def decline(self, cell: Cell) -> str | None:
         """Why this method cannot treat the cell, or None."""
@@ -117,6 +118,10 @@ class Method(ABC):
         model.load_state_dict(self.restore(pretrained, path))
         return model
 
+    def beside(self, model: nn.Module, cell: Cell, path: Path) -> nn.Module | None:
+        """The initial `model` with what the file holds beside its weights, not in them, if there is such a form."""
+        return None
+
 
 def register(method: Method) -> Method:
     """Make a method known under its name.
@@ -140,12 +145,11 @@ class StoredSubnetwork(Method):
         ken.Subnetwork.load(path).inject(model)
         return model
 
-
-def save_subnetwork(path: Path, cell: Cell, masks: Tensors, budget: float | int, method: str) -> Stored:
-    """Write the entries of `cell.finetuned` that bool masks keep."""
-    subnetwork = ken.Subnetwork.from_masks(cell.pretrained, cell.finetuned, masks, budget, method)
-    subnetwork.save(path)
-    return Stored(subnetwork.kept_body)
+    def save_kept(self, path: Path, base: Tensors, finetuned: Tensors, masks: Tensors, budget: float | int) -> Stored:
+        """Write the entries of a fine-tuned model that bool masks keep, relative to a base."""
+        subnetwork = ken.Subnetwork.from_masks(base, finetuned, masks, budget, self.name)
+        subnetwork.save(path)
+        return Stored(subnetwork.kept_body)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from baselines.base import Cell, Stored, StoredSubnetwork, register, save_subnetwork
+from baselines.base import Cell, Stored, StoredSubnetwork, register
 
 
 class Control(StoredSubnetwork):
@@ -17,7 +17,7 @@ class Control(StoredSubnetwork):
 
     def store(self, cell: Cell, prepared: object, budget: float | int, path: Path) -> Stored:
         masks = {name: torch.full(tensor.shape, self.keeps) for name, tensor in cell.pretrained.items()}
-        return save_subnetwork(path, cell, masks, budget, self.name)
+        return self.save_kept(path, cell.pretrained, cell.finetuned, masks, budget)
 
 
 register(Control("full", keeps=True))

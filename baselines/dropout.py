@@ -5,8 +5,7 @@ from pathlib import Path
 
 import torch
 
-from baselines.base import Cell, Stored, StoredSubnetwork, Tensors, register
-from ken import Subnetwork
+from baselines.base import Cell, Stored, StoredSubnetwork, register
 from ken.selection import as_rows, generator_of, kept_count
 
 _WINDOW = 0.2  # width of the range of probabilities in a row, where they leave room for it
@@ -35,12 +34,7 @@ class DroppedUpdates(StoredSubnetwork):
             drawn = torch.rand(keep.shape, generator=generator_of(name, cell.seed))
             masks[name] = (drawn < keep).view(base.shape)
             values[name] = torch.where(keep < 1, before + update / keep, rows).to(base.dtype).view(base.shape)
-        return self._save(cell, masks, values, budget, path)
-
-    def _save(self, cell: Cell, masks: Tensors, values: Tensors, budget: float | int, path: Path) -> Stored:
-        subnetwork = Subnetwork.from_masks(cell.pretrained, values, masks, budget, self.name)
-        subnetwork.save(path)
-        return Stored(subnetwork.kept_body)
+        return self.save_kept(path, cell.pretrained, values, masks, budget)
 
 
 class Dare(DroppedUpdates):

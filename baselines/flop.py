@@ -211,6 +211,7 @@ class Flop(TrainedMethod, Method):
 
     name = "flop"
     unit = "size"
+    form = "compiled"
     budgets = (0.25, 0.5, 0.75)
     rate_factors = (1.0, 4.0)
 
@@ -231,8 +232,7 @@ class Flop(TrainedMethod, Method):
         return Stored(
             kept=sum(size for name, size in sizes.items() if name not in head),
             parameters=sum(sizes.values()),
-            learning_rate=fitted.learning_rate,
-            validation_weighted_f1=fitted.validation_weighted_f1,
+            fitted=fitted,
         )
 
     def restore(self, pretrained: Tensors, path: Path) -> Tensors:

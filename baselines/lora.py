@@ -23,6 +23,7 @@ class Lora(TrainedMethod, Method):
 
     name = "lora"
     unit = "rank"
+    form = "merged"
     budgets = (1, 4, 16)
     rate_factors = (4.0, 8.0)
 
@@ -37,7 +38,7 @@ class Lora(TrainedMethod, Method):
         with replacing(path) as temporary:
             save_file(trained, temporary, metadata={"lora": json.dumps(settings)})
         kept = sum(tensor.numel() for name, tensor in trained.items() if name not in head)
-        return Stored(kept, learning_rate=fitted.learning_rate, validation_weighted_f1=fitted.validation_weighted_f1)
+        return Stored(kept, fitted=fitted)
 
     def restore(self, pretrained: Tensors, path: Path) -> Tensors:
         settings, parts = read(path)
@@ -49,6 +50,9 @@ class Lora(TrainedMethod, Method):
             update = (high.float() @ low.float()) * (settings["alpha"] / settings["rank"])
             state[f"{layer}.weight"] = (weight.float() + update).to(weight.dtype)
         return state
+
+    def beside(self, model: nn.Module, cell: Cell, path: Path) -> nn.Module:
+        return unmerged(model, cell, path)
 
 
 def adapted(model: nn.Module, cell: Cell, rank: int, head: list[str]) -> nn.Module:
@@ -63,11 +67,16 @@ def adapted(model: nn.Module, cell: Cell, rank: int, head: list[str]) -> nn.Modu
     return get_peft_model(model, config)
 
 
+def plain_name(name: str) -> str:
+    """What a tensor of an adapted model is called in its file."""
+    return name.removeprefix(_PREFIX).replace(".default", "").replace(".modules_to_save", "")
+
+
 def adapter_tensors(model: nn.Module, head: list[str]) -> Tensors:
     """Adapters and head of an adapted model, by the names that its modules have without adapters."""
     found = {}
     for name, tensor in model.state_dict().items():
-        plain = name.removeprefix(_PREFIX).replace(".default", "").replace(".modules_to_save", "")
+        plain = plain_name(name)
         if ".lora_" in plain or (plain in head and ".modules_to_save." in name):
             found[plain] = tensor.contiguous()
     return found
@@ -86,7 +95,7 @@ def unmerged(model: nn.Module, cell: Cell, path: Path) -> nn.Module:
     head = [name for name in parts if ".lora_" not in name]
     model = adapted(model, cell, settings["rank"], head)
     for name, tensor in model.state_dict().items():
-        plain = name.removeprefix(_PREFIX).replace(".default", "").replace(".modules_to_save", "")
+        plain = plain_name(name)
         if plain in parts:
             tensor.copy_(parts[plain])
     return model

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 import ken
-from baselines.base import Cell, Stored, StoredSubnetwork, Tensors, keep_highest, register, save_subnetwork
+from baselines.base import Cell, Stored, StoredSubnetwork, Tensors, keep_highest, register
 from ken.selection import as_rows, kept_count
 
 
@@ -35,6 +35,11 @@ def global_masks(scores: Tensors, budget: float | int) -> Tensors:
     return {name: part.view(tensor.shape) for (name, tensor), part in zip(scores.items(), parts, strict=True)}
 
 
+def update_sizes(cell: Cell) -> Tensors:
+    """|W - W0| of every body tensor, taken in float32."""
+    return {name: delta_magnitude(cell.finetuned[name], base, None) for name, base in cell.pretrained.items()}
+
+
 class GlobalUpdates(StoredSubnetwork):
     """The largest updates of the whole model at once (trimming of TIES, Yadav et al. 2023, section 3)."""
 
@@ -42,10 +47,10 @@ class GlobalUpdates(StoredSubnetwork):
     family = "reset"
 
     def prepare(self, cell: Cell) -> Tensors:
-        return {name: (cell.finetuned[name].float() - base.float()).abs() for name, base in cell.pretrained.items()}
+        return update_sizes(cell)
 
     def store(self, cell: Cell, prepared: Tensors, budget: float | int, path: Path) -> Stored:
-        return save_subnetwork(path, cell, global_masks(prepared, budget), budget, self.name)
+        return self.save_kept(path, cell.pretrained, cell.finetuned, global_masks(prepared, budget), budget)
 
 
 class Zeroed(StoredSubnetwork):
@@ -60,10 +65,7 @@ class Zeroed(StoredSubnetwork):
         return {name: cell.finetuned[name].float().abs() for name in cell.pretrained}
 
     def store(self, cell: Cell, prepared: Tensors, budget: float | int, path: Path) -> Stored:
-        masks = global_masks(prepared, budget)
-        subnetwork = ken.Subnetwork.from_masks(zeros(cell.pretrained), cell.finetuned, masks, budget, self.name)
-        subnetwork.save(path)
-        return Stored(subnetwork.kept_body)
+        return self.save_kept(path, zeros(cell.pretrained), cell.finetuned, global_masks(prepared, budget), budget)
 
     def restore(self, pretrained: Tensors, path: Path) -> Tensors:
         return ken.Subnetwork.load(path).apply(zeros(pretrained))

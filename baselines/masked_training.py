@@ -1,14 +1,14 @@
 """One more round of training in which only a few entries of the body may move: what a practitioner would do instead."""
 
 from abc import abstractmethod
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
-import ken
 from baselines.base import Cell, Stored, StoredSubnetwork, Tensors, register
-from baselines.magnitude import global_masks
+from baselines.magnitude import global_masks, update_sizes
 from baselines.training import Recipe, TrainedMethod
 
 
@@ -47,14 +47,8 @@ class MaskedTraining(TrainedMethod, StoredSubnetwork):
             return model, Masked(model, masks)
 
         fitted = self.best_fit(cell, build)
-        trained = fitted.model.state_dict()
-        subnetwork = ken.Subnetwork.from_masks(cell.pretrained, trained, masks, budget, self.name)
-        subnetwork.save(path)
-        return Stored(
-            subnetwork.kept_body,
-            learning_rate=fitted.learning_rate,
-            validation_weighted_f1=fitted.validation_weighted_f1,
-        )
+        stored = self.save_kept(path, cell.pretrained, fitted.model.state_dict(), masks, budget)
+        return replace(stored, fitted=fitted)
 
 
 class LotteryTicket(MaskedTraining):
@@ -63,7 +57,7 @@ class LotteryTicket(MaskedTraining):
     name = "lt-sft"
 
     def scores(self, cell: Cell) -> Tensors:
-        return {name: (cell.finetuned[name].float() - base.float()).abs() for name, base in cell.pretrained.items()}
+        return update_sizes(cell)
 
 
 class Fish(MaskedTraining):

@@ -13,13 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import yaml
 from statsmodels.regression.linear_model import OLS
 from statsmodels.stats.proportion import proportion_confint
 
 from report import style
 from report.errors import ReportError, run
-from report.results import read_scores, read_table
+from report.results import read_scores, read_table, read_yaml
 from report.statistics import (
     CELL,
     Differences,
@@ -479,12 +478,7 @@ def read_rules(path: Path) -> tuple[list[Rule], float]:
     Raises:
         ReportError: the file is missing, no YAML, or an entry has a wrong, missing or unknown key; says which.
     """
-    try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ReportError(f"{path} does not exist: give the file with the rules of the claims.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ReportError(f"{path} is not YAML ({' '.join(str(error).split())}): correct it.") from None
+    loaded = read_yaml(path, "the rules of the claims")
     if (
         not isinstance(loaded, dict)
         or set(loaded) != {"confidence", "claims"}

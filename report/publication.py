@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-import yaml
 
 from report import style
 from report.errors import ReportError, run
-from report.results import read_table, write_text
+from report.results import read_table, read_yaml, write_text
 from report.statistics import CONFIDENCE
 from report.tables import METHOD, Tables, keeps_more, with_kept_shares, with_own_budgets
 
@@ -367,12 +366,7 @@ def read_published(path: Path) -> dict:
     Raises:
         ReportError: the file is missing, no YAML, or an entry lacks a key or has a wrong one; says which.
     """
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ReportError(f"{path} does not exist: give the file with the published figures.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ReportError(f"{path} is not YAML ({' '.join(str(error).split())}): correct it.") from None
+    found = read_yaml(path, "the published figures")
     if not isinstance(found, dict) or not all(isinstance(found.get(key), list) for key in ("scores", "ranges")):
         raise ReportError(f"{path} must have the lists scores and ranges.")
     for entry in found["scores"]:

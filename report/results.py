@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import yaml
 
 from report.errors import ReportError
 
@@ -230,6 +231,20 @@ def read_json(path: Path) -> dict:
     if not isinstance(value, dict):
         raise ReportError(f"{path} holds a {type(value).__name__}, expected an object: run the step that writes it.")
     return value
+
+
+def read_yaml(path: Path, holds: str) -> object:
+    """What a YAML file says; `holds` tells a reader of the message what is in it.
+
+    Raises:
+        ReportError: the file is missing or not YAML.
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ReportError(f"{path} does not exist: give the file with {holds}.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ReportError(f"{path} is not YAML ({' '.join(str(error).split())}): correct it.") from None
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:

@@ -155,7 +155,9 @@ def score(
     head_size = sum(cell.finetuned[name].numel() for name in cell.manifest["head"])
     row.kept, row.kept_share = stored.kept + head_size, stored.kept / seen.body_size
     row.parameters = stored.parameters or seen.body_size + head_size
-    row.learning_rate, row.validation_weighted_f1 = stored.learning_rate, stored.validation_weighted_f1
+    if stored.fitted:
+        row.learning_rate = stored.fitted.learning_rate
+        row.validation_weighted_f1 = stored.fitted.validation_weighted_f1
     row.stored_bytes = path.stat().st_size
     for name, value in metrics.scores(test.labels, predictions).items():
         setattr(row, name, value)

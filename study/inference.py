@@ -14,7 +14,6 @@ import torch
 from torch import nn
 
 import baselines
-from baselines import lora
 from study import files, provenance
 from study.compress import FinetunedCell
 from study.errors import run
@@ -50,12 +49,10 @@ def restored_models(cell: FinetunedCell, methods: list[str], compressed: Path) -
             if not _stored(compressed, name, budget).is_file():
                 print(f"{name} has stored nothing at {budget}: its scores.csv says why", flush=True)
                 continue
-            form = {"lora": "merged", "flop": "compiled"}.get(name, "restored")
-            found.append(_restored(cell, name, budget, compressed, form))
-            if name == "lora":
-                path = _stored(compressed, name, budget)
-                adapted = lora.unmerged(_initial_model(cell), cell.for_method(method, 0), path).eval()
-                found.append(Restored(name, budget, method.unit, "beside", adapted))
+            found.append(_restored(cell, name, budget, compressed, method.form))
+            path = _stored(compressed, name, budget)
+            if (beside := method.beside(_initial_model(cell), cell.for_method(method, 0), path)) is not None:
+                found.append(Restored(name, budget, method.unit, "beside", beside.eval()))
     return found
 
 

@@ -6,8 +6,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-import ken
-from baselines.base import Cell, Stored, StoredSubnetwork, Tensors, register, save_subnetwork
+from baselines.base import Cell, Stored, StoredSubnetwork, Tensors, register
 from baselines.llm_surgeon.curvature import Batch, Factors, estimate
 from baselines.llm_surgeon.schedule import Layers, Settings, joined, prune
 from baselines.magnitude import Zeroed, zeros
@@ -75,9 +74,7 @@ class SurgeonZero(Surgeon, Zeroed):
         weights = [f"{layer}.weight" for layer in cell.linear_layers]
         state, masks = self.pruned(cell, prepared, _kept(cell, weights, budget))
         masks = {name: torch.ones(base.shape, dtype=torch.bool) for name, base in cell.pretrained.items()} | masks
-        subnetwork = ken.Subnetwork.from_masks(zeros(cell.pretrained), state, masks, budget, self.name)
-        subnetwork.save(path)
-        return Stored(subnetwork.kept_body)
+        return self.save_kept(path, zeros(cell.pretrained), state, masks, budget)
 
 
 class SurgeonDelta(Surgeon):
@@ -93,7 +90,8 @@ class SurgeonDelta(Surgeon):
     settings = Settings(update=False, biases=True, shots=1)
 
     def store(self, cell: Cell, prepared: dict[str, Factors], budget: float | int, path: Path) -> Stored:
-        return save_subnetwork(path, cell, self.reset(cell, prepared, budget)[1], budget, self.name)
+        _, masks = self.reset(cell, prepared, budget)
+        return self.save_kept(path, cell.pretrained, cell.finetuned, masks, budget)
 
     def reset(self, cell: Cell, prepared: dict[str, Factors], budget: float | int) -> tuple[Tensors, Tensors]:
         """State with the linear layers pruned towards the pre-trained values, and masks of the whole body."""
@@ -118,9 +116,7 @@ class SurgeonDeltaUpdated(SurgeonDelta):
 
     def store(self, cell: Cell, prepared: dict[str, Factors], budget: float | int, path: Path) -> Stored:
         state, masks = self.reset(cell, prepared, budget)
-        subnetwork = ken.Subnetwork.from_masks(cell.pretrained, state, masks, budget, self.name)
-        subnetwork.save(path)
-        return Stored(subnetwork.kept_body)
+        return self.save_kept(path, cell.pretrained, state, masks, budget)
 
 
 def _kept(cell: Cell, names: list[str], budget: float | int) -> int:

@@ -223,8 +223,8 @@ def test_a_file_brings_back_the_model_that_was_trained(model, cells, tmp_path, m
         assert head <= set(state)
         assert told.parameters == sum(parameter.numel() for parameter in restored.parameters())
         assert told.kept == told.parameters - sum(state[name].numel() for name in head)
-        assert told.validation_weighted_f1 == fits[-1].validation_weighted_f1
-        assert told.learning_rate == fits[-1].learning_rate
+        assert told.fitted.validation_weighted_f1 == fits[-1].validation_weighted_f1
+        assert told.fitted.learning_rate == fits[-1].learning_rate
     assert all(torch.equal(before[name], tensor) for name, tensor in found.model.state_dict().items())
 
 
