@@ -84,6 +84,23 @@ def test_the_whole_study_runs_to_its_report(finished):
     assert set(pd.read_csv(results / "checks.csv")["check"]) == {"bandwidth", "zero", "matrices"}
 
 
+def test_two_runs_give_identical_score_tables(finished, tmp_path):
+    """One cell of each model, with the methods that train on the first, from the very beginning.
+
+    Before the tests of partial reruns, which give the first study more rows.
+    """
+    first, _ = finished
+    second = copy_checkout(tmp_path)
+    other_cell = "results/test/cells/bloom-small/library3/seed1"
+    tables = [f"{CELL}/compressed/{method}/scores.csv" for method in ("ken", "random", "lora", "flop")]
+    tables += [f"{other_cell}/compressed/{method}/scores.csv" for method in ("ken", "random")]
+    snakemake(second, *STUDY, "--", *tables)
+    for table in tables:
+        pd.testing.assert_frame_equal(numbers(first / table), numbers(second / table), check_exact=True)
+    weights = f"{other_cell}/finetuned/model.safetensors"
+    assert (first / weights).read_bytes() == (second / weights).read_bytes()
+
+
 def test_a_second_run_does_nothing(finished):
     checkout, _ = finished
     assert "Nothing to be done" in snakemake(checkout, *STUDY)
@@ -134,20 +151,6 @@ def test_one_cell_one_model_and_one_table_by_path(finished):
     assert one_model == {"finetune_model": 1, "compress_model": 1}, "the other seed is finished"
     table = planned(snakemake(checkout, *STUDY, "--dry-run", "--force", "results/test/tables/overview.csv"))
     assert "make_tables" in table
-
-
-def test_two_runs_give_identical_score_tables(finished, tmp_path):
-    """One cell of each model, with the methods that train on the first, from the very beginning."""
-    first, _ = finished
-    second = copy_checkout(tmp_path)
-    other_cell = "results/test/cells/bloom-small/library3/seed1"
-    tables = [f"{CELL}/compressed/{method}/scores.csv" for method in ("ken", "random", "lora", "flop")]
-    tables += [f"{other_cell}/compressed/{method}/scores.csv" for method in ("ken", "random")]
-    snakemake(second, *STUDY, "--", *tables)
-    for table in tables:
-        pd.testing.assert_frame_equal(numbers(first / table), numbers(second / table), check_exact=True)
-    weights = f"{other_cell}/finetuned/model.safetensors"
-    assert (first / weights).read_bytes() == (second / weights).read_bytes()
 
 
 @pytest.mark.parametrize(
