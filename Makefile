@@ -3,13 +3,17 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: study test check clean
+.PHONY: study test test-slow check clean
 
 study: .venv/installed
 	$(BIN)/snakemake
 
 test: .venv/installed
 	$(BIN)/python -m pytest
+
+# Whole studies that are killed, repeated and run from other sources.
+test-slow: .venv/installed
+	$(BIN)/python -m pytest -m slow
 
 # What continuous integration runs beside the tests.
 check: .venv/installed

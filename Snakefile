@@ -328,11 +328,12 @@ rule tune_model:
     params:
         pretrained=subpath(input.model, parent=True),
         tasks=lambda wildcards, input: [Path(manifest).parent for manifest in input.tasks],
+        arms=["pretrained", *(["random-init"] if RANDOM_INIT_SEEDS else [])],
         grid=as_json(config["tuning"]),
         settings=get_finetuning,
     shell:
         "python -m study.tune --model {wildcards.model} --pretrained {params.pretrained} --tasks {params.tasks}"
-        " --grid {params.grid} --settings {params.settings} --out {output} > {log} 2>&1"
+        " --arms {params.arms} --grid {params.grid} --settings {params.settings} --out {output} > {log} 2>&1"
 
 
 # Cells.

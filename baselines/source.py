@@ -1,6 +1,7 @@
 """Which source files a method's results depend on, so that a changed file reruns what it touches and nothing else."""
 
 import ast
+import functools
 import hashlib
 import importlib.util
 from pathlib import Path
@@ -11,6 +12,7 @@ PACKAGES = ("ken", "baselines")
 MODULES: dict[str, str] = {}  # method -> module that registered it, filled by the package
 
 
+@functools.cache  # methods share most of their files
 def imported_modules(path: Path) -> set[str]:
     """Modules of this project's packages that a source file imports, as written."""
     names = set()

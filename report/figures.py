@@ -363,7 +363,8 @@ def matrices(tables: Tables) -> "Figure":
     """Loss when one kind of matrix is pruned and all others are kept: mean and range over cells."""
     from matplotlib.figure import Figure
 
-    found = tables.checks[tables.checks["check"] == "matrices"].iloc[::-1]
+    found = tables.checks[tables.checks["check"] == "matrices"]
+    found = found.sort_values("variant", key=lambda kinds: kinds == "others", kind="stable").iloc[::-1]
     if found.empty:
         return _note("Kinds of matrices were not pruned one at a time in this study.")
     figure = Figure(figsize=(6.4, 0.34 * len(found) + 1.1), layout="constrained")

@@ -6,6 +6,7 @@ neighbours. Each stands beside the interval that choices at random have which ke
 """
 
 import argparse
+import functools
 import hashlib
 import time
 from collections.abc import Iterator
@@ -70,13 +71,14 @@ def _border(shape: tuple[int, int]) -> np.ndarray:
 
 def random_masks(counts: np.ndarray, n: int, draws: int, generator: np.random.Generator) -> np.ndarray:
     """(draws, r, n) masks that keep `counts` (r,) entries of each row, chosen uniformly at random."""
-    order = generator.random((draws, len(counts), n)).argsort(-1).argsort(-1)
-    return order < counts[:, None]
+    values = generator.random((draws, len(counts), n))
+    last = np.take_along_axis(np.sort(values, -1), np.maximum(counts - 1, 0)[None, :, None], -1)
+    return (values <= last) & (counts > 0)[:, None]
 
 
-def describe(mask: np.ndarray, draws: int, generator: np.random.Generator) -> dict[str, float]:
+def describe(mask: np.ndarray, draws: int, seed: int) -> dict[str, float]:
     """Each statistic of a mask (r, n), and the 95 % interval of random choices with as many kept in each row."""
-    found, chance = _statistics(mask[None]), _random_statistics(mask.sum(1), mask.shape[1], draws, generator)
+    found, chance = _statistics(mask[None]), _random_statistics(tuple(mask.sum(1)), mask.shape[1], draws, seed)
     row: dict[str, float] = {}
     for name in STATISTICS:
         low, high = np.quantile(chance[name], [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
@@ -89,10 +91,12 @@ def _statistics(masks: np.ndarray) -> dict[str, np.ndarray]:
     return {"neighbours": kept_neighbours(masks), "entropy": column_entropy(masks), "moran": moran(masks)}
 
 
-def _random_statistics(counts, n: int, draws: int, generator) -> dict[str, np.ndarray]:
+@functools.cache  # methods that keep as many of each row are compared with the same choices
+def _random_statistics(counts: tuple[int, ...], n: int, draws: int, seed: int) -> dict[str, np.ndarray]:
+    generator = np.random.default_rng(seed)
     height = max(1, 2**22 // max(1, len(counts) * n))  # masks held in memory at once
     parts = [
-        _statistics(random_masks(counts, n, min(height, draws - start), generator)) for start in range(0, draws, height)
+        _statistics(random_masks(np.array(counts), n, min(height, draws - start), generator)) for start in range(0, draws, height)
     ]
     return {name: np.concatenate([part[name] for part in parts]) for name in STATISTICS}
 
@@ -127,9 +131,9 @@ def spread_table(paths: list[Path], draws: int) -> pd.DataFrame:
     for done, path in enumerate(paths, 1):
         for described, mask in matrices_of(path):
             digest = hashlib.sha256(f"{described['matrix']}{mask.shape}".encode()).digest()
-            generator = np.random.default_rng(int.from_bytes(digest[:8], "big"))
+            seed = int.from_bytes(digest[:8], "big")
             sizes = {"rows": mask.shape[0], "columns": mask.shape[1], "kept": int(mask.sum())}
-            rows.append(described | sizes | describe(mask, draws, generator))
+            rows.append(described | sizes | describe(mask, draws, seed))
         left = (time.monotonic() - start) / done * (len(paths) - done)
         print(f"{done} of {len(paths)} sub-networks, about {left:.0f} s left", flush=True)
     return pd.DataFrame(rows)

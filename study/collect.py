@@ -1,7 +1,7 @@
 """Bring the tables of all cells together, and compute every score again from the saved predictions.
 
-The scores that the steps wrote come from scikit-learn; here the study's `evaluate` metric must give the same numbers
-from the predictions that lie beside them, or the collection stops.
+Every score that a step wrote must follow from the predictions that lie beside it, and one row of each method and cell
+must be what the study's `evaluate` metric says (it takes ten times as long), or the collection stops.
 """
 
 import argparse
@@ -23,17 +23,17 @@ def cell_folder(results: Path, model: str, task: str, seed: int) -> Path:
     return results / "cells" / model / task / f"seed{seed}"
 
 
-def read_scores(folder: Path, references: list[str], classes: list[str], metric) -> pd.DataFrame:
-    """Scores of one (cell, method), checked against its predictions.
+def read_scores(folder: Path, references: list[int], metric) -> pd.DataFrame:
+    """Scores of one (cell, method), checked against its predictions; references are class indices as they are.
 
     Raises:
         UserError: a score does not follow from the predictions.
     """
     scores = pd.read_csv(folder / "scores.csv", keep_default_na=False, na_values={"weighted_f1": [""]})
     predictions = pd.read_parquet(folder / "predictions.parquet")
-    for row in scores[scores["status"] == "ok"].itertuples():
-        predicted = [classes[index] for index in predictions[row.file]]
-        computed = metric.compute(references=references, predictions=predicted)
+    for place, row in enumerate(scores[scores["status"] == "ok"].itertuples()):
+        compute = metrics.scores if place else metric.compute
+        computed = compute(references=references, predictions=predictions[row.file].tolist())
         for name in SCORES:
             if abs(computed[name] - float(getattr(row, name))) > 1e-9:
                 raise UserError(
@@ -145,9 +145,10 @@ def main() -> None:
     tables = []
     for cell in cells:
         splits, classes = tasks[cell[1]]
+        references = [classes.index(label) for label in splits["test"]["label"]]
         for method in [*a.methods, *(trained["methods"] if cell in trained_cells else [])]:
             folder = cell_folder(a.results, *cell) / "compressed" / method
-            tables.append(read_scores(folder, list(splits["test"]["label"]), classes, metric))
+            tables.append(read_scores(folder, references, metric))
     files.write_csv(a.results / "scores.csv", pd.concat(tables, ignore_index=True))
     files.write_csv(a.results / "finetuning.csv", finetuning_table(a.results, cells, a.random_init_seeds))
     own_tables = {

@@ -1,4 +1,4 @@
-"""Search learning rate and epochs of one model on validation, for both arms; what is best goes into the config by hand.
+"""Search learning rate and epochs of one model on validation, for each arm; what is best goes into the config by hand.
 
 The search has a seed of its own and never reads test data.
 """
@@ -31,10 +31,12 @@ def try_settings(pretrained: Path, task: Path, arm: str, settings: dict, seed: i
     return {key: fitted[key] for key in ("best_epoch", "validation_weighted_f1")}
 
 
-def tune(model: str, pretrained: Path, tasks: list[Path], grid: dict, settings: dict) -> pd.DataFrame:
-    """All settings of the grid on all tasks for both arms; one row each, the best of each arm first."""
+def tune(
+    model: str, pretrained: Path, tasks: list[Path], arms: list[str], grid: dict, settings: dict
+) -> pd.DataFrame:
+    """All settings of the grid on all tasks for each arm; one row each, the best of each arm first."""
     rows = []
-    for arm, rate, epochs in itertools.product(ARMS, grid["learning_rates"], grid["epochs"]):
+    for arm, rate, epochs in itertools.product(arms, grid["learning_rates"], grid["epochs"]):
         chosen = settings | {"learning_rate": rate, "epochs": epochs}
         for task in tasks:
             print(f"{arm}, learning rate {rate}, {epochs} epochs, {task.name}", flush=True)
@@ -53,11 +55,12 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--pretrained", required=True, type=Path)
     parser.add_argument("--tasks", required=True, type=Path, nargs="+", help="task folders")
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS)
     parser.add_argument("--grid", required=True, type=json.loads, help="JSON: learning_rates, epochs, seed")
     parser.add_argument("--settings", required=True, type=json.loads, help="JSON: the rest of the finetuning settings")
     parser.add_argument("--out", required=True, type=Path)
     a = parser.parse_args()
-    table = tune(a.model, a.pretrained, a.tasks, a.grid, a.settings)
+    table = tune(a.model, a.pretrained, a.tasks, a.arms, a.grid, a.settings)
     files.write_csv(a.out, table)
     print(table.to_string(index=False))
 
