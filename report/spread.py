@@ -95,9 +95,8 @@ def _statistics(masks: np.ndarray) -> dict[str, np.ndarray]:
 def _random_statistics(counts: tuple[int, ...], n: int, draws: int, seed: int) -> dict[str, np.ndarray]:
     generator = np.random.default_rng(seed)
     height = max(1, 2**22 // max(1, len(counts) * n))  # masks held in memory at once
-    parts = [
-        _statistics(random_masks(np.array(counts), n, min(height, draws - start), generator)) for start in range(0, draws, height)
-    ]
+    sizes = [min(height, draws - start) for start in range(0, draws, height)]
+    parts = [_statistics(random_masks(np.array(counts), n, size, generator)) for size in sizes]
     return {name: np.concatenate([part[name] for part in parts]) for name in STATISTICS}
 
 

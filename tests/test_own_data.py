@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pandas as pd
+import pytest
 import yaml
 
 from tests.conftest import make_checkpoint
@@ -37,6 +38,7 @@ def write_own_data(checkout: Path) -> None:
     make_checkpoint(checkout / "my-bert", "bert")
 
 
+@pytest.mark.slow
 def test_the_readme_examples_of_own_data_model_and_method_run_through_a_study(tmp_path):
     checkout = copy_checkout(tmp_path)
     write_own_data(checkout)
