@@ -23,12 +23,12 @@ def test_the_bound_is_that_of_a_plain_paired_bootstrap():
     full = np.where(rng.random(300) < 0.9, labels, rng.integers(0, 3, 300))
     pruned = np.where(rng.random(300) < 0.85, full, rng.integers(0, 3, 300))
     lost = []
-    for _ in range(2000):
+    for _ in range(800):
         rows = rng.integers(0, 300, 300)
         scores = [f1_score(labels[rows], p[rows], average="weighted") for p in (full, pruned)]
         lost.append(scores[0] - scores[1])
     for confidence in (0.8, 0.95):
-        assert loss_bound(labels, full, pruned, confidence) == pytest.approx(np.quantile(lost, confidence), abs=0.004)
+        assert loss_bound(labels, full, pruned, confidence) == pytest.approx(np.quantile(lost, confidence), abs=0.005)
     assert loss_bound(labels, full, full, 0.95) == 0
 
 

@@ -57,7 +57,7 @@ cells = st.dictionaries(
 )
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(cells, st.data())
 def test_summary_and_overview_agree_with_plain_loops(tmp_path_factory, scored, data):
     fulls = {cell: data.draw(f1s) for cell in scored}

@@ -73,7 +73,13 @@ def test_blocks_hold_the_text_in_order():
     assert (blocks[:, 0] == tokenizer.cls_token_id).all() and (blocks[:, -1] == tokenizer.sep_token_id).all()
 
 
-@pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        name if name in ("bert", "bloom") else pytest.param(name, marks=pytest.mark.slow)
+        for name in sorted(ARCHITECTURES)
+    ],
+)
 def test_pretraining_repeats_to_the_byte_and_lowers_the_loss(architecture, tmp_path, capsys):
     size = {"hidden_size": 16, "layers": 1, "heads": 2, "intermediate_size": 32}
     sentences = list(corpus.extract("mpmath")["sentence"])

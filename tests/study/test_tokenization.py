@@ -19,7 +19,9 @@ sys.stdout.write(train_tokenizer(sys.argv[1], texts, 500, 32).backend_tokenizer.
 """
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [kind if kind == "wordpiece" else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
+)
 def test_two_processes_train_the_same_tokenizer(kind):
     runs = [
         subprocess.run(
