@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: study test test-slow check clean
+.PHONY: study test compare check clean
 
 study: .venv/installed
 	$(BIN)/snakemake
@@ -11,9 +11,9 @@ study: .venv/installed
 test: .venv/installed
 	$(BIN)/python -m pytest
 
-# Whole studies that are killed, repeated and run from other sources.
-test-slow: .venv/installed
-	$(BIN)/python -m pytest -m slow
+# Where the default study, finished or run now, leaves the intervals of the committed run.
+compare: study
+	$(BIN)/python -m report.compare results/mini results/reference/mini
 
 # What continuous integration runs beside the tests.
 check: .venv/installed

@@ -1,0 +1,265 @@
+"""Comparing: where a run of a study leaves the intervals of a committed run of the same study.
+
+`python -m report.compare results/mini results/reference/mini` prints it and ends with status 1 if they do not agree.
+Weighted F1 is in points (hundredths) everywhere. What is compared:
+
+- Rows: a model, task, method and budget, weighted F1 as the mean over seeds. Around the reference's mean stands a 95 %
+  prediction interval: where the mean of another run lies if that run is the same study with other seeds. Its width
+  comes from the spread over seeds of the method at that budget, pooled over models and tasks; a method that the
+  reference ran with one seed gets the spread of the fine-tuned models themselves. By chance 5 % of the rows may lie
+  outside, and since the rows of a cell rise and fall together, up to 10 % are taken for chance. With the same seeds
+  much less is to be expected: what differs then is how a machine rounds.
+- Means: a method and budget minus the fine-tuned model, over all models and tasks. The interval is the reference's own
+  bootstrap interval (`report.statistics`) over models, tasks, seeds and test examples.
+- Claims: their verdicts. Those about seconds are told and never held against a run.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from report import style
+from report.errors import ReportError, run
+from report.results import read_claims, read_json, read_scores, read_statistics, write_whole
+from report.statistics import CONFIDENCE
+from report.tables import average_draws
+
+KIND = ["method", "unit", "budget"]
+ROW = ["model", "task", *KIND]
+MOST_OUTSIDE = 0.10  # share of the rows that may lie outside their intervals by chance
+MEASURED_UNITS = ("slope",)  # of claims about seconds, which belong to a machine
+LISTED = 5  # names that one sentence lists
+_ROUNDING = 1e-6  # points; files hold a limited number of digits
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A run beside its reference.
+
+    Attributes:
+        rows: one each model, task, method and budget that both have: reference, half_width (of its interval, NaN if
+            there is none), here, difference (points), outside.
+        means: one each method and budget that both have over as many pairs of model and task: reference, low, high,
+            here (points to full), outside.
+        claims: claim, subject, reference and here (verdicts), counts (whether it is held against the run), for claims
+            whose verdicts differ.
+        missing: rows of the reference without a score in the run. judged: number of claims that both have.
+        notes: sentences on what else differs.
+    """
+
+    rows: pd.DataFrame
+    means: pd.DataFrame
+    claims: pd.DataFrame
+    missing: pd.DataFrame
+    judged: int
+    notes: list[str]
+
+    def disagreements(self) -> list[str]:
+        """Why the run does not agree with its reference, a part of a sentence each; none if it does."""
+        found = []
+        if len(self.missing):
+            found.append(f"{len(self.missing)} rows of the reference have no score here ({_settings(self.missing)})")
+        if self.rows["outside"].mean() > MOST_OUTSIDE:
+            found.append(f"{_outside(self.rows)} rows are outside their intervals, more than chance explains")
+        if self.means["outside"].any():
+            which = _settings(self.means[self.means["outside"]])
+            found.append(f"{_outside(self.means)} means over models and tasks are outside theirs ({which})")
+        if number := int(self.claims["counts"].sum()):
+            found.append(f"{number} of {self.judged} verdicts on claims changed")
+        return found
+
+
+def compare(results: Path, reference: Path) -> Comparison:
+    """A run beside a committed one.
+
+    Args:
+        results, reference: results folders with scores.csv and provenance.json; statistics/pairwise.csv and claims.csv
+            are compared where both have them.
+
+    Raises:
+        ReportError: a folder holds no finished study, a file is malformed, or the two have no row in common.
+    """
+    for folder in (results, reference):
+        if not (folder / "scores.csv").is_file():
+            raise ReportError(f"{folder} holds no finished study (no scores.csv): run it, or name another folder.")
+    found, expected = (row_means(read_scores(folder)) for folder in (results, reference))
+    both = expected.merge(found, "left", on=ROW, suffixes=("_reference", "_here"), indicator="held")
+    rows, missing = both[both["held"] == "both"], both.loc[both["held"] == "left_only", ROW]
+    if rows.empty:
+        raise ReportError(f"{results} and {reference} have no model, task, method and budget in common: name others.")
+    verdicts = paired_verdicts(read_claims(results), read_claims(reference))
+    changed = verdicts[verdicts["here"] != verdicts["reference"]]
+    means = compared_means(read_statistics(results)["pairwise"], read_statistics(reference)["pairwise"])
+    notes = list(differing(*(read_json(folder / "provenance.json") for folder in (results, reference))))
+    if means.empty:
+        notes.append("No means over models and tasks are compared: the two do not both have them over as many pairs.")
+    if verdicts.empty:
+        notes.append("No claims are compared: the two do not both have claims.csv.")
+    return Comparison(judged_rows(rows, seed_spread(expected)), means, changed, missing, len(verdicts), notes)
+
+
+def row_means(scores: pd.DataFrame) -> pd.DataFrame:
+    """Columns of `ROW`, points (mean over seeds of weighted F1), seeds, and variance (over seeds; 0 for one seed)."""
+    seeds = average_draws(scores)
+    grouped = seeds.assign(points=100 * seeds["weighted_f1"]).groupby(ROW, sort=False)["points"]
+    table = grouped.agg(points="mean", seeds="size", variance="var").reset_index()
+    return table.fillna({"variance": 0.0})
+
+
+def seed_spread(means: pd.DataFrame) -> pd.DataFrame:
+    """Standard deviation over seeds of each method and budget, pooled over models and tasks, and its freedom.
+
+    Args:
+        means: as `row_means` gives them.
+
+    Returns:
+        Columns of `KIND`, sd (points) and freedom (its degrees of freedom). A method with one seed everywhere has those
+        of `full`; they are NaN and 0 where `full` has one seed too.
+    """
+    freedom = means["seeds"] - 1
+    sums = means[KIND].assign(freedom=freedom, squares=freedom * means["variance"]).groupby(KIND, sort=False).sum()
+    table = sums.reset_index().astype({"freedom": float})
+    own = ["freedom", "squares"]
+    table.loc[table["freedom"] == 0, own] = table.loc[table["method"] == "full", own].iloc[0].to_numpy()
+    return table[[*KIND, "freedom"]].assign(sd=np.sqrt(table["squares"] / table["freedom"].replace(0, np.nan)))
+
+
+def judged_rows(rows: pd.DataFrame, spread: pd.DataFrame) -> pd.DataFrame:
+    """`Comparison.rows` from the rows that two runs have in common and the spread over seeds in the reference.
+
+    The half width is t · sd · √(1/n + 1/m), n seeds in the reference and m here, t of Student's distribution: that of a
+    prediction interval for the mean of m further values.
+    """
+    rows = rows.merge(spread, "left", on=KIND)
+    t = stats.t.ppf((1 + CONFIDENCE) / 2, rows["freedom"].replace(0, np.nan))
+    half_width = t * rows["sd"] * np.sqrt(1 / rows["seeds_reference"] + 1 / rows["seeds_here"])
+    difference = rows["points_here"] - rows["points_reference"]
+    return rows[ROW].assign(
+        reference=rows["points_reference"],
+        half_width=half_width,
+        here=rows["points_here"],
+        difference=difference,
+        outside=difference.abs() > half_width + _ROUNDING,
+    )
+
+
+def compared_means(found: pd.DataFrame, expected: pd.DataFrame) -> pd.DataFrame:
+    """`Comparison.means` from pairwise.csv of a run and of its reference."""
+    expected, found = (table[table["other"] == "full"] for table in (expected, found))
+    both = expected.merge(found[[*KIND, "n", "difference_points"]], on=[*KIND, "n"], suffixes=("", "_here"))
+    here = both["difference_points_here"]
+    inside = here.between(both["low"] - _ROUNDING, both["high"] + _ROUNDING)
+    table = both[[*KIND, "difference_points", "low", "high"]].rename(columns={"difference_points": "reference"})
+    return table.assign(here=here, outside=~inside)
+
+
+def paired_verdicts(found: pd.DataFrame, expected: pd.DataFrame) -> pd.DataFrame:
+    """Columns claim, subject, reference, here (verdicts) and counts, for the claims that both have judged."""
+    keys = ["claim", "subject"]
+    both = expected[[*keys, "verdict", "unit"]].merge(found[[*keys, "verdict"]], on=keys, suffixes=("", "_here"))
+    table = both.rename(columns={"verdict": "reference", "verdict_here": "here"})
+    return table[[*keys, "reference", "here"]].assign(counts=~table["unit"].isin(MEASURED_UNITS))
+
+
+def differing(found: dict, expected: dict) -> Iterator[str]:
+    """Sentences on what two records of provenance have not in common."""
+    for part, name in (("config", "configs"), ("versions", "versions of packages"), ("machine", "machines")):
+        here, there = (dict(_leaves(record.get(part) or {})) for record in (found, expected))
+        keys = [key for key in there | here if here.get(key) != there.get(key)]
+        shown = [f"{key} is {here.get(key, 'not there')}, not {there.get(key, 'there')}" for key in keys[:LISTED]]
+        more = f"; and {len(keys) - LISTED} more" if len(keys) > LISTED else ""
+        if keys:
+            yield f"The {name} differ: {'; '.join(shown)}{more}."
+    for record, which in ((found, "This run"), (expected, "The reference")):
+        if record.get("dirty"):
+            yield f"{which} was made with code that differs from its commit."
+
+
+def _leaves(section: dict, before: str = "") -> Iterator[tuple[str, object]]:
+    for key, value in section.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{before}{key}.")
+        else:
+            yield f"{before}{key}", value
+
+
+def _settings(table: pd.DataFrame) -> str:
+    """Methods at budgets that the rows of a table are about, at most `LISTED` of them."""
+    found = table.drop_duplicates(KIND)
+    names = [style.setting(row.method, row.budget, row.unit) for row in found[:LISTED].itertuples()]
+    return ", ".join([*names, f"{len(found) - LISTED} more"] if len(found) > LISTED else names)
+
+
+def _outside(table: pd.DataFrame) -> str:
+    return f"{int(table['outside'].sum())} of {len(table)}"
+
+
+def shown(table: pd.DataFrame) -> str:
+    """A table for people: methods and budgets by their labels, numbers in points, yes or nothing for `outside`."""
+    budgets = [style.budget_label(row.budget, row.unit) for row in table.itertuples()]
+    columns = {"method": table["method"].map(style.label), "kept": budgets}
+    for name in table.columns.difference(KIND, sort=False):
+        values = table[name]
+        if name == "outside":
+            columns[name] = ["yes" if value else "" for value in values]
+        elif name == "half_width":
+            columns["±"] = ["" if np.isnan(value) else f"{value:.1f}" for value in values]
+        elif values.dtype.kind == "f":
+            signed = name == "difference" or "low" in table  # means are differences, rows are scores
+            columns[name] = values.map(style.points if signed else "{:.1f}".format)
+        else:
+            columns[name] = values
+    front = [name for name in ("model", "task") if name in columns]
+    return pd.DataFrame(columns)[[*front, *(name for name in columns if name not in front)]].to_string(index=False)
+
+
+def text(found: Comparison, all_rows: bool = False) -> str:
+    """The comparison for people: what differs besides numbers, means, rows, claims, and the conclusion last."""
+    parts = list(found.notes)
+    if len(found.means):
+        parts.append(f"Means over models and tasks, in points to the fine-tuned model:\n{shown(found.means)}")
+    rows = found.rows if all_rows else found.rows[found.rows["outside"]]
+    if len(rows):
+        which = "All rows" if all_rows else f"Rows outside their intervals ({_outside(found.rows)})"
+        parts.append(f"{which}, weighted F1 in points, means over seeds:\n{shown(rows)}")
+    if without := int(found.rows["half_width"].isna().sum()):
+        parts.append(f"{without} rows have no interval: the reference has one seed.")
+    for row in found.claims.itertuples():
+        rest = "" if row.counts else " (measured in seconds: not held against this run)"
+        parts.append(f"Claim {row.claim}, {row.subject}: {row.here}, in the reference {row.reference}{rest}.")
+    return "\n\n".join([*parts, conclusion(found)])
+
+
+def conclusion(found: Comparison) -> str:
+    """One sentence that says whether the run agrees with its reference."""
+    if reasons := found.disagreements():
+        return f"This run leaves the reference: {'; '.join(reasons)}."
+    return (
+        f"This run agrees with the reference: {_outside(found.rows)} rows and {_outside(found.means)} means are "
+        f"outside their intervals, {int(found.claims['counts'].sum())} of {found.judged} verdicts on claims changed."
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Say where a run of a study leaves the intervals of a committed run.")
+    parser.add_argument("results", type=Path, help="results folder of the run, e.g. results/mini")
+    parser.add_argument("reference", type=Path, help="results folder of the committed run, e.g. results/reference/mini")
+    parser.add_argument("--all", action="store_true", help="print every row, not only those outside their intervals")
+    parser.add_argument("--out", type=Path, help="CSV file to write with every row")
+    arguments = parser.parse_args()
+    found = compare(arguments.results, arguments.reference)
+    print(text(found, arguments.all))
+    if arguments.out:
+        table = found.rows.round(6)
+        write_whole(arguments.out, lambda path: table.to_csv(path, index=False, lineterminator="\n"))
+    sys.exit(1 if found.disagreements() else 0)
+
+
+if __name__ == "__main__":
+    run(main)
