@@ -48,6 +48,7 @@ def rank_all(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
 
 
 def sort_all(tensors: list[torch.Tensor]) -> None:
+    """What a ranking costs at least: every row sorted once."""
     for tensor in tensors:
         torch.sort(selection.as_rows(tensor), dim=1)
 

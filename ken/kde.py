@@ -49,6 +49,10 @@ def scott_bandwidth(rows: torch.Tensor) -> torch.Tensor:
 
     Raises:
         ValueError: `rows` is not 2-D and floating, or has an entry that is NaN or infinite.
+
+    Example:
+        >>> scott_bandwidth(torch.tensor([[0.0, 2.0, 4.0, 6.0], [1.0, 1.0, 1.0, 1.0]]))
+        tensor([1.7963, 0.0000], dtype=torch.float64)
     """
     check_rows(rows)
     if rows.shape[1] == 0:
@@ -77,6 +81,10 @@ def density(
 
     Raises:
         ValueError: an unknown method, rows not 2-D and floating, or an entry that is NaN or infinite.
+
+    Example:
+        >>> density(torch.tensor([[0.0, 0.1, 0.2, 5.0]])).argmax().item()
+        1
     """
     if method not in METHODS:
         raise ValueError(f"unknown density method {method!r}: expected one of {', '.join(METHODS)}.")

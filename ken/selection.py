@@ -61,6 +61,10 @@ def kept_count(n: int, k: int | float) -> int:
 
     Raises:
         ValueError: k is neither.
+
+    Example:
+        >>> kept_count(768, 0.25), kept_count(768, 128), kept_count(3, 0.01)
+        (192, 128, 1)
     """
     if isinstance(k, int) and not isinstance(k, bool) and k >= 1:
         return min(k, n)
@@ -101,6 +105,10 @@ def rank(
 
     Raises:
         ValueError: unknown method, shapes differ, not floating, or NaN or infinite entries.
+
+    Example:
+        >>> rank(torch.tensor([[0.0, 0.1, 0.2, 5.0]]), torch.zeros(1, 4))
+        tensor([[2, 0, 1, 3]], dtype=torch.int32)
     """
     scores_of = _criterion(method)
     finetuned_rows, pretrained_rows = _checked_rows(finetuned, pretrained)
@@ -143,6 +151,10 @@ def select(
 
     Raises:
         ValueError: as in `rank` and `kept_count`.
+
+    Example:
+        >>> select(torch.tensor([[0.0, 0.1, 0.2, 5.0]]), torch.zeros(1, 4), k=0.5)
+        tensor([[False,  True,  True, False]])
     """
     if method != GRID:
         return mask_from_ranks(rank(finetuned, pretrained, method, generator), k)

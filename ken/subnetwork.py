@@ -76,8 +76,13 @@ class Subnetwork:
             ValueError: a wrong argument or tensor (missing, mismatching, not finite); the sentence names it.
 
         Example:
-            >>> subnetwork = Subnetwork.extract("bert-base-uncased", "my-model", k=0.25)  # doctest: +SKIP
-            >>> subnetwork.save("my-model.ken.safetensors")  # doctest: +SKIP
+            >>> base = {"layer.weight": torch.zeros(1, 4)}
+            >>> tuned = {"layer.weight": torch.tensor([[0.5, 0.6, 0.7, 9.0]]), "head.weight": torch.ones(2)}
+            >>> subnetwork = Subnetwork.extract(base, tuned, k=2)
+            >>> subnetwork.kept_share, subnetwork.head_size
+            (0.5, 2)
+            >>> subnetwork.apply(base)["layer.weight"]
+            tensor([[0.0000, 0.6000, 0.7000, 0.0000]])
         """
         choose = extraction.chooser(k, method, seed, device)
         pair = Pair.of(open_source(pretrained), open_source(finetuned))
@@ -258,6 +263,18 @@ class Subnetwork:
 
         Raises:
             ValueError: the model is not the base, lacks a tensor, or holds this sub-network already.
+
+        Example:
+            >>> model = nn.Linear(4, 1, bias=False)
+            >>> tuned = {"weight": model.weight.detach() + 1}
+            >>> subnetwork = Subnetwork.extract(model, tuned, k=1)
+            >>> before = model.weight.detach().clone()
+            >>> subnetwork.inject(model)
+            >>> int((model.weight != before).sum())
+            1
+            >>> subnetwork.eject(model)
+            >>> torch.equal(model.weight, before)
+            True
         """
         found = _INJECTED.get(model)
         if found is not None and found.subnetwork is self:

@@ -142,7 +142,12 @@ def _look(share, kept_share, labels, full, pruned, margin: float, confidence: fl
 
 
 def weighted_f1(labels: np.ndarray, predictions: np.ndarray) -> float:
-    """F1 of every class, weighted by its number of labels."""
+    """F1 of every class, weighted by its number of labels.
+
+    Example:
+        >>> weighted_f1(np.array([0, 0, 1, 1]), np.array([0, 0, 1, 0]))
+        0.7333333333333334
+    """
     ones = np.ones((1, len(labels)))
     return float(_weighted_f1s(np.asarray(labels), np.asarray(predictions), ones)[0])
 

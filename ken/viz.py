@@ -39,6 +39,11 @@ def neighbour_counts(mask: torch.Tensor) -> np.ndarray:
 
     Returns:
         (r, n) int8: 0 to 4 for kept entries, -1 for the others. Entries beyond the border are not kept.
+
+    Example:
+        >>> neighbour_counts(torch.tensor([[True, True, False], [True, False, True]]))
+        array([[ 2,  1, -1],
+               [ 1, -1,  0]], dtype=int8)
     """
     kept = as_rows(mask).cpu().numpy()
     padded = np.pad(kept, 1).astype(np.int8)

@@ -1,20 +1,22 @@
-"""Put a committed run's main numbers and its summary figure into the README, between marks; nothing there is typed.
+"""Put a committed run's main numbers into the README and docs/faq.md, between marks; nothing there is typed.
 
 `python -m report.readme results/reference/mini` after that run or results/reference/benchmarks has changed.
 """
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 
 from report import style
 from report.errors import ReportError, run
-from report.results import read_json, read_table, write_text
-from report.summary import SHOWN_METHODS, sentences
+from report.results import read_claims, read_json, read_scores, read_table, write_text
+from report.summary import SHOWN_METHODS, sentences, speed, zero_sentence
 from report.tables import Tables, keeps_more
 
 README = Path(__file__).parent.parent / "README.md"
+FAQ = README.parent / "docs" / "faq.md"
 ROWS = 12  # of the table of methods
 BENCHMARKS = README.parent / "results" / "reference" / "benchmarks"
 
@@ -170,31 +172,61 @@ def _swapping(swapping: dict) -> list[tuple[str, str]]:
     ]
 
 
+def random_answer(folder: Path) -> str:
+    """What KEN gains over a random choice, choosing by the update over KEN, and the reset over zero."""
+    claims = read_claims(folder).set_index("claim")["why"]
+    found = [*claims[["ahead-of-random", "update-over-value"]], zero_sentence(Tables.read(folder).checks)]
+    return " ".join(found).replace(style.NO_BREAK_SPACE, " ")
+
+
+def cost_answer(folder: Path) -> str:
+    """Time and disk of a committed run."""
+    scores = read_scores(folder)
+    stored, full = scores["stored_bytes"].sum(), scores.loc[scores["method"] == "full", "stored_bytes"].sum()
+    took = how_long(read_json(folder / "provenance.json"))
+    return (
+        f"{took} Its {len(scores):,} stored files take {style.size(stored)}, the initial states and the fine-tuned "
+        f"models {style.size(2 * full)}."
+    ).replace(style.NO_BREAK_SPACE, " ")
+
+
 BLOCKS = {"results": study_block, "benchmarks": lambda folder: benchmark_block(BENCHMARKS)}
+ANSWERS = {
+    "speed": lambda folder: speed(Tables.read(folder).inference),
+    "random": random_answer,
+    "cost": cost_answer,
+}
+DOCUMENTS = {README: BLOCKS, FAQ: ANSWERS}
 
 
-def updated(readme: str, folder: Path) -> str:
-    """The README with its blocks made new.
+def updated(text: str, folder: Path, blocks: dict[str, Callable[[Path], str]] = BLOCKS, name: str = "README.md") -> str:
+    """A document with its blocks made new.
+
+    Args:
+        text: of the document. folder: of the committed run.
+        blocks: name in the marks -> what to write between them. name: of the document, for the message.
 
     Raises:
         ReportError: marks are missing.
     """
     place = folder.resolve().relative_to(README.parent).as_posix()
-    for name, block in BLOCKS.items():
-        start = f"<!-- {name}: written by `python -m report.readme {place}` -->"
-        end = f"<!-- end of {name} -->"
-        before, found_start, rest = readme.partition(start)
+    for title, block in blocks.items():
+        start = f"<!-- {title}: written by `python -m report.readme {place}` -->"
+        end = f"<!-- end of {title} -->"
+        before, found_start, rest = text.partition(start)
         _, found_end, after = rest.partition(end)
         if not (found_start and found_end):
-            raise ReportError(f"README.md lacks the marks {start!r} and {end!r}: put them where the {name} go.")
-        readme = f"{before}{start}\n{block(folder)}\n{end}{after}"
-    return readme
+            raise ReportError(f"{name} lacks the marks {start!r} and {end!r}: put them where the {title} goes.")
+        text = f"{before}{start}\n{block(folder)}\n{end}{after}"
+    return text
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Write a committed run's numbers into the README.")
+    parser = argparse.ArgumentParser(description="Write a committed run's numbers into the documents.")
     parser.add_argument("results", type=Path, help="e.g. results/reference/mini")
-    write_text(README, updated(README.read_text(encoding="utf-8"), parser.parse_args().results))
+    results = parser.parse_args().results
+    for path, blocks in DOCUMENTS.items():
+        write_text(path, updated(path.read_text(encoding="utf-8"), results, blocks, path.name))
 
 
 if __name__ == "__main__":

@@ -42,7 +42,8 @@ def test_conda_installs_the_same_lock():
 
 
 def test_the_package_builds_and_holds_the_library_and_its_command(tmp_path):
-    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "ken", "pyproject.toml", "README.md"]
+    tracked = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    listed = [*tracked, "ken", "pyproject.toml", "README.md", "LICENSE"]
     for name in subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes((ROOT / name).read_bytes())

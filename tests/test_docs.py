@@ -1,0 +1,194 @@
+"""The documents tell the truth: they are up to date, their examples run, what they name exists."""
+
+import ast
+import doctest
+import importlib
+import re
+import shutil
+import sys
+import tomllib
+from contextlib import contextmanager
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from baselines import METHODS
+from docs import api
+from ken.selection import CRITERIA
+from report import readme
+from study import config as study_config
+from study.compress import FinetunedCell, compress
+from study.finetune import finetune
+from tests.conftest import SETTINGS, make_checkpoint
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [*sorted((ROOT / "docs").glob("*.md")), *(ROOT / name for name in ("README.md", "CONTRIBUTING.md"))]
+PAGES = {path.name: path.read_text(encoding="utf-8") for path in DOCUMENTS}
+MODULES = [name for package in api.PACKAGES for name in api.modules(package)]
+EXAMPLES = [name for name in MODULES if ">>> " in api.path_of(name).read_text(encoding="utf-8")]
+
+
+def blocks(document: str, language: str) -> list[str]:
+    """Code blocks of a document."""
+    return re.findall(rf"^```{language}\n(.*?)^```", PAGES[document], re.S | re.M)
+
+
+def test_the_api_page_is_what_the_docstrings_say():
+    assert PAGES["api.md"] == api.page(), "run `python -m docs.api`"
+
+
+def test_the_api_page_has_every_public_name_of_ken():
+    import ken
+
+    documented = set(re.findall(r"^### ([\w.]+)$", PAGES["api.md"], re.M))
+    assert {f"ken.{name}" for name in ken.__all__ if name not in ("kde", "selection")} <= documented
+    for module in api.MODULES[1:]:
+        names = {node.name for node in api.parsed(module).body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+        for name in (name for name in names if not name.startswith("_")):
+            assert {f"{module}.{name}", f"ken.{name}"} & documented, name
+
+
+def test_every_public_name_has_a_docstring():
+    classes = [name.node for module in MODULES for name in api.public(module) if isinstance(name.node, ast.ClassDef)]
+    contract = {method.name for node in classes for method in api.methods(node) if ast.get_docstring(method)}
+    contract |= {part.target.id for node in classes for part in node.body if isinstance(part, ast.AnnAssign)}
+    contract |= {"forward", "emit"}  # torch's and logging's
+    lacking = [name for name in MODULES if not ast.get_docstring(api.parsed(name))]
+    for module in MODULES:
+        lacking += [
+            f"{module}.{name.name}" for name in api.public(module) if not name.docstring and name.name != "main"
+        ]
+    for node in classes:  # what a method overrides may be described where it was first
+        lacking += [f"{node.name}.{method.name}" for method in api.methods(node) if method.name not in contract]
+    assert lacking == []
+
+
+@pytest.mark.parametrize("module", EXAMPLES)
+def test_examples_in_docstrings_run(module):
+    flags = doctest.NORMALIZE_WHITESPACE
+    assert doctest.testmod(importlib.import_module(module), optionflags=flags).failed == 0
+
+
+def test_the_library_shows_examples():
+    assert {"ken.kde", "ken.selection", "ken.subnetwork", "ken.viz"} <= set(EXAMPLES)
+
+
+def test_links_lead_to_files():
+    for name, text in PAGES.items():
+        folder = ROOT if (ROOT / name).exists() else ROOT / "docs"
+        for target in re.findall(r"\]\((?!https?://)([^)#]+)", text):
+            assert (folder / target).exists(), f"{name}: {target}"
+
+
+def test_what_documents_name_exists():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    for name, text in PAGES.items():
+        for module in re.findall(r"python -m ((?:study|report|docs|benchmarks)\.\w+)", text):
+            assert api.path_of(module).exists(), f"{name}: {module}"
+        assert set(re.findall(r"^`?make ([a-z-]+)", text, re.M)) | set(re.findall(r"`make ([a-z-]+)`", text)) <= targets
+        for path in re.findall(r"`((?:config|ken|baselines|study|report|docs|tests)/[\w./-]+)`", text):
+            assert (ROOT / path).exists() or path == "config/mine.yaml", f"{name}: {path}"
+
+
+def test_numbers_of_the_questions_come_from_the_committed_run():
+    found = readme.updated(PAGES["faq.md"], ROOT / "results" / "reference" / "mini", readme.ANSWERS, "docs/faq.md")
+    assert found == PAGES["faq.md"], "run `python -m report.readme results/reference/mini`"
+
+
+def test_claims_are_explained_with_their_numbers():
+    text, rules = PAGES["claims.md"], yaml.safe_load((ROOT / "config" / "claims.yaml").read_text())
+    sections = re.findall(r"^### (\S+)\n\n\*(.*?)\*.*?^Numbers: (.*?)\.$", text, re.S | re.M)
+    explained = {name: (" ".join(claim.split()), numbers) for name, claim, numbers in sections}
+    assert list(explained) == [rule["id"] for rule in rules["claims"]]
+    for rule in rules["claims"]:
+        claim, numbers = explained[rule["id"]]
+        assert claim == rule["text"].strip()
+        values = {key: value for key, value in rule.items() if key not in ("id", "source", "text", "rule")}
+        shown = {key: " ".join(f"{x:g}" for x in (v if isinstance(v, list) else [v])) for key, v in values.items()}
+        assert dict(re.findall(r"`(\w+)` ([\d. ]+)", numbers)) == shown, rule["id"]
+    assert f"(`confidence` {rules['confidence']:g})" in text
+
+
+@contextmanager
+def registered_here():
+    """Methods and criteria that are registered inside are taken back at the end."""
+    before = [(registry, set(registry)) for registry in (METHODS, CRITERIA)]
+    try:
+        yield
+    finally:
+        for registry, names in before:
+            for name in set(registry) - names:
+                del registry[name]
+
+
+@pytest.fixture
+def example_methods(tmp_path, monkeypatch):
+    """Names of the methods of docs/adding.md, registered for the length of a test."""
+    before = set(METHODS)
+    monkeypatch.syspath_prepend(tmp_path)
+    with registered_here():
+        for number, code in enumerate(block for block in blocks("adding.md", "python") if "import ken\n" not in block):
+            (tmp_path / f"method_of_the_docs_{number}.py").write_text(code, encoding="utf-8")
+            importlib.invalidate_caches()
+            importlib.import_module(f"method_of_the_docs_{number}")
+            del sys.modules[f"method_of_the_docs_{number}"]  # the next test imports it again
+        yield [name for name in METHODS if name not in before]
+
+
+def test_methods_of_the_docs_are_stored_restored_and_scored(example_methods, tmp_path, task_folder):
+    assert set(example_methods) == {"growth", "growth-rescaled", "half-precision", "bitfit"}
+    make_checkpoint(tmp_path / "bert", "bert")
+    axes = {"model": "bert", "task": "words", "seed": 0}
+    finetune(tmp_path / "bert", task_folder, axes, SETTINGS, tmp_path / "cell")
+    settings = {"kept_shares": [0.25], "draws": 1, "batch_size": 16, "max_length": 24, "methods": {}}
+    cell = FinetunedCell(tmp_path / "cell", task_folder, settings)
+    compress(cell, ["full", *example_methods], tmp_path / "out")
+    scores = pd.concat([pd.read_csv(tmp_path / "out" / name / "scores.csv") for name in ("full", *example_methods)])
+    assert (scores["status"] == "ok").all(), scores["reason"].tolist()
+    scores = scores.set_index("method")
+    half, full = scores.loc["half-precision"], scores.loc["full"]
+    assert half["weighted_f1"] == pytest.approx(full["weighted_f1"], abs=0.05)
+    assert 0.4 < half["stored_bytes"] / full["stored_bytes"] < 0.7
+    state = METHODS["bitfit"].restore(cell.pretrained, tmp_path / "out" / scores.loc["bitfit", "file"])
+    moved = {name for name, base in cell.pretrained.items() if not torch.equal(state[name], base)}
+    assert moved and all(cell.pretrained[name].ndim == 1 for name in moved)
+
+
+def test_the_method_without_the_suite_runs():
+    code = next(block for block in blocks("adding.md", "python") if "import ken\n" in block)
+    before = set(CRITERIA)
+    with registered_here():
+        exec(compile(code, "docs/adding.md", "exec"), {"__name__": "example"})
+        assert set(CRITERIA) - before == {"smallest"}
+    assert set(CRITERIA) == before
+
+
+def test_configs_of_the_docs_are_whole(example_methods, tmp_path, monkeypatch):
+    for name in ("config", "checkpoints"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    shutil.copytree(ROOT / "checkpoints" / "bert", tmp_path / "my-bert")
+    (tmp_path / "data").mkdir()
+    for name in ("train.csv", "test.tsv"):
+        (tmp_path / "data" / name).touch()
+    monkeypatch.chdir(tmp_path)
+    found = [yaml.safe_load(block) for block in blocks("adding.md", "yaml")]
+    assert len({raw["study"] for raw in found}) == len(found) == 8
+    for raw in found:
+        config = study_config.load(raw, METHODS)
+        for section in ("models", "tasks"):
+            assert raw.get(section, {}).keys() <= config[section].keys()
+
+
+def test_version_and_licence_are_the_same_everywhere():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == project["version"] and citation["cff-version"] == "1.2.0"
+    assert re.search(rf"^## {re.escape(project['version'])} \({citation['date-released']}\)$",
+                     (ROOT / "CHANGELOG.md").read_text(), re.M)  # fmt: skip
+    assert citation["license"] == project["license"] == "MIT"
+    assert (ROOT / "LICENSE").read_text().startswith("MIT License") and project["license-files"] == ["LICENSE"]
+    for work in citation["references"]:
+        assert {"type", "title", "authors", "year"} <= work.keys()
