@@ -34,6 +34,7 @@ KIND = ["method", "unit", "budget"]
 ROW = ["model", "task", *KIND]
 MOST_OUTSIDE = 0.10  # share of the rows that may lie outside their intervals by chance
 MEASURED_UNITS = ("slope",)  # of claims about seconds, which belong to a machine
+CONFIGS = "configs"
 LISTED = 5  # names that one sentence lists
 _ROUNDING = 1e-6  # points; files hold a limited number of digits
 
@@ -169,7 +170,7 @@ def paired_verdicts(found: pd.DataFrame, expected: pd.DataFrame) -> pd.DataFrame
 
 def differing(found: dict, expected: dict) -> Iterator[str]:
     """Sentences on what two records of provenance have not in common."""
-    for part, name in (("config", "configs"), ("versions", "versions of packages"), ("machine", "machines")):
+    for part, name in (("config", CONFIGS), ("versions", "versions of packages"), ("machine", "machines")):
         here, there = (dict(_leaves(record.get(part) or {})) for record in (found, expected))
         keys = [key for key in there | here if here.get(key) != there.get(key)]
         shown = [f"{key} is {here.get(key, 'not there')}, not {there.get(key, 'there')}" for key in keys[:LISTED]]
@@ -239,7 +240,8 @@ def text(found: Comparison, all_rows: bool = False) -> str:
 def conclusion(found: Comparison) -> str:
     """One sentence that says whether the run agrees with its reference."""
     if reasons := found.disagreements():
-        return f"This run leaves the reference: {'; '.join(reasons)}."
+        other = " Its config is another: see above." if any(CONFIGS in note for note in found.notes) else ""
+        return f"This run leaves the reference: {'; '.join(reasons)}.{other}"
     return (
         f"This run agrees with the reference: {_outside(found.rows)} rows and {_outside(found.means)} means are "
         f"outside their intervals, {int(found.claims['counts'].sum())} of {found.judged} verdicts on claims changed."

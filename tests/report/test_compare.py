@@ -171,7 +171,9 @@ def test_a_changed_verdict_is_told_and_counts_unless_it_is_about_seconds(tmp_pat
     assert status(write(tmp_path / "other", evidence=other), reference) == 1
     shown = capsys.readouterr().out
     assert "Claim a, all models: not reproduced, in the reference reproduced." in shown
-    assert "1 of 2 verdicts on claims changed" in shown
+    assert "1 of 2 verdicts on claims changed" in shown and "Its config is another" not in shown
+    assert status(write(tmp_path / "third", evidence=other, config={"seeds": [5]}), reference) == 1
+    assert "Its config is another: see above." in capsys.readouterr().out
 
 
 def test_other_configs_versions_and_machines_are_told(tmp_path, capsys):
