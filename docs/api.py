@@ -183,9 +183,9 @@ def described(name: Name) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def first_sentence(docstring: str) -> str:
-    """The first paragraph up to its first full stop, on one line."""
-    return re.split(r"\.(?:\s|$)", " ".join(docstring.partition("\n\n")[0].split()))[0]
+def summary(docstring: str) -> str:
+    """The first paragraph on one line, without its full stop."""
+    return " ".join(docstring.partition("\n\n")[0].split()).removesuffix(".")
 
 
 def steps(package: str) -> list[str]:
@@ -197,7 +197,7 @@ def steps(package: str) -> list[str]:
 
 def table(heading: str, names: list[str], shown: str) -> str:
     """Modules with what their docstrings say first; `shown` is how a name is put."""
-    rows = [f"| `{shown.format(name)}` | {first_sentence(ast.get_docstring(parsed(name)) or '')} |" for name in names]
+    rows = [f"| `{shown.format(name)}` | {summary(ast.get_docstring(parsed(name)) or '')} |" for name in names]
     return "\n".join([f"| {heading} | |", "|---|---|", *rows])
 
 
