@@ -192,3 +192,16 @@ def test_version_and_licence_are_the_same_everywhere():
     assert (ROOT / "LICENSE").read_text().startswith("MIT License") and project["license-files"] == ["LICENSE"]
     for work in citation["references"]:
         assert {"type", "title", "authors", "year"} <= work.keys()
+
+
+def test_every_column_of_a_result_file_is_explained():
+    sections = re.split(r"^## (\S+)$", PAGES["results.md"], flags=re.M)
+    explained = {
+        name: set(re.findall(r"`(\w+)`", text)) for name, text in zip(sections[1::2], sections[2::2], strict=True)
+    }
+    reference = ROOT / "results" / "reference" / "mini"
+    written = [*reference.glob("*.csv"), *reference.glob("statistics/*.csv")]
+    assert len(written) >= 11
+    for path in written:
+        columns = set(pd.read_csv(path, nrows=0).columns)
+        assert columns <= explained[path.relative_to(reference).as_posix()], path.name
