@@ -3,13 +3,17 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: study test compare check clean
+.PHONY: study test test-slow compare check clean
 
 study: .venv/installed
 	$(BIN)/snakemake
 
 test: .venv/installed
 	$(BIN)/python -m pytest
+
+# Whole studies that are killed, repeated and run from other sources.
+test-slow: .venv/installed
+	$(BIN)/python -m pytest -m slow
 
 # Where the default study, finished or run now, leaves the intervals of the committed run.
 compare: study

@@ -23,6 +23,7 @@ from study import config as study_config
 from study.compress import FinetunedCell, compress
 from study.finetune import finetune
 from tests.conftest import SETTINGS, make_checkpoint
+from tests.test_workflow import copy_checkout, snakemake
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [*sorted((ROOT / "docs").glob("*.md")), *(ROOT / name for name in ("README.md", "CONTRIBUTING.md"))]
@@ -205,3 +206,18 @@ def test_every_column_of_a_result_file_is_explained():
     for path in written:
         columns = set(pd.read_csv(path, nrows=0).columns)
         assert columns <= explained[path.relative_to(reference).as_posix()], path.name
+
+
+@pytest.mark.slow
+def test_methods_of_the_docs_run_through_a_study(tmp_path):
+    checkout = copy_checkout(tmp_path)
+    for number, code in enumerate(block for block in blocks("adding.md", "python") if "import ken\n" not in block):
+        (checkout / "baselines" / f"example_{number}.py").write_text(code, encoding="utf-8")
+    config = next(block for block in blocks("adding.md", "yaml") if "study: own-methods" in block)
+    (checkout / "config" / "own.yaml").write_text(config, encoding="utf-8")
+    cell = "results/own-methods/cells/bert/library3/seed0/compressed"
+    methods = yaml.safe_load(config)["methods"]
+    tables = [f"{cell}/{method}/scores.csv" for method in methods]
+    snakemake(checkout, "--configfile", "config/own.yaml", "--", *tables)
+    scores = pd.concat([pd.read_csv(checkout / table) for table in tables])
+    assert (scores["status"] == "ok").all() and set(scores["method"]) == set(methods)
