@@ -31,9 +31,7 @@ def try_settings(pretrained: Path, task: Path, arm: str, settings: dict, seed: i
     return {key: fitted[key] for key in ("best_epoch", "validation_weighted_f1")}
 
 
-def tune(
-    model: str, pretrained: Path, tasks: list[Path], arms: list[str], grid: dict, settings: dict
-) -> pd.DataFrame:
+def tune(model: str, pretrained: Path, tasks: list[Path], arms: list[str], grid: dict, settings: dict) -> pd.DataFrame:
     """All settings of the grid on all tasks for each arm; one row each, the best of each arm first."""
     rows = []
     for arm, rate, epochs in itertools.product(arms, grid["learning_rates"], grid["epochs"]):
