@@ -12,7 +12,7 @@ import pandas as pd
 from report import style
 from report.errors import ReportError, run
 from report.results import read_claims, read_json, read_scores, read_table, write_text
-from report.summary import SHOWN_METHODS, sentences, speed, zero_sentence
+from report.summary import SHOWN_METHODS, answer, sentences, speed, zero_sentence
 from report.tables import Tables, keeps_more
 
 README = Path(__file__).parent.parent / "README.md"
@@ -24,24 +24,31 @@ BENCHMARKS = README.parent / "results" / "reference" / "benchmarks"
 def losses(tables: Tables) -> str:
     """Markdown table: points of weighted F1 against the full model, a row per method, a column per kept share.
 
-    It holds at most `ROWS` methods with a score in every cell, best mean over the kept shares first: those of
-    `SHOWN_METHODS` and the best others. A method that holds more than the others at its budgets is left out.
+    It holds at most `ROWS` methods with a score in every cell: those of `SHOWN_METHODS` and the best others, best mean
+    first, over the kept shares that all of them were run at. A method that holds more than the others at its budgets
+    is left out.
     """
     overview = tables.over_all_cells()
     overview = overview[(overview["cells"] == tables.counts["cells"]) & ~keeps_more(overview, ["budget"])]
-    points = overview.pivot(index="method", columns="budget", values="difference_points").dropna()
-    ranked = points.mean(axis=1).sort_values(ascending=False, kind="stable").index
+    points = overview.pivot(index="method", columns="budget", values="difference_points").dropna(how="all")
+    common = points.dropna(axis=1)
+    means = (common if len(common.columns) else points).mean(axis=1)
+    ranked = means.sort_values(ascending=False, kind="stable").index
     always = [name for name in SHOWN_METHODS if name in ranked]
     others = [name for name in ranked if name not in always][: ROWS - len(always)]
     shown = [name for name in ranked if name in (*always, *others)]
     lines = [
         " | ".join(["kept", *map(style.budget_label, points.columns)]),
         "|".join(["---", *["--:"] * len(points.columns)]),
-        *(" | ".join([style.label(name), *map(style.points, points.loc[name])]) for name in shown),
+        *(" | ".join([style.label(name), *map(_points, points.loc[name])]) for name in shown),
     ]
     left_out = [style.label(name) for name in tables.counts["methods"] if name not in (*shown, *style.CONTROLS)]
     rest = f"\n\nThe report has {', '.join(left_out)} too." if left_out else ""
     return "\n".join(f"| {line} |" for line in lines) + rest
+
+
+def _points(value: float) -> str:
+    return "" if pd.isna(value) else style.points(value)
 
 
 def how_long(provenance: dict) -> str:
@@ -62,9 +69,13 @@ def study_block(folder: Path) -> str:
     pairs, seeds = len(tables.finetuned), ", ".join(map(str, tables.counts["seeds"]))
     findings = "\n".join(f"- {line.replace(style.NO_BREAK_SPACE, ' ')}" for line in sentences(tables))
     picture = f"{place}/figures/summary.png"
-    return f"""![Weighted F1 minus that of the full model, against the kept share of the body]({picture})
+    return f"""**{answer(tables).replace(style.NO_BREAK_SPACE, " ")}**
 
-What came out of the default study ({pairs} pairs of model and task, seeds {seeds}):
+![Weighted F1 minus that of the full model, against the kept share of the body]({picture})
+
+What came out of the default study ({pairs} pairs of model and task, seeds {seeds}). A *cell* is a model, a task and a
+seed; the *body* is what the pre-trained checkpoint holds, the *head* is new and always kept; *full* is the fine-tuned
+model with nothing reset; a *point* is a hundredth of weighted F1:
 
 {findings}
 
@@ -72,7 +83,8 @@ Points of weighted F1 to the full model, mean over all cells, by the share kept 
 
 {losses(tables)}
 
-The claims of the paper, and ours, judged by the rules of `config/claims.yaml` on these cells:
+The claims of the paper, and ours, judged by the rules of `config/claims.yaml` on these cells
+([how to read them](docs/claims.md)):
 
 {verdicts(folder)}
 
@@ -84,10 +96,10 @@ def verdicts(folder: Path) -> str:
     claims = read_table(
         folder / "claims.csv", ("claim", "source", "text", "verdict", "unit"), ("estimate", "low", "high")
     )
-    lines = ["| claim of | | verdict | estimate (95 % interval) |", "|---|---|---|---|"]
+    lines = ["| of | claim | verdict | estimate (95 % interval) |", "|---|---|---|---|"]
     for _, rows in claims.groupby("claim", sort=False):
         first, counts = rows.iloc[0], rows["verdict"].value_counts()
-        several = ", ".join(f"{verdict} {number} times" for verdict, number in counts.items())
+        several = ", ".join(f"{number} × {verdict}" for verdict, number in counts.items())
         verdict = first["verdict"] if len(rows) == 1 else several
         lines.append(
             f"| {first['source']} | {first['text']} | {verdict} | {_interval(first) if len(rows) == 1 else ''} |"

@@ -257,10 +257,10 @@ def _near_full(compared: pd.DataFrame) -> list[str]:
     parts = [f"{style.percent(share)} with {', '.join(map(style.label, methods))}" for share, methods in groups]
     missed = [style.label(name) for name in dict.fromkeys(compared["method"]) if name not in set(near["method"])]
     text = f"Smallest share of the body to keep that costs at most {NEAR:g} point of weighted F1 on average: "
-    rest = f" That near to the full model at no kept share of the study: {', '.join(missed)}." if missed else ""
+    rest = [f"No kept share of the study costs so little with {_listed(missed)}."] if missed else []
     if not parts:
         return [f"No method stays within {NEAR:g} point of weighted F1 on average at any kept share of the study."]
-    return [f"{text}{'; '.join(parts)}.{rest}"]
+    return [f"{text}{'; '.join(parts)}.", *rest]
 
 
 def _front(pareto: pd.DataFrame) -> list[str]:
