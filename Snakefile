@@ -13,12 +13,10 @@ from pathlib import Path
 sys.path.insert(0, workflow.basedir)
 
 import baselines
-from study import config as study_config
+from study import config as study_config, device
 from study.errors import UserError
 from study.progress import benchmarked_seconds, show_progress
-from study.steps import prepare_environment
-
-prepare_environment()
+from study.steps import hold_study, prepare_environment
 
 if not workflow.overwrite_configfiles:
 
@@ -27,6 +25,8 @@ if not workflow.overwrite_configfiles:
 
 try:
     config = study_config.load(config, baselines.METHODS)
+    prepare_environment(config["device"])
+    GPU = min(1, len(device.gpus()))  # of a job; the pool of all jobs is one unless --resources gpu=... says more
 except UserError as error:
     sys.exit(f"error: {error}")
 
@@ -62,6 +62,9 @@ FIGURES += ["pretraining_gain"] if RANDOM_INIT_SEEDS else []
 STATISTICS = ["comparisons", "pairwise", "ranks"]
 PUBLICATION = ["weighted_f1", "overview", "claims", "ranks", "published"]
 ENVIRONMENT = "envs/environment.yaml"
+
+if GPU and "gpu" not in workflow.global_resources:
+    workflow.register_resource("gpu", 1)
 
 show_progress(workflow, benchmarked_seconds(f"{RESULTS}/benchmarks"))
 
@@ -125,7 +128,8 @@ def get_finetuning(wildcards, arm="pretrained"):
     scratch_rate = model.get("random_init_learning_rate", config["finetuning"].get("random_init_learning_rate"))
     if arm == "random-init" and scratch_rate is not None:
         settings["learning_rate"] = scratch_rate
-    return as_json({key: value for key, value in settings.items() if not key.startswith("random_init")})
+    own = ("random_init_learning_rate", "random_init_seeds", "checkpoint_minutes")
+    return as_json({key: value for key, value in settings.items() if key not in own})
 
 
 def get_method_settings(methods):
@@ -325,6 +329,8 @@ rule tune_model:
         f"{RESULTS}/logs/tune_model/{{model}}.log",
     conda:
         ENVIRONMENT
+    resources:
+        gpu=GPU,
     params:
         pretrained=subpath(input.model, parent=True),
         tasks=lambda wildcards, input: [Path(manifest).parent for manifest in input.tasks],
@@ -351,6 +357,8 @@ rule finetune_model:
         f"{RESULTS}/benchmarks/finetune_model/{{model}}-{{task}}-{{seed}}.tsv"
     conda:
         ENVIRONMENT
+    resources:
+        gpu=GPU,
     params:
         pretrained=subpath(input.model, parent=True),
         task=subpath(input.task, parent=True),
@@ -359,7 +367,7 @@ rule finetune_model:
     shell:
         "python -m study.finetune --model {wildcards.model} --task {wildcards.task} --seed {wildcards.seed}"
         " --pretrained {params.pretrained} --task-folder {params.task} --settings {params.settings}"
-        " --out {params.folder} > {log} 2>&1"
+        " --checkpoint-minutes {config[finetuning][checkpoint_minutes]} --out {params.folder} > {log} 2>&1"
 
 
 rule finetune_random_init:
@@ -374,6 +382,8 @@ rule finetune_random_init:
         f"{RESULTS}/benchmarks/finetune_random_init/{{model}}-{{task}}-{{seed}}.tsv"
     conda:
         ENVIRONMENT
+    resources:
+        gpu=GPU,
     params:
         pretrained=subpath(input.model, parent=True),
         task=subpath(input.task, parent=True),
@@ -382,7 +392,8 @@ rule finetune_random_init:
     shell:
         "python -m study.finetune --model {wildcards.model} --task {wildcards.task} --seed {wildcards.seed}"
         " --pretrained {params.pretrained} --task-folder {params.task} --settings {params.settings}"
-        " --arm random-init --out {params.folder} > {log} 2>&1"
+        " --arm random-init --checkpoint-minutes {config[finetuning][checkpoint_minutes]}"
+        " --out {params.folder} > {log} 2>&1"
 
 
 rule compress_model:
@@ -398,6 +409,8 @@ rule compress_model:
         f"{RESULTS}/benchmarks/compress_model/{{model}}-{{task}}-{{seed}}.tsv"
     conda:
         ENVIRONMENT
+    resources:
+        gpu=GPU,
     params:
         finetuned=subpath(input.finetuned, parent=True),
         task=subpath(input.task, parent=True),
@@ -426,6 +439,8 @@ rule train_method:
         method="|".join(map(re.escape, TRAINED)) or "$",
     conda:
         ENVIRONMENT
+    resources:
+        gpu=GPU,
     params:
         finetuned=subpath(input.finetuned, parent=True),
         task=subpath(input.task, parent=True),
@@ -476,6 +491,8 @@ rule check_cell:
         f"{RESULTS}/benchmarks/check_cell/{{model}}-{{task}}-{{seed}}.tsv"
     conda:
         ENVIRONMENT
+    resources:
+        gpu=GPU,
     params:
         finetuned=subpath(input.finetuned, parent=True),
         task=subpath(input.task, parent=True),
@@ -745,6 +762,13 @@ rule print_report:
         results=subpath(input[0], ancestor=2),
     shell:
         "python -m report.pdf --results {params.results} --out {output} > {log} 2>&1"
+
+
+onstart:
+    try:
+        hold_study(config["study"])
+    except UserError as error:
+        sys.exit(f"error: {error}")
 
 
 onsuccess:

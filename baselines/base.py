@@ -54,6 +54,11 @@ class Cell:
         modules = self.skeleton.named_modules()
         return [name for name, found in modules if isinstance(found, nn.Linear) and f"{name}.weight" in self.pretrained]
 
+    @property
+    def device(self) -> torch.device:
+        """Where entries are ranked: where the skeleton lies; all tensors lie on the CPU."""
+        return next(self.skeleton.parameters()).device
+
 
 @dataclass(frozen=True)
 class Stored:
@@ -171,7 +176,9 @@ class Selection(StoredSubnetwork):
         return "rescaled" if self.rule == "rescale" else "reset"
 
     def prepare(self, cell: Cell) -> Tensors:
-        return selection.rank_tensors(cell.finetuned, cell.pretrained, self.criterion, seed=cell.seed)
+        return selection.rank_tensors(
+            cell.finetuned, cell.pretrained, self.criterion, seed=cell.seed, device=cell.device
+        )
 
     def store(self, cell: Cell, prepared: Tensors, budget: float | int, path: Path) -> Stored:
         subnetwork = ken.Subnetwork.from_ranks(

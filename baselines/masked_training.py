@@ -17,7 +17,9 @@ class Masked(Recipe):
 
     def __init__(self, model: nn.Module, masks: Tensors):
         parameters = {name: found for name, found in model.named_parameters() if name in masks}
-        self.masked = [(found, masks[name], found.detach().clone()) for name, found in parameters.items()]
+        self.masked = [
+            (found, masks[name].to(found.device), found.detach().clone()) for name, found in parameters.items()
+        ]
         for parameter, mask, _ in self.masked:
             parameter.register_hook(mask.mul)
 
@@ -69,7 +71,8 @@ class Fish(MaskedTraining):
     def scores(self, cell: Cell) -> Tensors:
         model = cell.training.initial_model().eval()
         body = {name: parameter for name, parameter in model.named_parameters() if name in cell.pretrained}
-        squares = {name: torch.zeros_like(tensor) for name, tensor in cell.pretrained.items()}
+        device = next(model.parameters()).device
+        squares = {name: torch.zeros_like(tensor, device=device) for name, tensor in cell.pretrained.items()}
         for text, batch in enumerate(cell.training.examples(batch_size=1)):
             if text == self.texts:
                 break
@@ -77,7 +80,7 @@ class Fish(MaskedTraining):
             for name, gradient in zip(body, gradients, strict=True):
                 if gradient is not None:
                     squares[name] += gradient.square()
-        return squares
+        return {name: tensor.cpu() for name, tensor in squares.items()}
 
 
 register(LotteryTicket())

@@ -167,6 +167,7 @@ def rank_tensors(
     pretrained: Mapping[str, torch.Tensor],
     method: str | Criterion = "ken",
     seed: int | None = None,
+    device: torch.device | str | None = None,
 ) -> dict[str, torch.Tensor]:
     """Ranks of every floating tensor that both have under the same name.
 
@@ -175,6 +176,7 @@ def rank_tensors(
         method: as in `rank`.
         seed: with the tensor's name it seeds that tensor's generator, so that a result never depends on the
             order of the tensors; None gives the criterion no generator.
+        device: where the ranks are computed; None: where the tensors lie. They are returned where the tensors lie.
 
     Raises:
         ValueError: as in `rank`; the sentence names the tensor.
@@ -183,7 +185,8 @@ def rank_tensors(
     for name, tensor in finetuned.items():
         if name in pretrained and tensor.is_floating_point():
             try:
-                ranks[name] = rank(tensor, pretrained[name], method, generator_of(name, seed))
+                rows = tensor.to(device), pretrained[name].to(device)
+                ranks[name] = rank(*rows, method, generator_of(name, seed)).to(tensor.device)
             except ValueError as error:
                 raise ValueError(f"tensor {name!r}: {error}") from error
     return ranks

@@ -21,6 +21,7 @@ from baselines.magnitude import zeros
 from ken import kde, selection
 from study import files, metrics, provenance
 from study.compress import FinetunedCell
+from study.device import take
 from study.errors import run
 from study.examples import predict
 
@@ -58,7 +59,7 @@ def bandwidth_masks(cell: FinetunedCell, factor: float, share: float) -> dict[st
 
 def masks_of(cell: FinetunedCell, method, share: float) -> dict[str, torch.Tensor]:
     """Masks of every body tensor by a criterion."""
-    ranks = selection.rank_tensors(cell.finetuned, cell.pretrained, method)
+    ranks = selection.rank_tensors(cell.finetuned, cell.pretrained, method, device=cell.device)
     return {name: selection.mask_from_ranks(found, share) for name, found in ranks.items()}
 
 
@@ -122,8 +123,9 @@ def main() -> None:
     parser.add_argument("--checks", required=True, type=json.loads, help="JSON: the section checks of the config")
     parser.add_argument("--out", required=True, type=Path, help="folder to write")
     a = parser.parse_args()
+    on = take()
     provenance.deterministic(0)
-    cell = FinetunedCell(a.finetuned, a.task_folder, a.settings)
+    cell = FinetunedCell(a.finetuned, a.task_folder, a.settings, on)
     with files.replacing_folder(a.out) as folder:
         files.write_csv(folder / "checks.csv", check(cell, a.checks, folder))
 

@@ -25,11 +25,13 @@ import ken
 from baselines import Cell, Method
 from baselines.training import TrainedMethod
 from study import files, metrics, provenance
+from study.device import take
 from study.errors import UserError, run
 from study.examples import Examples, encode, load_task, predict
 from study.models import empty_classifier, load_tokenizer
 from study.suggest import suggest
 from study.trainer import CellTraining
+from study.training import CPU
 
 
 @dataclass
@@ -74,10 +76,11 @@ class FinetunedCell:
         folder: of the fine-tuned cell. task: task folder.
         settings: kept_shares, draws, batch_size, max_length, and methods: method -> budgets, draws, rate_factors that
             are not those by default.
+        device: on which models answer, are trained, and entries are ranked; tensors are kept on the CPU.
     """
 
-    def __init__(self, folder: Path, task: Path, settings: dict):
-        self.folder = folder
+    def __init__(self, folder: Path, task: Path, settings: dict, device: torch.device = CPU):
+        self.folder, self.device = folder, device
         self.manifest = files.read_json(folder / "manifest.json")
         self.axes = {axis: self.manifest[axis] for axis in ("model", "task", "seed")}
         self.initial = load_file(folder / "initial.safetensors")
@@ -101,7 +104,7 @@ class FinetunedCell:
 
     def new_model(self) -> nn.Module:
         """The cell's architecture with values that mean nothing."""
-        return empty_classifier(self.folder)
+        return empty_classifier(self.folder).to(self.device)
 
     def reset_model(self) -> None:
         """Put the initial state into the model, whatever a method has left there."""
@@ -114,7 +117,10 @@ class FinetunedCell:
         training = None
         if method.needs_data:
             splits = {name: self.split(name) for name in ("train", "validation")}
-            training = CellTraining(self.folder, self.initial, self.manifest, splits, self.rate_factors(method))
+            # What only looks at gradients compares them with tensors, which are on the CPU.
+            device = self.device if isinstance(method, TrainedMethod) else CPU
+            rates = self.rate_factors(method)
+            training = CellTraining(self.folder, self.initial, self.manifest, splits, rates, device)
         return Cell(self.pretrained, self.finetuned, seed, self.model, training)
 
     def budgets(self, method: Method) -> list:
@@ -218,6 +224,7 @@ def compress(cell: FinetunedCell, methods: list[str], out: Path) -> None:
     for done, name in enumerate(methods, 1):
         cell.reset_model()
         method, folder = baselines.METHODS[name], out / name
+        files.remove_leftovers(folder)
         results = []
         for row, found in rows_of(cell, method, folder):
             results.append((row, found))
@@ -241,8 +248,9 @@ def main() -> None:
     parser.add_argument("--suggest", type=json.loads, help="JSON: methods, margin, confidence, resolution of a search")
     parser.add_argument("--out", required=True, type=Path, help="folder of the cell")
     a = parser.parse_args()
+    on = take()
     provenance.deterministic(0)
-    cell = FinetunedCell(a.finetuned, a.task_folder, a.settings)
+    cell = FinetunedCell(a.finetuned, a.task_folder, a.settings, on)
     compress(cell, a.methods, a.out / "compressed")
     if a.suggest:
         suggest(cell, a.suggest.pop("methods"), a.suggest, a.out / "suggested")

@@ -68,13 +68,24 @@ def shuffled_batches(examples: Examples, batch_size: int, generator: torch.Gener
 
 @torch.inference_mode()
 def predict(model: nn.Module, examples: Examples, batch_size: int) -> np.ndarray:
-    """Predicted class index of every row, (rows,) int64, in the rows' order."""
+    """Predicted class index of every row, (rows,) int64, in the rows' order.
+
+    The longest rows come first: a batch too large for the memory of the device shows at once, and is halved then.
+    """
     model.eval()
+    device = next(model.parameters()).device
     longest_first = sorted(range(len(examples)), key=lambda row: -len(examples.ids[row]))
     predictions = np.empty(len(examples), dtype=np.int64)
-    for start in range(0, len(examples), batch_size):
+    start = 0
+    while start < len(examples):
         rows = longest_first[start : start + batch_size]
-        batch = examples.batch(rows)
-        del batch["labels"]
-        predictions[rows] = model(**batch).logits.argmax(dim=1).numpy()
+        batch = {name: tensor.to(device) for name, tensor in examples.batch(rows).items() if name != "labels"}
+        try:
+            predictions[rows] = model(**batch).logits.argmax(dim=1).cpu().numpy()
+        except torch.OutOfMemoryError:
+            if batch_size == 1:
+                raise
+            batch_size = -(-batch_size // 2)
+        else:
+            start += len(rows)
     return predictions

@@ -1,8 +1,10 @@
 """Files that are whole or absent: written under a temporary name beside their place, then renamed."""
 
+import glob
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,6 +46,8 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.????????"):  # of a step that was killed
+        shutil.rmtree(leftover, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as around:
         temporary = Path(around, "new")
         temporary.mkdir()
@@ -51,6 +55,13 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
         if path.exists():  # a folder that is not empty cannot be renamed over
             os.replace(path, Path(around, "old"))
         os.replace(temporary, path)
+
+
+def remove_leftovers(folder: str | Path) -> None:
+    """Remove the temporary files, hidden ones, that writers which were killed have left in a folder and below."""
+    for path in Path(folder).rglob(".*"):
+        if path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> None:

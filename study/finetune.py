@@ -12,78 +12,16 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from torch import nn
 
-from baselines.training import Recipe
-from study import files, metrics, provenance
+from study import device, files, metrics, provenance
 from study.errors import run
-from study.examples import Examples, encode, load_task, predict, shuffled_batches
+from study.examples import encode, load_task, predict
+from study.loop import train
 from study.models import load_classifier, load_tokenizer, random_classifier
-from study.training import linear_schedule
+from study.resumption import Checkpoint
+from study.training import CPU, precision_on
 
 ARMS = ("pretrained", "random-init")
-
-
-def train(
-    model: nn.Module,
-    train_set: Examples,
-    validation_set: Examples,
-    settings: dict,
-    seed: int,
-    recipe: Recipe | None = None,
-) -> tuple[nn.Module, dict]:
-    """Train a model and choose its best epoch on validation; prints progress.
-
-    Args:
-        settings: epochs, batch_size, learning_rate, warmup_share, weight_decay, evaluation_batch_size.
-        seed: of the data order, the same for every method that trains on this cell.
-        recipe: what a method changes in the loop; nothing by default.
-
-    Returns:
-        The model of the best epoch (`model` itself, unless the recipe judges another) and a record: best_epoch (from
-        1), validation_weighted_f1 at it, and history: one entry an epoch.
-
-    Raises:
-        ValueError: the recipe has offered no model to choose.
-    """
-    recipe = recipe or Recipe()
-    generator = torch.Generator().manual_seed(seed)
-    steps, done = settings["epochs"] * -(-len(train_set) // settings["batch_size"]), 0
-    groups = recipe.parameter_groups(model, settings["learning_rate"])
-    trained = [parameter for group in groups for parameter in group["params"]]
-    optimizer = torch.optim.AdamW(groups, settings["learning_rate"], weight_decay=settings["weight_decay"], fused=True)
-    schedule = linear_schedule(optimizer, steps, settings["warmup_share"])
-    history, best, start = [], None, time.monotonic()
-    for epoch in range(1, settings["epochs"] + 1):
-        model.train()
-        losses = []
-        for batch in shuffled_batches(train_set, settings["batch_size"], generator):
-            loss = model(**batch).loss
-            optimizer.zero_grad()
-            (loss + recipe.penalty(done / steps)).backward()
-            nn.utils.clip_grad_norm_(trained, 1.0)
-            optimizer.step()
-            schedule.step()
-            done += 1
-            recipe.after_step(done / steps)
-            losses.append(loss.item())
-        candidate = recipe.candidate(model, done / steps)
-        f1 = None
-        if candidate is not None:
-            predictions = predict(candidate, validation_set, settings["evaluation_batch_size"])
-            f1 = metrics.scores(validation_set.labels, predictions)["weighted_f1"]
-            if best is None or f1 > best[0]:
-                best = (f1, epoch, candidate, {name: t.clone() for name, t in candidate.state_dict().items()})
-        history.append({"epoch": epoch, "loss": sum(losses) / len(losses), "validation_weighted_f1": f1})
-        seconds = time.monotonic() - start
-        left = seconds / epoch * (settings["epochs"] - epoch)
-        judged = "not judged yet" if f1 is None else f"{f1:.3f}"
-        loss = history[-1]["loss"]
-        print(f"epoch {epoch}: loss {loss:.3f}, validation F1 {judged}, about {left:.0f} s left", flush=True)
-    if best is None:
-        raise ValueError("no epoch gave a model that can be chosen: train for more epochs.")
-    best[2].load_state_dict(best[3])
-    return best[2], {"best_epoch": best[1], "validation_weighted_f1": best[0], "history": history}
 
 
 def data_order(axes: dict) -> int:
@@ -92,21 +30,32 @@ def data_order(axes: dict) -> int:
 
 
 def finetune(
-    pretrained: Path, task: Path, axes: dict, settings: dict, out: Path, arm: str = "pretrained"
+    pretrained: Path,
+    task: Path,
+    axes: dict,
+    settings: dict,
+    out: Path,
+    arm: str = "pretrained",
+    on: torch.device = CPU,
+    checkpoint_minutes: float = 10.0,
 ) -> dict[str, object]:
     """Fine-tune one cell and write it into the folder `out`.
 
     Args:
         pretrained: checkpoint folder. task: task folder.
         axes: model, task and seed of the cell, from which every random choice is derived.
-        settings: the cell's section finetuning (see `train`) with max_length.
+        settings: the cell's section finetuning (see `loop.train`) with max_length.
         arm: "pretrained" saves initial.safetensors, the fine-tuned model and its tokenizer; "random-init" saves only
             the manifest, it is a control.
+        on: device to compute on.
+        checkpoint_minutes: between two writes of the state of the training, into a folder beside `out`; a call with
+            the same arguments goes on from there after one that was killed.
 
     Returns:
-        The manifest that is also written: head names, scores on test, learning curve, settings, time, memory.
+        The manifest that is also written: head names, scores on test, learning curve, settings, device, time, memory.
     """
     start = time.monotonic()
+    checkpoint = Checkpoint(out.with_name(f"{out.name}.training"), checkpoint_minutes)
     splits, classes = load_task(task)
     tokenizer = load_tokenizer(pretrained, settings["max_length"])
     encoded = {name: encode(frame, classes, tokenizer) for name, frame in splits.items()}
@@ -122,7 +71,8 @@ def finetune(
         else:
             model = random_classifier(pretrained, classes, tokenizer.pad_token_id)
         order = data_order(axes)
-        _, fitted = train(model, encoded["train"], encoded["validation"], settings, order)
+        model.to(on)
+        _, fitted = train(model, encoded["train"], encoded["validation"], settings, order, checkpoint=checkpoint)
         predictions = predict(model, encoded["test"], settings["evaluation_batch_size"])
         if arm == "pretrained":
             model.save_pretrained(folder)
@@ -134,11 +84,14 @@ def finetune(
             "settings": settings,
             **fitted,
             **metrics.scores(encoded["test"].labels, predictions),
-            "seconds": round(time.monotonic() - start, 2),
+            "device": torch.cuda.get_device_name() if on.type == "cuda" else "cpu",
+            "precision": precision_on(on, settings.get("precision", "auto")),
+            "seconds": round(checkpoint.seconds_before + time.monotonic() - start, 2),
             "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
             "sha256": {path.name: files.sha256(path) for path in sorted(folder.glob("*.safetensors"))},
         }
         files.write_json(folder / "manifest.json", manifest)
+    checkpoint.remove()
     return manifest
 
 
@@ -151,10 +104,12 @@ def main() -> None:
     parser.add_argument("--seed", required=True, type=int)
     parser.add_argument("--settings", required=True, type=json.loads, help="JSON: epochs, learning_rate, ...")
     parser.add_argument("--arm", choices=ARMS, default="pretrained")
+    parser.add_argument("--checkpoint-minutes", type=float, default=10.0, help="between two writes of the state")
     parser.add_argument("--out", required=True, type=Path, help="folder to write")
     a = parser.parse_args()
     axes = {"model": a.model, "task": a.task, "seed": a.seed}
-    manifest = finetune(a.pretrained, a.task_folder, axes, a.settings, a.out, a.arm)
+    on = device.take()
+    manifest = finetune(a.pretrained, a.task_folder, axes, a.settings, a.out, a.arm, on, a.checkpoint_minutes)
     print(f"best epoch {manifest['best_epoch']}, test weighted F1 {manifest['weighted_f1']:.3f}")
 
 

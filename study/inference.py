@@ -1,6 +1,7 @@
 """Is it faster? Time and memory of restored models on the same texts in one run, beside the dense model.
 
 Every model is built from its stored file; the models take turns, so that what else the machine does hits all alike.
+All of it is measured on the CPU, where time and memory mean the same on every machine.
 """
 
 import argparse

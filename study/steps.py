@@ -1,16 +1,93 @@
-"""The environment that the steps of a study run in; set once, in the Snakefile."""
+"""What surrounds the steps of a study: their environment, one run at a time, and an end with the run they belong to."""
 
+import contextlib
+import fcntl
+import json
 import os
+import socket
 import sys
+import threading
+import time
 from pathlib import Path
 
+from study.errors import UserError
 
-def prepare_environment() -> None:
+SNAKEMAKE = "STUDY_SNAKEMAKE"  # process id of the Snakemake that starts the steps
+POLL = 1.0  # seconds between two looks whether it is still there
+
+_held: list[int] = []  # open lock files: closing one would let another run in
+
+
+def prepare_environment(device: str) -> None:
     """Let steps use the Python that runs Snakemake, activated or not, and keep their memory between tensors.
 
     glibc otherwise returns the memory of every larger tensor to the system and asks for it again, which takes a third
     of the time. What the user has set stays.
+
+    Args:
+        device: what the config says of it, see `study.device`.
     """
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**30))
     os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**32))
+    os.environ.setdefault("STUDY_DEVICE", device)
+    os.environ[SNAKEMAKE] = str(os.getpid())
+
+
+def hold_study(study: str, folder: Path = Path(".snakemake")) -> None:
+    """Keep other runs of a study out until this process ends.
+
+    In place of Snakemake's own lock, whose files outlive a run that was killed and then want --unlock: this one is the
+    operating system's and ends with the process, however that ends.
+
+    Raises:
+        UserError: another run holds it; the sentence says which.
+    """
+    path = folder / f"{study}.lock"
+    folder.mkdir(parents=True, exist_ok=True)
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(file)
+        with contextlib.suppress(ValueError):
+            holder = json.loads(path.read_text())
+            raise UserError(
+                f"the study {study} is being run by process {holder['process']} on {holder['host']} since "
+                f"{holder['since']}: wait for its end or stop it, then run again."
+            ) from None
+        raise UserError(f"the study {study} is being run by another process: wait for its end.") from None
+    holder = {"process": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+    os.truncate(file, 0)
+    os.write(file, json.dumps(holder).encode())
+    _held.append(file)
+
+
+def end_with_snakemake() -> None:
+    """End this process when the Snakemake that started it, or the shell between them, has been killed.
+
+    Left alone it would go on, and write the same files as its successor in the next run.
+    """
+    import psutil
+
+    ancestors = psutil.Process().parents()
+    ids = [process.pid for process in ancestors]
+    snakemake = int(os.environ.get(SNAKEMAKE, 0))
+    if snakemake in ids:
+        watched = ancestors[: ids.index(snakemake) + 1]
+        threading.Thread(target=_watch, args=(watched,), daemon=True).start()
+
+
+def _watch(processes: list) -> None:
+    while all(map(_is_alive, processes)):
+        time.sleep(POLL)
+    os._exit(1)
+
+
+def _is_alive(process) -> bool:
+    import psutil
+
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

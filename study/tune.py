@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from study import files, provenance
+from study import device, files, provenance
 from study.errors import run
 from study.examples import encode, load_task
-from study.finetune import ARMS, train
+from study.finetune import ARMS
+from study.loop import train
 from study.models import load_classifier, load_tokenizer, random_classifier
 
 
@@ -27,6 +28,7 @@ def try_settings(pretrained: Path, task: Path, arm: str, settings: dict, seed: i
     else:
         model = random_classifier(pretrained, classes, tokenizer.pad_token_id)
     encoded = {s: encode(splits[s], classes, tokenizer) for s in ("train", "validation")}
+    model.to(device.take())
     _, fitted = train(model, encoded["train"], encoded["validation"], settings, seed)
     return {key: fitted[key] for key in ("best_epoch", "validation_weighted_f1")}
 

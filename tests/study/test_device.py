@@ -1,0 +1,89 @@
+"""One GPU for each process, with GPUs that only a pretended nvidia-smi knows."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from study import device
+from study.errors import UserError
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from study import device
+device.LOCKS, device.POLL = Path(sys.argv[1]), 0.05
+print(device.hold_one(sys.argv[2:]), flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def environment(tmp_path, monkeypatch):
+    """A machine with two GPUs, as far as nvidia-smi and torch's build are asked."""
+    program = tmp_path / "nvidia-smi"
+    program.write_text('#!/bin/sh\nprintf "0, GPU-aa\\n1, GPU-bb\\n"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.delenv(device.VARIABLE, raising=False)
+    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: True)
+    monkeypatch.setattr(device, "LOCKS", tmp_path)
+    monkeypatch.setattr(device, "_held", [])
+    device.take.cache_clear()
+    yield monkeypatch
+    for file in device._held:
+        os.close(file)
+    device.take.cache_clear()
+
+
+def holder(folder, *names: str) -> subprocess.Popen:
+    command = [sys.executable, "-c", HOLD, str(folder), *names]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def test_two_processes_hold_two_gpus_and_the_third_waits_until_one_is_killed(tmp_path):
+    names = ("GPU-aa", "GPU-bb")
+    processes = [holder(tmp_path, *names)]
+    assert processes[0].stdout.readline() == "GPU-aa\n"
+    processes += [holder(tmp_path, *names)]
+    assert processes[1].stdout.readline() == "GPU-bb\n"
+    processes += [holder(tmp_path, *names)]
+    assert "waiting for a GPU" in processes[2].stdout.readline()
+    processes[0].kill()
+    assert processes[2].stdout.readline() == "GPU-aa\n"
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def test_gpus_are_named_by_uuid_and_limited_to_what_the_environment_allows(environment):
+    assert device.gpus() == ["GPU-aa", "GPU-bb"]
+    for allowed, names in {"1": ["GPU-bb"], "GPU-aa,MIG-1": ["GPU-aa", "MIG-1"], "": [], "-1": []}.items():
+        environment.setenv("CUDA_VISIBLE_DEVICES", allowed)
+        assert device.gpus() == names
+    environment.setenv(device.VARIABLE, "cpu")
+    environment.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert device.gpus() == []
+
+
+def test_a_step_takes_one_gpu_and_sees_no_other(environment):
+    environment.setattr(torch.cuda, "is_available", lambda: os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-aa")
+    environment.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    assert device.take() == torch.device("cuda") == device.take(), "asking twice takes one"
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-aa" and len(device._held) == 1
+
+
+def test_without_a_gpu_a_step_computes_on_the_cpu_unless_one_is_asked_for(environment):
+    environment.setattr(torch.cuda, "is_available", lambda: False)
+    environment.setattr(torch.backends.cuda, "is_built", lambda: False)
+    assert device.gpus() == [] and device.take() == torch.device("cpu")
+    device.take.cache_clear()
+    environment.setenv(device.VARIABLE, "cuda")
+    with pytest.raises(UserError, match="torch finds none"):
+        device.take()
+    environment.setenv(device.VARIABLE, "gpu")
+    with pytest.raises(UserError, match='"gpu", which is not known here'):
+        device.take()
