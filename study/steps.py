@@ -1,8 +1,6 @@
 """What surrounds the steps of a study: their environment, one run at a time, and an end with the run they belong to."""
 
-import contextlib
 import fcntl
-import json
 import os
 import socket
 import sys
@@ -50,16 +48,12 @@ def hold_study(study: str, folder: Path = Path(".snakemake")) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(file)
-        with contextlib.suppress(ValueError):
-            holder = json.loads(path.read_text())
-            raise UserError(
-                f"the study {study} is being run by process {holder['process']} on {holder['host']} since "
-                f"{holder['since']}: wait for its end or stop it, then run again."
-            ) from None
-        raise UserError(f"the study {study} is being run by another process: wait for its end.") from None
-    holder = {"process": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+        raise UserError(f"the study {study} is being run by {path.read_text()}: wait for its end or stop it.") from None
+    except OSError as error:
+        print(f"no lock in {folder} ({error}): see that only one run of {study} works here at a time", file=sys.stderr)
+    since = time.strftime("%Y-%m-%d %H:%M:%S")
     os.truncate(file, 0)
-    os.write(file, json.dumps(holder).encode())
+    os.write(file, f"process {os.getpid()} on {socket.gethostname()} since {since}".encode())
     _held.append(file)
 
 
