@@ -20,6 +20,7 @@ from study.models import load_classifier, load_tokenizer, random_classifier
 
 def try_settings(pretrained: Path, task: Path, arm: str, settings: dict, seed: int) -> dict[str, object]:
     """Best validation weighted F1 of one fine-tuning, and the epoch it came from."""
+    on = device.take()
     splits, classes = load_task(task)
     tokenizer = load_tokenizer(pretrained, settings["max_length"])
     provenance.deterministic(provenance.seed_of("tune", arm, task.name, seed))
@@ -28,8 +29,7 @@ def try_settings(pretrained: Path, task: Path, arm: str, settings: dict, seed: i
     else:
         model = random_classifier(pretrained, classes, tokenizer.pad_token_id)
     encoded = {s: encode(splits[s], classes, tokenizer) for s in ("train", "validation")}
-    model.to(device.take())
-    _, fitted = train(model, encoded["train"], encoded["validation"], settings, seed)
+    _, fitted = train(model.to(on), encoded["train"], encoded["validation"], settings, seed)
     return {key: fitted[key] for key in ("best_epoch", "validation_weighted_f1")}
 
 
