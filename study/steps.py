@@ -64,12 +64,14 @@ def end_with_snakemake() -> None:
     """
     import psutil
 
+    if SNAKEMAKE not in os.environ:
+        return  # run by hand
     ancestors = psutil.Process().parents()
     ids = [process.pid for process in ancestors]
-    snakemake = int(os.environ.get(SNAKEMAKE, 0))
-    if snakemake in ids:
-        watched = ancestors[: ids.index(snakemake) + 1]
-        threading.Thread(target=_watch, args=(watched,), daemon=True).start()
+    snakemake = int(os.environ[SNAKEMAKE])
+    if snakemake not in ids:  # killed while this process was being loaded
+        sys.exit("error: the run that this step belongs to has been killed: run it again.")
+    threading.Thread(target=_watch, args=(ancestors[: ids.index(snakemake) + 1],), daemon=True).start()
 
 
 def _watch(processes: list) -> None:

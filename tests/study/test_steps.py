@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 
 import psutil
 import pytest
@@ -59,9 +58,13 @@ def test_a_step_ends_when_its_snakemake_or_the_shell_between_is_killed(victim):
     process.communicate()
 
 
-def test_a_step_run_by_hand_goes_on(tmp_path):
+def test_a_step_run_by_hand_goes_on_and_one_whose_run_is_gone_does_not_begin():
     code = STEP.replace("time.sleep(60)", "time.sleep(0.3); print(2)")
-    environment = os.environ | {SNAKEMAKE: "1"}  # of a run that this process does not come from
-    start_time = time.monotonic()
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
-    assert done.stdout.split() == ["1", "2"] and done.returncode == 0 and time.monotonic() - start_time > 0.3
+    environment = {name: value for name, value in os.environ.items() if name != SNAKEMAKE}
+    by_hand = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert by_hand.stdout.split() == ["1", "2"] and by_hand.returncode == 0
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    environment[SNAKEMAKE] = str(gone.pid)
+    orphan = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert orphan.returncode == 1 and not orphan.stdout and "has been killed" in orphan.stderr
