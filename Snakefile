@@ -25,7 +25,7 @@ if not workflow.overwrite_configfiles:
 
 try:
     config = study_config.load(config, baselines.METHODS)
-    prepare_environment(config["device"])
+    prepare_environment(config["device"], config["finetuning"]["checkpoint_minutes"])
     GPU = min(1, len(device.gpus()))  # of a job; the pool of all jobs is one unless --resources gpu=... says more
 except UserError as error:
     sys.exit(f"error: {error}")
@@ -367,7 +367,7 @@ rule finetune_model:
     shell:
         "python -m study.finetune --model {wildcards.model} --task {wildcards.task} --seed {wildcards.seed}"
         " --pretrained {params.pretrained} --task-folder {params.task} --settings {params.settings}"
-        " --checkpoint-minutes {config[finetuning][checkpoint_minutes]} --out {params.folder} > {log} 2>&1"
+        " --out {params.folder} > {log} 2>&1"
 
 
 rule finetune_random_init:
@@ -392,8 +392,7 @@ rule finetune_random_init:
     shell:
         "python -m study.finetune --model {wildcards.model} --task {wildcards.task} --seed {wildcards.seed}"
         " --pretrained {params.pretrained} --task-folder {params.task} --settings {params.settings}"
-        " --arm random-init --checkpoint-minutes {config[finetuning][checkpoint_minutes]}"
-        " --out {params.folder} > {log} 2>&1"
+        " --arm random-init --out {params.folder} > {log} 2>&1"
 
 
 rule compress_model:

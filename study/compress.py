@@ -200,7 +200,7 @@ def rows_of(cell: FinetunedCell, method: Method, folder: Path) -> Iterator[tuple
                         prepared = method.prepare(seen)
                     predictions = score(cell, method, seen, prepared, row, path, start)
                     files.write_json(path.with_suffix(".json"), {"row": asdict(row), "predictions": predictions})
-            except (ValueError, RuntimeError, ArithmeticError, NotImplementedError) as error:
+            except (UserError, ValueError, RuntimeError, ArithmeticError, NotImplementedError) as error:
                 row.status, row.reason, row.key = "failed", f"{type(error).__name__}: {error}", ""
             yield row, predictions
             start = time.monotonic()

@@ -37,7 +37,7 @@ def finetune(
     out: Path,
     arm: str = "pretrained",
     on: torch.device = CPU,
-    checkpoint_minutes: float = 10.0,
+    checkpoint_minutes: float | None = None,
 ) -> dict[str, object]:
     """Fine-tune one cell and write it into the folder `out`.
 
@@ -48,7 +48,7 @@ def finetune(
         arm: "pretrained" saves initial.safetensors, the fine-tuned model and its tokenizer; "random-init" saves only
             the manifest, it is a control.
         on: device to compute on.
-        checkpoint_minutes: between two writes of the state of the training, into a folder beside `out`; a call with
+        checkpoint_minutes: see `Checkpoint`; the state of the training lies in a folder beside `out`, and a call with
             the same arguments goes on from there after one that was killed.
 
     Returns:
@@ -104,12 +104,10 @@ def main() -> None:
     parser.add_argument("--seed", required=True, type=int)
     parser.add_argument("--settings", required=True, type=json.loads, help="JSON: epochs, learning_rate, ...")
     parser.add_argument("--arm", choices=ARMS, default="pretrained")
-    parser.add_argument("--checkpoint-minutes", type=float, default=10.0, help="between two writes of the state")
     parser.add_argument("--out", required=True, type=Path, help="folder to write")
     a = parser.parse_args()
     axes = {"model": a.model, "task": a.task, "seed": a.seed}
-    on = device.take()
-    manifest = finetune(a.pretrained, a.task_folder, axes, a.settings, a.out, a.arm, on, a.checkpoint_minutes)
+    manifest = finetune(a.pretrained, a.task_folder, axes, a.settings, a.out, a.arm, device.take())
     print(f"best epoch {manifest['best_epoch']}, test weighted F1 {manifest['weighted_f1']:.3f}")
 
 

@@ -6,6 +6,7 @@ that the training depends on. A file that is damaged, or of another training, is
 
 import hashlib
 import json
+import os
 import shutil
 import time
 from collections.abc import Mapping
@@ -28,11 +29,12 @@ class Checkpoint:
 
     Args:
         folder: for this training alone. No rule of the workflow may declare it, or it would be deleted before a rerun.
-        minutes: between two writes; 0 writes after every step.
+        minutes: between two writes, 0 for one after every step; None: what the environment says, or 10.
     """
 
-    def __init__(self, folder: Path, minutes: float):
-        self.path, self.minutes = folder / "state.safetensors", minutes
+    def __init__(self, folder: Path, minutes: float | None = None):
+        self.path = folder / "state.safetensors"
+        self.minutes = float(os.environ.get("STUDY_CHECKPOINT_MINUTES", 10)) if minutes is None else minutes
         self.start = self.written = time.monotonic()
         self.seconds_before = 0.0
 

@@ -16,7 +16,7 @@ POLL = 1.0  # seconds between two looks whether it is still there
 _held: list[int] = []  # open lock files: closing one would let another run in
 
 
-def prepare_environment(device: str) -> None:
+def prepare_environment(device: str, checkpoint_minutes: float) -> None:
     """Let steps use the Python that runs Snakemake, activated or not, and keep their memory between tensors.
 
     glibc otherwise returns the memory of every larger tensor to the system and asks for it again, which takes a third
@@ -24,11 +24,14 @@ def prepare_environment(device: str) -> None:
 
     Args:
         device: what the config says of it, see `study.device`.
+        checkpoint_minutes: see `study.resumption`. Neither changes what a step is to do, so neither is part of its
+            command, which would have to run again when it changes.
     """
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**30))
     os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**32))
     os.environ.setdefault("STUDY_DEVICE", device)
+    os.environ["STUDY_CHECKPOINT_MINUTES"] = str(checkpoint_minutes)
     os.environ[SNAKEMAKE] = str(os.getpid())
 
 

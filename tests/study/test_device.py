@@ -4,16 +4,19 @@ import os
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 import torch
 
 from study import device
+from study.compress import FinetunedCell, compress
 from study.errors import UserError
 
 HOLD = """
 import sys, time
 from pathlib import Path
 from study import device
+from study.compress import FinetunedCell, compress
 device.LOCKS, device.POLL = Path(sys.argv[1]), 0.05
 print(device.hold_one(sys.argv[2:]), flush=True)
 sys.stdin.readline()
@@ -87,3 +90,18 @@ def test_without_a_gpu_a_step_computes_on_the_cpu_unless_one_is_asked_for(enviro
     environment.setenv(device.VARIABLE, "gpu")
     with pytest.raises(UserError, match='"gpu", which is not known here'):
         device.take()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_cell_on_the_gpu_keeps_the_same_entries_as_on_the_cpu(tmp_path, finetuned_cells, task_folder):
+    methods = ["full", "ken", "random", "della", "bitdelta", "lora", "flop", "fish"]
+    own = {"lora": {"budgets": [1]}, "flop": {"budgets": [0.5]}, "fish": {"budgets": [0.25]}}
+    settings = {"batch_size": 16, "max_length": 24, "kept_shares": [0.1], "draws": 1, "methods": own}
+    for on in ("cpu", "cuda"):
+        cell = FinetunedCell(finetuned_cells["bert"], task_folder, settings, torch.device(on))
+        compress(cell, methods, tmp_path / on)
+        for method in methods:
+            assert (pd.read_csv(tmp_path / on / method / "scores.csv")["status"] == "ok").all()
+    for method in ("ken", "random", "della", "bitdelta"):
+        stored = [path.read_bytes() for path in sorted(tmp_path.glob(f"*/{method}/draw0/*.safetensors"))]
+        assert len(stored) == 2 and stored[0] == stored[1]
