@@ -16,7 +16,6 @@ HOLD = """
 import sys, time
 from pathlib import Path
 from study import device
-from study.compress import FinetunedCell, compress
 device.LOCKS, device.POLL = Path(sys.argv[1]), 0.05
 print(device.hold_one(sys.argv[2:]), flush=True)
 sys.stdin.readline()
