@@ -43,7 +43,7 @@ class Checkpoint:
         return time.monotonic() - self.written >= 60 * self.minutes
 
     def write(self, identity: str, tensors: Tensors, record: dict) -> None:
-        """Replace the file, whole or not at all.
+        """Replace the file, whole or not at all; where that fails, say so and leave the one before.
 
         Args:
             identity: hash of everything that the training depends on.
@@ -54,13 +54,18 @@ class Checkpoint:
         text = json.dumps({"identity": identity, "seconds": seconds, "record": record}, sort_keys=True)
         tensors = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
         metadata = {"state": text, "sha256": digest(tensors, text)}
-        with files.replacing(self.path) as temporary:
-            save_file(tensors, temporary, metadata)
+        try:
+            with files.replacing(self.path) as temporary:
+                save_file(tensors, temporary, metadata)
+        except (OSError, SafetensorError) as error:  # a full disk: no reason to lose the training
+            print(f"the state of the training could not be written, going on without: {error}", flush=True)
         self.written = time.monotonic()
 
     def read(self, identity: str) -> tuple[dict[str, torch.Tensor], dict] | None:
         """Tensors, on the CPU, and record of the training with this identity, if they are there and whole."""
         files.remove_leftovers(self.path.parent)
+        if not self.path.exists():
+            return None
         try:
             with safe_open(self.path, framework="pt") as file:
                 metadata = file.metadata() or {}
@@ -69,9 +74,7 @@ class Checkpoint:
                     print(f"{self.path} is of other settings, data or code: starting anew", flush=True)
                     return None
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except FileNotFoundError:
-            return None
-        except (SafetensorError, KeyError, ValueError) as error:
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
             print(f"{self.path} is damaged ({error}): starting anew", flush=True)
             return None
         if digest(tensors, metadata["state"]) != metadata.get("sha256"):

@@ -129,6 +129,13 @@ def test_the_state_is_written_only_when_it_is_due_and_holds_no_code(tmp_path, ex
     assert {"order", "random.cpu", "optimizer.0.exp_avg", "best.classifier.bias"} <= set(state)
 
 
+def test_a_state_that_cannot_be_written_does_not_stop_the_training(tmp_path, examples, new_model, capsys):
+    (tmp_path / "file").write_text("")
+    undisturbed, _ = run(new_model(), examples)
+    found, _ = run(new_model(), examples, Checkpoint(tmp_path / "file" / "folder", 0))
+    assert same(undisturbed, found) and capsys.readouterr().out.count("could not be written") == STEPS
+
+
 def test_a_killed_cell_gives_the_same_files_and_leaves_nothing_behind(tmp_path, checkpoints, task_folder, monkeypatch):
     cells = [tmp_path / name / "finetuned" for name in ("a", "b")]
     axes = {"model": "bert", "task": "words", "seed": 0}
