@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: study test test-slow compare check clean
+.PHONY: study test check clean verify archive
 
 study: .venv/installed
 	$(BIN)/snakemake
@@ -11,13 +11,14 @@ study: .venv/installed
 test: .venv/installed
 	$(BIN)/python -m pytest
 
-# Whole studies that are killed, repeated and run from other sources.
-test-slow: .venv/installed
-	$(BIN)/python -m pytest -m slow
+# A finished study: are its files what they were, and one file to keep or hand on (`make verify STUDY=test`).
+STUDY ?= mini
 
-# Where the default study, finished or run now, leaves the intervals of the committed run.
-compare: study
-	$(BIN)/python -m report.compare results/mini results/reference/mini
+verify: .venv/installed
+	$(BIN)/python -m study.verify results/$(STUDY)
+
+archive: .venv/installed
+	$(BIN)/python -m study.archive results/$(STUDY) --out $(STUDY).zip
 
 # What continuous integration runs beside the tests.
 check: .venv/installed

@@ -16,7 +16,9 @@ import baselines
 from study import config as study_config, device
 from study.errors import UserError
 from study.progress import benchmarked_seconds, show_progress
-from study.steps import hold_study, prepare_environment
+from study.steps import check_writable, prepare_environment
+
+prepare_environment()
 
 if not workflow.overwrite_configfiles:
 
@@ -24,9 +26,10 @@ if not workflow.overwrite_configfiles:
 
 
 try:
-    config = study_config.load(config, baselines.METHODS)
-    prepare_environment(config["device"], config["finetuning"]["checkpoint_minutes"])
-    GPU = min(1, len(device.gpus()))  # of a job; the pool of all jobs is one unless --resources gpu=... says more
+    # Where the rules that read data and models are not looked at, these need not be there.
+    config = study_config.load(config, baselines.METHODS, sources=not workflow.dag_settings.allowed_rules)
+    if not workflow.dryrun:
+        check_writable(f"results/{config['study']}")
 except UserError as error:
     sys.exit(f"error: {error}")
 
@@ -107,11 +110,17 @@ def get_task_spec(wildcards):
 
 
 def get_checkpoint(wildcards):
-    """What a model comes from: the hub, or a folder: the user's, one of the suite's, or one pre-trained here."""
+    """The folder that a model comes from: the user's, one of the suite's, or one pre-trained here."""
+    model = config["models"][wildcards.model]
+    return model.get("path") or model.get("checkpoint") or f"{RESULTS}/pretraining/{wildcards.model}"
+
+
+def get_checkpoint_arguments(wildcards):
+    """The same, or a repository of the hub, as words of a shell command."""
     model = config["models"][wildcards.model]
     if model["source"] == "hub":
         return f"{shlex.quote(model['repository'])} --revision {shlex.quote(model['revision'])}"
-    return model.get("path") or model.get("checkpoint") or f"{RESULTS}/pretraining/{wildcards.model}"
+    return shlex.quote(get_checkpoint(wildcards))
 
 
 def get_checkpoint_manifest(wildcards):
@@ -207,6 +216,7 @@ rule all:
     input:
         f"{RESULTS}/report/index.html",
         expand(f"{RESULTS}/publication/{{table}}.tex", table=PUBLICATION),
+        f"{RESULTS}/manifest.json",
 
 
 rule figures:
@@ -314,7 +324,7 @@ rule import_model:
         ENVIRONMENT
     params:
         folder=subpath(output[0], parent=True),
-        checkpoint=get_checkpoint,
+        checkpoint=get_checkpoint_arguments,
     shell:
         "python -m study.import_model {params.checkpoint} --name {wildcards.model} --out {params.folder} > {log} 2>&1"
 
@@ -520,6 +530,7 @@ rule collect_scores:
             f"{RESULTS}/{{table}}.csv",
             table=["scores", "finetuning", "suggestions", "inference", "checks", "tasks", "models"],
         ),
+        f"{RESULTS}/collected.json",
     log:
         f"{RESULTS}/logs/collect_scores.log",
     benchmark:
@@ -763,11 +774,20 @@ rule print_report:
         "python -m report.pdf --results {params.results} --out {output} > {log} 2>&1"
 
 
-onstart:
-    try:
-        hold_study(config["study"])
-    except UserError as error:
-        sys.exit(f"error: {error}")
+rule write_manifest:
+    input:
+        rules.write_report.output,
+        rules.write_publication.output,
+    output:
+        f"{RESULTS}/manifest.json",
+    log:
+        f"{RESULTS}/logs/write_manifest.log",
+    conda:
+        ENVIRONMENT
+    params:
+        folder=subpath(output[0], parent=True),
+    shell:
+        "python -m study.manifest {params.folder} > {log} 2>&1"
 
 
 onsuccess:

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
-from ken import extraction, selection, streaming
+from ken import disk, extraction, selection, streaming
 from ken.pairing import names_in
 from ken.sources import open_source
 from ken.storage import Reader
@@ -275,8 +276,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = parser().parse_args(arguments)
     try:
         chosen.run(chosen)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    except (ValueError, OSError, SafetensorError) as error:
+        sys.exit(f"error: {disk.sentence(error) or error}")
 
 
 if __name__ == "__main__":

@@ -9,8 +9,14 @@ class ReportError(Exception):
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a step as a program: a `ReportError` prints its sentence and ends with status 1."""
+    """Run a step as a program: a `ReportError`, or a full or read-only disk, is one sentence and status 1."""
     try:
         main()
     except ReportError as error:
         sys.exit(f"error: {error}")
+    except OSError as error:
+        from ken import disk
+
+        if (said := disk.sentence(error)) is None:
+            raise
+        sys.exit(f"error: {said}")

@@ -8,6 +8,7 @@ after it; `--pretrained` and `--finetuned` are the initial state and the fine-tu
 
 import argparse
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +112,8 @@ def main() -> None:
     with style.applied({"axes.grid": False, "axes.titlelocation": "center"}):
         style.save(viz.draw_layers(subnetwork, kind), arguments.out)
     described = facts(subnetwork, kind, arguments.subnetwork)
+    shown = [arguments.subnetwork, *arguments.compared, arguments.pretrained, arguments.finetuned]
+    described["files"] = sorted({os.path.relpath(path, arguments.out.parent) for path in shown if path})
     json_path = arguments.out.with_name(f"{arguments.out.name}.json")
     write_text(json_path, json.dumps(described, indent=2, ensure_ascii=False) + "\n")
     print(f"{kind} of {len(described['layers'])} layers: {arguments.out}.svg")

@@ -5,7 +5,6 @@ and their ink follows the page into the dark; every text that comes from data is
 """
 
 import argparse
-import hashlib
 import json
 import re
 from pathlib import Path
@@ -17,7 +16,7 @@ from markupsafe import Markup
 from report import sheets, style, summary
 from report.errors import ReportError, run
 from report.figures import REFERENCES, file_name
-from report.results import read_json, write_text
+from report.results import read_json, sha256, write_text
 from report.sheets import partial_methods, score_sheet, seed_range
 from report.tables import ALPHA, NEAR, Tables, with_picture
 
@@ -165,11 +164,6 @@ def spread_facts(matrices: pd.DataFrame) -> str:
     number = f"{each.min()}" if each.min() == each.max() else f"{each.min()} to {each.max()}"
     models, seeds = (summary.count(shown[name].nunique(), name) for name in ("model", "seed"))
     return f"{number} matrices a method, {models}, {seeds}"
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, "" if there is none."""
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
 
 
 def render(results: Path) -> str:

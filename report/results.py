@@ -3,6 +3,7 @@
 Everything is read as text and only the named columns become numbers: pandas would read the method "none" as missing.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -30,8 +31,10 @@ def read_table(path: Path, text: Sequence[str], numeric: Sequence[str], optional
         optional: the same for columns that may be missing; they are then added, empty.
 
     Raises:
-        ReportError: the file is missing, empty or not CSV, lacks a column, or has a number that is none.
+        ReportError: the file is missing, empty, no CSV or not as it was collected, lacks a column, or has a number
+            that is none.
     """
+    check_collected(path)
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except FileNotFoundError:
@@ -51,6 +54,24 @@ def read_table(path: Path, text: Sequence[str], numeric: Sequence[str], optional
     for name in (*numeric, *optional):
         table[name] = _numbers(table[name], path)
     return table
+
+
+def check_collected(path: Path) -> None:
+    """Compare a table with its hash in collected.json beside it, if it is named there.
+
+    Raises:
+        ReportError: it was changed or damaged after it was collected.
+    """
+    collected = path.with_name("collected.json")
+    expected = read_json(collected).get("sha256", {}).get(path.name) if path.exists() and collected.exists() else None
+    if expected not in (None, sha256(path)):
+        remedy = f"remove it with `rm {path}` and run the same snakemake command again"
+        raise ReportError(f"{path} was changed or damaged after it was collected (its SHA-256 differs): {remedy}.")
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, "" if there is none."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
 
 
 def read_if_run(path: Path, text: Sequence[str], numeric: Sequence[str]) -> pd.DataFrame:

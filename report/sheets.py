@@ -631,11 +631,14 @@ def cost_sheet(tables: Tables) -> Sheet:
 
 
 def inputs_sheet(tables: Tables) -> Sheet:
-    """Hashes of everything a study started from: tasks and models."""
-    parts = {"task": tables.tasks, "model": tables.models}
-    rows = [
-        [*named(kind, getattr(row, kind), row.source), Value(row.sha256, row.sha256, "code")]
-        for kind, table in parts.items()
-        for row in table.itertuples()
+    """Hashes of everything a study started from: every split of the tasks, the weights of the models."""
+    splits = {"test": "sha256", "validation": "validation_sha256", "train": "train_sha256"}
+    found = [
+        ("task", f"{row.task}, {split}", row.source, getattr(row, column))
+        for row in tables.tasks.itertuples()
+        for split, column in splits.items()
+        if hasattr(row, column)
     ]
+    found += [("model", row.model, row.source, row.sha256) for row in tables.models.itertuples()]
+    rows = [[*named(kind, name, source), Value(digest, digest, "code")] for kind, name, source, digest in found]
     return Sheet(["Input", "Name", "Source", "SHA-256"], rows)

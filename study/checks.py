@@ -128,6 +128,7 @@ def main() -> None:
     cell = FinetunedCell(a.finetuned, a.task_folder, a.settings, on)
     with files.replacing_folder(a.out) as folder:
         files.write_csv(folder / "checks.csv", check(cell, a.checks, folder))
+        provenance.write_manifest(folder, inputs=cell.inputs)
 
 
 if __name__ == "__main__":

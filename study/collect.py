@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from study import checks, files, inference, metrics
+from study import checks, files, inference, metrics, provenance
 from study.errors import UserError, run
 from study.examples import load_task
 
@@ -27,8 +27,11 @@ def read_scores(folder: Path, references: list[int], metric) -> pd.DataFrame:
     """Scores of one (cell, method), checked against its predictions; references are class indices as they are.
 
     Raises:
-        UserError: a score does not follow from the predictions.
+        UserError: a table was changed after it was written, or a score does not follow from the predictions.
     """
+    written = files.read_json(folder / "manifest.json")["sha256"]
+    tables = {name: written[name] for name in ("scores.csv", "predictions.parquet")}
+    files.check(folder, tables, remove=folder / "scores.csv")
     scores = pd.read_csv(folder / "scores.csv", keep_default_na=False, na_values={"weighted_f1": [""]})
     predictions = pd.read_parquet(folder / "predictions.parquet")
     for place, row in enumerate(scores[scores["status"] == "ok"].itertuples()):
@@ -66,7 +69,11 @@ def cell_tables(results: Path, cells: list[tuple], name: str, columns: tuple[str
     """A table that every one of the cells has, one below the other; no rows where there are no cells."""
     if not cells:
         return pd.DataFrame(columns=list(columns))
-    return pd.concat([pd.read_csv(cell_folder(results, *cell) / name) for cell in cells])[list(columns)]
+    paths = [cell_folder(results, *cell) / name for cell in cells]
+    for path in paths:
+        manifest = path.with_suffix(".json") if path.stem == "inference" else path.with_name("manifest.json")
+        files.check(path.parent, {path.name: files.read_json(manifest)["sha256"][path.name]}, remove=path)
+    return pd.concat([pd.read_csv(path) for path in paths])[list(columns)]
 
 
 def tasks_table(results: Path, tasks: list[str]) -> pd.DataFrame:
@@ -88,6 +95,7 @@ def tasks_table(results: Path, tasks: list[str]) -> pd.DataFrame:
                 "class_counts": json.dumps(counts),
                 "notes": "; ".join(manifest["notes"]),
                 "sha256": manifest["sha256"]["test"],
+                **{f"{split}_sha256": manifest["sha256"][split] for split in ("train", "validation")},
             }
         )
     return pd.DataFrame(rows)
@@ -118,7 +126,7 @@ def models_table(results: Path, models: list[str], task: str, seed: int) -> pd.D
                 "pretraining_objective": made.get("objective"),
                 "pretraining_tokens": made.get("tokens"),
                 "pretraining_loss": made.get("validation_loss"),
-                "sha256": " ".join(imported["sha256"].values()),
+                "sha256": " ".join(hash for name, hash in imported["sha256"].items() if name.endswith(".safetensors")),
             }
         )
     return pd.DataFrame(rows)
@@ -160,6 +168,9 @@ def main() -> None:
         files.write_csv(a.results / f"{name}.csv", cell_tables(a.results, where, file, columns))
     files.write_csv(a.results / "tasks.csv", tasks_table(a.results, a.tasks))
     files.write_csv(a.results / "models.csv", models_table(a.results, a.models, a.tasks[0], a.seeds[0]))
+    names = [f"{name}.csv" for name in ("scores", "finetuning", *own_tables, "tasks", "models")]
+    sha256 = {name: files.sha256(a.results / name) for name in names}
+    files.write_json(a.results / "collected.json", {"sha256": sha256, "made": provenance.made()})
     print(f"{sum(map(len, tables))} rows from {len(cells)} cells")
 
 

@@ -39,9 +39,9 @@ class Score:
     """One row of scores.csv.
 
     `family` and `unit` are the method's, `kept_share` is the share of the body that the file holds, `parameters` are
-    those of the restored model, `file` is the stored file and the name of the row's predictions, `key` a hash of
-    everything the row depends on, `seconds` the time to choose, or train, and store, `peak_mib` the memory that the
-    process had needed by then.
+    those of the restored model, `file` is the stored file and the name of the row's predictions, `sha256` the hash of
+    that file, `key` one of everything the row depends on, `seconds` the time to choose, or train, and store, `peak_mib`
+    the memory that the process had needed by then.
     """
 
     model: str
@@ -66,6 +66,7 @@ class Score:
     status: str = "ok"
     reason: str = ""
     file: str = ""
+    sha256: str = ""
     key: str = ""
 
 
@@ -82,6 +83,7 @@ class FinetunedCell:
     def __init__(self, folder: Path, task: Path, settings: dict, device: torch.device = CPU):
         self.folder, self.device = folder, device
         self.manifest = files.read_json(folder / "manifest.json")
+        files.check(folder, self.manifest["sha256"])
         self.axes = {axis: self.manifest[axis] for axis in ("model", "task", "seed")}
         self.initial = load_file(folder / "initial.safetensors")
         self.pretrained = {name: tensor for name, tensor in self.initial.items() if name not in self.manifest["head"]}
@@ -100,7 +102,8 @@ class FinetunedCell:
         # A row asks for its method's hash, for which source files are parsed: once a method is enough.
         self.source_hash = functools.cache(lambda name: baselines.source_hash(baselines.METHODS[name]))
         evaluation = {key: settings[key] for key in ("batch_size", "max_length")}
-        self.inputs = [self.manifest["sha256"], files.read_json(task / "manifest.json")["sha256"], evaluation]
+        task_hashes = files.read_json(task / "manifest.json")["sha256"]
+        self.inputs = {"finetuned": self.manifest["sha256"], "task": task_hashes, "evaluation": evaluation}
 
     def new_model(self) -> nn.Module:
         """The cell's architecture with values that mean nothing."""
@@ -164,7 +167,7 @@ def score(
     if stored.fitted:
         row.learning_rate = stored.fitted.learning_rate
         row.validation_weighted_f1 = stored.fitted.validation_weighted_f1
-    row.stored_bytes = path.stat().st_size
+    row.stored_bytes, row.sha256 = path.stat().st_size, files.sha256(path)
     for name, value in metrics.scores(test.labels, predictions).items():
         setattr(row, name, value)
     row.peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
@@ -199,8 +202,10 @@ def rows_of(cell: FinetunedCell, method: Method, folder: Path) -> Iterator[tuple
                     if prepared is None:
                         prepared = method.prepare(seen)
                     predictions = score(cell, method, seen, prepared, row, path, start)
-                    files.write_json(path.with_suffix(".json"), {"row": asdict(row), "predictions": predictions})
-            except (UserError, ValueError, RuntimeError, ArithmeticError, NotImplementedError) as error:
+                    record = {"row": asdict(row), "predictions": predictions, "random_seed": seen.seed}
+                    record |= {"inputs": cell.inputs, "made": provenance.made()}
+                    files.write_json(path.with_suffix(".json"), record)
+            except (ValueError, RuntimeError, ArithmeticError, NotImplementedError) as error:
                 row.status, row.reason, row.key = "failed", f"{type(error).__name__}: {error}", ""
             yield row, predictions
             start = time.monotonic()
@@ -211,7 +216,7 @@ def read_record(path: Path, key: str) -> tuple[Score, list[int]] | None:
     try:
         record = files.read_json(path.with_suffix(".json"))
         row = Score(**record["row"])
-        if row.key == key and row.stored_bytes == path.stat().st_size:
+        if row.key == key and row.sha256 == files.sha256(path):
             return row, record["predictions"]
     except (UserError, OSError, TypeError, KeyError):
         pass
@@ -234,9 +239,17 @@ def compress(cell: FinetunedCell, methods: list[str], out: Path) -> None:
         predictions = {row.file: found for row, found in results if found}
         files.write_parquet(folder / "predictions.parquet", pd.DataFrame(predictions, dtype="int16"))
         files.write_csv(folder / "scores.csv", pd.DataFrame([asdict(row) for row, _ in results]))
+        write_manifest(folder, [row for row, _ in results])
         seconds = time.monotonic() - start
         left = seconds / done * (len(methods) - done)
         print(f"{name}: {len(results)} rows, {seconds:.0f} s, about {left:.0f} s left", flush=True)
+
+
+def write_manifest(folder: Path, rows: list[Score]) -> None:
+    """manifest.json of a method: the hashes of its tables and of its stored files."""
+    tables = {name: files.sha256(folder / name) for name in ("predictions.parquet", "scores.csv")}
+    stored = {row.file.partition("/")[2]: row.sha256 for row in rows if row.sha256}
+    files.write_json(folder / "manifest.json", {"sha256": tables | stored})
 
 
 def main() -> None:

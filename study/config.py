@@ -45,12 +45,13 @@ def schema(methods: Collection[str]) -> dict:
     return loaded
 
 
-def load(raw: dict, methods: Collection[str]) -> dict:
+def load(raw: dict, methods: Collection[str], sources: bool = True) -> dict:
     """Check a configuration and fill in its defaults.
 
     Args:
         raw: the configuration as YAML gives it; it is not changed.
         methods: names of the registered methods.
+        sources: whether data files and model folders have to be there.
 
     Returns:
         A new dict that satisfies the schema, every default written out, also those of each model and task.
@@ -68,9 +69,11 @@ def load(raw: dict, methods: Collection[str]) -> dict:
     _check_keys(raw, [])
     root = schema(methods)
     config = _complete(_extended(copy.deepcopy(raw)), root, root)
-    if problems := sorted(_problems(config, root), key=lambda error: ORDER.get(error.validator, 2)):
+    if problems := sorted(_problems(config, root, sources), key=lambda error: ORDER.get(error.validator, 2)):
         raise UserError(f"config key {_sentence(problems[0])}")
     _cross_checks(config)
+    if sources:
+        _check_folders(config["models"])
     return config
 
 
@@ -203,9 +206,9 @@ _TYPES = Draft202012Validator.TYPE_CHECKER.redefine_many({"number": _is_number, 
 _Validator = validators.extend(Draft202012Validator, type_checker=_TYPES)
 
 
-def _problems(config: dict, root: dict) -> Iterator[ValidationError]:
+def _problems(config: dict, root: dict, sources: bool) -> Iterator[ValidationError]:
     """All problems; for an entry of several kinds, those of the kind that its source names."""
-    validator = _Validator(root, format_checker=_FORMATS)
+    validator = _Validator(root, format_checker=_FORMATS if sources else None)
     waiting: list[ValidationError] = list(validator.iter_errors(config))
     while waiting:
         error = waiting.pop(0)
@@ -328,9 +331,14 @@ def _cross_checks(config: dict) -> None:
             size = model["size"]
             found = f"{size['heads']}, which does not divide hidden_size {size['hidden_size']}"
             raise UserError(f"{key}.size.heads is {found}.")
+
+
+def _check_folders(models: dict) -> None:
+    """Models from folders are in the Hugging Face layout."""
+    for name, model in models.items():
         if "path" in model and not Path(model["path"], "config.json").is_file():
             found = f"{_shown(model['path'])}, which has no config.json"
-            raise UserError(f"{key}.path is {found}: name a folder in the Hugging Face layout.")
+            raise UserError(f"config key models.{name}.path is {found}: name a folder in the Hugging Face layout.")
 
 
 def _check_splits(key: str, splits: dict) -> None:

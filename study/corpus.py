@@ -147,6 +147,16 @@ def extract(package: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["file", "split", "docstring", "paragraph", "sentence"])
 
 
+def read(path: Path) -> pd.DataFrame:
+    """What `main` has written, after comparing it with the hash in its manifest.
+
+    Raises:
+        UserError: the file is not the one that was written.
+    """
+    files.check(path.parent, {path.name: files.read_json(path.with_suffix(".json"))["sha256"]}, remove=path)
+    return pd.read_parquet(path)
+
+
 def version(package: str) -> str:
     """Installed version of the distribution that provides an import package."""
     distributions = importlib.metadata.packages_distributions().get(package, [package])

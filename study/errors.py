@@ -40,9 +40,9 @@ def did_you_mean(name: str, valid: Iterable[str]) -> str:
 def run(main: Callable[[], object]) -> None:
     """Run a step's `main` as a program and leave with its exit status.
 
-    A `UserError` prints its sentence. A `ValueError` raised by one of our own packages prints its sentence
-    after the traceback, since it may be a mistake of the caller or of ours. Anything else is unexpected and
-    keeps Python's own report. All of them end with status 1. The step also ends when its run is killed.
+    A `UserError` prints its sentence, and so does a full or read-only disk. A `ValueError` raised by one of our own
+    packages prints its sentence after the traceback, since it may be a mistake of the caller or of ours. Anything else
+    is unexpected and keeps Python's own report. All of them end with status 1.
     """
     from study.steps import end_with_snakemake
 
@@ -56,6 +56,17 @@ def run(main: Callable[[], object]) -> None:
             raise
         traceback.print_exc()
         sys.exit(f"error: {error}")
+    except Exception as error:
+        if (said := disk_sentence(error)) is None:
+            raise
+        sys.exit(f"error: {said}")
+
+
+def disk_sentence(error: BaseException) -> str | None:
+    """`ken.disk.sentence`, imported when it is needed: a step that ends well does not wait for it."""
+    from ken import disk
+
+    return disk.sentence(error)
 
 
 def _is_ours(error: BaseException) -> bool:

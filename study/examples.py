@@ -42,9 +42,15 @@ class Examples:
 
 
 def load_task(folder: Path) -> tuple[dict[str, pd.DataFrame], list[str]]:
-    """(split -> frame with text and label, class names in index order) of a task folder."""
-    classes = files.read_json(folder / "manifest.json")["classes"]
-    return {split: pd.read_parquet(folder / f"{split}.parquet") for split in ("train", "validation", "test")}, classes
+    """(split -> frame with text and label, class names in index order) of a task folder.
+
+    Raises:
+        UserError: a split is not the one that the manifest of the task names.
+    """
+    manifest = files.read_json(folder / "manifest.json")
+    files.check(folder, {f"{split}.parquet": digest for split, digest in manifest["sha256"].items()})
+    frames = {split: pd.read_parquet(folder / f"{split}.parquet") for split in ("train", "validation", "test")}
+    return frames, manifest["classes"]
 
 
 def encode(frame: pd.DataFrame, classes: list[str], tokenizer: PreTrainedTokenizerBase) -> Examples:

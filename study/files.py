@@ -4,11 +4,11 @@ import glob
 import hashlib
 import json
 import os
-import shutil
+import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING
 
 from study.errors import UserError
@@ -110,3 +110,35 @@ def sha256(path: str | Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of(folder: str | Path) -> dict[str, str]:
+    """Name -> SHA-256 of every file that lies in a folder itself."""
+    return {path.name: sha256(path) for path in sorted(Path(folder).iterdir()) if path.is_file()}
+
+
+def check(folder: str | Path, expected: Mapping[str, str], remove: str | Path | None = None) -> None:
+    """Compare files with the hashes that were written down when they were made.
+
+    Args:
+        folder: where the files lie.
+        expected: name -> SHA-256.
+        remove: what to take away so that Snakemake makes them again; the folder by default.
+
+    Raises:
+        UserError: a file is missing, or is not the one that it was.
+    """
+    for name, digest in expected.items():
+        path = Path(folder, name)
+        found = sha256(path) if path.is_file() else None
+        if found != digest:
+            changed = "was changed or damaged after it was made (its SHA-256 differs)"
+            problem = "is missing" if found is None else changed
+            remedy = f"remove it with `rm -r {remove or folder}` and run the same snakemake command again"
+            raise UserError(f"{path} {problem}: {remedy}.")
+
+
+def leads_out(name: str) -> bool:
+    """Whether a relative path that others have written would leave the folder it is put into, on any system."""
+    parts = re.split(r"[/\\]", name)
+    return ".." in parts or PurePosixPath(name).is_absolute() or bool(PureWindowsPath(name).anchor)

@@ -15,11 +15,9 @@ from safetensors.torch import save_file
 
 from study import device, files, metrics, provenance
 from study.errors import run
-from study.examples import encode, load_task, predict
-from study.loop import train
-from study.models import load_classifier, load_tokenizer, random_classifier
-from study.resumption import Checkpoint
-from study.training import CPU, precision_on
+from study.examples import Examples, encode, load_task, predict, shuffled_batches
+from study.models import checked_checkpoint, load_classifier, load_tokenizer, random_classifier
+from study.training import linear_schedule
 
 ARMS = ("pretrained", "random-init")
 
@@ -55,7 +53,7 @@ def finetune(
         The manifest that is also written: head names, scores on test, learning curve, settings, device, time, memory.
     """
     start = time.monotonic()
-    checkpoint = Checkpoint(out.with_name(f"{out.name}.training"), checkpoint_minutes)
+    checkpoint = checked_checkpoint(pretrained)
     splits, classes = load_task(task)
     tokenizer = load_tokenizer(pretrained, settings["max_length"])
     encoded = {name: encode(frame, classes, tokenizer) for name, frame in splits.items()}
@@ -88,10 +86,9 @@ def finetune(
             "precision": precision_on(on, settings.get("precision", "auto")),
             "seconds": round(checkpoint.seconds_before + time.monotonic() - start, 2),
             "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-            "sha256": {path.name: files.sha256(path) for path in sorted(folder.glob("*.safetensors"))},
+            "inputs": {"pretrained": checkpoint, "task": files.read_json(task / "manifest.json")["sha256"]},
         }
-        files.write_json(folder / "manifest.json", manifest)
-    checkpoint.remove()
+        manifest = provenance.write_manifest(folder, **manifest)
     return manifest
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 
 from study import files
 from study.errors import UserError
@@ -64,7 +64,7 @@ def fetch(repository: str, kind: str, revision: str, choose: Callable[[list[str]
         listed = [file.path for file in hub.get_cached_repo_tree(repository, repo_type=kind, revision=commit)]
     names = sorted(choose(listed))
     for name in names:
-        if _leads_out(name):
+        if files.leads_out(name):
             raise UserError(f"{repository} has a file named {name!r}, which leads out of its folder: do not trust it.")
     with _explained(repository, kind, revision, "download") as hub:
         wanted = [glob.escape(name) for name in names]
@@ -98,12 +98,6 @@ def fetch_model(repository: str, revision: str, patterns: tuple[str, ...]) -> Sn
         return [name for name in top if any(fnmatchcase(name, pattern) for pattern in patterns)]
 
     return fetch(repository, "model", revision, choose)
-
-
-def _leads_out(name: str) -> bool:
-    """Whether a path of a repository would leave the folder it is put into, on any system."""
-    parts = re.split(r"[/\\]", name)
-    return ".." in parts or PurePosixPath(name).is_absolute() or bool(PureWindowsPath(name).anchor)
 
 
 def _checked_sha256(path: Path) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig
 
-from study import files, hub
+from study import files, hub, provenance
 from study.errors import UserError, run
 
 # Never pickle, never code: weights in safetensors, configuration and tokenizer as text.
@@ -24,7 +24,7 @@ def import_model(checkpoint: Path, name: str, out: Path, origin: dict | None = N
         origin: where on the hub the folder comes from (`hub.Snapshot.origin`); then only the files it names are copied.
 
     Returns:
-        The manifest: model, source, architecture, size, tokenizer, hash of every weight file, pre-training if known.
+        The manifest: model, source, architecture, size, tokenizer, hash of every file, pre-training if known.
 
     Raises:
         UserError: no safetensors weights, no readable configuration, or a damaged weight file.
@@ -50,10 +50,10 @@ def import_model(checkpoint: Path, name: str, out: Path, origin: dict | None = N
                 parameters += sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118
         except SafetensorError as error:
             raise UserError(f"{path} is damaged or not a safetensors file ({error}): copy it again.") from error
+    pretraining = how_pretrained(checkpoint) if origin is None else None
     with files.replacing_folder(out) as folder:
         for path in found:
             shutil.copy2(path, folder / path.name)
-        made = checkpoint / "manifest.json"
         manifest = {
             "model": name,
             "source": f"{origin['repository']}@{origin['commit']}" if origin else str(checkpoint),
@@ -61,11 +61,25 @@ def import_model(checkpoint: Path, name: str, out: Path, origin: dict | None = N
             "architecture": architecture,
             "checkpoint_parameters": parameters,
             "tokenizer": tokenizer_kind(folder / "tokenizer.json"),
-            "sha256": {path.name: files.sha256(folder / path.name) for path in weights},
-            "pretraining": files.read_json(made) if made.exists() and origin is None else None,
+            "pretraining": pretraining,
         }
-        files.write_json(folder / "manifest.json", manifest)
+        manifest = provenance.write_manifest(folder, **manifest)
     return manifest
+
+
+def how_pretrained(checkpoint: Path) -> dict | None:
+    """The manifest that study.pretrain has left in a folder, if there is one.
+
+    Raises:
+        UserError: the weights are not those that it names.
+    """
+    path, weights = checkpoint / "manifest.json", checkpoint / "model.safetensors"
+    found = files.read_json(path) if path.exists() else None
+    expected = found.get("sha256") if isinstance(found, dict) else None
+    if isinstance(expected, str) and files.sha256(weights) != expected:
+        remedy = f"restore it (`git checkout {checkpoint}` if it came with the suite), or remove {path}"
+        raise UserError(f"{weights} was changed or damaged after it was made (its SHA-256 differs): {remedy}.")
+    return found
 
 
 def tokenizer_kind(path: Path) -> str:

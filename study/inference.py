@@ -47,7 +47,7 @@ def restored_models(cell: FinetunedCell, methods: list[str], compressed: Path) -
         method = baselines.METHODS[name]
         budgets = cell.budgets(method)
         for budget in budgets[:1] if method.unit == "share" else budgets:
-            if not _stored(compressed, name, budget).is_file():
+            if not _stored(compressed, name, budget).with_suffix(".json").is_file():
                 print(f"{name} has stored nothing at {budget}: its scores.csv says why", flush=True)
                 continue
             found.append(_restored(cell, name, budget, compressed, method.form))
@@ -69,6 +69,8 @@ def _initial_model(cell: FinetunedCell) -> nn.Module:
 
 def _restored(cell: FinetunedCell, name: str, budget: float | int, compressed: Path, form: str) -> Restored:
     method, path = baselines.METHODS[name], _stored(compressed, name, budget)
+    record = files.read_json(path.with_suffix(".json"))
+    files.check(path.parent, {path.name: record["row"]["sha256"]}, remove=compressed / name / "scores.csv")
     model = method.restore_into(_initial_model(cell), cell.pretrained, path).eval()
     return Restored(name, budget, method.unit, form, model)
 
@@ -122,6 +124,8 @@ def main() -> None:
     models = restored_models(cell, a.methods, a.compressed)
     rows = measure(models, cell.split("test").first(a.texts), cell.batch_size, a.passes)
     files.write_csv(a.out, pd.DataFrame([cell.axes | row for row in rows], columns=list(COLUMNS)))
+    manifest = {"sha256": {a.out.name: files.sha256(a.out)}, "inputs": cell.inputs, "made": provenance.made()}
+    files.write_json(a.out.with_suffix(".json"), manifest)
     for row in rows:
         print(f"{row['method']} {row['budget']} {row['form']}: {row['relative_time']:.2f} times the dense model")
 

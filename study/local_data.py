@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from study import files
 from study.errors import UserError, did_you_mean
 
 SAVED_DATASET = ("dataset_dict.json", "state.json")  # what `datasets.save_to_disk` leaves in a folder
@@ -83,6 +84,14 @@ def prepare(spec: dict) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, list[
     paths = {split: spec[split] for split in ("train", "validation", "test") if spec.get(split)}
     frames = {name: load_split(path, spec["text"], spec["label"], name) for name, path in paths.items()}
     return clean(frames, paths, spec)
+
+
+def sha256(path: str | Path) -> str | dict[str, str]:
+    """Hash of a file that `load_split` reads, or, for a saved folder, of every file in it."""
+    place = Path(str(path).partition("#")[0])
+    if not place.is_dir():
+        return files.sha256(place)
+    return {str(found.relative_to(place)): files.sha256(found) for found in sorted(place.rglob("*")) if found.is_file()}
 
 
 def clean(

@@ -12,10 +12,23 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from study import files
 from study.errors import UserError
 
 logging.set_verbosity_error()  # the load report repeats what `load_classifier` checks and returns
 logging.disable_progress_bar()
+
+
+def checked_checkpoint(folder: Path) -> dict[str, str]:
+    """Hashes of the files of an imported checkpoint, after comparing them; none for a folder that was not imported.
+
+    Raises:
+        UserError: a file is not the one that was imported.
+    """
+    path = folder / "manifest.json"
+    sha256 = files.read_json(path)["sha256"] if path.exists() else {}
+    files.check(folder, sha256)
+    return sha256
 
 
 def load_tokenizer(folder: Path, max_length: int) -> PreTrainedTokenizerBase:

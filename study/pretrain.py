@@ -21,7 +21,7 @@ from scipy.sparse.linalg import svds
 from torch import nn
 from transformers import AutoModel, PreTrainedTokenizerFast
 
-from study import files, provenance
+from study import corpus, files, provenance
 from study.architectures import ARCHITECTURES
 from study.errors import run
 from study.tokenization import train_tokenizer
@@ -272,8 +272,8 @@ def main() -> None:
     parser.add_argument("--corpus", required=True, type=Path, nargs="+", help="Parquet files of study.corpus")
     parser.add_argument("--out", required=True, type=Path, help="folder of the checkpoint")
     arguments = parser.parse_args()
-    corpus = pd.concat([pd.read_parquet(path) for path in sorted(arguments.corpus)])
-    texts = {split: list(part["sentence"]) for split, part in corpus.groupby("split")}
+    sentences = pd.concat([corpus.read(path) for path in sorted(arguments.corpus)])
+    texts = {split: list(part["sentence"]) for split, part in sentences.groupby("split")}
     manifest = pretrain(texts, arguments.architecture, arguments.size, arguments.settings, arguments.out)
     print(f"held-out loss {manifest['validation_loss']} after {manifest['tokens']:,} tokens")
 

@@ -5,6 +5,7 @@ Snakemake's own lines for the same events are left out on the terminal (its log 
 
 import csv
 import logging
+import shutil
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 REPLACED_EVENTS = {LogEvent.JOB_STARTED, LogEvent.JOB_FINISHED, LogEvent.PROGRESS}
 REPLACED_MESSAGES = {"Select jobs to execute..."}
 LOG_LINES = 8  # shown of the log of a failed job
+ROOM = 2**20  # bytes; a disk with less is as good as full
 
 
 def show_progress(workflow: "Workflow", expected: Mapping[str, float] | None = None) -> None:
@@ -150,6 +152,10 @@ def failure(description: str, logs: Iterable[str]) -> str:
     for log in map(Path, logs):
         lines = log.read_text(errors="replace").splitlines() if log.exists() else []
         text += "".join(f"\n    {line}" for line in lines[-LOG_LINES:]) + f"\n    (log: {log})"
+        if log.parent.exists() and shutil.disk_usage(log.parent).free < ROOM:  # then the log may be cut off too
+            text += (
+                f"\n    There is no room left on the disk of {log.parent}: make some, then run the same command again."
+            )
     return text
 
 

@@ -3,6 +3,7 @@
 Every random choice of the study derives its seed here, from what it is about and never from the order of execution.
 """
 
+import functools
 import hashlib
 import importlib.metadata
 import os
@@ -10,6 +11,8 @@ import platform
 import random
 import subprocess
 from pathlib import Path
+
+from study import files
 
 RECORDED = (
     "torch",
@@ -97,3 +100,17 @@ def commit() -> tuple[str, bool]:
         return git("rev-parse", "HEAD").strip(), bool(git("status", "--porcelain").strip())
     except (OSError, subprocess.CalledProcessError):
         return "unknown", False
+
+
+@functools.cache
+def made() -> dict[str, object]:
+    """What a step records of itself: commit of the code, whether files differed from it, versions, machine."""
+    found, dirty = commit()
+    return {"commit": found, "dirty": dirty, "versions": versions(), "machine": machine()}
+
+
+def write_manifest(folder: Path, **facts: object) -> dict[str, object]:
+    """Write manifest.json of a folder that is finished, and return it: the facts, the hash of every file, `made`."""
+    manifest = {**facts, "sha256": files.sha256_of(folder), "made": made()}
+    files.write_json(folder / "manifest.json", manifest)
+    return manifest

@@ -13,7 +13,7 @@ import baselines
 import ken
 from baselines.base import Selection
 from ken.suggestion import Suggestion
-from study import files, metrics
+from study import files, metrics, provenance
 from study.errors import UserError
 from study.examples import predict
 
@@ -66,3 +66,4 @@ def suggest(cell: "FinetunedCell", methods: list[str], settings: dict, out: Path
             print(f"{name}: keep {100 * found.share:g} %, {len(found.curve)} shares looked at", flush=True)
         files.write_csv(folder / "curves.csv", pd.DataFrame(curves))
         files.write_csv(folder / "suggestions.csv", pd.DataFrame(rows))
+        provenance.write_manifest(folder, inputs=cell.inputs)

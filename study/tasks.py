@@ -13,7 +13,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from study import docstring_tasks, files, hub_tasks, local_data, metrics, provenance
+from study import corpus, docstring_tasks, files, hub_tasks, local_data, metrics, provenance
 from study.errors import UserError, run
 
 SPLITS = ("train", "validation", "test")
@@ -48,17 +48,20 @@ def build(name: str, spec: dict, corpora: dict[str, Path], out: Path) -> dict[st
         corpora: package -> Parquet file of study.corpus, for docstring tasks.
     """
     if spec["source"] == "docstrings":
-        splits = docstring_tasks.build({package: pd.read_parquet(path) for package, path in corpora.items()}, spec)
+        splits = docstring_tasks.build({package: corpus.read(path) for package, path in corpora.items()}, spec)
         manifests = [files.read_json(path.with_suffix(".json")) for path in corpora.values()]
         notes: list[str] = []
         origin = {manifest["package"]: manifest["version"] for manifest in manifests}
+        inputs = {manifest["package"]: manifest["sha256"] for manifest in manifests}
     elif spec["source"] == "hub":
         *frames, notes, origin = hub_tasks.prepare(spec)
+        inputs = origin["sha256"]
         splits = dict(zip(SPLITS, frames, strict=True))
     else:
         *frames, notes = local_data.prepare(spec)
         splits = dict(zip(SPLITS, frames, strict=True))
         origin = {split: str(spec[split]) for split in SPLITS if spec.get(split)}
+        inputs = {path: local_data.sha256(path) for path in origin.values()}
     classes = class_order(splits["train"]["label"])
     if len(classes) < 2:
         raise UserError(f"task {name!r} has one class only ({classes[0]!r}): there is nothing to classify.")
@@ -69,10 +72,12 @@ def build(name: str, spec: dict, corpora: dict[str, Path], out: Path) -> dict[st
             "task": name,
             "spec": spec,
             "origin": origin,
+            "inputs": inputs,
             "classes": classes,
             "notes": notes,
             "counts": {split: frame["label"].value_counts().to_dict() for split, frame in splits.items()},
             "sha256": {split: files.sha256(folder / f"{split}.parquet") for split in splits},
+            "made": provenance.made(),
             "reference": reference_scores(splits),
         }
         files.write_json(folder / "manifest.json", manifest)

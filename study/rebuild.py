@@ -1,0 +1,57 @@
+"""Make tables, figures and pages of a finished study again, and nothing else: `python -m study.rebuild results/mini`.
+
+The rules are those of the Snakefile, with the config that the study was run with; rules that compute results are not
+looked at, so that what is not there any more, or was never unpacked, is not missed.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from study import archive, files
+from study.errors import UserError, run
+
+RULES = ("compute_statistics", "judge_claims", "make_tables", "draw_figures", "write_report", "write_publication")
+KENVIZ = "draw_kenviz"
+
+
+def command(results: Path, config: Path) -> list[str]:
+    """The call of Snakemake."""
+    shown = archive.shown_by_kenviz(results)
+    whole = bool(shown) and all((results / name).is_file() for name in shown)
+    rules = [*RULES, KENVIZ] if whole else [*RULES]
+    targets = [results / "report" / "index.html", *sorted(results.glob("publication/*.tex"))]
+    options = ["--configfile", str(config), "--forceall", "--allowed-rules", *rules, "--"]
+    return [sys.executable, "-m", "snakemake", *options, *map(str, targets)]
+
+
+def rebuild(results: Path) -> None:
+    """Run the rules of the report.
+
+    Raises:
+        UserError: the folder is no finished study, or does not lie where Snakemake looks for it.
+    """
+    provenance = files.read_json(results / "provenance.json")
+    place = Path("results", provenance["study"])
+    if results.resolve() != place.resolve():
+        raise UserError(
+            f"{results} is the study {provenance['study']}: move it to {place} in the folder of the Snakefile."
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder, "config.json")
+        files.write_json(config, provenance["config"])
+        done = subprocess.run(command(place, config))
+    if done.returncode:
+        raise UserError("snakemake has ended with an error, which stands above.")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Make the report of a finished study again from its results.")
+    parser.add_argument("results", type=Path, help="results folder, such as results/mini")
+    rebuild(parser.parse_args().results)
+
+
+if __name__ == "__main__":
+    run(main)

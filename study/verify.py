@@ -1,0 +1,127 @@
+"""Hash the files of a study again and say which are not what they were: `python -m study.verify results/mini`.
+
+A finished study is compared with its manifest.json, one that is not finished with what its steps have written down so
+far, one that was unpacked from an archive with what was packed.
+"""
+
+import argparse
+import sys
+from collections import defaultdict
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tqdm import tqdm
+
+from study import files, manifest
+from study.errors import UserError, run
+
+KINDS = {
+    "corpus": "corpora",
+    "tasks": "task splits",
+    "models": "imported models",
+    "finetuned": "fine-tuned models and initial states",
+    "random-init": "controls from random weights",
+    "compressed": "predictions, scores, records",
+    "suggested": "suggested sub-networks",
+    "checks": "checks",
+    "statistics": "statistics",
+    "tables": "tables",
+    "figures": "figures",
+    "report": "report",
+    "publication": "tables for a paper",
+}
+FOLDERS = {"tasks": 2, "models": 3, "cells": 5}  # parts of the path of what a step writes as a whole
+SHOWN = 20  # files that are named, of many
+
+
+def kind_of(name: str) -> str:
+    """Kind of a file of a study, from its path in the study's folder."""
+    parts = name.split("/")
+    if parts[0] != "cells":
+        return KINDS.get(parts[0], "collected tables, provenance")
+    if parts[4] == "compressed" and name.endswith(".safetensors"):
+        return "stored sub-networks"
+    return KINDS.get(parts[4], "inference times")
+
+
+def to_remove(name: str) -> str:
+    """What has to be removed so that Snakemake makes a file again: an output of the rule that it comes from."""
+    parts = name.split("/")
+    if parts[0] == "cells" and parts[4] == "compressed":
+        return "/".join([*parts[:6], "scores.csv"])  # sound rows are taken over
+    if parts[0] == "cells" and len(parts) == 5:
+        return "/".join([*parts[:4], "inference.csv"])
+    return "/".join(parts[: FOLDERS.get(parts[0], len(parts))])
+
+
+def expected(results: Path) -> tuple[dict[str, str], int]:
+    """Path -> SHA-256 of the files that have to be there, and how many more were left out when it was packed.
+
+    Raises:
+        UserError: there is no study, or its list is damaged.
+    """
+    if not results.is_dir():
+        raise UserError(f"{results} does not exist: name the results folder of a study, such as results/mini.")
+    if not (results / manifest.NAME).exists():
+        return manifest.recorded(results), 0
+    listed = manifest.read(results / manifest.NAME)
+    packed = manifest.read(results / manifest.PACKED) if (results / manifest.PACKED).exists() else listed
+    sha256 = {name: entry["sha256"] for name, entry in listed.items() if name in packed}
+    return sha256, len(listed) - len(sha256)
+
+
+def hashes(paths: list[Path]) -> Iterable[str | None]:
+    """SHA-256 of each file, None for one that is not there."""
+    with ThreadPoolExecutor() as pool:  # hashing leaves the interpreter to others
+        found = pool.map(lambda path: files.sha256(path) if path.is_file() else None, paths)
+        yield from tqdm(found, total=len(paths), unit=" files", delay=2, leave=False)
+
+
+def problems(results: Path, sha256: dict[str, str]) -> dict[str, str]:
+    """Path -> "missing" or "changed", for every file that is not what it was."""
+    found = hashes([results / name for name in sha256])
+    pairs = zip(sha256.items(), found, strict=True)
+    return {name: "changed" if now else "missing" for (name, digest), now in pairs if now != digest}
+
+
+def summary(sha256: dict[str, str], wrong: dict[str, str]) -> str:
+    """One line a kind of file: how many there are, and how many are not what they were."""
+    counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+    for name in sha256:
+        counts[kind_of(name)][0] += 1
+        counts[kind_of(name)][1] += name in wrong
+    lines = [
+        f"{kind:<38} {count:>6} files  {f'{bad} not as they were' if bad else 'ok'}"
+        for kind, (count, bad) in counts.items()
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description="Compare the files of a study with the hashes from when they were made."
+    )
+    parser.add_argument("results", type=Path, help="results folder of a study, such as results/mini")
+    results = parser.parse_args().results
+    sha256, left_out = expected(results)
+    wrong = problems(results, sha256)
+    print(summary(sha256, wrong))
+    if not (results / manifest.NAME).exists():
+        print("The study is not finished: only what its steps have written down so far was compared.")
+    elif more := sorted(set(manifest.result_files(results)) - set(sha256)):
+        print(f"{len(more)} files were made later and are not listed, such as {more[0]}.")
+    if left_out:
+        print(f"{left_out} files were left out when the study was packed.")
+    for name, what in list(wrong.items())[:SHOWN]:
+        print(f"{what}: {results / name} (made again after `rm -r {results / to_remove(name)}`)")
+    if wrong:
+        sys.exit(
+            f"error: {len(wrong)} of {len(sha256)} files are not what they were: remove what is named above and run "
+            "the same snakemake command again."
+        )
+    print(f"All {len(sha256)} files are what they were.")
+
+
+if __name__ == "__main__":
+    run(main)

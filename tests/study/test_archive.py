@@ -1,0 +1,153 @@
+"""Archives come back byte for byte; what is not as an archive lists it never reaches the disk."""
+
+import hashlib
+import json
+import stat
+import zipfile
+
+import pytest
+
+from study import archive, files, manifest, verify
+from study.errors import UserError
+from tests.study.test_damage import CELL, call, flip, small_study, study  # noqa: F401
+
+
+@pytest.fixture
+def packed(small_study, tmp_path):  # noqa: F811
+    """An archive of the small study."""
+    archive.pack(small_study, tmp_path / "small.zip")
+    return tmp_path / "small.zip"
+
+
+def evil(path, entries, listed=None, study="small", **flags):  # noqa: F811
+    """An archive as it should not be: entries are name -> bytes, or ZipInfo -> bytes."""
+    plain = {getattr(entry, "filename", entry): data for entry, data in entries.items()}
+    if listed is None:
+        listed = {name: {"sha256": digest(data), "bytes": len(data)} for name, data in plain.items()}
+    with zipfile.ZipFile(path, "w") as zipped:
+        zipped.writestr("archive.json", json.dumps({"study": study, "files": listed, **flags}))
+        for entry, data in entries.items():
+            zipped.writestr(entry, data)
+    return path
+
+
+def digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def test_what_the_report_needs_comes_back_byte_for_byte(small_study, packed, tmp_path, capsys):  # noqa: F811
+    folder = archive.restore(packed, tmp_path / "elsewhere")
+    assert folder == tmp_path / "elsewhere" / "small"
+    there = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert there >= {"scores.csv", "tasks/words/test.parquet", f"{CELL}/compressed/ken/predictions.parquet"}
+    assert not any(name.endswith((".safetensors", "tokenizer.json", "train.parquet", ".log")) for name in there)
+    for name in there - {"archive.json"}:
+        assert (folder / name).read_bytes() == (small_study / name).read_bytes()
+    call(verify.main, folder)
+    left_out = len(manifest.read(small_study / "manifest.json")) - (len(there) - 2)
+    assert f"{left_out} files were left out when the study was packed." in capsys.readouterr().out
+    flip(folder / "scores.csv")
+    with pytest.raises(SystemExit, match="1 of"):
+        call(verify.main, folder)
+
+
+def test_weights_and_logs_on_demand_and_equal_archives_of_equal_studies(small_study, packed, tmp_path):  # noqa: F811
+    archive.pack(small_study, tmp_path / "again.zip")
+    assert (tmp_path / "again.zip").read_bytes() == packed.read_bytes()
+    archive.pack(small_study, tmp_path / "all.zip", weights=True, logs=True)
+    folder = archive.restore(tmp_path / "all.zip", tmp_path / "elsewhere")
+    original = {path.relative_to(small_study): path.read_bytes() for path in small_study.rglob("*") if path.is_file()}
+    restored = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    added = {path for path in restored if path.name == "archive.json"}
+    assert len(added) == 1 and {path: data for path, data in restored.items() if path not in added} == original
+
+
+def test_what_kenviz_shows_is_packed_and_nothing_outside_the_study(study, tmp_path):  # noqa: F811
+    shown = [f"../{CELL}/compressed/ken/draw0/0.1.safetensors", f"../{CELL}/finetuned/initial.safetensors"]
+    files.write_json(study / "figures" / "kenviz.json", {"files": [*shown, "../../../outside.safetensors"]})
+    call(manifest.main, study)
+    names = archive.chosen(study, weights=False, kenviz=True)
+    assert {name for name in names if name.endswith(".safetensors")} == {name.removeprefix("../") for name in shown}
+    assert not [name for name in archive.chosen(study, False, kenviz=False) if name.endswith(".safetensors")]
+
+
+def test_only_a_finished_and_undamaged_study_is_packed(study, tmp_path):  # noqa: F811
+    flip(study / "figures" / "pareto.svg")
+    with pytest.raises(UserError, match=r"pareto.svg is not what it was: `python -m study.verify"):
+        archive.pack(study, tmp_path / "a.zip")
+    (study / "manifest.json").unlink()
+    with pytest.raises(UserError, match="is not a finished study"):
+        archive.pack(study, tmp_path / "a.zip")
+    assert not (tmp_path / "a.zip").exists()
+
+
+def refused(path, into, match, **options):
+    """An archive is refused with a sentence, and nothing of it stays."""
+    before = {found for found in into.parent.rglob("*")}
+    with pytest.raises(UserError, match=match) as error:
+        archive.restore(path, into, **options)
+    assert "\n" not in str(error.value)
+    assert {found for found in into.parent.rglob("*")} - before <= {into}
+
+
+LINK = zipfile.ZipInfo("link")
+LINK.external_attr = (stat.S_IFLNK | 0o777) << 16
+FOLDER = zipfile.ZipInfo("folder/")
+
+
+def test_hostile_archives_write_nothing(tmp_path):
+    into, path = tmp_path / "into", tmp_path / "evil.zip"
+    for name in ("../out", "/tmp/out", "a/../../out", "..\\out", "C:out", "C:/out"):
+        refused(evil(path, {name: b"x"}), into, "leads out of the folder")
+        refused(evil(path, {name: b"x"}, {}), into, "which is not as it lists it")
+    refused(evil(path, {LINK: b"/etc/passwd"}), into, "'link', which is not as it lists it")
+    refused(evil(path, {FOLDER: b""}, {}), into, "'folder/', which is not as it lists it")
+    refused(evil(path, {"extra": b"x"}, {}), into, "'extra', which is not as it lists it")
+    refused(evil(path, {"a": b"xx"}, {"a": {"sha256": digest(b"xx"), "bytes": 1}}), into, "not as it lists it")
+    refused(evil(path, {"a": b"x"}, {"a": {"sha256": digest(b"y"), "bytes": 1}}), into, "does not have the hash")
+    refused(evil(path, {}, {"a": {"sha256": "", "bytes": 1}}), into, "lists 'a', which is not in it")
+    refused(evil(path, {"a": b"x"}, []), into, "not a list of the files")
+    for name in ("..", "../out", "/tmp/out", "", None, "a\n", "a/b", ".hidden"):
+        refused(evil(path, {"a": b"x"}, study=name), into, "no name of a study")
+    with pytest.warns(UserWarning, match="Duplicate"):
+        double = evil(path, {"a": b"x"})
+        with zipfile.ZipFile(double, "a") as zipped:
+            zipped.writestr("a", b"y")
+    refused(double, into, "'a', which is not as it lists it")
+    assert not list(tmp_path.rglob("out"))
+
+
+def test_a_small_archive_of_much_is_refused_before_anything_is_written(tmp_path):
+    data = b"\0" * 2**24
+    bomb = evil(tmp_path / "bomb.zip", {f"zeros{i}": data for i in range(4)})
+    refused(bomb, tmp_path / "into", r"unpacks to 0.1 GiB: allow that with --gibibytes", gibibytes=0.05)
+    listed = {"a": {"sha256": digest(b"x"), "bytes": 2**60}}
+    refused(evil(tmp_path / "a.zip", {"a": b"x"}, listed), tmp_path / "into", "not as it lists it")
+
+
+def test_what_is_damaged_cut_off_or_no_archive_is_one_sentence(packed, tmp_path):
+    into, data = tmp_path / "into", packed.read_bytes()
+    for broken in (b"", b"text", data[: len(data) // 2], data[:-30]):
+        packed.write_bytes(broken)
+        refused(packed, into, "is damaged or no archive of a study")
+    with zipfile.ZipFile(packed, "w") as zipped:
+        zipped.writestr("a", "x")
+    refused(packed, into, "has no archive.json")
+    with pytest.raises(UserError, match=r"absent.zip does not exist"):
+        archive.restore(tmp_path / "absent.zip", into)
+    step = max(1, len(data) // 50)
+    for place in range(0, len(data), step):
+        packed.write_bytes(data[:place] + bytes([data[place] ^ 255]) + data[place + 1 :])
+        try:
+            folder = archive.restore(packed, tmp_path / f"flipped{place}")
+        except UserError:
+            continue
+        assert verify.problems(folder, verify.expected(folder)[0]) == {}, "a byte that means nothing, such as a date"
+
+
+def test_an_existing_study_is_never_overwritten(packed, tmp_path):
+    archive.restore(packed, tmp_path / "into")
+    (tmp_path / "into" / "small" / "scores.csv").write_text("mine")
+    with pytest.raises(UserError, match="exists: move it away"):
+        archive.restore(packed, tmp_path / "into")
+    assert (tmp_path / "into" / "small" / "scores.csv").read_text() == "mine"

@@ -1,0 +1,289 @@
+"""A file that is not what it was is named or made again by whatever reads it next, and found by study.verify."""
+
+import os
+import re
+import shutil
+import sys
+
+import pandas as pd
+import pytest
+
+from report.errors import ReportError
+from report.results import read_table
+from study import collect, corpus, files, inference, manifest, provenance, record, trace, verify
+from study.compress import FinetunedCell, compress
+from study.errors import UserError, run
+from study.examples import load_task
+from study.finetune import finetune
+from study.import_model import import_model
+from study.metrics import evaluate_metric
+from study.suggest import suggest
+from tests.conftest import SETTINGS
+
+EVALUATION = {"batch_size": 16, "max_length": 24, "kept_shares": [0.1, 0.5], "draws": 1, "methods": {}}
+SUGGESTION = {"margin": 0.3, "confidence": 0.9, "resolution": 0.25}
+AXES = {"model": "bert", "task": "words", "seed": 0}
+CELL = "cells/bert/words/seed0"
+
+
+@pytest.fixture(scope="session")
+def small_study(tmp_path_factory, checkpoints, task_folder):
+    """A results folder with one cell, as the steps write it; not to be changed."""
+    results = tmp_path_factory.mktemp("results") / "small"
+    shutil.copytree(task_folder, results / "tasks" / "words")
+    import_model(checkpoints["bert"], "bert", results / "models" / "bert" / "pretrained")
+    pretrained, task = results / "models" / "bert" / "pretrained", results / "tasks" / "words"
+    finetune(pretrained, task, AXES, SETTINGS, results / CELL / "finetuned")
+    cell = FinetunedCell(results / CELL / "finetuned", task, EVALUATION)
+    compress(cell, ["full", "ken", "bitdelta"], results / CELL / "compressed")
+    suggest(cell, ["ken"], SUGGESTION, results / CELL / "suggested")
+    files.write_text(results / "figures" / "pareto.svg", "<svg/>")
+    files.write_text(results / "logs" / "step.log", "not a result")
+    files.write_csv(results / "scores.csv", pd.read_csv(results / CELL / "compressed" / "ken" / "scores.csv"))
+    sha256 = {"scores.csv": files.sha256(results / "scores.csv")}
+    files.write_json(results / "collected.json", {"sha256": sha256, "made": provenance.made()})
+    finished = {"study": "small", "config": {"study": "small"}, **provenance.made()}
+    files.write_json(results / "provenance.json", finished)
+    call(manifest.main, results)
+    return results
+
+
+@pytest.fixture
+def study(small_study, tmp_path):
+    """A copy to be damaged."""
+    return shutil.copytree(small_study, tmp_path / "small")
+
+
+def call(main, *arguments):
+    """The `main` of a step with command-line arguments."""
+    saved, sys.argv = sys.argv, ["step", *map(str, arguments)]
+    try:
+        main()
+    finally:
+        sys.argv = saved
+
+
+def flip(path):
+    """Change one bit in the middle of a file."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def open_cell(study):
+    return FinetunedCell(study / CELL / "finetuned", study / "tasks" / "words", EVALUATION)
+
+
+def finetune_again(study):
+    places = study / "models" / "bert" / "pretrained", study / "tasks" / "words"
+    return finetune(*places, AXES, SETTINGS, study / CELL / "finetuned")
+
+
+def collect_cell(study):
+    splits, classes = load_task(study / "tasks" / "words")
+    references = list(splits["test"]["label"])
+    return collect.read_scores(study / CELL / "compressed" / "ken", references, classes, evaluate_metric())
+
+
+def measure(study):
+    return inference.restored_models(open_cell(study), ["bitdelta"], study / CELL / "compressed")
+
+
+def collect_suggestions(study):
+    cells = [("bert", "words", 0)]
+    return collect.cell_tables(study, cells, "suggested/suggestions.csv", collect.SUGGESTION_COLUMNS)
+
+
+DAMAGED = [
+    ("tasks/words/test.parquet", open_cell, "tasks/words"),
+    ("tasks/words/train.parquet", finetune_again, "tasks/words"),
+    ("models/bert/pretrained/model.safetensors", finetune_again, "models/bert/pretrained"),
+    ("models/bert/pretrained/tokenizer.json", finetune_again, "models/bert/pretrained"),
+    (f"{CELL}/finetuned/initial.safetensors", open_cell, f"{CELL}/finetuned"),
+    (f"{CELL}/finetuned/model.safetensors", open_cell, f"{CELL}/finetuned"),
+    (f"{CELL}/finetuned/tokenizer.json", open_cell, f"{CELL}/finetuned"),
+    (f"{CELL}/compressed/bitdelta/draw0/1.safetensors", measure, f"{CELL}/compressed/bitdelta/scores.csv"),
+    (f"{CELL}/compressed/ken/predictions.parquet", collect_cell, f"{CELL}/compressed/ken/scores.csv"),
+    (f"{CELL}/compressed/ken/scores.csv", collect_cell, f"{CELL}/compressed/ken/scores.csv"),
+    (f"{CELL}/suggested/suggestions.csv", collect_suggestions, f"{CELL}/suggested/suggestions.csv"),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "read", "removed"), DAMAGED, ids=lambda value: value if isinstance(value, str) else ""
+)
+@pytest.mark.parametrize("how", ["changed", "missing"])
+def test_a_damaged_file_is_named_by_the_step_that_reads_it(study, name, read, removed, how):
+    read(study)
+    flip(study / name) if how == "changed" else (study / name).unlink()
+    with pytest.raises(UserError) as refused:
+        read(study)
+    said = str(refused.value)
+    assert said.startswith(f"{study / name} ") and f"`rm -r {study / removed}`" in said and "\n" not in said
+    assert said.partition(str(study / name))[2].startswith(" is missing" if how == "missing" else " was changed")
+
+
+def test_a_damaged_stored_subnetwork_is_made_again_and_its_sound_neighbours_are_not(study):
+    folder = study / CELL / "compressed" / "ken" / "draw0"
+    whole = files.sha256_of(folder)
+    times = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    flip(folder / "0.1.safetensors")
+    compress(open_cell(study), ["ken"], study / CELL / "compressed")
+    again = files.sha256_of(folder)
+    made = {path.name for path in folder.iterdir() if path.stat().st_mtime_ns != times[path.name]}
+    assert again["0.1.safetensors"] == whole["0.1.safetensors"]
+    assert made == {"0.1.safetensors", "0.1.json"}
+
+
+def test_a_damaged_corpus_is_named(tmp_path, monkeypatch):
+    path = tmp_path / "mpmath.parquet"
+    call(corpus.main, "mpmath", "--out", path)
+    assert len(corpus.read(path)) > 100
+    flip(path)
+    with pytest.raises(UserError, match=rf"{path} was changed or damaged .*`rm -r {path}`"):
+        corpus.read(path)
+
+
+def test_a_damaged_checkpoint_of_the_suite_is_named(tmp_path, checkpoints):
+    shutil.copytree(checkpoints["bert"], tmp_path / "bert")
+    weights = tmp_path / "bert" / "model.safetensors"
+    files.write_json(tmp_path / "bert" / "manifest.json", {"sha256": files.sha256(weights), "objective": "masked"})
+    assert import_model(tmp_path / "bert", "bert", tmp_path / "a")["pretraining"]["objective"] == "masked"
+    flip(weights)
+    with pytest.raises(UserError, match=r"model.safetensors was changed or damaged .*git checkout"):
+        import_model(tmp_path / "bert", "bert", tmp_path / "b")
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_damaged_collected_table_is_named_by_the_report(study):
+    assert len(read_table(study / "scores.csv", ("method",), ("budget",))) == 2
+    flip(study / "scores.csv")
+    with pytest.raises(ReportError, match=r"scores.csv was changed or damaged .*`rm "):
+        read_table(study / "scores.csv", ("method",), ("budget",))
+
+
+def verified(study, capsys) -> tuple[str, str]:
+    """What study.verify prints and how it ends."""
+    try:
+        call(verify.main, study)
+        ended = ""
+    except SystemExit as error:
+        ended = str(error.code)
+    return capsys.readouterr().out, ended
+
+
+def test_every_file_of_a_finished_study_is_listed_with_the_hash_from_when_it_was_made(small_study, capsys):
+    listed = manifest.read(small_study / "manifest.json")
+    there = {str(path.relative_to(small_study)) for path in small_study.rglob("*") if path.is_file()}
+    assert set(listed) == there - {"manifest.json", "logs/step.log"}
+    for name, entry in listed.items():
+        assert entry == {"sha256": files.sha256(small_study / name), "bytes": (small_study / name).stat().st_size}
+    written = manifest.recorded(small_study)
+    kinds = ("train.parquet", "initial.safetensors", "tokenizer.json", "0.1.safetensors", "scores.csv", "curves.csv")
+    assert all(any(name.endswith(kind) for name in written) for kind in kinds)
+    out, ended = verified(small_study, capsys)
+    assert not ended and f"All {len(listed)} files are what they were." in out
+
+
+def test_every_single_flipped_bit_is_found(study, capsys):
+    for name in manifest.read(study / "manifest.json"):
+        before = (study / name).read_bytes()
+        flip(study / name)
+        assert verify.problems(study, verify.expected(study)[0]) == {name: "changed"}
+        (study / name).write_bytes(before)
+    flip(study / "figures" / "pareto.svg")
+    (study / CELL / "finetuned" / "initial.safetensors").unlink()
+    (study / "figures" / "later.svg").write_text("")
+    out, ended = verified(study, capsys)
+    assert f"changed: {study}/figures/pareto.svg (made again after `rm -r {study}/figures/pareto.svg`)" in out
+    assert (
+        f"missing: {study}/{CELL}/finetuned/initial.safetensors (made again after `rm -r {study}/{CELL}/finetuned`"
+        in out
+    )
+    assert re.search(r"fine-tuned models and initial states +\d+ files  1 not as they were", out)
+    assert "1 files were made later and are not listed, such as figures/later.svg" in out
+    assert ended.startswith("error: 2 of ")
+
+
+def test_a_study_that_is_not_finished_is_compared_with_what_its_steps_wrote(study, capsys):
+    (study / "manifest.json").unlink()
+    out, ended = verified(study, capsys)
+    assert not ended and "The study is not finished" in out
+    flip(study / CELL / "compressed" / "bitdelta" / "draw0" / "1.safetensors")
+    out, ended = verified(study, capsys)
+    assert ended.startswith("error: 1 of ") and "compressed/bitdelta/scores.csv`" in out
+
+
+def test_what_is_no_study_or_no_list_is_one_sentence(study, tmp_path):
+    with pytest.raises(SystemExit, match=r"error: .*absent does not exist: name the results folder"):
+        run(lambda: call(verify.main, tmp_path / "absent"))
+    for text in ("[]", '{"files": {"a": 1}}', '{"files": {"a": {"sha256": "x", "bytes": -1}}}'):
+        (study / "manifest.json").write_text(text)
+        with pytest.raises(UserError, match="is not a list of the files of a study"):
+            verify.expected(study)
+    for name in ("../a", "/a", "a/../../b", "C:a", ""):
+        files.write_json(study / "manifest.json", {"files": {name: {"sha256": "x", "bytes": 1}}})
+        with pytest.raises(UserError, match="leads out of the folder"):
+            verify.expected(study)
+
+
+def test_what_has_to_be_removed_is_an_output_of_the_rule():
+    assert verify.to_remove("tables/overview.csv") == "tables/overview.csv"
+    assert verify.to_remove("scores.csv") == "scores.csv"
+    assert verify.to_remove(f"{CELL}/inference.json") == f"{CELL}/inference.csv"
+    assert verify.to_remove(f"{CELL}/compressed/ken/draw0/0.1.json") == f"{CELL}/compressed/ken/scores.csv"
+    assert verify.to_remove(f"{CELL}/random-init/manifest.json") == f"{CELL}/random-init"
+
+
+def test_a_row_leads_to_its_seed_inputs_code_and_machine(study):
+    found = trace.trace(study, "bert", "words", 0, "ken", "0.1")
+    row = found["row"]
+    assert row["random_seed"] == provenance.seed_of("compress", "bert", "words", 0, "ken", 0)
+    stored = study / CELL / "compressed" / row["row"]["file"]
+    assert row["row"]["sha256"] == files.sha256(stored)
+    assert row["inputs"]["finetuned"]["initial.safetensors"] == files.sha256(
+        study / CELL / "finetuned" / "initial.safetensors"
+    )
+    assert row["inputs"]["task"]["test"] == files.sha256(study / "tasks" / "words" / "test.parquet")
+    weights = study / "models" / "bert" / "pretrained" / "model.safetensors"
+    assert found["finetuned"]["inputs"]["pretrained"]["model.safetensors"] == files.sha256(weights)
+    for part in ("row", "finetuned", "pretrained"):
+        made = found[part]["made"]
+        assert made["commit"] and made["versions"]["torch"] and made["machine"]["cpu"]
+    assert found["config"] == {"study": "small"} and found["finetuned"]["settings"] == SETTINGS
+    finetune(study / "models" / "bert" / "pretrained", study / "tasks" / "words", AXES, SETTINGS | {"epochs": 1},
+             study / CELL / "finetuned")  # fmt: skip
+    with pytest.raises(UserError, match="was made from other files"):
+        trace.trace(study, "bert", "words", 0, "ken", "0.1")
+
+
+def test_time_of_a_study_counts_moments_in_which_a_job_ran(tmp_path):
+    jobs = {
+        "finetune/a": (0, 10),
+        "finetune/b": (5, 20),
+        "compress/a": (25, 30),
+        "collect": (26, 27),
+        "report": (40, 41),
+    }
+    for name, (start, end) in jobs.items():
+        path = tmp_path / f"{name}.tsv"
+        files.write_text(path, f"s\th:m:s\n{end - start}\t0:00:01\n")
+        os.utime(path, (end, end))
+    assert record.wall_seconds(tmp_path) == 20 + 5 + 1
+    assert record.seconds_per_rule(tmp_path) == {"finetune": 25, "compress": 5, "collect": 1, "report": 1}
+    assert record.wall_seconds(tmp_path / "absent") == 0
+
+
+def test_provenance_has_every_input_and_everything_that_made_it(study):
+    found = record.inputs(study)
+    assert set(found["tasks"]["words"]["sha256"]) == {"train", "validation", "test"}
+    assert "model.safetensors" in found["models"]["bert"]["sha256"] and found["models"]["bert"]["source"]
+    (maker,) = record.makers(study)
+    rows = len(list(study.rglob("draw0/*.json")))
+    assert maker["records"] == rows + 4, "rows, the model, the fine-tuned cell, its suggestions, the collected table"
+    assert {key: maker[key] for key in provenance.made()} == provenance.made()
+    path = next(study.rglob("draw0/*.json"))
+    other = files.read_json(path)
+    other["made"]["commit"] = "another"
+    files.write_json(path, other)
+    assert sorted(entry["records"] for entry in record.makers(study)) == [1, maker["records"] - 1]
