@@ -26,8 +26,8 @@ if not workflow.overwrite_configfiles:
 
 
 try:
-    # Where the rules that read data and models are not looked at, these need not be there.
-    config = study_config.load(config, baselines.METHODS, sources=not workflow.dag_settings.allowed_rules)
+    # study.rebuild looks at the rules of the report only, for which data and models need not be there.
+    config = study_config.load(config, baselines.METHODS, sources=not config.pop("report_only", False))
     if not workflow.dryrun:
         check_writable(f"results/{config['study']}")
 except UserError as error:
@@ -709,7 +709,7 @@ rule draw_kenviz:
         ENVIRONMENT
     params:
         subnetwork=get_kenviz_subnetwork,
-        matrix=f"--matrix {config['kenviz']['matrix']}" if "matrix" in config["kenviz"] else "",
+        matrix=f"--matrix {shlex.quote(config['kenviz']['matrix'])}" if "matrix" in config["kenviz"] else "",
         stem=lambda wildcards, output: Path(output.picture).with_suffix(""),
         compared=get_kenviz_compared,
         finetuned=subpath(input.finetuned, parent=True),

@@ -1,5 +1,6 @@
 """The DAG itself, run in copies of this checkout: a whole one-minute study, then every kind of partial rerun."""
 
+import json
 import os
 import re
 import shutil
@@ -10,9 +11,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from study.trace import trace
+
 ROOT = Path(__file__).parents[1]
 STUDY = ["--configfile", "config/test.yaml"]
 CELL = "results/test/cells/bert/library3/seed0"
+MADE_AGAIN = ("statistics/*", "claims.csv", "tables/*", "figures/*", "report/*", "publication/*")
 
 
 def copy_checkout(folder: Path) -> Path:
@@ -98,6 +102,51 @@ def test_two_runs_give_identical_score_tables(finished, tmp_path):
     assert (first / weights).read_bytes() == (second / weights).read_bytes()
 
 
+def step(checkout: Path, *arguments: object, expect: int = 0) -> str:
+    """Run a step in a checkout; returns what it printed."""
+    command = [sys.executable, "-m", *map(str, arguments)]
+    done = subprocess.run(command, cwd=checkout, capture_output=True, text=True)
+    assert done.returncode == expect, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_every_file_has_its_hash_and_every_row_leads_to_where_it_comes_from(finished):
+    checkout, _ = finished
+    results = checkout / "results" / "test"
+    printed = step(checkout, "study.verify", "results/test")
+    assert "files are what they were" in printed and "made later" not in printed and "not finished" not in printed
+    rows = pd.read_csv(results / "scores.csv", dtype=str, keep_default_na=False)
+    for row in rows.itertuples():
+        budget = Path(row.file).stem
+        found = trace(results, row.model, row.task, int(row.seed), row.method, budget, int(row.draw))
+        assert found["row"]["row"]["sha256"] == row.sha256 and found["row"]["made"]["machine"]["cpu"]
+    provenance = json.loads((results / "provenance.json").read_text())
+    assert provenance["config"]["study"] == "test" and provenance["wall_seconds"] <= sum(provenance["seconds"].values())
+    assert {split for task in provenance["inputs"]["tasks"].values() for split in task["sha256"]} == {
+        "train", "validation", "test",
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_report_is_made_again_from_an_archive_without_computing_anything(finished, tmp_path):
+    checkout, _ = finished
+    results = checkout / "results" / "test"
+    step(checkout, "study.archive", "results/test", "--out", tmp_path / "test.zip")
+    elsewhere = copy_checkout(tmp_path / "elsewhere")
+    shutil.rmtree(elsewhere / "checkpoints")
+    step(elsewhere, "study.archive", "--restore", tmp_path / "test.zip")
+    restored = elsewhere / "results" / "test"
+    made = [path for name in MADE_AGAIN for path in sorted(restored.glob(name))]
+    assert len(made) > 50
+    for path in made:
+        path.unlink()
+    output = step(elsewhere, "study.rebuild", "results/test")
+    assert not {"finetune_model", "compress_model", "collect_scores", "build_task"} & set(planned(output))
+    for path in made:
+        assert path.read_bytes() == (results / path.relative_to(restored)).read_bytes(), path
+    assert "files are what they were" in step(elsewhere, "study.verify", "results/test")
+
+
 def test_a_second_run_does_nothing(finished):
     checkout, _ = finished
     assert "Nothing to be done" in snakemake(checkout, *STUDY)
@@ -108,7 +157,7 @@ def test_a_changed_plot_redraws_the_figures_and_nothing_else(finished):
     with open(checkout / "report" / "figures.py", "a") as file:
         file.write("\n# changed\n")
     output = snakemake(checkout, *STUDY)
-    assert set(planned(output)) - {"all"} == {"draw_figures", "write_report"}
+    assert set(planned(output)) - {"all"} == {"draw_figures", "write_report", "write_manifest"}
     assert "Nothing to be done" in snakemake(checkout, *STUDY)
 
 

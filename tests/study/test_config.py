@@ -371,3 +371,47 @@ def test_command_line_prints_the_whole_config_or_one_sentence(tmp_path, monkeypa
     with pytest.raises(SystemExit) as ended:
         run(config.main)
     assert ended.value.code == 'error: config key seed is not known here. Did you mean "seeds"?'
+
+
+OUTSIDE = (
+    "..",
+    "../out",
+    "/tmp/out",
+    "a/../../out",
+    "a/b",
+    "a\\b",
+    "C:out",
+    ".hidden",
+    "",
+    "a\n",
+    "a b",
+    "$(id)",
+    "a;b",
+    "-x",
+)
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+@pytest.mark.parametrize("kind", ["study", "tasks", "models"])
+def test_a_name_that_could_leave_the_results_folder_or_its_command_is_refused(small, kind, name):
+    raw = put(small, ["study"], name) if kind == "study" else small
+    if kind != "study":
+        raw[kind][name] = raw[kind].pop(next(iter(raw[kind])))
+    with pytest.raises(UserError, match=rf"config key {kind} "):
+        config.load(raw, METHODS)
+
+
+@pytest.mark.parametrize(("section", "key"), [("kenviz", "matrix"), ("corpus", "packages")])
+def test_text_that_a_command_is_made_of_ends_where_it_ends(small, section, key):
+    value = {"matrix": "query.weight\nid", "packages": ["scipy", "sympy", "torch\n"]}[key]
+    with pytest.raises(UserError, match=rf"config key {section}\.{key}"):
+        config.load(put(small | {section: small.get(section) or {}}, [section, key], value), METHODS)
+
+
+def test_sources_need_not_be_there_where_only_the_report_is_made_again(small, tmp_path):
+    small["tasks"]["own"] = {"source": "files", "train": "no.csv", "test": "no.csv", "text": "a", "label": "b"}
+    small["models"]["own"] = {"source": "directory", "path": "no-model"}
+    with pytest.raises(UserError, match="does not exist"):
+        config.load(small, METHODS)
+    found = config.load(small, METHODS, sources=False)
+    assert config.load(found, METHODS, sources=False) == found, "what a run has recorded can be run again"

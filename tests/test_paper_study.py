@@ -1,0 +1,134 @@
+"""The study of the paper against a hub on 127.0.0.1: tiny checkpoints and data sets under the very names it gives."""
+
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import datasets
+import pandas as pd
+import pytest
+import yaml
+
+from tests import hub_server
+from tests.test_workflow import ROOT, copy_checkout, planned
+
+PAPER = yaml.safe_load((ROOT / "config" / "paper.yaml").read_text())
+TOKEN = "hf_ThisTokenMustNotBeWrittenDown"
+WORDS = ["apple", "pear", "plum", "cherry", "grape", "hammer", "saw", "drill", "wrench", "chisel", "red", "old"]
+CLASSES = {"ag-news": 4, "emo": 4, "imdb": 2, "yelp-polarity": 2, "sst2": 2, "trec": 6}
+LAYOUTS = {
+    "ag-news": "data/{split}-00000-of-00001.parquet",
+    "emo": "emo2019/{split}/0000.parquet",
+    "imdb": "plain_text/{split}-00000-of-00001.parquet",
+    "yelp-polarity": "plain_text/{split}-00000-of-00001.parquet",
+    "sst2": "sst2/{split}-00000-of-00001.parquet",
+    "trec": "default/{split}/0000.parquet",
+}
+FETCH = ["--configfile", "config/paper.yaml", "--until", "import_model", "build_task"]
+CUT = {"models": ["bert", "bloom-560m"], "tasks": ["trec"], "seeds": [0]}
+ROWS = 2 + 10 * 14 + 4 * 3 * 14 + 1  # of a cell: controls, what draws once, what draws three times, one bit
+
+
+def data_file(spec: dict, classes: int, start: int, count: int) -> bytes:
+    """A Parquet file whose labels follow from a word of each text."""
+    names = datasets.ClassLabel(names=[f"class {chr(97 + index)}" for index in range(classes)])
+    features = datasets.Features({spec["text"]: datasets.Value("string"), spec["label"]: names})
+    rows = range(start, start + count)
+    texts = [f"Item {row} is a {WORDS[row % classes]} on a table." for row in rows]
+    columns = {spec["text"]: texts, spec["label"]: [row % classes for row in rows]}
+    buffer = io.BytesIO()
+    datasets.Dataset.from_dict(columns, features=features).to_parquet(buffer)
+    return buffer.getvalue()
+
+
+def repositories(checkpoints: dict[str, Path]) -> dict[str, dict[str, bytes]]:
+    """All that config/paper.yaml names, with files beside it that must not be fetched."""
+    found = {}
+    for name, model in PAPER["models"].items():
+        served = {path.name: path.read_bytes() for path in checkpoints[name].iterdir()}
+        found[model["repository"]] = served | {"pytorch_model.bin": b"\x80\x04.", "modeling.py": b"import os"}
+    for name, task in PAPER["tasks"].items():
+        parts = {task["splits"]["train"]: (0, 60), task["splits"]["test"]: (60, 24)}
+        place = f"datasets/{task['repository']}" + (f"@{task['revision']}" if task["revision"] != "main" else "")
+        found[place] = {"script.py": b"raise SystemExit('a loading script was run')"}
+        for split, (start, count) in parts.items():
+            found[place][LAYOUTS[name].format(split=split)] = data_file(task, CLASSES[name], start, count)
+    return found
+
+
+def cut() -> dict:
+    """The study file with fewer models, tasks and seeds, which a config that extends it cannot take away."""
+    small = PAPER | {axis: {name: PAPER[axis][name] for name in CUT[axis]} for axis in ("models", "tasks")}
+    return small | {"seeds": CUT["seeds"], "trained_on": {"models": ["bert"], "tasks": CUT["tasks"], "seeds": [0]}}
+
+
+def call(checkout: Path, home: Path, address: str, *arguments: str, expect: int = 0, **more: str) -> str:
+    """Run Snakemake with a hub at an address; returns what it printed."""
+    removed = ("HF_HUB_OFFLINE", "PYTEST_CURRENT_TEST", "PYTEST_XDIST_WORKER")
+    environment = {key: value for key, value in os.environ.items() if key not in removed}
+    environment |= {"HF_ENDPOINT": address, "HF_HOME": str(home), "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"} | more
+    command = [sys.executable, "-m", "snakemake", *arguments]
+    done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, env=environment)
+    output = done.stdout + done.stderr
+    assert done.returncode == expect, output[-5000:]
+    assert TOKEN not in output
+    return output
+
+
+@pytest.fixture(scope="module")
+def fetched(tmp_path_factory, checkpoints):
+    """A checkout in which the unchanged study file has fetched everything, in two attempts."""
+    checkout, home = copy_checkout(tmp_path_factory.mktemp("paper")), tmp_path_factory.mktemp("home")
+    with hub_server.running(repositories(checkpoints)) as server:
+        ernie, yelp = (
+            PAPER["models"]["ernie"]["repository"],
+            f"datasets/{PAPER['tasks']['yelp-polarity']['repository']}",
+        )
+        server.refused[ernie] = (403, {"X_Error_Code": "GatedRepo", "X_Error_Message": "No right for {shown}"})
+        hidden = server.repositories.pop(yelp)
+        first = call(checkout, home, server.address, *FETCH, expect=1)
+        server.refused.clear()
+        server.repositories[yelp] = hidden
+        second = call(checkout, home, server.address, *FETCH)
+        requests = server.requests
+    return checkout, home, first, second, requests
+
+
+@pytest.mark.slow
+def test_all_of_the_paper_is_fetched_and_what_is_refused_is_said_and_goes_on(fetched):
+    checkout, _, first, second, requests = fetched
+    jobs = {"import_model": 7, "build_task": 6}
+    assert {rule: count for rule, count in planned(first).items() if rule in jobs} == jobs
+    assert "model nghuyong/ernie-2.0-base-en is gated: ask for access on " in first
+    assert "data set fancyzhx/yelp_polarity is not on the hub, or private: correct the name" in first
+    again = {rule: count for rule, count in planned(second).items() if rule in jobs}
+    assert again == {"import_model": 1, "build_task": 1}, "what was fetched is not fetched again"
+    assert not any(path.endswith((".bin", ".py")) for path in requests)
+    results = checkout / "results" / "paper"
+    assert len(list(results.glob("models/*/pretrained/model.safetensors"))) == 7
+    assert len(list(results.glob("tasks/*/test.parquet"))) == 6
+
+
+@pytest.mark.slow
+def test_the_study_of_the_paper_runs_to_its_report_without_a_network(fetched):
+    checkout, home, *_ = fetched
+    offline = {"HF_HUB_OFFLINE": "1"}
+    scores = "results/paper/cells/electra/sst2/seed4/compressed/ken/scores.csv"
+    unchanged = ["--configfile", "config/paper.yaml", "--", scores]
+    plan = planned(call(checkout, home, "http://127.0.0.1:9", *unchanged, **offline))
+    assert plan == {"finetune_model": 1, "compress_model": 1}
+    (checkout / "config" / "cut.yaml").write_text(yaml.safe_dump(cut()))
+    output = call(checkout, home, "http://127.0.0.1:9", "--configfile", "config/cut.yaml", **offline)
+    assert "report: " in output and not {"import_model", "build_task"} & set(planned(output))
+    results = checkout / "results" / "paper"
+    assert len((results / "report" / "index.html").read_text()) > 50_000
+    found = pd.read_csv(results / "scores.csv", keep_default_na=False)
+    trained = 3 + 3 + 2 + 2  # budgets of lora, flop, lt-sft and fish
+    assert found.groupby("model").size().to_dict() == {"bert": ROWS + trained, "bloom-560m": ROWS}
+    assert set(found["status"]) <= {"ok", "declined"} and (found["status"] == "ok").mean() > 0.9
+    one = pd.read_csv(checkout / scores)
+    assert one["budget"].tolist() == PAPER["kept_shares"] and (one["status"] == "ok").all()
+    for path in checkout.rglob("*"):
+        assert not path.is_file() or TOKEN.encode() not in path.read_bytes(), path
