@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import resource
+import subprocess
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import report.results
 import study.errors
 import study.files
 from ken import cli, disk
+from tests.test_workflow import STUDY, copy_checkout, snakemake
 
 
 @pytest.mark.parametrize(
@@ -89,3 +91,36 @@ def test_errors_of_safetensors_are_understood(tmp_path):
         study.errors.run(save)
     error = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
     assert disk.sentence(error).startswith("there is no room left on the disk")
+
+
+@contextmanager
+def small_disk(place: Path, size: str):
+    """A file system of a fixed size, mounted at a folder."""
+    place.mkdir(parents=True)
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", place], capture_output=True).returncode:
+        pytest.skip("needs the right to mount a file system")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
+@pytest.mark.slow
+def test_a_study_says_that_its_disk_is_full_or_read_only_and_goes_on_when_it_is_not(tmp_path):
+    checkout = copy_checkout(tmp_path)
+    place = checkout / "results"
+    goal = [*STUDY, "--", "results/test/models/bert/pretrained/manifest.json"]
+    with small_disk(place, "1500k"):  # enough to start, not enough for the weights
+        output = snakemake(checkout, *goal, expect=1)
+        assert "there is no room left on the disk" in output and "Traceback" not in output
+        assert not list(place.rglob("*.safetensors"))
+        subprocess.run(["mount", "-o", "remount,size=1100k", place], check=True)
+        (place / "filler").write_bytes(b"x" * 2**19)
+        output = snakemake(checkout, *goal, expect=1)
+        assert f"error: there is no room left on the disk of {place}" in output and "Traceback" not in output
+        subprocess.run(["mount", "-o", "remount,ro,size=20m", place], check=True)
+        output = snakemake(checkout, *goal, expect=1)
+        assert "cannot be read or written (the disk is read-only)" in output and "Traceback" not in output
+        subprocess.run(["mount", "-o", "remount,rw,size=20m", place], check=True)
+        snakemake(checkout, *goal)
+        assert len(list(place.rglob("*.safetensors"))) == 1 and not list(place.rglob(".*"))
