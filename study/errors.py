@@ -63,7 +63,9 @@ def run(main: Callable[[], object]) -> None:
 
 
 def disk_sentence(error: BaseException) -> str | None:
-    """`ken.disk.sentence`, imported when it is needed: a step that ends well does not wait for it."""
+    """`ken.disk.sentence`, imported, with torch, only for errors of the system."""
+    if not isinstance(error, OSError) and "(os error " not in str(error):
+        return None
     from ken import disk
 
     return disk.sentence(error)

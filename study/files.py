@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 from study.errors import UserError
 
+CHECKSUM = "checksum"  # key of an object that was written with one
+
 if TYPE_CHECKING:  # importing pandas takes most of a second, which steps without tables need not spend
     import pandas as pd
 
@@ -73,10 +75,18 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, value: object) -> None:
     """Write `value` as JSON: keys sorted, indented, a newline at the end. Equal values give equal files.
 
+    An object has one key more, a checksum of the others, which `read_json` compares and takes away.
+
     Raises:
         ValueError: `value` holds NaN or an infinity, which JSON does not have.
     """
+    if isinstance(value, dict):
+        value = value | {CHECKSUM: _checksum(value)}
     write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _checksum(value: dict) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def write_csv(path: str | Path, frame: "pd.DataFrame") -> None:
@@ -95,15 +105,19 @@ def read_json(path: str | Path) -> object:
     """Read a JSON file.
 
     Raises:
-        UserError: the file is missing, truncated or otherwise not JSON.
+        UserError: the file is missing, truncated or otherwise not JSON, or was changed after `write_json` wrote it.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: run the step that writes it.") from None
     except ValueError as error:  # also what UnicodeDecodeError is
         problem = f"{path} is not a whole JSON file ({error}): delete it and run the step that writes it again."
         raise UserError(problem) from None
+    if isinstance(value, dict) and CHECKSUM in value and value.pop(CHECKSUM) != _checksum(value):
+        remedy = f"remove it with `rm {path}` and run the same snakemake command again"
+        raise UserError(f"{path} was changed or damaged after it was made (its checksum differs): {remedy}.")
+    return value
 
 
 def sha256(path: str | Path) -> str:

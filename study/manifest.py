@@ -48,16 +48,16 @@ def recorded(results: Path) -> dict[str, str]:
     for record in records(results):
         folder = record["path"].parent
         if "row" in record:
-            hashes = {record["path"].with_suffix(".safetensors").name: record["row"].get("sha256", "")}
+            hashes = {record["path"].with_suffix(".safetensors").name: record["row"].get("sha256")}
         elif isinstance(record.get("sha256"), str):
             hashes = {record["path"].with_suffix(".parquet").name: record["sha256"]}
         else:
             hashes = record.get("sha256", {})
         for name, digest in hashes.items():
             # A task names the splits.
-            file = f"{name}.parquet" if folder.parent.name == "tasks" else name
+            file = f"{name}.parquet" if folder.parent == results / "tasks" else name
             found[(folder / file).relative_to(results).as_posix()] = digest
-    return found
+    return {name: digest for name, digest in found.items() if digest}
 
 
 def describe(results: Path) -> dict[str, dict[str, object]]:

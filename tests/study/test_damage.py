@@ -1,5 +1,6 @@
 """A file that is not what it was is named or made again by whatever reads it next, and found by study.verify."""
 
+import json
 import os
 import re
 import shutil
@@ -133,6 +134,21 @@ def test_a_damaged_stored_subnetwork_is_made_again_and_its_sound_neighbours_are_
     made = {path.name for path in folder.iterdir() if path.stat().st_mtime_ns != times[path.name]}
     assert again["0.1.safetensors"] == whole["0.1.safetensors"]
     assert made == {"0.1.safetensors", "0.1.json"}
+
+
+def test_a_changed_fact_in_a_manifest_or_a_record_is_noticed(study):
+    path = study / CELL / "finetuned" / "manifest.json"
+    text = path.read_text()
+    path.write_text(re.sub(r'("weighted_f1": )[\d.]+', r"\g<1>0.123", text))
+    with pytest.raises(UserError, match=rf"{path} was changed or damaged .*`rm {path}`"):
+        open_cell(study)
+    path.write_text(text)
+    record = study / CELL / "compressed" / "ken" / "draw0" / "0.1.json"
+    whole = record.read_text()
+    record.write_text(re.sub(r'("weighted_f1": )[\d.]+', r"\g<1>0.123", whole))
+    compress(open_cell(study), ["ken"], study / CELL / "compressed")
+    scores = [files.read_json(record)["row"]["weighted_f1"], json.loads(whole)["row"]["weighted_f1"]]
+    assert scores[0] == scores[1] != 0.123, "made again"
 
 
 def test_a_damaged_corpus_is_named(tmp_path, monkeypatch):
