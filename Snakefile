@@ -13,10 +13,10 @@ from pathlib import Path
 sys.path.insert(0, workflow.basedir)
 
 import baselines
-from study import config as study_config, device
+from study import config as study_config, files
 from study.errors import UserError
 from study.progress import benchmarked_seconds, show_progress
-from study.steps import check_writable, prepare_environment
+from study.steps import prepare_environment
 
 prepare_environment()
 
@@ -29,7 +29,7 @@ try:
     # study.rebuild looks at the rules of the report only, for which data and models need not be there.
     config = study_config.load(config, baselines.METHODS, sources=not config.pop("report_only", False))
     if not workflow.dryrun:
-        check_writable(f"results/{config['study']}")
+        files.check_writable(f"results/{config['study']}")
 except UserError as error:
     sys.exit(f"error: {error}")
 
@@ -758,22 +758,6 @@ rule write_publication:
         " --out {params.folder} > {log} 2>&1"
 
 
-rule print_report:
-    input:
-        f"{RESULTS}/report/index.html",
-        "report/pdf.py",
-    output:
-        f"{RESULTS}/report/report.pdf",
-    log:
-        f"{RESULTS}/logs/print_report.log",
-    conda:
-        ENVIRONMENT
-    params:
-        results=subpath(input[0], ancestor=2),
-    shell:
-        "python -m report.pdf --results {params.results} --out {output} > {log} 2>&1"
-
-
 rule write_manifest:
     input:
         rules.write_report.output,
@@ -788,6 +772,22 @@ rule write_manifest:
         folder=subpath(output[0], parent=True),
     shell:
         "python -m study.manifest {params.folder} > {log} 2>&1"
+
+
+rule print_report:
+    input:
+        f"{RESULTS}/report/index.html",
+        "report/pdf.py",
+    output:
+        f"{RESULTS}/report/report.pdf",
+    log:
+        f"{RESULTS}/logs/print_report.log",
+    conda:
+        ENVIRONMENT
+    params:
+        results=subpath(input[0], ancestor=2),
+    shell:
+        "python -m report.pdf --results {params.results} --out {output} > {log} 2>&1"
 
 
 onsuccess:

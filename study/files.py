@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING
 
-from study.errors import UserError
+from study.errors import UserError, disk_sentence
 
+NEEDED = 2**20  # bytes of a disk, without which no step gets far
 CHECKSUM = "checksum"  # key of an object that was written with one
 
 if TYPE_CHECKING:  # importing pandas takes most of a second, which steps without tables need not spend
@@ -156,3 +157,23 @@ def leads_out(name: str) -> bool:
     """Whether a relative path that others have written would leave the folder it is put into, on any system."""
     parts = re.split(r"[/\\]", name)
     return ".." in parts or PurePosixPath(name).is_absolute() or bool(PureWindowsPath(name).anchor)
+
+
+def check_writable(folder: str | Path) -> None:
+    """Refuse to start a study whose results could not be written.
+
+    A nameless file is written where the folder is, or where it will be, so that nothing is left behind.
+
+    Raises:
+        UserError: the disk is full or read-only, or the folder is closed to this user.
+    """
+    place = Path(folder).absolute()
+    while not place.exists():
+        place = place.parent
+    try:
+        with tempfile.TemporaryFile(dir=place) as file:
+            file.write(b"\0" * NEEDED)
+            file.flush()
+    except OSError as error:
+        error.filename = str(place)
+        raise UserError(disk_sentence(error) or f"{place} cannot be written ({error.strerror}).") from None

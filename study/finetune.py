@@ -53,7 +53,7 @@ def finetune(
         The manifest that is also written: head names, scores on test, learning curve, settings, device, time, memory.
     """
     start = time.monotonic()
-    checkpoint = checked_checkpoint(pretrained)
+    imported = checked_checkpoint(pretrained)
     splits, classes = load_task(task)
     tokenizer = load_tokenizer(pretrained, settings["max_length"])
     encoded = {name: encode(frame, classes, tokenizer) for name, frame in splits.items()}
@@ -86,7 +86,7 @@ def finetune(
             "precision": precision_on(on, settings.get("precision", "auto")),
             "seconds": round(checkpoint.seconds_before + time.monotonic() - start, 2),
             "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-            "inputs": {"pretrained": checkpoint, "task": files.read_json(task / "manifest.json")["sha256"]},
+            "inputs": {"pretrained": imported, "task": files.read_json(task / "manifest.json")["sha256"]},
         }
         manifest = provenance.write_manifest(folder, **manifest)
     return manifest
