@@ -5,6 +5,7 @@ looked at, so that what is not there any more, or was never unpacked, is not mis
 """
 
 import argparse
+import json
 import subprocess
 import sys
 import tempfile
@@ -40,7 +41,7 @@ def rebuild(results: Path) -> None:
         )
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder, "config.json")
-        files.write_json(config, provenance["config"] | {"report_only": True})
+        config.write_text(json.dumps(provenance["config"] | {"report_only": True}), encoding="utf-8")
         done = subprocess.run(command(place, config))
     if done.returncode:
         raise UserError("snakemake has ended with an error, which stands above.")

@@ -28,7 +28,7 @@ LAYOUTS = {
 }
 FETCH = ["--configfile", "config/paper.yaml", "--until", "import_model", "build_task"]
 CUT = {"models": ["bert", "bloom-560m"], "tasks": ["trec"], "seeds": [0]}
-ROWS = 2 + 10 * 14 + 4 * 3 * 14 + 1  # of a cell: controls, what draws once, what draws three times, one bit
+ROWS = 2 + 9 * 14 + 4 * 3 * 14 + 1  # of a cell: controls, what draws once, what draws three times, one bit
 
 
 def data_file(spec: dict, classes: int, start: int, count: int) -> bytes:
@@ -127,8 +127,9 @@ def test_the_study_of_the_paper_runs_to_its_report_without_a_network(fetched):
     found = pd.read_csv(results / "scores.csv", keep_default_na=False)
     trained = 3 + 3 + 2 + 2  # budgets of lora, flop, lt-sft and fish
     assert found.groupby("model").size().to_dict() == {"bert": ROWS + trained, "bloom-560m": ROWS}
-    assert set(found["status"]) <= {"ok", "declined"} and (found["status"] == "ok").mean() > 0.9
+    assert (found["status"] == "ok").all()
     one = pd.read_csv(checkout / scores)
     assert one["budget"].tolist() == PAPER["kept_shares"] and (one["status"] == "ok").all()
-    for path in checkout.rglob("*"):
-        assert not path.is_file() or TOKEN.encode() not in path.read_bytes(), path
+    for written in (results, checkout / ".snakemake", home):
+        for path in written.rglob("*"):
+            assert not path.is_file() or TOKEN.encode() not in path.read_bytes(), path
