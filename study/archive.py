@@ -94,8 +94,8 @@ def pack(results: Path, out: Path, weights: bool = False, logs: bool = False, ke
         if found is None or found["sha256"] != listed.get(name, found)["sha256"]:
             raise UserError(f"{path} is not what it was: `python -m study.verify {results}` says how to make it again.")
         entries[name] = found
-    commit = files.read_json(results / "provenance.json")["commit"]
-    packed = {"study": results.resolve().name, "commit": commit, "files": entries}
+    provenance = files.read_json(results / "provenance.json")
+    packed = {"study": provenance["study"], "commit": provenance["commit"], "files": entries}
     with files.replacing(out) as temporary:
         _write(temporary, results, packed)
     return packed
