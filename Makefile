@@ -3,13 +3,21 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: study test check clean verify archive
+.PHONY: study test test-slow compare verify archive check clean
 
 study: .venv/installed
 	$(BIN)/snakemake
 
 test: .venv/installed
 	$(BIN)/python -m pytest
+
+# Whole studies that are killed, repeated and run from other sources.
+test-slow: .venv/installed
+	$(BIN)/python -m pytest -m slow
+
+# Where the default study, finished or run now, leaves the intervals of the committed run.
+compare: study
+	$(BIN)/python -m report.compare results/mini results/reference/mini
 
 # A finished study: are its files what they were, and one file to keep or hand on (`make verify STUDY=test`).
 STUDY ?= mini

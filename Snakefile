@@ -13,12 +13,10 @@ from pathlib import Path
 sys.path.insert(0, workflow.basedir)
 
 import baselines
-from study import config as study_config, files
+from study import config as study_config, device, files
 from study.errors import UserError
 from study.progress import benchmarked_seconds, show_progress
-from study.steps import prepare_environment
-
-prepare_environment()
+from study.steps import hold_study, prepare_environment
 
 if not workflow.overwrite_configfiles:
 
@@ -30,6 +28,8 @@ try:
     config = study_config.load(config, baselines.METHODS, sources=not config.pop("report_only", False))
     if not workflow.dryrun:
         files.check_writable(f"results/{config['study']}")
+    prepare_environment(config["device"], config["finetuning"]["checkpoint_minutes"])
+    GPU = min(1, len(device.gpus()))  # of a job; the pool of all jobs is one unless --resources gpu=... says more
 except UserError as error:
     sys.exit(f"error: {error}")
 
@@ -788,6 +788,13 @@ rule print_report:
         results=subpath(input[0], ancestor=2),
     shell:
         "python -m report.pdf --results {params.results} --out {output} > {log} 2>&1"
+
+
+onstart:
+    try:
+        hold_study(config["study"])
+    except UserError as error:
+        sys.exit(f"error: {error}")
 
 
 onsuccess:

@@ -205,7 +205,7 @@ def rows_of(cell: FinetunedCell, method: Method, folder: Path) -> Iterator[tuple
                     record = {"row": asdict(row), "predictions": predictions, "random_seed": seen.seed}
                     record |= {"inputs": cell.inputs, "made": provenance.made()}
                     files.write_json(path.with_suffix(".json"), record)
-            except (ValueError, RuntimeError, ArithmeticError, NotImplementedError) as error:
+            except (UserError, ValueError, RuntimeError, ArithmeticError, NotImplementedError) as error:
                 row.status, row.reason, row.key = "failed", f"{type(error).__name__}: {error}", ""
             yield row, predictions
             start = time.monotonic()

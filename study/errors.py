@@ -42,7 +42,8 @@ def run(main: Callable[[], object]) -> None:
 
     A `UserError` prints its sentence, and so does a full or read-only disk. A `ValueError` raised by one of our own
     packages prints its sentence after the traceback, since it may be a mistake of the caller or of ours. Anything else
-    is unexpected and keeps Python's own report. All of them end with status 1.
+    is unexpected and keeps Python's own report. All of them end with status 1. The step also ends when its run is
+    killed.
     """
     from study.steps import end_with_snakemake
 

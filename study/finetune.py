@@ -15,9 +15,11 @@ from safetensors.torch import save_file
 
 from study import device, files, metrics, provenance
 from study.errors import run
-from study.examples import Examples, encode, load_task, predict, shuffled_batches
+from study.examples import encode, load_task, predict
+from study.loop import train
 from study.models import checked_checkpoint, load_classifier, load_tokenizer, random_classifier
-from study.training import linear_schedule
+from study.resumption import Checkpoint
+from study.training import CPU, precision_on
 
 ARMS = ("pretrained", "random-init")
 
@@ -54,6 +56,7 @@ def finetune(
     """
     start = time.monotonic()
     imported = checked_checkpoint(pretrained)
+    checkpoint = Checkpoint(out.with_name(f"{out.name}.training"), checkpoint_minutes)
     splits, classes = load_task(task)
     tokenizer = load_tokenizer(pretrained, settings["max_length"])
     encoded = {name: encode(frame, classes, tokenizer) for name, frame in splits.items()}
@@ -89,6 +92,7 @@ def finetune(
             "inputs": {"pretrained": imported, "task": files.read_json(task / "manifest.json")["sha256"]},
         }
         manifest = provenance.write_manifest(folder, **manifest)
+    checkpoint.remove()
     return manifest
 
 

@@ -13,12 +13,14 @@ import pandas as pd
 from study import device, files, provenance
 from study.errors import run
 from study.examples import encode, load_task
-from study.finetune import ARMS, train
+from study.finetune import ARMS
+from study.loop import train
 from study.models import checked_checkpoint, load_classifier, load_tokenizer, random_classifier
 
 
 def try_settings(pretrained: Path, task: Path, arm: str, settings: dict, seed: int) -> dict[str, object]:
     """Best validation weighted F1 of one fine-tuning, and the epoch it came from."""
+    on = device.take()
     checked_checkpoint(pretrained)
     splits, classes = load_task(task)
     tokenizer = load_tokenizer(pretrained, settings["max_length"])

@@ -82,8 +82,8 @@ def finetune_again(study):
 
 def collect_cell(study):
     splits, classes = load_task(study / "tasks" / "words")
-    references = list(splits["test"]["label"])
-    return collect.read_scores(study / CELL / "compressed" / "ken", references, classes, evaluate_metric())
+    references = [classes.index(label) for label in splits["test"]["label"]]
+    return collect.read_scores(study / CELL / "compressed" / "ken", references, evaluate_metric())
 
 
 def measure(study):
