@@ -3,10 +3,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: study test test-slow compare verify archive check clean
+.PHONY: study plan test check clean
 
 study: .venv/installed
 	$(BIN)/snakemake
+
+# What a study will cost, before it starts: make plan CONFIG=config/paper.yaml MACHINE=a100
+CONFIG ?= config/mini.yaml
+MACHINE ?= cpu
+plan: .venv/installed
+	$(BIN)/python -m study.plan --config $(CONFIG) --machine $(MACHINE)
 
 test: .venv/installed
 	$(BIN)/python -m pytest

@@ -23,10 +23,10 @@ from ken.storage import framed
 DTYPE = torch.bfloat16
 
 
-def write_checkpoint(path: Path, size: str, seed: int, base: Path | None = None) -> None:
+def write_checkpoint(path: Path, shapes: dict[str, tuple], seed: int, base: Path | None = None) -> None:
     """Random weights in blocks of rows; with `base`, those plus small updates."""
     described, start = {}, 0
-    for name, shape in common.shapes(size).items():
+    for name, shape in shapes.items():
         end = start + math.prod(shape) * DTYPE.itemsize
         described[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [start, end]}
         start = end
@@ -35,7 +35,7 @@ def write_checkpoint(path: Path, size: str, seed: int, base: Path | None = None)
         header = framed(described)
         file.write(header)
         other.seek(len(header))
-        for shape in common.shapes(size).values():
+        for shape in shapes.values():
             meta = Meta(DTYPE, shape)
             for place in meta.blocks():
                 count = (place.stop - place.start) * meta.rows[1]
@@ -75,15 +75,16 @@ def main() -> None:
     a = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=a.folder) as folder:
         base, tuned, sub, out = (Path(folder, f"{n}.safetensors") for n in ("base", "tuned", "sub", "out"))
-        write_checkpoint(base, a.size, 0)
-        write_checkpoint(tuned, a.size, 1, base)
+        shapes = common.shapes(a.size)
+        write_checkpoint(base, shapes, 0)
+        write_checkpoint(tuned, shapes, 1, base)
         reading = read_once(base, tuned)
         pair = ("--pretrained", str(base), "--finetuned", str(tuned))
         prune, prune_peak = run("prune", *pair, "--k", a.k, "--quiet", "--out", str(sub), threads=a.threads)
         info, info_peak = run("info", str(sub), "--json", threads=a.threads)
         stored = ("--pretrained", str(base), "--subnetwork", str(sub), "--out", str(out))
         inject, inject_peak = run("inject", *stored, "--quiet", threads=a.threads)
-        largest = max(math.prod(shape) for shape in common.shapes(a.size).values()) * DTYPE.itemsize / 2**20
+        largest = max(map(math.prod, shapes.values())) * DTYPE.itemsize / 2**20
         allowed = 3 * largest + 600
         sizes = {path.name: path.stat().st_size for path in (base, sub)}
     common.finish(

@@ -1,0 +1,200 @@
+"""From the measured constants of `benchmarks.scaling` to models of 7, 70 and 400 billion parameters.
+
+`python -m benchmarks.extrapolation` reads results/reference/scaling.json, puts the tables into docs/scaling.md and
+draws docs/scaling.png. Time of a model: for each of its tensors, entries times the measured time of an entry in rows of
+that length, interpolated over the logarithm of the length.
+"""
+
+import argparse
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks import common
+from study import cost
+from study.sizes import ModelSize
+
+ROOT = Path(__file__).parents[1]
+RECORD = ROOT / "results" / "reference" / "scaling.json"
+DOCUMENT = ROOT / "docs" / "scaling.md"
+FIGURE = ROOT / "docs" / "scaling.png"
+SHARE = 0.05
+TASKS = 50
+WIDTH = 2  # bytes of a bfloat16
+MARKS = ("<!-- tables: written by `python -m benchmarks.extrapolation` -->", "<!-- end of tables -->")
+
+# As the config.json of each model has it.
+MODELS = {
+    "BERT-base": ("bert", {}),
+    "BLOOM-1b7": ("bloom", {"vocab_size": 250880, "hidden_size": 2048, "n_layer": 24, "n_head": 16}),
+    "Llama 2 7B": ("llama", {"vocab_size": 32000, "hidden_size": 4096, "num_hidden_layers": 32,
+                             "num_attention_heads": 32, "intermediate_size": 11008}),
+    "Llama 2 70B": ("llama", {"vocab_size": 32000, "hidden_size": 8192, "num_hidden_layers": 80,
+                              "num_attention_heads": 64, "num_key_value_heads": 8, "intermediate_size": 28672}),
+    "Llama 3.1 405B": ("llama", {"vocab_size": 128256, "hidden_size": 16384, "num_hidden_layers": 126,
+                                 "num_attention_heads": 128, "num_key_value_heads": 8, "intermediate_size": 53248}),
+}  # fmt: skip
+
+
+def size_of(kind: str, settings: dict) -> ModelSize:
+    """Shapes of the body of a model, from its configuration; nothing is allocated."""
+    from transformers import AutoConfig, AutoModel
+
+    config = AutoConfig.for_model(kind, **settings)
+    with torch.device("meta"):
+        model = AutoModel.from_config(config)
+    body = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    linear = {n: tuple(m.weight.shape) for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
+    return ModelSize(body, 0, linear, config.hidden_size, config.num_hidden_layers, config.num_attention_heads)
+
+
+def start_seconds(cases: list[dict], step: str) -> float:
+    """Seconds that a command takes whatever the size: where the line through the sizes meets zero."""
+    base = cases[0]
+    sizes = [case for case in cases if all(case[key] == base[key] for key in ("row_length", "kept_share"))]
+    entries, seconds = zip(*((case["entries"], case[f"{step}_core_seconds"]) for case in sizes), strict=True)
+    return float(np.polyfit(entries, seconds, 1)[1])
+
+
+def entry_seconds(cases: list[dict], step: str) -> tuple[list[int], list[float]]:
+    """Row lengths, ascending, and seconds of one core an entry, at the kept share of the first case."""
+    start, found = start_seconds(cases, step), {}
+    for case in sorted(cases, key=lambda case: case["entries"]):  # of equal rows the largest model counts
+        if case["kept_share"] == cases[0]["kept_share"]:
+            found[case["row_length"]] = (case[f"{step}_core_seconds"] - start) / case["entries"]
+    return sorted(found), [found[length] for length in sorted(found)]
+
+
+def core_seconds(size: ModelSize, cases: list[dict], step: str) -> float:
+    """Seconds of one core that a command takes for a model."""
+    lengths, seconds = entry_seconds(cases, step)
+    total = start_seconds(cases, step)
+    for shape in size.body.values():
+        n = math.prod(shape[1:]) if len(shape) > 1 else shape[0]
+        total += math.prod(shape) * float(np.interp(math.log(n), np.log(lengths), seconds))
+    return total
+
+
+def stored(size: ModelSize) -> float:
+    """Bytes of a sub-network with `SHARE` of each row, bfloat16."""
+    return cost.kept_bytes(size.body, SHARE, WIDTH)
+
+
+def time_text(seconds: float) -> str:
+    """Seconds in one unit."""
+    for name, length in (("h", 3600), ("min", 60)):
+        if seconds >= 1.5 * length:
+            return f"{seconds / length:,.1f} {name}"
+    return f"{seconds:.1f} s"
+
+
+def measured_table(cases: list[dict]) -> str:
+    """What was measured, one row a case."""
+    lines = [
+        "| entries | row length | kept | prune, s of one core | ns an entry | peak MiB | inject, s of one core "
+        "| checkpoint / sub-network, MB |",
+        "|--:|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    start = start_seconds(cases, "prune")
+    for case in cases:
+        each = 1e9 * (case["prune_core_seconds"] - start) / case["entries"]
+        sizes = f"{case['checkpoint_bytes'] / 1e6:,.0f} / {case['stored_bytes'] / 1e6:,.1f}"
+        lines.append(
+            f"| {case['entries'] / 1e6:,.1f}M | {case['row_length']:,} | {case['kept_share']:.0%} "
+            f"| {case['prune_core_seconds']:.1f} | {each:.0f} | {case['prune_peak_mib']:,.0f} "
+            f"| {case['inject_core_seconds']:.1f} | {sizes} |"
+        )
+    return "\n".join(lines)
+
+
+def extrapolated_table(cases: list[dict]) -> str:
+    """Time, memory and disk of real shapes."""
+    lines = [
+        f"| model | parameters | prune, one core | inject, one core | base, GB | sub-network at {SHARE:.0%}, GB "
+        f"| {TASKS} tasks: full copies / base and sub-networks, TB | fine-tuning in full, GiB |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for name, described in MODELS.items():
+        size = size_of(*described)
+        base, sub = WIDTH * size.parameters, stored(size)
+        tuned = cost.TRAINED_BYTES * size.parameters / 2**30
+        times = (time_text(core_seconds(size, cases, step)) for step in ("prune", "inject"))
+        lines.append(
+            f"| {name} | {size.parameters / 1e9:,.2f}B | {' | '.join(times)} | {base / 1e9:,.1f} | {sub / 1e9:,.2f} "
+            f"| {TASKS * base / 1e12:,.2f} / {(base + TASKS * sub) / 1e12:,.2f} | {tuned:,.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def memory_sentence(cases: list[dict]) -> str:
+    """Range of peak memory over all that was measured."""
+    peaks = [case[f"{step}_peak_mib"] for case in cases for step in ("prune", "inject")]
+    sizes = [case["entries"] for case in cases]
+    return (
+        f"Peak memory of a command: {min(peaks):,.0f} to {max(peaks):,.0f} MiB over models that differ "
+        f"{max(sizes) / min(sizes):,.0f}-fold in size, Python and torch included."
+    )
+
+
+def draw(cases: list[dict], path: Path) -> None:
+    """Seconds of one core over parameters, measured and extrapolated."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(5.5, 3.6), layout="constrained")
+    for step, colour in (("prune", "#4053d3"), ("inject", "#b51d14")):
+        axes.scatter(
+            [case["entries"] for case in cases], [case[f"{step}_core_seconds"] for case in cases],
+            color=colour, s=14, label=f"ken {step}, measured",
+        )  # fmt: skip
+        sizes = [size_of(*described) for described in MODELS.values()]
+        axes.plot(
+            [size.parameters for size in sizes], [core_seconds(size, cases, step) for size in sizes],
+            color=colour, marker="o", mfc="white", ls="--", lw=1, label=f"ken {step}, extrapolated",
+        )  # fmt: skip
+    for name, size in zip(MODELS, sizes, strict=True):
+        axes.annotate(name, (size.parameters, core_seconds(size, cases, "prune")), fontsize=7, xytext=(-4, 6),
+                      textcoords="offset points", ha="right")  # fmt: skip
+    axes.set(xscale="log", yscale="log", xlabel="parameters", ylabel="seconds of one core")
+    axes.legend(fontsize=7, frameon=False)
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+    pyplot.close(figure)
+
+
+def tables(record: dict) -> str:
+    """All that is written into the document."""
+    cases = record["numbers"]["cases"]
+    machine = record["machine"]
+    return (
+        f"Measured with one thread ({machine['cpu']}, commit {record['commit'][:7]}):\n\n{measured_table(cases)}\n\n"
+        f"{memory_sentence(cases)}\n\nExtrapolated:\n\n{extrapolated_table(cases)}"
+    )
+
+
+def updated(document: str, record: dict) -> str:
+    """The document with its tables made new.
+
+    Raises:
+        ValueError: its marks are missing.
+    """
+    before, start, rest = document.partition(MARKS[0])
+    _, end, after = rest.partition(MARKS[1])
+    if not (start and end):
+        raise ValueError(f"the document lacks the marks {MARKS[0]!r} and {MARKS[1]!r}: put them where the tables go.")
+    return f"{before}{start}\n{tables(record)}\n{end}{after}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Extrapolate measured time, memory and disk to large models.")
+    parser.add_argument("--record", type=Path, default=RECORD)
+    record = common.read(parser.parse_args().record)
+    DOCUMENT.write_text(updated(DOCUMENT.read_text(encoding="utf-8"), record), encoding="utf-8")
+    draw(record["numbers"]["cases"], FIGURE)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,253 @@
+"""What will a study cost? Jobs, hours, disk and memory, before it starts.
+
+`make plan CONFIG=config/paper.yaml MACHINE=a100`. Which jobs there are is asked of Snakemake itself, by a dry run, so
+that what is finished does not count; what one costs says `study.cost`, with the speeds of config/plan.yaml. On the
+machine of the committed reference run, what its rules really took corrects the estimate.
+"""
+
+import argparse
+import re
+import subprocess
+import sys
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import yaml
+
+import baselines
+from study import config as study_config
+from study import cost, files
+from study.cost import Study
+from study.errors import UserError, run
+from study.progress import duration
+from study.sizes import model_config, model_size, task_size
+
+ROOT = Path(__file__).parents[1]
+PLAN = ROOT / "config" / "plan.yaml"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A rule, the values of its wildcards, and what it is estimated to cost: seconds, bytes that stay, memory."""
+
+    rule: str
+    wildcards: dict[str, str]
+    seconds: float = 0.0
+    disk: float = 0.0
+    gib: float = 0.0
+    on_gpu: bool = False
+
+
+def listed_jobs(config: Path, everything: bool = False) -> list[Job]:
+    """Jobs that Snakemake would run, without their costs.
+
+    Args:
+        config: of the study. everything: also what is finished.
+
+    Raises:
+        UserError: Snakemake refuses the study; what it says.
+    """
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--snakefile",
+        str(ROOT / "Snakefile"),
+        "--directory",
+        str(Path.cwd()),
+    ]
+    command += ["--configfile", str(config.resolve()), "--dry-run", "--cores", "1", "--nolock"]
+    command += ["--workflow-profile", "none", *(["--forceall"] if everything else [])]
+    done = subprocess.run(command, capture_output=True, text=True)
+    output = done.stdout + done.stderr
+    if done.returncode:
+        said = [line.removeprefix("error: ") for line in output.splitlines() if line.startswith("error: ")]
+        raise UserError(f"Snakemake refuses {config}: {said[0] if said else output[-800:]}")
+    return jobs_in(output)
+
+
+def jobs_in(output: str) -> list[Job]:
+    """Jobs that the output of a dry run describes, but for the target of all."""
+    jobs = []
+    for rule, described in re.findall(r"^(?:local)?rule (\w+):\n((?: {4}.*\n)+)", output, re.M):
+        found = re.search(r"^ {4}wildcards: (.*)$", described, re.M)
+        jobs.append(Job(rule, dict(pair.split("=", 1) for pair in found[1].split(", ")) if found else {}))
+    return [job for job in jobs if job.rule != "all"]
+
+
+def read_plan() -> dict:
+    """config/plan.yaml."""
+    return yaml.safe_load(PLAN.read_text(encoding="utf-8"))
+
+
+def sized_study(config: dict, plan: dict) -> Study:
+    """A complete config with the sizes of its models and tasks."""
+    tasks = {name: task_size(name, config, plan) for name in config["tasks"]}
+    classes = max(task.classes for task in tasks.values())
+    models = {
+        name: model_size(model_config(name, config, plan["repositories"], classes), model["source"] == "pretraining")
+        for name, model in config["models"].items()
+    }
+    return Study(config, models, tasks)
+
+
+def is_gpu(machine: dict) -> bool:
+    """Whether a machine of config/plan.yaml is a GPU."""
+    return "memory_gib" in machine
+
+
+def costed(study: Study, jobs: Iterable[Job], machine: dict, core: dict, factors: dict | None = None) -> list[Job]:
+    """The same jobs with their costs.
+
+    Args:
+        machine: entry of config/plan.yaml. core: its section of that name.
+        factors: rule -> what multiplies the seconds; 1 where not given.
+    """
+    found = []
+    for job in jobs:
+        work = cost.work_of(study, job.rule, job.wildcards)
+        seconds = cost.seconds_of(work, machine, core) * (factors or {}).get(job.rule, 1.0)
+        gib = cost.memory_gib(study, job.rule, job.wildcards, half=is_gpu(machine))
+        on_gpu = is_gpu(machine) and job.rule in cost.ON_GPU
+        found.append(Job(job.rule, job.wildcards, seconds, work.disk, gib, on_gpu))
+    return found
+
+
+def measured_factors(folder: Path, plan: dict, machine: dict) -> dict[str, float]:
+    """Rule -> seconds that its jobs took in a finished run, as a multiple of the estimate.
+
+    Args:
+        folder: a results folder whose provenance.json has the config and the seconds of every rule.
+    """
+    record = files.read_json(folder / "provenance.json")
+    with tempfile.TemporaryDirectory() as elsewhere:  # the run's config, as if nothing of it was finished
+        path = Path(elsewhere, "config.yaml")
+        path.write_text(yaml.safe_dump(record["config"]))
+        study, jobs = sized_study(study_config.read(path, baselines.METHODS), plan), listed_jobs(path, everything=True)
+    estimated = seconds_by_rule(costed(study, jobs, machine, plan["core"]))
+    return {rule: taken / estimated[rule] for rule, taken in record["seconds"].items() if estimated[rule]}
+
+
+def planned(study: Study, jobs: list[Job], name: str, plan: dict) -> list[Job]:
+    """Jobs with their costs on a machine, corrected by the run that the machine is calibrated with, if there is one."""
+    machine = plan["machines"][name]
+    factors = measured_factors(ROOT / machine["calibrated"], plan, machine) if "calibrated" in machine else {}
+    return costed(study, jobs, machine, plan["core"], factors)
+
+
+def seconds_by_rule(jobs: Iterable[Job]) -> Counter[str]:
+    """Rule -> seconds of all its jobs."""
+    seconds: Counter[str] = Counter()
+    for job in jobs:
+        seconds[job.rule] += job.seconds
+    return seconds
+
+
+def wall_seconds(jobs: list[Job], gpus: int, cores: int) -> float:
+    """Seconds from start to end with that many workers, if they are always busy; those of the longest job at least."""
+    busy = sum(job.seconds / (gpus if job.on_gpu else cores) for job in jobs)
+    return max([busy, *(job.seconds for job in jobs)])
+
+
+# The report.
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """Columns of fixed width, the first flush left."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    lines = []
+    for first, *others in [header, ["-" * width for width in widths], *rows]:
+        cells = [first.ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(others, widths[1:], strict=True))]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def size_text(count: float) -> str:
+    """Bytes in a decimal unit, e.g. "1.5 GB"."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit in ("B", "kB") else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def rule_table(jobs: list[Job]) -> str:
+    """Jobs, time, disk and memory of every rule and of all."""
+    grouped: dict[str, list[Job]] = defaultdict(list)
+    for job in jobs:
+        grouped[job.rule].append(job)
+    rows = []
+    for rule, found in [*grouped.items(), ("all", jobs)]:
+        seconds, disk = [job.seconds for job in found], sum(job.disk for job in found)
+        rows.append(
+            [rule, f"{len(found):,}", duration(sum(seconds) / len(found)), duration(max(seconds)),
+             f"{sum(seconds) / 3600:,.2f}", size_text(disk) if disk else "", f"{max(job.gib for job in found):.1f}"]
+        )  # fmt: skip
+    return table(["rule", "jobs", "mean", "longest", "hours", "disk", "GiB"], rows)
+
+
+def memory_table(study: Study, machines: dict) -> str:
+    """Parameters of every model, memory of its fine-tuning on a GPU, and the GPUs that have as much."""
+    rows = []
+    for name, found in study.models.items():
+        gib = cost.training_gib(found, study.settings(name), half=True)
+        fits = [kind for kind, machine in machines.items() if machine.get("memory_gib", 0) >= gib]
+        rows.append([name, f"{found.parameters / 1e6:,.1f}M", f"{gib:.1f}", " ".join(fits) or "none"])
+    return table(["model", "parameters", "GiB", "fits on"], rows)
+
+
+def kinds_table(study: Study, jobs: list[Job], plan: dict) -> str:
+    """Hours of one GPU of every kind for the jobs that use one."""
+    rows = []
+    for machine in filter(is_gpu, plan["machines"].values()):
+        seconds = seconds_by_rule(job for job in costed(study, jobs, machine, plan["core"]) if job.on_gpu)
+        reached = f"{machine['tflops'] * machine['utilisation']:.0f}"
+        tuning = seconds["finetune_model"] + seconds["finetune_random_init"] + seconds["train_method"]
+        rows.append([machine["title"], reached, f"{tuning / 3600:,.1f}", f"{seconds.total() / 3600:,.1f}"])
+    return table(["GPU", "TFLOP/s assumed", "training, h", "all its jobs, h"], rows)
+
+
+def report(study: Study, jobs: list[Job], name: str, plan: dict, gpus: int, cores: int) -> str:
+    """The plan as text."""
+    if not jobs:
+        return f"{study.config['study']}: nothing to do."
+    machine = plan["machines"][name]
+    workers = f"{cores} x {machine['title']}"
+    basis = f"corrected by what {machine.get('calibrated')} took"
+    if is_gpu(machine):
+        workers, basis = f"{gpus} x {machine['title']} and {cores} cores", "the speed of the GPU is an assumption"
+    disk, wall = size_text(sum(job.disk for job in jobs)), duration(wall_seconds(jobs, gpus, cores))
+    parts = [
+        f"{study.config['study']}: {len(jobs):,} jobs, {disk} on disk, about {wall} on {workers}",
+        rule_table(jobs),
+        f"Times are estimates ({basis}); GiB is the memory of the largest job.",
+        "Memory of fine-tuning on a GPU (bfloat16 arithmetic, float32 weights), at the longest batch:",
+        memory_table(study, plan["machines"]),
+    ]
+    if any(job.rule in cost.ON_GPU for job in jobs):
+        parts += ["One GPU of each kind:", kinds_table(study, jobs, plan)]
+    return "\n\n".join(parts)
+
+
+def main() -> None:
+    plan = read_plan()
+    parser = argparse.ArgumentParser(description="Estimate jobs, time, disk and memory of a study before it starts.")
+    parser.add_argument("--config", type=Path, default=Path("config/mini.yaml"))
+    parser.add_argument("--machine", choices=plan["machines"], default="cpu", help="kind of worker (config/plan.yaml)")
+    parser.add_argument("--gpus", type=int, default=1, help="GPUs at work at once")
+    parser.add_argument("--cores", type=int, default=2, help="cores at work at once")
+    parser.add_argument("--all", action="store_true", help="count what is finished too")
+    parser.add_argument("--json", type=Path, help="write the jobs with their costs there too")
+    a = parser.parse_args()
+    study = sized_study(study_config.read(a.config, baselines.METHODS), plan)
+    jobs = planned(study, listed_jobs(a.config, a.all), a.machine, plan)
+    print(report(study, jobs, a.machine, plan, a.gpus, a.cores))
+    if a.json:
+        files.write_json(a.json, [asdict(job) for job in jobs])
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,75 @@
+"""A SLURM profile for a study: memory and time of every rule, by model, from its plan.
+
+`python -m study.slurm --config config/paper.yaml --machine a100 --out profiles/slurm` writes the committed one.
+"""
+
+import argparse
+import math
+from collections import defaultdict
+from pathlib import Path
+
+import yaml
+
+import baselines
+from study import config as study_config
+from study import cost, files
+from study.errors import UserError, run
+from study.plan import ROOT, Job, is_gpu, listed_jobs, planned, read_plan, sized_study
+
+PROFILE = ROOT / "profiles" / "slurm" / "config.v8+.yaml"
+MARK = "# Resources of every rule"
+SPARE_TIME, SPARE_MEMORY = 2.0, 1.25  # times the estimate that a job may take before it is stopped
+MB = 2**30 / 1e6  # in a GiB
+LEAST_MB, LEAST_MINUTES = 2000, 10
+
+
+def resources(jobs: list[Job], with_gpu: bool) -> dict[str, dict[str, str | int]]:
+    """Rule -> resources: of the largest job, or of that of each model; memory and time grow with every attempt."""
+    memory: dict[str, dict[str, int]] = defaultdict(dict)
+    minutes: dict[str, dict[str, int]] = defaultdict(dict)
+    for job in jobs:
+        model = job.wildcards.get("model", "")
+        asked = max(LEAST_MB, 1000 * math.ceil(SPARE_MEMORY * job.gib * MB / 1000))
+        memory[job.rule][model] = max(asked, memory[job.rule].get(model, 0))
+        asked = max(LEAST_MINUTES, 10 * math.ceil(SPARE_TIME * job.seconds / 600))
+        minutes[job.rule][model] = max(asked, minutes[job.rule].get(model, 0))
+    return {
+        rule: {
+            "mem_mb": f"attempt * {by_model(memory[rule])}",
+            "runtime": f"attempt * {by_model(minutes[rule])}",
+            "gpu": int(with_gpu and rule in cost.ON_GPU),
+        }
+        for rule in memory
+    }
+
+
+def by_model(values: dict[str, int]) -> str:
+    """A number; where models differ an expression over Snakemake's wildcards, in which an unknown one gets the most."""
+    most = max(values.values())
+    return str(most) if set(values.values()) == {most} else f"{values}.get(wildcards.model, {most})"
+
+
+def profile(jobs: list[Job], with_gpu: bool, command: str) -> str:
+    """The committed profile with the resources of these jobs in place of its own."""
+    general, mark, _ = PROFILE.read_text(encoding="utf-8").partition(MARK)
+    if not mark:
+        raise UserError(f"{PROFILE} lacks the line that begins {MARK!r}: take it from the repository.")
+    text = yaml.safe_dump({"set-resources": resources(jobs, with_gpu)}, sort_keys=False, width=1000)
+    return f"{general}{MARK}, written by `{command}`.\n{text}"
+
+
+def main() -> None:
+    plan = read_plan()
+    parser = argparse.ArgumentParser(description="Write a SLURM profile with the resources of a study's plan.")
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--machine", choices=plan["machines"], required=True, help="kind of worker (config/plan.yaml)")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write the profile into")
+    a = parser.parse_args()
+    study = sized_study(study_config.read(a.config, baselines.METHODS), plan)
+    jobs = planned(study, listed_jobs(a.config, everything=True), a.machine, plan)
+    command = f"python -m study.slurm --config {a.config} --machine {a.machine} --out {a.out}"
+    files.write_text(a.out / PROFILE.name, profile(jobs, is_gpu(plan["machines"][a.machine]), command))
+
+
+if __name__ == "__main__":
+    run(main)

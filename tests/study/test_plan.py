@@ -1,0 +1,239 @@
+"""The plan against what it plans: jobs of a dry run, files of a compressed cell, operations that torch counts."""
+
+import json
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoConfig, AutoModelForSequenceClassification
+
+import baselines
+from study import compress, cost, plan, sizes, slurm
+from study import config as study_config
+from study.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+TEST = ROOT / "config" / "test.yaml"
+PLAN = plan.read_plan()
+# As their authors give them: the body of each, without a classifier.
+PUBLISHED = {
+    "bert": 109.5e6, "distilbert": 66.4e6, "deberta": 138.6e6, "ernie": 109.5e6, "electra": 13.5e6,
+    "bloom-560m": 559.2e6, "bloom-1b7": 1722.4e6,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def paper():
+    return plan.sized_study(study_config.read(ROOT / "config" / "paper.yaml", baselines.METHODS), PLAN)
+
+
+@pytest.fixture(scope="module")
+def small():
+    return plan.sized_study(study_config.read(TEST, baselines.METHODS), PLAN)
+
+
+@pytest.fixture(scope="module")
+def dry_run(tmp_path_factory):
+    """Output of a dry run of the test study from its beginning, Snakemake's own count of jobs in it."""
+    command = [sys.executable, "-m", "snakemake", "--configfile", str(TEST), "--dry-run", "--forceall", "--cores", "1"]
+    command += ["--snakefile", str(ROOT / "Snakefile"), "--directory", str(ROOT), "--workflow-profile", "none"]
+    return subprocess.run([*command, "--nolock"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+def test_jobs_are_those_that_snakemake_counts(dry_run):
+    table = re.search(r"^job +count\n-+ +-+\n(.*?)^total", dry_run, re.S | re.M)[1]
+    counted = {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", table, re.M)}
+    del counted["all"]
+    jobs = plan.jobs_in(dry_run)
+    assert {rule: sum(job.rule == rule for job in jobs) for rule in counted} == counted
+    assert len(jobs) == sum(counted.values())
+    cells = {tuple(job.wildcards.values()) for job in jobs if job.rule == "compress_model"}
+    assert cells == {(model, "library3", seed) for model in ("bert", "bloom-small") for seed in "01"}
+
+
+@pytest.mark.slow
+def test_a_study_that_snakemake_refuses_is_refused_with_its_sentence(tmp_path):
+    config = tmp_path / "bad.yaml"
+    config.write_text(TEST.read_text().replace("seeds:", "sedes:", 1))
+    with pytest.raises(UserError, match=r'sedes is not known here\. Did you mean "seeds"'):
+        plan.listed_jobs(config)
+
+
+@pytest.mark.parametrize("model", PUBLISHED)
+def test_models_of_the_paper_have_their_published_size(paper, model):
+    found = paper.models[model]
+    assert found.parameters - found.head == pytest.approx(PUBLISHED[model], rel=0.005)
+
+
+def test_shapes_are_those_of_the_checkpoint(checkpoints, finetuned_cells):
+    for model, folder in finetuned_cells.items():
+        config = AutoConfig.from_pretrained(checkpoints[model], num_labels=2)
+        found = sizes.model_size(config, trained_here=True)
+        manifest = json.loads((folder / "manifest.json").read_text())
+        loaded = compress.load_file(folder / "model.safetensors")
+        body = {name: tuple(tensor.shape) for name, tensor in loaded.items() if name not in manifest["head"]}
+        assert found.body == body, model
+        assert found.head == sum(loaded[name].numel() for name in manifest["head"]), model
+
+
+@pytest.mark.parametrize("model", ["bert", "electra", "bloom-560m"])
+def test_operations_are_those_that_torch_counts(checkpoints, model):
+    config = AutoConfig.from_pretrained(checkpoints[model], num_labels=2, attn_implementation="eager")
+    network = AutoModelForSequenceClassification.from_config(config).eval()
+    size, rows, tokens = sizes.model_size(config), 3, 16
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(input_ids=torch.full((rows, tokens), 5), attention_mask=torch.ones(rows, tokens, dtype=torch.int64))
+    estimate = cost.evaluation(size, rows, tokens, batch_size=rows).flops
+    assert estimate == pytest.approx(counter.get_total_flops(), rel=0.1)
+
+
+def test_a_training_step_takes_three_passes(checkpoints):
+    config = AutoConfig.from_pretrained(checkpoints["bert"], num_labels=2, attn_implementation="eager")
+    network = AutoModelForSequenceClassification.from_config(config)
+    size, task = sizes.model_size(config), sizes.TaskSize(3, 0, 3, 16, 2)
+    ids = torch.full((3, 16), 5)
+    with FlopCounterMode(display=False) as counter:
+        network(
+            input_ids=ids, attention_mask=torch.ones_like(ids), labels=torch.zeros(3, dtype=torch.int64)
+        ).loss.backward()
+    estimate = cost.training(size, task, {"epochs": 2, "batch_size": 3})
+    assert estimate.flops == pytest.approx(2 * counter.get_total_flops(), rel=0.1)
+    assert estimate.passes == 2 * 3 * size.layers
+    assert estimate.moved == 2 * 28 * sum(parameter.numel() for parameter in network.parameters())
+
+
+def test_activations_are_about_what_torch_saves_for_the_backward_pass():
+    config = AutoConfig.for_model("bert", hidden_size=256, num_hidden_layers=2, num_attention_heads=4,
+                                  intermediate_size=1024, vocab_size=64, attn_implementation="eager")  # fmt: skip
+    network, size = AutoModelForSequenceClassification.from_config(config), sizes.model_size(config)
+    parameters = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
+    saved = {}
+
+    def keep(tensor):
+        if tensor.untyped_storage().data_ptr() not in parameters:
+            saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    ids = torch.full((4, 64), 5)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = network(input_ids=ids, labels=torch.zeros(4, dtype=torch.int64)).loss
+    assert loss.requires_grad
+    assert sum(saved.values()) == pytest.approx(cost.activation_bytes(size, 4, 64, half=False), rel=0.35)
+
+
+def test_disk_is_that_of_the_files_of_a_cell(tmp_path, checkpoints, finetuned_cells, task_folder):
+    """Every post-hoc method and every kind of budget, on a model whose files are not all overhead."""
+    methods = [
+        "full",
+        "none",
+        "ken",
+        "ken-rescaled",
+        "random",
+        "delta-global",
+        "bitdelta",
+        "ken-grid-layers",
+        "lora",
+        "flop",
+    ]
+    settings = {"kept_shares": [0.05, 0.5, 16], "draws": 1, "batch_size": 32, "max_length": 24, "methods": {}}
+    settings["methods"] = {
+        "lora": {"budgets": [2], "rate_factors": [1]},
+        "flop": {"budgets": [0.5], "rate_factors": [1]},
+    }
+    cell = compress.FinetunedCell(finetuned_cells["bert"], task_folder, settings)
+    size = sizes.model_size(AutoConfig.from_pretrained(checkpoints["bert"], num_labels=2), trained_here=True)
+    compress.compress(cell, methods, tmp_path)
+    compared = 0
+    for path in tmp_path.rglob("*.safetensors"):
+        method, budget = path.parts[-3], json.loads(path.with_suffix(".json").read_text())["row"]["budget"]
+        estimate = cost.stored_bytes(method, budget, size)
+        # A header with the tensors' names, at most, which only counts in models as small as these.
+        assert estimate == pytest.approx(path.stat().st_size, rel=0.05, abs=12_000), (method, budget)
+        compared += 1
+    assert compared == 2 + 5 * 3 + 1 + 1 + 1
+
+
+def test_the_position_of_k_of_n_takes_log2_of_the_number_of_choices():
+    for n, k in ((10, 3), (64, 64), (200, 17)):
+        assert cost.log2_choices(n, k) == pytest.approx(math.log2(math.comb(n, k)), abs=1e-9)
+    assert cost.kept_bytes({"w": (5, 10)}, 3) == pytest.approx(1.02 * 5 * (3 * 4 + math.log2(120) / 8))
+
+
+def test_work_grows_with_seeds_draws_and_shares(small):
+    job = {"model": "bert", "task": "library3", "seed": "0"}
+    once = cost.work_of(small, "compress_model", job)
+    more = cost.Study(small.config | {"draws": 4}, small.models, small.tasks)
+    grown = cost.work_of(more, "compress_model", job)
+    entries = sum(math.prod(shape) for shape in small.models["bert"].body.values())
+    assert grown.ranked - once.ranked == 2 * entries, "two more draws of random"
+    assert grown.coded - once.coded == 2 * 2 * entries, "at two shares each"
+    assert grown.disk > once.disk and grown.flops > once.flops
+
+
+def test_seconds_are_work_over_speed():
+    machine = {"tflops": 2.0, "utilisation": 0.5, "gb_per_s": 100, "layer_ms": 2}
+    core = {"start_s": 3, "ranked": 5, "grid": 1, "coded": 10, "items": 4}
+    work = cost.Work(flops=4e12, passes=500, moved=2e11, ranked=5e6, grid=2e6, coded=3e7, items=8)
+    assert cost.seconds_of(work, machine, core) == pytest.approx(3 + 4 + 1 + 2 + 1 + 2 + 3 + 2)
+
+
+def test_the_wall_time_is_that_of_the_busiest_and_of_the_longest():
+    jobs = [plan.Job("a", {}, 10, on_gpu=True)] * 6 + [plan.Job("b", {}, 4)] * 2
+    assert plan.wall_seconds(jobs, gpus=2, cores=4) == 30 + 2
+    assert plan.wall_seconds([plan.Job("a", {}, 100)], gpus=1, cores=8) == 100
+
+
+def test_the_reference_run_is_its_own_measure(monkeypatch, dry_run, small):
+    """Rules that a finished run has timed take, in all, what they took."""
+    machine = PLAN["machines"]["cpu"]
+    jobs = plan.jobs_in(dry_run)
+    estimated = plan.seconds_by_rule(plan.costed(small, jobs, machine, PLAN["core"]))
+    record = {"config": small.config, "seconds": {rule: 3 * seconds for rule, seconds in estimated.items()}}
+    monkeypatch.setattr(plan.files, "read_json", lambda path: record)
+    monkeypatch.setattr(plan, "listed_jobs", lambda *_, **__: jobs)
+    monkeypatch.setattr(plan, "sized_study", lambda *_: small)
+    factors = plan.measured_factors(Path("anywhere"), PLAN, machine)
+    assert factors == pytest.approx(dict.fromkeys(estimated, 3.0))
+    corrected = plan.seconds_by_rule(plan.costed(small, jobs, machine, PLAN["core"], factors))
+    assert corrected == pytest.approx(record["seconds"])
+
+
+def test_the_report_has_every_rule_and_model(small, dry_run):
+    jobs = plan.costed(small, plan.jobs_in(dry_run), PLAN["machines"]["a100"], PLAN["core"])
+    text = plan.report(small, jobs, "a100", PLAN, gpus=2, cores=8)
+    for word in ("finetune_model", "collect_scores", "bloom-small", "A100", "assumption"):
+        assert word in text
+    assert plan.report(small, [], "a100", PLAN, 1, 1) == "test: nothing to do."
+
+
+def test_slurm_resources_hold_what_the_plan_asks_for(paper):
+    axes = {"task": "sst2", "seed": "0"}
+    jobs = [plan.Job("finetune_model", axes | {"model": model}) for model in paper.models] + [
+        plan.Job("make_tables", {})
+    ]
+    jobs = plan.costed(paper, jobs, PLAN["machines"]["a100"], PLAN["core"])
+    found = slurm.resources(jobs, with_gpu=True)
+    assert found["make_tables"] == {"mem_mb": "attempt * 3000", "runtime": "attempt * 10", "gpu": 0}
+    assert found["finetune_model"]["gpu"] == 1
+    for job in jobs[:-1]:
+        names = {"attempt": 2, "wildcards": type("Wildcards", (), job.wildcards)}
+        assert eval(found["finetune_model"]["mem_mb"], names) >= 2 * 1.25 * job.gib * 1073
+        assert eval(found["finetune_model"]["runtime"], names) * 60 >= 2 * 2 * job.seconds
+    unknown = {"attempt": 1, "wildcards": type("Wildcards", (), {"model": "another"})}
+    known = {"attempt": 1, "wildcards": type("Wildcards", (), {"model": "bloom-1b7"})}
+    assert eval(found["finetune_model"]["mem_mb"], unknown) == eval(found["finetune_model"]["mem_mb"], known)
+
+
+def test_the_committed_profile_has_every_rule_of_the_snakefile_that_a_study_runs():
+    committed = yaml.safe_load(slurm.PROFILE.read_text())
+    assert committed["executor"] == "slurm" and committed["retries"] > 0
+    assert {"finetune_model", "compress_model", "train_method", "write_report"} <= committed["set-resources"].keys()
+    assert all(found["gpu"] == int(rule in cost.ON_GPU) for rule, found in committed["set-resources"].items())
+    rules = set(re.findall(r"^rule (\w+):", (ROOT / "Snakefile").read_text(), re.M))
+    assert committed["set-resources"].keys() <= rules

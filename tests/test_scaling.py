@@ -1,0 +1,70 @@
+"""Extrapolation to large models: recovers what made the numbers, and the document has the committed ones."""
+
+import math
+
+import numpy as np
+import pytest
+
+from benchmarks import common, extrapolation, scaling
+from study.sizes import ModelSize
+
+
+def synthetic(start: float, entry) -> list[dict]:
+    """Cases as of a machine that takes `start` seconds and `entry(row length)` seconds an entry."""
+    seconds = {"prune_core_seconds": lambda c: start + c["entries"] * entry(c["row_length"])}
+    seconds["inject_core_seconds"] = lambda c: 1 + 1e-9 * c["entries"]
+    return [case | {name: value(case) for name, value in seconds.items()} for case in scaling.cases()]
+
+
+def test_constant_costs_are_recovered():
+    cases = synthetic(2.0, lambda length: 5e-8)
+    assert extrapolation.start_seconds(cases, "prune") == pytest.approx(2.0)
+    size = ModelSize({"a": (1000, 4096), "b": (7,), "c": (10, 3, 300)}, 0, {}, 1, 1, 1)
+    entries = 1000 * 4096 + 7 + 9000
+    assert extrapolation.core_seconds(size, cases, "prune") == pytest.approx(2.0 + 5e-8 * entries)
+
+
+def test_costs_that_grow_with_the_logarithm_of_a_row_are_recovered():
+    def entry(length):
+        return 1e-8 * math.log2(length)
+
+    cases = synthetic(0.5, entry)
+    size = ModelSize({"wide": (100, 11008), "tall": (5000, 2048)}, 0, {}, 1, 1, 1)
+    expected = 0.5 + 100 * 11008 * entry(11008) + 5000 * 2048 * entry(2048)
+    assert extrapolation.core_seconds(size, cases, "prune") == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"), [("BERT-base", 109.5e6), ("Llama 2 7B", 6.6e9), ("Llama 2 70B", 68.7e9)]
+)
+def test_models_have_their_size(name, parameters):
+    """Llama's published 6.74, 68.98 and 405 billion have an output layer, which a classifier replaces."""
+    assert extrapolation.size_of(*extrapolation.MODELS[name]).parameters == pytest.approx(parameters, rel=0.01)
+
+
+def test_one_thing_varies_at_a_time():
+    first, *others = scaling.cases()
+    sizes = {case["entries"] for case in others if case["row_length"] == first["row_length"]}
+    assert len(sizes) > 2
+    for case in scaling.cases():
+        found = scaling.shapes(case["entries"], case["row_length"])
+        assert sum(map(math.prod, found.values())) == case["entries"]
+        assert {shape[1] for shape in found.values()} == {case["row_length"]}
+
+
+def test_the_document_has_the_numbers_of_the_committed_run():
+    text = extrapolation.DOCUMENT.read_text(encoding="utf-8")
+    assert extrapolation.updated(text, common.read(extrapolation.RECORD)) == text
+    assert 5_000 < extrapolation.FIGURE.stat().st_size < 80_000
+    with pytest.raises(ValueError, match="lacks the marks"):
+        extrapolation.updated("no marks", common.read(extrapolation.RECORD))
+
+
+def test_time_is_linear_in_size_and_memory_does_not_grow():
+    """What the document claims of the committed numbers."""
+    cases = common.read(extrapolation.RECORD)["numbers"]["cases"]
+    sizes = [case for case in cases if case["row_length"] == scaling.WIDTH and case["kept_share"] == scaling.SHARE]
+    entries, seconds = (np.array([case[key] for case in sizes]) for key in ("entries", "prune_core_seconds"))
+    assert np.corrcoef(entries, seconds)[0, 1] ** 2 > 0.99
+    peaks = [case["prune_peak_mib"] for case in cases]
+    assert max(peaks) < 2 * min(peaks) and max(entries) >= 30 * min(entries)

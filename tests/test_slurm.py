@@ -1,0 +1,36 @@
+"""The SLURM profile, run for real: a study through a SLURM of one node that a script starts and stops."""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.test_workflow import copy_checkout
+
+NEEDED = ("slurmctld", "slurmd", "sbatch", "srun", "munged")
+missing = [name for name in NEEDED if shutil.which(name) is None]
+if importlib.util.find_spec("snakemake_executor_plugin_slurm") is None:
+    missing.append("snakemake-executor-plugin-slurm")
+if os.geteuid():
+    missing.append("root")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(missing), reason=f"needs {', '.join(missing)}: see profiles/slurm/one-node.sh")
+def test_a_study_runs_through_slurm_to_its_report(tmp_path):
+    checkout = copy_checkout(tmp_path / "checkout")
+    environment = os.environ | {"PYTHON": sys.executable, "PYTHONPATH": str(checkout)}
+    command = ["profiles/slurm/one-node.sh", "config/test.yaml"]
+    done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, env=environment, timeout=1500)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-5000:]
+    results = checkout / "results" / "test"
+    assert (results / "report" / "index.html").stat().st_size > 50_000
+    assert (pd.read_csv(results / "scores.csv", keep_default_na=False)["status"] == "ok").all()
+    jobs = int(done.stdout.rpartition("jobs went through SLURM")[0].split()[-1])
+    assert jobs >= len(list((results / "logs").rglob("*.log"))), "every step was a job of SLURM"
+    assert not list(Path("/tmp").glob("one-node.*")), "daemons and folder are gone"
