@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import math
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from study import files, provenance
+from study import cost, files, provenance
 
 SIZES = ("bert-base", "bloom-560m", "bloom-1b7")
 
@@ -31,10 +30,7 @@ def shapes(size: str) -> dict[str, tuple[int, ...]]:
 
 def row_lengths(size: str) -> Counter:
     """Length of a row -> number of such rows in the body of a model."""
-    counted: Counter = Counter()
-    for shape in shapes(size).values():
-        counted[math.prod(shape[1:]) if len(shape) > 1 else shape[0]] += shape[0] if len(shape) > 1 else 1
-    return counted
+    return cost.row_lengths(shapes(size))
 
 
 def seconds_of(work: Callable[[], object], repeats: int = 3, device: str = "cpu") -> float:

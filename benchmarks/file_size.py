@@ -9,13 +9,9 @@ import torch
 from benchmarks import common
 from ken import selection
 from ken.subnetwork import Subnetwork
+from study import cost
 
 SHARES = (0.01, 0.02, 0.05, 0.10, 0.25, 0.50, 0.75)
-
-
-def log2_choices(n: int, k: int) -> float:
-    """log2 C(n, k): bits that a choice of k entries of n needs."""
-    return (math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)) / math.log(2)
 
 
 def bound(shapes: dict[str, tuple], share: float, width: int) -> float:
@@ -24,7 +20,7 @@ def bound(shapes: dict[str, tuple], share: float, width: int) -> float:
     for shape in shapes.values():
         rows, n = (shape[0], math.prod(shape[1:])) if len(shape) > 1 else (1, shape[0])
         k = selection.kept_count(n, share)
-        total += rows * (k * width + log2_choices(n, k) / 8)
+        total += rows * (k * width + cost.log2_choices(n, k) / 8)
     return total
 
 

@@ -6,6 +6,7 @@ writes 28 bytes a parameter; a stored file has its values and log2 C(n, k) bits 
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 
@@ -143,14 +144,20 @@ def stored_bytes(method: str, budget: float | int, size: ModelSize) -> float:
     return whole - WIDTH * entries + kept_bytes(pruned, budget)
 
 
-def kept_bytes(shapes: dict[str, tuple[int, ...]], budget: float | int, width: int = WIDTH) -> float:
-    """Bytes of k entries of each row, `width` bytes a value, and of their places: log2 C(n, k) bits a row."""
-    total = 0.0
+def row_lengths(shapes: dict[str, tuple[int, ...]]) -> Counter[int]:
+    """Length of a row -> number of such rows."""
+    counted: Counter[int] = Counter()
     for shape in shapes.values():
         rows, n = (shape[0], math.prod(shape[1:])) if len(shape) > 1 else (1, math.prod(shape))
-        k = kept_count(n, budget) if n else 0
-        total += rows * (k * width + log2_choices(n, k) / 8)
-    return OVERHEAD * total
+        counted[n] += rows
+    return counted
+
+
+def kept_bytes(shapes: dict[str, tuple[int, ...]], budget: float | int, width: int = WIDTH) -> float:
+    """Bytes of k entries of each row, `width` bytes a value, and of their places: log2 C(n, k) bits a row."""
+    kept = {n: kept_count(n, budget) for n in row_lengths(shapes) if n}
+    rows = row_lengths(shapes)
+    return OVERHEAD * sum(rows[n] * (k * width + log2_choices(n, k) / 8) for n, k in kept.items())
 
 
 def log2_choices(n: int, k: int) -> float:

@@ -12,11 +12,17 @@ config=${1:?name a config, such as config/test.yaml}
 python=${PYTHON:-.venv/bin/python}
 folder=$(mktemp -d /tmp/one-node.XXXXXX)
 node=$(hostname -s)
+cores=$(getconf _NPROCESSORS_ONLN)
 
 stop() {
     for daemon in slurmd slurmctld munged; do
         if [ -s "$folder/$daemon.pid" ]; then
-            kill "$(cat "$folder/$daemon.pid")" 2>/dev/null || true
+            pid=$(cat "$folder/$daemon.pid")
+            kill "$pid" 2>/dev/null || true
+            for _ in $(seq 100); do  # it writes its state before it ends
+                kill -0 "$pid" 2>/dev/null || break
+                sleep 0.1
+            done
         fi
     done
     rm -rf "$folder"
@@ -62,7 +68,7 @@ JobAcctGatherType=jobacct_gather/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
 ReturnToService=2
-NodeName=$node NodeAddr=127.0.0.1 CPUs=$(nproc) RealMemory=$memory_mb State=UNKNOWN
+NodeName=$node NodeAddr=127.0.0.1 CPUs=$cores RealMemory=$memory_mb State=UNKNOWN
 PartitionName=one Nodes=$node Default=YES MaxTime=INFINITE State=UP
 END
 mkdir "$folder/state" "$folder/spool" "$folder/bin"
@@ -88,9 +94,9 @@ fi
 "$python" -m study.slurm --config "$config" --machine cpu --out "$folder/profile"
 start=$SECONDS
 # There is no accounting database: squeue tells how jobs are, and no account is charged.
-"$python" -m snakemake --configfile "$config" --workflow-profile "$folder/profile" --jobs "$(nproc)" \
+"$python" -m snakemake --configfile "$config" --workflow-profile "$folder/profile" \
     --default-resources slurm_partition=one mem_mb=2000 runtime=10 --slurm-no-account --slurm-status-command squeue \
-    --slurm-init-seconds-before-status-checks 5 --slurm-keep-successful-logs --latency-wait 5 \
+    --slurm-init-seconds-before-status-checks 3 --slurm-keep-successful-logs --latency-wait 5 \
     "${@:2}"
 jobs=$(grep -c "_slurm_rpc_submit_batch_job: JobId=" "$folder/slurmctld.log" || true)
 echo "$jobs jobs went through SLURM in $((SECONDS - start)) s"
