@@ -13,11 +13,14 @@ import numpy as np
 import torch
 
 from benchmarks import common
+from study import config as study_config
 from study import cost
-from study.sizes import ModelSize
+from study.plan import read_plan, size_text
+from study.sizes import ModelSize, TaskSize
 
 ROOT = Path(__file__).parents[1]
 RECORD = ROOT / "results" / "reference" / "scaling.json"
+STREAMING = ROOT / "results" / "reference" / "benchmarks" / "streaming.json"
 DOCUMENT = ROOT / "docs" / "scaling.md"
 FIGURE = ROOT / "docs" / "scaling.png"
 SHARE = 0.05
@@ -112,8 +115,8 @@ def measured_table(cases: list[dict]) -> str:
 def extrapolated_table(cases: list[dict]) -> str:
     """Time, memory and disk of real shapes."""
     lines = [
-        f"| model | parameters | prune, one core | inject, one core | base, GB | sub-network at {SHARE:.0%}, GB "
-        f"| {TASKS} tasks: full copies / base and sub-networks, TB | fine-tuning in full, GiB |",
+        f"| model | parameters | prune, one core | inject, one core | checkpoint | sub-network at {SHARE:.0%} "
+        f"| {TASKS} tasks: copies / base and sub-networks | fine-tuning in full, GiB |",
         "|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for name, described in MODELS.items():
@@ -122,8 +125,8 @@ def extrapolated_table(cases: list[dict]) -> str:
         tuned = cost.TRAINED_BYTES * size.parameters / 2**30
         times = (time_text(core_seconds(size, cases, step)) for step in ("prune", "inject"))
         lines.append(
-            f"| {name} | {size.parameters / 1e9:,.2f}B | {' | '.join(times)} | {base / 1e9:,.1f} | {sub / 1e9:,.2f} "
-            f"| {TASKS * base / 1e12:,.2f} / {(base + TASKS * sub) / 1e12:,.2f} | {tuned:,.0f} |"
+            f"| {name} | {size.parameters / 1e9:,.2f}B | {' | '.join(times)} | {size_text(base)} | {size_text(sub)} "
+            f"| {size_text(TASKS * base)} / {size_text(base + TASKS * sub)} | {tuned:,.0f} |"
         )
     return "\n".join(lines)
 
@@ -136,6 +139,42 @@ def memory_sentence(cases: list[dict]) -> str:
         f"Peak memory of a command: {min(peaks):,.0f} to {max(peaks):,.0f} MiB over models that differ "
         f"{max(sizes) / min(sizes):,.0f}-fold in size, Python and torch included."
     )
+
+
+def check_sentence(cases: list[dict], streaming: dict) -> str:
+    """The extrapolation against a model that was really pruned, by `benchmarks.streaming`."""
+    found = streaming["numbers"]
+    predicted = core_seconds(size_of(*MODELS["BLOOM-1b7"]), cases, "prune")
+    return (
+        f"`python -m benchmarks.streaming` pruned a pair with the shapes of BLOOM-1b7 in {found['prune, s']:.0f} s on "
+        f"{found['threads']} threads, {found['prune, s'] * found['threads']:.0f} thread seconds, in "
+        f"{found['prune, peak MiB']:.0f} MiB; extrapolated from models at most a {1.72e9 / 2**27:.0f}th of its size: "
+        f"{predicted:.0f} s of one core."
+    )
+
+
+def study_table(plan: dict) -> str:
+    """How a study of BERT-base grows with tasks, seeds and kept shares: from the cost model, for one A100."""
+    lines = ["| tasks | seeds | kept shares | cells | files | fine-tuning, h | compression, h | disk |"]
+    lines += ["|--:|--:|--:|--:|--:|--:|--:|--:|"]
+    task = TaskSize(train=60_000, validation=6_000, test=1_000, tokens=14, classes=2)
+    source = {"source": "hub", "repository": "nyu-mll/glue", "revision": "main", "text": "sentence", "label": "label"}
+    source |= {"splits": {"train": "train", "test": "validation"}}
+    model = {"source": "hub", "repository": "google-bert/bert-base-uncased", "revision": "main"}
+    for tasks, seeds, shares in ((1, 1, 1), (6, 1, 1), (6, 5, 1), (6, 5, 14)):
+        raw = {"study": "s", "seeds": list(range(seeds)), "methods": ["ken"], "models": {"bert": model}}
+        raw |= {"kept_shares": [round(0.05 * (i + 1), 2) for i in range(shares)]}
+        raw |= {"tasks": {f"task{i}": source for i in range(tasks)}, "finetuning": {"epochs": 2, "batch_size": 32}}
+        config = study_config.load(raw, cost.baselines.METHODS)
+        study = cost.Study(config, {"bert": size_of(*MODELS["BERT-base"])}, dict.fromkeys(config["tasks"], task))
+        hours, disk, cells = [], 0.0, tasks * seeds
+        for rule in ("finetune_model", "compress_model"):
+            work = cost.work_of(study, rule, {"model": "bert", "task": "task0", "seed": "0"})
+            hours.append(cells * cost.seconds_of(work, plan["machines"]["a100"], plan["core"]) / 3600)
+            disk += cells * work.disk
+        counts = f"| {tasks} | {seeds} | {shares} | {cells} | {cells * (2 + shares)} "
+        lines.append(f"{counts}| {hours[0]:.2f} | {hours[1]:.2f} | {size_text(disk)} |")
+    return "\n".join(lines)
 
 
 def draw(cases: list[dict], path: Path) -> None:
@@ -171,7 +210,9 @@ def tables(record: dict) -> str:
     machine = record["machine"]
     return (
         f"Measured with one thread ({machine['cpu']}, commit {record['commit'][:7]}):\n\n{measured_table(cases)}\n\n"
-        f"{memory_sentence(cases)}\n\nExtrapolated:\n\n{extrapolated_table(cases)}"
+        f"{memory_sentence(cases)} {check_sentence(cases, common.read(STREAMING))}\n\n"
+        f"Extrapolated:\n\n{extrapolated_table(cases)}\n\n"
+        f"A study of BERT-base and KEN, by the plan's cost model for an A100:\n\n{study_table(read_plan())}"
     )
 
 

@@ -13,7 +13,7 @@ from benchmarks import common, streaming
 
 WIDTH = 1024  # entries of a row where nothing else is said
 SIZES = (2**22, 2**24, 2**26, 2**27)  # entries of a model
-ENTRIES = 2**24  # of a model whose rows or k are varied
+ENTRIES = 2**25  # of a model whose rows or k are varied
 LENGTHS = (256, 4096, 16384, 65536)  # entries of a row
 SHARES = (0.01, 0.25, 0.50)  # kept of each row
 SHARE = 0.05
