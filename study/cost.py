@@ -22,6 +22,8 @@ TRAINED_BYTES = 20  # a parameter held while training: weight, gradient, two mom
 COMPRESSED_BYTES = (
     37  # held while compressing: initial, fine-tuned, live; a sort of the whole model; a file and its mask
 )
+READ_BYTES = 8  # a parameter held where sub-networks are read: a mask, kept values, and their copies
+TABLES_GIB = 2.0  # of a process that reads tables or draws
 CONTEXT_GIB = 0.7  # of a process with torch, or of a CUDA context with its libraries
 OVERHEAD = 1.02  # of a stored file over its values and positions, see benchmarks.file_size
 TRAINING_FACTOR = {"flop": 2.0}  # two factors in place of every square layer
@@ -308,6 +310,7 @@ RULES: dict[str, Callable[..., Work]] = {
 }
 ON_GPU = ("pretrain_model", "tune_model", "finetune_model", "finetune_random_init", "compress_model", "train_method")
 ON_GPU += ("check_cell", "measure_inference")
+READING = ("describe_spread", "draw_kenviz")
 
 
 def work_of(study: Study, rule: str, wildcards: dict[str, str]) -> Work:
@@ -316,16 +319,21 @@ def work_of(study: Study, rule: str, wildcards: dict[str, str]) -> Work:
 
 
 def memory_gib(study: Study, rule: str, wildcards: dict[str, str], half: bool) -> float:
-    """Memory that a job needs, in GiB."""
+    """Memory that a job needs, in GiB; one on a GPU is given as much of the machine's as of the GPU's."""
+    largest = max(size.parameters for size in study.models.values())
+    if rule in READING:
+        return TABLES_GIB + READ_BYTES * largest / 2**30
+    if rule == "import_model":
+        return CONTEXT_GIB + 2 * WIDTH * study.models[wildcards["model"]].parameters / 2**30
     if rule not in ON_GPU:
-        return (
-            2.0
-            if rule != "import_model"
-            else CONTEXT_GIB + 2 * WIDTH * study.models[wildcards["model"]].parameters / 2**30
-        )
+        return TABLES_GIB
     size = study.models[wildcards["model"]]
-    trained = training_gib(size, study.settings(wildcards["model"]), half)
-    return max(compression_gib(size), trained) if rule != "compress_model" else compression_gib(size)
+    compressing = compression_gib(size)
+    return (
+        compressing
+        if rule == "compress_model"
+        else max(compressing, training_gib(size, study.settings(wildcards["model"]), half))
+    )
 
 
 def seconds_of(work: Work, machine: dict, core: dict) -> float:

@@ -23,6 +23,7 @@ from study import cost, files
 from study.cost import Study
 from study.errors import UserError, run
 from study.progress import duration
+from study.record import seconds_per_rule
 from study.sizes import model_config, model_size, task_size
 
 ROOT = Path(__file__).parents[1]
@@ -210,6 +211,25 @@ def kinds_table(study: Study, jobs: list[Job], plan: dict) -> str:
     return table(["GPU", "TFLOP/s assumed", "training, h", "all its jobs, h"], rows)
 
 
+def comparison(jobs: list[Job], benchmarks: Path) -> str:
+    """Estimated seconds beside those that a finished run took, for the rules that Snakemake has timed.
+
+    Args:
+        benchmarks: the folder of that name in its results.
+
+    Raises:
+        UserError: nothing was timed there.
+    """
+    estimated, taken = seconds_by_rule(jobs), seconds_per_rule(benchmarks)
+    timed = [rule for rule in estimated if taken.get(rule)]
+    if not timed:
+        raise UserError(f"{benchmarks} holds no times of rules of this study: name the results of a run of it.")
+    compared = [(rule, estimated[rule], taken[rule]) for rule in timed]
+    compared.append(("all of these", sum(estimated[rule] for rule in timed), sum(taken[rule] for rule in timed)))
+    rows = [[rule, f"{guess:,.0f}", f"{real:,.0f}", f"{guess / real:.2f}"] for rule, guess, real in compared]
+    return table(["rule", "estimated, s", "took, s", "ratio"], rows)
+
+
 def report(study: Study, jobs: list[Job], name: str, plan: dict, gpus: int, cores: int) -> str:
     """The plan as text."""
     if not jobs:
@@ -240,11 +260,14 @@ def main() -> None:
     parser.add_argument("--gpus", type=int, default=1, help="GPUs at work at once")
     parser.add_argument("--cores", type=int, default=2, help="cores at work at once")
     parser.add_argument("--all", action="store_true", help="count what is finished too")
+    parser.add_argument("--against", type=Path, metavar="RESULTS", help="compare with what this finished run took")
     parser.add_argument("--json", type=Path, help="write the jobs with their costs there too")
     a = parser.parse_args()
     study = sized_study(study_config.read(a.config, baselines.METHODS), plan)
     jobs = planned(study, listed_jobs(a.config, a.all), a.machine, plan)
     print(report(study, jobs, a.machine, plan, a.gpus, a.cores))
+    if a.against:
+        print(f"\nAgainst {a.against}:\n\n{comparison(jobs, a.against / 'benchmarks')}")
     if a.json:
         files.write_json(a.json, [asdict(job) for job in jobs])
 

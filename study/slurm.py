@@ -46,7 +46,8 @@ def resources(jobs: list[Job], with_gpu: bool) -> dict[str, dict[str, str | int]
 def by_model(values: dict[str, int]) -> str:
     """A number; where models differ an expression over Snakemake's wildcards, in which an unknown one gets the most."""
     most = max(values.values())
-    return str(most) if set(values.values()) == {most} else f"{values}.get(wildcards.model, {most})"
+    listed = dict(sorted(values.items()))
+    return str(most) if set(values.values()) == {most} else f"{listed}.get(wildcards.model, {most})"
 
 
 def profile(jobs: list[Job], with_gpu: bool, command: str) -> str:

@@ -204,6 +204,17 @@ def test_the_reference_run_is_its_own_measure(monkeypatch, dry_run, small):
     assert corrected == pytest.approx(record["seconds"])
 
 
+def test_an_estimate_is_compared_with_what_a_run_took(tmp_path):
+    (tmp_path / "a").mkdir()
+    for name, seconds in (("one", 4), ("two", 6)):
+        (tmp_path / "a" / f"{name}.tsv").write_text(f"s\tio_in\n{seconds}\t0\n")
+    jobs = [plan.Job("a", {}, 9), plan.Job("a", {}, 11), plan.Job("b", {}, 5)]
+    *_, rule, all_rules = plan.comparison(jobs, tmp_path).splitlines()
+    assert rule.split() == ["a", "20", "10", "2.00"] and all_rules.split()[-3:] == ["20", "10", "2.00"]
+    with pytest.raises(UserError, match="holds no times"):
+        plan.comparison([plan.Job("c", {}, 1)], tmp_path)
+
+
 def test_the_report_has_every_rule_and_model(small, dry_run):
     jobs = plan.costed(small, plan.jobs_in(dry_run), PLAN["machines"]["a100"], PLAN["core"])
     text = plan.report(small, jobs, "a100", PLAN, gpus=2, cores=8)
