@@ -1,12 +1,11 @@
 """From the measured constants of `benchmarks.scaling` to models of 7, 70 and 400 billion parameters.
 
 `python -m benchmarks.extrapolation` reads results/reference/scaling.json, puts the tables into docs/scaling.md and
-draws docs/scaling.png. Time of a model: for each of its tensors, entries times the measured time of an entry in rows of
-that length, interpolated over the logarithm of the length.
+draws docs/scaling.png. Time is taken as a start and a constant for every entry, fitted to all sizes
+and lengths of rows.
 """
 
 import argparse
-import math
 from pathlib import Path
 
 import numpy as np
@@ -53,31 +52,19 @@ def size_of(kind: str, settings: dict) -> ModelSize:
     return ModelSize(body, 0, linear, config.hidden_size, config.num_hidden_layers, config.num_attention_heads)
 
 
-def start_seconds(cases: list[dict], step: str) -> float:
-    """Seconds that a command takes whatever the size: where the line through the sizes meets zero."""
-    base = cases[0]
-    sizes = [case for case in cases if all(case[key] == base[key] for key in ("row_length", "kept_share"))]
-    entries, seconds = zip(*((case["entries"], case[f"{step}_core_seconds"]) for case in sizes), strict=True)
-    return float(np.polyfit(entries, seconds, 1)[1])
-
-
-def entry_seconds(cases: list[dict], step: str) -> tuple[list[int], list[float]]:
-    """Row lengths, ascending, and seconds of one core an entry, at the kept share of the first case."""
-    start, found = start_seconds(cases, step), {}
-    for case in sorted(cases, key=lambda case: case["entries"]):  # of equal rows the largest model counts
-        if case["kept_share"] == cases[0]["kept_share"]:
-            found[case["row_length"]] = (case[f"{step}_core_seconds"] - start) / case["entries"]
-    return sorted(found), [found[length] for length in sorted(found)]
+def fit(cases: list[dict], step: str) -> tuple[float, float]:
+    """(seconds that a command takes whatever the size, seconds an entry) of one core: least squares over all lengths
+    of rows, at the kept share of the first case."""
+    found = [case for case in cases if case["kept_share"] == cases[0]["kept_share"]]
+    entries, seconds = ([case[key] for case in found] for key in ("entries", f"{step}_core_seconds"))
+    slope, start = np.polyfit(entries, seconds, 1)
+    return float(start), float(slope)
 
 
 def core_seconds(size: ModelSize, cases: list[dict], step: str) -> float:
     """Seconds of one core that a command takes for a model."""
-    lengths, seconds = entry_seconds(cases, step)
-    total = start_seconds(cases, step)
-    for shape in size.body.values():
-        n = math.prod(shape[1:]) if len(shape) > 1 else shape[0]
-        total += math.prod(shape) * float(np.interp(math.log(n), np.log(lengths), seconds))
-    return total
+    start, each = fit(cases, step)
+    return start + each * size.parameters
 
 
 def stored(size: ModelSize) -> float:
@@ -100,7 +87,7 @@ def measured_table(cases: list[dict]) -> str:
         "| checkpoint / sub-network, MB |",
         "|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
-    start = start_seconds(cases, "prune")
+    start, _ = fit(cases, "prune")
     for case in cases:
         each = 1e9 * (case["prune_core_seconds"] - start) / case["entries"]
         sizes = f"{case['checkpoint_bytes'] / 1e6:,.0f} / {case['stored_bytes'] / 1e6:,.1f}"
@@ -143,13 +130,16 @@ def memory_sentence(cases: list[dict]) -> str:
 
 def check_sentence(cases: list[dict], streaming: dict) -> str:
     """The extrapolation against a model that was really pruned, by `benchmarks.streaming`."""
-    found = streaming["numbers"]
-    predicted = core_seconds(size_of(*MODELS["BLOOM-1b7"]), cases, "prune")
+    found, size = streaming["numbers"], size_of(*MODELS["BLOOM-1b7"])
+    threads, times = found["threads"], size.parameters / max(case["entries"] for case in cases)
+    compared = [
+        f"{step} {found[f'{step}, s'] * threads:.0f} thread seconds in {found[f'{step}, peak MiB']:.0f} MiB, "
+        f"extrapolated {core_seconds(size, cases, step):.0f}"
+        for step in ("prune", "inject")
+    ]
     return (
-        f"`python -m benchmarks.streaming` pruned a pair with the shapes of BLOOM-1b7 in {found['prune, s']:.0f} s on "
-        f"{found['threads']} threads, {found['prune, s'] * found['threads']:.0f} thread seconds, in "
-        f"{found['prune, peak MiB']:.0f} MiB; extrapolated from models at most a {1.72e9 / 2**27:.0f}th of its size: "
-        f"{predicted:.0f} s of one core."
+        f"`python -m benchmarks.streaming` did the same with the shapes of BLOOM-1b7, {times:.0f} times the largest of "
+        f"these, on {threads} threads: {'; '.join(compared)}."
     )
 
 
@@ -198,7 +188,7 @@ def draw(cases: list[dict], path: Path) -> None:
     for name, size in zip(MODELS, sizes, strict=True):
         axes.annotate(name, (size.parameters, core_seconds(size, cases, "prune")), fontsize=7, xytext=(-4, 6),
                       textcoords="offset points", ha="right")  # fmt: skip
-    axes.set(xscale="log", yscale="log", xlabel="parameters", ylabel="seconds of one core")
+    axes.set(xscale="log", yscale="log", ylim=(1, 3e5), xlabel="parameters", ylabel="seconds of one core")
     axes.legend(fontsize=7, frameon=False)
     figure.savefig(path, dpi=110, metadata={"Software": None})
     pyplot.close(figure)

@@ -18,20 +18,18 @@ def synthetic(start: float, entry) -> list[dict]:
 
 def test_constant_costs_are_recovered():
     cases = synthetic(2.0, lambda length: 5e-8)
-    assert extrapolation.start_seconds(cases, "prune") == pytest.approx(2.0)
+    assert extrapolation.fit(cases, "prune") == pytest.approx((2.0, 5e-8))
     size = ModelSize({"a": (1000, 4096), "b": (7,), "c": (10, 3, 300)}, 0, {}, 1, 1, 1)
     entries = 1000 * 4096 + 7 + 9000
     assert extrapolation.core_seconds(size, cases, "prune") == pytest.approx(2.0 + 5e-8 * entries)
 
 
-def test_costs_that_grow_with_the_logarithm_of_a_row_are_recovered():
-    def entry(length):
-        return 1e-8 * math.log2(length)
-
-    cases = synthetic(0.5, entry)
-    size = ModelSize({"wide": (100, 11008), "tall": (5000, 2048)}, 0, {}, 1, 1, 1)
-    expected = 0.5 + 100 * 11008 * entry(11008) + 5000 * 2048 * entry(2048)
-    assert extrapolation.core_seconds(size, cases, "prune") == pytest.approx(expected, rel=1e-6)
+def test_a_line_goes_through_the_middle_of_noise():
+    cases, rng = synthetic(2.0, lambda length: 5e-8), np.random.default_rng(0)
+    for case in cases:
+        case["prune_core_seconds"] *= rng.uniform(0.97, 1.03)
+    start, each = extrapolation.fit(cases, "prune")
+    assert each == pytest.approx(5e-8, rel=0.1) and start == pytest.approx(2.0, rel=0.2)
 
 
 @pytest.mark.parametrize(
@@ -60,9 +58,12 @@ def test_the_document_has_the_numbers_of_the_committed_run():
         extrapolation.updated("no marks", common.read(extrapolation.RECORD))
 
 
-def test_time_is_linear_in_size_and_memory_does_not_grow():
+def test_time_is_linear_in_size_and_memory_is_bounded():
     """What the document claims of the committed numbers."""
     cases = common.read(extrapolation.RECORD)["numbers"]["cases"]
+    start, each = extrapolation.fit(cases, "prune")
+    of_an_entry = [(case["prune_core_seconds"] - start) / case["entries"] for case in cases if case["entries"] >= 2**25]
+    assert of_an_entry == pytest.approx([each] * len(of_an_entry), rel=0.25), "whatever the length of rows and k"
     sizes = [case for case in cases if case["row_length"] == scaling.WIDTH and case["kept_share"] == scaling.SHARE]
     entries, seconds = (np.array([case[key] for case in sizes]) for key in ("entries", "prune_core_seconds"))
     assert np.corrcoef(entries, seconds)[0, 1] ** 2 > 0.99
