@@ -132,10 +132,17 @@ def measured_factors(folder: Path, plan: dict, machine: dict) -> dict[str, float
     return {rule: taken / estimated[rule] for rule, taken in record["seconds"].items() if estimated[rule]}
 
 
+def calibration(machine: dict) -> Path | None:
+    """Results of the run that a machine is calibrated with, if there is one and it is here."""
+    folder = ROOT / machine.get("calibrated", "")
+    return folder if "calibrated" in machine and (folder / "provenance.json").is_file() else None
+
+
 def planned(study: Study, jobs: list[Job], name: str, plan: dict) -> list[Job]:
     """Jobs with their costs on a machine, corrected by the run that the machine is calibrated with, if there is one."""
     machine = plan["machines"][name]
-    factors = measured_factors(ROOT / machine["calibrated"], plan, machine) if "calibrated" in machine else {}
+    reference = calibration(machine)
+    factors = measured_factors(reference, plan, machine) if reference else {}
     return costed(study, jobs, machine, plan["core"], factors)
 
 
@@ -236,7 +243,7 @@ def report(study: Study, jobs: list[Job], name: str, plan: dict, gpus: int, core
         return f"{study.config['study']}: nothing to do."
     machine = plan["machines"][name]
     workers = f"{cores} x {machine['title']}"
-    basis = f"corrected by what {machine.get('calibrated')} took"
+    basis = f"corrected by what {machine['calibrated']} took" if calibration(machine) else "not corrected by any run"
     if is_gpu(machine):
         workers, basis = f"{gpus} x {machine['title']} and {cores} cores", "the speed of the GPU is an assumption"
     disk, wall = size_text(sum(job.disk for job in jobs)), duration(wall_seconds(jobs, gpus, cores))
