@@ -44,10 +44,14 @@ def resources(jobs: list[Job], with_gpu: bool) -> dict[str, dict[str, str | int]
 
 
 def by_model(values: dict[str, int]) -> str:
-    """A number; where models differ an expression over Snakemake's wildcards, in which an unknown one gets the most."""
+    """A number; where models differ an expression over Snakemake's wildcards, in which an unknown one gets the most.
+
+    Without braces, in which Snakemake 9.27 looks for fields of its own messages.
+    """
     most = max(values.values())
-    listed = dict(sorted(values.items()))
-    return str(most) if set(values.values()) == {most} else f"{listed}.get(wildcards.model, {most})"
+    return (
+        str(most) if set(values.values()) == {most} else f"dict({sorted(values.items())}).get(wildcards.model, {most})"
+    )
 
 
 def profile(jobs: list[Job], with_gpu: bool, command: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from snakemake.cli import parse_set_resources
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
@@ -249,3 +250,6 @@ def test_the_committed_profile_has_every_rule_of_the_snakefile_that_a_study_runs
     assert all(found["gpu"] == int(rule in cost.ON_GPU) for rule, found in committed["set-resources"].items())
     rules = set(re.findall(r"^rule (\w+):", (ROOT / "Snakefile").read_text(), re.M))
     assert committed["set-resources"].keys() <= rules
+    assigned = committed["set-resources"].items()
+    texts = [f"{rule}:{name}={value}" for rule, found in assigned for name, value in found.items()]
+    assert parse_set_resources(texts).keys() == committed["set-resources"].keys(), "Snakemake takes the expressions"
