@@ -2,12 +2,14 @@
 
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import pytest
 
 from tests.test_workflow import copy_checkout
@@ -26,7 +28,6 @@ def test_a_study_runs_through_slurm_to_its_report(tmp_path):
     checkout = copy_checkout(tmp_path / "checkout")
     environment = os.environ | {"PYTHON": sys.executable, "PYTHONPATH": str(checkout)}
     command = ["profiles/slurm/one-node.sh", "config/test.yaml"]
-    before = set(Path("/tmp").glob("one-node.*"))
     done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, env=environment, timeout=1500)
     assert done.returncode == 0, (done.stdout + done.stderr)[-5000:]
     results = checkout / "results" / "test"
@@ -34,4 +35,7 @@ def test_a_study_runs_through_slurm_to_its_report(tmp_path):
     assert (pd.read_csv(results / "scores.csv", keep_default_na=False)["status"] == "ok").all()
     jobs = int(done.stdout.rpartition("jobs went through SLURM")[0].split()[-1])
     assert jobs >= len(list((results / "logs").rglob("*.log"))), "every step was a job of SLURM"
-    assert set(Path("/tmp").glob("one-node.*")) <= before, "daemons and their folder are gone"
+    folder = re.search(r"^a SLURM of one node in (\S+)$", done.stdout, re.M)[1]
+    assert not Path(folder).exists()
+    commands = [" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])]
+    assert not [command for command in commands if folder in command], "no daemon is left"

@@ -29,6 +29,8 @@ stop() {
 }
 trap stop EXIT
 
+echo "a SLURM of one node in $folder"
+
 free_ports() {
     "$python" -c "
 import socket
