@@ -10,6 +10,12 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 config=${1:?name a config, such as config/test.yaml}
 python=${PYTHON:-.venv/bin/python}
+for program in munged slurmctld slurmd srun "$python"; do
+    if ! command -v "$program" > /dev/null; then
+        echo "error: $program is missing here: see the first lines of profiles/slurm/one-node.sh." >&2
+        exit 1
+    fi
+done
 folder=$(mktemp -d /tmp/one-node.XXXXXX)
 node=$(hostname -s)
 cores=$(getconf _NPROCESSORS_ONLN)
