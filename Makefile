@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: study plan test test-slow check clean
+.PHONY: study plan test test-slow compare verify archive check clean
 
 study: .venv/installed
 	$(BIN)/snakemake

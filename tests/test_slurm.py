@@ -26,7 +26,8 @@ if os.geteuid():
 @pytest.mark.skipif(bool(missing), reason=f"needs {', '.join(missing)}: see profiles/slurm/one-node.sh")
 def test_a_study_runs_through_slurm_to_its_report(tmp_path):
     checkout = copy_checkout(tmp_path / "checkout")
-    environment = os.environ | {"PYTHON": sys.executable, "PYTHONPATH": str(checkout)}
+    found = os.pathsep.join(filter(None, (str(checkout), os.environ.get("PYTHONPATH"))))
+    environment = os.environ | {"PYTHON": sys.executable, "PYTHONPATH": found}
     command = ["profiles/slurm/one-node.sh", "config/test.yaml"]
     done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, env=environment, timeout=1500)
     assert done.returncode == 0, (done.stdout + done.stderr)[-5000:]
