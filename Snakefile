@@ -46,6 +46,12 @@ TRAINED_CELLS = {axis: config["trained_on"].get(f"{axis}s", CELLS[axis]) for axi
 MEASURED = config["inference"]["methods"]
 SPREAD = config["spread"]["methods"]
 TIMED = config["timing"]["heights"]
+LANGUAGE = config["language_modelling"]
+EXPERIMENTS = [name for name in ("pruning", "adaptation") if LANGUAGE["models"] and "text" in LANGUAGE[name]]
+LANGUAGE_CELL = f"{RESULTS}/language/{{model}}/seed{{seed}}"
+LANGUAGE_CELLS = {"model": list(LANGUAGE["models"]), "seed": config["seeds"]}
+ADAPTATION_METHODS = CONTROLS + [name for name in LANGUAGE["adaptation"]["methods"] if name not in CONTROLS]
+MODELS = config["models"] | LANGUAGE["models"]
 CHECKED = any(config["checks"][check] for check in ("bandwidth_factors", "zero", "matrices"))
 RANDOM_INIT_SEEDS = config["finetuning"].get("random_init_seeds", config["seeds"][:1])
 TABLES = [
@@ -60,8 +66,11 @@ TABLES = [
 ]
 TABLES += ["claims", "comparisons", "pairwise", "ranks", "checks", "spread", "spread_matrices", "timing", "cost"]
 TABLES += ["tasks", "models", "not_ok"]
+TABLES += ["perplexity"] if EXPERIMENTS else []
 FIGURES = ["summary", "pareto", "ranks", "bandwidth", "matrices", "spread", "timing"]
 FIGURES += ["pretraining_gain"] if RANDOM_INIT_SEEDS else []
+FIGURES += ["perplexity"] if "pruning" in EXPERIMENTS else []
+FIGURES += ["adaptation"] if "adaptation" in EXPERIMENTS else []
 STATISTICS = ["comparisons", "pairwise", "ranks"]
 PUBLICATION = ["weighted_f1", "overview", "claims", "ranks", "published"]
 ENVIRONMENT = "envs/environment.yaml"
@@ -77,6 +86,7 @@ wildcard_constraints:
     task="[a-z0-9][a-z0-9._-]*",
     method="[a-z0-9][a-z0-9._-]*",
     seed=r"\d+",
+    experiment="pruning|adaptation",
 
 
 # What depends on the wildcards, from the config.
@@ -110,14 +120,8 @@ def get_task_spec(wildcards):
 
 
 def get_checkpoint(wildcards):
-    """The folder that a model comes from: the user's, one of the suite's, or one pre-trained here."""
-    model = config["models"][wildcards.model]
-    return model.get("path") or model.get("checkpoint") or f"{RESULTS}/pretraining/{wildcards.model}"
-
-
-def get_checkpoint_arguments(wildcards):
-    """The same, or a repository of the hub, as words of a shell command."""
-    model = config["models"][wildcards.model]
+    """What a model comes from: the hub, or a folder: the user's, one of the suite's, or one pre-trained here."""
+    model = MODELS[wildcards.model]
     if model["source"] == "hub":
         return f"{shlex.quote(model['repository'])} --revision {shlex.quote(model['revision'])}"
     return shlex.quote(get_checkpoint(wildcards))
@@ -126,7 +130,7 @@ def get_checkpoint_arguments(wildcards):
 def get_checkpoint_manifest(wildcards):
     """A small file of that folder, to depend on instead of gigabytes of weights; there is none on the hub."""
     manifests = {"hub": [], "directory": ["config.json"], "pretraining": ["manifest.json"]}
-    return [f"{get_checkpoint(wildcards)}/{name}" for name in manifests[config["models"][wildcards.model]["source"]]]
+    return [f"{get_checkpoint(wildcards)}/{name}" for name in manifests[MODELS[wildcards.model]["source"]]]
 
 
 def get_finetuning(wildcards, arm="pretrained"):
@@ -204,6 +208,28 @@ def get_kenviz_compared(wildcards):
     compared = [name for name in resetting if cell["kept_share"] in own[name]]
     stored = f"{CELL}/compressed/{{method}}/draw0/{{kept_share}}.safetensors"
     return [stored.format(**cell | {"method": name}) for name in compared]
+
+
+def get_language_text(wildcards):
+    """Corpora of a text from docstrings, or the files of a text of the user's own; one from the hub needs none."""
+    text = LANGUAGE[wildcards.experiment]["text"]
+    if text["source"] == "files":
+        return [text[split] for split in ("train", "validation", "test") if split in text]
+    return expand(f"{RESULTS}/corpus/{{package}}.parquet", package=text.get("packages", []))
+
+
+def get_language_settings(experiment):
+    """What the steps of an experiment on language models need to know, as JSON."""
+    settings = LANGUAGE[experiment] | {key: LANGUAGE[key] for key in ("max_length", "batch_size")}
+    if experiment == "adaptation":
+        settings |= {"draws": config["draws"], "methods": config["method_settings"]}
+    return as_json({key: value for key, value in settings.items() if key != "text"})
+
+
+def get_perplexity(wildcards):
+    """Perplexities of all language models, if the study has any."""
+    found = f"{LANGUAGE_CELL}/{{experiment}}/perplexity.csv"
+    return expand(found, experiment=EXPERIMENTS, **LANGUAGE_CELLS)
 
 
 def get_spread_scores(wildcards):
@@ -288,8 +314,8 @@ rule pretrain_model:
         ENVIRONMENT
     params:
         folder=subpath(output[0], parent=True),
-        architecture=lambda wildcards: config["models"][wildcards.model]["architecture"],
-        size=lambda wildcards: as_json(config["models"][wildcards.model]["size"]),
+        architecture=lambda wildcards: MODELS[wildcards.model]["architecture"],
+        size=lambda wildcards: as_json(MODELS[wildcards.model]["size"]),
         settings=as_json(config["pretraining"]),
     shell:
         "python -m study.pretrain --architecture {params.architecture} --size {params.size}"
@@ -514,6 +540,129 @@ rule check_cell:
         " --settings {params.settings} --checks {params.checks} --out {params.folder} > {log} 2>&1"
 
 
+# Language models.
+
+
+rule build_text:
+    input:
+        get_language_text,
+    output:
+        manifest=f"{RESULTS}/language/text/{{experiment}}/manifest.json",
+        parts=expand(
+            f"{RESULTS}/language/text/{{{{experiment}}}}/{{split}}.parquet", split=["train", "validation", "test"]
+        ),
+    log:
+        f"{RESULTS}/logs/build_text/{{experiment}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/build_text/{{experiment}}.tsv"
+    conda:
+        ENVIRONMENT
+    params:
+        folder=subpath(output.manifest, parent=True),
+        spec=lambda wildcards: as_json(LANGUAGE[wildcards.experiment]["text"]),
+        corpus=lambda wildcards, input: (
+            f"--corpus {input}" if LANGUAGE[wildcards.experiment]["text"]["source"] == "docstrings" else ""
+        ),
+    shell:
+        "python -m study.text --spec {params.spec} {params.corpus} --out {params.folder} > {log} 2>&1"
+
+
+rule prune_language_model:
+    input:
+        model=f"{RESULTS}/models/{{model}}/pretrained/manifest.json",
+        text=f"{RESULTS}/language/text/pruning/manifest.json",
+    output:
+        expand(f"{LANGUAGE_CELL}/pruning/{{table}}", table=["perplexity.csv", "losses.parquet"], allow_missing=True),
+    log:
+        f"{RESULTS}/logs/prune_language_model/{{model}}-{{seed}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/prune_language_model/{{model}}-{{seed}}.tsv"
+    conda:
+        ENVIRONMENT
+    params:
+        pretrained=subpath(input.model, parent=True),
+        text=subpath(input.text, parent=True),
+        settings=get_language_settings("pruning"),
+        folder=subpath(output[0], parent=True),
+        sources=baselines.source_hash(baselines.METHODS["llm-surgeon"]),
+    shell:
+        "python -m study.prune_language_model --pretrained {params.pretrained} --text-folder {params.text}"
+        " --model {wildcards.model} --seed {wildcards.seed} --settings {params.settings} --out {params.folder}"
+        " > {log} 2>&1"
+
+
+rule adapt_language_model:
+    input:
+        model=f"{RESULTS}/models/{{model}}/pretrained/manifest.json",
+        text=f"{RESULTS}/language/text/adaptation/manifest.json",
+    output:
+        f"{LANGUAGE_CELL}/adapted/manifest.json",
+    log:
+        f"{RESULTS}/logs/adapt_language_model/{{model}}-{{seed}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/adapt_language_model/{{model}}-{{seed}}.tsv"
+    conda:
+        ENVIRONMENT
+    params:
+        pretrained=subpath(input.model, parent=True),
+        text=subpath(input.text, parent=True),
+        settings=as_json(
+            {key: LANGUAGE["adaptation"][key] for key in ("epochs", "batch_size", "learning_rate")}
+            | {"max_length": LANGUAGE["max_length"]}
+        ),
+        folder=subpath(output[0], parent=True),
+    shell:
+        "python -m study.adapt_language_model --pretrained {params.pretrained} --text-folder {params.text}"
+        " --model {wildcards.model} --seed {wildcards.seed} --settings {params.settings} --out {params.folder}"
+        " > {log} 2>&1"
+
+
+rule compress_language_model:
+    input:
+        model=f"{RESULTS}/models/{{model}}/pretrained/manifest.json",
+        text=f"{RESULTS}/language/text/adaptation/manifest.json",
+        adapted=f"{LANGUAGE_CELL}/adapted/manifest.json",
+    output:
+        expand(f"{LANGUAGE_CELL}/adaptation/{{table}}", table=["perplexity.csv", "losses.parquet"], allow_missing=True),
+    log:
+        f"{RESULTS}/logs/compress_language_model/{{model}}-{{seed}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/compress_language_model/{{model}}-{{seed}}.tsv"
+    conda:
+        ENVIRONMENT
+    params:
+        pretrained=subpath(input.model, parent=True),
+        text=subpath(input.text, parent=True),
+        adapted=subpath(input.adapted, parent=True),
+        methods=ADAPTATION_METHODS,
+        settings=get_language_settings("adaptation"),
+        folder=subpath(output[0], parent=True),
+        sources=[baselines.source_hash(baselines.METHODS[method]) for method in ADAPTATION_METHODS],
+    shell:
+        "python -m study.compress_language_model --pretrained {params.pretrained} --adapted {params.adapted}"
+        " --text-folder {params.text} --model {wildcards.model} --seed {wildcards.seed} --methods {params.methods}"
+        " --settings {params.settings} --out {params.folder} > {log} 2>&1"
+
+
+rule collect_perplexity:
+    input:
+        get_perplexity,
+    output:
+        f"{RESULTS}/perplexity.csv",
+    log:
+        f"{RESULTS}/logs/collect_perplexity.log",
+    conda:
+        ENVIRONMENT
+    params:
+        folder=subpath(output[0], parent=True),
+        experiments=EXPERIMENTS,
+        models=LANGUAGE_CELLS["model"],
+        seeds=LANGUAGE_CELLS["seed"],
+    shell:
+        "python -m study.perplexity {params.folder} --experiments {params.experiments} --models {params.models}"
+        " --seeds {params.seeds} > {log} 2>&1"
+
+
 # Tables, figures, report.
 
 
@@ -632,8 +781,9 @@ rule judge_claims:
         f"{RESULTS}/scores.csv",
         [f"{RESULTS}/spread.csv" for _ in SPREAD[:1]],
         [f"{RESULTS}/timing.csv" for _ in TIMED[:1]],
+        [f"{RESULTS}/perplexity.csv" for _ in EXPERIMENTS[:1]],
         rules="config/claims.yaml",
-        code=["report/claims.py", "report/statistics.py", "report/results.py"],
+        code=["report/claims.py", "report/statistics.py", "report/results.py", "report/language.py"],
     output:
         report(f"{RESULTS}/claims.csv", caption="report/captions/claims.rst", category="Verdicts"),
     log:
@@ -652,8 +802,12 @@ rule make_tables:
         f"{RESULTS}/finetuning.csv",
         expand(f"{RESULTS}/{{table}}.csv", table=["inference", "suggestions", "checks", "tasks", "models", "claims"]),
         rules.compute_statistics.output,
-        [f"{RESULTS}/{table}.csv" for table, measured in (("spread", SPREAD), ("timing", TIMED)) if measured],
-        expand("report/{code}.py", code=["tables", "results", "style"]),
+        [
+            f"{RESULTS}/{table}.csv"
+            for table, measured in (("spread", SPREAD), ("timing", TIMED), ("perplexity", EXPERIMENTS))
+            if measured
+        ],
+        expand("report/{code}.py", code=["tables", "results", "style", "language"]),
     output:
         expand(f"{RESULTS}/tables/{{table}}.{{kind}}", table=TABLES, kind=["csv", "md"]),
         f"{RESULTS}/tables/counts.json",
@@ -672,6 +826,7 @@ rule draw_figures:
     input:
         rules.make_tables.output,
         "report/figures.py",
+        "report/language.py",
         "report/style.py",
     output:
         [
@@ -725,7 +880,7 @@ rule write_report:
         rules.draw_figures.output,
         rules.draw_kenviz.output,
         f"{RESULTS}/provenance.json",
-        expand("report/{code}.py", code=["sheets", "summary", "figures", "style"]),
+        expand("report/{code}.py", code=["sheets", "summary", "figures", "language", "style"]),
         expand("report/page.{kind}", kind=["py", "html.j2", "css", "js"]),
     output:
         report(f"{RESULTS}/report/index.html", caption="report/captions/page.rst", category="Report"),

@@ -97,6 +97,16 @@ class Method(ABC):
     needs_data: bool = False
     form: str = "restored"
 
+    def configured(self, options: dict) -> "Method":
+        """This method with what a config says of it beyond budgets, draws and rates; `self` where that is nothing.
+
+        Raises:
+            ValueError: it has no such options, or not these values.
+        """
+        if options:
+            raise ValueError(f"method {self.name!r} has no option {next(iter(options))!r}: take it out.")
+        return self
+
     def decline(self, cell: Cell) -> str | None:
         """Why this method cannot treat the cell, or None."""
         return None
@@ -150,9 +160,11 @@ class StoredSubnetwork(Method):
         ken.Subnetwork.load(path).inject(model)
         return model
 
-    def save_kept(self, path: Path, base: Tensors, finetuned: Tensors, masks: Tensors, budget: float | int) -> Stored:
+    def save_kept(
+        self, path: Path, base: Tensors, finetuned: Tensors, masks: Tensors, budget: float | int, rule: str = "reset"
+    ) -> Stored:
         """Write the entries of a fine-tuned model that bool masks keep, relative to a base."""
-        subnetwork = ken.Subnetwork.from_masks(base, finetuned, masks, budget, self.name)
+        subnetwork = ken.Subnetwork.from_masks(base, finetuned, masks, budget, self.name, rule)
         subnetwork.save(path)
         return Stored(subnetwork.kept_body)
 

@@ -18,6 +18,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from report import style
 from report.errors import ReportError, run
+from report.language import LossSample
 from report.results import read_scores, read_table, read_yaml
 from report.statistics import (
     CELL,
@@ -33,7 +34,7 @@ from report.statistics import (
 
 REPRODUCED, NOT_REPRODUCED, NOT_DECIDED = "reproduced", "not reproduced", "not decided"
 ALL = "all models"
-SOURCES = ("paper", "ours")
+SOURCES = ("paper", "ours", "surgeon")
 COLUMNS = [
     *("claim", "source", "text", "subject", "rule", "unit", "estimate", "low", "high", "verdict", "n", "why"),
 ]
@@ -52,12 +53,14 @@ class Study:
     Attributes:
         results: folder of the study. scores: all rows of scores.csv, those without a score too.
         sample: scores with their bootstrap resamples. confidence: of all intervals.
+        losses: of pruned language models, None where the study has none.
     """
 
     results: Path
     scores: pd.DataFrame
     sample: Sample
     confidence: float
+    losses: LossSample | None = None
 
     @property
     def models(self) -> list[str]:
@@ -438,6 +441,103 @@ def linear_time(study: Study, *, tolerance: float, values: float) -> list[Findin
     return [judged(subject(*pair), lambda pair=pair: judge(*pair)) for pair in pairs]
 
 
+@claim("surgeon-structured")
+def surgeon_structured(study: Study, *, least_removed: float, most_removed: float, margin_nats: float) -> list[Finding]:
+    """LLM Surgeon's removal of rows and columns against the dense model, at all sparsities of a range."""
+
+    def judge(sample: LossSample) -> Finding:
+        rows = most_shots(sample.of("llm-surgeon", structure="row-column"))
+        rows = rows[rows["budget"].between(least_removed - _NEAR, most_removed + _NEAR)]
+        if rows.empty:
+            where = f"from {style.percent(least_removed)} to {style.percent(most_removed)}"
+            raise Undecided(f"LLM Surgeon has not removed rows and columns {where}")
+        found = {
+            budget: study.interval(sample.differences(own, sample.of("dense"), []))
+            for budget, own in rows.groupby("budget")
+        }
+        # A rise in loss is a loss as not_inferior knows it, with the sign turned.
+        turned = {budget: Interval(-rise.estimate, -rise.high, -rise.low) for budget, rise in found.items()}
+        verdicts = {budget: not_inferior(fall, margin_nats) for budget, fall in turned.items()}
+        verdict = worst_of(list(verdicts.values()))
+        worst = max(deciding(found, verdicts, verdict), key=lambda budget: found[budget].estimate)
+        parts = [f"{style.percent(budget)} removed {in_nats(rise, study.confidence)}" for budget, rise in found.items()]
+        n = len(rows[["model", "seed"]].drop_duplicates())
+        why = f"Above the dense model in {count(n, 'run')} of language models: {', '.join(parts)}."
+        return Finding("language models", verdict, n, why, found[worst], "nats")
+
+    return judged_on_losses(study, {"language models": judge})
+
+
+@claim("surgeon-shots")
+def surgeon_shots(study: Study, *, margin_nats: float) -> list[Finding]:
+    """One shot against the most shots, at equal structures and sparsities."""
+
+    def judge(sample: LossSample) -> Finding:
+        rows = sample.of("llm-surgeon")
+        one, several = rows[rows["shots"] == 1], most_shots(rows[rows["shots"] > 1])
+        keys = ["structure", "budget"]
+        return saved(study, sample, (one, several), keys, "One shot minus several", margin_nats)
+
+    return judged_on_losses(study, {"language models": judge})
+
+
+@claim("surgeon-correlated")
+def surgeon_correlated(study: Study, *, margin_nats: float) -> list[Finding]:
+    """Independent against correlated updates, at equal structures, shots and sparsities."""
+
+    def judge(sample: LossSample) -> Finding:
+        both = (sample.of("llm-surgeon-independent"), sample.of("llm-surgeon"))
+        return saved(study, sample, both, LOSS_KEYS, "Independent minus correlated updates", margin_nats)
+
+    return judged_on_losses(study, {"language models": judge})
+
+
+@claim("surgeon-ahead")
+def surgeon_ahead(study: Study, *, margin_nats: float) -> list[Finding]:
+    """Magnitude pruning, L-OBD and K-OBD against LLM Surgeon, a verdict each."""
+
+    def judge(sample: LossSample, other: str) -> Finding:
+        both = (sample.of(other), sample.of("llm-surgeon"))
+        finding = saved(study, sample, both, LOSS_KEYS, f"{style.label(other)} minus LLM Surgeon", margin_nats)
+        return replace(finding, subject=style.label(other))
+
+    others = ("magnitude", "l-obd", "k-obd")
+    return judged_on_losses(study, {style.label(other): partial(judge, other=other) for other in others})
+
+
+LOSS_KEYS = ["structure", "shots", "budget"]
+
+
+def judged_on_losses(study: Study, judges: dict[str, Callable[[LossSample], Finding]]) -> list[Finding]:
+    """Findings, by subject, on the pruned language models of a study; none where it has none."""
+    sample = study.losses
+    if sample is None or sample.rows.empty:
+        return []
+    return [judged(subject, partial(judge, sample)) for subject, judge in judges.items()]
+
+
+def most_shots(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the largest number of shots."""
+    return rows[rows["shots"] == rows["shots"].max()]
+
+
+def saved(study: Study, sample: LossSample, both: tuple, keys: list[str], what: str, margin: float) -> Finding:
+    """The finding on what the second of two sets of rows has less loss than the first, at equal keys."""
+    found = sample.differences(*both, keys)
+    if found.cells.empty:
+        raise Undecided("the study lacks one of the two, or they have no setting in common")
+    interval, n = study.interval(found), cells_of(found.cells)
+    why = f"{what}: {in_nats(interval, study.confidence)} on average over {len(found.points) // n} settings"
+    why += f" in {count(n, 'run')} of language models."
+    return Finding("language models", superior(interval, margin), n, why, interval, "nats")
+
+
+def in_nats(interval: Interval, confidence: float) -> str:
+    """For people: a difference in loss and its interval."""
+    numbers = [f"{value:+.3f}".replace("-", "−") for value in interval]
+    return f"{numbers[0]} nats a token ({style.percent(confidence)} interval {numbers[1]} to {numbers[2]})"
+
+
 def measured(path: Path, text: Sequence[str], numeric: Sequence[str], method: str) -> pd.DataFrame:
     """The named columns of a table of measurements that a study may lack, without gaps; the rows of one method.
 
@@ -550,7 +650,8 @@ def main() -> None:
     arguments = parser.parse_args()
     rules, confidence = read_rules(arguments.rules)
     results = arguments.results
-    study = Study(results, read_scores(results), read_sample(results), confidence)
+    losses = LossSample.read(results) if (results / "perplexity.csv").exists() else None
+    study = Study(results, read_scores(results), read_sample(results), confidence, losses)
     table = judge_all(study, rules)
     out = arguments.out or results / "claims.csv"
     write(out.parent, {out.stem: table})

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from report import style
+from report import language, style
 from report.errors import run
 from report.tables import NEAR, Tables, not_told_apart, with_kept_shares, with_picture
 
@@ -550,6 +550,8 @@ def main() -> None:
             style.save(pretraining_gain(tables), folder / "pretraining_gain")
         for name, draw in EVIDENCE.items():
             style.save(draw(tables), folder / name)
+        for name, figure in language.figures(arguments.results).items():
+            style.save(figure, folder / name)
         for model in models:
             style.save(curves(tables, model), folder / file_name(model), formats=("svg", "png"))
     print(f"figures of {len(models)} models in {folder}")

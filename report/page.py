@@ -13,7 +13,7 @@ import jinja2
 import pandas as pd
 from markupsafe import Markup
 
-from report import sheets, style, summary
+from report import language, sheets, style, summary
 from report.errors import ReportError, run
 from report.figures import REFERENCES, file_name
 from report.results import read_json, sha256, write_text
@@ -150,6 +150,23 @@ def evidence(results: Path, tables: Tables, config: dict) -> dict:
     }
 
 
+def language_models(results: Path) -> dict | None:
+    """What the section on language models shows, None where the study has none."""
+    table = language.read_summary(results)
+    if table.empty:
+        return None
+    described = {"perplexity": "Perplexity against sparsity", "adaptation": "Perplexity against kept share"}
+    paths = {name: results / "figures" / f"{name}.svg" for name in described}
+    sheets_of = {name: sheets.perplexity_sheet(table, name) for name in ("pruning", "adaptation")}
+    drawn = {"perplexity": sheets_of["pruning"], "adaptation": sheets_of["adaptation"]}
+    return {
+        **sheets_of,
+        "pictures": {name: inline_svg(paths[name], text) for name, text in described.items() if drawn[name].rows},
+        "sentences": language.sentences(table),
+        "smaller": language.smaller_sentence(table),
+    }
+
+
 def cells_and_seeds(rows: pd.DataFrame) -> str:
     """How many cells and seeds stand behind the rows of a check: "2 cells, 1 seed"."""
     return f"{summary.count(rows['cells'].max(), 'cell')}, {seed_range(rows['seeds'])}"
@@ -213,6 +230,7 @@ def render(results: Path) -> str:
         pictures=pictures(results, tables),
         kenviz=kenviz_picture(results),
         near=NEAR,
+        language=language_models(results),
         **evidence(results, tables, provenance["config"]),
     )
 

@@ -59,7 +59,9 @@ class Claim:
         return {word: words.count(word) for word in (*VERDICTS, *words) if word in words}
 
 
-SOURCES = {"paper": "Claims of the paper", "ours": "Claims of this suite"}
+SOURCES = {
+    "paper": "Claims of the paper", "ours": "Claims of this suite", "surgeon": "Claims of the paper on LLM Surgeon",
+}  # fmt: skip
 STATISTIC_LABELS = {
     "neighbours": "kept neighbours", "entropy": "entropy over columns", "moran": "Moran's I",
 }  # fmt: skip
@@ -642,3 +644,38 @@ def inputs_sheet(tables: Tables) -> Sheet:
     found += [("model", row.model, row.source, row.sha256) for row in tables.models.itertuples()]
     rows = [[*named(kind, name, source), Value(digest, digest, "code")] for kind, name, source, digest in found]
     return Sheet(["Input", "Name", "Source", "SHA-256"], rows)
+
+
+def perplexity_sheet(table: pd.DataFrame, experiment: str) -> Sheet:
+    """Perplexity of language models: methods, structures and shots (rows) at every sparsity or kept share (columns)."""
+    own = table[table["experiment"] == experiment]
+    ends = own[own["method"].isin(("dense", *style.CONTROLS))]
+    others = own.drop(ends.index)
+    budgets = sorted(set(others["budget"]))
+    best = others.groupby(["model", "structure", "budget"])["perplexity"].min()
+    rows = [
+        [*named(row.model, style.label(row.method), "", ""), *[Value("")] * len(budgets), _perplexity(row.perplexity)]
+        for row in ends.itertuples()
+    ]
+    for (model, method, structure, shots), found in others.groupby(
+        ["model", "method", "structure", "shots"], sort=False
+    ):
+        cells = named(model, style.label(method), structure, f"{shots:.0f}" if shots else "")
+        at = {row.budget: row for row in found.itertuples()}
+        for budget in budgets:
+            cells.append(_perplexity_cell(at.get(budget), best.get((model, structure, budget))))
+        rows.append([*cells, Value("")])
+    end = "dense" if experiment == "pruning" else "control"
+    return Sheet(["Model", "Method", "Structure", "Shots", *map(style.percent, budgets), end], rows, names=4)
+
+
+def _perplexity(value: float) -> Value:
+    return number(value, "" if pd.isna(value) else f"{value:.1f}" if value < 1000 else f"{value:.2g}", "control")
+
+
+def _perplexity_cell(row, best: float | None) -> Value:
+    if row is None:
+        return Value("")
+    if pd.isna(row.perplexity):
+        return Value("failed", "", "number missing")
+    return number(row.perplexity, _perplexity(row.perplexity).text, "best" if row.perplexity == best else "")

@@ -37,6 +37,10 @@ LABELS = {
     "lt-sft": "LT-SFT",
     "fish": "FISH",
     "llm-surgeon": "LLM Surgeon",
+    "llm-surgeon-independent": "LLM Surgeon, independent updates",
+    "k-obd": "K-OBD",
+    "l-obd": "L-OBD",
+    "dense": "Dense",
     "surgeon-delta": "Surgeon of Δ",
     "surgeon-delta-updated": "Surgeon of Δ, updated",
 }
@@ -77,6 +81,9 @@ FIXED = {
     "lt-sft": Look("#a6761d", "<", size=6),
     "fish": Look("#6f6fd8", (4, 1, 0), size=8.5),
     "llm-surgeon": Look("#2f4b7c", (8, 1, 0), size=8.5),
+    "llm-surgeon-independent": Look("#7b9fd4", "D"),
+    "k-obd": Look("#d55e00", "P", size=5.5),
+    "l-obd": Look("#e69f00", "v", size=5.5),
     "surgeon-delta": Look("#8b1e3f", "H", size=6),
     "surgeon-delta-updated": Look("#8b1e3f", "d", (0, (5, 1, 1, 1)), 6),
 }

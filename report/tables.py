@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from report import style
+from report import language, style
 from report.errors import run
 from report.results import (
     read_checks,
@@ -631,7 +631,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder to write to (default: tables in the results folder)")
     arguments = parser.parse_args()
     tables = Tables.compute(arguments.results)
-    tables.write(arguments.out or arguments.results / "tables")
+    folder = arguments.out or arguments.results / "tables"
+    tables.write(folder)
+    if not (found := language.read_perplexity(arguments.results)).empty:
+        write_table(folder / "perplexity", language.summary(found))
     print(f"tables of {tables.counts['rows']} rows from {tables.counts['cells']} cells")
 
 

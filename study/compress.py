@@ -33,6 +33,8 @@ from study.suggest import suggest
 from study.trainer import CellTraining
 from study.training import CPU
 
+RUN_SETTINGS = ("budgets", "draws", "rate_factors")  # of a method in the config; what else stands there is its own
+
 
 @dataclass
 class Score:
@@ -75,9 +77,8 @@ class FinetunedCell:
 
     Args:
         folder: of the fine-tuned cell. task: task folder.
-        settings: kept_shares, draws, batch_size, max_length, and methods: method -> budgets, draws, rate_factors that
-            are not those by default.
-        device: on which models answer, are trained, and entries are ranked; tensors are kept on the CPU.
+        settings: kept_shares, draws, batch_size, max_length, and methods: method -> budgets, draws, rate_factors and
+            options of its own that are not those by default.
     """
 
     def __init__(self, folder: Path, task: Path, settings: dict, device: torch.device = CPU):
@@ -126,6 +127,10 @@ class FinetunedCell:
             training = CellTraining(self.folder, self.initial, self.manifest, splits, rates, device)
         return Cell(self.pretrained, self.finetuned, seed, self.model, training)
 
+    def method(self, name: str) -> Method:
+        """A registered method with the options that the config gives it."""
+        return baselines.METHODS[name].configured(self._options(baselines.METHODS[name]))
+
     def budgets(self, method: Method) -> list:
         """What a method is asked for: what the config says of it, what it has of its own, or the kept shares."""
         return list(self._own(method).get("budgets") or method.budgets or self.settings["kept_shares"])
@@ -143,11 +148,16 @@ class FinetunedCell:
     def _own(self, method: Method) -> dict:
         return self.settings["methods"].get(method.name, {})
 
+    def _options(self, method: Method) -> dict:
+        return {key: value for key, value in self._own(method).items() if key not in RUN_SETTINGS}
+
     def key(self, method: Method, budget: float | int, draw: int) -> str:
         """Hash of everything a score depends on."""
         parts = [self.inputs, self.source_hash(method.name), budget, draw, torch.__version__.partition("+")[0]]
         if isinstance(method, TrainedMethod):
             parts.append([self.rate_factors(method), self.manifest["settings"]])
+        if options := self._options(method):
+            parts.append(options)
         return provenance.text_hash(json.dumps(parts, sort_keys=True))
 
 
@@ -228,8 +238,7 @@ def compress(cell: FinetunedCell, methods: list[str], out: Path) -> None:
     start = time.monotonic()
     for done, name in enumerate(methods, 1):
         cell.reset_model()
-        method, folder = baselines.METHODS[name], out / name
-        files.remove_leftovers(folder)
+        method, folder = cell.method(name), out / name
         results = []
         for row, found in rows_of(cell, method, folder):
             results.append((row, found))

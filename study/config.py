@@ -20,6 +20,7 @@ from study.errors import UserError, did_you_mean, run
 
 SCHEMA = Path(__file__).parent.parent / "config" / "schema.yaml"
 METHOD_SECTIONS = ("inference", "spread", "suggestion")  # sections with a list of methods of the study
+CAUSAL = ("bloom",)  # architectures of this study's own pre-training that are language models
 SHOWN = 60  # characters of a wrong value that a message repeats
 TYPES = {
     "string": "text",
@@ -41,6 +42,8 @@ def schema(methods: Collection[str]) -> dict:
     listed = [keys[section]["properties"]["methods"]["items"] for section in METHOD_SECTIONS]
     for method in (keys["methods"]["items"], keys["kenviz"]["properties"]["method"], *listed):
         method["enum"] = sorted(methods)
+    adaptation = keys["language_modelling"]["properties"]["adaptation"]["properties"]["methods"]
+    adaptation["items"]["enum"] = sorted(methods)
     keys["method_settings"]["propertyNames"] = {"enum": sorted(methods), "description": "name of a registered method"}
     return loaded
 
@@ -325,8 +328,15 @@ def _cross_checks(config: dict) -> None:
             raise UserError(f"config key {both}: name the column with the label.")
         if task["source"] == "hub":
             _check_splits(f"config key tasks.{name}.splits", task["splits"])
-    for name, model in config["models"].items():
-        key = f"config key models.{name}"
+    _check_models("models", config["models"])
+    _check_models("language_modelling.models", config["language_modelling"]["models"])
+    _check_language(config)
+
+
+def _check_models(section: str, models: dict) -> None:
+    """Sizes and folders of models."""
+    for name, model in models.items():
+        key = f"config key {section}.{name}"
         if "size" in model and model["size"]["hidden_size"] % model["size"]["heads"]:
             size = model["size"]
             found = f"{size['heads']}, which does not divide hidden_size {size['hidden_size']}"
@@ -339,6 +349,31 @@ def _check_folders(models: dict) -> None:
         if "path" in model and not Path(model["path"], "config.json").is_file():
             found = f"{_shown(model['path'])}, which has no config.json"
             raise UserError(f"config key models.{name}.path is {found}: name a folder in the Hugging Face layout.")
+
+
+def _check_language(config: dict) -> None:
+    """Language models have text, its packages are in the corpus, and a name means one model."""
+    section = config["language_modelling"]
+    texts = {name: section[name]["text"] for name in ("pruning", "adaptation") if "text" in section[name]}
+    if section["models"] and not texts:
+        key = "config key language_modelling.pruning.text"
+        raise UserError(f"{key} is missing, and so is adaptation.text: the models need a text.")
+    if texts and not section["models"]:
+        raise UserError("config key language_modelling.models is empty: name a causal language model.")
+    for name, model in section["models"].items():
+        key = f"config key language_modelling.models.{name}"
+        if config["models"].get(name, model) != model:
+            raise UserError(f"{key} differs from models.{name}: give one of them another name.")
+        if model.get("architecture", "bloom") not in CAUSAL:
+            found = _shown(model["architecture"])
+            raise UserError(f"{key}.architecture is {found}, but language models here are {', '.join(CAUSAL)}.")
+    packages = config.get("corpus", {}).get("packages", [])
+    for name, text in texts.items():
+        for index, package in enumerate(text.get("packages", [])):
+            if package not in packages:
+                key = f"config key language_modelling.{name}.text.packages[{index}]"
+                found = f"{_shown(package)}, which corpus.packages does not name"
+                raise UserError(f"{key} is {found}.{did_you_mean(package, packages)}")
 
 
 def _check_splits(key: str, splits: dict) -> None:
@@ -381,7 +416,7 @@ def _check_corpus(config: dict) -> None:
     """What takes its text from docstrings finds its packages in the corpus."""
     docstring_tasks = {name: task for name, task in config["tasks"].items() if task["source"] == "docstrings"}
     users = [f"tasks.{name}" for name in docstring_tasks]
-    models = config["models"].items()
+    models = (config["models"] | config["language_modelling"]["models"]).items()
     users += [f"models.{name}" for name, model in models if _is_pretrained_here(model)]
     if users and "corpus" not in config:
         raise UserError(f"config key corpus is missing: {users[0]} takes its text from the packages named there.")

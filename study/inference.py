@@ -44,7 +44,7 @@ def restored_models(cell: FinetunedCell, methods: list[str], compressed: Path) -
     """
     found = [_restored(cell, "full", 1.0, compressed, "dense")]
     for name in methods:
-        method = baselines.METHODS[name]
+        method = cell.method(name)
         budgets = cell.budgets(method)
         for budget in budgets[:1] if method.unit == "share" else budgets:
             if not _stored(compressed, name, budget).with_suffix(".json").is_file():
@@ -68,9 +68,7 @@ def _initial_model(cell: FinetunedCell) -> nn.Module:
 
 
 def _restored(cell: FinetunedCell, name: str, budget: float | int, compressed: Path, form: str) -> Restored:
-    method, path = baselines.METHODS[name], _stored(compressed, name, budget)
-    record = files.read_json(path.with_suffix(".json"))
-    files.check(path.parent, {path.name: record["row"]["sha256"]}, remove=compressed / name / "scores.csv")
+    method, path = cell.method(name), _stored(compressed, name, budget)
     model = method.restore_into(_initial_model(cell), cell.pretrained, path).eval()
     return Restored(name, budget, method.unit, form, model)
 

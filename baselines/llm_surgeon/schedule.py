@@ -1,15 +1,24 @@
 """Pruning in several shots, the curvature estimated again before each (LLM Surgeon, section 3.5)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from baselines.llm_surgeon import costs, updates
+from baselines.llm_surgeon import correction, costs, updates
 from baselines.llm_surgeon.curvature import Batch, Factors, estimate
 
 STRUCTURES = ("element", "2:4", "row-column")
+UPDATES = ("correlated", "independent", "none")
+VARIANTS = {
+    "llm-surgeon": {"costs": "obs"},
+    "llm-surgeon-independent": {"costs": "obs", "updates": "independent"},
+    "k-obd": {"costs": "obd"},
+    "l-obd": {"costs": "l-obd"},
+    "magnitude": {"costs": "magnitude"},
+}
+"""Name -> options (`Settings.with_options`) of the methods that LLM Surgeon's paper compares."""
 Layers = dict[str, torch.Tensor]
 """Layer -> (rows, inputs): of its weight, and of its bias as one more column where it has one."""
 
@@ -26,6 +35,9 @@ class Settings:
         shots: how often the curvature is estimated and a part removed; the paper has up to 40.
         damping_g, damping_a: in units of the factors' mean diagonals; what the authors' scripts set for elements.
         max_correlate: elements that are updated for jointly (`updates.remove_elements`), None: all of a layer.
+        correlated: False adds up the updates for each removed part by itself.
+        low_rank: rank of the correction that is trained after every shot but the last (`correction.correct`); 0: none.
+        low_rank_rate: its learning rate.
     """
 
     structure: str = "element"
@@ -36,12 +48,44 @@ class Settings:
     damping_g: float = 0.1
     damping_a: float = 0.01
     max_correlate: int | None = 500
+    correlated: bool = True
+    low_rank: int = 0
+    low_rank_rate: float = 0.001
 
     def __post_init__(self):
         if self.structure not in STRUCTURES:
             raise ValueError(f"unknown structure {self.structure!r}: expected one of {', '.join(STRUCTURES)}.")
         if self.shots < 1:
             raise ValueError(f"pruning takes at least one shot, found {self.shots}.")
+        if self.low_rank and not self.update:
+            raise ValueError("a low-rank correction is an update of what is kept: leave it out, or update.")
+
+    @property
+    def curved(self) -> bool:
+        """Whether the curvature has any influence."""
+        return self.update or self.kind != "magnitude"
+
+    def with_options(self, options: dict) -> "Settings":
+        """The same with options by the names that configs use.
+
+        Args:
+            options: `costs` for `kind`, `updates` (one of `UPDATES`) for `update` and `correlated`, and any other
+                attribute. Without `updates`, "obs" updates as before and the other costs do not: what OBD and magnitude
+                pruning are.
+
+        Raises:
+            ValueError: an unknown value.
+        """
+        values = dict(options)
+        if "costs" in values:
+            values["kind"] = values.pop("costs")
+            values.setdefault("updates", "none" if values["kind"] != "obs" else None)
+        updates_of = values.pop("updates", None)
+        if updates_of is not None:
+            if updates_of not in UPDATES:
+                raise ValueError(f"unknown updates {updates_of!r}: expected one of {', '.join(UPDATES)}.")
+            values |= {"update": updates_of != "none", "correlated": updates_of != "independent"}
+        return Settings(**(vars(self) | values))
 
 
 def kept_counts(total: int, kept: int, shots: int) -> list[int]:
@@ -49,7 +93,6 @@ def kept_counts(total: int, kept: int, shots: int) -> list[int]:
     return [total - round(t * (total - kept) / shots) for t in range(1, shots + 1)]
 
 
-@torch.no_grad()
 def prune(
     model: nn.Module,
     layers: list[str],
@@ -59,7 +102,7 @@ def prune(
     targets: Layers | None = None,
     factors: dict[str, Factors] | None = None,
 ) -> Layers:
-    """Prune linear layers of a live model in place.
+    """Prune linear layers of a live model in place, in as many shots as the settings say.
 
     Args:
         model, layers, batches: as `curvature.estimate` takes them; batches are gone through once a shot.
@@ -74,30 +117,74 @@ def prune(
     Raises:
         ValueError: so few entries cannot be kept (2:4 keeps half), or the damping is too small.
     """
+    counts = kept_counts(removable_entries(model, layers, settings), kept, settings.shots)
+    *_, removed = shots_of(model, layers, batches, counts, settings, targets, factors)
+    return removed
+
+
+@torch.no_grad()
+def shots_of(
+    model: nn.Module,
+    layers: list[str],
+    batches: Iterable[Batch],
+    counts: list[int],
+    settings: Settings,
+    targets: Layers | None = None,
+    factors: dict[str, Factors] | None = None,
+) -> Iterator[Layers]:
+    """`prune` shot by shot, so that the model can be looked at after each.
+
+    Args:
+        counts: entries kept after each shot, falling; `settings.shots` is not looked at.
+
+    Yields:
+        Bool masks, True = removed so far.
+    """
     modules = {name: model.get_submodule(name) for name in layers}
-    weights = {name: matrix(module) for name, module in modules.items()}
-    targets = {name: torch.zeros_like(weight) if targets is None else targets[name].to(weight)
-               for name, weight in weights.items()}  # fmt: skip
+    targets = {name: torch.zeros_like(matrix(module)) if targets is None else targets[name].to(matrix(module))
+               for name, module in modules.items()}  # fmt: skip
     removable = {name: _removable(module, settings) for name, module in modules.items()}
     removed = {name: torch.zeros_like(mask) for name, mask in removable.items()}
     total = sum(int(mask.sum()) for mask in removable.values())
-    for left in kept_counts(total, kept, settings.shots):
+    for shot, left in enumerate(counts, 1):
         if factors is None:
             with torch.enable_grad():
-                factors = estimate(model, layers, batches)
-        damped = {name: found.damped(settings.damping_g, settings.damping_a) for name, found in factors.items()}
-        inverses = {name: found.inverses() for name, found in damped.items()}
-        deviations = {name: matrix(module) - targets[name] for name, module in modules.items()}
-        curvatures = {name: costs.curvature(damped[name], settings.kind, inverses[name]) for name in modules}
-        removed = _choose(deviations, curvatures, removable, removed, total - left, settings)
-        for name, module in modules.items():
-            remaining = matrix(module)
-            if settings.update:
-                found = (damped[name], inverses[name])
-                remaining = targets[name] + _updated(deviations[name], *found, removed[name], settings)
-            write(module, torch.where(removed[name], targets[name], remaining))
+                factors = estimate(model, layers, batches) if settings.curved else _identities(modules)
+        removed = _shot(modules, factors, targets, removable, removed, total - left, settings)
+        if settings.low_rank and shot < len(counts):
+            correction.correct(model, removed, batches, settings.low_rank, settings.low_rank_rate)
         factors = None
+        yield removed
+
+
+def _shot(
+    modules: dict[str, nn.Linear],
+    factors: dict[str, Factors],
+    targets: Layers,
+    removable: Layers,
+    removed: Layers,
+    count: int,
+    settings: Settings,
+) -> Layers:
+    """Remove entries until `count` are gone and let the others make up for them; the masks of what is removed."""
+    damped = {name: found.damped(settings.damping_g, settings.damping_a) for name, found in factors.items()}
+    inverted = settings.update or settings.kind == "obs"
+    inverses = {name: found.inverses() if inverted else None for name, found in damped.items()}
+    deviations = {name: matrix(module) - targets[name] for name, module in modules.items()}
+    curvatures = {name: costs.curvature(damped[name], settings.kind, inverses[name]) for name in modules}
+    removed = _choose(deviations, curvatures, removable, removed, count, settings)
+    for name, module in modules.items():
+        remaining = matrix(module)
+        if settings.update:
+            found = (damped[name], inverses[name])
+            remaining = targets[name] + _updated(deviations[name], *found, removed[name], settings)
+        write(module, torch.where(removed[name], targets[name], remaining))
     return removed
+
+
+def removable_entries(model: nn.Module, layers: list[str], settings: Settings) -> int:
+    """Entries among which is chosen and counted: of the weights, and of the biases where they may be removed."""
+    return sum(int(_removable(model.get_submodule(name), settings).sum()) for name in layers)
 
 
 def matrix(layer: nn.Linear) -> torch.Tensor:
@@ -117,6 +204,13 @@ def write(layer: nn.Linear, values: torch.Tensor) -> None:
     layer.weight.copy_(values[:, :columns])
     if layer.bias is not None:
         layer.bias.copy_(values[:, columns])
+
+
+def _identities(modules: dict[str, nn.Linear]) -> dict[str, Factors]:
+    """Factors without any curvature."""
+    sizes = {name: matrix(module).shape for name, module in modules.items()}
+    like = {name: {"dtype": torch.float64, "device": module.weight.device} for name, module in modules.items()}
+    return {name: Factors(*(torch.eye(n, **like[name]) for n in size)) for name, size in sizes.items()}
 
 
 def _removable(layer: nn.Linear, settings: Settings) -> torch.Tensor:
@@ -164,5 +258,10 @@ def _updated(
     deviation: torch.Tensor, factors: Factors, inverses: Factors, removed: torch.Tensor, settings: Settings
 ) -> torch.Tensor:
     if settings.structure == "row-column":
-        return updates.remove_structures(deviation, factors, removed.all(dim=1), removed.all(dim=0))
-    return updates.remove_elements(deviation, inverses, removed, settings.max_correlate)
+        parts = (removed.all(dim=1), removed.all(dim=0))
+        if settings.correlated:
+            return updates.remove_structures(deviation, factors, *parts)
+        return updates.remove_structures_independently(deviation, inverses, *parts)
+    if settings.correlated:
+        return updates.remove_elements(deviation, inverses, removed, settings.max_correlate)
+    return updates.remove_elements_independently(deviation, inverses, removed)

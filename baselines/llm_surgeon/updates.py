@@ -95,3 +95,22 @@ def remove_elements(
         between = inverses.g[i][:, i] * inverses.a[j][:, j]
         forces[i, j] = torch.cholesky_solve(deviation[i, j, None], torch.linalg.cholesky(between))[:, 0]
     return (deviation - inverses.g @ forces @ inverses.a).masked_fill(removed, 0.0)
+
+
+def remove_elements_independently(deviation: torch.Tensor, inverses: Factors, removed: torch.Tensor) -> torch.Tensor:
+    """`remove_elements` as if each removed element were the only one: what blocks of one element give."""
+    scale = inverses.g.diagonal()[:, None] * inverses.a.diagonal()
+    forces = (deviation / scale).masked_fill(~removed, 0.0)
+    return (deviation - inverses.g @ forces @ inverses.a).masked_fill(removed, 0.0)
+
+
+def remove_structures_independently(
+    deviation: torch.Tensor, inverses: Factors, rows: torch.Tensor, columns: torch.Tensor
+) -> torch.Tensor:
+    """Deviation after rows and columns became 0, the updates that each alone would ask for added up.
+
+    D - Σ_r G⁻¹[:, r] D[r, :] / [G⁻¹]_rr - Σ_c D[:, c] A⁻¹[c, :] / [A⁻¹]_cc, then 0 in what is removed.
+    """
+    g, a = inverses.g[:, rows] / inverses.g.diagonal()[rows], inverses.a[columns] / inverses.a.diagonal()[columns, None]
+    updated = deviation - g @ deviation[rows] - deviation[:, columns] @ a
+    return updated.masked_fill(rows[:, None] | columns, 0.0)

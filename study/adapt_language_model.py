@@ -1,0 +1,55 @@
+"""Adapt one causal language model to a text: plain training of all of it, the best epoch on validation kept."""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+from study import files, provenance
+from study.errors import run
+from study.language_models import load_language_model, read_chunks, train
+from study.models import load_tokenizer
+
+
+def adapt(pretrained: Path, text: Path, axes: dict, settings: dict, out: Path) -> dict[str, object]:
+    """Adapt a model and write it, its tokenizer and a manifest into the folder `out`.
+
+    Args:
+        pretrained: checkpoint folder. text: folder of `study.text`.
+        axes: model and seed, from which the order of the chunks is derived.
+        settings: epochs, batch_size, learning_rate, max_length.
+
+    Returns:
+        The manifest: axes, settings, best_epoch, history, seconds, hashes.
+    """
+    start = time.monotonic()
+    order = provenance.seed_of("adaptation", *axes.values())
+    provenance.deterministic(order)
+    tokenizer = load_tokenizer(pretrained, settings["max_length"])
+    parts = [read_chunks(text, split, tokenizer, settings["max_length"]) for split in ("train", "validation")]
+    model = load_language_model(pretrained)
+    with files.replacing_folder(out) as folder:
+        fitted = train(model, *parts, settings, order)
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        manifest = {**axes, "settings": settings, **fitted, "seconds": round(time.monotonic() - start, 2)}
+        manifest["sha256"] = {path.name: files.sha256(path) for path in sorted(folder.glob("*.safetensors"))}
+        files.write_json(folder / "manifest.json", manifest)
+    return manifest
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Adapt one causal language model to a text.")
+    parser.add_argument("--pretrained", required=True, type=Path, help="checkpoint folder of study.import_model")
+    parser.add_argument("--text-folder", required=True, type=Path, help="folder of study.text")
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--seed", required=True, type=int)
+    parser.add_argument("--settings", required=True, type=json.loads, help="JSON: epochs, learning_rate, ...")
+    parser.add_argument("--out", required=True, type=Path, help="folder to write")
+    a = parser.parse_args()
+    manifest = adapt(a.pretrained, a.text_folder, {"model": a.model, "seed": a.seed}, a.settings, a.out)
+    print(f"best epoch {manifest['best_epoch']}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,129 @@
+"""Compress the update of one adapted language model: store, load back, apply to the base, meet the held-out text.
+
+The same methods as on classifiers. The base is the pre-trained language model, all of it; there is no head.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import torch
+
+import baselines
+from baselines import Cell, Method
+from study import files, provenance
+from study.compress import RUN_SETTINGS
+from study.errors import run
+from study.language_models import (
+    Calibration,
+    body_of,
+    calibration_places,
+    document_losses,
+    empty_language_model,
+    load_body,
+    load_language_model,
+    read_chunks,
+)
+from study.models import load_tokenizer
+from study.perplexity import Row, evaluated, remembered, write_results
+
+
+class Adapted:
+    """A language model and its base on disk, ready to be compressed.
+
+    Args:
+        pretrained: checkpoint folder of the base. adapted: folder of `study.adapt_language_model`.
+        text: folder of `study.text`. axes: model and seed.
+        settings: kept_shares, draws, max_length, batch_size, and methods: method -> options.
+        out: folder of the stored files.
+    """
+
+    def __init__(self, pretrained: Path, adapted: Path, text: Path, axes: dict, settings: dict, out: Path):
+        self.folder, self.axes, self.settings, self.out = pretrained, axes, settings, out
+        tokenizer = load_tokenizer(pretrained, settings["max_length"])
+        train, self.test = (read_chunks(text, split, tokenizer, settings["max_length"]) for split in ("train", "test"))
+        places = calibration_places(train, len(train), provenance.seed_of("calibration", axes["seed"]))
+        self.training = Calibration(pretrained, train, places)
+        self.base = body_of(load_language_model(pretrained))
+        model = load_language_model(adapted)
+        self.adapted = {name: tensor.detach() for name, tensor in model.state_dict().items()}
+        self.skeleton = empty_language_model(pretrained)
+        inputs = [files.read_json(folder / "manifest.json")["sha256"] for folder in (pretrained, adapted, text)]
+        self.key = [inputs, axes, settings["max_length"], settings["batch_size"], torch.__version__.partition("+")[0]]
+
+    def cell(self, method: Method, draw: int) -> Cell:
+        """The model as a method sees it."""
+        seed = provenance.seed_of("compress", "language", *self.axes.values(), method.name, draw)
+        return Cell(self.base, self.adapted, seed, self.skeleton, self.training if method.needs_data else None)
+
+    def rows(self, method: Method, draw: int) -> list[tuple[Row, list[float]]]:
+        """Rows of all budgets of one draw."""
+        seen, prepared, start, results = self.cell(method, draw), None, time.monotonic(), []
+        for budget in list(method.budgets or self.settings["kept_shares"]):
+            file = f"{method.name}/draw{draw}/{budget}.safetensors"
+            row = Row("adaptation", **self.axes, draw=draw, method=method.name, structure="", shots=0, budget=budget,
+                      file=file)  # fmt: skip
+            losses: list[float] = []
+            try:
+                if reason := method.decline(seen):
+                    row.status, row.reason, row.file = "declined", reason, ""
+                else:
+                    prepared = method.prepare(seen) if prepared is None else prepared
+                    losses = self.score(method, seen, prepared, row, start)
+            except (ValueError, RuntimeError, ArithmeticError, NotImplementedError) as error:
+                row.status, row.reason, row.file = "failed", f"{type(error).__name__}: {error}", ""
+            results.append((row, losses))
+            start = time.monotonic()
+        return results
+
+    def score(self, method: Method, seen: Cell, prepared: object, row: Row, start: float) -> list[float]:
+        """Store one budget, load it back, evaluate the restored model; the loss of each held-out document."""
+        path = self.out / row.file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stored = method.store(seen, prepared, row.budget, path)
+        row.seconds, row.stored_bytes = round(time.monotonic() - start, 3), path.stat().st_size
+        row.kept_share = stored.kept / seen.body_size
+        load_body(self.skeleton, method.restore(self.base, path))
+        return evaluated(row, self.skeleton, self.test, self.settings["batch_size"])
+
+
+def compress_all(adapted: Adapted, methods: list[str]) -> list[tuple[Row, list[float]]]:
+    """Every draw of every method, those done before from their records; prints progress."""
+    rows, start = [], time.monotonic()
+    for done, name in enumerate(methods, 1):
+        given = adapted.settings["methods"].get(name, {})
+        options = {key: value for key, value in given.items() if key not in RUN_SETTINGS}
+        method = baselines.METHODS[name].configured(options)
+        parts = [adapted.key, baselines.source_hash(method), options, adapted.settings["kept_shares"]]
+        for draw in range(adapted.settings["draws"] if method.stochastic else 1):
+            key = provenance.text_hash(json.dumps([*parts, draw], sort_keys=True))
+            record = adapted.out / f"{name}-{draw}.json"
+            rows += remembered(record, key, lambda method=method, draw=draw: adapted.rows(method, draw))
+        seconds = time.monotonic() - start
+        print(f"{name}: {seconds:.0f} s, about {seconds / done * (len(methods) - done):.0f} s left", flush=True)
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Compress the update of one adapted language model.")
+    parser.add_argument("--pretrained", required=True, type=Path, help="checkpoint folder of the base")
+    parser.add_argument("--adapted", required=True, type=Path, help="folder of study.adapt_language_model")
+    parser.add_argument("--text-folder", required=True, type=Path, help="folder of study.text")
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--seed", required=True, type=int)
+    parser.add_argument("--methods", required=True, nargs="+", choices=sorted(baselines.METHODS))
+    parser.add_argument("--settings", required=True, type=json.loads, help="JSON: see Adapted")
+    parser.add_argument("--out", required=True, type=Path, help="folder to write")
+    a = parser.parse_args()
+    provenance.deterministic(0)
+    axes = {"model": a.model, "seed": a.seed}
+    adapted = Adapted(a.pretrained, a.adapted, a.text_folder, axes, a.settings, a.out)
+    rows = compress_all(adapted, a.methods)
+    load_body(adapted.skeleton, adapted.base)
+    _, tokens = document_losses(adapted.skeleton, adapted.test, a.settings["batch_size"])
+    write_results(a.out, rows, adapted.test, tokens)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,203 @@
+"""Prune one causal language model by its own loss: every method, structure, number of shots and sparsity.
+
+Every number comes from a file: a pruned model is written, read again, and the model restored from it meets the held-out
+text. A run of several shots visits the smaller sparsities on its way to the largest, and each is stored.
+"""
+
+import argparse
+import copy
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import nn
+
+import baselines
+import ken
+from baselines.llm_surgeon.compilation import compiled, with_shapes
+from baselines.llm_surgeon.curvature import estimate
+from baselines.llm_surgeon.method import from_zeros, masks_of, masks_of_zeros
+from baselines.llm_surgeon.schedule import VARIANTS, Layers, Settings, removable_entries, shots_of
+from baselines.magnitude import zeros
+from study import files, provenance
+from study.errors import run
+from study.language_models import (
+    Calibration,
+    body_of,
+    calibration_places,
+    document_losses,
+    empty_language_model,
+    linear_layers,
+    load_body,
+    load_language_model,
+    read_chunks,
+)
+from study.models import load_tokenizer
+from study.perplexity import Row, evaluated, remembered, write_results
+
+HALF = 0.5  # what 2:4 removes
+
+
+class Pruning:
+    """One language model with its text, ready to be pruned.
+
+    Args:
+        checkpoint: folder of the model. text: folder of `study.text`.
+        axes: model and seed, which the calibration text is drawn by.
+        settings: methods, structures, sparsities, shots, calibration, low_rank, max_length, batch_size.
+        out: folder of the stored files.
+    """
+
+    def __init__(self, checkpoint: Path, text: Path, axes: dict, settings: dict, out: Path):
+        self.checkpoint, self.axes, self.settings, self.out = checkpoint, axes, settings, out
+        tokenizer = load_tokenizer(checkpoint, settings["max_length"])
+        train, self.test = (read_chunks(text, split, tokenizer, settings["max_length"]) for split in ("train", "test"))
+        places = calibration_places(train, settings["calibration"], provenance.seed_of("calibration", axes["seed"]))
+        self.batches = list(Calibration(checkpoint, train, places).examples(batch_size=1))
+        self.dense = load_language_model(checkpoint)
+        self.layers = linear_layers(self.dense)
+        self.factors = None
+        inputs = [files.read_json(folder / "manifest.json")["sha256"] for folder in (checkpoint, text)]
+        source = baselines.source_hash(baselines.METHODS["llm-surgeon"])
+        own = {key: settings[key] for key in ("calibration", "low_rank", "max_length", "batch_size")}
+        self.key = [inputs, source, axes, own, torch.__version__.partition("+")[0]]
+
+    def first_factors(self, settings: Settings) -> dict | None:
+        """Curvature of the dense model, estimated once."""
+        if self.factors is None and settings.curved:
+            self.factors = estimate(self.dense, self.layers, self.batches)
+        return self.factors if settings.curved else None
+
+    def row(self, method: str, structure: str, shots: int, sparsity: float, file: str) -> Row:
+        """A row without results."""
+        return Row(
+            "pruning", **self.axes, draw=0, method=method, structure=structure, shots=shots, budget=sparsity, file=file,
+            linear_layers=len(self.layers),
+        )  # fmt: skip
+
+    def evaluate(self, row: Row, seconds: float) -> list[float]:
+        """Complete a row from its stored file alone; the loss of each held-out document."""
+        path, state = self.out / row.file, from_zeros(self.out / row.file)
+        skeleton = empty_language_model(self.checkpoint)
+        restored = load_body(with_shapes(skeleton, state), state)
+        weights = [restored.get_submodule(name).weight for name in self.layers]
+        before = [skeleton.get_submodule(name).weight for name in self.layers]
+        row.kept_share = sum(int(w.count_nonzero()) for w in weights) / sum(w.numel() for w in before)
+        row.smaller_layers = sum(w.shape != other.shape for w, other in zip(weights, before, strict=True))
+        row.stored_bytes, row.seconds = path.stat().st_size, round(seconds, 3)
+        return evaluated(row, restored, self.test, self.settings["batch_size"])
+
+    def store(
+        self, model: nn.Module, removed: Layers, method: str, sparsity: float, structured: bool, file: str
+    ) -> None:
+        """Write a pruned model: what is not zero, in smaller layers where rows and columns allow."""
+        path = self.out / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if structured:
+            model = compiled(model, removed, self.batches[0])
+        body = body_of(model)
+        masks = masks_of_zeros(body, removed) if structured else masks_of(body, removed)
+        ken.Subnetwork.from_masks(zeros(body), body, masks, 1 - sparsity, method).save(path)
+
+    def run(self, method: str, structure: str, shots: int) -> list[tuple[Row, list[float]]]:
+        """All sparsities of one method, structure and number of shots."""
+        wanted = [HALF] if structure == "2:4" else sorted(self.settings["sparsities"])
+        runs = [([sparsity], 1) for sparsity in wanted] if shots == 1 else [(wanted, shots)]
+        results = []
+        for sparsities, steps in runs:
+            results += self.pruned(method, structure, steps, sparsities)
+        return results
+
+    def pruned(self, method: str, structure: str, shots: int, wanted: list[float]) -> list[tuple[Row, list[float]]]:
+        """Rows of one run; when it fails, the sparsities that are left have rows that say so."""
+        options = VARIANTS[method] | {"structure": structure}
+        if "low_rank" in self.settings and VARIANTS[method]["costs"] == "obs":
+            options["low_rank"] = self.settings["low_rank"]
+        settings, results = Settings().with_options(options), []
+        folder = f"{method}/{structure.replace(':', '-')}-{shots}"
+        left, start = list(wanted), time.monotonic()
+        try:
+            for sparsity, model, removed in self.visited(settings, shots, wanted):
+                file = f"{folder}/{sparsity}.safetensors"
+                self.store(model, removed, method, sparsity, structure == "row-column", file)
+                row = self.row(method, structure, shots, sparsity, file)
+                results.append((row, self.evaluate(row, time.monotonic() - start)))
+                left.remove(sparsity)
+                start = time.monotonic()
+        except (ValueError, RuntimeError, ArithmeticError) as error:
+            for sparsity in left:
+                row = self.row(method, structure, shots, sparsity, "")
+                row.status, row.reason = "failed", f"{type(error).__name__}: {error}"
+                results.append((row, []))
+        return results
+
+    def visited(self, settings: Settings, shots: int, wanted: list[float]) -> Iterator[tuple[float, nn.Module, Layers]]:
+        """(sparsity, model, masks) of the wanted sparsities of one run from the dense model."""
+        model = copy.deepcopy(self.dense)
+        total = removable_entries(model, self.layers, settings)
+        steps = schedule(wanted, shots)
+        counts = [total - round(total * sparsity) for sparsity in steps]
+        first = self.first_factors(settings)
+        masks = shots_of(model, self.layers, self.batches, counts, settings, factors=first)
+        for sparsity, removed in zip(steps, masks, strict=True):
+            if sparsity in wanted:
+                yield sparsity, model, removed
+
+    def dense_row(self) -> list[tuple[Row, list[float]]]:
+        """The model as it came, stored in the same way."""
+        row = self.row("dense", "", 0, 0.0, "dense.safetensors")
+        start = time.monotonic()
+        self.store(self.dense, {}, "dense", 0.0, False, row.file)
+        return [(row, self.evaluate(row, time.monotonic() - start))]
+
+
+def schedule(wanted: list[float], shots: int) -> list[float]:
+    """Sparsities after each shot: `shots` equal steps to the largest, and the wanted ones between them, rising."""
+    equal = [round(max(wanted) * t / shots, 9) for t in range(1, shots + 1)]
+    near = {step: next((own for own in wanted if abs(own - step) < 1e-9), step) for step in equal}
+    return sorted({*near.values(), *(wanted if shots > 1 else [])})
+
+
+def prune_all(pruning: Pruning) -> list[tuple[Row, list[float]]]:
+    """Every run that the settings ask for, those done before from their records; prints progress."""
+    settings, start = pruning.settings, time.monotonic()
+    key = provenance.text_hash(json.dumps(pruning.key, sort_keys=True))
+    rows = remembered(pruning.out / "dense.json", key, pruning.dense_row)
+    axes = [
+        (method, structure, shots)
+        for method in settings["methods"]
+        for structure in settings["structures"]
+        for shots in settings["shots"]
+    ]
+    for done, (method, structure, shots) in enumerate(axes, 1):
+        name = f"{method}-{structure.replace(':', '-')}-{shots}"
+        key = provenance.text_hash(json.dumps([pruning.key, settings["sparsities"]], sort_keys=True))
+        rows += remembered(
+            pruning.out / f"{name}.json", key, lambda axis=(method, structure, shots): pruning.run(*axis)
+        )
+        seconds = time.monotonic() - start
+        left = seconds / done * (len(axes) - done)
+        print(f"{name}: {seconds:.0f} s, about {left:.0f} s left", flush=True)
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Prune one causal language model.")
+    parser.add_argument("--pretrained", required=True, type=Path, help="checkpoint folder of study.import_model")
+    parser.add_argument("--text-folder", required=True, type=Path, help="folder of study.text")
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--seed", required=True, type=int)
+    parser.add_argument("--settings", required=True, type=json.loads, help="JSON: see Pruning")
+    parser.add_argument("--out", required=True, type=Path, help="folder to write")
+    a = parser.parse_args()
+    provenance.deterministic(0)
+    pruning = Pruning(a.pretrained, a.text_folder, {"model": a.model, "seed": a.seed}, a.settings, a.out)
+    rows = prune_all(pruning)
+    _, tokens = document_losses(pruning.dense, pruning.test, a.settings["batch_size"])
+    write_results(a.out, rows, pruning.test, tokens)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,154 @@
+"""Running text for language models: documents of a training, a validation and a held-out part.
+
+A document is the prose of one source file, or a part of a text file or of a data set's column with at least
+`DOCUMENT_WORDS` words: what intervals of perplexity are resampled by.
+"""
+
+import argparse
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from study import files, hub, hub_tasks
+from study.errors import UserError, run
+
+SPLITS = ("train", "validation", "test")
+DOCUMENT_WORDS = 500
+VALIDATION_EVERY = 10  # without a validation part, which documents of train become it
+
+
+def from_docstrings(corpora: Iterable[pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """split -> documents, a source file each, in an order by the hash of its path."""
+    rows = pd.concat(corpora, ignore_index=True)
+    documents = rows.groupby(["split", "file"], sort=False)["sentence"].agg(" ".join).reset_index()
+    order = [hashlib.sha256(name.encode()).hexdigest() for name in documents["file"]]
+    documents = documents.assign(order=order).sort_values("order").rename(columns={"file": "document"})
+    documents = documents.rename(columns={"sentence": "text"})
+    return {split: documents.loc[documents["split"] == split, ["document", "text"]] for split in SPLITS}
+
+
+def from_lines(lines: Iterable[str], name: str) -> pd.DataFrame:
+    """Documents of running text: consecutive lines with at least `DOCUMENT_WORDS` words, the last perhaps fewer."""
+    rows = [(f"{name}:{place}", text) for place, text in enumerate(_joined(lines))]
+    return pd.DataFrame(rows, columns=["document", "text"])
+
+
+def _joined(lines: Iterable[str]) -> Iterator[str]:
+    part: list[str] = []
+    words = 0
+    for line in lines:
+        part.append(line.rstrip("\n"))
+        words += len(line.split())
+        if words >= DOCUMENT_WORDS:
+            yield "\n".join(part)
+            part, words = [], 0
+    if words:
+        yield "\n".join(part)
+
+
+def from_files(spec: dict) -> dict[str, pd.DataFrame]:
+    """split -> documents of text files.
+
+    Raises:
+        UserError: a file is not UTF-8.
+    """
+    found = {}
+    for split in (split for split in SPLITS if split in spec):
+        try:
+            found[split] = from_lines(Path(spec[split]).read_text(encoding="utf-8").splitlines(), split)
+        except UnicodeDecodeError:
+            raise UserError(f"{spec[split]} is not text in UTF-8: convert it.") from None
+    return with_validation(found)
+
+
+def from_hub(spec: dict) -> tuple[dict[str, pd.DataFrame], dict[str, object]]:
+    """split -> documents of a data set's splits train, validation and test, and where on the hub they come from.
+
+    Raises:
+        UserError: see `hub.fetch` and `hub_tasks.parquet_files`; or there is no such column.
+    """
+    wanted = list(SPLITS)
+    snapshot = hub.fetch(
+        spec["repository"],
+        "dataset",
+        spec["revision"],
+        lambda listed: [name for shards in hub_tasks.parquet_files(listed, spec, wanted).values() for name in shards],
+    )
+    shards = hub_tasks.parquet_files(snapshot.names, spec, wanted)
+    found = {}
+    for split in SPLITS:
+        try:
+            parts = [pd.read_parquet(snapshot.folder / name, columns=[spec["text"]]) for name in shards[split]]
+        except (ValueError, OSError) as error:
+            raise UserError(
+                f'{spec["repository"]} has no column "{spec["text"]}" in its split {split}: correct text.'
+            ) from error
+        found[split] = from_lines(pd.concat(parts)[spec["text"]], split)
+    return found, snapshot.origin()
+
+
+def with_validation(documents: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """The same with every tenth document of train as validation where there is none."""
+    if "validation" in documents:
+        return documents
+    train = documents["train"]
+    chosen = [place % VALIDATION_EVERY == VALIDATION_EVERY - 1 for place in range(len(train))]
+    kept = [not own for own in chosen]
+    return documents | {"train": train[kept], "validation": train[chosen]}
+
+
+def first_words(documents: pd.DataFrame, words: int) -> pd.DataFrame:
+    """The first documents, so many that they have at most `words` words, and at least one."""
+    counts = documents["text"].str.split().str.len()
+    number = max(1, int((counts.cumsum() <= words).sum()))
+    return documents.head(number).reset_index(drop=True)
+
+
+def build(spec: dict, corpora: list[Path]) -> tuple[dict[str, pd.DataFrame], dict[str, object] | None]:
+    """split -> documents (columns document and text) as a config's section `text` says, and their origin on the hub.
+
+    Raises:
+        UserError: a part has no text.
+    """
+    origin = None
+    if spec["source"] == "docstrings":
+        found = from_docstrings(pd.read_parquet(path) for path in corpora)
+    elif spec["source"] == "files":
+        found = from_files(spec)
+    else:
+        found, origin = from_hub(spec)
+    limits = {"train": spec["train_words"], "validation": spec["test_words"], "test": spec["test_words"]}
+    result = {}
+    for split in SPLITS:
+        if found[split].empty:
+            raise UserError(f"the text has no documents in its part {split}: give a longer text.")
+        result[split] = first_words(found[split], limits[split])
+    return result, origin
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Bring together running text for language models.")
+    parser.add_argument("--spec", required=True, type=json.loads, help="JSON: the config's section text")
+    parser.add_argument("--corpus", nargs="*", type=Path, default=[], help="Parquet files of study.corpus")
+    parser.add_argument("--out", required=True, type=Path, help="folder to write")
+    arguments = parser.parse_args()
+    documents, origin = build(arguments.spec, arguments.corpus)
+    with files.replacing_folder(arguments.out) as folder:
+        for split, frame in documents.items():
+            files.write_parquet(folder / f"{split}.parquet", frame)
+        manifest = {
+            "spec": arguments.spec,
+            "hub": origin,
+            "documents": {split: len(frame) for split, frame in documents.items()},
+            "words": {split: int(frame["text"].str.split().str.len().sum()) for split, frame in documents.items()},
+            "sha256": {split: files.sha256(folder / f"{split}.parquet") for split in documents},
+        }
+        files.write_json(folder / "manifest.json", manifest)
+    print(", ".join(f"{split}: {count:,} words" for split, count in manifest["words"].items()))
+
+
+if __name__ == "__main__":
+    run(main)
