@@ -46,8 +46,7 @@ class Adapted:
         places = calibration_places(train, len(train), provenance.seed_of("calibration", axes["seed"]))
         self.training = Calibration(pretrained, train, places)
         self.base = body_of(load_language_model(pretrained))
-        model = load_language_model(adapted)
-        self.adapted = {name: tensor.detach() for name, tensor in model.state_dict().items()}
+        self.adapted = body_of(load_language_model(adapted))
         self.skeleton = empty_language_model(pretrained)
         inputs = [files.read_json(folder / "manifest.json")["sha256"] for folder in (pretrained, adapted, text)]
         self.key = [inputs, axes, settings["max_length"], settings["batch_size"], torch.__version__.partition("+")[0]]

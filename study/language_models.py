@@ -128,8 +128,8 @@ def document_losses(model: nn.Module, chunks: Chunks, batch_size: int) -> tuple[
     losses, tokens = np.zeros(len(chunks.names)), np.zeros(len(chunks.names), dtype=np.int64)
     for places in chunks.batches(list(range(len(chunks))), batch_size):
         ids = chunks.batch(places)["input_ids"].to(device)
-        logits = model(input_ids=ids).logits[:, :-1].float()
-        found = functional.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none").sum(dim=1)
+        logits = model(input_ids=ids).logits[:, :-1].flatten(0, 1).float()
+        found = functional.cross_entropy(logits, ids[:, 1:].flatten(), reduction="none").view(len(ids), -1).sum(dim=1)
         np.add.at(losses, chunks.documents[places], found.double().cpu().numpy())
         np.add.at(tokens, chunks.documents[places], ids.shape[1] - 1)
     return losses, tokens

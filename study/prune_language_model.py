@@ -55,7 +55,7 @@ class Pruning:
         tokenizer = load_tokenizer(checkpoint, settings["max_length"])
         train, self.test = (read_chunks(text, split, tokenizer, settings["max_length"]) for split in ("train", "test"))
         places = calibration_places(train, settings["calibration"], provenance.seed_of("calibration", axes["seed"]))
-        self.batches = list(Calibration(checkpoint, train, places).examples(batch_size=1))
+        self.batches = list(Calibration(checkpoint, train, places).examples(settings["batch_size"]))
         self.dense = load_language_model(checkpoint)
         self.layers = linear_layers(self.dense)
         self.factors = None

@@ -18,12 +18,16 @@ from study.errors import UserError, run
 SPLITS = ("train", "validation", "test")
 DOCUMENT_WORDS = 500
 VALIDATION_EVERY = 10  # without a validation part, which documents of train become it
+HELD_OUT_WORDS = 200  # of one source file at most, so that many files stand behind a number
 
 
 def from_docstrings(corpora: Iterable[pd.DataFrame]) -> dict[str, pd.DataFrame]:
     """split -> documents, a source file each, in an order by the hash of its path."""
     rows = pd.concat(corpora, ignore_index=True)
     documents = rows.groupby(["split", "file"], sort=False)["sentence"].agg(" ".join).reset_index()
+    held_out = documents["split"] != "train"
+    cut = documents["sentence"].str.split().str[:HELD_OUT_WORDS].str.join(" ")
+    documents["sentence"] = documents["sentence"].mask(held_out, cut)
     order = [hashlib.sha256(name.encode()).hexdigest() for name in documents["file"]]
     documents = documents.assign(order=order).sort_values("order").rename(columns={"file": "document"})
     documents = documents.rename(columns={"sentence": "text"})

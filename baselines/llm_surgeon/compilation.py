@@ -24,7 +24,7 @@ def compiled(model: nn.Module, removed: dict[str, torch.Tensor], batch: Batch) -
     Args:
         model: its removed entries are zero.
         removed: linear layer -> bool (rows, inputs), True = removed; a bias is one more column.
-        batch: any input of the model, to find the layers with.
+        batch: any input of the model with labels and two tokens or more, to find the layers with.
     """
     smaller = copy.deepcopy(model)
     for writers, reader in hidden_units(model, list(removed), batch):
@@ -73,13 +73,19 @@ def hidden_units(model: nn.Module, layers: list[str], batch: Batch) -> list[Unit
 
     Found by what the model does, not by what its modules are called: noise takes the place of the outputs of the one or
     two layers that are called just before another. If the noise is turned by one unit, the inputs of that other must
-    turn along; if it is silent at the first position, they must be zero there and the same elsewhere. Layers that are
-    called more than once have no such units.
+    turn along; if it is silent at the first position, they must be zero there and the same elsewhere; and with noise in
+    place of the outputs of that other, nothing of the first noise may reach the loss. The weights are noise too, for
+    through pruned ones nothing may pass. Layers that are called more than once have no such units.
 
     Returns:
         Disjoint groups in the order of the calls.
     """
+    model = copy.deepcopy(model)
     modules = {name: model.get_submodule(name) for name in layers}
+    generator = torch.Generator().manual_seed(0)
+    for module in modules.values():
+        weight = torch.randn(module.weight.shape, generator=generator)
+        module.weight.copy_(weight * module.in_features**-0.5)
     order = _calls(model, modules, batch)
     once = [name if order.count(name) == 1 else None for name in order]
     found: list[Units] = []
@@ -102,13 +108,18 @@ def _between(model: nn.Module, modules: dict, writers: tuple[str, ...], reader: 
 
     def read(change: Callable, changed: tuple[str, ...]) -> torch.Tensor:
         changes = {name: change if name in changed else _same for name in writers}
-        return _inputs_from_noise(model, modules, reader, changes, batch)
+        return _from_noise(model, modules, reader, changes, batch)[0]
+
+    def cut_off(change: Callable) -> torch.Tensor:
+        return _from_noise(model, modules, reader, dict.fromkeys(writers, change) | {reader: _same}, batch)[1]
 
     plain = read(_same, ())
     wanted = _without_first(plain)
     silent = [read(_without_first, (name,)) for name in writers]
     alone = all(_close(found, wanted) and not found.flatten(0, -2)[0].any() for found in silent)
-    return alone and _close(read(_turned, writers), _turned(plain))
+    if not alone or not _close(read(_turned, writers), _turned(plain)):
+        return False
+    return torch.allclose(cut_off(_same), cut_off(_turned), rtol=1e-6)
 
 
 def _same(states: torch.Tensor) -> torch.Tensor:
@@ -141,8 +152,10 @@ def _calls(model: nn.Module, modules: dict[str, nn.Module], batch: Batch) -> lis
     return order
 
 
-def _inputs_from_noise(model, modules: dict, reader: str, changes: dict[str, Callable], batch: Batch) -> torch.Tensor:
-    """Input of a layer when noise, changed in one way or another, takes the place of the outputs of others."""
+def _from_noise(
+    model: nn.Module, modules: dict, reader: str, changes: dict[str, Callable], batch: Batch
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A layer's input and the loss when noise, changed in one way or another, takes the place of outputs of layers."""
     seen: list[torch.Tensor] = []
     with ExitStack() as stack:
         for seed, (name, change) in enumerate(changes.items()):
@@ -154,10 +167,10 @@ def _inputs_from_noise(model, modules: dict, reader: str, changes: dict[str, Cal
             stack.callback(modules[name].register_forward_hook(replace).remove)
         hook = modules[reader].register_forward_pre_hook(lambda module, given: seen.append(given[0]))
         stack.callback(hook.remove)
-        _run(model, batch)
-    return seen[0]
+        loss = _run(model, batch)
+    return seen[0], loss
 
 
-def _run(model: nn.Module, batch: Batch) -> None:
+def _run(model: nn.Module, batch: Batch) -> torch.Tensor:
     device = next(model.parameters()).device
-    model.eval()(**{name: tensor.to(device) for name, tensor in batch.items()})
+    return model.eval()(**{name: tensor.to(device) for name, tensor in batch.items()}).loss

@@ -80,11 +80,11 @@ def estimate(
     modules = {name: model.get_submodule(name) for name in layers}
     sums = {name: _Sums(module, dtype) for name, module in modules.items()}
     empty = True
-    for sequence in (row for batch in batches for row in sequences(batch)):
+    for sequence, number in (part for batch in batches for part in _together(batch)):
         empty = False
         device = next(model.parameters()).device
         with _uses(modules) as uses:
-            loss = model(**{name: tensor.to(device) for name, tensor in sequence.items()}).loss
+            loss = model(**{name: tensor.to(device) for name, tensor in sequence.items()}).loss * number
         outputs = [output for _, _, output in uses]
         gradients = torch.autograd.grad(loss, outputs, allow_unused=True)
         for (name, inputs, output), gradient in zip(uses, gradients, strict=True):
@@ -106,6 +106,19 @@ def sequences(batch: Batch) -> Iterator[Batch]:
                 for name, tensor in sequence.items()
             }
         yield sequence
+
+
+def _together(batch: Batch) -> Iterator[tuple[Batch, int]]:
+    """Parts of a batch, with the number of sequences whose losses the loss of a part is the mean of.
+
+    Sequences without padding and without labels that are left out weigh the same, so that their gradients can be taken
+    at once; all others come one by one.
+    """
+    mask, labels = batch.get("attention_mask"), batch.get("labels")
+    if (mask is None or bool(mask.all())) and (labels is None or bool((labels >= 0).all())):
+        yield batch, len(batch["input_ids"])
+    else:
+        yield from ((sequence, 1) for sequence in sequences(batch))
 
 
 @contextmanager

@@ -54,7 +54,7 @@ class Surgeon(StoredSubnetwork):
     def finetuned(self, cell: Cell) -> nn.Module:
         """A live fine-tuned model of its own."""
         model = cell.training.initial_model()
-        model.load_state_dict(cell.finetuned)
+        model.load_state_dict(cell.finetuned, strict=False)  # of tied tensors, one name is there
         return model
 
     def calibration(self, cell: Cell) -> list[Batch]:
