@@ -1,0 +1,118 @@
+"""What LLM Surgeon costs against the width of a layer: time and memory of every step, beside an explicit Fisher matrix.
+
+`python -m benchmarks.curvature` prunes square layers of random values; each width runs in a process of its own, so that
+its peak memory is its own. A layer of width n has factors of n by n and one inverse of each; the Fisher matrix itself,
+their Kronecker product, would be n² by n². That one is built for a small layer only, to be compared with.
+"""
+
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+
+import torch
+
+from baselines.llm_surgeon import costs, updates
+from baselines.llm_surgeon.curvature import Factors
+from benchmarks import common
+
+EXPLICIT = 32  # width of the layer for which the Fisher matrix is built
+TOKENS = 512
+SPARSITY = 0.1
+MAX_CORRELATE = 500
+
+
+def factors(width: int, tokens: int) -> Factors:
+    """Damped factors of random activations and gradients of so many tokens."""
+    generator = torch.Generator().manual_seed(0)
+    a, g = (torch.randn(tokens, width, dtype=torch.float64, generator=generator) for _ in range(2))
+    return Factors(g.T @ g, a.T @ a).damped(0.1, 0.01)
+
+
+def timed(work, *arguments) -> tuple[float, object]:
+    """Seconds of a call, and its result."""
+    start = time.perf_counter()
+    result = work(*arguments)
+    return time.perf_counter() - start, result
+
+
+def peak_mib() -> float:
+    """Peak resident memory of this process."""
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1024
+
+
+def steps(width: int) -> dict[str, float]:
+    """Seconds of every step on one layer, and the memory that they took together."""
+    before = peak_mib()
+    deviation = torch.randn(width, width, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    sums, found = timed(factors, width, TOKENS)
+    inverting, inverses = timed(found.inverses)
+    costing, curvature = timed(costs.curvature, found, "obs", inverses)
+    seconds, element_costs = timed(costs.element_costs, deviation, curvature)
+    removed = updates.cheapest_elements({"": element_costs}, round(SPARSITY * width**2))[""]
+    rows, columns = (torch.zeros(width, dtype=torch.bool) for _ in range(2))
+    rows[: width // 20] = columns[: width // 20] = True
+    structured, _ = timed(updates.remove_structures, deviation, found, rows, columns)
+    memory = peak_mib() - before  # elements later, so that their blocks do not hide what the rest takes
+    elements, _ = timed(updates.remove_elements, deviation, inverses, removed, MAX_CORRELATE)
+    return {
+        "factors": sums, "inverses": inverting, "costs": costing + seconds, "rows and columns": structured,
+        "elements": elements, "memory, MiB": memory, "memory with elements, MiB": peak_mib() - before,
+    }  # fmt: skip
+
+
+def explicit(width: int) -> float:
+    """Seconds of one update through the Kronecker product itself, as the oracle of the tests does it."""
+    deviation = torch.randn(width, width, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    found = factors(width, TOKENS)
+    gone = torch.zeros(width**2, dtype=torch.bool)
+    gone[: round(SPARSITY * width**2)] = True
+
+    def work() -> torch.Tensor:
+        fisher = torch.kron(found.g, found.a)
+        pull = fisher[~gone][:, gone] @ deviation.reshape(-1)[gone]
+        return torch.linalg.solve(fisher[~gone][:, ~gone], pull)
+
+    return common.seconds_of(work, repeats=1)
+
+
+def in_own_process(width: int, threads: int) -> dict[str, float]:
+    """`steps` of a width in a process of its own."""
+    program = f"import json, torch; from benchmarks.curvature import steps; torch.set_num_threads({threads}); " \
+        f"steps(64); print(json.dumps(steps({width})))"  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=os.environ, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def slope(small: tuple[int, float], large: tuple[int, float]) -> float:
+    """Exponent of growth between two (width, value)."""
+    return math.log(large[1] / small[1]) / math.log(large[0] / small[0])
+
+
+def main() -> None:
+    parser = common.parser("Time and memory of LLM Surgeon against the width of a layer.")
+    parser.add_argument("--widths", type=int, nargs="+", default=[256, 512, 1024, 2048])
+    a = parser.parse_args()
+    torch.set_num_threads(a.threads)
+    found = {width: in_own_process(width, a.threads) for width in sorted(a.widths)}
+    numbers: dict = {"threads": a.threads, "tokens": TOKENS, "elements removed": SPARSITY, "block": MAX_CORRELATE}
+    for width, measured in found.items():
+        for name, value in measured.items():
+            numbers[f"width {width}: {name}{'' if 'MiB' in name else ', s'}"] = value
+        factors_mib = 2 * width**2 * 8 / 2**20
+        numbers[f"width {width}: memory, times both factors"] = measured["memory, MiB"] / factors_mib
+        numbers[f"width {width}: explicit Fisher matrix, times both factors"] = width**4 * 8 / 2**20 / factors_mib
+    widths = sorted(found)
+    for name in ("inverses", "costs", "rows and columns", "elements"):
+        ends = [(width, found[width][name]) for width in (widths[-2], widths[-1])]
+        numbers[f"{name}: seconds grow with the width to the power of"] = slope(*ends)
+    ours = steps(EXPLICIT)["elements"]
+    numbers[f"explicit Fisher matrix at width {EXPLICIT}, times the update from factors"] = explicit(EXPLICIT) / ours
+    common.finish("curvature", numbers, a.out)
+
+
+if __name__ == "__main__":
+    main()
