@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 import baselines
-from baselines import Cell, Method
+from baselines import Cell, Method, TrainedMethod
 from study import files, provenance
 from study.compress import RUN_SETTINGS
 from study.errors import run
@@ -27,6 +27,8 @@ from study.language_models import (
 )
 from study.models import load_tokenizer
 from study.perplexity import Row, evaluated, remembered, write_results
+
+TRAINS = "methods that train do so on a task with labels."
 
 
 class Adapted:
@@ -65,7 +67,7 @@ class Adapted:
                       file=file)  # fmt: skip
             losses: list[float] = []
             try:
-                if reason := method.decline(seen):
+                if reason := TRAINS if isinstance(method, TrainedMethod) else method.decline(seen):
                     row.status, row.reason, row.file = "declined", reason, ""
                 else:
                     prepared = method.prepare(seen) if prepared is None else prepared

@@ -203,7 +203,7 @@ class Calibration(Training):
         return load_language_model(self.folder)
 
     def fit(self, model: nn.Module, recipe: Recipe, rate_factor: float) -> Fitted:
-        raise NotImplementedError("methods that train are for classifiers: take the method out.")
+        raise NotImplementedError("methods that train do so on a task with labels: take the method out.")
 
     def examples(self, batch_size: int) -> Iterator[dict[str, torch.Tensor]]:
         for places in self.chunks.batches(self.places, batch_size):

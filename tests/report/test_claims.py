@@ -20,6 +20,7 @@ from tests.report.test_statistics import FAMILIES, UNITS, answers, labels_of, sm
 RULES = Path(__file__).parents[2] / "config" / "claims.yaml"
 SEVEN = tuple("abcdefg")
 VERDICTS = (REPRODUCED, NOT_REPRODUCED, NOT_DECIDED)
+OF_CELLS = {name for name in claims.CLAIMS if not name.startswith("surgeon-")}  # the others are of language models
 
 
 def study_of(points: dict, spread: float = 0.1, folder: Path = Path("nowhere"), models=SEVEN, **columns) -> Study:
@@ -352,7 +353,7 @@ def test_a_study_with_nothing_to_judge_decides_nothing():
     assert list(table.columns) == claims.COLUMNS
     assert (table["verdict"] == NOT_DECIDED).all() and (table["n"] == 0).all()
     assert table[["estimate", "low", "high"]].isna().all(axis=None)
-    assert table["why"].str.startswith("Not decided: ").all() and set(table["claim"]) == set(claims.CLAIMS)
+    assert table["why"].str.startswith("Not decided: ").all() and set(table["claim"]) == OF_CELLS
 
 
 def test_a_declined_method_is_named_with_its_reason():
@@ -465,6 +466,6 @@ def test_a_whole_study_is_judged_under_all_rules(tmp_path):
     folder = small_study(tmp_path / "study", models=("a",), tasks=("t1",))
     run_step(claims, "--results", folder, "--rules", RULES)
     table = pd.read_csv(folder / "claims.csv")
-    assert set(table["claim"]) == set(claims.CLAIMS) and table["why"].str.endswith(".").all()
+    assert set(table["claim"]) == OF_CELLS and table["why"].str.endswith(".").all()
     decided = table[table["verdict"] != NOT_DECIDED]
     assert (decided["low"] <= decided["estimate"]).all() and (decided["estimate"] <= decided["high"]).all()

@@ -1,0 +1,190 @@
+"""Language models in the report: sums, claims, figures and the section of the page, on invented losses."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from report import claims, language, page, style
+from report.claims import NOT_DECIDED, NOT_REPRODUCED, REPRODUCED, judge_all, read_rules
+from report.errors import ReportError
+from report.language import LossSample, read_perplexity, read_summary, summary
+from tests.report.conftest import build, write_study
+from tests.report.test_claims import RULES, study_of
+
+DOCUMENTS = 60
+DENSE = 4.0
+SHOTS = (1, 5)
+SPARSITIES = (0.1, 0.2, 0.3, 0.5)
+RISES = {"llm-surgeon": 0.2, "llm-surgeon-independent": 0.5, "k-obd": 0.6, "l-obd": 0.7, "magnitude": 0.8}
+
+
+def settings() -> list[tuple]:
+    return [(m, s, shots, b) for m in RISES for s in ("element", "row-column") for shots in SHOTS for b in SPARSITIES]
+
+
+def write_losses(folder: Path, rise, models=("a", "b"), seeds=(0, 1)) -> Path:
+    """Result files of pruned and adapted models; `rise(method, structure, shots, budget, model)` in nats a token."""
+    generator, tables_of = np.random.default_rng(0), []
+    for model in models:
+        for seed in seeds:
+            tokens = generator.integers(20, 60, DOCUMENTS)
+            noise = generator.normal(0, 0.5, DOCUMENTS)
+            rows, losses = [], {"document": [f"d{i}" for i in range(DOCUMENTS)], "tokens": tokens}
+            for method, structure, shots, budget in [("dense", "", 0, 0.0), *settings()]:
+                more = 0.0 if method == "dense" else rise(method, structure, shots, budget, model)
+                file = f"{method}/{structure}-{shots}/{budget}"
+                own = tokens * (DENSE + noise + more + generator.normal(0, 0.02, DOCUMENTS))
+                losses[file] = own
+                loss = own.sum() / tokens.sum()
+                rows.append(row(model, seed, method, structure, shots, budget, loss, file, tokens.sum()))
+            path = folder / "language" / model / f"seed{seed}" / "pruning"
+            path.mkdir(parents=True)
+            pd.DataFrame(losses).to_parquet(path / "losses.parquet")
+            for method, budget, loss in (("full", 1.0, 3.5), ("none", 0.0, 4.5), ("ken", 0.25, 4.2), ("ken", 0.5, 4.0)):
+                rows.append(row(model, seed, method, "", 0, budget, loss, "", 0) | {"experiment": "adaptation"})
+            tables_of += rows
+    pd.DataFrame(tables_of).to_csv(folder / "perplexity.csv", index=False)
+    return folder
+
+
+def row(model, seed, method, structure, shots, budget, loss, file, tokens) -> dict:
+    smaller = 4 if structure == "row-column" else 0
+    return {
+        "experiment": "pruning", "model": model, "seed": seed, "draw": 0, "method": method, "structure": structure,
+        "shots": shots, "budget": budget, "kept_share": 1 - budget, "parameters": 1000, "stored_bytes": 4000,
+        "linear_layers": 8, "smaller_layers": smaller, "tokens": tokens, "loss": loss, "perplexity": math.exp(loss),
+        "seconds": 1.0, "status": "ok", "reason": "", "file": file,
+    }  # fmt: skip
+
+
+def usual(method, structure, shots, budget, model) -> float:
+    return budget * RISES[method] * (2 if shots == 1 else 1)
+
+
+def judged(folder: Path) -> pd.DataFrame:
+    rules, _ = read_rules(RULES)
+    study = study_of({("ken", 0.5): 0.0})
+    sample = LossSample.read(folder, 200)
+    study = claims.Study(folder, study.scores, study.sample, 0.95, sample)
+    return judge_all(study, [rule for rule in rules if rule.source == "surgeon"]).set_index(["claim", "subject"])
+
+
+def test_all_claims_of_the_second_paper_can_be_reproduced(tmp_path):
+    found = judged(write_losses(tmp_path, usual))
+    assert (found["verdict"] == REPRODUCED).all() and (found["unit"] == "nats").all() and (found["n"] == 4).all()
+    assert set(found.index.get_level_values("subject")) == {"language models", "Magnitude", "L-OBD", "K-OBD"}
+    mean = np.mean(SPARSITIES)
+    expected = {
+        ("surgeon-structured", "language models"): 0.3 * RISES["llm-surgeon"],
+        ("surgeon-shots", "language models"): mean * RISES["llm-surgeon"],
+        ("surgeon-correlated", "language models"): 1.5 * mean * 0.3,
+        ("surgeon-ahead", "Magnitude"): 1.5 * mean * 0.6,
+    }
+    for key, value in expected.items():
+        assert found.loc[key, "estimate"] == pytest.approx(value, abs=0.01)
+        assert found.loc[key, "low"] <= found.loc[key, "estimate"] <= found.loc[key, "high"]
+    assert "20\u00a0% removed" in found.loc[("surgeon-structured", "language models"), "why"]
+
+
+def test_they_can_be_refuted(tmp_path):
+    def other_way(method, structure, shots, budget, model):
+        return budget * (3.0 if method == "llm-surgeon" else 0.1) * shots
+
+    found = judged(write_losses(tmp_path, other_way))
+    assert (found["verdict"] == NOT_REPRODUCED).all()
+
+
+def test_models_that_disagree_decide_nothing(tmp_path):
+    def by_model(method, structure, shots, budget, model):
+        lead = 0.4 if model == "a" else -0.4
+        return 0.5 * budget if method == "llm-surgeon" else 0.5 * budget + lead * budget
+
+    found = judged(write_losses(tmp_path, by_model))
+    assert (found.loc["surgeon-ahead", "verdict"] == NOT_DECIDED).all()
+    assert found.loc[("surgeon-correlated", "language models"), "verdict"] == NOT_DECIDED
+
+
+def test_a_study_lacks_what_its_methods_lack(tmp_path):
+    folder = write_losses(tmp_path, usual)
+    table = pd.read_csv(folder / "perplexity.csv", keep_default_na=False)
+    few = table[~table["method"].isin(["k-obd", "llm-surgeon-independent"]) & (table["shots"] != 1)]
+    few[(few["structure"] != "row-column")].to_csv(folder / "perplexity.csv", index=False)
+    found = judged(folder)
+    for key in (
+        *((name, "language models") for name in ("surgeon-structured", "surgeon-shots", "surgeon-correlated")),
+        ("surgeon-ahead", "K-OBD"),
+    ):
+        assert found.loc[key, "verdict"] == NOT_DECIDED and found.loc[key, "why"].startswith("Not decided: ")
+    assert found.loc[("surgeon-ahead", "Magnitude"), "verdict"] == REPRODUCED
+
+
+def test_a_study_without_language_models_has_no_rows_of_them():
+    rules, _ = read_rules(RULES)
+    table = judge_all(study_of({("ken", 0.5): 0.0}), rules)
+    assert not set(table["claim"]) & {rule.claim for rule in rules if rule.source == "surgeon"}
+
+
+def test_resampled_losses_against_a_loop_over_documents(tmp_path):
+    folder = write_losses(tmp_path, usual, models=("a",), seeds=(0,))
+    sample = LossSample.read(folder, 100)
+    losses = pd.read_parquet(folder / "language" / "a" / "seed0" / "pruning" / "losses.parquet")
+    counts = np.vstack(list(language.resample_counts("language", DOCUMENTS, 100)))
+    for place in (0, 7, 30):
+        own = losses[sample.rows["file"][place]]
+        for resample in (0, 99):
+            drawn = [d for d in range(DOCUMENTS) for _ in range(counts[resample][d])]
+            expected = sum(own[d] for d in drawn) / sum(losses["tokens"][d] for d in drawn)
+            assert sample.resampled[place, resample] == pytest.approx(expected)
+
+
+def test_summary_averages_losses_over_seeds(tmp_path):
+    folder = write_losses(tmp_path, usual)
+    table = read_perplexity(folder)
+    table.loc[(table["method"] == "ken") & (table["budget"] == 0.5), ["status", "reason"]] = ["failed", "why"]
+    found = summary(table).set_index(["experiment", "model", "method", "structure", "shots", "budget"])
+    one = table[(table["model"] == "a") & (table["method"] == "k-obd") & (table["structure"] == "element")]
+    one = one[(one["shots"] == 5) & (one["budget"] == 0.2)]
+    row = found.loc[("pruning", "a", "k-obd", "element", 5, 0.2)]
+    assert row["perplexity"] == pytest.approx(np.exp(one["loss"].mean())) and row["seeds"] == 2
+    assert row["rise"] == pytest.approx(0.2 * 0.6, abs=0.01)
+    assert found.loc[("adaptation", "a", "ken", "", 0, 0.25), "rise"] == pytest.approx(0.7)
+    failed = found.loc[("adaptation", "a", "ken", "", 0, 0.5)]
+    assert failed["failed"] == 2 and failed["seeds"] == 0 and math.isnan(failed["perplexity"])
+
+
+def test_wrong_tables_are_refused(tmp_path):
+    folder = write_losses(tmp_path, usual, models=("a",), seeds=(0,))
+    table = pd.read_csv(folder / "perplexity.csv", keep_default_na=False)
+    table.assign(status="fine").to_csv(folder / "perplexity.csv", index=False)
+    with pytest.raises(ReportError, match="status 'fine'"):
+        read_perplexity(folder)
+    table.assign(loss="").to_csv(folder / "perplexity.csv", index=False)
+    with pytest.raises(ReportError, match="no loss"):
+        read_perplexity(folder)
+    table.to_csv(folder / "perplexity.csv", index=False)
+    (folder / "language" / "a" / "seed0" / "pruning" / "losses.parquet").unlink()
+    with pytest.raises(ReportError, match="does not exist"):
+        LossSample.read(folder)
+
+
+def test_the_page_has_a_section_on_language_models(tmp_path):
+    folder = write_losses(write_study(tmp_path / "study"), usual)
+    text = build(folder).read_text(encoding="utf-8")
+    assert '<section id="language">' in text and 'href="#language"' in text
+    assert "up to 4 of 8 linear layers really smaller" in text and "independent updates" in text
+    found = read_summary(folder)
+    assert len(found) == len(summary(read_perplexity(folder)))
+    for name in ("perplexity", "adaptation"):
+        for kind in style.FORMATS:
+            assert (folder / "figures" / f"{name}.{kind}").stat().st_size > 1000
+    value = found[(found["method"] == "magnitude") & (found["budget"] == 0.5)]["perplexity"].iloc[0]
+    assert f"{value:.1f}" in text
+
+
+def test_a_study_without_language_models_has_no_section(built_study):
+    assert 'id="language"' not in (built_study / "report" / "index.html").read_text(encoding="utf-8")
+    assert not (built_study / "tables" / "perplexity.csv").exists()
+    assert not (built_study / "figures" / "perplexity.svg").exists() and page.language_models(built_study) is None
