@@ -121,7 +121,10 @@ def benchmark_block(folder: Path) -> str:
     """Speed, memory and size of the library, as the committed benchmarks measured them."""
     found = {path.stem: read_json(path) for path in sorted(folder.glob("*.json"))}
     numbers = {name: record["numbers"] for name, record in found.items()}
-    described = {"ranking": _speed, "streaming": _streaming, "swapping": _swapping, "file_size": _files}
+    described = {
+        "ranking": _speed, "streaming": _streaming, "swapping": _swapping, "file_size": _files,
+        "curvature": _curvature,
+    }  # fmt: skip
     rows = [row for name, describe in described.items() if name in numbers for row in describe(numbers[name])]
     lines = "\n".join(f"| {what} | {measured} |" for what, measured in rows)
     commands = ", ".join(f"`python -m benchmarks.{name}`" for name in found)
@@ -168,6 +171,28 @@ def _streaming(streaming: dict) -> list[tuple[str, str]]:
 def _files(sizes: dict) -> list[tuple[str, str]]:
     overhead = max(value for name, value in sizes.items() if name.endswith("times values + entropy")) - 1
     return [("size of a file", f"at most {overhead:.1%} above the kept values + log2 C(n, k) bits a row")]
+
+
+def _curvature(curvature: dict) -> list[tuple[str, str]]:
+    width = max(int(name.split(":")[0].removeprefix("width ")) for name in curvature if name.startswith("width "))
+
+    def at(name: str) -> float:
+        return curvature[f"width {width}: {name}"]
+
+    growth = curvature["inverses: seconds grow with the width to the power of"]
+    return [
+        (
+            f"LLM Surgeon on one layer of {width:,} × {width:,}, one thread",
+            f"inverses {at('inverses, CPU s'):.1f} s (growing with the width to the power of {growth:.1f}), update for "
+            f"5 % of rows and columns {at('rows and columns, CPU s'):.0f} s, for "
+            f"{style.percent(curvature['elements removed'])} of its elements {at('elements, CPU s'):.0f} s",
+        ),
+        (
+            "its memory",
+            f"{at('memory, times both factors'):.1f} times its two factors, where a Fisher matrix would take "
+            f"{at('explicit Fisher matrix, times both factors'):,.0f} times as much as they",
+        ),
+    ]
 
 
 def _swapping(swapping: dict) -> list[tuple[str, str]]:

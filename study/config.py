@@ -331,6 +331,11 @@ def _cross_checks(config: dict) -> None:
     _check_models("models", config["models"])
     _check_models("language_modelling.models", config["language_modelling"]["models"])
     _check_language(config)
+    for name, options in config["method_settings"].items():
+        updated = options.get("updates", "correlated" if options.get("costs", "obs") == "obs" else "none") != "none"
+        if options.get("low_rank") and not updated:
+            key = f"config key method_settings.{name}.low_rank"
+            raise UserError(f"{key} is {options['low_rank']}, but nothing is updated: set updates or leave it out.")
 
 
 def _check_models(section: str, models: dict) -> None:
