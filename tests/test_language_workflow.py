@@ -47,7 +47,7 @@ def test_a_study_with_language_models_runs_to_its_report(tmp_path):
     (checkout / "config" / "language.yaml").write_text(CONFIG)
     study = ["--configfile", "config/language.yaml"]
     output = snakemake(checkout, *study, "--cores", "2")
-    assert LANGUAGE_RULES <= set(planned(output))
+    assert set(planned(output)) >= LANGUAGE_RULES
     results = checkout / "results" / "language"
     table = pd.read_csv(results / "perplexity.csv", keep_default_na=False)
     assert (table["status"] == "ok").all() and len(table) == 1 + 2 * 2 * 2 + 2 + 2
