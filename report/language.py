@@ -283,5 +283,5 @@ def smaller_sentence(table: pd.DataFrame) -> str:
     layers, every = rows["smaller_layers"].max(), rows["linear_layers"].max()
     return (
         f"Removed rows and columns make up to {layers:.0f} of {every:.0f} linear layers really smaller, those with "
-        "only an activation between them; in all others they are zeros."
+        "only an activation between them, which also lose what faced a removed unit; in all others they are zeros."
     )
