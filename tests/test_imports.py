@@ -12,7 +12,7 @@ MAY_IMPORT = {
     "baselines": {"baselines", "ken"},
     "study": {"study", "baselines", "ken"},
     "report": {"report", "ken"},
-    "benchmarks": {"benchmarks", "ken", "study"},
+    "benchmarks": {"benchmarks", "baselines", "ken", "study"},
 }
 OF_THE_LIBRARY = {"torch", "numpy", "safetensors", "tqdm", "huggingface_hub", "transformers", "matplotlib"}
 
