@@ -120,7 +120,13 @@ def get_task_spec(wildcards):
 
 
 def get_checkpoint(wildcards):
-    """What a model comes from: the hub, or a folder: the user's, one of the suite's, or one pre-trained here."""
+    """The folder that a model comes from: the user's, one of the suite's, or one pre-trained here."""
+    model = MODELS[wildcards.model]
+    return model.get("path") or model.get("checkpoint") or f"{RESULTS}/pretraining/{wildcards.model}"
+
+
+def get_checkpoint_arguments(wildcards):
+    """The same, or a repository of the hub, as words of a shell command."""
     model = MODELS[wildcards.model]
     if model["source"] == "hub":
         return f"{shlex.quote(model['repository'])} --revision {shlex.quote(model['revision'])}"

@@ -79,6 +79,7 @@ class FinetunedCell:
         folder: of the fine-tuned cell. task: task folder.
         settings: kept_shares, draws, batch_size, max_length, and methods: method -> budgets, draws, rate_factors and
             options of its own that are not those by default.
+        device: on which models answer, are trained, and entries are ranked; tensors are kept on the CPU.
     """
 
     def __init__(self, folder: Path, task: Path, settings: dict, device: torch.device = CPU):
@@ -239,6 +240,7 @@ def compress(cell: FinetunedCell, methods: list[str], out: Path) -> None:
     for done, name in enumerate(methods, 1):
         cell.reset_model()
         method, folder = cell.method(name), out / name
+        files.remove_leftovers(folder)
         results = []
         for row, found in rows_of(cell, method, folder):
             results.append((row, found))

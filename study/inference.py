@@ -69,6 +69,8 @@ def _initial_model(cell: FinetunedCell) -> nn.Module:
 
 def _restored(cell: FinetunedCell, name: str, budget: float | int, compressed: Path, form: str) -> Restored:
     method, path = cell.method(name), _stored(compressed, name, budget)
+    record = files.read_json(path.with_suffix(".json"))
+    files.check(path.parent, {path.name: record["row"]["sha256"]}, remove=compressed / name / "scores.csv")
     model = method.restore_into(_initial_model(cell), cell.pretrained, path).eval()
     return Restored(name, budget, method.unit, form, model)
 
