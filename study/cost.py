@@ -308,8 +308,7 @@ RULES: dict[str, Callable[..., Work]] = {
     "collect_scores": _collect,
     "describe_spread": _spread,
 }
-ON_GPU = ("pretrain_model", "tune_model", "finetune_model", "finetune_random_init", "compress_model", "train_method")
-ON_GPU += ("check_cell", "measure_inference")
+ON_GPU = ("tune_model", "finetune_model", "finetune_random_init", "compress_model", "train_method", "check_cell")
 READING = ("describe_spread", "draw_kenviz")
 
 
@@ -325,7 +324,7 @@ def memory_gib(study: Study, rule: str, wildcards: dict[str, str], half: bool) -
         return TABLES_GIB + READ_BYTES * largest / 2**30
     if rule == "import_model":
         return CONTEXT_GIB + 2 * WIDTH * study.models[wildcards["model"]].parameters / 2**30
-    if rule not in ON_GPU:
+    if rule not in ON_GPU and rule not in ("pretrain_model", "measure_inference"):
         return TABLES_GIB
     size = study.models[wildcards["model"]]
     compressing = compression_gib(size)

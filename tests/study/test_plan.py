@@ -243,6 +243,19 @@ def test_slurm_resources_hold_what_the_plan_asks_for(paper):
     assert eval(found["finetune_model"]["mem_mb"], unknown) == eval(found["finetune_model"]["mem_mb"], known)
 
 
+def test_rules_on_a_gpu_are_those_that_ask_for_one():
+    rules = re.split(r"^rule (\w+):", (ROOT / "Snakefile").read_text(), flags=re.M)
+    asking = {name for name, body in zip(rules[1::2], rules[2::2], strict=True) if "gpu=" in body}
+    assert asking == set(cost.ON_GPU)
+
+
+def test_the_slurm_profile_keeps_what_the_default_one_says():
+    slurm_profile = yaml.safe_load(slurm.PROFILE.read_text())
+    default = yaml.safe_load((ROOT / "profiles" / "default" / "config.yaml").read_text())
+    del default["cores"]
+    assert default.items() <= slurm_profile.items()
+
+
 def test_the_committed_profile_has_every_rule_of_the_snakefile_that_a_study_runs():
     committed = yaml.safe_load(slurm.PROFILE.read_text())
     assert committed["executor"] == "slurm" and committed["retries"] > 0
