@@ -1,7 +1,9 @@
 """What surrounds the steps of a study: their environment, one run at a time, and an end with the run they belong to."""
 
+import contextlib
 import fcntl
 import os
+import select
 import socket
 import sys
 import threading
@@ -69,24 +71,21 @@ def end_with_snakemake() -> None:
 
     if SNAKEMAKE not in os.environ:
         return  # run by hand
-    ancestors = psutil.Process().parents()
-    ids = [process.pid for process in ancestors]
+    ids = [process.pid for process in psutil.Process().parents()]
     snakemake = int(os.environ[SNAKEMAKE])
     if snakemake not in ids:  # killed while this process was being loaded
         sys.exit("error: the run that this step belongs to has been killed: run it again.")
-    threading.Thread(target=_watch, args=(ancestors[: ids.index(snakemake) + 1],), daemon=True).start()
+    threading.Thread(target=_watch, args=(ids[: ids.index(snakemake) + 1],), daemon=True).start()
 
 
-def _watch(processes: list) -> None:
-    while all(map(_is_alive, processes)):
-        time.sleep(POLL)
+def _watch(ids: list[int]) -> None:
+    """Wait, without using the processor, until one of the processes ends; then end this one."""
+    if hasattr(os, "pidfd_open"):
+        with contextlib.suppress(ProcessLookupError):  # one has ended already
+            select.select([os.pidfd_open(number) for number in ids], [], [])
+    else:  # not Linux
+        import psutil
+
+        while all(map(psutil.pid_exists, ids)):
+            time.sleep(POLL)
     os._exit(1)
-
-
-def _is_alive(process) -> bool:
-    import psutil
-
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
