@@ -76,7 +76,7 @@ def load(raw: dict, methods: Collection[str], sources: bool = True) -> dict:
         raise UserError(f"config key {_sentence(problems[0])}")
     _cross_checks(config)
     if sources:
-        _check_folders(config["models"])
+        _check_folders(config["models"] | config["language_modelling"]["models"])
     return config
 
 
