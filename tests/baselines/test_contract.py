@@ -21,6 +21,16 @@ SMALL_SETTINGS = SETTINGS | {"kept_shares": [0.25, 3], "methods": FEW}
 GLOBAL = ("magnitude-zero", "delta-global", "lt-sft", "fish")
 
 
+# What trains or looks at gradients takes seconds a model: two models by default, all seven among the slow tests.
+PAIRS = [
+    pytest.param(name, model, marks=pytest.mark.slow)
+    if METHODS[name].needs_data and model not in ("bert", "bloom-560m")
+    else (name, model)
+    for name in sorted(METHODS)
+    for model in MODELS
+]
+
+
 @pytest.fixture(scope="session")
 def found_cells(finetuned_cells, task_folder):
     def cell(model, folder):
@@ -35,8 +45,7 @@ def stored(method, cell, budget, path):
     return told, method.restore(cell.pretrained, path)
 
 
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("name", sorted(METHODS))
+@pytest.mark.parametrize(("name", "model"), PAIRS)
 def test_contract(name, model, found_cells, tmp_path):
     method, found = METHODS[name], found_cells[model]
     cell = found.for_method(method, draw=0)
