@@ -1,7 +1,5 @@
 """Adapt one causal language model to a text: plain training of all of it, the best epoch on validation kept."""
 
-import argparse
-import json
 import time
 from pathlib import Path
 
@@ -9,6 +7,7 @@ from study import files, provenance
 from study.errors import run
 from study.language_models import load_language_model, read_chunks, train
 from study.models import load_tokenizer
+from study.perplexity import step_parser
 
 
 def adapt(pretrained: Path, text: Path, axes: dict, settings: dict, out: Path) -> dict[str, object]:
@@ -39,13 +38,7 @@ def adapt(pretrained: Path, text: Path, axes: dict, settings: dict, out: Path) -
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Adapt one causal language model to a text.")
-    parser.add_argument("--pretrained", required=True, type=Path, help="checkpoint folder of study.import_model")
-    parser.add_argument("--text-folder", required=True, type=Path, help="folder of study.text")
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--seed", required=True, type=int)
-    parser.add_argument("--settings", required=True, type=json.loads, help="JSON: epochs, learning_rate, ...")
-    parser.add_argument("--out", required=True, type=Path, help="folder to write")
+    parser = step_parser("Adapt one causal language model to a text.")
     a = parser.parse_args()
     manifest = adapt(a.pretrained, a.text_folder, {"model": a.model, "seed": a.seed}, a.settings, a.out)
     print(f"best epoch {manifest['best_epoch']}")

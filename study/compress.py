@@ -150,7 +150,7 @@ class FinetunedCell:
         return self.settings["methods"].get(method.name, {})
 
     def _options(self, method: Method) -> dict:
-        return {key: value for key, value in self._own(method).items() if key not in RUN_SETTINGS}
+        return options_of(self._own(method))
 
     def key(self, method: Method, budget: float | int, draw: int) -> str:
         """Hash of everything a score depends on."""
@@ -160,6 +160,11 @@ class FinetunedCell:
         if options := self._options(method):
             parts.append(options)
         return provenance.text_hash(json.dumps(parts, sort_keys=True))
+
+
+def options_of(own: dict) -> dict:
+    """The options of a method's own in what the config says of it."""
+    return {key: value for key, value in own.items() if key not in RUN_SETTINGS}
 
 
 def score(

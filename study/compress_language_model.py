@@ -3,7 +3,6 @@
 The same methods as on classifiers. The base is the pre-trained language model, all of it; there is no head.
 """
 
-import argparse
 import json
 import time
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 import baselines
 from baselines import Cell, Method, TrainedMethod
 from study import files, provenance
-from study.compress import RUN_SETTINGS
+from study.compress import options_of
 from study.errors import run
 from study.language_models import (
     Calibration,
@@ -26,7 +25,7 @@ from study.language_models import (
     read_chunks,
 )
 from study.models import load_tokenizer
-from study.perplexity import Row, evaluated, remembered, write_results
+from study.perplexity import Row, evaluated, remembered, step_parser, write_results
 
 TRAINS = "methods that train do so on a task with labels."
 
@@ -93,8 +92,7 @@ def compress_all(adapted: Adapted, methods: list[str]) -> list[tuple[Row, list[f
     """Every draw of every method, those done before from their records; prints progress."""
     rows, start = [], time.monotonic()
     for done, name in enumerate(methods, 1):
-        given = adapted.settings["methods"].get(name, {})
-        options = {key: value for key, value in given.items() if key not in RUN_SETTINGS}
+        options = options_of(adapted.settings["methods"].get(name, {}))
         method = baselines.METHODS[name].configured(options)
         parts = [adapted.key, baselines.source_hash(method), options, adapted.settings["kept_shares"]]
         for draw in range(adapted.settings["draws"] if method.stochastic else 1):
@@ -107,15 +105,9 @@ def compress_all(adapted: Adapted, methods: list[str]) -> list[tuple[Row, list[f
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Compress the update of one adapted language model.")
-    parser.add_argument("--pretrained", required=True, type=Path, help="checkpoint folder of the base")
+    parser = step_parser("Compress the update of one adapted language model.")
     parser.add_argument("--adapted", required=True, type=Path, help="folder of study.adapt_language_model")
-    parser.add_argument("--text-folder", required=True, type=Path, help="folder of study.text")
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--seed", required=True, type=int)
     parser.add_argument("--methods", required=True, nargs="+", choices=sorted(baselines.METHODS))
-    parser.add_argument("--settings", required=True, type=json.loads, help="JSON: see Adapted")
-    parser.add_argument("--out", required=True, type=Path, help="folder to write")
     a = parser.parse_args()
     provenance.deterministic(0)
     axes = {"model": a.model, "seed": a.seed}

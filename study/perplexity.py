@@ -2,6 +2,7 @@
 
 import argparse
 import itertools
+import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -81,6 +82,20 @@ def write_results(folder: Path, rows: list[tuple[Row, list[float]]], chunks: Chu
     losses = {row.file: found for row, found in rows if found}
     files.write_parquet(folder / "losses.parquet", pd.DataFrame({"document": chunks.names, "tokens": tokens} | losses))
     files.write_csv(folder / "perplexity.csv", pd.DataFrame([asdict(row) for row, _ in rows]))
+
+
+def step_parser(description: str) -> argparse.ArgumentParser:
+    """What every step on one language model is told."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--pretrained", required=True, type=Path, help="checkpoint folder of study.import_model")
+    parser.add_argument("--text-folder", required=True, type=Path, help="folder of study.text")
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--seed", required=True, type=int)
+    parser.add_argument(
+        "--settings", required=True, type=json.loads, help="JSON: what the config says of the experiment"
+    )
+    parser.add_argument("--out", required=True, type=Path, help="folder to write")
+    return parser
 
 
 def folder_of(results: Path, experiment: str, model: str, seed: int) -> Path:

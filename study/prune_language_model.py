@@ -4,7 +4,6 @@ Every number comes from a file: a pruned model is written, read again, and the m
 text. A run of several shots visits the smaller sparsities on its way to the largest, and each is stored.
 """
 
-import argparse
 import copy
 import json
 import time
@@ -35,7 +34,7 @@ from study.language_models import (
     read_chunks,
 )
 from study.models import load_tokenizer
-from study.perplexity import Row, evaluated, remembered, write_results
+from study.perplexity import Row, evaluated, remembered, step_parser, write_results
 
 HALF = 0.5  # what 2:4 removes
 
@@ -184,13 +183,7 @@ def prune_all(pruning: Pruning) -> list[tuple[Row, list[float]]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Prune one causal language model.")
-    parser.add_argument("--pretrained", required=True, type=Path, help="checkpoint folder of study.import_model")
-    parser.add_argument("--text-folder", required=True, type=Path, help="folder of study.text")
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--seed", required=True, type=int)
-    parser.add_argument("--settings", required=True, type=json.loads, help="JSON: see Pruning")
-    parser.add_argument("--out", required=True, type=Path, help="folder to write")
+    parser = step_parser("Prune one causal language model.")
     a = parser.parse_args()
     provenance.deterministic(0)
     pruning = Pruning(a.pretrained, a.text_folder, {"model": a.model, "seed": a.seed}, a.settings, a.out)
