@@ -848,11 +848,13 @@ rule draw_figures:
         f"{RESULTS}/logs/draw_figures.log",
     conda:
         ENVIRONMENT
+    threads: 2
     params:
         results=subpath(input[0], ancestor=2),
         folder=subpath(output[0], parent=True),
     shell:
-        "python -m report.figures --results {params.results} --out {params.folder} > {log} 2>&1"
+        "python -m report.figures --results {params.results} --out {params.folder}"
+        " --processes {threads} > {log} 2>&1"
 
 
 rule draw_kenviz:

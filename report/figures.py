@@ -6,7 +6,9 @@ computed here, so a changed colour costs seconds.
 
 import argparse
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,12 +30,13 @@ CONTROL_LINES = {"full": ("-", "nothing"), "none": ((0, (1, 1.6)), "whole body")
 PANELS = {"Kept values as they are": ("reset", "other"), "Kept updates rescaled": ("rescaled",)}
 STATISTICS = {"neighbours": "kept neighbours", "moran": "Moran's I"}
 SHARE_LINES = ("-", (0, (4, 1.5)), (0, (1, 1.2)))  # of kept shares in the figure bandwidth
+MODEL = "model_"  # names of the figures of single models begin so
 REFERENCES = ("ken", "random")  # thin in every panel, so that panels can be compared
 
 
 def file_name(model: str) -> str:
     """Stem of a model's figure: its name, with what a file name cannot hold replaced."""
-    return "model_" + "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in model)
+    return MODEL + "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in model)
 
 
 def panels_of(tables: Tables) -> dict[str, list[str]]:
@@ -535,26 +538,36 @@ def _legend(figure: "Figure", methods: Sequence[str], tables: Tables) -> None:
 EVIDENCE = {"ranks": ranks, "bandwidth": bandwidth, "matrices": matrices, "spread": spread_of_kept, "timing": timing}
 
 
+def drawings(results: Path) -> dict[str, Callable[[], "Figure"]]:
+    """Name -> what draws it, of the figures that a study has; to be called within `style.applied`."""
+    tables = Tables.read(results)
+    found: dict[str, Callable[[], Figure]] = {"summary": partial(summary, tables), "pareto": partial(pareto, tables)}
+    if not tables.pretraining_gain.empty:
+        found["pretraining_gain"] = partial(pretraining_gain, tables)
+    found |= {name: partial(draw, tables) for name, draw in EVIDENCE.items()}
+    found |= language.drawings(results)
+    return found | {file_name(model): partial(curves, tables, model) for model in tables.counts["models"]}
+
+
+def draw(name: str, drawing: Callable[[], "Figure"], folder: Path) -> None:
+    """Draw one figure and write it; the many of single models, which only the page shows, not as PDF."""
+    with style.applied():
+        style.save(drawing(), folder / name, ("svg", "png") if name.startswith(MODEL) else style.FORMATS)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Draw the figures of a study from its tables.")
     parser.add_argument("--results", required=True, type=Path, help="results folder of the study, with tables/")
     parser.add_argument("--out", type=Path, help="folder to write to (default: figures in the results folder)")
+    parser.add_argument("--processes", type=int, default=1, help="figures drawn at once (default: 1)")
     arguments = parser.parse_args()
-    tables = Tables.read(arguments.results)
     folder = arguments.out or arguments.results / "figures"
-    models = tables.counts["models"]
-    with style.applied():
-        style.save(summary(tables), folder / "summary")
-        style.save(pareto(tables), folder / "pareto")
-        if not tables.pretraining_gain.empty:
-            style.save(pretraining_gain(tables), folder / "pretraining_gain")
-        for name, draw in EVIDENCE.items():
-            style.save(draw(tables), folder / name)
-        for name, figure in language.figures(arguments.results).items():
-            style.save(figure, folder / name)
-        for model in models:
-            style.save(curves(tables, model), folder / file_name(model), formats=("svg", "png"))
-    print(f"figures of {len(models)} models in {folder}")
+    found = drawings(arguments.results)
+    with ProcessPoolExecutor(arguments.processes) as pool:
+        done = [pool.submit(draw, name, drawing, folder) for name, drawing in found.items()]
+        for figure in done:
+            figure.result()
+    print(f"{len(found)} figures in {folder}")
 
 
 if __name__ == "__main__":

@@ -3,8 +3,9 @@
 Computing (`summary`, `LossSample`), drawing (`pruning_figure`, `adaptation_figure`) and the sheets of the page.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -233,11 +234,11 @@ def _plain_log(axes, name: str = "y") -> None:
 FIGURES = {"perplexity": ("pruning", pruning_figure), "adaptation": ("adaptation", adaptation_figure)}
 
 
-def figures(results: Path) -> dict[str, "Figure"]:
-    """Name -> figure of the experiments that a study has; call within `style.applied`."""
+def drawings(results: Path) -> dict[str, Callable[[], "Figure"]]:
+    """Name -> what draws it, of the experiments that a study has; to be called within `style.applied`."""
     table = read_summary(results)
     present = set(table.loc[table["perplexity"].notna(), "experiment"])
-    return {name: draw(table) for name, (experiment, draw) in FIGURES.items() if experiment in present}
+    return {name: partial(draw, table) for name, (experiment, draw) in FIGURES.items() if experiment in present}
 
 
 def sentences(table: pd.DataFrame) -> list[str]:

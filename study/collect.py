@@ -1,12 +1,13 @@
 """Bring the tables of all cells together, and compute every score again from the saved predictions.
 
-Every score that a step wrote must follow from the predictions that lie beside it, and one row of each method and cell
-must be what the study's `evaluate` metric says (it takes ten times as long), or the collection stops.
+Every score that a step wrote must follow from the predictions that lie beside it, and one row of each cell must be what
+the study's `evaluate` metric says (it takes ten times as long), or the collection stops.
 """
 
 import argparse
 import itertools
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -23,8 +24,13 @@ def cell_folder(results: Path, model: str, task: str, seed: int) -> Path:
     return results / "cells" / model / task / f"seed{seed}"
 
 
-def read_scores(folder: Path, references: list[int], metric) -> pd.DataFrame:
-    """Scores of one (cell, method), checked against its predictions; references are class indices as they are.
+def read_scores(folder: Path, references: list[int], compute: Callable = metrics.scores) -> pd.DataFrame:
+    """Scores of one (cell, method), checked against its predictions.
+
+    Args:
+        folder: of the method in the cell.
+        references: true class indices.
+        compute: scores of `references` and `predictions`, for the first row; all others have `metrics.scores`.
 
     Raises:
         UserError: a table was changed after it was written, or a score does not follow from the predictions.
@@ -35,8 +41,8 @@ def read_scores(folder: Path, references: list[int], metric) -> pd.DataFrame:
     scores = pd.read_csv(folder / "scores.csv", keep_default_na=False, na_values={"weighted_f1": [""]})
     predictions = pd.read_parquet(folder / "predictions.parquet")
     for place, row in enumerate(scores[scores["status"] == "ok"].itertuples()):
-        compute = metrics.scores if place else metric.compute
-        computed = compute(references=references, predictions=predictions[row.file].tolist())
+        of_row = metrics.scores if place else compute
+        computed = of_row(references=references, predictions=predictions[row.file].tolist())
         for name in SCORES:
             if abs(computed[name] - float(getattr(row, name))) > 1e-9:
                 raise UserError(
@@ -154,9 +160,9 @@ def main() -> None:
     for cell in cells:
         splits, classes = tasks[cell[1]]
         references = [classes.index(label) for label in splits["test"]["label"]]
-        for method in [*a.methods, *(trained["methods"] if cell in trained_cells else [])]:
+        for place, method in enumerate([*a.methods, *(trained["methods"] if cell in trained_cells else [])]):
             folder = cell_folder(a.results, *cell) / "compressed" / method
-            tables.append(read_scores(folder, references, metric))
+            tables.append(read_scores(folder, references, metrics.scores if place else metric.compute))
     files.write_csv(a.results / "scores.csv", pd.concat(tables, ignore_index=True))
     files.write_csv(a.results / "finetuning.csv", finetuning_table(a.results, cells, a.random_init_seeds))
     own_tables = {

@@ -36,15 +36,15 @@ def scores(
     """
     if len(references) == 0 or len(references) != len(predictions):
         raise ValueError(f"got {len(references)} references and {len(predictions)} predictions: need equally many.")
-    from numpy import average
-    from sklearn.metrics import accuracy_score, precision_recall_fscore_support
+    from numpy import asarray, average
+    from sklearn.metrics import precision_recall_fscore_support
 
     # Once for both means: a study does this some thousand times.
     *_, f1, support = precision_recall_fscore_support(references, predictions, labels=labels, zero_division=0)
     return {
         "weighted_f1": float(average(f1, weights=support)),
         "macro_f1": float(average(f1)),
-        "accuracy": float(accuracy_score(references, predictions)),
+        "accuracy": float((asarray(references) == asarray(predictions)).mean()),
     }
 
 

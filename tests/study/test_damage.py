@@ -83,7 +83,7 @@ def finetune_again(study):
 def collect_cell(study):
     splits, classes = load_task(study / "tasks" / "words")
     references = [classes.index(label) for label in splits["test"]["label"]]
-    return collect.read_scores(study / CELL / "compressed" / "ken", references, evaluate_metric())
+    return collect.read_scores(study / CELL / "compressed" / "ken", references, evaluate_metric().compute)
 
 
 def measure(study):
