@@ -6,7 +6,7 @@ from pathlib import Path
 from study import files, provenance
 from study.errors import run
 from study.language_models import load_language_model, read_chunks, train
-from study.models import load_tokenizer
+from study.models import checked_checkpoint, load_tokenizer
 from study.perplexity import step_parser
 
 
@@ -19,9 +19,10 @@ def adapt(pretrained: Path, text: Path, axes: dict, settings: dict, out: Path) -
         settings: epochs, batch_size, learning_rate, max_length.
 
     Returns:
-        The manifest: axes, settings, best_epoch, history, seconds, hashes.
+        The manifest: axes, settings, inputs, best_epoch, history, seconds, hashes.
     """
     start = time.monotonic()
+    inputs = {"pretrained": checked_checkpoint(pretrained), "text": files.read_json(text / "manifest.json")["sha256"]}
     order = provenance.seed_of("adaptation", *axes.values())
     provenance.deterministic(order)
     tokenizer = load_tokenizer(pretrained, settings["max_length"])
@@ -31,10 +32,8 @@ def adapt(pretrained: Path, text: Path, axes: dict, settings: dict, out: Path) -
         fitted = train(model, *parts, settings, order)
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        manifest = {**axes, "settings": settings, **fitted, "seconds": round(time.monotonic() - start, 2)}
-        manifest["sha256"] = {path.name: files.sha256(path) for path in sorted(folder.glob("*.safetensors"))}
-        files.write_json(folder / "manifest.json", manifest)
-    return manifest
+        seconds = round(time.monotonic() - start, 2)
+        return provenance.write_manifest(folder, **axes, settings=settings, inputs=inputs, **fitted, seconds=seconds)
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ import ken
 from baselines.magnitude import zeros
 from ken import kde, selection
 from study import files, metrics, provenance
-from study.compress import FinetunedCell
+from study.cell import FinetunedCell
 from study.device import take
 from study.errors import run
 from study.examples import predict

@@ -12,7 +12,7 @@ import torch
 import baselines
 from baselines import Cell, Method, TrainedMethod
 from study import files, provenance
-from study.compress import options_of
+from study.cell import options_of
 from study.errors import run
 from study.language_models import (
     Calibration,
@@ -24,8 +24,8 @@ from study.language_models import (
     load_language_model,
     read_chunks,
 )
-from study.models import load_tokenizer
-from study.perplexity import Row, evaluated, remembered, step_parser, write_results
+from study.models import checked_checkpoint, load_tokenizer
+from study.perplexity import Row, evaluated, remembered, step_parser, stored_facts, write_results
 
 TRAINS = "methods that train do so on a task with labels."
 
@@ -49,8 +49,18 @@ class Adapted:
         self.base = body_of(load_language_model(pretrained))
         self.adapted = body_of(load_language_model(adapted))
         self.skeleton = empty_language_model(pretrained)
-        inputs = [files.read_json(folder / "manifest.json")["sha256"] for folder in (pretrained, adapted, text)]
-        self.key = [inputs, axes, settings["max_length"], settings["batch_size"], torch.__version__.partition("+")[0]]
+        self.inputs = {
+            "pretrained": checked_checkpoint(pretrained),
+            "adapted": checked_checkpoint(adapted),
+            "text": files.read_json(text / "manifest.json")["sha256"],
+        }
+        self.key = [
+            self.inputs,
+            axes,
+            settings["max_length"],
+            settings["batch_size"],
+            torch.__version__.partition("+")[0],
+        ]
 
     def cell(self, method: Method, draw: int) -> Cell:
         """The model as a method sees it."""
@@ -82,7 +92,7 @@ class Adapted:
         path = self.out / row.file
         path.parent.mkdir(parents=True, exist_ok=True)
         stored = method.store(seen, prepared, row.budget, path)
-        row.seconds, row.stored_bytes = round(time.monotonic() - start, 3), path.stat().st_size
+        row.seconds, row.stored_bytes, row.sha256 = stored_facts(path, start)
         row.kept_share = stored.kept / seen.body_size
         load_body(self.skeleton, method.restore(self.base, path))
         return evaluated(row, self.skeleton, self.test, self.settings["batch_size"])
@@ -115,7 +125,7 @@ def main() -> None:
     rows = compress_all(adapted, a.methods)
     load_body(adapted.skeleton, adapted.base)
     _, tokens = document_losses(adapted.skeleton, adapted.test, a.settings["batch_size"])
-    write_results(a.out, rows, adapted.test, tokens)
+    write_results(a.out, rows, adapted.test, tokens, adapted.inputs)
 
 
 if __name__ == "__main__":

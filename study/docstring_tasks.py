@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 from sklearn.feature_extraction.text import TfidfVectorizer
 
+from study.corpus import SPLITS
 from study.errors import UserError
 
-SPLITS = ("train", "validation", "test")
 MASK = "X"
 NEAR_DUPLICATE = 0.8  # cosine similarity of TF-IDF vectors
 ALIASES = {

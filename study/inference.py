@@ -16,7 +16,7 @@ from torch import nn
 
 import baselines
 from study import files, provenance
-from study.compress import FinetunedCell
+from study.cell import FinetunedCell
 from study.errors import run
 from study.examples import Examples, predict
 

@@ -3,6 +3,7 @@
 import argparse
 import itertools
 import json
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,9 +11,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from study import files
+from study import files, provenance
 from study.errors import UserError, run
 from study.language_models import Chunks, document_losses, perplexity
+
+TABLES = ("perplexity.csv", "losses.parquet")
 
 
 @dataclass
@@ -45,6 +48,7 @@ class Row:
     status: str = "ok"
     reason: str = ""
     file: str = ""
+    sha256: str = ""
 
 
 def evaluated(row: Row, model, chunks: Chunks, batch_size: int) -> list[float]:
@@ -57,6 +61,11 @@ def evaluated(row: Row, model, chunks: Chunks, batch_size: int) -> list[float]:
     return losses.tolist()
 
 
+def stored_facts(path: Path, start: float) -> tuple[float, int, str]:
+    """Seconds since `start`, bytes and SHA-256 of a file that has just been stored."""
+    return round(time.monotonic() - start, 3), path.stat().st_size, files.sha256(path)
+
+
 def remembered(path: Path, key: str, work: Callable[[], list]) -> list:
     """(row, losses) of a run that lies at `path` under the same key with all its stored files, or made and put there.
 
@@ -65,9 +74,8 @@ def remembered(path: Path, key: str, work: Callable[[], list]) -> list:
     try:
         record = files.read_json(path)
         rows = [(Row(**row), losses) for row, losses in record["rows"]]
-        whole = (path.parent / row.file for row, _ in rows)
-        sizes = [file.stat().st_size for file in whole]
-        if record["key"] == key and sizes == [row.stored_bytes for row, _ in rows]:
+        whole = all(files.sha256(path.parent / row.file) == row.sha256 for row, _ in rows)
+        if record["key"] == key and whole:
             return rows
     except (UserError, OSError, TypeError, KeyError, ValueError):
         pass
@@ -77,11 +85,16 @@ def remembered(path: Path, key: str, work: Callable[[], list]) -> list:
     return rows
 
 
-def write_results(folder: Path, rows: list[tuple[Row, list[float]]], chunks: Chunks, tokens: np.ndarray) -> None:
-    """perplexity.csv, and losses.parquet: a row a held-out document, its tokens, and its summed loss in each file."""
+def write_results(
+    folder: Path, rows: list[tuple[Row, list[float]]], chunks: Chunks, tokens: np.ndarray, inputs: dict
+) -> None:
+    """Write perplexity.csv, losses.parquet (a row a held-out document: its tokens, its summed loss in each file) and
+    manifest.json with the hashes of both and of the inputs."""
     losses = {row.file: found for row, found in rows if found}
     files.write_parquet(folder / "losses.parquet", pd.DataFrame({"document": chunks.names, "tokens": tokens} | losses))
     files.write_csv(folder / "perplexity.csv", pd.DataFrame([asdict(row) for row, _ in rows]))
+    sha256 = {name: files.sha256(folder / name) for name in TABLES}
+    files.write_json(folder / "manifest.json", {"inputs": inputs, "sha256": sha256, "made": provenance.made()})
 
 
 def step_parser(description: str) -> argparse.ArgumentParser:
@@ -107,11 +120,12 @@ def collected(results: Path, experiments: list[str], models: list[str], seeds: l
     """The tables of all models, every loss checked against those of the documents.
 
     Raises:
-        UserError: a table does not follow from the losses beside it.
+        UserError: a table is not the one that was written, or does not follow from the losses beside it.
     """
     tables = []
     for axes in itertools.product(experiments, models, seeds):
         folder = folder_of(results, *axes)
+        files.check(folder, files.read_json(folder / "manifest.json")["sha256"], remove=folder / "perplexity.csv")
         table = pd.read_csv(folder / "perplexity.csv", keep_default_na=False)
         losses = pd.read_parquet(folder / "losses.parquet")
         for row in table[table["status"] == "ok"].itertuples():

@@ -33,8 +33,8 @@ from study.language_models import (
     load_language_model,
     read_chunks,
 )
-from study.models import load_tokenizer
-from study.perplexity import Row, evaluated, remembered, step_parser, write_results
+from study.models import checked_checkpoint, load_tokenizer
+from study.perplexity import Row, evaluated, remembered, step_parser, stored_facts, write_results
 
 HALF = 0.5  # what 2:4 removes
 
@@ -58,10 +58,11 @@ class Pruning:
         self.dense = load_language_model(checkpoint)
         self.layers = linear_layers(self.dense)
         self.factors = None
-        inputs = [files.read_json(folder / "manifest.json")["sha256"] for folder in (checkpoint, text)]
+        texts = files.read_json(text / "manifest.json")["sha256"]
+        self.inputs = {"pretrained": checked_checkpoint(checkpoint), "text": texts}
         source = baselines.source_hash(baselines.METHODS["llm-surgeon"])
         own = {key: settings[key] for key in ("calibration", "low_rank", "max_length", "batch_size")}
-        self.key = [inputs, source, axes, own, torch.__version__.partition("+")[0]]
+        self.key = [self.inputs, source, axes, own, torch.__version__.partition("+")[0]]
 
     def first_factors(self, settings: Settings) -> dict | None:
         """Curvature of the dense model, estimated once."""
@@ -76,16 +77,17 @@ class Pruning:
             linear_layers=len(self.layers),
         )  # fmt: skip
 
-    def evaluate(self, row: Row, seconds: float) -> list[float]:
-        """Complete a row from its stored file alone; the loss of each held-out document."""
-        path, state = self.out / row.file, from_zeros(self.out / row.file)
+    def evaluate(self, row: Row, start: float) -> list[float]:
+        """Complete a row from its stored file alone, begun at `start`; the loss of each held-out document."""
+        path = self.out / row.file
+        row.seconds, row.stored_bytes, row.sha256 = stored_facts(path, start)
+        state = from_zeros(path)
         skeleton = empty_language_model(self.checkpoint)
         restored = load_body(with_shapes(skeleton, state), state)
         weights = [restored.get_submodule(name).weight for name in self.layers]
         before = [skeleton.get_submodule(name).weight for name in self.layers]
         row.kept_share = sum(int(w.count_nonzero()) for w in weights) / sum(w.numel() for w in before)
         row.smaller_layers = sum(w.shape != other.shape for w, other in zip(weights, before, strict=True))
-        row.stored_bytes, row.seconds = path.stat().st_size, round(seconds, 3)
         return evaluated(row, restored, self.test, self.settings["batch_size"])
 
     def store(
@@ -122,7 +124,7 @@ class Pruning:
                 file = f"{folder}/{sparsity}.safetensors"
                 self.store(model, removed, method, sparsity, structure == "row-column", file)
                 row = self.row(method, structure, shots, sparsity, file)
-                results.append((row, self.evaluate(row, time.monotonic() - start)))
+                results.append((row, self.evaluate(row, start)))
                 left.remove(sparsity)
                 start = time.monotonic()
         except (ValueError, RuntimeError, ArithmeticError) as error:
@@ -149,7 +151,7 @@ class Pruning:
         row = self.row("dense", "", 0, 0.0, "dense.safetensors")
         start = time.monotonic()
         self.store(self.dense, {}, "dense", 0.0, False, row.file)
-        return [(row, self.evaluate(row, time.monotonic() - start))]
+        return [(row, self.evaluate(row, start))]
 
 
 def schedule(wanted: list[float], shots: int) -> list[float]:
@@ -189,7 +191,7 @@ def main() -> None:
     pruning = Pruning(a.pretrained, a.text_folder, {"model": a.model, "seed": a.seed}, a.settings, a.out)
     rows = prune_all(pruning)
     _, tokens = document_losses(pruning.dense, pruning.test, a.settings["batch_size"])
-    write_results(a.out, rows, pruning.test, tokens)
+    write_results(a.out, rows, pruning.test, tokens, pruning.inputs)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ that restored model answers the test set once.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -14,14 +13,12 @@ import ken
 from baselines.base import Selection
 from ken.suggestion import Suggestion
 from study import files, metrics, provenance
+from study.cell import FinetunedCell
 from study.errors import UserError
 from study.examples import predict
 
-if TYPE_CHECKING:
-    from study.compress import FinetunedCell
 
-
-def search(cell: "FinetunedCell", method: Selection, settings: dict) -> Suggestion:
+def search(cell: FinetunedCell, method: Selection, settings: dict) -> Suggestion:
     """Bisection over kept shares on the cell's validation examples."""
     cell.reset_model()
     cell.model.load_state_dict(cell.finetuned)
@@ -38,7 +35,7 @@ def search(cell: "FinetunedCell", method: Selection, settings: dict) -> Suggesti
     )
 
 
-def answer_test(cell: "FinetunedCell", method: Selection, share: float, path: Path) -> dict[str, float]:
+def answer_test(cell: FinetunedCell, method: Selection, share: float, path: Path) -> dict[str, float]:
     """Kept share of the body, stored bytes and scores on test of the stored share; and the full model's weighted F1."""
     seen, test = cell.for_method(method, draw=0), cell.split("test")
     kept = method.store(seen, method.prepare(seen), share, path).kept
@@ -49,7 +46,7 @@ def answer_test(cell: "FinetunedCell", method: Selection, share: float, path: Pa
     return body | found | {"full_weighted_f1": cell.manifest["weighted_f1"]}
 
 
-def suggest(cell: "FinetunedCell", methods: list[str], settings: dict, out: Path) -> None:
+def suggest(cell: FinetunedCell, methods: list[str], settings: dict, out: Path) -> None:
     """Write suggestions.csv (a row a method), curves.csv (a row a look) and the stored sub-networks into `out`."""
     rows, curves = [], []
     with files.replacing_folder(out) as folder:

@@ -14,9 +14,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 from study import corpus, docstring_tasks, files, hub_tasks, local_data, metrics, provenance
+from study.corpus import SPLITS
 from study.errors import UserError, run
-
-SPLITS = ("train", "validation", "test")
 
 
 def reference_scores(splits: dict[str, pd.DataFrame]) -> dict[str, dict[str, float]]:

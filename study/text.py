@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from study import files, hub, hub_tasks
+from study import files, hub, hub_tasks, provenance
+from study.corpus import SPLITS
 from study.errors import UserError, run
 
-SPLITS = ("train", "validation", "test")
 DOCUMENT_WORDS = 500
 VALIDATION_EVERY = 10  # without a validation part, which documents of train become it
 HELD_OUT_WORDS = 200  # of one source file at most, so that many files stand behind a number
@@ -143,14 +143,13 @@ def main() -> None:
     with files.replacing_folder(arguments.out) as folder:
         for split, frame in documents.items():
             files.write_parquet(folder / f"{split}.parquet", frame)
-        manifest = {
-            "spec": arguments.spec,
-            "hub": origin,
-            "documents": {split: len(frame) for split, frame in documents.items()},
-            "words": {split: int(frame["text"].str.split().str.len().sum()) for split, frame in documents.items()},
-            "sha256": {split: files.sha256(folder / f"{split}.parquet") for split in documents},
-        }
-        files.write_json(folder / "manifest.json", manifest)
+        manifest = provenance.write_manifest(
+            folder,
+            spec=arguments.spec,
+            hub=origin,
+            documents={split: len(frame) for split, frame in documents.items()},
+            words={split: int(frame["text"].str.split().str.len().sum()) for split, frame in documents.items()},
+        )
     print(", ".join(f"{split}: {count:,} words" for split, count in manifest["words"].items()))
 
 

@@ -14,7 +14,8 @@ from urllib.parse import unquote
 class Handler(BaseHTTPRequestHandler):
     """One repository is a dict of file contents; its commit is a hash of them.
 
-    A data set is named ``datasets/<name>``; another revision than main is an entry of its own, ``<name>@<revision>``.
+    A data set is named ``datasets/<name>``; another revision than main is an entry of its own, ``<name>@<revision>``,
+    and where that revision is a commit, it is the repository's.
     """
 
     def log_message(self, *_: object) -> None:
@@ -38,8 +39,8 @@ class Handler(BaseHTTPRequestHandler):
     def not_found(self, code: str) -> None:
         self.answer(404, X_Error_Code=code)
 
-    def files_of(self, name: str, revision: str) -> dict[str, bytes] | None:
-        """Files of a repository at a branch or a commit; answers and gives None where there are none to show."""
+    def found(self, name: str, revision: str) -> tuple[dict[str, bytes], str] | None:
+        """Files and commit of a repository at a branch or a commit; answers and gives None where it shows nothing."""
         if name in self.server.refused:
             status, headers = self.server.refused[name]
             shown = self.headers.get("Authorization", "")
@@ -53,8 +54,10 @@ class Handler(BaseHTTPRequestHandler):
             self.not_found("RepoNotFound")
             return None
         for branch, full in revisions.items():
-            if revision in (branch, commit(self.repositories[full])):
-                return self.repositories[full]
+            files = self.repositories[full]
+            own = branch if re.fullmatch("[0-9a-f]{40}", branch) else commit(files)
+            if revision in (branch, own):
+                return files, own
         self.not_found("RevisionNotFound")
         return None
 
@@ -66,19 +69,21 @@ class Handler(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         if found := re.fullmatch(r"/api/(models/|(?=datasets/))(.+?)/(revision|tree)/([^/]+)", path):
             name, kind, revision = found[2], found[3], unquote(found[4])
-            if (files := self.files_of(name, revision)) is None:
+            if (at := self.found(name, revision)) is None:
                 return None
+            files, own = at
             if kind == "tree":
                 return self.answer_json([described(file, data) for file, data in files.items()])
             siblings = [{"rfilename": file} for file in files]
             plain = name.removeprefix("datasets/")
-            return self.answer_json({"id": plain, "modelId": plain, "sha": commit(files), "siblings": siblings})
+            return self.answer_json({"id": plain, "modelId": plain, "sha": own, "siblings": siblings})
         if found := re.fullmatch(r"/(.+?)/resolve/([^/]+)/(.+)", path):
-            if (files := self.files_of(found[1], unquote(found[2]))) is None:
+            if (at := self.found(found[1], unquote(found[2]))) is None:
                 return None
+            files, own = at
             if (file := unquote(found[3])) not in files:
                 return self.not_found("EntryNotFound")
-            return self.answer_file(file, files[file], commit(files))
+            return self.answer_file(file, files[file], own)
         return self.answer(404)
 
     def answer_file(self, name: str, data: bytes, commit: str) -> None:

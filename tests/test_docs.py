@@ -20,7 +20,8 @@ from docs import api
 from ken.selection import CRITERIA
 from report import readme
 from study import config as study_config
-from study.compress import FinetunedCell, compress
+from study.cell import FinetunedCell
+from study.compress import compress
 from study.finetune import finetune
 from tests.conftest import SETTINGS, make_checkpoint
 from tests.test_workflow import copy_checkout, snakemake

@@ -43,15 +43,23 @@ def data_file(spec: dict, classes: int, start: int, count: int) -> bytes:
     return buffer.getvalue()
 
 
+def at_revision(name: str, source: dict) -> str:
+    """A repository as the hub of the tests names it."""
+    return name if source["revision"] == "main" else f"{name}@{source['revision']}"
+
+
 def repositories(checkpoints: dict[str, Path]) -> dict[str, dict[str, bytes]]:
     """All that config/paper.yaml names, with files beside it that must not be fetched."""
     found = {}
     for name, model in PAPER["models"].items():
         served = {path.name: path.read_bytes() for path in checkpoints[name].iterdir()}
-        found[model["repository"]] = served | {"pytorch_model.bin": b"\x80\x04.", "modeling.py": b"import os"}
+        found[at_revision(model["repository"], model)] = served | {
+            "pytorch_model.bin": b"\x80\x04.",
+            "modeling.py": b"import os",
+        }
     for name, task in PAPER["tasks"].items():
         parts = {task["splits"]["train"]: (0, 60), task["splits"]["test"]: (60, 24)}
-        place = f"datasets/{task['repository']}" + (f"@{task['revision']}" if task["revision"] != "main" else "")
+        place = at_revision(f"datasets/{task['repository']}", task)
         found[place] = {"script.py": b"raise SystemExit('a loading script was run')"}
         for split, (start, count) in parts.items():
             found[place][LAYOUTS[name].format(split=split)] = data_file(task, CLASSES[name], start, count)

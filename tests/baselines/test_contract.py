@@ -10,7 +10,8 @@ import baselines
 from baselines import METHODS, TrainedMethod, source_hash
 from baselines.base import FAMILIES, UNITS, Selection, register
 from ken.selection import as_rows, kept_count
-from study.compress import FinetunedCell, compress
+from study.cell import FinetunedCell
+from study.compress import compress
 from tests.conftest import MODELS
 
 BUDGETS = [0.02, 0.25, 0.75, 1, 7]  # on BERT, the others have fewer: the rules do not know the architecture

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from baselines import METHODS, Cell, flop
-from study.compress import FinetunedCell
+from study.cell import FinetunedCell
 from tests.conftest import MODELS
 
 METHOD = METHODS["flop"]

@@ -13,7 +13,8 @@ import baselines
 import ken
 from baselines.base import Selection
 from study import files
-from study.compress import FinetunedCell, compress
+from study.cell import FinetunedCell
+from study.compress import compress
 from study.errors import UserError
 from study.examples import Examples, encode, load_task, predict, shuffled_batches
 from study.finetune import finetune

@@ -12,7 +12,8 @@ import pytest
 from report.errors import ReportError
 from report.results import read_table
 from study import collect, corpus, files, inference, manifest, provenance, record, trace, verify
-from study.compress import FinetunedCell, compress
+from study.cell import FinetunedCell
+from study.compress import compress
 from study.errors import UserError, run
 from study.examples import load_task
 from study.finetune import finetune

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from study import device
-from study.compress import FinetunedCell, compress
+from study.cell import FinetunedCell
+from study.compress import compress
 from study.errors import UserError
 
 HOLD = """

@@ -128,6 +128,11 @@ for step, *arguments in json.loads(sys.argv[1]):
     sys.argv = [step, *arguments]
     import_module(f"study.{step}").main()
 """
+    sources = {"": [paper["models"]["bert"], paper["models"]["bloom-560m"]], "datasets/": [paper["tasks"]["sst2"]]}
+    for kind, own in sources.items():
+        for source in own:  # at the commit that the study file names
+            name = kind + source["repository"]
+            served.repositories[f"{name}@{source['revision']}"] = served.repositories[name]
     environment = os.environ | {"HF_ENDPOINT": served.address, "HF_HOME": str(tmp_path / "home"), "HF_TOKEN": TOKEN}
     environment = {key: value for key, value in environment.items() if key != "HF_HUB_OFFLINE"}
     command = [sys.executable, "-c", program, json.dumps(step_arguments(paper, tmp_path / "first"))]

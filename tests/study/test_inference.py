@@ -6,7 +6,8 @@ from torch import nn
 
 from baselines import METHODS
 from study import inference
-from study.compress import FinetunedCell, compress
+from study.cell import FinetunedCell
+from study.compress import compress
 from study.examples import predict
 
 SETTINGS = {

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -51,7 +52,7 @@ def text_folder(tmp_path_factory):
     parts = {"train": frame[:24], "validation": frame[24:30], "test": frame[30:]}
     for split, part in parts.items():
         part.reset_index(drop=True).to_parquet(folder / f"{split}.parquet")
-    files.write_json(folder / "manifest.json", {"sha256": {split: split for split in parts}})
+    files.write_json(folder / "manifest.json", {"sha256": files.sha256_of(folder)})
     return folder
 
 
@@ -174,9 +175,11 @@ def test_a_second_run_takes_the_records_up(pruned, checkpoint, text_folder, monk
 
 def test_records_of_another_key_or_a_missing_file_are_made_again(tmp_path):
     (tmp_path / "f").write_text("abc")
-    row = Row("pruning", "m", 0, 0, "x", "element", 1, 0.5, stored_bytes=3, loss=1.0, file="f")
+    row = Row("pruning", "m", 0, 0, "x", "element", 1, 0.5, loss=1.0, file="f", sha256=files.sha256(tmp_path / "f"))
     assert remembered(tmp_path / "r.json", "key", lambda: [(row, [1.0])]) == [(row, [1.0])]
     assert remembered(tmp_path / "r.json", "key", None) == [(row, [1.0])]
+    (tmp_path / "f").write_text("abd")
+    assert remembered(tmp_path / "r.json", "key", lambda: []) == []
     assert remembered(tmp_path / "r.json", "other", lambda: []) == []
     failed = Row("pruning", "m", 0, 0, "x", "element", 1, 0.5, status="failed")
     assert remembered(tmp_path / "s.json", "key", lambda: [(failed, [])]) == [(failed, [])]
@@ -217,13 +220,31 @@ def test_tables_are_brought_together_and_checked(tmp_path):
         row = Row("pruning", "m", seed, 0, "x", "element", 1, 0.5, tokens=3, loss=2.0, perplexity=math.exp(2), file="f")
         folder = perplexity.folder_of(tmp_path, "pruning", "m", seed)
         folder.mkdir(parents=True)
-        write_results(folder, [(row, [4.0, 2.0])], chunks, np.array([2, 1]))
+        write_results(folder, [(row, [4.0, 2.0])], chunks, np.array([2, 1]), {})
     table = collected(tmp_path, ["pruning"], ["m"], [0, 1])
     assert table["seed"].tolist() == [0, 1]
     wrong = pd.read_parquet(folder / "losses.parquet").assign(f=[4.0, 2.5])
     wrong.to_parquet(folder / "losses.parquet")
+    with pytest.raises(UserError, match="changed or damaged"):
+        collected(tmp_path, ["pruning"], ["m"], [0, 1])
+    tables = {name: files.sha256(folder / name) for name in perplexity.TABLES}
+    files.write_json(folder / "manifest.json", {"sha256": tables})
     with pytest.raises(UserError, match="its documents give"):
         collected(tmp_path, ["pruning"], ["m"], [0, 1])
+
+
+def test_a_text_or_a_checkpoint_that_has_changed_is_not_used(checkpoint, text_folder, tmp_path):
+    settings = {"epochs": 1, "batch_size": 4, "learning_rate": 0.01, "max_length": 12}
+    shutil.copytree(text_folder, tmp_path / "text")
+    pd.read_parquet(text_folder / "train.parquet").head(9).to_parquet(tmp_path / "text" / "train.parquet")
+    with pytest.raises(UserError, match=r"train\.parquet was changed or damaged"):
+        adapt(checkpoint, tmp_path / "text", AXES, settings, tmp_path / "adapted")
+    shutil.copytree(checkpoint, tmp_path / "checkpoint")
+    with open(tmp_path / "checkpoint" / "model.safetensors", "ab") as file:
+        file.write(b" ")
+    with pytest.raises(UserError, match=r"model\.safetensors was changed or damaged"):
+        adapt(tmp_path / "checkpoint", text_folder, AXES, settings, tmp_path / "adapted")
+    assert not (tmp_path / "adapted").exists()
 
 
 def test_steps_run_by_hand(checkpoint, text_folder, tmp_path, monkeypatch, capsys):

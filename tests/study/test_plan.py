@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 from snakemake.cli import parse_set_resources
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForSequenceClassification
@@ -17,6 +18,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 import baselines
 from study import compress, cost, plan, sizes, slurm
 from study import config as study_config
+from study.cell import FinetunedCell
 from study.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -78,7 +80,7 @@ def test_shapes_are_those_of_the_checkpoint(checkpoints, finetuned_cells):
         config = AutoConfig.from_pretrained(checkpoints[model], num_labels=2)
         found = sizes.model_size(config, trained_here=True)
         manifest = json.loads((folder / "manifest.json").read_text())
-        loaded = compress.load_file(folder / "model.safetensors")
+        loaded = load_file(folder / "model.safetensors")
         body = {name: tuple(tensor.shape) for name, tensor in loaded.items() if name not in manifest["head"]}
         assert found.body == body, model
         assert found.head == sum(loaded[name].numel() for name in manifest["head"]), model
@@ -148,7 +150,7 @@ def test_disk_is_that_of_the_files_of_a_cell(tmp_path, checkpoints, finetuned_ce
         "lora": {"budgets": [2], "rate_factors": [1]},
         "flop": {"budgets": [0.5], "rate_factors": [1]},
     }
-    cell = compress.FinetunedCell(finetuned_cells["bert"], task_folder, settings)
+    cell = FinetunedCell(finetuned_cells["bert"], task_folder, settings)
     size = sizes.model_size(AutoConfig.from_pretrained(checkpoints["bert"], num_labels=2), trained_here=True)
     compress.compress(cell, methods, tmp_path)
     compared = 0

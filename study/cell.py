@@ -1,0 +1,116 @@
+"""A fine-tuned cell on disk as the steps that compress, check and measure it see it."""
+
+import functools
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+import baselines
+import ken
+from baselines import Cell, Method
+from baselines.training import TrainedMethod
+from study import files, provenance
+from study.examples import Examples, encode, load_task
+from study.models import empty_classifier, load_tokenizer
+from study.trainer import CellTraining
+from study.training import CPU
+
+RUN_SETTINGS = ("budgets", "draws", "rate_factors")  # of a method in the config; what else stands there is its own
+
+
+class FinetunedCell:
+    """A fine-tuned cell on disk, ready to be compressed and evaluated.
+
+    Args:
+        folder: of the fine-tuned cell. task: task folder.
+        settings: kept_shares, draws, batch_size, max_length, and methods: method -> budgets, draws, rate_factors and
+            options of its own that are not those by default.
+        device: on which models answer, are trained, and entries are ranked; tensors are kept on the CPU.
+    """
+
+    def __init__(self, folder: Path, task: Path, settings: dict, device: torch.device = CPU):
+        self.folder, self.device = folder, device
+        self.manifest = files.read_json(folder / "manifest.json")
+        files.check(folder, self.manifest["sha256"])
+        self.axes = {axis: self.manifest[axis] for axis in ("model", "task", "seed")}
+        self.initial = load_file(folder / "initial.safetensors")
+        self.pretrained = {name: tensor for name, tensor in self.initial.items() if name not in self.manifest["head"]}
+        self.finetuned = load_file(folder / "model.safetensors")
+        self.model = self.new_model()
+        self.settings = settings
+        tokenizer = load_tokenizer(folder, settings["max_length"])
+        frames, classes = load_task(task)
+
+        @functools.cache
+        def split(name: str) -> Examples:
+            return encode(frames[name], classes, tokenizer)
+
+        self.split = split
+        self.batch_size = settings["batch_size"]
+        # A row asks for its method's hash, for which source files are parsed: once a method is enough.
+        self.source_hash = functools.cache(lambda name: baselines.source_hash(baselines.METHODS[name]))
+        evaluation = {key: settings[key] for key in ("batch_size", "max_length")}
+        task_hashes = files.read_json(task / "manifest.json")["sha256"]
+        self.inputs = {"finetuned": self.manifest["sha256"], "task": task_hashes, "evaluation": evaluation}
+
+    def new_model(self) -> nn.Module:
+        """The cell's architecture with values that mean nothing."""
+        return empty_classifier(self.folder).to(self.device)
+
+    def reset_model(self) -> None:
+        """Put the initial state into the model, whatever a method has left there."""
+        ken.Subnetwork.forget(self.model)
+        self.model.load_state_dict(self.initial)
+
+    def for_method(self, method: Method, draw: int) -> Cell:
+        """The cell as a method sees it."""
+        seed = provenance.seed_of("compress", *self.axes.values(), method.name, draw)
+        training = None
+        if method.needs_data:
+            splits = {name: self.split(name) for name in ("train", "validation")}
+            # What only looks at gradients compares them with tensors, which are on the CPU.
+            device = self.device if isinstance(method, TrainedMethod) else CPU
+            rates = self.rate_factors(method)
+            training = CellTraining(self.folder, self.initial, self.manifest, splits, rates, device)
+        return Cell(self.pretrained, self.finetuned, seed, self.model, training)
+
+    def method(self, name: str) -> Method:
+        """A registered method with the options that the config gives it."""
+        return baselines.METHODS[name].configured(self._options(baselines.METHODS[name]))
+
+    def budgets(self, method: Method) -> list:
+        """What a method is asked for: what the config says of it, what it has of its own, or the kept shares."""
+        return list(self._own(method).get("budgets") or method.budgets or self.settings["kept_shares"])
+
+    def draws(self, method: Method) -> int:
+        """How often a method is run."""
+        return self._own(method).get("draws", self.settings["draws"]) if method.stochastic else 1
+
+    def rate_factors(self, method: Method) -> tuple[float, ...]:
+        """Learning rates that a method that trains tries, in units of the fine-tuning's; none where it does not."""
+        if not isinstance(method, TrainedMethod):
+            return ()
+        return tuple(self._own(method).get("rate_factors") or method.rate_factors)
+
+    def _own(self, method: Method) -> dict:
+        return self.settings["methods"].get(method.name, {})
+
+    def _options(self, method: Method) -> dict:
+        return options_of(self._own(method))
+
+    def key(self, method: Method, budget: float | int, draw: int) -> str:
+        """Hash of everything a score depends on."""
+        parts = [self.inputs, self.source_hash(method.name), budget, draw, torch.__version__.partition("+")[0]]
+        if isinstance(method, TrainedMethod):
+            parts.append([self.rate_factors(method), self.manifest["settings"]])
+        if options := self._options(method):
+            parts.append(options)
+        return provenance.text_hash(json.dumps(parts, sort_keys=True))
+
+
+def options_of(own: dict) -> dict:
+    """The options of a method's own in what the config says of it."""
+    return {key: value for key, value in own.items() if key not in RUN_SETTINGS}
