@@ -4,12 +4,12 @@
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from report import style
+from report import language, style
 from report.errors import ReportError, run
 from report.results import read_claims, read_json, read_scores, read_table, write_text
 from report.summary import SHOWN_METHODS, answer, sentences, speed, zero_sentence
@@ -64,10 +64,9 @@ def study_block(folder: Path) -> str:
         folder: results folder with tables/, figures/summary.png and provenance.json, below the README's folder.
     """
     tables, provenance = Tables.read(folder), read_json(folder / "provenance.json")
-    place = folder.resolve().relative_to(README.parent).as_posix()
     pairs, seeds = len(tables.finetuned), ", ".join(map(str, tables.counts["seeds"]))
     findings = "\n".join(f"- {line.replace(style.NO_BREAK_SPACE, ' ')}" for line in sentences(tables))
-    picture = f"{place}/figures/summary.png"
+    picture = _picture(folder, "summary")
     return f"""**{answer(tables).replace(style.NO_BREAK_SPACE, " ")}**
 
 ![Weighted F1 minus that of the full model, against the kept share of the body]({picture})
@@ -90,11 +89,12 @@ The claims of the paper, and ours, judged by the rules of `config/claims.yaml` o
 {how_long(provenance)}"""
 
 
-def verdicts(folder: Path) -> str:
-    """Markdown table of the claims: a row each, those that are judged for several subjects with counts of verdicts."""
+def verdicts(folder: Path, sources: Sequence[str] = ("paper", "ours")) -> str:
+    """Markdown table of the claims of some sources: a row each, those judged for several subjects with counts."""
     claims = read_table(
         folder / "claims.csv", ("claim", "source", "text", "verdict", "unit"), ("estimate", "low", "high")
     )
+    claims = claims[claims["source"].isin(sources)]
     lines = ["| of | claim | verdict | estimate (95 % interval) |", "|---|---|---|---|"]
     for _, rows in claims.groupby("claim", sort=False):
         first, counts = rows.iloc[0], rows["verdict"].value_counts()
@@ -226,16 +226,57 @@ def cost_answer(folder: Path) -> str:
     ).replace(style.NO_BREAK_SPACE, " ")
 
 
+def surgeon_block(folder: Path) -> str:
+    """What curvature comes to: on language models in sentences, on classifiers beside KEN in a table, and verdicts."""
+    tables = Tables.read(folder)
+    found = "\n".join(
+        f"- {line}".replace(style.NO_BREAK_SPACE, " ") for line in language.sentences(language.read_summary(folder))
+    )
+    return f"""{found}
+
+![Perplexity of pruned language models]({_picture(folder, "perplexity")})
+
+On {tables.counts["cells"]} fine-tuned classifiers, points of weighted F1 to the full model:
+
+{losses(tables)}
+
+{verdicts(folder, ("surgeon",))}
+
+{how_long(read_json(folder / "provenance.json"))}"""
+
+
+def real_block(folder: Path) -> str:
+    """A study of other models and data beside the default one: its answer, its curve, its points and its verdicts."""
+    tables = Tables.read(folder)
+    return f"""{answer(tables).replace(style.NO_BREAK_SPACE, " ")}
+
+![Weighted F1 minus that of the full model, against the kept share of the body]({_picture(folder, "summary")})
+
+{losses(tables)}
+
+{verdicts(folder)}
+
+{how_long(read_json(folder / "provenance.json"))}"""
+
+
+def _picture(folder: Path, name: str) -> str:
+    return f"{folder.resolve().relative_to(README.parent).as_posix()}/figures/{name}.png"
+
+
 BLOCKS = {"results": study_block, "benchmarks": lambda folder: benchmark_block(BENCHMARKS)}
 ANSWERS = {
     "speed": lambda folder: speed(Tables.read(folder).inference),
     "random": random_answer,
     "cost": cost_answer,
 }
-DOCUMENTS = {README: BLOCKS, FAQ: ANSWERS}
+REFERENCES = {
+    "mini": {README: BLOCKS, FAQ: ANSWERS},
+    "surgeon": {README: {"surgeon": surgeon_block}},
+    "real": {README: {"real": real_block}},
+}  # name of a committed study -> document -> its blocks
 
 
-def updated(text: str, folder: Path, blocks: dict[str, Callable[[Path], str]] = BLOCKS, name: str = "README.md") -> str:
+def updated(text: str, folder: Path, blocks: dict[str, Callable[[Path], str]], name: str = "README.md") -> str:
     """A document with its blocks made new.
 
     Args:
@@ -257,12 +298,16 @@ def updated(text: str, folder: Path, blocks: dict[str, Callable[[Path], str]] = 
     return text
 
 
+def update(folder: Path) -> None:
+    """Write the numbers of a committed run into the documents that show it."""
+    for path, blocks in REFERENCES.get(folder.name, {}).items():
+        write_text(path, updated(path.read_text(encoding="utf-8"), folder, blocks, path.name))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Write a committed run's numbers into the documents.")
     parser.add_argument("results", type=Path, help="e.g. results/reference/mini")
-    results = parser.parse_args().results
-    for path, blocks in DOCUMENTS.items():
-        write_text(path, updated(path.read_text(encoding="utf-8"), results, blocks, path.name))
+    update(parser.parse_args().results)
 
 
 if __name__ == "__main__":

@@ -4,9 +4,11 @@ import re
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from baselines import METHODS
-from report import readme
+from report import readme, reference
+from report.errors import ReportError
 from study import config as study_config
 
 ROOT = Path(__file__).parents[1]
@@ -14,9 +16,39 @@ REFERENCE = ROOT / "results" / "reference" / "mini"
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_numbers_come_from_the_committed_run():
-    assert readme.updated(TEXT, REFERENCE) == TEXT
-    assert (REFERENCE / "figures" / "summary.png").stat().st_size > 10_000
+@pytest.mark.parametrize(
+    "study", sorted(path.name for path in REFERENCE.parent.iterdir() if path.name in readme.REFERENCES)
+)
+def test_numbers_come_from_the_committed_runs(study):
+    for path, blocks in readme.REFERENCES[study].items():
+        text = path.read_text(encoding="utf-8")
+        assert readme.updated(text, REFERENCE.with_name(study), blocks, path.name) == text
+    for picture in re.findall(rf"\((results/reference/{study}/[\w/.]+)\)", TEXT):
+        assert (ROOT / picture).stat().st_size > 10_000
+
+
+def test_a_reference_is_what_a_finished_run_holds(tmp_path):
+    results = tmp_path / "results" / "x"
+    for name in (
+        "scores.csv",
+        "tables/a.csv",
+        "tables/comparisons.md",
+        "figures/model_a.png",
+        "figures/b.png",
+        "c.bin",
+    ):
+        (results / name).parent.mkdir(parents=True, exist_ok=True)
+        (results / name).write_text("new")
+    old = tmp_path / "reference" / "x"
+    for name in ("tables/gone.csv", "tuning/bert.csv"):
+        (old / name).parent.mkdir(parents=True, exist_ok=True)
+        (old / name).write_text("old")
+    with pytest.raises(ReportError, match="no finished study"):
+        reference.keep(results, tmp_path / "reference")
+    (results / "manifest.json").write_text("{}")
+    assert reference.keep(results, tmp_path / "reference") == old
+    found = {path.relative_to(old).as_posix() for path in old.rglob("*.*")}
+    assert found == {"scores.csv", "tables/a.csv", "figures/b.png", "tuning/bert.csv"}
 
 
 def test_the_picture_of_the_dag_names_the_rules_of_the_snakefile():

@@ -1,0 +1,59 @@
+"""Keep a finished study as a committed reference: its tables, main figures and provenance, and the README's numbers.
+
+`python -m report.reference results/mini` replaces results/reference/mini and writes the numbers of the documents anew.
+"""
+
+import argparse
+import shutil
+from pathlib import Path
+
+from report import readme
+from report.errors import ReportError, run
+
+FOLDER = readme.README.parent / "results" / "reference"
+KEPT = ("*.csv", "provenance.json", "collected.json", "tables/*", "statistics/pairwise.csv", "statistics/ranks.csv")
+KEPT += ("figures/*.png", "tuning/*.csv")
+LEFT_OUT = ("figures/model_*.png", "tables/spread_matrices.md", "tables/comparisons.md", "tables/scores_summary.md")
+
+
+def files_of(results: Path) -> list[Path]:
+    """What is kept of a study, relative to its folder."""
+    left_out = {path for pattern in LEFT_OUT for path in results.glob(pattern)}
+    found = {path for pattern in KEPT for path in results.glob(pattern)} - left_out
+    return sorted(path.relative_to(results) for path in found)
+
+
+def keep(results: Path, folder: Path = FOLDER) -> Path:
+    """Replace the reference of a study by what a finished run holds; a search of learning rates that it lacks stays.
+
+    Args:
+        results: results folder of the run. folder: of all references.
+
+    Returns:
+        The folder written.
+
+    Raises:
+        ReportError: the study is not finished.
+    """
+    if not (results / "manifest.json").exists():
+        raise ReportError(f"{results} holds no finished study (no manifest.json): run it to its end first.")
+    kept, reference = files_of(results), folder / results.resolve().name
+    for old in files_of(reference):
+        if old.parts[0] != "tuning":
+            (reference / old).unlink()
+    for path in kept:
+        (reference / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(results / path, reference / path)
+    return reference
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Keep a finished study as a committed reference.")
+    parser.add_argument("results", type=Path, help="results folder of the study")
+    reference = keep(parser.parse_args().results)
+    readme.update(reference)
+    print(f"{len(files_of(reference))} files in {reference}")
+
+
+if __name__ == "__main__":
+    run(main)
