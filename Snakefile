@@ -710,6 +710,7 @@ rule collect_scores:
 rule record_provenance:
     input:
         f"{RESULTS}/scores.csv",
+        [f"{RESULTS}/perplexity.csv" for _ in EXPERIMENTS[:1]],
     output:
         f"{RESULTS}/provenance.json",
     log:

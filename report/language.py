@@ -31,6 +31,7 @@ SUMMARY_NUMERIC = (
     *("kept_share", "parameters", "stored_bytes", "linear_layers", "smaller_layers", "seconds"),
 )
 STRUCTURES = {"element": "elements", "2:4": "2:4", "row-column": "rows and columns"}
+MOST = 1000  # times; beyond that a model has forgotten all it knew
 REFERENCES = {"pruning": "dense", "adaptation": "full"}  # experiment -> method that others are compared with
 
 
@@ -253,7 +254,8 @@ def sentences(table: pd.DataFrame) -> list[str]:
         parts = [f"{_times(value)} with {style.label(name)}" for name, value in times.sort_values().items()]
         name = STRUCTURES.get(structure, structure)
         lines.append(
-            f"With {style.percent(budget)} of the linear layers removed as {name}, perplexity is {_list(parts)}."
+            f"With {style.percent(budget)} of the linear layers removed as {name}, perplexity in units of the dense "
+            f"model's: {_list(parts)}."
         )
     adapted = found[(found["experiment"] == "adaptation") & ~found["method"].isin(style.CONTROLS)]
     if not adapted.empty:
@@ -262,14 +264,16 @@ def sentences(table: pd.DataFrame) -> list[str]:
         parts = [f"{_times(value)} with {style.label(name)}" for name, value in times.sort_values().items()]
         none = np.exp(found.loc[(found["experiment"] == "adaptation") & (found["method"] == "none"), "rise"].mean())
         lines.append(
-            f"With {style.percent(budget)} of each row of an adaptation's update kept, perplexity is {_list(parts)} "
-            f"that of the adapted model; the base has {_times(none)}."
+            f"With {style.percent(budget)} of each row of an adaptation's update kept, perplexity in units of the "
+            f"adapted model's: {_list(parts)}; the base has {_times(none)}."
         )
     return lines
 
 
 def _times(value: float) -> str:
-    return f"{value:.2f} times" if value < 10 else f"{value:,.0f} times"
+    if value > MOST:
+        return f"over {MOST:,}"
+    return f"{value:.2f}" if value < 10 else f"{value:,.0f}"
 
 
 def _list(parts: Sequence[str]) -> str:
