@@ -17,6 +17,7 @@ import json
 import re
 import shutil
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -39,6 +40,8 @@ LIST_BYTES = 2**26  # at most, of the list of an archive
 GIBIBYTES = 50.0  # at most by default, of all files that an archive unpacks to
 BLOCK = 2**20
 ENCRYPTED = 1  # flag of an entry
+# What zipfile raises where a file is no archive, or a byte of one has changed.
+DAMAGED = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, UnicodeDecodeError, OverflowError)
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
 
@@ -157,7 +160,7 @@ def _opened(archive: Path) -> Iterator[zipfile.ZipFile]:
             yield zipped
     except FileNotFoundError:
         raise UserError(f"{archive} does not exist: name a file that study.archive has written.") from None
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+    except DAMAGED as error:
         raise UserError(f"{archive} is damaged or no archive of a study ({error}): copy it again.") from None
 
 

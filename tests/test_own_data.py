@@ -55,6 +55,7 @@ def test_the_readme_examples_of_own_data_model_and_method_run_through_a_study(tm
     assert own["kept_share"].is_monotonic_increasing and (own["family"] == "reset").all()
 
 
+@pytest.mark.slow
 def test_a_missing_column_is_one_sentence_in_the_log_and_a_failed_run(tmp_path):
     checkout = copy_checkout(tmp_path)
     write_own_data(checkout)

@@ -152,6 +152,7 @@ def test_a_second_run_does_nothing(finished):
     assert "Nothing to be done" in snakemake(checkout, *STUDY)
 
 
+@pytest.mark.slow
 def test_a_changed_plot_redraws_the_figures_and_nothing_else(finished):
     checkout, _ = finished
     with open(checkout / "report" / "figures.py", "a") as file:
@@ -161,6 +162,7 @@ def test_a_changed_plot_redraws_the_figures_and_nothing_else(finished):
     assert "Nothing to be done" in snakemake(checkout, *STUDY)
 
 
+@pytest.mark.slow
 def test_a_changed_method_reruns_compression_and_what_follows(finished):
     checkout, _ = finished
     for changed in ("ken/kde.py", "baselines/magnitude.py"):
@@ -187,6 +189,7 @@ def test_a_new_kept_share_evaluates_only_what_is_new(finished):
     assert pd.read_csv(checkout / target)["budget"].tolist() == [0.05, 0.25, 0.5]
 
 
+@pytest.mark.slow
 def test_one_cell_one_model_and_one_table_by_path(finished):
     checkout, _ = finished
     (checkout / CELL / "finetuned" / "manifest.json").unlink()

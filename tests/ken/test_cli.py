@@ -110,15 +110,21 @@ def test_suggest_on_a_csv_file(stored, tmp_path, capsys, task_folder):
         (["viz", "SUB", "--matrix", "nothing", "--out", "OUT.png"], "'nothing' fits 0 kinds of matrices"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_one_sentence_and_status_1(stored, tmp_path, arguments, sentence):
+def test_a_mistake_is_one_sentence_and_leaves_nothing(stored, tmp_path, arguments, sentence):
     names = {"BASE": stored[0], "TUNED": stored[1], "SUB": stored[2], "OUT": str(tmp_path / "out")}
     for name, value in names.items():
         arguments = [argument.replace(name, value) for argument in arguments]
-    command = [sys.executable, "-m", "ken.cli", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 1 and done.stderr.strip().splitlines()[-1].startswith("error: ")
-    assert sentence in done.stderr and "Traceback" not in done.stderr
+    with pytest.raises(SystemExit) as ended:
+        cli.main(arguments)
+    said = str(ended.value)
+    assert said.startswith("error: ") and "\n" not in said and sentence in said
     assert not list(tmp_path.iterdir())
+
+
+def test_a_program_that_cannot_go_on_ends_with_status_1_and_no_traceback():
+    command = [sys.executable, "-m", "ken.cli", "info", "/nowhere/x"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and done.stderr.startswith("error: ") and "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("k", ["0", "-3", "1.5", "many"])
