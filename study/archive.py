@@ -11,6 +11,7 @@ nothing takes its place unless all of it is there and has its hash.
 """
 
 import argparse
+import errno
 import hashlib
 import io
 import json
@@ -160,7 +161,9 @@ def _opened(archive: Path) -> Iterator[zipfile.ZipFile]:
             yield zipped
     except FileNotFoundError:
         raise UserError(f"{archive} does not exist: name a file that study.archive has written.") from None
-    except DAMAGED as error:
+    except (*DAMAGED, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # zipfile was led to before the first byte
+            raise
         raise UserError(f"{archive} is damaged or no archive of a study ({error}): copy it again.") from None
 
 

@@ -136,7 +136,8 @@ def test_what_is_damaged_cut_off_or_no_archive_is_one_sentence(packed, tmp_path)
     with pytest.raises(UserError, match=r"absent.zip does not exist"):
         archive.restore(tmp_path / "absent.zip", into)
     step = max(1, len(data) // 50)
-    for place in range(0, len(data), step):
+    end_record = range(len(data) - 22, len(data))
+    for place in (*range(0, len(data), step), *end_record):
         packed.write_bytes(data[:place] + bytes([data[place] ^ 255]) + data[place + 1 :])
         try:
             folder = archive.restore(packed, tmp_path / f"flipped{place}")
