@@ -192,7 +192,8 @@ def test_a_new_kept_share_evaluates_only_what_is_new(finished):
 @pytest.mark.slow
 def test_one_cell_one_model_and_one_table_by_path(finished):
     checkout, _ = finished
-    (checkout / CELL / "finetuned" / "manifest.json").unlink()
+    for made in ("finetuned/manifest.json", "compressed/ken/scores.csv"):
+        (checkout / CELL / made).unlink()
     one_cell = planned(snakemake(checkout, *STUDY, "--dry-run", f"{CELL}/finetuned/manifest.json"))
     assert one_cell == {"finetune_model": 1}
     targets = [
