@@ -242,7 +242,21 @@ On {tables.counts["cells"]} fine-tuned classifiers, points of weighted F1 to the
 
 {verdicts(folder, ("surgeon",))}
 
+{surgeon_cost(folder)}
 {how_long(read_json(folder / "provenance.json"))}"""
+
+
+def surgeon_cost(folder: Path) -> str:
+    """What curvature adds to a study: seconds of its methods in a cell beside KEN's, and to prune language models."""
+    scores, rules = read_scores(folder), read_json(folder / "provenance.json")["seconds"]
+    cells = len(scores[["model", "task", "seed"]].drop_duplicates())
+    seconds = scores.groupby("method", sort=False)["seconds"].sum() / cells
+    curved = [name for name in seconds.index if "surgeon" in name and not name.endswith("-rescaled")]
+    parts = ", ".join(f"{style.label(name)} {seconds[name]:.1f} s" for name in ("ken", *curved))
+    return (
+        f"To choose and store all its budgets took a method in a cell: {parts}. All of the pruning of language models "
+        f"took {rules['prune_language_model'] / 60:.0f} minutes of one core."
+    )
 
 
 def real_block(folder: Path) -> str:
