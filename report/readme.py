@@ -259,20 +259,6 @@ def surgeon_cost(folder: Path) -> str:
     )
 
 
-def real_block(folder: Path) -> str:
-    """A study of other models and data beside the default one: its answer, its curve, its points and its verdicts."""
-    tables = Tables.read(folder)
-    return f"""{answer(tables).replace(style.NO_BREAK_SPACE, " ")}
-
-![Weighted F1 minus that of the full model, against the kept share of the body]({_picture(folder, "summary")})
-
-{losses(tables)}
-
-{verdicts(folder)}
-
-{how_long(read_json(folder / "provenance.json"))}"""
-
-
 def _picture(folder: Path, name: str) -> str:
     return f"{folder.resolve().relative_to(README.parent).as_posix()}/figures/{name}.png"
 
@@ -286,7 +272,6 @@ ANSWERS = {
 REFERENCES = {
     "mini": {README: BLOCKS, FAQ: ANSWERS},
     "surgeon": {README: {"surgeon": surgeon_block}},
-    "real": {README: {"real": real_block}},
 }  # name of a committed study -> document -> its blocks
 
 

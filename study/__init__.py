@@ -6,7 +6,9 @@ Every step is a module that runs as ``python -m study.<step>``; the Snakefile ca
 import gc
 import os
 
-if "STUDY_SNAKEMAKE" in os.environ:  # a step of a run, see `study.steps`
+from study.steps import SNAKEMAKE
+
+if SNAKEMAKE in os.environ:  # a step of a run
     # Importing torch and transformers makes a million objects that all stay; by default Python looks for garbage among
     # them every 700, which takes a sixth of a step's start.
     gc.set_threshold(100_000, 20, 100)

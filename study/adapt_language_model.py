@@ -22,7 +22,7 @@ def adapt(pretrained: Path, text: Path, axes: dict, settings: dict, out: Path) -
         The manifest: axes, settings, inputs, best_epoch, history, seconds, hashes.
     """
     start = time.monotonic()
-    inputs = {"pretrained": checked_checkpoint(pretrained), "text": files.read_json(text / "manifest.json")["sha256"]}
+    inputs = {"pretrained": checked_checkpoint(pretrained), "text": files.checked(text)}
     order = provenance.seed_of("adaptation", *axes.values())
     provenance.deterministic(order)
     tokenizer = load_tokenizer(pretrained, settings["max_length"])

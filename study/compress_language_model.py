@@ -42,6 +42,11 @@ class Adapted:
 
     def __init__(self, pretrained: Path, adapted: Path, text: Path, axes: dict, settings: dict, out: Path):
         self.folder, self.axes, self.settings, self.out = pretrained, axes, settings, out
+        self.inputs = {
+            "pretrained": checked_checkpoint(pretrained),
+            "adapted": checked_checkpoint(adapted),
+            "text": files.checked(text),
+        }
         tokenizer = load_tokenizer(pretrained, settings["max_length"])
         train, self.test = (read_chunks(text, split, tokenizer, settings["max_length"]) for split in ("train", "test"))
         places = calibration_places(train, len(train), provenance.seed_of("calibration", axes["seed"]))
@@ -49,11 +54,6 @@ class Adapted:
         self.base = body_of(load_language_model(pretrained))
         self.adapted = body_of(load_language_model(adapted))
         self.skeleton = empty_language_model(pretrained)
-        self.inputs = {
-            "pretrained": checked_checkpoint(pretrained),
-            "adapted": checked_checkpoint(adapted),
-            "text": files.read_json(text / "manifest.json")["sha256"],
-        }
         self.key = [
             self.inputs,
             axes,

@@ -154,6 +154,17 @@ def check(folder: str | Path, expected: Mapping[str, str], remove: str | Path | 
             raise UserError(f"{path} {problem}: {remedy}.")
 
 
+def checked(folder: str | Path) -> dict[str, str]:
+    """Hashes that a folder's manifest lists of its files, after comparing them.
+
+    Raises:
+        UserError: see `check`; or there is no manifest.
+    """
+    sha256 = read_json(Path(folder) / "manifest.json")["sha256"]
+    check(folder, sha256)
+    return sha256
+
+
 def leads_out(name: str) -> bool:
     """Whether a relative path that others have written would leave the folder it is put into, on any system."""
     parts = re.split(r"[/\\]", name)

@@ -51,6 +51,7 @@ class Pruning:
 
     def __init__(self, checkpoint: Path, text: Path, axes: dict, settings: dict, out: Path):
         self.checkpoint, self.axes, self.settings, self.out = checkpoint, axes, settings, out
+        self.inputs = {"pretrained": checked_checkpoint(checkpoint), "text": files.checked(text)}
         tokenizer = load_tokenizer(checkpoint, settings["max_length"])
         train, self.test = (read_chunks(text, split, tokenizer, settings["max_length"]) for split in ("train", "test"))
         places = calibration_places(train, settings["calibration"], provenance.seed_of("calibration", axes["seed"]))
@@ -58,8 +59,6 @@ class Pruning:
         self.dense = load_language_model(checkpoint)
         self.layers = linear_layers(self.dense)
         self.factors = None
-        texts = files.read_json(text / "manifest.json")["sha256"]
-        self.inputs = {"pretrained": checked_checkpoint(checkpoint), "text": texts}
         source = baselines.source_hash(baselines.METHODS["llm-surgeon"])
         own = {key: settings[key] for key in ("calibration", "low_rank", "max_length", "batch_size")}
         self.key = [self.inputs, source, axes, own, torch.__version__.partition("+")[0]]
