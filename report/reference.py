@@ -7,10 +7,9 @@ import argparse
 import shutil
 from pathlib import Path
 
-from report import readme
+from report import documents
 from report.errors import ReportError, run
 
-FOLDER = readme.README.parent / "results" / "reference"
 KEPT = ("*.csv", "provenance.json", "collected.json", "tables/*", "statistics/pairwise.csv", "statistics/ranks.csv")
 KEPT += ("figures/*.png", "tuning/*.csv")
 LEFT_OUT = ("figures/model_*.png", "tables/spread_matrices.md", "tables/comparisons.md", "tables/scores_summary.md")
@@ -23,7 +22,7 @@ def files_of(results: Path) -> list[Path]:
     return sorted(path.relative_to(results) for path in found)
 
 
-def keep(results: Path, folder: Path = FOLDER) -> Path:
+def keep(results: Path, folder: Path = documents.REFERENCES) -> Path:
     """Replace the reference of a study by what a finished run holds; a search of learning rates that it lacks stays.
 
     Args:
@@ -51,7 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Keep a finished study as a committed reference.")
     parser.add_argument("results", type=Path, help="results folder of the study")
     reference = keep(parser.parse_args().results)
-    readme.update(reference)
+    documents.update()
     print(f"{len(files_of(reference))} files in {reference}")
 
 

@@ -18,7 +18,6 @@ import yaml
 from baselines import METHODS
 from docs import api
 from ken.selection import CRITERIA
-from report import readme
 from study import config as study_config
 from study.cell import FinetunedCell
 from study.compress import compress
@@ -93,11 +92,6 @@ def test_what_documents_name_exists():
         assert set(re.findall(r"^`?make ([a-z-]+)", text, re.M)) | set(re.findall(r"`make ([a-z-]+)`", text)) <= targets
         for path in re.findall(r"`((?:config|ken|baselines|study|report|docs|tests)/[\w./-]+)`", text):
             assert (ROOT / path).exists() or path == "config/mine.yaml", f"{name}: {path}"
-
-
-def test_numbers_of_the_questions_come_from_the_committed_run():
-    found = readme.updated(PAGES["faq.md"], ROOT / "results" / "reference" / "mini", readme.ANSWERS, "docs/faq.md")
-    assert found == PAGES["faq.md"], "run `python -m report.readme results/reference/mini`"
 
 
 def test_claims_are_explained_with_their_numbers():

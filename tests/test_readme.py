@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from baselines import METHODS
-from report import readme, reference
+from report import documents, reference
 from report.errors import ReportError
 from study import config as study_config
 
@@ -16,15 +16,17 @@ REFERENCE = ROOT / "results" / "reference" / "mini"
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize(
-    "study", sorted(path.name for path in REFERENCE.parent.iterdir() if path.name in readme.REFERENCES)
-)
-def test_numbers_come_from_the_committed_runs(study):
-    for path, blocks in readme.REFERENCES[study].items():
-        text = path.read_text(encoding="utf-8")
-        assert readme.updated(text, REFERENCE.with_name(study), blocks, path.name) == text
-    for picture in re.findall(rf"\((results/reference/{study}/[\w/.]+)\)", TEXT):
+@pytest.mark.parametrize("name", documents.DOCUMENTS)
+def test_numbers_come_from_the_committed_runs(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert documents.updated(name, text) == text, "run `python -m report.documents`"
+    for picture in re.findall(r"\((?:\.\./)*(results/reference/[\w/.]+)\)", text):
         assert (ROOT / picture).stat().st_size > 10_000
+
+
+def test_a_document_without_its_marks_is_named():
+    with pytest.raises(ReportError, match="README.md lacks the marks .*results: written by"):
+        documents.updated("README.md", "no marks")
 
 
 def test_a_reference_is_what_a_finished_run_holds(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 
 from report import style
 from report.errors import ReportError
-from report.readme import ROWS, losses
+from report.findings import ROWS, losses
 from report.results import read_scores
 from report.sheets import matched_sheets, overview_sheet, own_budgets_sheet, score_sheet
 from report.summary import sentences, speed
