@@ -25,7 +25,7 @@ def test_numbers_come_from_the_committed_runs(name):
 
 
 def test_a_document_without_its_marks_is_named():
-    with pytest.raises(ReportError, match="README.md lacks the marks .*results: written by"):
+    with pytest.raises(ReportError, match=r"README\.md lacks the marks .*results: written by"):
         documents.updated("README.md", "no marks")
 
 
