@@ -200,8 +200,8 @@ def reset_a_quarter(study: Study, *, kept_share: float, within: float, margin_po
         interval = study.interval(pairs, over_pairs=False)
         verdict = not_inferior(interval, margin_points)
         n = cells_of(pairs)
-        why = f"At {style.percent(share)} kept {in_points(interval, study.confidence)} to full in {count(n, 'cell')}; "
-        why += f"the estimate is {'0 or above' if interval.estimate >= 0 else 'below 0'}."
+        why = f"At {style.percent(share)} kept {in_points(interval, study.confidence)} to full in "
+        why += f"{style.count(n, 'cell')}; the estimate is {'0 or above' if interval.estimate >= 0 else 'below 0'}."
         if verdict == NOT_REPRODUCED and share < kept_share - within - _NEAR:
             verdict = NOT_DECIDED
             why += f" The study has no larger share up to {style.percent(kept_share)}."
@@ -245,7 +245,7 @@ def reset_range(
         verdict = NOT_DECIDED
     weakest = min(deciding(intervals, verdicts, verdict), key=lambda model: intervals[model].estimate)
     passed, failed = (list(verdicts.values()).count(v) for v in (REPRODUCED, NOT_REPRODUCED))
-    why = f"Of {count(len(verdicts), 'model')} ({models:g} needed), {passed} pass and {failed} fail; "
+    why = f"Of {style.count(len(verdicts), 'model')} ({models:g} needed), {passed} pass and {failed} fail; "
     why += f"{'failing' if failed else 'weakest'}: {findings[weakest].why}."
     cells = sum(finding.n for finding in findings.values())
     return [Finding(ALL, verdict, cells, why, intervals[weakest])]
@@ -257,7 +257,7 @@ def ahead(study: Study, method: str, reference: str, margin_points: float) -> li
     def judge() -> Finding:
         pairs = study.pairs(method, reference)
         budgets = pairs["budget"].nunique()
-        where = f"on average over {count(budgets, 'budget')}"
+        where = f"on average over {style.count(budgets, 'budget')}"
         return lead(study, differences(study.sample, pairs), (method, reference), where, margin_points)
 
     return [judged(ALL, judge)]
@@ -268,7 +268,7 @@ def lead(study: Study, found: Differences, names: tuple[str, str], where: str, m
     interval = study.interval(found)
     n, of = cells_of(found.cells), cells_of(study.scores)
     first, second = map(style.label, names)
-    cells = count(n, "cell") if n == of else f"{n} of {of} cells"
+    cells = style.count(n, "cell") if n == of else f"{n} of {of} cells"
     why = f"{first} minus {second}: {in_points(interval, study.confidence)} {where} in {cells}."
     return Finding(ALL, superior(interval, margin_points), n, why, interval)
 
@@ -307,7 +307,7 @@ def ahead_on_curve(
     outside = len(rows) - len(found.points)
     if not len(found.points):
         raise Undecided(f"all {len(rows)} rows of {other} are outside the {column} of KEN")
-    where = f"on average over {count(len(found.points), 'point')} of {style.label(other)}"
+    where = f"on average over {style.count(len(found.points), 'point')} of {style.label(other)}"
     where += f" ({outside} outside KEN's range)" if outside else ""
     return lead(study, found, ("ken", other), where, margin_points)
 
@@ -387,7 +387,7 @@ def at_budgets(study: Study, intervals: dict[float, Interval], cells: int, joint
         f"at {style.budget_label(budget)} kept {in_points(found, study.confidence, joint)}"
         for budget, found in intervals.items()
     ]
-    return f"In {count(cells, 'cell')}: {', '.join(parts)}."
+    return f"In {style.count(cells, 'cell')}: {', '.join(parts)}."
 
 
 @claim("spread-evenly")
@@ -403,7 +403,7 @@ def spread_evenly(study: Study, *, share: float) -> list[Finding]:
         verdict = REPRODUCED if interval.low > share else NOT_REPRODUCED if interval.high < share else NOT_DECIDED
         fewer = int((table["observed_neighbours"] < table["neighbours_low"]).sum())
         why = (
-            f"{even} of {count(len(table), 'matrix', 'matrices')} are without clusters, "
+            f"{even} of {style.count(len(table), 'matrix', 'matrices')} are without clusters, "
             f"{fewer} of them with fewer kept neighbours than a random selection."
         )
         return Finding(ALL, verdict, cells_of(table), why, interval, "share")
@@ -462,7 +462,7 @@ def surgeon_structured(study: Study, *, least_removed: float, most_removed: floa
         worst = max(deciding(found, verdicts, verdict), key=lambda budget: found[budget].estimate)
         parts = [f"{style.percent(budget)} removed {in_nats(rise, study.confidence)}" for budget, rise in found.items()]
         n = len(rows[["model", "seed"]].drop_duplicates())
-        why = f"Above the dense model in {count(n, 'run')} of language models: {', '.join(parts)}."
+        why = f"Above the dense model in {style.count(n, 'run')} of language models: {', '.join(parts)}."
         return Finding("language models", verdict, n, why, found[worst], "nats")
 
     return judged_on_losses(study, {"language models": judge})
@@ -528,7 +528,7 @@ def saved(study: Study, sample: LossSample, both: tuple, keys: list[str], what: 
         raise Undecided("the study lacks one of the two, or they have no setting in common")
     interval, n = study.interval(found), cells_of(found.cells)
     why = f"{what}: {in_nats(interval, study.confidence)} on average over {len(found.points) // n} settings"
-    why += f" in {count(n, 'run')} of language models."
+    why += f" in {style.count(n, 'run')} of language models."
     return Finding("language models", superior(interval, margin), n, why, interval, "nats")
 
 
@@ -554,11 +554,6 @@ def measured(path: Path, text: Sequence[str], numeric: Sequence[str], method: st
     if table.isna().any(axis=None):
         raise ReportError(f"{path} has empty cells among its numbers: run the step that writes it again.")
     return table
-
-
-def count(number: int, noun: str, plural: str | None = None) -> str:
-    """1 -> "1 cell", 2 -> "2 cells"."""
-    return f"{number} {noun if number == 1 else plural or noun + 's'}"
 
 
 @dataclass(frozen=True)

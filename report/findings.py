@@ -7,7 +7,7 @@ import pandas as pd
 
 from report import language, style
 from report.results import read_claims, read_json, read_scores
-from report.summary import SHOWN_METHODS, answer, count, sentences, speed, zero_sentence
+from report.summary import SHOWN_METHODS, answer, sentences, speed, zero_sentence
 from report.tables import Tables, keeps_more
 
 ROOT = Path(__file__).parent.parent
@@ -22,7 +22,7 @@ def study_block(folder: Path) -> str:
         folder: results folder with tables/, figures/summary.png and provenance.json, in this repository.
     """
     tables = Tables.read(folder)
-    pairs, seeds = count(len(tables.finetuned), "pair"), ", ".join(map(str, tables.counts["seeds"]))
+    pairs, seeds = style.count(len(tables.finetuned), "pair"), ", ".join(map(str, tables.counts["seeds"]))
     return f"""**{answer(tables)}**
 
 ![Weighted F1 minus that of the full model, against the kept share of the body]({picture(folder, "summary")})
@@ -45,7 +45,7 @@ def surgeon_block(folder: Path) -> str:
 
 ![Perplexity of pruned language models]({picture(folder, "perplexity")})
 
-On {count(tables.counts["cells"], "fine-tuned classifier")}, points of weighted F1 to the full model:
+On {style.count(tables.counts["cells"], "fine-tuned classifier")}, points of weighted F1 to the full model:
 
 {losses(tables)}
 
@@ -61,7 +61,7 @@ def claims_block(references: Path) -> str:
     for name, title in STUDIES.items():
         if (references / name).is_dir():
             cells = Tables.read(references / name).counts["cells"]
-            columns[f"{title} ({count(cells, 'cell')})"] = read_claims(references / name)
+            columns[f"{title} ({style.count(cells, 'cell')})"] = read_claims(references / name)
     return verdicts(columns, ("paper", "ours"))
 
 

@@ -169,7 +169,7 @@ def language_models(results: Path) -> dict | None:
 
 def cells_and_seeds(rows: pd.DataFrame) -> str:
     """How many cells and seeds stand behind the rows of a check: "2 cells, 1 seed"."""
-    return f"{summary.count(rows['cells'].max(), 'cell')}, {seed_range(rows['seeds'])}"
+    return f"{style.count(rows['cells'].max(), 'cell')}, {seed_range(rows['seeds'])}"
 
 
 def spread_facts(matrices: pd.DataFrame) -> str:
@@ -179,7 +179,7 @@ def spread_facts(matrices: pd.DataFrame) -> str:
     if each.empty:
         return ""
     number = f"{each.min()}" if each.min() == each.max() else f"{each.min()} to {each.max()}"
-    models, seeds = (summary.count(shown[name].nunique(), name) for name in ("model", "seed"))
+    models, seeds = (style.count(shown[name].nunique(), name) for name in ("model", "seed"))
     return f"{number} matrices a method, {models}, {seeds}"
 
 

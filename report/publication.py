@@ -116,11 +116,6 @@ def interval(low: float, high: float, form: str = "+.1f") -> str:
     return "" if pd.isna(low) or pd.isna(high) else f"{minus(f'{low:{form}}')} to {minus(f'{high:{form}}')}"
 
 
-def count(number: float, noun: str) -> str:
-    """A number of things: "1 seed", "2 seeds"."""
-    return f"{number:g} {noun}{'' if number == 1 else 's'}"
-
-
 def kept(share: float) -> str:
     """A kept share in a sentence, which is a number of entries above 1."""
     return f"{style.budget_label(share)} of each row" if share <= 1 else f"{share:g} entries of each row"
@@ -136,7 +131,7 @@ def weighted_f1_sheets(tables: Tables, comparisons: pd.DataFrame) -> list[Sheet]
         comparisons: comparisons.csv of the study; a score that is not told apart from full is underlined.
     """
     level, summary = level_with_full(comparisons), tables.scores_summary
-    spread = f"mean ± standard deviation over {count(len(tables.counts['seeds']), 'seed')}"
+    spread = f"mean ± standard deviation over {style.count(len(tables.counts['seeds']), 'seed')}"
     mark = (
         f"Underlined: the {style.percent(CONFIDENCE)} bootstrap interval of the difference to full, over test "
         "examples, reaches zero in every seed."

@@ -123,6 +123,11 @@ def _look(method: str, bases: dict[str, Look]) -> Look:
     return bases[base] if base == method else replace(bases[base], line=(0, (5, 1.5)), size=5, hollow=True)
 
 
+def count(number: float, noun: str, plural: str | None = None) -> str:
+    """A number of things: "1 cell", "2 cells"."""
+    return f"{number:.0f} {noun if number == 1 else plural or noun + 's'}"
+
+
 def percent(share: float) -> str:
     """0.025 -> "2.5 %", with a space that does not break."""
     return f"{round(100 * share, 2):g}{NO_BREAK_SPACE}%"

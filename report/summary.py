@@ -37,7 +37,7 @@ def _tally(claims: pd.DataFrame) -> list[str]:
     numbers = verdicts.value_counts()
     order = [word for word in (*VERDICTS, *numbers.index.difference(VERDICTS)) if word in numbers.index]
     parts = [f"{numbers[word]} {word}" for word in order]
-    return [f"Of {count(len(verdicts), 'claim')} of the paper: {', '.join(parts)}."]
+    return [f"Of {style.count(len(verdicts), 'claim')} of the paper: {', '.join(parts)}."]
 
 
 def _beside_random(compared: pd.DataFrame, cells: int) -> list[str]:
@@ -55,7 +55,7 @@ def _beside_random(compared: pd.DataFrame, cells: int) -> list[str]:
         parts.append(f"{style.points(rows[best])} with the best of {len(rows)} methods, {style.label(best)}")
     text = (
         f"With {style.budget_label(share)} of each row kept, the difference to the fully fine-tuned model is "
-        f"{_listed(parts)} (means over {count(cells, 'cell')})."
+        f"{_listed(parts)} (means over {style.count(cells, 'cell')})."
     )
     return [text, *_smallest(compared)]
 
@@ -219,7 +219,7 @@ def _span(tables: Tables) -> list[str]:
     full = controls.loc["full"]
     text = (
         f"Fully fine-tuned, the models reach a weighted F1 of {style.score(full['weighted_f1'])} on average over "
-        f"{count(full['cells'], 'cell')} (model × task × seed)"
+        f"{style.count(full['cells'], 'cell')} (model × task × seed)"
     )
     if "none" in controls.index and pd.notna(controls.loc["none", "weighted_f1"]):
         text += (
@@ -273,7 +273,7 @@ def _front(pareto: pd.DataFrame) -> list[str]:
     ]
     if not parts:
         return []
-    cells = count(front["cells"].max(), "cell")
+    cells = style.count(front["cells"].max(), "cell")
     return [f"Best for their size (share of the full file's bytes, points to full; {cells}): {', '.join(parts)}."]
 
 
@@ -286,7 +286,7 @@ def _equal_bytes(matched: pd.DataFrame) -> list[str]:
         return []
     parts = [
         f"{style.setting(row.method, row.budget, row.unit)} {style.points(row.difference_points)} "
-        f"({count(row.cells, 'cell')})"
+        f"({style.count(row.cells, 'cell')})"
         for row in rows.itertuples()
     ]
     return [f"At equal stored bytes, in points of weighted F1 over {style.label(against)}: {', '.join(parts)}."]
@@ -322,8 +322,3 @@ def _without_score(counts: dict) -> list[str]:
         return []
     parts = f"{counts['declined']} declined, {counts['failed']} failed"
     return [f"Without a score: {without} of {counts['rows']} rows ({parts}); all are listed with their reasons."]
-
-
-def count(number: float, noun: str) -> str:
-    """A number of things: "1 cell", "2 cells"."""
-    return f"{int(number)} {noun}{'' if number == 1 else 's'}"
