@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 REPLACED_EVENTS = {LogEvent.JOB_STARTED, LogEvent.JOB_FINISHED, LogEvent.PROGRESS}
 REPLACED_MESSAGES = {"Select jobs to execute..."}
 LOG_LINES = 8  # shown of the log of a failed job
+ENOUGH = 0.1  # of the jobs: after so many their mean stands for the rules that have not been timed
 ROOM = 2**20  # bytes; a disk with less is as good as full
 
 
@@ -122,15 +123,16 @@ class ProgressHandler(logging.Handler):
         return f"{counts} {so_far:>11}, {outlook:<23}  {description} ({duration(now - start)})"
 
     def seconds_left(self, now: float) -> float | None:
-        """Work to do at the speed of the run so far; None while a rule that was never timed has several jobs to come.
+        """Work to do at the speed of the run so far; None early on if a rule to come was never timed.
 
         The speed is the job seconds done in a second: the parallelism with the scheduler's idle times in it.
         """
         timed = self.expected | {rule: fmean(seconds) for rule, seconds in self.finished.items()}
         to_come = +self.waiting + Counter(rule for rule, _, _ in self.running.values())
-        if any(count > 1 and rule not in timed for rule, count in to_come.items()):
-            return None
         busy = [seconds for rule in self.finished.values() for seconds in rule]
+        unknown = any(count > 1 and rule not in timed for rule, count in to_come.items())
+        if unknown and len(busy) < ENOUGH * self.total:
+            return None
         overall = fmean(busy) if busy else 0.0
         work = sum(count * timed.get(rule, overall) for rule, count in to_come.items())
         for rule, _, begun in self.running.values():

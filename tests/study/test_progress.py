@@ -86,11 +86,14 @@ def test_running_jobs_count_for_what_they_still_need(capsys):
     assert handler.seconds_left(15) == pytest.approx(20 * 15 / 40)
 
 
-def test_no_time_left_is_named_while_a_rule_with_several_jobs_was_never_timed(capsys):
-    records = [run_info(0, short=2, long=8), started(1, "short", 0), finished(1, 1)]
-    assert "time left not known yet" in lines(capsys, ProgressHandler(), *records)[0]
-    (line,) = lines(capsys, ProgressHandler({"long": 60.0}), *records)
-    assert "about 8 min 1 s left" in line
+def test_no_time_left_is_named_early_while_a_rule_with_several_jobs_was_never_timed(capsys):
+    records = [run_info(0, short=2, long=18), started(1, "short", 0), finished(1, 1)]
+    records += [started(2, "short", 1), finished(2, 2)]
+    first, second = lines(capsys, ProgressHandler(), *records)
+    assert "time left not known yet" in first
+    assert "about 18 s left" in second  # a tenth is done: the others are taken to be like it
+    expected, _ = lines(capsys, ProgressHandler({"long": 60.0}), *records)
+    assert "about 18 min 1 s left" in expected
 
 
 def test_jobs_of_this_run_replace_what_earlier_runs_took(capsys):
