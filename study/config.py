@@ -114,10 +114,11 @@ def _extended(raw: dict) -> dict:
 
 
 def _merged(base: object, over: object) -> object:
-    """Sections of both, what `over` says first; anything but a section is replaced."""
+    """Sections of both, what `over` says first; anything but a section is replaced, and null takes a key away."""
     if not isinstance(base, dict) or not isinstance(over, dict):
         return over
-    return base | {key: _merged(base.get(key), value) for key, value in over.items()}
+    merged = base | {key: _merged(base.get(key), value) for key, value in over.items()}
+    return {key: value for key, value in merged.items() if value is not None}
 
 
 def _check_keys(value: object, path: list) -> None:

@@ -100,9 +100,9 @@ def test_numbers_that_yaml_reads_as_text(small):
 
 def test_a_config_that_extends_another_says_only_what_is_different(small, tmp_path):
     base = tmp_path / "base.yaml"
-    base.write_text(SMALL)
+    base.write_text(SMALL + "trained_on: {seeds: [0]}\n")
     own = {"extends": str(base), "study": "mine", "seeds": [7], "pretraining": {"tokens": 5},
-           "tasks": {"topic": {"train": 3}}}  # fmt: skip
+           "tasks": {"topic": {"train": 3}}, "trained_on": None}  # fmt: skip
     loaded = config.load(own, METHODS)
     expected = config.load(small, METHODS)
     expected |= {"study": "mine", "seeds": [7]}
