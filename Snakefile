@@ -155,6 +155,9 @@ def get_method_settings(methods):
     """What study.compress needs to know about the methods, as JSON."""
     own = {name: found for name, found in config["method_settings"].items() if name in methods}
     plain = {key: config[key] for key in ("kept_shares", "draws")}
+    # Left out where it says nothing: a change of what a step is called with runs it again.
+    if scores_only := [name for name in config["scores_only"] if name in methods]:
+        plain["scores_only"] = scores_only
     evaluation = config["evaluation"] | {"max_length": config["finetuning"]["max_length"]}
     return as_json(plain | evaluation | {"methods": own})
 
@@ -211,7 +214,8 @@ def get_kenviz_compared(wildcards):
     cell = get_kenviz_cell()
     resetting = [name for name in POST_HOC if baselines.METHODS[name].family == "reset"]
     own = {name: config["method_settings"].get(name, {}).get("budgets") or config["kept_shares"] for name in resetting}
-    compared = [name for name in resetting if cell["kept_share"] in own[name]]
+    stored_of = [name for name in resetting if name not in config["scores_only"]]
+    compared = [name for name in stored_of if cell["kept_share"] in own[name]]
     stored = f"{CELL}/compressed/{{method}}/draw0/{{kept_share}}.safetensors"
     return [stored.format(**cell | {"method": name}) for name in compared]
 

@@ -26,8 +26,8 @@ class FinetunedCell:
 
     Args:
         folder: of the fine-tuned cell. task: task folder.
-        settings: kept_shares, draws, batch_size, max_length, and methods: method -> budgets, draws, rate_factors and
-            options of its own that are not those by default.
+        settings: kept_shares, draws, batch_size, max_length, methods: method -> budgets, draws, rate_factors and
+            options of its own that are not those by default, and scores_only: methods whose files are not kept.
         device: on which models answer, are trained, and entries are ranked; tensors are kept on the CPU.
     """
 
@@ -88,6 +88,10 @@ class FinetunedCell:
     def draws(self, method: Method) -> int:
         """How often a method is run."""
         return self._own(method).get("draws", self.settings["draws"]) if method.stochastic else 1
+
+    def keeps_files(self, method: Method) -> bool:
+        """Whether the stored files of a method stay after they were scored."""
+        return method.name not in self.settings.get("scores_only", ())
 
     def rate_factors(self, method: Method) -> tuple[float, ...]:
         """Learning rates that a method that trains tries, in units of the fine-tuning's; none where it does not."""

@@ -3,7 +3,8 @@
 Every number comes from a file: the stored file of a budget is written, read again and applied to the initial state, and
 that restored model answers the test set. One process treats many methods of the cell, because starting Python with
 torch costs more than evaluating a small model. The record of a row lies beside its stored file: rows whose inputs have
-not changed are taken from there, and a run that was stopped goes on where it was.
+not changed are taken from there, and a run that was stopped goes on where it was. Of methods in `scores_only` the
+stored file is removed once it has its score; its hash and size stay in the record.
 """
 
 import argparse
@@ -97,7 +98,9 @@ def rows_of(cell: FinetunedCell, method: Method, folder: Path) -> Iterator[tuple
         for budget in cell.budgets(method):
             path = folder / f"draw{draw}" / f"{budget}.safetensors"
             file, key = str(path.relative_to(folder.parent)), cell.key(method, budget, draw)
-            if found := read_record(path, key):
+            if found := read_record(path, key, needed=cell.keeps_files(method)):
+                if not cell.keeps_files(method):
+                    remove_stored(path)
                 yield found
                 continue
             row = Score(
@@ -117,22 +120,37 @@ def rows_of(cell: FinetunedCell, method: Method, folder: Path) -> Iterator[tuple
                     record = {"row": asdict(row), "predictions": predictions, "random_seed": seen.seed}
                     record |= {"inputs": cell.inputs, "made": provenance.made()}
                     files.write_json(path.with_suffix(".json"), record)
+                    if not cell.keeps_files(method):
+                        remove_stored(path)
             except (UserError, ValueError, RuntimeError, ArithmeticError, NotImplementedError) as error:
                 row.status, row.reason, row.key = "failed", f"{type(error).__name__}: {error}", ""
             yield row, predictions
             start = time.monotonic()
 
 
-def read_record(path: Path, key: str) -> tuple[Score, list[int]] | None:
-    """Row and predictions that lie beside a stored file, if they and the file are those of this key and whole."""
+def read_record(path: Path, key: str, needed: bool = True) -> tuple[Score, list[int]] | None:
+    """Row and predictions that lie beside a stored file, if they and the file are those of this key and whole.
+
+    Args:
+        needed: whether a row counts only with its stored file.
+    """
     try:
         record = files.read_json(path.with_suffix(".json"))
         row = Score(**record["row"])
-        if row.key == key and row.sha256 == files.sha256(path):
+        removed = not needed and record.get("removed") and not path.exists()
+        if row.key == key and (removed or row.sha256 == files.sha256(path)):
             return row, record["predictions"]
     except (UserError, OSError, TypeError, KeyError):
         pass
     return None
+
+
+def remove_stored(path: Path) -> None:
+    """Remove a stored file that was scored; its record says so first, so that nothing misses the file."""
+    record = files.read_json(path.with_suffix(".json"))
+    if not record.get("removed"):
+        files.write_json(path.with_suffix(".json"), record | {"removed": True})
+    path.unlink(missing_ok=True)
 
 
 def compress(cell: FinetunedCell, methods: list[str], out: Path) -> None:
@@ -151,14 +169,14 @@ def compress(cell: FinetunedCell, methods: list[str], out: Path) -> None:
         predictions = {row.file: found for row, found in results if found}
         files.write_parquet(folder / "predictions.parquet", pd.DataFrame(predictions, dtype="int16"))
         files.write_csv(folder / "scores.csv", pd.DataFrame([asdict(row) for row, _ in results]))
-        write_manifest(folder, [row for row, _ in results])
+        write_manifest(folder, [row for row, _ in results] if cell.keeps_files(method) else [])
         seconds = time.monotonic() - start
         left = seconds / done * (len(methods) - done)
         print(f"{name}: {len(results)} rows, {seconds:.0f} s, about {left:.0f} s left", flush=True)
 
 
 def write_manifest(folder: Path, rows: list[Score]) -> None:
-    """manifest.json of a method: the hashes of its tables and of its stored files."""
+    """manifest.json of a method: the hashes of its tables and of the stored files of these rows."""
     tables = {name: files.sha256(folder / name) for name in ("predictions.parquet", "scores.csv")}
     stored = {row.file.partition("/")[2]: row.sha256 for row in rows if row.sha256}
     files.write_json(folder / "manifest.json", {"sha256": tables | stored})

@@ -40,7 +40,12 @@ def schema(methods: Collection[str]) -> dict:
     loaded = yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
     keys = loaded["properties"]
     listed = [keys[section]["properties"]["methods"]["items"] for section in METHOD_SECTIONS]
-    for method in (keys["methods"]["items"], keys["kenviz"]["properties"]["method"], *listed):
+    for method in (
+        keys["methods"]["items"],
+        keys["scores_only"]["items"],
+        keys["kenviz"]["properties"]["method"],
+        *listed,
+    ):
         method["enum"] = sorted(methods)
     adaptation = keys["language_modelling"]["properties"]["adaptation"]["properties"]["methods"]
     adaptation["items"]["enum"] = sorted(methods)
@@ -332,11 +337,24 @@ def _cross_checks(config: dict) -> None:
     _check_models("models", config["models"])
     _check_models("language_modelling.models", config["language_modelling"]["models"])
     _check_language(config)
+    _check_scores_only(config)
     for name, options in config["method_settings"].items():
         updated = options.get("updates", "correlated" if options.get("costs", "obs") == "obs" else "none") != "none"
         if options.get("low_rank") and not updated:
             key = f"config key method_settings.{name}.low_rank"
             raise UserError(f"{key} is {options['low_rank']}, but nothing is updated: set updates or leave it out.")
+
+
+def _check_scores_only(config: dict) -> None:
+    """No stored file is removed that a later step reads."""
+    readers = {name: config[name]["methods"] for name in ("inference", "spread")}
+    readers |= {"kenviz": [config["kenviz"]["method"]]}
+    for index, method in enumerate(config["scores_only"]):
+        key = f"config key scores_only[{index}] is {_shown(method)}"
+        if method not in config["methods"]:
+            raise UserError(f"{key}, which methods does not name.{did_you_mean(method, config['methods'])}")
+        if used := [name for name, methods in readers.items() if method in methods]:
+            raise UserError(f"{key}, whose stored files {used[0]} reads: take it out of one of the two.")
 
 
 def _check_models(section: str, models: dict) -> None:

@@ -195,7 +195,8 @@ def _stored(study: Study, size: ModelSize, task: TaskSize, method: str) -> Work:
     files = len(budgets) * draws
     entries = sum(map(math.prod, size.body.values()))
     work = files * evaluation(size, task.test, task.tokens, study.config["evaluation"]["batch_size"])
-    work += Work(coded=files * entries, disk=draws * sum(stored_bytes(method, b, size) for b in budgets))
+    kept = 0 if method in study.config["scores_only"] else draws
+    work += Work(coded=files * entries, disk=kept * sum(stored_bytes(method, b, size) for b in budgets))
     if method.startswith("ken-grid"):
         work += Work(grid=files * entries)
     elif baselines.METHODS[method].family != "control":
@@ -240,7 +241,8 @@ def _train(study: Study, model: str, task: str, method: str, **_: str) -> Work:
     if method == "fish":
         step = 3 * rows.tokens * forward_flops(size, rows.tokens)
         work += Work(FISH_TEXTS * step, passes=3 * FISH_TEXTS * size.layers)
-    disk = sum(stored_bytes(method, budget, size) for budget in budgets)
+    kept = [] if method in study.config["scores_only"] else budgets
+    disk = sum(stored_bytes(method, budget, size) for budget in kept)
     return work + Work(coded=len(budgets) * size.parameters, disk=disk)
 
 

@@ -48,7 +48,8 @@ def recorded(results: Path) -> dict[str, str]:
     for record in records(results):
         folder = record["path"].parent
         if "row" in record:
-            hashes = {record["path"].with_suffix(".safetensors").name: record["row"].get("sha256")}
+            stored = record["path"].with_suffix(".safetensors").name
+            hashes = {} if record.get("removed") else {stored: record["row"].get("sha256")}
         elif isinstance(record.get("sha256"), str):
             hashes = {record["path"].with_suffix(".parquet").name: record["sha256"]}
         else:

@@ -28,7 +28,7 @@ LAYOUTS = {
 }
 FETCH = ["--configfile", "config/paper.yaml", "--until", "import_model", "build_task"]
 CUT = {"models": ["bert", "bloom-560m"], "tasks": ["trec"], "seeds": [0]}
-ROWS = 2 + 9 * 14 + 4 * 3 * 14 + 1  # of a cell: controls, what draws once, what draws three times, one bit
+ROWS = 2 + (2 + 3) * 14 + 8 * 5 + 2 * 6 + 1  # of a cell: controls, the whole grid (random three times), shares, one bit
 
 
 def data_file(spec: dict, classes: int, start: int, count: int) -> bytes:
@@ -67,9 +67,10 @@ def repositories(checkpoints: dict[str, Path]) -> dict[str, dict[str, bytes]]:
 
 
 def cut() -> dict:
-    """The study file with fewer models, tasks and seeds, which a config that extends it cannot take away."""
-    small = PAPER | {axis: {name: PAPER[axis][name] for name in CUT[axis]} for axis in ("models", "tasks")}
-    return small | {"seeds": CUT["seeds"], "trained_on": {"models": ["bert"], "tasks": CUT["tasks"], "seeds": [0]}}
+    """A config that takes models, tasks and seeds away from the study file."""
+    less = {axis: {name: None for name in PAPER[axis] if name not in CUT[axis]} for axis in ("models", "tasks")}
+    less |= {"seeds": CUT["seeds"], "trained_on": {"models": ["bert"], "tasks": CUT["tasks"], "seeds": [0]}}
+    return {"extends": "config/paper.yaml", "study": "paper", **less}
 
 
 def call(checkout: Path, home: Path, address: str, *arguments: str, expect: int = 0, **more: str) -> str:
@@ -123,7 +124,7 @@ def test_all_of_the_paper_is_fetched_and_what_is_refused_is_said_and_goes_on(fet
 def test_the_study_of_the_paper_runs_to_its_report_without_a_network(fetched):
     checkout, home, *_ = fetched
     offline = {"HF_HUB_OFFLINE": "1"}
-    scores = "results/paper/cells/electra/sst2/seed4/compressed/ken/scores.csv"
+    scores = "results/paper/cells/electra/sst2/seed2/compressed/ken/scores.csv"
     unchanged = ["--configfile", "config/paper.yaml", "--", scores]
     plan = planned(call(checkout, home, "http://127.0.0.1:9", *unchanged, **offline))
     assert plan == {"finetune_model": 1, "compress_model": 1}
@@ -136,6 +137,8 @@ def test_the_study_of_the_paper_runs_to_its_report_without_a_network(fetched):
     trained = 3 + 3 + 2 + 2  # budgets of lora, flop, lt-sft and fish
     assert found.groupby("model").size().to_dict() == {"bert": ROWS + trained, "bloom-560m": ROWS}
     assert (found["status"] == "ok").all()
+    kept = {path.parts[-3] for path in results.glob("cells/*/*/*/compressed/*/draw*/*.safetensors")}
+    assert kept == {"full", "none", *PAPER["methods"]} - set(PAPER["scores_only"])
     one = pd.read_csv(checkout / scores)
     assert one["budget"].tolist() == PAPER["kept_shares"] and (one["status"] == "ok").all()
     for written in (results, checkout / ".snakemake", home):

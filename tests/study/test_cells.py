@@ -194,6 +194,39 @@ def test_only_new_budgets_are_computed_and_lost_files_are_made_again(tmp_path, f
     cell.settings["kept_shares"] = [0.1, 0.5]
 
 
+def test_files_that_are_wanted_for_their_scores_only_go_and_come_back_when_wanted(
+    tmp_path, finetuned_cells, task_folder
+):
+    def scores(**settings):
+        cell = FinetunedCell(finetuned_cells["bert"], task_folder, EVALUATION | settings)
+        compress(cell, ["magnitude", "ken"], tmp_path)
+        return pd.read_csv(tmp_path / "magnitude" / "scores.csv").drop(columns=["seconds", "peak_mib"])
+
+    def stored(method):
+        return {path.name for path in (tmp_path / method).rglob("*.safetensors")}
+
+    all_files = {"0.1.safetensors", "0.5.safetensors"}
+    kept = scores()
+    assert stored("magnitude") == stored("ken") == all_files
+    without = scores(scores_only=["magnitude"])  # they were there before
+    assert stored("magnitude") == set() and stored("ken") == all_files
+    assert set(files.read_json(tmp_path / "magnitude" / "manifest.json")["sha256"]) == {
+        "predictions.parquet",
+        "scores.csv",
+    }
+    records = {path: path.stat().st_mtime_ns for path in (tmp_path / "magnitude" / "draw0").iterdir()}
+    again = scores(scores_only=["magnitude"])
+    assert records == {path: path.stat().st_mtime_ns for path in (tmp_path / "magnitude" / "draw0").iterdir()}
+    for path in records:
+        path.unlink()
+    anew = scores(scores_only=["magnitude"])
+    assert stored("magnitude") == set() and len(list((tmp_path / "magnitude" / "draw0").iterdir())) == 2
+    back = scores()
+    assert stored("magnitude") == all_files
+    for table in (without, again, anew, back):
+        pd.testing.assert_frame_equal(table, kept)
+
+
 def test_a_run_that_was_stopped_goes_on_where_it_was(tmp_path, finetuned_cells, task_folder, monkeypatch):
     cell, store, seen = FinetunedCell(finetuned_cells["bert"], task_folder, EVALUATION), Selection.store, []
 

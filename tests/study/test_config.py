@@ -122,6 +122,8 @@ HUB_TASK = {"source": "hub", "repository": "nyu-mll/glue", "revision": "refs/con
 SMALL_MODEL = ["models", "small"]
 MISTAKES = [
     (["trained_on"], {"models": ["smal"]}, r'trained_on.models\[0\] is "smal", .* Did you mean "small"?'),
+    (["scores_only"], ["magnitude"], r'scores_only\[0\] is "magnitude", which methods does not name'),
+    (["scores_only"], ["ken"], r'scores_only\[0\] is "ken", whose stored files kenviz reads'),
     (["trained_on"], {"seeds": [4]}, r"trained_on.seeds\[0\] is 4, which seeds does not name"),
     (["inference"], {"methods": ["magnitude"]}, r'inference.methods\[0\] is "magnitude", which methods does not name'),
     (["suggestion"], {"methods": ["magnitude"]}, r'suggestion.methods\[0\] is "magnitude", which methods does not'),

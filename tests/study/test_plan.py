@@ -178,6 +178,12 @@ def test_work_grows_with_seeds_draws_and_shares(small):
     assert grown.ranked - once.ranked == 2 * entries, "two more draws of random"
     assert grown.coded - once.coded == 2 * 2 * entries, "at two shares each"
     assert grown.disk > once.disk and grown.flops > once.flops
+    scored = cost.Study(small.config | {"scores_only": ["random"]}, small.models, small.tasks)
+    without = cost.work_of(scored, "compress_model", job)
+    files = small.draws("random") * sum(
+        cost.stored_bytes("random", b, small.models["bert"]) for b in small.budgets("random")
+    )
+    assert once.disk - without.disk == pytest.approx(files) and without.coded == once.coded
 
 
 def test_seconds_are_work_over_speed():
