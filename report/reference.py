@@ -1,15 +1,19 @@
 """Keep a finished study as a committed reference: its tables, main figures and provenance, and the README's numbers.
 
 `python -m report.reference results/mini` replaces results/reference/mini and writes the numbers of the documents anew.
+What is kept is listed with its hashes in manifest.json: `python -m study.verify results/reference/mini`.
 """
 
 import argparse
+import json
 import shutil
 from pathlib import Path
 
 from report import documents
 from report.errors import ReportError, run
+from report.results import read_json, write_text
 
+MANIFEST = "manifest.json"  # of a finished study: path -> hash and bytes
 KEPT = ("*.csv", "provenance.json", "collected.json", "tables/*", "statistics/pairwise.csv", "statistics/ranks.csv")
 KEPT += ("figures/*.png", "tuning/*.csv")
 LEFT_OUT = ("figures/model_*.png", "tables/spread_matrices.md", "tables/comparisons.md", "tables/scores_summary.md")
@@ -34,15 +38,20 @@ def keep(results: Path, folder: Path = documents.REFERENCES) -> Path:
     Raises:
         ReportError: the study is not finished.
     """
-    if not (results / "manifest.json").exists():
-        raise ReportError(f"{results} holds no finished study (no manifest.json): run it to its end first.")
+    if not (results / MANIFEST).exists():
+        raise ReportError(f"{results} holds no finished study (no {MANIFEST}): run it to its end first.")
+    listed = read_json(results / MANIFEST)
     kept, reference = files_of(results), folder / results.resolve().name
+    if missing := [path for path in kept if path.as_posix() not in listed["files"]]:
+        raise ReportError(f"{results / missing[0]} is not in {MANIFEST}: run the study to its end again.")
     for old in files_of(reference):
         if old.parts[0] != "tuning":
             (reference / old).unlink()
     for path in kept:
         (reference / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(results / path, reference / path)
+    own = {"study": listed["study"], "files": {name: listed["files"][name] for name in map(Path.as_posix, kept)}}
+    write_text(reference / MANIFEST, json.dumps(own, indent=2) + "\n")
     return reference
 
 

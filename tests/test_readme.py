@@ -10,6 +10,7 @@ from baselines import METHODS
 from report import documents, reference
 from report.errors import ReportError
 from study import config as study_config
+from study import files, manifest, verify
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "results" / "reference" / "mini"
@@ -47,10 +48,22 @@ def test_a_reference_is_what_a_finished_run_holds(tmp_path):
         (old / name).write_text("old")
     with pytest.raises(ReportError, match="no finished study"):
         reference.keep(results, tmp_path / "reference")
-    (results / "manifest.json").write_text("{}")
+    (results / "manifest.json").write_text('{"study": "x", "files": {"scores.csv": {}}}')
+    with pytest.raises(ReportError, match=r"figures/b.png is not in manifest.json"):
+        reference.keep(results, tmp_path / "reference")
+    files.write_json(results / "manifest.json", {"study": "x", "files": manifest.describe(results)})
     assert reference.keep(results, tmp_path / "reference") == old
     found = {path.relative_to(old).as_posix() for path in old.rglob("*.*")}
-    assert found == {"scores.csv", "tables/a.csv", "figures/b.png", "tuning/bert.csv"}
+    assert found == {"scores.csv", "tables/a.csv", "figures/b.png", "tuning/bert.csv", "manifest.json"}
+    assert verify.problems(old, verify.expected(old)[0]) == {}
+
+
+@pytest.mark.parametrize("study", sorted(path.parent.name for path in REFERENCE.parent.glob("*/provenance.json")))
+def test_committed_runs_are_what_they_were(study):
+    folder = REFERENCE.with_name(study)
+    sha256, left_out = verify.expected(folder)
+    assert verify.problems(folder, sha256) == {} and not left_out
+    assert {path.as_posix() for path in reference.files_of(folder) if path.parts[0] != "tuning"} <= set(sha256)
 
 
 def test_the_picture_of_the_dag_names_the_rules_of_the_snakefile():
