@@ -345,7 +345,7 @@ rule compare_checkpoints:
         folders=lambda wildcards, input: [Path(manifest).parent for manifest in input],
         committed=[config["models"][name].get("checkpoint", "-") for name in PRETRAINED_HERE],
     shell:
-        "python -m study.checkpoints --made {params.folders} --committed {params.committed}"
+        "python -m study.compare_checkpoints --made {params.folders} --committed {params.committed}"
         " --out {output} > {log} 2>&1"
 
 

@@ -13,9 +13,9 @@ import ken
 from baselines import Cell, Method
 from baselines.training import TrainedMethod
 from study import files, provenance
+from study.cell_training import CellTraining
 from study.examples import Examples, encode, load_task
 from study.models import empty_classifier, load_tokenizer
-from study.trainer import CellTraining
 from study.training import CPU
 
 RUN_SETTINGS = ("budgets", "draws", "rate_factors")  # of a method in the config; what else stands there is its own
