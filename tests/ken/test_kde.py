@@ -68,6 +68,7 @@ def test_entries_exchanged_between_binned_and_exact_have_almost_equal_densities(
             assert ((lost - won).abs() <= 1e-4 * lost).all()
 
 
+@pytest.mark.slow
 def test_the_sum_that_a_gpu_computes_in_one_kernel():
     """Compiled as on a GPU, run on a CPU."""
     if not shutil.which("g++"):
