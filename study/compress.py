@@ -137,8 +137,9 @@ def read_record(path: Path, key: str, needed: bool = True) -> tuple[Score, list[
     try:
         record = files.read_json(path.with_suffix(".json"))
         row = Score(**record["row"])
-        removed = not needed and record.get("removed") and not path.exists()
-        if row.key == key and (removed or row.sha256 == files.sha256(path)):
+        if row.key != key or (needed and record.get("removed")):
+            return None
+        if (record.get("removed") and not path.exists()) or row.sha256 == files.sha256(path):
             return row, record["predictions"]
     except (UserError, OSError, TypeError, KeyError):
         pass
