@@ -7,15 +7,16 @@ connection fetches what is missing when it is run again, and needs no network (`
 import errno
 import glob
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from study import files
 from study.errors import UserError
 
+CONVERTER = "SFconvertbot"  # account of the hub that offers conversions of weights to safetensors
 UNREAD_WEIGHTS = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack", ".ot")
 PAGES = {"model": "", "dataset": "datasets/"}  # kind of repository -> where its pages are on the hub
 REASON = 200  # characters of an error of the network that a message repeats
@@ -27,7 +28,7 @@ class Snapshot:
 
     Attributes:
         revision: what was asked for: a commit, a tag or a branch.
-        commit: what that was when the files were fetched.
+        commit: what that was when the files were fetched, or that of the hub's conversion of it to safetensors.
         folder: where the files lie, some of them perhaps fetched by others.
         names: paths in `folder` of those that were asked for.
     """
@@ -59,21 +60,34 @@ def fetch(repository: str, kind: str, revision: str, choose: Callable[[list[str]
         UserError: there is no such repository or revision, it may not be read, the network is missing or broke off,
             or a path leads out of the folder.
     """
+    commit, listed = look_up(repository, kind, revision)
+    return download(repository, kind, revision, commit, choose(list(listed)))
+
+
+def look_up(repository: str, kind: str, revision: str) -> tuple[str, dict[str, str]]:
+    """Commit of a revision, and path -> hash of the content of all its files; raises as `fetch`."""
     with _explained(repository, kind, revision, "look-up") as hub:
         commit = Path(hub.snapshot_download(repository, repo_type=kind, revision=revision, allow_patterns=[])).name
-        listed = [file.path for file in hub.get_cached_repo_tree(repository, repo_type=kind, revision=commit)]
-    names = sorted(choose(listed))
+        listed = hub.get_cached_repo_tree(repository, repo_type=kind, revision=commit)
+    return commit, {file.path: file.lfs.sha256 if file.lfs else file.blob_id for file in listed}
+
+
+def download(repository: str, kind: str, revision: str, commit: str, names: list[str]) -> Snapshot:
+    """Files of a repository at a commit, which is that of a revision; raises as `fetch`."""
     for name in names:
         if files.leads_out(name):
             raise UserError(f"{repository} has a file named {name!r}, which leads out of its folder: do not trust it.")
     with _explained(repository, kind, revision, "download") as hub:
         wanted = [glob.escape(name) for name in names]
         folder = hub.snapshot_download(repository, repo_type=kind, revision=commit, allow_patterns=wanted)
-    return Snapshot(repository, revision, commit, Path(folder), names)
+    return Snapshot(repository, revision, commit, Path(folder), sorted(names))
 
 
 def fetch_model(repository: str, revision: str, patterns: tuple[str, ...]) -> Snapshot:
     """Weights, configuration and tokenizer of a model.
+
+    Where a revision has its weights in another format only, the hub's own conversion of these very weights to
+    safetensors is taken, if there is one: see `conversion`.
 
     Args:
         patterns: names of the files to take from the top folder.
@@ -81,23 +95,52 @@ def fetch_model(repository: str, revision: str, patterns: tuple[str, ...]) -> Sn
     Raises:
         UserError: see `fetch`; or the repository has no config.json or no weights in safetensors.
     """
-    what = f"{repository} at revision {revision}"
-
-    def choose(listed: list[str]) -> list[str]:
-        top = [name for name in listed if "/" not in name]
-        if "config.json" not in top:
-            raise UserError(f"{what} has no config.json: name the repository of a transformers model.")
-        if not any(name.endswith(".safetensors") for name in top):
-            others = [name for name in top if name.endswith(UNREAD_WEIGHTS)]
+    commit, listed = look_up(repository, "model", revision)
+    what, named = f"{repository} at revision {revision}", revision
+    if "config.json" not in listed:
+        raise UserError(f"{what} has no config.json: name the repository of a transformers model.")
+    if not _in_safetensors(listed):
+        others = [name for name in listed if "/" not in name and name.endswith(UNREAD_WEIGHTS)]
+        needed = {name: listed[name] for name in ("config.json", *others)}
+        converted = conversion(repository, needed) if others else None
+        if converted is None:
             found = f"its weights as {', '.join(others)} only" if others else "no weights"
             raise UserError(
-                f"{what} has {found}, and nothing but safetensors is read: set revision to the hub's conversion, a "
-                f"pull request named refs/pr/<number> (see {_page(repository, 'model')}/discussions), or convert it "
-                "into a folder of your own."
+                f"{what} has {found}, and nothing but safetensors is read, of which the hub has no conversion of its "
+                f"own: set revision to one of others that you trust (refs/pr/<number>, see "
+                f"{_page(repository, 'model')}/discussions), or convert it into a folder of your own."
             )
-        return [name for name in top if any(fnmatchcase(name, pattern) for pattern in patterns)]
+        named, commit, listed = converted
+    top = [name for name in listed if "/" not in name]
+    names = [name for name in top if any(fnmatchcase(name, pattern) for pattern in patterns)]
+    return replace(download(repository, "model", named, commit, names), revision=revision)
 
-    return fetch(repository, "model", revision, choose)
+
+def conversion(repository: str, needed: dict[str, str]) -> tuple[str, str, dict[str, str]] | None:
+    """The hub's own conversion of a model's weights to safetensors: revision, commit and files, as of `look_up`.
+
+    That is a pull request of the hub's account for it, in which the files that were converted, and the configuration,
+    are those asked for. What others have proposed is not taken.
+
+    Args:
+        needed: path -> hash of files that it must have.
+    """
+    with _explained(repository, "model", "main", "look-up") as hub:
+        try:
+            asked = {"author": CONVERTER, "discussion_type": "pull_request"}
+            found = list(hub.HfApi().get_repo_discussions(repository, **asked))
+        except hub.errors.HfHubHTTPError:  # a repository may have no discussions
+            found = []
+    for request in found:
+        if request.author == CONVERTER and request.is_pull_request:
+            commit, listed = look_up(repository, "model", request.git_reference)
+            if _in_safetensors(listed) and needed.items() <= listed.items():
+                return request.git_reference, commit, listed
+    return None
+
+
+def _in_safetensors(listed: Iterable[str]) -> bool:
+    return any("/" not in name and name.endswith(".safetensors") for name in listed)
 
 
 def _checked_sha256(path: Path) -> str:

@@ -77,6 +77,10 @@ class Handler(BaseHTTPRequestHandler):
             siblings = [{"rfilename": file} for file in files]
             plain = name.removeprefix("datasets/")
             return self.answer_json({"id": plain, "modelId": plain, "sha": own, "siblings": siblings})
+        if found := re.fullmatch(r"/api/models/(.+?)/discussions", path):
+            if (requests := self.server.discussions.get(found[1])) is None:
+                return self.answer(403)
+            return self.answer_json({"count": len(requests), "start": 0, "discussions": requests})
         if found := re.fullmatch(r"/(.+?)/resolve/([^/]+)/(.+)", path):
             if (at := self.found(found[1], unquote(found[2]))) is None:
                 return None
@@ -138,6 +142,13 @@ def commit(files: dict[str, bytes]) -> str:
     return digest(b"".join(name.encode() + digest(data).encode() for name, data in sorted(files.items())))
 
 
+def pull_request(repository: str, number: int, author: str) -> dict[str, object]:
+    """A discussion as the hub lists it; its files are those of the entry ``<repository>@refs/pr/<number>``."""
+    place = {"repo": {"name": repository, "type": "model"}, "createdAt": "2023-02-09T21:00:00.000Z"}
+    who = {"author": {"name": author}, "title": "Adding `safetensors` variant of this model"}
+    return {"num": number, "status": "open", "isPullRequest": True, **place, **who}
+
+
 @contextmanager
 def running(repositories: dict[str, dict[str, bytes]]) -> Iterator[ThreadingHTTPServer]:
     """Serve repositories on a free port of 127.0.0.1.
@@ -145,11 +156,11 @@ def running(repositories: dict[str, dict[str, bytes]]) -> Iterator[ThreadingHTTP
     `.address` is the endpoint, `.requests` what was asked for, `.refused` maps names of repositories to the status and
     headers that they are refused with ("{shown}" in a header becomes what authorised the request), `.moved` maps
     their old names to new ones, `.broken` names of files to how their transfer fails: "short" (half of it as if it were
-    all) or "cut" (the connection ends).
+    all) or "cut" (the connection ends), `.discussions` a repository to what is discussed there, see `pull_request`.
     """
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.repositories, server.requests = repositories, []
-    server.refused, server.moved, server.broken = {}, {}, {}
+    server.refused, server.moved, server.broken, server.discussions = {}, {}, {}, {}
     server.address = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, args=[0.01], daemon=True)
     thread.start()

@@ -188,6 +188,27 @@ def test_a_commit_and_a_pull_request_are_revisions_too(hub_here):
     assert f"{hub_here.address}/google-bert/bert-base-uncased/discussions" in found
 
 
+def test_of_weights_in_another_format_the_conversion_of_the_hub_itself_is_taken_and_no_other(hub_here, tmp_path):
+    name = "google-bert/bert-base-uncased"
+    whole = dict(hub_here.repositories[name])
+    pickled = {file: data for file, data in whole.items() if not file.endswith(".safetensors")}
+    stranger = pickled | {"model.safetensors": whole["model.safetensors"][:-1] + b"!"}
+    hub_here.repositories[name] = pickled | {"README.md": b"newer than the conversion"}
+    hub_here.repositories |= {f"{name}@refs/pr/1": stranger, f"{name}@refs/pr/3": whole}
+    hub_here.repositories[f"{name}@refs/pr/2"] = whole | {"pytorch_model.bin": b"\x80 of an older revision"}
+    authors = {1: "stranger", 2: "SFconvertbot", 3: "SFconvertbot"}
+    requests = {number: hub_server.pull_request(name, number, author) for number, author in authors.items()}
+    hub_here.discussions[name] = [requests[1], requests[2]]
+    assert "the hub has no conversion of its own" in refusal(fetch_bert)
+    hub_here.discussions[name] = list(requests.values())
+    snapshot = fetch_bert()
+    assert (snapshot.revision, snapshot.commit) == ("main", hub_server.commit(whole))
+    assert (snapshot.folder / "model.safetensors").read_bytes() == whole["model.safetensors"]
+    assert not {"pytorch_model.bin", "README.md"} & set(snapshot.names)
+    manifest = import_model.import_model(snapshot.folder, "bert", tmp_path / "bert", snapshot.origin())
+    assert manifest["source"] == f"{name}@{snapshot.commit}" and manifest["hub"]["revision"] == "main"
+
+
 def test_a_data_set_becomes_a_task_with_the_names_of_its_classes(hub_here, tmp_path):
     manifest = tasks.build("sst2", SST2, {}, tmp_path / "sst2")
     assert manifest["classes"] == ["fruit", "tool"]
