@@ -29,6 +29,7 @@ DOCUMENTS: dict[str, dict[str, Block]] = {
         "surgeon": of("surgeon", findings.surgeon_block),
         "benchmarks": of("benchmarks", benchmark_block),
     },
+    "docs/findings.md": {"offline": of("offline", findings.study_block)},
     "docs/faq.md": {
         "speed": of("mini", findings.speed_answer),
         "random": of("mini", findings.random_answer),
