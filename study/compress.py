@@ -92,14 +92,15 @@ def rows_of(cell: FinetunedCell, method: Method, folder: Path) -> Iterator[tuple
 
     A method that declines or fails gives rows that say so; failures have no key and are tried again next time.
     """
+    keep = cell.keeps_files(method)
     for draw in range(cell.draws(method)):
         seen, prepared, reason = cell.for_method(method, draw), None, None
         start = time.monotonic()
         for budget in cell.budgets(method):
             path = folder / f"draw{draw}" / f"{budget}.safetensors"
             file, key = str(path.relative_to(folder.parent)), cell.key(method, budget, draw)
-            if found := read_record(path, key, needed=cell.keeps_files(method)):
-                if not cell.keeps_files(method):
+            if found := read_record(path, key, needed=keep):
+                if not keep:
                     remove_stored(path)
                 yield found
                 continue
@@ -120,7 +121,7 @@ def rows_of(cell: FinetunedCell, method: Method, folder: Path) -> Iterator[tuple
                     record = {"row": asdict(row), "predictions": predictions, "random_seed": seen.seed}
                     record |= {"inputs": cell.inputs, "made": provenance.made()}
                     files.write_json(path.with_suffix(".json"), record)
-                    if not cell.keeps_files(method):
+                    if not keep:
                         remove_stored(path)
             except (UserError, ValueError, RuntimeError, ArithmeticError, NotImplementedError) as error:
                 row.status, row.reason, row.key = "failed", f"{type(error).__name__}: {error}", ""

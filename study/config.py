@@ -40,12 +40,8 @@ def schema(methods: Collection[str]) -> dict:
     loaded = yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
     keys = loaded["properties"]
     listed = [keys[section]["properties"]["methods"]["items"] for section in METHOD_SECTIONS]
-    for method in (
-        keys["methods"]["items"],
-        keys["scores_only"]["items"],
-        keys["kenviz"]["properties"]["method"],
-        *listed,
-    ):
+    listed += [keys[name]["items"] for name in ("methods", "scores_only")]
+    for method in (keys["kenviz"]["properties"]["method"], *listed):
         method["enum"] = sorted(methods)
     adaptation = keys["language_modelling"]["properties"]["adaptation"]["properties"]["methods"]
     adaptation["items"]["enum"] = sorted(methods)
@@ -346,15 +342,14 @@ def _cross_checks(config: dict) -> None:
 
 
 def _check_scores_only(config: dict) -> None:
-    """No stored file is removed that a later step reads."""
+    """Methods of the study are named, and no stored file is removed that a later step reads."""
+    _check_named("scores_only", config["scores_only"], "methods", config["methods"])
     readers = {name: config[name]["methods"] for name in ("inference", "spread")}
     pictured = config["kenviz"]["method"]  # the last one stands in for one that is not run
     readers |= {"kenviz": [pictured if pictured in config["methods"] else config["methods"][-1]]}
     for index, method in enumerate(config["scores_only"]):
-        key = f"config key scores_only[{index}] is {_shown(method)}"
-        if method not in config["methods"]:
-            raise UserError(f"{key}, which methods does not name.{did_you_mean(method, config['methods'])}")
         if used := [name for name, methods in readers.items() if method in methods]:
+            key = f"config key scores_only[{index}] is {_shown(method)}"
             raise UserError(f"{key}, whose stored files {used[0]} reads: take it out of one of the two.")
 
 
@@ -394,11 +389,8 @@ def _check_language(config: dict) -> None:
             raise UserError(f"{key}.architecture is {found}, but language models here are {', '.join(CAUSAL)}.")
     packages = config.get("corpus", {}).get("packages", [])
     for name, text in texts.items():
-        for index, package in enumerate(text.get("packages", [])):
-            if package not in packages:
-                key = f"config key language_modelling.{name}.text.packages[{index}]"
-                found = f"{_shown(package)}, which corpus.packages does not name"
-                raise UserError(f"{key} is {found}.{did_you_mean(package, packages)}")
+        key = f"language_modelling.{name}.text.packages"
+        _check_named(key, text.get("packages", []), "corpus.packages", packages)
 
 
 def _check_splits(key: str, splits: dict) -> None:
@@ -423,18 +415,17 @@ def _check_seeds(config: dict) -> None:
 def _check_trained(config: dict) -> None:
     """Cells of methods that train are cells of the study; what is measured or searched is a method of the study."""
     for axis in ("models", "tasks", "seeds"):
-        for index, found in enumerate(config["trained_on"].get(axis, [])):
-            if found not in config[axis]:
-                near = did_you_mean(str(found), map(str, config[axis]))
-                key = f"config key trained_on.{axis}[{index}]"
-                raise UserError(f"{key} is {_shown(found)}, which {axis} does not name.{near}")
+        _check_named(f"trained_on.{axis}", config["trained_on"].get(axis, []), axis, config[axis])
     for section in METHOD_SECTIONS:
-        for index, found in enumerate(config[section]["methods"]):
-            if found not in (*config["methods"], "full", "none"):
-                near = did_you_mean(found, config["methods"])
-                raise UserError(
-                    f"config key {section}.methods[{index}] is {_shown(found)}, which methods does not name.{near}"
-                )
+        _check_named(f"{section}.methods", config[section]["methods"], "methods", config["methods"], ("full", "none"))
+
+
+def _check_named(key: str, found: Iterable, section: str, names: Collection, always: Collection = ()) -> None:
+    """All entries of a list are among the names of a section, or those that every study has."""
+    for index, entry in enumerate(found):
+        if entry not in names and entry not in always:
+            near = did_you_mean(str(entry), map(str, names))
+            raise UserError(f"config key {key}[{index}] is {_shown(entry)}, which {section} does not name.{near}")
 
 
 def _check_corpus(config: dict) -> None:

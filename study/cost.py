@@ -146,6 +146,13 @@ def stored_bytes(method: str, budget: float | int, size: ModelSize) -> float:
     return whole - WIDTH * entries + kept_bytes(pruned, budget)
 
 
+def kept_on_disk(study: Study, size: ModelSize, method: str) -> float:
+    """Bytes of a draw's files of a method that stay, which are none where only its scores are wanted."""
+    if method in study.config["scores_only"]:
+        return 0.0
+    return sum(stored_bytes(method, budget, size) for budget in study.budgets(method))
+
+
 def row_lengths(shapes: dict[str, tuple[int, ...]]) -> Counter[int]:
     """Length of a row -> number of such rows."""
     counted: Counter[int] = Counter()
@@ -195,8 +202,7 @@ def _stored(study: Study, size: ModelSize, task: TaskSize, method: str) -> Work:
     files = len(budgets) * draws
     entries = sum(map(math.prod, size.body.values()))
     work = files * evaluation(size, task.test, task.tokens, study.config["evaluation"]["batch_size"])
-    kept = 0 if method in study.config["scores_only"] else draws
-    work += Work(coded=files * entries, disk=kept * sum(stored_bytes(method, b, size) for b in budgets))
+    work += Work(coded=files * entries, disk=draws * kept_on_disk(study, size, method))
     if method.startswith("ken-grid"):
         work += Work(grid=files * entries)
     elif baselines.METHODS[method].family != "control":
@@ -241,9 +247,7 @@ def _train(study: Study, model: str, task: str, method: str, **_: str) -> Work:
     if method == "fish":
         step = 3 * rows.tokens * forward_flops(size, rows.tokens)
         work += Work(FISH_TEXTS * step, passes=3 * FISH_TEXTS * size.layers)
-    kept = [] if method in study.config["scores_only"] else budgets
-    disk = sum(stored_bytes(method, budget, size) for budget in kept)
-    return work + Work(coded=len(budgets) * size.parameters, disk=disk)
+    return work + Work(coded=len(budgets) * size.parameters, disk=kept_on_disk(study, size, method))
 
 
 def _check(study: Study, model: str, task: str, **_: str) -> Work:

@@ -9,7 +9,7 @@ import glob
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -96,7 +96,7 @@ def fetch_model(repository: str, revision: str, patterns: tuple[str, ...]) -> Sn
         UserError: see `fetch`; or the repository has no config.json or no weights in safetensors.
     """
     commit, listed = look_up(repository, "model", revision)
-    what, named = f"{repository} at revision {revision}", revision
+    what = f"{repository} at revision {revision}"
     if "config.json" not in listed:
         raise UserError(f"{what} has no config.json: name the repository of a transformers model.")
     if not _in_safetensors(listed):
@@ -110,14 +110,14 @@ def fetch_model(repository: str, revision: str, patterns: tuple[str, ...]) -> Sn
                 f"own: set revision to one of others that you trust (refs/pr/<number>, see "
                 f"{_page(repository, 'model')}/discussions), or convert it into a folder of your own."
             )
-        named, commit, listed = converted
+        commit, listed = converted
     top = [name for name in listed if "/" not in name]
     names = [name for name in top if any(fnmatchcase(name, pattern) for pattern in patterns)]
-    return replace(download(repository, "model", named, commit, names), revision=revision)
+    return download(repository, "model", revision, commit, names)
 
 
-def conversion(repository: str, needed: dict[str, str]) -> tuple[str, str, dict[str, str]] | None:
-    """The hub's own conversion of a model's weights to safetensors: revision, commit and files, as of `look_up`.
+def conversion(repository: str, needed: dict[str, str]) -> tuple[str, dict[str, str]] | None:
+    """The hub's own conversion of a model's weights to safetensors: commit and files, as of `look_up`.
 
     That is a pull request of the hub's account for it, in which the files that were converted, and the configuration,
     are those asked for. What others have proposed is not taken.
@@ -135,7 +135,7 @@ def conversion(repository: str, needed: dict[str, str]) -> tuple[str, str, dict[
         if request.author == CONVERTER and request.is_pull_request:
             commit, listed = look_up(repository, "model", request.git_reference)
             if _in_safetensors(listed) and needed.items() <= listed.items():
-                return request.git_reference, commit, listed
+                return commit, listed
     return None
 
 
