@@ -14,17 +14,23 @@ from study import cost, files, provenance
 SIZES = ("bert-base", "bloom-560m", "bloom-1b7")
 
 
-def shapes(size: str) -> dict[str, tuple[int, ...]]:
-    """Parameter name -> shape of the body of an original model, from its configuration; nothing is allocated."""
-    from transformers import AutoModel, BertConfig, BloomConfig
+def configuration(size: str):
+    """Configuration of an original model, as transformers has it."""
+    from transformers import BertConfig, BloomConfig
 
-    config = {
+    return {
         "bert-base": BertConfig(),
         "bloom-560m": BloomConfig(vocab_size=250880, hidden_size=1024, n_layer=24, n_head=16),
         "bloom-1b7": BloomConfig(vocab_size=250880, hidden_size=2048, n_layer=24, n_head=16),
     }[size]
+
+
+def shapes(size: str) -> dict[str, tuple[int, ...]]:
+    """Parameter name -> shape of the body of an original model, from its configuration; nothing is allocated."""
+    from transformers import AutoModel
+
     with torch.device("meta"):
-        model = AutoModel.from_config(config)
+        model = AutoModel.from_config(configuration(size))
     return {name: tuple(tensor.shape) for name, tensor in model.named_parameters()}
 
 

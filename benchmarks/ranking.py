@@ -1,7 +1,7 @@
 """How fast are KEN's rankings? Against a sort of the same rows, and against straightforward per-row code.
 
 `python -m benchmarks.ranking` ranks all rows of a BERT-base-sized model on the CPU; `--device cuda --size bloom-1b7`
-does it on a GPU with the exact density and tells the share of the machine's limits.
+does it on a GPU with every way to the density and tells the share of the machine's limits.
 """
 
 import numpy as np
@@ -42,9 +42,9 @@ def grid_row(row: np.ndarray, k: int) -> np.ndarray:
     return np.isin(row, row[~free])
 
 
-def rank_all(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
-    """Ranks of all tensors: one density pass serves every k."""
-    return [selection.rank(tensor, tensor) for tensor in tensors]
+def rank_all(tensors: list[torch.Tensor], way: str = "auto") -> list[torch.Tensor]:
+    """Ranks of all tensors by one way to the density (`kde.METHODS`): one density pass serves every k."""
+    return [selection.rank(tensor, tensor, lambda rows, *_: kde.density(rows, way)) for tensor in tensors]
 
 
 def sort_all(tensors: list[torch.Tensor]) -> None:
@@ -86,21 +86,32 @@ def against_the_loop(size: str, sample: int) -> dict:
     }
 
 
-def on_gpu(tensors: list[torch.Tensor], seconds: float) -> dict:
-    """Share of the limits of the card, and whether a sample of rows is ranked as on the CPU."""
+def on_gpu(tensors: list[torch.Tensor], sort: float) -> dict:
+    """Time of every way to the density, its share of the card's limits, and whether ranks are those of the CPU."""
     card = torch.cuda.get_device_properties(0)
     exponentials = sum(selection.as_rows(t).shape[0] * selection.as_rows(t).shape[1] ** 2 for t in tensors)
     limit = card.multi_processor_count * EXP_PER_SM_AND_CLOCK * card.clock_rate * 1000
     traffic = sum(t.numel() * (t.itemsize + 8 + 4) for t in tensors)
     bandwidth = 2 * card.memory_clock_rate * 1000 * card.memory_bus_width / 8
-    sample = [selection.as_rows(t)[:16] for t in tensors]
-    same = sum(int((selection.rank(t, t).cpu() == selection.rank(t.cpu(), t.cpu())).sum()) for t in sample)
-    return {
-        "exponentials": float(exponentials),
-        "share of the exponentials the card can do": exponentials / seconds / limit,
-        "share of its memory bandwidth": traffic / seconds / bandwidth,
-        "ranks equal to the CPU's, share of a sample": same / sum(t.numel() for t in sample),
-    }
+    numbers = {"card": card.name, "exponentials": float(exponentials)}
+    for way in ("exact", "binned"):
+        seconds = common.seconds_of(lambda way=way: rank_all(tensors, way), device="cuda")
+        numbers |= {
+            f"{way}: ranking, s": seconds,
+            f"{way}: times the sort": seconds / sort,
+            f"{way}: share of the memory bandwidth": traffic / seconds / bandwidth,
+            f"{way}: ranks equal to the CPU's, share of a sample": equal_to_cpu(tensors, way),
+        }
+    numbers["exact: share of the single-precision exponentials"] = exponentials / numbers["exact: ranking, s"] / limit
+    return numbers
+
+
+def equal_to_cpu(tensors: list[torch.Tensor], way: str, rows: int = 16) -> float:
+    """Share of the entries of a few rows of each tensor whose rank on the GPU is that of the CPU's own way."""
+    sample = [selection.as_rows(tensor)[:rows] for tensor in tensors]
+    there, here = rank_all(sample, way), rank_all([tensor.cpu() for tensor in sample])
+    same = sum(int((a.cpu() == b).sum()) for a, b in zip(there, here, strict=True))
+    return same / sum(tensor.numel() for tensor in sample)
 
 
 def main() -> None:
@@ -108,25 +119,28 @@ def main() -> None:
     parser.add_argument("--size", choices=common.SIZES, default="bert-base")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--sample", type=int, default=8, help="rows of each length for scikit-learn")
+    parser.add_argument("--deterministic", action="store_true", help="with the kernels that the study's steps ask for")
     a = parser.parse_args()
     torch.set_num_threads(a.threads)
+    torch.use_deterministic_algorithms(a.deterministic, warn_only=True)
     tensors = make_tensors(a.size, a.device)
     rows = sum(common.row_lengths(a.size).values())
-    rank = common.seconds_of(lambda: rank_all(tensors), device=a.device)
     sort = common.seconds_of(lambda: sort_all(tensors), device=a.device)
     density = kde.resolved_method("auto", torch.empty(1, 768, device=a.device))
     numbers = {
-        "size": a.size, "device": a.device, "threads": a.threads, "density of rows of 768": density,
-        "rows": rows, "entries": sum(t.numel() for t in tensors), "ranking, s": rank, "ranking, rows/s": rows / rank,
-        "row-wise torch.sort, s": sort, "ranking, times the sort": rank / sort,
+        "size": a.size, "device": a.device, "threads": a.threads, "deterministic": a.deterministic,
+        "density of rows of 768": density, "rows": rows, "entries": sum(t.numel() for t in tensors),
+        "row-wise torch.sort, s": sort,
     }  # fmt: skip
     if a.device == "cpu":
+        rank = common.seconds_of(lambda: rank_all(tensors))
+        numbers |= {"ranking, s": rank, "ranking, rows/s": rows / rank, "ranking, times the sort": rank / sort}
         straightforward = against_scikit_learn(a.size, a.sample)
         numbers["scikit-learn per row at one k, s (from a sample)"] = straightforward
         numbers["ranking for every k, times faster than scikit-learn for one"] = straightforward / rank
         numbers |= against_the_loop(a.size, a.sample)
     else:
-        numbers |= on_gpu(tensors, rank)
+        numbers |= on_gpu(tensors, sort)
     common.finish("ranking", numbers, a.out)
 
 

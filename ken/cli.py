@@ -278,6 +278,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         chosen.run(chosen)
     except (ValueError, OSError, SafetensorError) as error:
         sys.exit(f"error: {disk.sentence(error) or error}")
+    except torch.OutOfMemoryError:
+        sys.exit("error: the GPU has too little memory for this: end what else runs on it, or name --device cpu.")
 
 
 if __name__ == "__main__":

@@ -40,10 +40,10 @@ def did_you_mean(name: str, valid: Iterable[str]) -> str:
 def run(main: Callable[[], object]) -> None:
     """Run a step's `main` as a program and leave with its exit status.
 
-    A `UserError` prints its sentence, and so does a full or read-only disk. A `ValueError` raised by one of our own
-    packages prints its sentence after the traceback, since it may be a mistake of the caller or of ours. Anything else
-    is unexpected and keeps Python's own report. All of them end with status 1. The step also ends when its run is
-    killed.
+    A `UserError` prints its sentence, and so do a full or read-only disk and a full GPU. A `ValueError` raised by one
+    of our own packages prints its sentence after the traceback, since it may be a mistake of the caller or of ours.
+    Anything else is unexpected and keeps Python's own report. All of them end with status 1. The step also ends when
+    its run is killed.
     """
     from study.steps import end_with_snakemake
 
@@ -58,9 +58,16 @@ def run(main: Callable[[], object]) -> None:
         traceback.print_exc()
         sys.exit(f"error: {error}")
     except Exception as error:
-        if (said := disk_sentence(error)) is None:
+        if (said := disk_sentence(error) or gpu_sentence(error)) is None:
             raise
         sys.exit(f"error: {said}")
+
+
+def gpu_sentence(error: BaseException) -> str | None:
+    """What to do where a GPU has no memory left, or None; by name, since most steps do not import torch."""
+    if type(error).__name__ != "OutOfMemoryError":
+        return None
+    return "the GPU has too little memory for this step: end what else runs on it, or set device to cpu."
 
 
 def disk_sentence(error: BaseException) -> str | None:

@@ -19,7 +19,7 @@ from study.examples import encode, load_task, predict
 from study.loop import train
 from study.models import checked_checkpoint, load_classifier, load_tokenizer, random_classifier
 from study.resumption import Checkpoint
-from study.training import CPU, precision_on
+from study.training import CPU
 
 ARMS = ("pretrained", "random-init")
 
@@ -86,7 +86,6 @@ def finetune(
             **fitted,
             **metrics.scores(encoded["test"].labels, predictions),
             "device": torch.cuda.get_device_name() if on.type == "cuda" else "cpu",
-            "precision": precision_on(on, settings.get("precision", "auto")),
             "seconds": round(checkpoint.seconds_before + time.monotonic() - start, 2),
             "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
             "inputs": {"pretrained": imported, "task": files.read_json(task / "manifest.json")["sha256"]},

@@ -36,11 +36,11 @@ def train(
 
     Returns:
         The model of the best epoch (`model` itself, unless the recipe judges another) and a record: best_epoch (from
-        1), validation_weighted_f1 at it, and history: one entry an epoch.
+        1), validation_weighted_f1 at it, precision of the products, and history: one entry an epoch.
 
     Raises:
         ValueError: the recipe has offered no model to choose.
-        UserError: not even one text fits into the memory of the device.
+        UserError: not even one text fits into the memory of the device, or the model cannot have that precision.
     """
     loop = Loop(model, train_set, validation_set, settings, seed, recipe or Recipe())
     if checkpoint is not None:
@@ -69,7 +69,8 @@ class Loop:
             groups, settings["learning_rate"], weight_decay=settings["weight_decay"], fused=True
         )
         self.schedule = linear_schedule(self.optimizer, self.steps, settings["warmup_share"])
-        self.gradients = Gradients(self.device, precision_on(self.device, settings.get("precision", "auto")))
+        self.precision = precision_on(self.device, settings.get("precision", "auto"), model.config.model_type)
+        self.gradients = Gradients(self.device, self.precision)
         self.generator = torch.Generator().manual_seed(seed)
         self.order = self.generator.get_state()
         self.epoch, self.losses, self.history, self.best = 1, [], [], None
@@ -85,7 +86,8 @@ class Loop:
             raise ValueError("no epoch gave a model that can be chosen: train for more epochs.")
         f1, epoch, model, values = self.best
         model.load_state_dict(values)
-        return model, {"best_epoch": epoch, "validation_weighted_f1": f1, "history": self.history}
+        record = {"best_epoch": epoch, "validation_weighted_f1": f1, "precision": self.precision}
+        return model, record | {"history": self.history}
 
     @property
     def progress(self) -> float:

@@ -56,7 +56,19 @@ def deterministic(seed: int) -> None:
     torch.manual_seed(seed)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     if torch.cuda.is_available():  # one CPU thread repeats its sums anyway, and the call imports torch's compiler
-        torch.use_deterministic_algorithms(True, warn_only=True)
+        _repeatable_kernels()
+
+
+def _repeatable_kernels() -> None:
+    """Ask CUDA for kernels that give the same bits again; `device.take` has set what its matrix products need."""
+    import torch
+
+    torch.use_deterministic_algorithms(True, warn_only=True)  # an error would stop models that have no such kernel
+    torch.utils.deterministic.fill_uninitialized_memory = False  # against reading what was never written: costs time
+    # The fused kernels of attention repeat their gradients only where the line above asks for errors.
+    torch.backends.cuda.enable_flash_sdp(False)
+    torch.backends.cuda.enable_mem_efficient_sdp(False)
+    torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 def versions() -> dict[str, str]:

@@ -11,6 +11,9 @@ from study.errors import UserError
 
 CPU = torch.device("cpu")
 PRECISIONS = ("auto", "float32", "bfloat16")
+# Architectures that transformers cannot compute in bfloat16: DeBERTa's attention masks its bfloat16 scores with the
+# lowest float32, which is out of their range.
+NOT_IN_BFLOAT16 = ("deberta",)
 
 
 def linear_schedule(optimizer: Optimizer, steps: int, warmup_share: float) -> LambdaLR:
@@ -19,12 +22,21 @@ def linear_schedule(optimizer: Optimizer, steps: int, warmup_share: float) -> La
     return LambdaLR(optimizer, lambda step: min((step + 1) / warmup, max(0.0, (steps - step) / max(1, steps - warmup))))
 
 
-def precision_on(device: torch.device, wanted: str) -> str:
-    """What `wanted`, one of `PRECISIONS`, means on a device: auto is bfloat16 on a GPU that computes in it."""
+def precision_on(device: torch.device, wanted: str, architecture: str = "") -> str:
+    """What `wanted`, one of `PRECISIONS`, means: auto is bfloat16 where the GPU and the architecture can.
+
+    Args:
+        architecture: `model_type` of the model's configuration.
+
+    Raises:
+        UserError: bfloat16 is wanted of an architecture that cannot.
+    """
+    if wanted == "bfloat16" and architecture in NOT_IN_BFLOAT16:
+        raise UserError(f"{architecture} cannot be trained in bfloat16: set finetuning.precision to auto or float32.")
     if wanted != "auto":
         return wanted
     capable = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return "bfloat16" if capable else "float32"
+    return "bfloat16" if capable and architecture not in NOT_IN_BFLOAT16 else "float32"
 
 
 class Gradients:

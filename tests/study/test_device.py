@@ -4,19 +4,18 @@ import os
 import subprocess
 import sys
 
-import pandas as pd
 import pytest
 import torch
 
-from study import device
-from study.cell import FinetunedCell
-from study.compress import compress
+from ken import cli
+from study import device, errors
 from study.errors import UserError
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from study import device
+from ken import cli
+from study import device, errors
 device.LOCKS, device.POLL = Path(sys.argv[1]), 0.05
 print(device.hold_one(sys.argv[2:]), flush=True)
 sys.stdin.readline()
@@ -92,16 +91,14 @@ def test_without_a_gpu_a_step_computes_on_the_cpu_unless_one_is_asked_for(enviro
         device.take()
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_cell_on_the_gpu_keeps_the_same_entries_as_on_the_cpu(tmp_path, finetuned_cells, task_folder):
-    methods = ["full", "ken", "random", "della", "bitdelta", "lora", "flop", "fish"]
-    own = {"lora": {"budgets": [1]}, "flop": {"budgets": [0.5]}, "fish": {"budgets": [0.25]}}
-    settings = {"batch_size": 16, "max_length": 24, "kept_shares": [0.1], "draws": 1, "methods": own}
-    for on in ("cpu", "cuda"):
-        cell = FinetunedCell(finetuned_cells["bert"], task_folder, settings, torch.device(on))
-        compress(cell, methods, tmp_path / on)
-        for method in methods:
-            assert (pd.read_csv(tmp_path / on / method / "scores.csv")["status"] == "ok").all()
-    for method in ("ken", "random", "della", "bitdelta"):
-        stored = [path.read_bytes() for path in sorted(tmp_path.glob(f"*/{method}/draw0/*.safetensors"))]
-        assert len(stored) == 2 and stored[0] == stored[1]
+def no_memory(*_, **__):
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
+def test_a_gpu_without_memory_is_a_sentence(tmp_path, monkeypatch):
+    with pytest.raises(SystemExit, match=r"^error: the GPU has too little memory for this step: .* set device to cpu"):
+        errors.run(no_memory)
+    monkeypatch.setattr(cli.streaming, "prune", no_memory)
+    options = ["--pretrained", "a", "--finetuned", "b", "--k", "4", "--out", str(tmp_path / "c"), "--device", "cuda"]
+    with pytest.raises(SystemExit, match=r"^error: the GPU has too little memory for this: .* --device cpu"):
+        cli.main(["prune", *options])

@@ -13,8 +13,8 @@ from study.finetune import finetune
 from study.loop import train
 from study.models import load_classifier, load_tokenizer
 from study.resumption import Checkpoint
-from study.training import CPU, Gradients, precision_on
-from tests.conftest import SETTINGS
+from study.training import CPU, NOT_IN_BFLOAT16, Gradients, precision_on
+from tests.conftest import MODELS, SETTINGS
 
 STEPS = 2 * 4  # of SETTINGS on the thirty rows of the task
 
@@ -222,8 +222,25 @@ def test_bfloat16_computes_in_it_and_keeps_weights_and_gradients_in_float32(exam
         assert exact["loss"] != low["loss"] == pytest.approx(exact["loss"], rel=0.02)
 
 
-def test_auto_means_float32_where_there_is_no_gpu():
+def test_auto_means_bfloat16_where_gpu_and_architecture_can(monkeypatch):
     assert precision_on(CPU, "auto") == "float32" and precision_on(CPU, "bfloat16") == "bfloat16"
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: not including_emulation)
+    cuda = torch.device("cuda")
+    assert precision_on(cuda, "auto", "bert") == "bfloat16" and precision_on(cuda, "auto", "deberta") == "float32"
+    with pytest.raises(UserError, match=r"deberta cannot be trained in bfloat16: set finetuning.precision"):
+        precision_on(cuda, "bfloat16", "deberta")
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_architecture_computes_in_bfloat16_or_is_known_not_to(model, checkpoints, task_folder, examples):
+    classifier, _ = load_classifier(checkpoints[model], ["fruit", "tool"], 0)
+    gradients = Gradients(CPU, "bfloat16")
+    batch = examples["train"].batch(list(range(4)))  # token numbers of another model: only whether it computes counts
+    if classifier.config.model_type in NOT_IN_BFLOAT16:
+        with pytest.raises(RuntimeError, match="cannot be converted to type c10::BFloat16"):
+            gradients.compute(classifier, batch, lambda: 0.0)
+    else:
+        assert np.isfinite(gradients.compute(classifier, batch, lambda: 0.0))
 
 
 def test_leftovers_of_a_killed_writer_are_removed(tmp_path):
