@@ -108,10 +108,10 @@ def density(
 
 
 def resolved_method(method: str, rows: torch.Tensor) -> str:
-    """What "auto" stands for: exact on a GPU, which has the exponentials to spare; on a CPU the faster for this n."""
+    """What "auto" stands for: the faster for this n. It is the same on a CPU and a GPU, and so are the kept sets."""
     if method != "auto":
         return method
-    return "exact" if rows.is_cuda or rows.shape[1] <= _SHORT_ROW else "binned"
+    return "exact" if rows.shape[1] <= _SHORT_ROW else "binned"
 
 
 def check_rows(rows: torch.Tensor, what: str = "rows") -> None:
@@ -166,7 +166,8 @@ def _exact(rows: torch.Tensor, at: torch.Tensor, h: torch.Tensor) -> torch.Tenso
     result = torch.empty(at.shape, dtype=torch.float64, device=rows.device)
     pairs = _PAIRS.get(rows.device.type, _PAIRS["cuda"])
     height, width = max(1, pairs // (n * q)), max(1, pairs // n)
-    sums = _fused_pair_sums() if rows.is_cuda else pair_sums
+    many = rows.is_cuda and rows.shape[0] * n * q > pairs  # to compile takes seconds
+    sums = _fused_pair_sums() if many else pair_sums
     for top in range(0, rows.shape[0], height):
         for left in range(0, q, width):
             place = (slice(top, top + height), slice(left, left + width))
