@@ -9,7 +9,7 @@ from pathlib import Path
 
 from report import findings, style
 from report.errors import ReportError, run
-from report.measured import benchmark_block
+from report.measured import benchmark_block, gpu_block
 from report.results import write_text
 
 ROOT = findings.ROOT
@@ -30,6 +30,7 @@ DOCUMENTS: dict[str, dict[str, Block]] = {
         "benchmarks": of("benchmarks", benchmark_block),
     },
     "docs/findings.md": {"offline": of("offline", findings.study_block)},
+    "docs/cluster.md": {"gpu": of("benchmarks/h100", gpu_block)},
     "docs/faq.md": {
         "speed": of("mini", findings.speed_answer),
         "random": of("mini", findings.random_answer),

@@ -21,6 +21,50 @@ def benchmark_block(folder: Path) -> str:
     return f"Measured by {commands} with two threads ({machine['cpu']}):\n\n| what | measured |\n|---|---|\n{lines}"
 
 
+def gpu_block(folder: Path) -> str:
+    """Ranking and fine-tuning on a GPU, as the benchmarks in a folder of one machine measured them."""
+    rankings = [read_json(path)["numbers"] for path in sorted(folder.glob("ranking_*.json"))]
+    record = read_json(folder / "finetuning.json")
+    machine, torch = record["machine"], record["versions"]["torch"]
+    rows = [_gpu_ranking(numbers) for numbers in rankings] + _gpu_steps(record["numbers"])
+    lines = "\n".join(f"| {what} | {measured} |" for what, measured in rows)
+    where = f"one {machine['gpu']} beside {machine['cores']} cores ({machine['cpu']}), torch {torch}"
+    return f"Measured on {where}:\n\n| what | measured |\n|---|---|\n{lines}"
+
+
+def _gpu_ranking(ranking: dict) -> tuple[str, str]:
+    binned, exact = (ranking[f"{way}: ranking, s"] for way in ("binned", "exact"))
+    same = {way: ranking[f"{way}: ranks equal to the CPU's, share of a sample"] for way in ("binned", "exact")}
+    return (
+        f"rank the {ranking['rows']:,} rows of {ranking['size']} for every k",
+        f"{binned:.1f} s, {ranking['entries'] / binned / 1e6:,.0f} million entries a second (with the exact density "
+        f"{exact:.1f} s); equal to the CPU's are {same['binned']:.3%} of the ranks of a sample (exact: "
+        f"{same['exact']:.3%})",
+    )
+
+
+def _gpu_steps(tuning: dict) -> list[tuple[str, str]]:
+    """A row for each size, the smallest first, with its numbers at all lengths."""
+    cases = [name.removesuffix(" tokens: step, s").split(", ") for name in tuning if name.endswith("step, s")]
+    lengths: dict[str, list[int]] = {}
+    for size, tokens in sorted(cases, key=lambda case: int(case[1])):
+        lengths.setdefault(size, []).append(int(tokens))
+
+    def all_of(size: str, what: str, form: str, factor: float = 1) -> str:
+        return " / ".join(format(tuning[f"{size}, {n} tokens: {what}"] * factor, form) for n in lengths[size])
+
+    memory = "GiB with the CUDA context"
+    return [
+        (
+            f"a step of fine-tuning {size}, {tuning['batch']} texts of {' / '.join(map(str, lengths[size]))} tokens",
+            f"{all_of(size, 'step, s', '.0f', 1000)} ms ({all_of(size, 'TFLOP/s', '.0f')} TFLOP/s), "
+            f"{all_of(size, 'times faster than in float32', '.1f')} times faster than in float32, "
+            f"{all_of(size, memory, '.1f')} GiB",
+        )
+        for size in sorted(lengths, key=lambda size: tuning[f"{size}, {lengths[size][0]} tokens: {memory}"])
+    ]
+
+
 def _speed(ranking: dict) -> list[tuple[str, str]]:
     loops = ranking["ranking for every k, times faster than scikit-learn for one"]
     return [

@@ -37,7 +37,8 @@ class Work:
     """What a job does.
 
     Attributes:
-        flops: floating-point operations of matrix products.
+        flops: floating-point operations of matrix products in float32.
+        low_flops: those that a GPU does in bfloat16.
         passes: passes of one layer over one batch; a step of training counts three.
         moved: bytes that the optimiser reads and writes.
         ranked: entries that KEN ranks. grid: entries that ken-grid chooses from, at all its budgets.
@@ -47,6 +48,7 @@ class Work:
     """
 
     flops: float = 0.0
+    low_flops: float = 0.0
     passes: float = 0.0
     moved: float = 0.0
     ranked: float = 0.0
@@ -116,7 +118,8 @@ def training(size: ModelSize, task: TaskSize, settings: dict) -> Work:
     """Work of a fine-tuning, its validation after every epoch included."""
     steps = settings["epochs"] * math.ceil(task.train / settings["batch_size"])
     flops = 3 * settings["epochs"] * task.train * task.tokens * forward_flops(size, task.tokens)
-    work = Work(flops, passes=3 * steps * size.layers, moved=steps * size.parameters * ADAMW_BYTES)
+    work = Work(passes=3 * steps * size.layers, moved=steps * size.parameters * ADAMW_BYTES)
+    work += Work(low_flops=flops) if size.bfloat16 else Work(flops)
     return work + settings["epochs"] * evaluation(size, task.validation, task.tokens, settings["batch_size"])
 
 
@@ -185,9 +188,9 @@ def activation_bytes(size: ModelSize, rows: int, tokens: int, half: bool) -> flo
 
 
 def training_gib(size: ModelSize, settings: dict, half: bool) -> float:
-    """Memory that fine-tuning needs at its longest batch, in GiB."""
+    """Memory that fine-tuning needs at its longest batch, in GiB; `half`: in bfloat16 where the model can."""
     held = TRAINED_BYTES * size.parameters
-    held += activation_bytes(size, settings["batch_size"], settings["max_length"], half)
+    held += activation_bytes(size, settings["batch_size"], settings["max_length"], half and size.bfloat16)
     return CONTEXT_GIB + held / 2**30
 
 
@@ -341,15 +344,21 @@ def memory_gib(study: Study, rule: str, wildcards: dict[str, str], half: bool) -
     )
 
 
+def is_gpu(machine: dict) -> bool:
+    """Whether a machine of config/plan.yaml is a GPU."""
+    return "memory_gib" in machine
+
+
 def seconds_of(work: Work, machine: dict, core: dict) -> float:
-    """Seconds of a job on a machine of config/plan.yaml."""
-    speeds = {
-        "flops": machine["tflops"] * 1e12 * machine["utilisation"],
-        "passes": 1000 / machine["layer_ms"],
-        "moved": machine["gb_per_s"] * 1e9,
-        "ranked": core["ranked"] * 1e6,
-        "grid": core["grid"] * 1e6,
-        "coded": core["coded"] * 1e6,
-        "items": core["items"],
-    }
-    return core["start_s"] + sum(getattr(work, name) / speed for name, speed in speeds.items())
+    """Seconds of a job on a machine of config/plan.yaml.
+
+    A core computes what it starts; a GPU computes while the core beside it starts what comes next.
+    """
+    reached = machine["tflops"] * machine["utilisation"]
+    computed = work.low_flops / (reached * 1e12) + work.moved / (machine["gb_per_s"] * 1e9)
+    computed += work.flops / (machine.get("float32_tflops", reached) * 1e12)
+    started = work.passes * machine["layer_ms"] / 1000
+    ranked = machine.get("ranked", core["ranked"]) * 1e6
+    stored = work.ranked / ranked + work.grid / (core["grid"] * 1e6) + work.coded / (core["coded"] * 1e6)
+    trained = max(computed, started) if is_gpu(machine) else computed + started
+    return core["start_s"] + trained + stored + work.items / core["items"]

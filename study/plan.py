@@ -20,7 +20,7 @@ import yaml
 import baselines
 from study import config as study_config
 from study import cost, files
-from study.cost import Study
+from study.cost import Study, is_gpu
 from study.errors import UserError, run
 from study.progress import duration
 from study.record import seconds_per_rule
@@ -93,11 +93,6 @@ def sized_study(config: dict, plan: dict) -> Study:
         for name, model in config["models"].items()
     }
     return Study(config, models, tasks)
-
-
-def is_gpu(machine: dict) -> bool:
-    """Whether a machine of config/plan.yaml is a GPU."""
-    return "memory_gib" in machine
 
 
 def costed(study: Study, jobs: Iterable[Job], machine: dict, core: dict, factors: dict | None = None) -> list[Job]:
@@ -245,7 +240,7 @@ def report(study: Study, jobs: list[Job], name: str, plan: dict, gpus: int, core
     workers = f"{cores} x {machine['title']}"
     basis = f"corrected by what {machine['calibrated']} took" if calibration(machine) else "not corrected by any run"
     if is_gpu(machine):
-        workers, basis = f"{gpus} x {machine['title']} and {cores} cores", "the speed of the GPU is an assumption"
+        workers, basis = f"{gpus} x {machine['title']} and {cores} cores", "the share of the GPU's peak is assumed"
     disk, wall = size_text(sum(job.disk for job in jobs)), duration(wall_seconds(jobs, gpus, cores))
     parts = [
         f"{study.config['study']}: {len(jobs):,} jobs, {disk} on disk, about {wall} on {workers}",

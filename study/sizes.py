@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrai
 from study import files, local_data
 from study.architectures import ARCHITECTURES
 from study.errors import UserError, did_you_mean
+from study.training import NOT_IN_BFLOAT16
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -29,6 +30,7 @@ class ModelSize:
         linear: name -> (outputs, inputs) of the body's linear layers.
         width, layers, heads: hidden size, number of layers, attention heads of a layer.
         score_maps: attention score matrices of a head (DeBERTa adds two for relative positions).
+        bfloat16: whether it can be trained in that.
     """
 
     body: Shapes
@@ -38,6 +40,7 @@ class ModelSize:
     layers: int
     heads: int
     score_maps: int = 1
+    bfloat16: bool = True
 
     @property
     def parameters(self) -> int:
@@ -89,6 +92,7 @@ def model_size(config: PreTrainedConfig, trained_here: bool = False) -> ModelSiz
         layers=config.num_hidden_layers,
         heads=config.num_attention_heads,
         score_maps=1 + len(getattr(config, "pos_att_type", None) or ()),
+        bfloat16=config.model_type not in NOT_IN_BFLOAT16,
     )
 
 

@@ -14,7 +14,7 @@ import baselines
 from study import config as study_config
 from study import cost, files
 from study.errors import UserError, run
-from study.plan import ROOT, Job, is_gpu, listed_jobs, planned, read_plan, sized_study
+from study.plan import ROOT, Job, listed_jobs, planned, read_plan, sized_study
 
 PROFILE = ROOT / "profiles" / "slurm" / "config.v8+.yaml"
 MARK = "# Resources of every rule"
@@ -73,7 +73,7 @@ def main() -> None:
     study = sized_study(study_config.read(a.config, baselines.METHODS), plan)
     jobs = planned(study, listed_jobs(a.config, everything=True), a.machine, plan)
     command = f"python -m study.slurm --config {a.config} --machine {a.machine} --out {a.out}"
-    files.write_text(a.out / PROFILE.name, profile(jobs, is_gpu(plan["machines"][a.machine]), command))
+    files.write_text(a.out / PROFILE.name, profile(jobs, cost.is_gpu(plan["machines"][a.machine]), command))
 
 
 if __name__ == "__main__":
