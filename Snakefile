@@ -13,7 +13,7 @@ from pathlib import Path
 sys.path.insert(0, workflow.basedir)
 
 import baselines
-from study import config as study_config, device, files
+from study import config as study_config, device, files, method_settings
 from study.errors import UserError
 from study.progress import benchmarked_seconds, show_progress
 from study.steps import hold_study, prepare_environment
@@ -185,16 +185,8 @@ def get_suggestions(wildcards):
 
 
 def get_kenviz_cell():
-    """Cell, method and kept share that KENviz shows: from the config, or the first of each."""
-    chosen = config["kenviz"]
-    shares = config["kept_shares"]
-    return {
-        "model": chosen.get("model", next(iter(config["models"]))),
-        "task": chosen.get("task", next(iter(config["tasks"]))),
-        "seed": config["seeds"][0],
-        "method": chosen["method"] if chosen["method"] in METHODS else METHODS[-1],
-        "kept_share": chosen.get("kept_share", 0.25 if 0.25 in shares else shares[-1]),
-    }
+    """Cell, method and kept share that KENviz shows."""
+    return config["kenviz"] | {"seed": config["seeds"][0]}
 
 
 def get_kenviz_scores(wildcards):
@@ -211,11 +203,12 @@ def get_kenviz_finetuned(wildcards):
 
 def get_kenviz_compared(wildcards):
     """Sub-networks of the same cell and share, by methods that reset, for the page to switch between."""
-    cell = get_kenviz_cell()
-    resetting = [name for name in POST_HOC if baselines.METHODS[name].family == "reset"]
-    own = {name: config["method_settings"].get(name, {}).get("budgets") or config["kept_shares"] for name in resetting}
-    stored_of = [name for name in resetting if name not in config["scores_only"]]
-    compared = [name for name in stored_of if cell["kept_share"] in own[name]]
+    cell, compared = get_kenviz_cell(), []
+    for name in POST_HOC:
+        method, said = baselines.METHODS[name], config["method_settings"].get(name, {})
+        has_share = cell["kept_share"] in method_settings.budgets(method, said, config["kept_shares"])
+        if method.family == "reset" and has_share and name not in config["scores_only"]:
+            compared.append(name)
     stored = f"{CELL}/compressed/{{method}}/draw0/{{kept_share}}.safetensors"
     return [stored.format(**cell | {"method": name}) for name in compared]
 

@@ -73,11 +73,11 @@ def verdicts(judged: dict[str, pd.DataFrame], sources: Sequence[str]) -> str:
         sources: of the claims.
     """
     claims = pd.concat(judged.values())
-    lines = ["of | claim | " + " | ".join(judged), "|".join(["---"] * (2 + len(judged)))]
+    rows = []
     for claim in claims[claims["source"].isin(sources)].drop_duplicates("claim").itertuples():
         found = [_verdict(study[study["claim"] == claim.claim]) for study in judged.values()]
-        lines.append(" | ".join([claim.source, claim.text, *found]))
-    return "\n".join(f"| {line} |" for line in lines)
+        rows.append([claim.source, claim.text, *found])
+    return style.markdown(["of", "claim", *judged], rows, [False] * (2 + len(judged))).rstrip()
 
 
 def _verdict(rows: pd.DataFrame) -> str:
@@ -111,14 +111,12 @@ def losses(tables: Tables) -> str:
     always = [name for name in SHOWN_METHODS if name in ranked]
     others = [name for name in ranked if name not in always][: ROWS - len(always)]
     shown = [name for name in ranked if name in (*always, *others)]
-    lines = [
-        " | ".join(["kept", *map(style.budget_label, points.columns)]),
-        "|".join(["---", *["--:"] * len(points.columns)]),
-        *(" | ".join([style.label(name), *map(_points, points.loc[name])]) for name in shown),
-    ]
+    rows = [[style.label(name), *map(_points, points.loc[name])] for name in shown]
+    header = ["kept", *map(style.budget_label, points.columns)]
+    table = style.markdown(header, rows, [False] + [True] * len(points.columns)).rstrip()
     left_out = [style.label(name) for name in tables.counts["methods"] if name not in (*shown, *style.CONTROLS)]
     rest = f"\n\nThe report has {', '.join(left_out)} too." if left_out else ""
-    return "\n".join(f"| {line} |" for line in lines) + rest
+    return table + rest
 
 
 def _points(value: float) -> str:

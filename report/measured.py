@@ -15,10 +15,9 @@ def benchmark_block(folder: Path) -> str:
         "curvature": _curvature,
     }  # fmt: skip
     rows = [row for name, describe in described.items() if name in numbers for row in describe(numbers[name])]
-    lines = "\n".join(f"| {what} | {measured} |" for what, measured in rows)
     commands = ", ".join(f"`python -m benchmarks.{name}`" for name in found)
     machine = next(iter(found.values()))["machine"]
-    return f"Measured by {commands} with two threads ({machine['cpu']}):\n\n| what | measured |\n|---|---|\n{lines}"
+    return f"Measured by {commands} with two threads ({machine['cpu']}):\n\n{_table(rows)}"
 
 
 def gpu_block(folder: Path) -> str:
@@ -27,9 +26,12 @@ def gpu_block(folder: Path) -> str:
     record = read_json(folder / "finetuning.json")
     machine, torch = record["machine"], record["versions"]["torch"]
     rows = [_gpu_ranking(numbers) for numbers in rankings] + _gpu_steps(record["numbers"])
-    lines = "\n".join(f"| {what} | {measured} |" for what, measured in rows)
     where = f"one {machine['gpu']} beside {machine['cores']} cores ({machine['cpu']}), torch {torch}"
-    return f"Measured on {where}:\n\n| what | measured |\n|---|---|\n{lines}"
+    return f"Measured on {where}:\n\n{_table(rows)}"
+
+
+def _table(rows: list[tuple[str, str]]) -> str:
+    return style.markdown(["what", "measured"], rows, [False, False]).rstrip()
 
 
 def _gpu_ranking(ranking: dict) -> tuple[str, str]:

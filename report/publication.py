@@ -101,9 +101,9 @@ def markdown(sheet: Sheet) -> str:
         text = f"<u>{text}</u>" if found.underlined else text
         return f"**{text}**" if found.bold else text
 
-    rule = ["---:" if kind == "r" else "---" for kind in sheet.columns]
-    lines = [map(markdown_text, sheet.heads), rule, *(map(cell, row) for row in sheet.rows)]
-    return f"{markdown_text(sheet.caption)}\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    heads, rows = [markdown_text(head) for head in sheet.heads], [[cell(found) for found in row] for row in sheet.rows]
+    table = style.markdown(heads, rows, [kind == "r" for kind in sheet.columns])
+    return f"{markdown_text(sheet.caption)}\n\n{table}"
 
 
 def minus(text: str) -> str:

@@ -5,7 +5,7 @@ Colours follow Okabe and Ito's set, told apart by colour-blind readers; markers 
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -126,6 +126,12 @@ def _look(method: str, bases: dict[str, Look]) -> Look:
 def count(number: float, noun: str, plural: str | None = None) -> str:
     """A number of things: "1 cell", "2 cells"."""
     return f"{number:.0f} {noun if number == 1 else plural or noun + 's'}"
+
+
+def markdown(header: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[bool]) -> str:
+    """A Markdown table of texts that are Markdown already; `right` says which columns are flush right."""
+    lines = [header, ["---:" if flush else "---" for flush in right], *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def percent(share: float) -> str:

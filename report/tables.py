@@ -621,8 +621,8 @@ def markdown(table: pd.DataFrame) -> str:
         return str(value).replace("\\", "\\\\").replace("|", "\\|").replace("\r", " ").replace("\n", " ")
 
     numeric = [pd.api.types.is_numeric_dtype(kind) for kind in table.dtypes]
-    lines = [table.columns, ["---:" if right else "---" for right in numeric], *table.itertuples(index=False)]
-    return "".join(f"| {' | '.join(map(cell, line))} |\n" for line in lines)
+    rows = [[cell(value) for value in line] for line in table.itertuples(index=False)]
+    return style.markdown([cell(name) for name in table.columns], rows, numeric)
 
 
 def main() -> None:

@@ -12,13 +12,11 @@ import baselines
 import ken
 from baselines import Cell, Method
 from baselines.training import TrainedMethod
-from study import files, provenance
+from study import files, method_settings, provenance
 from study.cell_training import CellTraining
 from study.examples import Examples, encode, load_task
 from study.models import empty_classifier, load_tokenizer
 from study.training import CPU
-
-RUN_SETTINGS = ("budgets", "draws", "rate_factors")  # of a method in the config; what else stands there is its own
 
 
 class FinetunedCell:
@@ -82,28 +80,26 @@ class FinetunedCell:
         return baselines.METHODS[name].configured(self._options(baselines.METHODS[name]))
 
     def budgets(self, method: Method) -> list:
-        """What a method is asked for: what the config says of it, what it has of its own, or the kept shares."""
-        return list(self._own(method).get("budgets") or method.budgets or self.settings["kept_shares"])
+        """See `method_settings.budgets`."""
+        return method_settings.budgets(method, self._said(method), self.settings["kept_shares"])
 
     def draws(self, method: Method) -> int:
-        """How often a method is run."""
-        return self._own(method).get("draws", self.settings["draws"]) if method.stochastic else 1
+        """See `method_settings.draws`."""
+        return method_settings.draws(method, self._said(method), self.settings["draws"])
 
     def keeps_files(self, method: Method) -> bool:
         """Whether the stored files of a method stay after they were scored."""
         return method.name not in self.settings.get("scores_only", ())
 
     def rate_factors(self, method: Method) -> tuple[float, ...]:
-        """Learning rates that a method that trains tries, in units of the fine-tuning's; none where it does not."""
-        if not isinstance(method, TrainedMethod):
-            return ()
-        return tuple(self._own(method).get("rate_factors") or method.rate_factors)
+        """See `method_settings.rate_factors`."""
+        return method_settings.rate_factors(method, self._said(method))
 
-    def _own(self, method: Method) -> dict:
+    def _said(self, method: Method) -> dict:
         return self.settings["methods"].get(method.name, {})
 
     def _options(self, method: Method) -> dict:
-        return options_of(self._own(method))
+        return method_settings.options(self._said(method))
 
     def key(self, method: Method, budget: float | int, draw: int) -> str:
         """Hash of everything a score depends on."""
@@ -113,8 +109,3 @@ class FinetunedCell:
         if options := self._options(method):
             parts.append(options)
         return provenance.text_hash(json.dumps(parts, sort_keys=True))
-
-
-def options_of(own: dict) -> dict:
-    """The options of a method's own in what the config says of it."""
-    return {key: value for key, value in own.items() if key not in RUN_SETTINGS}

@@ -11,8 +11,7 @@ import torch
 
 import baselines
 from baselines import Cell, Method, TrainedMethod
-from study import files, provenance
-from study.cell import options_of
+from study import files, method_settings, provenance
 from study.errors import run
 from study.language_models import (
     Calibration,
@@ -102,7 +101,7 @@ def compress_all(adapted: Adapted, methods: list[str]) -> list[tuple[Row, list[f
     """Every draw of every method, those done before from their records; prints progress."""
     rows, start = [], time.monotonic()
     for done, name in enumerate(methods, 1):
-        options = options_of(adapted.settings["methods"].get(name, {}))
+        options = method_settings.options(adapted.settings["methods"].get(name, {}))
         method = baselines.METHODS[name].configured(options)
         parts = [adapted.key, baselines.source_hash(method), options, adapted.settings["kept_shares"]]
         for draw in range(adapted.settings["draws"] if method.stochastic else 1):

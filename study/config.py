@@ -76,6 +76,8 @@ def load(raw: dict, methods: Collection[str], sources: bool = True) -> dict:
     if problems := sorted(_problems(config, root, sources), key=lambda error: ORDER.get(error.validator, 2)):
         raise UserError(f"config key {_sentence(problems[0])}")
     _cross_checks(config)
+    config["kenviz"] = _pictured(config)
+    _check_scores_only(config)
     if sources:
         _check_folders(config["models"] | config["language_modelling"]["models"])
     return config
@@ -333,7 +335,6 @@ def _cross_checks(config: dict) -> None:
     _check_models("models", config["models"])
     _check_models("language_modelling.models", config["language_modelling"]["models"])
     _check_language(config)
-    _check_scores_only(config)
     for name, options in config["method_settings"].items():
         updated = options.get("updates", "correlated" if options.get("costs", "obs") == "obs" else "none") != "none"
         if options.get("low_rank") and not updated:
@@ -341,12 +342,20 @@ def _cross_checks(config: dict) -> None:
             raise UserError(f"{key} is {options['low_rank']}, but nothing is updated: set updates or leave it out.")
 
 
+def _pictured(config: dict) -> dict:
+    """Section kenviz with what it leaves open; the last method stands in for one that is not run."""
+    chosen, shares = config["kenviz"], config["kept_shares"]
+    first = {"model": next(iter(config["models"])), "task": next(iter(config["tasks"]))}
+    share = {"kept_share": 0.25 if 0.25 in shares else shares[-1]}
+    run = chosen["method"] in (*config["methods"], "full", "none")
+    return first | share | chosen | ({} if run else {"method": config["methods"][-1]})
+
+
 def _check_scores_only(config: dict) -> None:
     """Methods of the study are named, and no stored file is removed that a later step reads."""
     _check_named("scores_only", config["scores_only"], "methods", config["methods"])
     readers = {name: config[name]["methods"] for name in ("inference", "spread")}
-    pictured = config["kenviz"]["method"]  # the last one stands in for one that is not run
-    readers |= {"kenviz": [pictured if pictured in config["methods"] else config["methods"][-1]]}
+    readers |= {"kenviz": [config["kenviz"]["method"]]}
     for index, method in enumerate(config["scores_only"]):
         if used := [name for name, methods in readers.items() if method in methods]:
             key = f"config key scores_only[{index}] is {_shown(method)}"

@@ -14,6 +14,7 @@ import baselines
 from baselines.training import TrainedMethod
 from ken.extraction import in_scope
 from ken.selection import kept_count
+from study import method_settings
 from study.sizes import ModelSize, TaskSize
 
 WIDTH = 4  # bytes of a float32, which everything is stored in
@@ -86,18 +87,18 @@ class Study:
 
     def budgets(self, method: str) -> list[float | int]:
         """Budgets that a method is run at."""
-        own = self.config["method_settings"].get(method, {})
-        return own.get("budgets") or list(baselines.METHODS[method].budgets or self.config["kept_shares"])
+        return method_settings.budgets(baselines.METHODS[method], self._said(method), self.config["kept_shares"])
 
     def draws(self, method: str) -> int:
         """How often a method is run."""
-        own = self.config["method_settings"].get(method, {})
-        return own.get("draws", self.config["draws"]) if baselines.METHODS[method].stochastic else 1
+        return method_settings.draws(baselines.METHODS[method], self._said(method), self.config["draws"])
 
     def rate_factors(self, method: str) -> int:
         """Number of learning rates that a method that trains tries."""
-        own = self.config["method_settings"].get(method, {})
-        return len(own.get("rate_factors") or baselines.METHODS[method].rate_factors)
+        return len(method_settings.rate_factors(baselines.METHODS[method], self._said(method)))
+
+    def _said(self, method: str) -> dict:
+        return self.config["method_settings"].get(method, {})
 
 
 def _trains(method: str) -> bool:

@@ -322,6 +322,16 @@ def test_a_config_that_is_no_section_is_refused(value):
         config.load(value, METHODS)
 
 
+def test_what_kenviz_shows_is_said_in_full(small):
+    shown = config.load(small, METHODS)["kenviz"]
+    assert shown == {"model": "small", "task": "library", "method": "ken", "kept_share": 0.25}
+    small |= {"methods": ["random", "magnitude"], "kept_shares": [0.1, 0.5], "scores_only": ["random"]}
+    small |= {"spread": {"methods": []}, "inference": {"methods": []}, "suggestion": {"methods": []}}
+    found = config.load(small, METHODS)
+    assert found["kenviz"]["method"] == "magnitude" and found["kenviz"]["kept_share"] == 0.5
+    assert config.load(found, METHODS) == found
+
+
 def test_the_schema_is_a_schema_and_describes_every_key():
     schema = config.schema(METHODS)
     Draft202012Validator.check_schema(schema)
