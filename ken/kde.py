@@ -11,6 +11,8 @@ equal or almost equal entries are computed exactly, which takes O(n^2).
 import functools
 import importlib.util
 import math
+import os
+import shutil
 from collections.abc import Callable, Iterator
 
 import torch
@@ -183,11 +185,18 @@ def pair_sums(points: torch.Tensor, entries: torch.Tensor) -> torch.Tensor:
 @functools.cache
 def _fused_pair_sums() -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
     """`pair_sums` as one GPU kernel, so that the pairs never leave the registers, where torch can compile one."""
-    return torch.compile(pair_sums, dynamic=True) if importlib.util.find_spec("triton") else pair_sums
+    compiler = any(map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang")))  # which triton asks for
+    return torch.compile(pair_sums, dynamic=True) if importlib.util.find_spec("triton") and compiler else pair_sums
 
 
 def _binned(rows: torch.Tensor, at: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
     low, high = torch.aminmax(rows, dim=1)
+    if (flat := low == high).any():  # no range to lay a grid over; only with a bandwidth that was given
+        result = torch.empty(at.shape, dtype=torch.float64, device=rows.device)
+        for part, way in ((flat, _exact), (~flat, _binned)):
+            if part.any():
+                result[part] = way(rows[part], at[part], h[part])
+        return result
     common = _COMMON_RANGE / (1.06 * rows.shape[1] ** -0.2)
     bandwidths = ((high - low) / h).clamp(min=common)
     needed = _STEPS_PER_BANDWIDTH * (bandwidths + _SUPPORT_BANDWIDTHS) + _SPLINE_NODES + 1

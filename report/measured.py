@@ -26,12 +26,17 @@ def gpu_block(folder: Path) -> str:
     record = read_json(folder / "finetuning.json")
     machine, torch = record["machine"], record["versions"]["torch"]
     rows = [_gpu_ranking(numbers) for numbers in rankings] + _gpu_steps(record["numbers"])
-    where = f"one {machine['gpu']} beside {machine['cores']} cores ({machine['cpu']}), torch {torch}"
+    where = f"one {machine['gpu']} beside {machine['cores']} cores ({machine['cpu']}), torch {torch}{_state(record)}"
     return f"Measured on {where}:\n\n{_table(rows)}"
 
 
 def _table(rows: list[tuple[str, str]]) -> str:
     return style.markdown(["what", "measured"], rows, [False, False]).rstrip()
+
+
+def _state(record: dict) -> str:
+    """Commit that a record was made at."""
+    return f", commit {record['commit'][:7]}{' with changes that were committed later' if record['dirty'] else ''}"
 
 
 def _gpu_ranking(ranking: dict) -> tuple[str, str]:
@@ -41,7 +46,7 @@ def _gpu_ranking(ranking: dict) -> tuple[str, str]:
         f"rank the {ranking['rows']:,} rows of {ranking['size']} for every k",
         f"{binned:.1f} s, {ranking['entries'] / binned / 1e6:,.0f} million entries a second (with the exact density "
         f"{exact:.1f} s); equal to the CPU's are {same['binned']:.3%} of the ranks of a sample (exact: "
-        f"{same['exact']:.3%})",
+        f"{same['exact']:.3%}); {'kernels that repeat' if ranking['deterministic'] else 'the fastest kernels'}",
     )
 
 

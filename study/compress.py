@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pandas as pd
+import torch
 
 import baselines
 from baselines import Cell, Method
@@ -123,6 +124,8 @@ def rows_of(cell: FinetunedCell, method: Method, folder: Path) -> Iterator[tuple
                     files.write_json(path.with_suffix(".json"), record)
                     if not keep:
                         remove_stored(path)
+            except torch.OutOfMemoryError:  # of this moment or this GPU, so no result: the job ends with a sentence
+                raise
             except (UserError, ValueError, RuntimeError, ArithmeticError, NotImplementedError) as error:
                 row.status, row.reason, row.key = "failed", f"{type(error).__name__}: {error}", ""
             yield row, predictions

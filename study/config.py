@@ -10,12 +10,15 @@ import copy
 import json
 import math
 import sys
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import yaml
 from jsonschema import Draft202012Validator, FormatChecker, ValidationError, validators
 
+from baselines import METHODS, Method
+from baselines.training import TrainedMethod
+from study import method_settings
 from study.errors import UserError, did_you_mean, run
 
 SCHEMA = Path(__file__).parent.parent / "config" / "schema.yaml"
@@ -49,12 +52,12 @@ def schema(methods: Collection[str]) -> dict:
     return loaded
 
 
-def load(raw: dict, methods: Collection[str], sources: bool = True) -> dict:
+def load(raw: dict, methods: Mapping[str, Method], sources: bool = True) -> dict:
     """Check a configuration and fill in its defaults.
 
     Args:
         raw: the configuration as YAML gives it; it is not changed.
-        methods: names of the registered methods.
+        methods: the registered methods by name.
         sources: whether data files and model folders have to be there.
 
     Returns:
@@ -64,7 +67,7 @@ def load(raw: dict, methods: Collection[str], sources: bool = True) -> dict:
         UserError: one sentence with the full path of the key, what was found and what may stand there.
 
     Example:
-        >>> load({"study": "s", "seeds": [0], "sedes": [1]}, ["ken"])
+        >>> load({"study": "s", "seeds": [0], "sedes": [1]}, METHODS)
         Traceback (most recent call last):
         study.errors.UserError: config key sedes is not known here. Did you mean "seeds"?
     """
@@ -76,14 +79,17 @@ def load(raw: dict, methods: Collection[str], sources: bool = True) -> dict:
     if problems := sorted(_problems(config, root, sources), key=lambda error: ORDER.get(error.validator, 2)):
         raise UserError(f"config key {_sentence(problems[0])}")
     _cross_checks(config)
-    config["kenviz"] = _pictured(config)
+    _check_method_settings(config, methods)
+    _check_spread(config, methods)
+    config["kenviz"] = _pictured(config, methods)
     _check_scores_only(config)
     if sources:
-        _check_folders(config["models"] | config["language_modelling"]["models"])
+        _check_folders("models", config["models"])
+        _check_folders("language_modelling.models", config["language_modelling"]["models"])
     return config
 
 
-def read(path: str | Path, methods: Collection[str]) -> dict:
+def read(path: str | Path, methods: Mapping[str, Method]) -> dict:
     """`load` a YAML file.
 
     Raises:
@@ -322,10 +328,6 @@ def _cross_checks(config: dict) -> None:
         if (chosen := config["kenviz"].get(key)) not in (None, *known):
             found = f'"{chosen}", which {key}s does not name'
             raise UserError(f"config key kenviz.{key} is {found}.{did_you_mean(chosen, known)}")
-    for section, used in (("kenviz", True), ("spread", bool(config["spread"]["methods"]))):
-        if used and (share := config[section].get("kept_share")) not in (None, *config["kept_shares"]):
-            listed = ", ".join(map(str, config["kept_shares"]))
-            raise UserError(f"config key {section}.kept_share is {share}, but must be one of kept_shares ({listed}).")
     for name, task in config["tasks"].items():
         if task["source"] != "docstrings" and task["text"] == task["label"]:
             both = f"tasks.{name}.label names the same column as tasks.{name}.text ({_shown(task['text'])})"
@@ -335,20 +337,50 @@ def _cross_checks(config: dict) -> None:
     _check_models("models", config["models"])
     _check_models("language_modelling.models", config["language_modelling"]["models"])
     _check_language(config)
-    for name, options in config["method_settings"].items():
-        updated = options.get("updates", "correlated" if options.get("costs", "obs") == "obs" else "none") != "none"
-        if options.get("low_rank") and not updated:
-            key = f"config key method_settings.{name}.low_rank"
-            raise UserError(f"{key} is {options['low_rank']}, but nothing is updated: set updates or leave it out.")
 
 
-def _pictured(config: dict) -> dict:
-    """Section kenviz with what it leaves open; the last method stands in for one that is not run."""
+def _check_method_settings(config: dict, methods: Mapping[str, Method]) -> None:
+    """What the config says of a method means something to it."""
+    for name, said in config["method_settings"].items():
+        key = f"config key method_settings.{name}"
+        updated = said.get("updates", "correlated" if said.get("costs", "obs") == "obs" else "none") != "none"
+        if said.get("low_rank") and not updated:
+            found = f"{key}.low_rank is {said['low_rank']}, but nothing is updated"
+            raise UserError(f"{found}: set updates or leave it out.")
+        if "draws" in said and not methods[name].stochastic:
+            raise UserError(f"{key}.draws is {said['draws']}, but {name} draws nothing at random: leave it out.")
+        if "rate_factors" in said and not isinstance(methods[name], TrainedMethod):
+            raise UserError(f"{key}.rate_factors is {said['rate_factors']}, but {name} does not train: leave it out.")
+
+
+def _budgets(config: dict, method: Method) -> list[float | int]:
+    return method_settings.budgets(method, config["method_settings"].get(method.name, {}), config["kept_shares"])
+
+
+def _check_spread(config: dict, methods: Mapping[str, Method]) -> None:
+    """The methods whose kept entries are looked at are run at that share."""
+    share = config["spread"]["kept_share"]
+    for index, name in enumerate(config["spread"]["methods"]):
+        if share not in (budgets := _budgets(config, methods[name])):
+            key, listed = f"config key spread.methods[{index}] is {name}", ", ".join(map(str, budgets))
+            raise UserError(f"{key}, which is not run at spread.kept_share ({share}), but at {listed}.")
+
+
+def _pictured(config: dict, methods: Mapping[str, Method]) -> dict:
+    """Section kenviz with what it leaves open: the first model and task, and a method that is run at the share."""
     chosen, shares = config["kenviz"], config["kept_shares"]
     first = {"model": next(iter(config["models"])), "task": next(iter(config["tasks"]))}
-    share = {"kept_share": 0.25 if 0.25 in shares else shares[-1]}
-    run = chosen["method"] in (*config["methods"], "full", "none")
-    return first | share | chosen | ({} if run else {"method": config["methods"][-1]})
+    share = chosen.get("kept_share", 0.25 if 0.25 in shares else shares[-1])
+    selecting = [name for name in config["methods"] if methods[name].unit == "share"]
+    shown = [name for name in selecting if share in _budgets(config, methods[name])]
+    if not shown:
+        key = f"config key kenviz.kept_share is {share}"
+        raise UserError(f"{key}, at which no method is run that keeps a share: name a share that one is run at.")
+    if (name := chosen.get("method")) not in (None, *shown):
+        key, listed = f"config key kenviz.method is {_shown(name)}", ", ".join(shown)
+        raise UserError(f"{key}, which is not run at its kept_share ({share}): name one that is ({listed}).")
+    method = chosen.get("method", "ken" if "ken" in shown else shown[-1])
+    return first | {"kept_share": share, "method": method} | chosen
 
 
 def _check_scores_only(config: dict) -> None:
@@ -372,12 +404,12 @@ def _check_models(section: str, models: dict) -> None:
             raise UserError(f"{key}.size.heads is {found}.")
 
 
-def _check_folders(models: dict) -> None:
+def _check_folders(section: str, models: dict) -> None:
     """Models from folders are in the Hugging Face layout."""
     for name, model in models.items():
         if "path" in model and not Path(model["path"], "config.json").is_file():
             found = f"{_shown(model['path'])}, which has no config.json"
-            raise UserError(f"config key models.{name}.path is {found}: name a folder in the Hugging Face layout.")
+            raise UserError(f"config key {section}.{name}.path is {found}: name a folder in the Hugging Face layout.")
 
 
 def _check_language(config: dict) -> None:
@@ -463,8 +495,6 @@ def _is_pretrained_here(model: dict) -> bool:
 
 
 def main() -> None:
-    from baselines import METHODS  # the registry imports torch, which callers of `load` may not need
-
     parser = argparse.ArgumentParser(description="Check a study's config and print it with all defaults.")
     parser.add_argument("config", type=Path, help="e.g. config/mini.yaml")
     config = read(parser.parse_args().config, METHODS)

@@ -69,7 +69,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Study:
-    """A complete config with the sizes of its models and tasks."""
+    """A complete config with the sizes of its models, language models among them, and tasks."""
 
     config: dict
     models: dict[str, ModelSize]
@@ -77,8 +77,8 @@ class Study:
 
     def settings(self, model: str) -> dict:
         """Section finetuning with what the model overrides."""
-        found = self.config["finetuning"]
-        return found | {key: value for key, value in self.config["models"][model].items() if key in found}
+        found, models = self.config["finetuning"], self.config["models"]
+        return found | {key: value for key, value in models.get(model, {}).items() if key in found}
 
     def post_hoc(self) -> list[str]:
         """Methods that do not train, with the controls."""
@@ -268,10 +268,15 @@ def _check(study: Study, model: str, task: str, **_: str) -> Work:
 
 def _infer(study: Study, model: str, task: str, **_: str) -> Work:
     settings, size, rows = study.config["inference"], study.models[model], study.tasks[task]
-    methods = [baselines.METHODS[name] for name in settings["methods"]]
-    models = 1 + sum(1 if method.unit == "share" else 2 * len(study.budgets(method.name)) for method in methods)
+    models = _inferring(study)
     one = evaluation(size, settings["texts"], rows.tokens, study.config["evaluation"]["batch_size"])
     return models * (settings["passes"] + 2) * one + Work(coded=models * size.parameters)
+
+
+def _inferring(study: Study) -> int:
+    """Number of models that are measured side by side, at most."""
+    methods = [baselines.METHODS[name] for name in study.config["inference"]["methods"]]
+    return 1 + sum(1 if method.unit == "share" else 2 * len(study.budgets(method.name)) for method in methods)
 
 
 def _tune(study: Study, model: str, **_: str) -> Work:
@@ -296,13 +301,13 @@ def _import(study: Study, model: str, **_: str) -> Work:
 
 
 def _collect(study: Study) -> Work:
-    cells = len(study.models) * len(study.tasks) * len(study.config["seeds"])
+    cells = len(study.config["models"]) * len(study.tasks) * len(study.config["seeds"])
     return Work(items=cells * sum(study.draws(method) * len(study.budgets(method)) for method in study.post_hoc()))
 
 
 def _spread(study: Study) -> Work:
     settings = study.config["spread"]
-    return Work(items=len(study.models) * len(settings["methods"]) * settings["draws"])
+    return Work(items=len(study.config["models"]) * len(settings["methods"]) * settings["draws"])
 
 
 RULES: dict[str, Callable[..., Work]] = {
@@ -320,10 +325,12 @@ RULES: dict[str, Callable[..., Work]] = {
 }
 ON_GPU = ("tune_model", "finetune_model", "finetune_random_init", "compress_model", "train_method", "check_cell")
 READING = ("describe_spread", "draw_kenviz")
+NOT_ESTIMATED = ("prune_language_model", "adapt_language_model", "compress_language_model")
+HELD = 3  # copies of a cell's model beside those that are measured: initial, fine-tuned, live
 
 
 def work_of(study: Study, rule: str, wildcards: dict[str, str]) -> Work:
-    """Work of a job; that of a rule not known here is none: it costs the start of a process."""
+    """Work of a job; that of a rule not known here is none, as if it cost the start of a process only."""
     return RULES[rule](study, **wildcards) if rule in RULES else Work()
 
 
@@ -334,9 +341,11 @@ def memory_gib(study: Study, rule: str, wildcards: dict[str, str], half: bool) -
         return TABLES_GIB + READ_BYTES * largest / 2**30
     if rule == "import_model":
         return CONTEXT_GIB + 2 * WIDTH * study.models[wildcards["model"]].parameters / 2**30
-    if rule not in ON_GPU and rule not in ("pretrain_model", "measure_inference"):
+    if rule not in ON_GPU and rule not in ("pretrain_model", "measure_inference", *NOT_ESTIMATED):
         return TABLES_GIB
     size = study.models[wildcards["model"]]
+    if rule == "measure_inference":
+        return CONTEXT_GIB + (HELD + _inferring(study)) * WIDTH * size.parameters / 2**30
     compressing = compression_gib(size)
     return (
         compressing

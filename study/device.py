@@ -104,6 +104,7 @@ def _lock(name: str) -> bool:
         file = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
         file = os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
+        os.fchmod(file, 0o644)  # whatever the umask: other users have to open it too
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

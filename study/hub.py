@@ -1,7 +1,8 @@
 """Files of the Hugging Face hub at one commit, and what went wrong in one sentence.
 
 Files come by way of huggingface_hub's cache, which holds none but whole ones. A step that was stopped or lost its
-connection fetches what is missing when it is run again, and needs no network (``HF_HUB_OFFLINE=1``) once nothing is.
+connection fetches what is missing when it is run again, and needs no network (``HF_HUB_OFFLINE=1``) once nothing is;
+but for the hub's conversion of a model's weights, which offline has to be asked for by its own commit.
 """
 
 import errno
@@ -18,6 +19,7 @@ from study.errors import UserError
 
 CONVERTER = "SFconvertbot"  # account of the hub that offers conversions of weights to safetensors
 UNREAD_WEIGHTS = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack", ".ot")
+NO_DISCUSSIONS = (403, 404, 410)  # answers where a repository has them turned off
 PAGES = {"model": "", "dataset": "datasets/"}  # kind of repository -> where its pages are on the hub
 REASON = 200  # characters of an error of the network that a message repeats
 
@@ -110,6 +112,7 @@ def fetch_model(repository: str, revision: str, patterns: tuple[str, ...]) -> Sn
                 f"own: set revision to one of others that you trust (refs/pr/<number>, see "
                 f"{_page(repository, 'model')}/discussions), or convert it into a folder of your own."
             )
+        download(repository, "model", revision, commit, ["config.json"])  # so that offline the revision is known
         commit, listed = converted
     top = [name for name in listed if "/" not in name]
     names = [name for name in top if any(fnmatchcase(name, pattern) for pattern in patterns)]
@@ -126,10 +129,18 @@ def conversion(repository: str, needed: dict[str, str]) -> tuple[str, dict[str, 
         needed: path -> hash of files that it must have.
     """
     with _explained(repository, "model", "main", "look-up") as hub:
+        if hub.constants.HF_HUB_OFFLINE:
+            raise UserError(
+                f"{repository} has no safetensors at the revision asked for, and HF_HUB_OFFLINE is set, with which the "
+                "hub's conversion cannot be looked for: set revision to its commit, which the model's manifest has "
+                "after a run with a network."
+            )
         try:
             asked = {"author": CONVERTER, "discussion_type": "pull_request"}
             found = list(hub.HfApi().get_repo_discussions(repository, **asked))
-        except hub.errors.HfHubHTTPError:  # a repository may have no discussions
+        except hub.errors.HfHubHTTPError as error:
+            if error.response.status_code not in NO_DISCUSSIONS:
+                raise
             found = []
     for request in found:
         if request.author == CONVERTER and request.is_pull_request:

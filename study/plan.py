@@ -90,24 +90,25 @@ def sized_study(config: dict, plan: dict) -> Study:
     classes = max(task.classes for task in tasks.values())
     models = {
         name: model_size(model_config(name, config, plan["repositories"], classes), model["source"] == "pretraining")
-        for name, model in config["models"].items()
+        for name, model in (config["models"] | config["language_modelling"]["models"]).items()
     }
     return Study(config, models, tasks)
 
 
-def costed(study: Study, jobs: Iterable[Job], machine: dict, core: dict, factors: dict | None = None) -> list[Job]:
+def costed(study: Study, jobs: Iterable[Job], machine: dict, plan: dict, factors: dict | None = None) -> list[Job]:
     """The same jobs with their costs.
 
     Args:
-        machine: entry of config/plan.yaml. core: its section of that name.
+        machine: entry of config/plan.yaml; what does not run on a GPU runs on the cpu of that file.
         factors: rule -> what multiplies the seconds; 1 where not given.
     """
     found = []
     for job in jobs:
         work = cost.work_of(study, job.rule, job.wildcards)
-        seconds = cost.seconds_of(work, machine, core) * (factors or {}).get(job.rule, 1.0)
-        gib = cost.memory_gib(study, job.rule, job.wildcards, half=is_gpu(machine))
         on_gpu = is_gpu(machine) and job.rule in cost.ON_GPU
+        on = machine if on_gpu else plan["machines"]["cpu"]
+        seconds = cost.seconds_of(work, on, plan["core"]) * (factors or {}).get(job.rule, 1.0)
+        gib = cost.memory_gib(study, job.rule, job.wildcards, half=on_gpu)
         found.append(Job(job.rule, job.wildcards, seconds, work.disk, gib, on_gpu))
     return found
 
@@ -123,7 +124,7 @@ def measured_factors(folder: Path, plan: dict, machine: dict) -> dict[str, float
         path = Path(elsewhere, "config.yaml")
         path.write_text(yaml.safe_dump(record["config"]))
         study, jobs = sized_study(study_config.read(path, baselines.METHODS), plan), listed_jobs(path, everything=True)
-    estimated = seconds_by_rule(costed(study, jobs, machine, plan["core"]))
+    estimated = seconds_by_rule(costed(study, jobs, machine, plan))
     return {rule: taken / estimated[rule] for rule, taken in record["seconds"].items() if estimated[rule]}
 
 
@@ -138,7 +139,7 @@ def planned(study: Study, jobs: list[Job], name: str, plan: dict) -> list[Job]:
     machine = plan["machines"][name]
     reference = calibration(machine)
     factors = measured_factors(reference, plan, machine) if reference else {}
-    return costed(study, jobs, machine, plan["core"], factors)
+    return costed(study, jobs, machine, plan, factors)
 
 
 def seconds_by_rule(jobs: Iterable[Job]) -> Counter[str]:
@@ -206,7 +207,7 @@ def kinds_table(study: Study, jobs: list[Job], plan: dict) -> str:
     """Hours of one GPU of every kind for the jobs that use one."""
     rows = []
     for machine in filter(is_gpu, plan["machines"].values()):
-        seconds = seconds_by_rule(job for job in costed(study, jobs, machine, plan["core"]) if job.on_gpu)
+        seconds = seconds_by_rule(job for job in costed(study, jobs, machine, plan) if job.on_gpu)
         reached = f"{machine['tflops'] * machine['utilisation']:.0f}"
         tuning = seconds["finetune_model"] + seconds["finetune_random_init"] + seconds["train_method"]
         rows.append([machine["title"], reached, f"{tuning / 3600:,.1f}", f"{seconds.total() / 3600:,.1f}"])
@@ -242,10 +243,11 @@ def report(study: Study, jobs: list[Job], name: str, plan: dict, gpus: int, core
     if is_gpu(machine):
         workers, basis = f"{gpus} x {machine['title']} and {cores} cores", "the share of the GPU's peak is assumed"
     disk, wall = size_text(sum(job.disk for job in jobs)), duration(wall_seconds(jobs, gpus, cores))
+    about = "more than" if _not_estimated(jobs) else "about"
     parts = [
-        f"{study.config['study']}: {len(jobs):,} jobs, {disk} on disk, about {wall} on {workers}",
+        f"{study.config['study']}: {len(jobs):,} jobs, {disk} on disk, {about} {wall} on {workers}",
         rule_table(jobs),
-        f"Times are estimates ({basis}); GiB is the memory of the largest job.",
+        f"Times are estimates ({basis}); GiB is the memory of the largest job.{_not_estimated(jobs)}",
         "Memory of fine-tuning on a GPU (bfloat16 arithmetic, float32 weights), at the longest batch:",
         memory_table(study, plan["machines"]),
     ]
@@ -254,19 +256,31 @@ def report(study: Study, jobs: list[Job], name: str, plan: dict, gpus: int, core
     return "\n\n".join(parts)
 
 
+def _not_estimated(jobs: list[Job]) -> str:
+    rules = [rule for rule in cost.NOT_ESTIMATED if any(job.rule == rule for job in jobs)]
+    return f" Not estimated, and counted as if they did nothing: {', '.join(rules)}." if rules else ""
+
+
+def _workers(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
 def main() -> None:
     plan = read_plan()
     parser = argparse.ArgumentParser(description="Estimate jobs, time, disk and memory of a study before it starts.")
     parser.add_argument("--config", type=Path, default=Path("config/mini.yaml"))
     parser.add_argument("--machine", choices=plan["machines"], default="cpu", help="kind of worker (config/plan.yaml)")
-    parser.add_argument("--gpus", type=int, default=1, help="GPUs at work at once")
-    parser.add_argument("--cores", type=int, default=2, help="cores at work at once")
+    parser.add_argument("--gpus", type=_workers, default=1, help="GPUs at work at once")
+    parser.add_argument("--cores", type=_workers, default=2, help="cores at work at once")
     parser.add_argument("--all", action="store_true", help="count what is finished too")
-    parser.add_argument("--against", type=Path, metavar="RESULTS", help="compare with what this finished run took")
+    against = "compare with what this finished run took, job for job (--all)"
+    parser.add_argument("--against", type=Path, metavar="RESULTS", help=against)
     parser.add_argument("--json", type=Path, help="write the jobs with their costs there too")
     a = parser.parse_args()
     study = sized_study(study_config.read(a.config, baselines.METHODS), plan)
-    jobs = planned(study, listed_jobs(a.config, a.all), a.machine, plan)
+    jobs = planned(study, listed_jobs(a.config, a.all or a.against is not None), a.machine, plan)
     print(report(study, jobs, a.machine, plan, a.gpus, a.cores))
     if a.against:
         print(f"\nAgainst {a.against}:\n\n{comparison(jobs, a.against / 'benchmarks')}")

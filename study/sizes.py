@@ -100,12 +100,12 @@ def model_config(name: str, study: dict, known: dict, classes: int) -> PreTraine
     """Configuration of a model of a study.
 
     Args:
-        name: of the model. study: the study's config, complete. known: repository -> its configuration.
+        name: of a model or language model. study: the study's config, complete. known: repository -> its configuration.
 
     Raises:
         UserError: the hub's model is not here and config/plan.yaml does not know its size.
     """
-    model = study["models"][name]
+    model = (study["models"] | study["language_modelling"]["models"])[name]
     fetched = Path("results", study["study"], "models", name, "pretrained")
     folder = model.get("path") or model.get("checkpoint") or fetched
     if Path(folder, "config.json").is_file():

@@ -78,8 +78,8 @@ class Handler(BaseHTTPRequestHandler):
             plain = name.removeprefix("datasets/")
             return self.answer_json({"id": plain, "modelId": plain, "sha": own, "siblings": siblings})
         if found := re.fullmatch(r"/api/models/(.+?)/discussions", path):
-            if (requests := self.server.discussions.get(found[1])) is None:
-                return self.answer(403)
+            if isinstance(requests := self.server.discussions.get(found[1], 403), int):
+                return self.answer(requests)
             return self.answer_json({"count": len(requests), "start": 0, "discussions": requests})
         if found := re.fullmatch(r"/(.+?)/resolve/([^/]+)/(.+)", path):
             if (at := self.found(found[1], unquote(found[2]))) is None:
@@ -156,7 +156,8 @@ def running(repositories: dict[str, dict[str, bytes]]) -> Iterator[ThreadingHTTP
     `.address` is the endpoint, `.requests` what was asked for, `.refused` maps names of repositories to the status and
     headers that they are refused with ("{shown}" in a header becomes what authorised the request), `.moved` maps
     their old names to new ones, `.broken` names of files to how their transfer fails: "short" (half of it as if it were
-    all) or "cut" (the connection ends), `.discussions` a repository to what is discussed there, see `pull_request`.
+    all) or "cut" (the connection ends), `.discussions` a repository to what is discussed there, see `pull_request`, or
+    to a status.
     """
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.repositories, server.requests = repositories, []

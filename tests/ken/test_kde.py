@@ -114,6 +114,15 @@ def test_equal_entries_have_bandwidth_zero_and_equal_densities(value, method):
 
 
 @pytest.mark.parametrize("method", kde.METHODS)
+def test_equal_entries_have_the_density_of_a_bandwidth_that_is_given(method):
+    rows = torch.cat([torch.full((1, 99), 0.5), sample("normal", 2, 99)])
+    found = kde.density(rows, method, bandwidth=0.1)
+    expected = [oracle.density(row, 0.1) for row in rows.tolist()]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert found[0, 0] == pytest.approx(1 / (0.1 * math.sqrt(2 * math.pi)))
+
+
+@pytest.mark.parametrize("method", kde.METHODS)
 def test_densities_equal_in_exact_arithmetic_are_equal(method):
     two_valued = torch.tensor([0.3, -0.1] * 60)[None]
     assert kde.density(two_valued, method).unique().numel() == 1

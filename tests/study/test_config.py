@@ -9,10 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
+import baselines
 from study import config
 from study.errors import UserError, run
 
-METHODS = ["ken", "ken-rescaled", "random", "magnitude", "delta-magnitude"]
+NAMES = ("ken", "ken-rescaled", "random", "magnitude", "delta-magnitude", "lora")
+METHODS = {name: baselines.METHODS[name] for name in NAMES}
 SMALL = """
 study: small
 seeds: [0, 1]
@@ -254,7 +256,15 @@ MISTAKES = [
     (["kenviz"], {"model": "smal"}, 'kenviz.model is "smal", .* Did you mean "small"?'),
     (["kenviz"], {"task": "topics"}, 'kenviz.task is "topics", .* Did you mean "topic"?'),
     (["kenviz"], {"method": "kne"}, 'kenviz.method is "kne", .* Did you mean "ken"?'),
-    (["kenviz"], {"kept_share": 0.2}, "kenviz.kept_share is 0.2, but must be one of kept_shares"),
+    (["kenviz"], {"kept_share": 0.2}, "kenviz.kept_share is 0.2, at which no method is run that keeps a share"),
+    (
+        ["kenviz"],
+        {"method": "magnitude"},
+        r"kenviz.method is .magnitude., which is not run at .* that is \(ken, random",
+    ),
+    (["method_settings"], {"ken": {"draws": 3}}, "settings.ken.draws is 3, but ken draws nothing at random: leave"),
+    (["method_settings"], {"random": {"rate_factors": [2]}}, "random.rate_factors is .2., but random does not train"),
+    (["spread"], {"methods": ["ken"], "kept_share": 0.3}, r"spread.methods\[0\] is ken, which is not run at .*\(0.3\)"),
     (["finetuning", "epochs"], 2.5, "finetuning.epochs is 2.5, but must be a whole number"),
     (["finetuning", "random_init_seeds"], "all", 'finetuning.random_init_seeds is "all", but must be a list'),
     (["finetuning", "random_init_seeds"], [7], "finetuning.random_init_seeds names 7, but must name some of seeds"),
@@ -330,6 +340,8 @@ def test_what_kenviz_shows_is_said_in_full(small):
     found = config.load(small, METHODS)
     assert found["kenviz"]["method"] == "magnitude" and found["kenviz"]["kept_share"] == 0.5
     assert config.load(found, METHODS) == found
+    small |= {"methods": ["magnitude", "random", "lora"], "method_settings": {"random": {"budgets": [0.1]}}}
+    assert config.load(small | {"scores_only": []}, METHODS)["kenviz"]["method"] == "magnitude", "run at a half"
 
 
 def test_the_schema_is_a_schema_and_describes_every_key():

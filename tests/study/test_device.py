@@ -4,11 +4,14 @@ import os
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 import torch
 
 from ken import cli
 from study import device, errors
+from study.cell import FinetunedCell
+from study.compress import compress
 from study.errors import UserError
 
 HOLD = """
@@ -102,3 +105,15 @@ def test_a_gpu_without_memory_is_a_sentence(tmp_path, monkeypatch):
     options = ["--pretrained", "a", "--finetuned", "b", "--k", "4", "--out", str(tmp_path / "c"), "--device", "cuda"]
     with pytest.raises(SystemExit, match=r"^error: the GPU has too little memory for this: .* --device cpu"):
         cli.main(["prune", *options])
+
+
+def test_a_full_gpu_ends_the_job_and_is_no_result(tmp_path, finetuned_cells, task_folder, monkeypatch):
+    settings = {"batch_size": 16, "max_length": 24, "kept_shares": [0.1], "draws": 1, "methods": {}}
+    cell = FinetunedCell(finetuned_cells["bert"], task_folder, settings)
+    with monkeypatch.context() as patched:
+        patched.setattr("study.compress.predict", no_memory)
+        with pytest.raises(torch.OutOfMemoryError):
+            compress(cell, ["ken"], tmp_path)
+    assert not (tmp_path / "ken" / "scores.csv").exists()
+    compress(cell, ["ken"], tmp_path)
+    assert list(pd.read_csv(tmp_path / "ken" / "scores.csv")["status"]) == ["ok"]

@@ -209,6 +209,21 @@ def test_of_weights_in_another_format_the_conversion_of_the_hub_itself_is_taken_
     assert manifest["source"] == f"{name}@{snapshot.commit}" and manifest["hub"]["revision"] == "main"
 
 
+def test_a_conversion_that_cannot_be_looked_for_is_not_said_to_be_missing(hub_here, reach, monkeypatch):
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    name = "google-bert/bert-base-uncased"
+    whole = dict(hub_here.repositories[name])
+    hub_here.repositories[name] = {file: data for file, data in whole.items() if not file.endswith(".safetensors")}
+    hub_here.repositories[f"{name}@refs/pr/3"] = whole
+    hub_here.discussions[name] = 500
+    assert f"the hub gave no answer for model {name}" in refusal(fetch_bert)
+    hub_here.discussions[name] = [hub_server.pull_request(name, 3, "SFconvertbot")]
+    commit = fetch_bert().commit
+    reach(hub_here.address, offline=True)
+    assert "the hub's conversion cannot be looked for: set revision to its commit" in refusal(fetch_bert)
+    assert fetch_bert(commit).commit == commit
+
+
 def test_a_data_set_becomes_a_task_with_the_names_of_its_classes(hub_here, tmp_path):
     manifest = tasks.build("sst2", SST2, {}, tmp_path / "sst2")
     assert manifest["classes"] == ["fruit", "tool"]

@@ -207,6 +207,26 @@ def test_what_cannot_be_trained_in_bfloat16_is_planned_in_float32():
     assert memory[0][0] > memory[0][1] and memory[1][0] == memory[1][1]
 
 
+def test_what_does_not_run_on_the_gpu_has_the_speed_and_memory_of_the_cpu(paper):
+    axes = {"model": "bloom-560m", "task": "sst2", "seed": "0"}
+    jobs = [plan.Job(rule, axes) for rule in ("measure_inference", "compress_model")]
+    core, gpu = (plan.costed(paper, jobs, PLAN["machines"][name], PLAN) for name in ("cpu", "h100"))
+    assert core[0].seconds == gpu[0].seconds > 600 and not gpu[0].on_gpu
+    assert core[1].seconds > 5 * gpu[1].seconds and gpu[1].on_gpu
+    at_once = (
+        1 + 1 + 1 + 3 + 3
+    )  # full, ken, bitdelta, ranks of LoRA, sizes of FLOP; a LoRA may stand beside its weights
+    assert gpu[0].gib > (3 + at_once) * 4 * paper.models["bloom-560m"].parameters / 2**30
+
+
+def test_the_study_of_language_models_is_planned_and_what_is_not_estimated_said():
+    study = plan.sized_study(study_config.read(ROOT / "config" / "surgeon.yaml", baselines.METHODS), PLAN)
+    jobs = [plan.Job("import_model", {"model": "bloom-1b7"}), plan.Job("prune_language_model", {"model": "bloom-1b7"})]
+    text = plan.report(study, plan.costed(study, jobs, PLAN["machines"]["cpu"], PLAN), "cpu", PLAN, gpus=1, cores=2)
+    assert "on disk, more than" in text
+    assert "Not estimated, and counted as if they did nothing: prune_language_model." in text
+
+
 def test_the_wall_time_is_that_of_the_busiest_and_of_the_longest():
     jobs = [plan.Job("a", {}, 10, on_gpu=True)] * 6 + [plan.Job("b", {}, 4)] * 2
     assert plan.wall_seconds(jobs, gpus=2, cores=4) == 30 + 2
@@ -217,14 +237,14 @@ def test_the_reference_run_is_its_own_measure(monkeypatch, dry_run, small):
     """Rules that a finished run has timed take, in all, what they took."""
     machine = PLAN["machines"]["cpu"]
     jobs = plan.jobs_in(dry_run)
-    estimated = plan.seconds_by_rule(plan.costed(small, jobs, machine, PLAN["core"]))
+    estimated = plan.seconds_by_rule(plan.costed(small, jobs, machine, PLAN))
     record = {"config": small.config, "seconds": {rule: 3 * seconds for rule, seconds in estimated.items()}}
     monkeypatch.setattr(plan.files, "read_json", lambda path: record)
     monkeypatch.setattr(plan, "listed_jobs", lambda *_, **__: jobs)
     monkeypatch.setattr(plan, "sized_study", lambda *_: small)
     factors = plan.measured_factors(Path("anywhere"), PLAN, machine)
     assert factors == pytest.approx(dict.fromkeys(estimated, 3.0))
-    corrected = plan.seconds_by_rule(plan.costed(small, jobs, machine, PLAN["core"], factors))
+    corrected = plan.seconds_by_rule(plan.costed(small, jobs, machine, PLAN, factors))
     assert corrected == pytest.approx(record["seconds"])
 
 
@@ -240,7 +260,7 @@ def test_an_estimate_is_compared_with_what_a_run_took(tmp_path):
 
 
 def test_the_report_has_every_rule_and_model(small, dry_run):
-    jobs = plan.costed(small, plan.jobs_in(dry_run), PLAN["machines"]["a100"], PLAN["core"])
+    jobs = plan.costed(small, plan.jobs_in(dry_run), PLAN["machines"]["a100"], PLAN)
     text = plan.report(small, jobs, "a100", PLAN, gpus=2, cores=8)
     for word in ("finetune_model", "collect_scores", "bloom-small", "A100", "peak is assumed"):
         assert word in text
@@ -252,7 +272,7 @@ def test_slurm_resources_hold_what_the_plan_asks_for(paper):
     jobs = [plan.Job("finetune_model", axes | {"model": model}) for model in paper.models] + [
         plan.Job("make_tables", {})
     ]
-    jobs = plan.costed(paper, jobs, PLAN["machines"]["a100"], PLAN["core"])
+    jobs = plan.costed(paper, jobs, PLAN["machines"]["a100"], PLAN)
     found = slurm.resources(jobs, with_gpu=True)
     assert found["make_tables"] == {"mem_mb": "attempt * 3000", "runtime": "attempt * 10", "gpu": 0}
     assert found["finetune_model"]["gpu"] == 1
