@@ -29,7 +29,10 @@ DOCUMENTS: dict[str, dict[str, Block]] = {
         "surgeon": of("surgeon", findings.surgeon_block),
         "benchmarks": of("benchmarks", benchmark_block),
     },
-    "docs/findings.md": {"offline": of("offline", findings.study_block)},
+    "docs/findings.md": {
+        "real": of("real", findings.study_block),
+        "offline": of("offline", findings.study_block),
+    },
     "docs/cluster.md": {"gpu": of("benchmarks/h100", gpu_block)},
     "docs/faq.md": {
         "speed": of("mini", findings.speed_answer),
