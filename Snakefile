@@ -205,8 +205,8 @@ def get_kenviz_compared(wildcards):
     """Sub-networks of the same cell and share, by methods that reset, for the page to switch between."""
     cell, compared = get_kenviz_cell(), []
     for name in POST_HOC:
-        method, said = baselines.METHODS[name], config["method_settings"].get(name, {})
-        has_share = cell["kept_share"] in method_settings.budgets(method, said, config["kept_shares"])
+        method = baselines.METHODS[name]
+        has_share = cell["kept_share"] in method_settings.budgets_in(config, method)
         if method.family == "reset" and has_share and name not in config["scores_only"]:
             compared.append(name)
     stored = f"{CELL}/compressed/{{method}}/draw0/{{kept_share}}.safetensors"

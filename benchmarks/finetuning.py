@@ -60,7 +60,7 @@ def new_model(config, on: torch.device) -> nn.Module:
 
 
 def measure(config, tokens: int, precision: str, steps: int, on: torch.device) -> dict[str, float]:
-    """Seconds of a step, GiB of the process on the GPU, and rows computed at once."""
+    """Seconds of a step, and the most GiB that torch held for it on a GPU."""
     model, clock = new_model(config, on), Clock()
     settings = SETTINGS | {"precision": precision}
     sets = random_texts((steps + WARM) * BATCH, tokens, 0), random_texts(BATCH, tokens, 1)

@@ -9,6 +9,7 @@ import torch
 
 from benchmarks import common
 from ken import kde, selection
+from study import provenance
 
 GRID_SHARE = 6  # ken-grid keeps the sixth part of each row
 EXP_PER_SM_AND_CLOCK = 16  # special function units of NVIDIA's data-centre GPUs (CUDA programming guide, arithmetic)
@@ -121,8 +122,9 @@ def main() -> None:
     parser.add_argument("--sample", type=int, default=8, help="rows of each length for scikit-learn")
     parser.add_argument("--deterministic", action="store_true", help="with the kernels that the study's steps ask for")
     a = parser.parse_args()
+    if a.deterministic:
+        provenance.deterministic(0)
     torch.set_num_threads(a.threads)
-    torch.use_deterministic_algorithms(a.deterministic, warn_only=True)
     tensors = make_tensors(a.size, a.device)
     rows = sum(common.row_lengths(a.size).values())
     sort = common.seconds_of(lambda: sort_all(tensors), device=a.device)

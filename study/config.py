@@ -353,15 +353,11 @@ def _check_method_settings(config: dict, methods: Mapping[str, Method]) -> None:
             raise UserError(f"{key}.rate_factors is {said['rate_factors']}, but {name} does not train: leave it out.")
 
 
-def _budgets(config: dict, method: Method) -> list[float | int]:
-    return method_settings.budgets(method, config["method_settings"].get(method.name, {}), config["kept_shares"])
-
-
 def _check_spread(config: dict, methods: Mapping[str, Method]) -> None:
     """The methods whose kept entries are looked at are run at that share."""
     share = config["spread"]["kept_share"]
     for index, name in enumerate(config["spread"]["methods"]):
-        if share not in (budgets := _budgets(config, methods[name])):
+        if share not in (budgets := method_settings.budgets_in(config, methods[name])):
             key, listed = f"config key spread.methods[{index}] is {name}", ", ".join(map(str, budgets))
             raise UserError(f"{key}, which is not run at spread.kept_share ({share}), but at {listed}.")
 
@@ -372,7 +368,7 @@ def _pictured(config: dict, methods: Mapping[str, Method]) -> dict:
     first = {"model": next(iter(config["models"])), "task": next(iter(config["tasks"]))}
     share = chosen.get("kept_share", 0.25 if 0.25 in shares else shares[-1])
     selecting = [name for name in config["methods"] if methods[name].unit == "share"]
-    shown = [name for name in selecting if share in _budgets(config, methods[name])]
+    shown = [name for name in selecting if share in method_settings.budgets_in(config, methods[name])]
     if not shown:
         key = f"config key kenviz.kept_share is {share}"
         raise UserError(f"{key}, at which no method is run that keeps a share: name a share that one is run at.")

@@ -87,7 +87,7 @@ class Study:
 
     def budgets(self, method: str) -> list[float | int]:
         """Budgets that a method is run at."""
-        return method_settings.budgets(baselines.METHODS[method], self._said(method), self.config["kept_shares"])
+        return method_settings.budgets_in(self.config, baselines.METHODS[method])
 
     def draws(self, method: str) -> int:
         """How often a method is run."""
@@ -341,11 +341,12 @@ def memory_gib(study: Study, rule: str, wildcards: dict[str, str], half: bool) -
         return TABLES_GIB + READ_BYTES * largest / 2**30
     if rule == "import_model":
         return CONTEXT_GIB + 2 * WIDTH * study.models[wildcards["model"]].parameters / 2**30
-    if rule not in ON_GPU and rule not in ("pretrain_model", "measure_inference", *NOT_ESTIMATED):
+    if rule == "measure_inference":
+        held = HELD + _inferring(study)
+        return CONTEXT_GIB + held * WIDTH * study.models[wildcards["model"]].parameters / 2**30
+    if rule not in ON_GPU and rule not in ("pretrain_model", *NOT_ESTIMATED):
         return TABLES_GIB
     size = study.models[wildcards["model"]]
-    if rule == "measure_inference":
-        return CONTEXT_GIB + (HELD + _inferring(study)) * WIDTH * size.parameters / 2**30
     compressing = compression_gib(size)
     return (
         compressing

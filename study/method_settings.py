@@ -13,6 +13,11 @@ def budgets(method: Method, said: Mapping, kept_shares: Sequence[float | int]) -
     return list(said.get("budgets") or method.budgets or kept_shares)
 
 
+def budgets_in(config: Mapping, method: Method) -> list[float | int]:
+    """`budgets` of a method in a study's config."""
+    return budgets(method, config["method_settings"].get(method.name, {}), config["kept_shares"])
+
+
 def draws(method: Method, said: Mapping, draws: int) -> int:
     """How often a method is run, `draws` of the config where it says nothing of a method that draws at random."""
     return said.get("draws", draws) if method.stochastic else 1

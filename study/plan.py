@@ -243,11 +243,12 @@ def report(study: Study, jobs: list[Job], name: str, plan: dict, gpus: int, core
     if is_gpu(machine):
         workers, basis = f"{gpus} x {machine['title']} and {cores} cores", "the share of the GPU's peak is assumed"
     disk, wall = size_text(sum(job.disk for job in jobs)), duration(wall_seconds(jobs, gpus, cores))
-    about = "more than" if _not_estimated(jobs) else "about"
+    left_out = _not_estimated(jobs)
+    about = "more than" if left_out else "about"
     parts = [
         f"{study.config['study']}: {len(jobs):,} jobs, {disk} on disk, {about} {wall} on {workers}",
         rule_table(jobs),
-        f"Times are estimates ({basis}); GiB is the memory of the largest job.{_not_estimated(jobs)}",
+        f"Times are estimates ({basis}); GiB is the memory of the largest job.{left_out}",
         "Memory of fine-tuning on a GPU (bfloat16 arithmetic, float32 weights), at the longest batch:",
         memory_table(study, plan["machines"]),
     ]

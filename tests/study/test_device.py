@@ -17,8 +17,7 @@ from study.errors import UserError
 HOLD = """
 import sys, time
 from pathlib import Path
-from ken import cli
-from study import device, errors
+from study import device
 device.LOCKS, device.POLL = Path(sys.argv[1]), 0.05
 print(device.hold_one(sys.argv[2:]), flush=True)
 sys.stdin.readline()
