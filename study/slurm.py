@@ -39,7 +39,7 @@ def resources(jobs: list[Job], with_gpu: bool) -> dict[str, dict[str, str | int]
             "runtime": f"attempt * {by_model(minutes[rule])}",
             "gpu": int(with_gpu and rule in cost.ON_GPU),
         }
-        for rule in memory
+        for rule in sorted(memory)  # Snakemake's order differs between runs
     }
 
 
