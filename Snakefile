@@ -13,10 +13,12 @@ from pathlib import Path
 sys.path.insert(0, workflow.basedir)
 
 import baselines
-from study import config as study_config, device, files, method_settings
-from study.errors import UserError
-from study.progress import benchmarked_seconds, show_progress
-from study.steps import hold_study, prepare_environment
+from study import config as study_config
+from study.definition import method_settings
+from study.running import device, files
+from study.running.errors import UserError
+from study.running.progress import benchmarked_seconds, show_progress
+from study.running.workflow import hold_study, prepare_environment
 
 if not workflow.overwrite_configfiles:
 

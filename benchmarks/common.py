@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from study import cost, files, provenance
+from study.planning import cost
+from study.running import files, provenance
 
 SIZES = ("bert-base", "bloom-560m", "bloom-1b7")
 

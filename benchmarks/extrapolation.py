@@ -13,9 +13,9 @@ import torch
 
 from benchmarks import common
 from study import config as study_config
-from study import cost
 from study.plan import read_plan, size_text
-from study.sizes import ModelSize, TaskSize
+from study.planning import cost
+from study.planning.sizes import ModelSize, TaskSize
 
 ROOT = Path(__file__).parents[1]
 RECORD = ROOT / "results" / "reference" / "scaling.json"

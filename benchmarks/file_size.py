@@ -9,7 +9,7 @@ import torch
 from benchmarks import common
 from ken import selection
 from ken.subnetwork import Subnetwork
-from study import cost
+from study.planning import cost
 
 SHARES = (0.01, 0.02, 0.05, 0.10, 0.25, 0.50, 0.75)
 

@@ -2,7 +2,8 @@
 
 `python -m benchmarks.finetuning --device cuda` trains models of real sizes, from random weights on random tokens, by
 the study's own loop with the study's repeatable kernels, for some steps of 32 short and 32 long texts; and sets seconds
-and memory beside those that `study.cost` says for the machine. `--sizes bert-base --steps 4` is enough on a CPU.
+and memory beside those that `study.planning.cost` says for the machine. `--sizes bert-base --steps 4` is enough on a
+CPU.
 """
 
 import argparse
@@ -15,10 +16,12 @@ from torch import nn
 
 from baselines.training import Recipe
 from benchmarks import common
-from study import cost, device, plan, provenance
-from study.examples import Examples
-from study.loop import train
-from study.sizes import ModelSize, TaskSize, model_size
+from study import plan
+from study.planning import cost
+from study.planning.sizes import ModelSize, TaskSize, model_size
+from study.running import device, provenance
+from study.training.examples import Examples
+from study.training.loop import train
 
 BATCH, CLASSES = 32, 2
 LENGTHS = (16, 128)  # tokens of a text: about those of a question, and the longest that the paper's study reads

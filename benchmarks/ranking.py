@@ -9,7 +9,7 @@ import torch
 
 from benchmarks import common
 from ken import kde, selection
-from study import provenance
+from study.running import provenance
 
 GRID_SHARE = 6  # ken-grid keeps the sixth part of each row
 EXP_PER_SM_AND_CLOCK = 16  # special function units of NVIDIA's data-centre GPUs (CUDA programming guide, arithmetic)

@@ -6,7 +6,7 @@ Every step is a module that runs as ``python -m study.<step>``; the Snakefile ca
 import gc
 import os
 
-from study.steps import SNAKEMAKE
+from study.running.workflow import SNAKEMAKE
 
 if SNAKEMAKE in os.environ:  # a step of a run
     # Importing torch and transformers makes a million objects that all stay; by default Python looks for garbage among

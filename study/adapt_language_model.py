@@ -3,11 +3,11 @@
 import time
 from pathlib import Path
 
-from study import files, provenance
-from study.errors import run
-from study.language_models import load_language_model, read_chunks, train
-from study.models import checked_checkpoint, load_tokenizer
+from study.models.classifiers import checked_checkpoint, load_tokenizer
+from study.models.language_models import load_language_model, read_chunks, train
 from study.perplexity import step_parser
+from study.running import files, provenance
+from study.running.errors import run
 
 
 def adapt(pretrained: Path, text: Path, axes: dict, settings: dict, out: Path) -> dict[str, object]:

@@ -29,8 +29,9 @@ from typing import BinaryIO
 
 from tqdm import tqdm
 
-from study import files, manifest
-from study.errors import UserError, run
+from study import manifest
+from study.running import files
+from study.running.errors import UserError, run
 
 LEFT_OUT = (
     *("*.safetensors", "corpus/*", "pretraining/*", "tasks/*/train.parquet", "tasks/*/validation.parquet"),

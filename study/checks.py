@@ -19,11 +19,12 @@ import torch
 import ken
 from baselines.magnitude import zeros
 from ken import kde, selection
-from study import files, metrics, provenance
-from study.cell import FinetunedCell
-from study.device import take
-from study.errors import run
-from study.examples import predict
+from study.cells.finetuned_cell import FinetunedCell
+from study.running import files, provenance
+from study.running.device import take
+from study.running.errors import run
+from study.training import metrics
+from study.training.examples import predict
 
 COLUMNS = (
     *("model", "task", "seed", "check", "variant", "method", "kept_share", "stored_bytes", "weighted_f1"),

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from study import checks, files, inference, metrics, provenance
-from study.errors import UserError, run
-from study.examples import load_task
+from study import checks, inference
+from study.running import files, provenance
+from study.running.errors import UserError, run
+from study.training import metrics
+from study.training.examples import load_task
 
 SCORES = ("weighted_f1", "macro_f1", "accuracy")
 

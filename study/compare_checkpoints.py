@@ -6,8 +6,8 @@ from pathlib import Path
 import pandas as pd
 from safetensors.numpy import load_file
 
-from study import files
-from study.errors import run
+from study.running import files
+from study.running.errors import run
 
 
 def compare(made: Path, committed: Path) -> dict[str, object]:

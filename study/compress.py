@@ -21,12 +21,13 @@ import torch
 import baselines
 from baselines import Cell, Method
 from baselines.training import TrainedMethod
-from study import files, metrics, provenance
-from study.cell import FinetunedCell
-from study.device import take
-from study.errors import UserError, run
-from study.examples import predict
-from study.suggest import suggest
+from study.cells.finetuned_cell import FinetunedCell
+from study.cells.suggest import suggest
+from study.running import files, provenance
+from study.running.device import take
+from study.running.errors import UserError, run
+from study.training import metrics
+from study.training.examples import predict
 
 
 @dataclass

@@ -11,9 +11,9 @@ import torch
 
 import baselines
 from baselines import Cell, Method, TrainedMethod
-from study import files, method_settings, provenance
-from study.errors import run
-from study.language_models import (
+from study.definition import method_settings
+from study.models.classifiers import checked_checkpoint, load_tokenizer
+from study.models.language_models import (
     Calibration,
     body_of,
     calibration_places,
@@ -23,8 +23,9 @@ from study.language_models import (
     load_language_model,
     read_chunks,
 )
-from study.models import checked_checkpoint, load_tokenizer
 from study.perplexity import Row, evaluated, remembered, step_parser, stored_facts, write_results
+from study.running import files, provenance
+from study.running.errors import run
 
 TRAINS = "methods that train do so on a task with labels."
 

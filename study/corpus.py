@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from study import files
-from study.errors import UserError, run
+from study.running import files
+from study.running.errors import UserError, run
 
 SKIPPED_FOLDERS = {"tests", "test", "testing", "_vendor", "vendor", "externals", "extern", "__pycache__"}
 SPLITS = ("train", "validation", "test")

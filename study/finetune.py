@@ -13,13 +13,14 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from study import device, files, metrics, provenance
-from study.errors import run
-from study.examples import encode, load_task, predict
-from study.loop import train
-from study.models import checked_checkpoint, load_classifier, load_tokenizer, random_classifier
-from study.resumption import Checkpoint
-from study.training import CPU
+from study.models.classifiers import checked_checkpoint, load_classifier, load_tokenizer, random_classifier
+from study.running import device, files, provenance
+from study.running.errors import run
+from study.training import metrics
+from study.training.examples import encode, load_task, predict
+from study.training.gradients import CPU
+from study.training.loop import train
+from study.training.resumption import Checkpoint
 
 ARMS = ("pretrained", "random-init")
 

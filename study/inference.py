@@ -15,10 +15,10 @@ import torch
 from torch import nn
 
 import baselines
-from study import files, provenance
-from study.cell import FinetunedCell
-from study.errors import run
-from study.examples import Examples, predict
+from study.cells.finetuned_cell import FinetunedCell
+from study.running import files, provenance
+from study.running.errors import run
+from study.training.examples import Examples, predict
 
 COLUMNS = (
     *("model", "task", "seed", "method", "budget", "unit", "form", "parameters", "texts", "milliseconds_per_text"),

@@ -9,8 +9,8 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from study import files
-from study.errors import UserError, run
+from study.running import files
+from study.running.errors import UserError, run
 
 NAME = "manifest.json"
 PACKED = "archive.json"  # what study.archive puts beside it

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from study import files, provenance
-from study.errors import UserError, run
-from study.language_models import Chunks, document_losses, perplexity
+from study.models.language_models import Chunks, document_losses, perplexity
+from study.running import files, provenance
+from study.running.errors import UserError, run
 
 TABLES = ("perplexity.csv", "losses.parquet")
 

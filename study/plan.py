@@ -1,8 +1,8 @@
 """What will a study cost? Jobs, hours, disk and memory, before it starts.
 
 `make plan CONFIG=config/paper.yaml MACHINE=a100`. Which jobs there are is asked of Snakemake itself, by a dry run, so
-that what is finished does not count; what one costs says `study.cost`, with the speeds of config/plan.yaml. On the
-machine of the committed reference run, what its rules really took corrects the estimate.
+that what is finished does not count; what one costs says `study.planning.cost`, with the speeds of config/plan.yaml. On
+the machine of the committed reference run, what its rules really took corrects the estimate.
 """
 
 import argparse
@@ -19,12 +19,13 @@ import yaml
 
 import baselines
 from study import config as study_config
-from study import cost, files
-from study.cost import Study, is_gpu
-from study.errors import UserError, run
-from study.progress import duration
+from study.planning import cost
+from study.planning.cost import Study, is_gpu
+from study.planning.sizes import model_config, model_size, task_size
 from study.record import seconds_per_rule
-from study.sizes import model_config, model_size, task_size
+from study.running import files
+from study.running.errors import UserError, run
+from study.running.progress import duration
 
 ROOT = Path(__file__).parents[1]
 PLAN = ROOT / "config" / "plan.yaml"

@@ -21,11 +21,12 @@ from scipy.sparse.linalg import svds
 from torch import nn
 from transformers import AutoModel, PreTrainedTokenizerFast
 
-from study import corpus, files, provenance
-from study.architectures import ARCHITECTURES
-from study.errors import run
-from study.tokenization import train_tokenizer
-from study.training import linear_schedule
+from study import corpus
+from study.models.architectures import ARCHITECTURES
+from study.models.tokenization import train_tokenizer
+from study.running import files, provenance
+from study.running.errors import run
+from study.training.gradients import linear_schedule
 
 WINDOW = 5  # tokens on each side that count as co-occurring
 EVALUATION_BLOCKS = 500

@@ -20,9 +20,8 @@ from baselines.llm_surgeon.curvature import estimate
 from baselines.llm_surgeon.method import from_zeros, masks_of, masks_of_zeros
 from baselines.llm_surgeon.schedule import VARIANTS, Layers, Settings, removable_entries, shots_of
 from baselines.magnitude import zeros
-from study import files, provenance
-from study.errors import run
-from study.language_models import (
+from study.models.classifiers import checked_checkpoint, load_tokenizer
+from study.models.language_models import (
     Calibration,
     body_of,
     calibration_places,
@@ -33,8 +32,9 @@ from study.language_models import (
     load_language_model,
     read_chunks,
 )
-from study.models import checked_checkpoint, load_tokenizer
 from study.perplexity import Row, evaluated, remembered, step_parser, stored_facts, write_results
+from study.running import files, provenance
+from study.running.errors import run
 
 HALF = 0.5  # what 2:4 removes
 

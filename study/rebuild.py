@@ -11,8 +11,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from study import files
-from study.errors import UserError, run
+from study.running import files
+from study.running.errors import UserError, run
 
 RULES = ("compute_statistics", "judge_claims", "make_tables", "draw_figures", "write_report", "write_publication")
 KENVIZ = "draw_kenviz"

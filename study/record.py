@@ -7,8 +7,9 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from study import files, manifest, provenance
-from study.errors import run
+from study import manifest
+from study.running import files, provenance
+from study.running.errors import run
 
 
 def jobs(benchmarks: Path) -> Iterator[tuple[str, float, float]]:

@@ -12,9 +12,10 @@ import yaml
 
 import baselines
 from study import config as study_config
-from study import cost, files
-from study.errors import UserError, run
 from study.plan import ROOT, Job, listed_jobs, planned, read_plan, sized_study
+from study.planning import cost
+from study.running import files
+from study.running.errors import UserError, run
 
 PROFILE = ROOT / "profiles" / "slurm" / "config.v8+.yaml"
 MARK = "# Resources of every rule"

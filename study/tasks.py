@@ -13,9 +13,13 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from study import corpus, docstring_tasks, files, hub_tasks, local_data, metrics, provenance
+from study import corpus
 from study.corpus import SPLITS
-from study.errors import UserError, run
+from study.data import docstring_tasks, hub_tasks
+from study.data import local_files as local_data
+from study.running import files, provenance
+from study.running.errors import UserError, run
+from study.training import metrics
 
 
 def reference_scores(splits: dict[str, pd.DataFrame]) -> dict[str, dict[str, float]]:

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from study import files, hub, hub_tasks, provenance
 from study.corpus import SPLITS
-from study.errors import UserError, run
+from study.data import hub_tasks
+from study.running import files, hub, provenance
+from study.running.errors import UserError, run
 
 DOCUMENT_WORDS = 500
 VALIDATION_EVERY = 10  # without a validation part, which documents of train become it

@@ -12,8 +12,8 @@ import pandas as pd
 import torch
 
 from ken import selection
-from study import files, provenance
-from study.errors import run
+from study.running import files, provenance
+from study.running.errors import run
 
 METHODS = ("ken", selection.GRID)
 

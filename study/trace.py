@@ -8,8 +8,8 @@ import argparse
 import json
 from pathlib import Path
 
-from study import files
-from study.errors import UserError, run
+from study.running import files
+from study.running.errors import UserError, run
 
 
 def trace(results: Path, model: str, task: str, seed: int, method: str, budget: str, draw: int = 0) -> dict[str, dict]:

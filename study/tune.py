@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from study import device, files, provenance
-from study.errors import run
-from study.examples import encode, load_task
 from study.finetune import ARMS
-from study.loop import train
-from study.models import checked_checkpoint, load_classifier, load_tokenizer, random_classifier
+from study.models.classifiers import checked_checkpoint, load_classifier, load_tokenizer, random_classifier
+from study.running import device, files, provenance
+from study.running.errors import run
+from study.training.examples import encode, load_task
+from study.training.loop import train
 
 
 def try_settings(pretrained: Path, task: Path, arm: str, settings: dict, seed: int) -> dict[str, object]:

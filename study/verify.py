@@ -13,8 +13,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from study import files, manifest
-from study.errors import UserError, run
+from study import manifest
+from study.running import files
+from study.running.errors import UserError, run
 
 KINDS = {
     "corpus": "corpora",

@@ -10,10 +10,11 @@ import pandas as pd
 import pytest
 import torch
 
-from study import files, pretrain, provenance
-from study.architectures import ARCHITECTURES
+from study import pretrain
 from study.finetune import finetune
-from study.tokenization import train_tokenizer
+from study.models.architectures import ARCHITECTURES
+from study.models.tokenization import train_tokenizer
+from study.running import files, provenance
 
 torch.set_num_threads(1)
 

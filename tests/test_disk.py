@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 
 import report.errors
 import report.results
-import study.errors
-import study.files
+import study.running.errors
+import study.running.files
 from ken import cli, disk
 from tests.test_workflow import STUDY, copy_checkout, snakemake
 
@@ -71,11 +71,11 @@ def test_the_command_leaves_nothing_half_written(tmp_path):
     assert (tmp_path / "sub.safetensors").stat().st_size > 4096
 
 
-@pytest.mark.parametrize("end", [study.errors.run, report.errors.run], ids=["study", "report"])
+@pytest.mark.parametrize("end", [study.running.errors.run, report.errors.run], ids=["study", "report"])
 def test_steps_end_with_the_sentence_and_leave_nothing(end, tmp_path):
     frame = pd.DataFrame({"a": range(10_000)})
-    writers = [lambda: study.files.write_csv(tmp_path / "a.csv", frame)]
-    writers += [lambda: study.files.write_parquet(tmp_path / "a.parquet", frame)]
+    writers = [lambda: study.running.files.write_csv(tmp_path / "a.csv", frame)]
+    writers += [lambda: study.running.files.write_parquet(tmp_path / "a.parquet", frame)]
     writers += [lambda: report.results.write_text(tmp_path / "a.svg", "x" * 10_000)]
     for write in writers:
         with files_of_at_most(4096), pytest.raises(SystemExit, match=r"^error: .* may not grow so large here "):
@@ -88,7 +88,7 @@ def test_steps_end_with_the_sentence_and_leave_nothing(end, tmp_path):
 def test_errors_of_safetensors_are_understood(tmp_path):
     save = lambda: save_file({"weight": torch.zeros(10_000)}, tmp_path / "a.safetensors")  # noqa: E731
     with files_of_at_most(4096), pytest.raises(SystemExit, match="may not grow so large here"):
-        study.errors.run(save)
+        study.running.errors.run(save)
     error = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
     assert disk.sentence(error).startswith("there is no room left on the disk")
 

@@ -19,7 +19,7 @@ from baselines import METHODS
 from docs import api
 from ken.selection import CRITERIA
 from study import config as study_config
-from study.cell import FinetunedCell
+from study.cells.finetuned_cell import FinetunedCell
 from study.compress import compress
 from study.finetune import finetune
 from tests.conftest import SETTINGS, make_checkpoint

@@ -10,7 +10,8 @@ from baselines import METHODS
 from report import documents, reference
 from report.errors import ReportError
 from study import config as study_config
-from study import files, manifest, verify
+from study import manifest, verify
+from study.running import files
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "results" / "reference" / "mini"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks import common, extrapolation, scaling
-from study.sizes import ModelSize
+from study.planning.sizes import ModelSize
 
 
 def synthetic(start: float, entry) -> list[dict]:

@@ -10,7 +10,7 @@ import baselines
 from baselines import METHODS, TrainedMethod, source_hash
 from baselines.base import FAMILIES, UNITS, Selection, register
 from ken.selection import as_rows, kept_count
-from study.cell import FinetunedCell
+from study.cells.finetuned_cell import FinetunedCell
 from study.compress import compress
 from tests.conftest import MODELS
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from baselines import METHODS, Cell, flop
-from study.cell import FinetunedCell
+from study.cells.finetuned_cell import FinetunedCell
 from tests.conftest import MODELS
 
 METHOD = METHODS["flop"]

@@ -14,7 +14,7 @@ from baselines.llm_surgeon import costs, curvature, schedule, updates
 from baselines.llm_surgeon.curvature import Factors, estimate
 from baselines.llm_surgeon.schedule import Settings, joined, kept_counts, prune
 from ken.selection import as_rows, kept_count
-from study.cell import FinetunedCell
+from study.cells.finetuned_cell import FinetunedCell
 from tests.conftest import MODELS
 
 NAMES = ["llm-surgeon", "surgeon-delta", "surgeon-delta-updated"]

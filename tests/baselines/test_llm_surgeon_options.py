@@ -12,7 +12,7 @@ from baselines.llm_surgeon import schedule, updates
 from baselines.llm_surgeon.compilation import compiled, hidden_units, with_shapes
 from baselines.llm_surgeon.correction import correct
 from baselines.llm_surgeon.schedule import VARIANTS, Settings, prune, shots_of
-from study.cell import FinetunedCell
+from study.cells.finetuned_cell import FinetunedCell
 from tests.baselines.test_llm_surgeon import (
     INPUTS,
     LAYERS,

@@ -8,7 +8,7 @@ from baselines import METHODS, lora
 from baselines.magnitude import global_masks
 from baselines.masked_training import Masked
 from baselines.training import Fitted
-from study.cell import FinetunedCell
+from study.cells.finetuned_cell import FinetunedCell
 
 SETTINGS = {"kept_shares": [0.25], "draws": 1, "batch_size": 16, "max_length": 24, "methods": {}}
 

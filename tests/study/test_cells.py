@@ -12,15 +12,15 @@ from sklearn.metrics import f1_score
 import baselines
 import ken
 from baselines.base import Selection
-from study import files
-from study.cell import FinetunedCell
+from study.cells.finetuned_cell import FinetunedCell
+from study.cells.suggest import suggest
 from study.compress import compress
-from study.errors import UserError
-from study.examples import Examples, encode, load_task, predict, shuffled_batches
 from study.finetune import finetune
 from study.import_model import import_model
-from study.models import empty_classifier, load_classifier, load_tokenizer
-from study.suggest import suggest
+from study.models.classifiers import empty_classifier, load_classifier, load_tokenizer
+from study.running import files
+from study.running.errors import UserError
+from study.training.examples import Examples, encode, load_task, predict, shuffled_batches
 from tests.conftest import MODELS, SETTINGS
 
 EVALUATION = {"batch_size": 16, "max_length": 24, "kept_shares": [0.1, 0.5], "draws": 1, "methods": {}}

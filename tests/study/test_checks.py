@@ -7,7 +7,7 @@ import torch
 import ken
 from ken import kde, selection
 from study import checks
-from study.cell import FinetunedCell
+from study.cells.finetuned_cell import FinetunedCell
 from tests.conftest import MODELS
 
 SETTINGS = {"kept_shares": [0.25], "draws": 1, "batch_size": 16, "max_length": 24, "methods": {}}

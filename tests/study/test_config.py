@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 
 import baselines
 from study import config
-from study.errors import UserError, run
+from study.running.errors import UserError, run
 
 NAMES = ("ken", "ken-rescaled", "random", "magnitude", "delta-magnitude", "lora")
 METHODS = {name: baselines.METHODS[name] for name in NAMES}
@@ -365,7 +365,7 @@ def test_the_schema_is_a_schema_and_describes_every_key():
 
 
 def test_architectures_of_the_schema_are_those_that_can_be_pretrained():
-    from study.architectures import ARCHITECTURES
+    from study.models.architectures import ARCHITECTURES
 
     model = config.schema(METHODS)["$defs"]["pretraining_model"]
     assert sorted(model["properties"]["architecture"]["enum"]) == sorted(ARCHITECTURES)

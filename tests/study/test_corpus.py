@@ -3,7 +3,7 @@
 import pytest
 
 from study import corpus
-from study.errors import UserError
+from study.running.errors import UserError
 
 SOURCE = '''
 """Module prose stands here in one plain sentence."""

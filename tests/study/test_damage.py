@@ -11,15 +11,16 @@ import pytest
 
 from report.errors import ReportError
 from report.results import read_table
-from study import collect, corpus, files, inference, manifest, provenance, record, trace, verify
-from study.cell import FinetunedCell
+from study import collect, corpus, inference, manifest, record, trace, verify
+from study.cells.finetuned_cell import FinetunedCell
+from study.cells.suggest import suggest
 from study.compress import compress
-from study.errors import UserError, run
-from study.examples import load_task
 from study.finetune import finetune
 from study.import_model import import_model
-from study.metrics import evaluate_metric
-from study.suggest import suggest
+from study.running import files, provenance
+from study.running.errors import UserError, run
+from study.training.examples import load_task
+from study.training.metrics import evaluate_metric
 from tests.conftest import SETTINGS
 
 EVALUATION = {"batch_size": 16, "max_length": 24, "kept_shares": [0.1, 0.5], "draws": 1, "methods": {}}

@@ -12,19 +12,19 @@ import pandas as pd
 import pytest
 import torch
 
-from study import errors, files
-from study.cell import FinetunedCell
+from study.cells.finetuned_cell import FinetunedCell
 from study.compress import compress
-from study.examples import predict
 from study.finetune import finetune
-from study.resumption import Checkpoint
-from study.training import Gradients
+from study.running import errors, files
+from study.training.examples import predict
+from study.training.gradients import Gradients
+from study.training.resumption import Checkpoint
 from tests.conftest import MODELS, SETTINGS
-from tests.study.test_loop import Killed, examples, gradients_of, new_model  # noqa: F401
+from tests.study.training.test_loop import Killed, examples, gradients_of, new_model  # noqa: F401
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
-TAKE = "import sys; from study import device; print(device.take(), flush=True); sys.stdin.readline()"
+TAKE = "import sys; from study.running import device; print(device.take(), flush=True); sys.stdin.readline()"
 
 
 @pytest.fixture

@@ -15,9 +15,11 @@ import yaml
 from huggingface_hub import constants
 
 from baselines import METHODS
-from study import config, files, hub, hub_tasks, import_model, tasks
-from study.errors import UserError, run
+from study import config, import_model, tasks
+from study.data import hub_tasks
 from study.finetune import finetune
+from study.running import files, hub
+from study.running.errors import UserError, run
 from tests import hub_server
 from tests.conftest import SETTINGS, WORDS
 
@@ -417,7 +419,7 @@ def test_a_step_ends_with_the_sentence(hub_here, monkeypatch, tmp_path):
 
 
 def test_the_hub_is_imported_only_where_it_is_asked():
-    program = "import sys, study.hub, study.hub_tasks; assert 'huggingface_hub' not in sys.modules"
+    program = "import sys, study.running.hub, study.data.hub_tasks; assert 'huggingface_hub' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
 
 

@@ -6,9 +6,9 @@ from torch import nn
 
 from baselines import METHODS
 from study import inference
-from study.cell import FinetunedCell
+from study.cells.finetuned_cell import FinetunedCell
 from study.compress import compress
-from study.examples import predict
+from study.training.examples import predict
 
 SETTINGS = {
     **{"kept_shares": [0.25, 0.5], "draws": 1, "batch_size": 16, "max_length": 24},

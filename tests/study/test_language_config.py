@@ -7,7 +7,7 @@ import yaml
 
 from baselines import METHODS
 from study import config
-from study.errors import UserError
+from study.running.errors import UserError
 from tests.study.test_config import SMALL, put
 
 ROOT = Path(__file__).parents[2]

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from study import corpus, pretrain
-from study.architectures import ARCHITECTURES
-from study.errors import UserError
-from study.models import load_classifier, load_tokenizer
-from study.tokenization import train_tokenizer
+from study.models.architectures import ARCHITECTURES
+from study.models.classifiers import load_classifier, load_tokenizer
+from study.models.tokenization import train_tokenizer
+from study.running.errors import UserError
 from tests.conftest import MODELS, make_texts
 
 SETTINGS = {"tokens": 3000, "learning_rate": 1e-3, "batch_size": 4, "max_length": 16, "mask_share": 0.2, "seed": 0}

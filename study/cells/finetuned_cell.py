@@ -1,0 +1,112 @@
+"""A fine-tuned cell on disk as the steps that compress, check and measure it see it."""
+
+import functools
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+import baselines
+import ken
+from baselines import Cell, Method
+from baselines.training import TrainedMethod
+from study.cells.cell_training import CellTraining
+from study.definition import method_settings
+from study.models.classifiers import empty_classifier, load_tokenizer
+from study.running import files, provenance
+from study.training.examples import Examples, encode, load_task
+from study.training.gradients import CPU
+
+
+class FinetunedCell:
+    """A fine-tuned cell on disk, ready to be compressed and evaluated.
+
+    Args:
+        folder: of the fine-tuned cell. task: task folder.
+        settings: kept_shares, draws, batch_size, max_length, methods: method -> budgets, draws, rate_factors and
+            options of its own that are not those by default, and scores_only: methods whose files are not kept.
+        device: on which models answer, are trained, and entries are ranked; tensors are kept on the CPU.
+    """
+
+    def __init__(self, folder: Path, task: Path, settings: dict, device: torch.device = CPU):
+        self.folder, self.device = folder, device
+        self.manifest = files.read_json(folder / "manifest.json")
+        files.check(folder, self.manifest["sha256"])
+        self.axes = {axis: self.manifest[axis] for axis in ("model", "task", "seed")}
+        self.initial = load_file(folder / "initial.safetensors")
+        self.pretrained = {name: tensor for name, tensor in self.initial.items() if name not in self.manifest["head"]}
+        self.finetuned = load_file(folder / "model.safetensors")
+        self.model = self.new_model()
+        self.settings = settings
+        tokenizer = load_tokenizer(folder, settings["max_length"])
+        frames, classes = load_task(task)
+
+        @functools.cache
+        def split(name: str) -> Examples:
+            return encode(frames[name], classes, tokenizer)
+
+        self.split = split
+        self.batch_size = settings["batch_size"]
+        # A row asks for its method's hash, for which source files are parsed: once a method is enough.
+        self.source_hash = functools.cache(lambda name: baselines.source_hash(baselines.METHODS[name]))
+        evaluation = {key: settings[key] for key in ("batch_size", "max_length")}
+        task_hashes = files.read_json(task / "manifest.json")["sha256"]
+        self.inputs = {"finetuned": self.manifest["sha256"], "task": task_hashes, "evaluation": evaluation}
+
+    def new_model(self) -> nn.Module:
+        """The cell's architecture with values that mean nothing."""
+        return empty_classifier(self.folder).to(self.device)
+
+    def reset_model(self) -> None:
+        """Put the initial state into the model, whatever a method has left there."""
+        ken.Subnetwork.forget(self.model)
+        self.model.load_state_dict(self.initial)
+
+    def for_method(self, method: Method, draw: int) -> Cell:
+        """The cell as a method sees it."""
+        seed = provenance.seed_of("compress", *self.axes.values(), method.name, draw)
+        training = None
+        if method.needs_data:
+            splits = {name: self.split(name) for name in ("train", "validation")}
+            # What only looks at gradients compares them with tensors, which are on the CPU.
+            device = self.device if isinstance(method, TrainedMethod) else CPU
+            rates = self.rate_factors(method)
+            training = CellTraining(self.folder, self.initial, self.manifest, splits, rates, device)
+        return Cell(self.pretrained, self.finetuned, seed, self.model, training)
+
+    def method(self, name: str) -> Method:
+        """A registered method with the options that the config gives it."""
+        return baselines.METHODS[name].configured(self._options(baselines.METHODS[name]))
+
+    def budgets(self, method: Method) -> list:
+        """See `method_settings.budgets`."""
+        return method_settings.budgets(method, self._said(method), self.settings["kept_shares"])
+
+    def draws(self, method: Method) -> int:
+        """See `method_settings.draws`."""
+        return method_settings.draws(method, self._said(method), self.settings["draws"])
+
+    def keeps_files(self, method: Method) -> bool:
+        """Whether the stored files of a method stay after they were scored."""
+        return method.name not in self.settings.get("scores_only", ())
+
+    def rate_factors(self, method: Method) -> tuple[float, ...]:
+        """See `method_settings.rate_factors`."""
+        return method_settings.rate_factors(method, self._said(method))
+
+    def _said(self, method: Method) -> dict:
+        return self.settings["methods"].get(method.name, {})
+
+    def _options(self, method: Method) -> dict:
+        return method_settings.options(self._said(method))
+
+    def key(self, method: Method, budget: float | int, draw: int) -> str:
+        """Hash of everything a score depends on."""
+        parts = [self.inputs, self.source_hash(method.name), budget, draw, torch.__version__.partition("+")[0]]
+        if isinstance(method, TrainedMethod):
+            parts.append([self.rate_factors(method), self.manifest["settings"]])
+        if options := self._options(method):
+            parts.append(options)
+        return provenance.text_hash(json.dumps(parts, sort_keys=True))

@@ -1,0 +1,1 @@
+"""Models: architectures, tokenizers, loading of classifiers and language models."""

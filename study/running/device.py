@@ -1,0 +1,114 @@
+"""Which device a step computes on: a GPU of its own where there is one, otherwise the CPU.
+
+A step takes one GPU and holds it by a lock of the operating system, which ends with the process however that ends. So
+jobs of one run, of two runs and of two users never share one.
+"""
+
+import fcntl
+import functools
+import os
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from study.running.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:  # the Snakefile and the tests ask for GPUs without the time that torch takes to import
+    import torch
+
+VARIABLE = "STUDY_DEVICE"  # says what the config's `device` says, and comes first
+CHOICES = ("auto", "cpu", "cuda")
+LOCKS = Path("/tmp")
+POLL = 5.0  # seconds between two looks whether a GPU is free
+
+_held: list[int] = []  # open lock files: closing one would free its GPU
+
+
+@functools.cache
+def take() -> "torch.device":
+    """The device of this process. To be called before anything asks CUDA for its devices, which no import does.
+
+    Waits while other processes hold all GPUs.
+
+    Raises:
+        UserError: an unknown choice, or a GPU is asked for and there is none.
+    """
+    import torch
+
+    found = gpus()
+    if found:
+        os.environ["CUDA_VISIBLE_DEVICES"] = hold_one(found)
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # sums of matrix products repeat only so
+    if chosen() != "cpu" and torch.cuda.is_available():
+        return torch.device("cuda")
+    if chosen() == "cuda":
+        raise UserError("a GPU is asked for (device: cuda), but torch finds none: set device to auto or cpu.")
+    return torch.device("cpu")
+
+
+def chosen() -> str:
+    """What the environment asks for, one of `CHOICES`.
+
+    Raises:
+        UserError: something else.
+    """
+    found = os.environ.get(VARIABLE, "auto")
+    if found not in CHOICES:
+        raise UserError(f'{VARIABLE} is "{found}", which is not known here.{did_you_mean(found, CHOICES)}')
+    return found
+
+
+def gpus() -> list[str]:
+    """GPUs that a step may take, by UUID where nvidia-smi knows it; none where torch or the choice is for the CPU."""
+    import torch
+
+    if chosen() == "cpu" or not torch.backends.cuda.is_built():
+        return []
+    uuids = _uuids()
+    allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if allowed is None:
+        return list(uuids.values())
+    # Numbers mean other GPUs in each job of a cluster; UUIDs do not.
+    return [uuids.get(name, name) for name in map(str.strip, allowed.split(",")) if name not in ("", "-1")]
+
+
+def _uuids() -> dict[str, str]:
+    """Number -> UUID of the GPUs of this machine, without touching them."""
+    if shutil.which("nvidia-smi") is None:
+        return {}
+    query = ["nvidia-smi", "--query-gpu=index,uuid", "--format=csv,noheader"]
+    answer = subprocess.run(query, capture_output=True, text=True, check=False)
+    lines = [line.split(",") for line in answer.stdout.splitlines() if answer.returncode == 0 and "," in line]
+    return {number.strip(): uuid.strip() for number, uuid in lines}
+
+
+def hold_one(names: list[str]) -> str:
+    """Lock the first GPU that no other process holds, until this one ends; waits while there is none."""
+    waiting = False
+    while True:
+        for name in names:
+            if _lock(name):
+                return name
+        if not waiting:
+            print(f"waiting for a GPU: other processes hold {', '.join(names)}", flush=True)
+        waiting = True
+        time.sleep(POLL)
+
+
+def _lock(name: str) -> bool:
+    path = LOCKS / f"ken-benchmark-{re.sub('[^A-Za-z0-9-]', '_', name)}.lock"
+    try:
+        file = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        file = os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
+        os.fchmod(file, 0o644)  # whatever the umask: other users have to open it too
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(file)
+        return False
+    _held.append(file)
+    return True

@@ -1,0 +1,128 @@
+"""Where a number comes from: seeds from named axes, versions, machine, code.
+
+Every random choice of the study derives its seed here, from what it is about and never from the order of execution.
+"""
+
+import functools
+import hashlib
+import importlib.metadata
+import os
+import platform
+import random
+import subprocess
+from pathlib import Path
+
+from study.running import files
+
+RECORDED = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "datasets",
+    "peft",
+    "evaluate",
+    "scikit-learn",
+    "scipy",
+    "statsmodels",
+    "numpy",
+    "pandas",
+    "matplotlib",
+    "safetensors",
+    "snakemake",
+)
+
+
+def seed_of(*axes: object) -> int:
+    """63-bit seed from named axes, e.g. ``seed_of("finetune", model, task, 0)``; the same on every machine."""
+    text = "\x1f".join(str(axis) for axis in axes)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def text_hash(text: str) -> str:
+    """First 16 hexadecimal digits of a text's SHA-256: enough to tell inputs apart."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def deterministic(seed: int) -> None:
+    """Seed Python, NumPy and torch, ask for repeatable kernels and one thread unless OMP_NUM_THREADS says otherwise.
+
+    The number of threads is part of what makes sums repeatable, so a step run by hand uses as many as in the workflow.
+    """
+    import numpy as np
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    if torch.cuda.is_available():  # one CPU thread repeats its sums anyway, and the call imports torch's compiler
+        _repeatable_kernels()
+
+
+def _repeatable_kernels() -> None:
+    """Ask CUDA for kernels that give the same bits again; `device.take` has set what its matrix products need."""
+    import torch
+
+    torch.use_deterministic_algorithms(True, warn_only=True)  # an error would stop models that have no such kernel
+    torch.utils.deterministic.fill_uninitialized_memory = False  # against reading what was never written: costs time
+    # The fused kernels of attention repeat their gradients only where the line above asks for errors.
+    torch.backends.cuda.enable_flash_sdp(False)
+    torch.backends.cuda.enable_mem_efficient_sdp(False)
+    torch.backends.cuda.enable_cudnn_sdp(False)
+
+
+def versions() -> dict[str, str]:
+    """Python's version and those of the packages that numbers depend on."""
+    found = {"python": platform.python_version()}
+    for name in RECORDED:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def machine() -> dict[str, object]:
+    """Processor, cores, memory, platform and GPU of this machine."""
+    import psutil
+    import torch
+
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
+        cpu = names[0] if names else cpu
+    return {
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "platform": platform.platform(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def commit() -> tuple[str, bool]:
+    """(git commit of the code or "unknown", whether files differed from it)."""
+
+    def git(*arguments: str) -> str:
+        folder = Path(__file__).parent
+        return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True).stdout
+
+    try:
+        return git("rev-parse", "HEAD").strip(), bool(git("status", "--porcelain").strip())
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown", False
+
+
+@functools.cache
+def made() -> dict[str, object]:
+    """What a step records of itself: commit of the code, whether files differed from it, versions, machine."""
+    found, dirty = commit()
+    return {"commit": found, "dirty": dirty, "versions": versions(), "machine": machine()}
+
+
+def write_manifest(folder: Path, **facts: object) -> dict[str, object]:
+    """Write manifest.json of a folder that is finished, and return it: the facts, the hash of every file, `made`."""
+    manifest = {**facts, "sha256": files.sha256_of(folder), "made": made()}
+    files.write_json(folder / "manifest.json", manifest)
+    return manifest

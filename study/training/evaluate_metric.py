@@ -1,0 +1,38 @@
+"""The study's scores as a metric of the `evaluate` library: made in place, never fetched from the hub.
+
+The library wants the imports of `datasets` and `evaluate` on lines of their own.
+"""
+
+import datasets
+import evaluate
+
+from study.training import metrics
+
+CITATION = """\
+@inproceedings{mastromattei-zanzotto-2024-less,
+  title = {Less is {KEN}: a Universal and Simple Non-Parametric Pruning Algorithm for Large Language Models},
+  author = {Mastromattei, Michele and Zanzotto, Fabio Massimo},
+  booktitle = {Findings of the Association for Computational Linguistics: ACL 2024},
+  year = {2024},
+}
+"""
+
+
+class WeightedF1(evaluate.Metric):
+    """Weighted F1, macro F1 and accuracy; see `study.training.metrics.scores`."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        return evaluate.MetricInfo(
+            description="Weighted F1 with macro F1 and accuracy beside it, each from 0 to 1.",
+            citation=CITATION,
+            inputs_description="predictions, references: predicted and true labels, text or numbers.",
+            features=[
+                datasets.Features({"predictions": datasets.Value(kind), "references": datasets.Value(kind)})
+                for kind in ("string", "int64")
+            ],
+        )
+
+    def _compute(
+        self, predictions: list[str], references: list[str], labels: list[str] | None = None
+    ) -> dict[str, float]:
+        return metrics.scores(references, predictions, labels)

@@ -1,0 +1,97 @@
+"""From a task's tables to padded batches, and from a model to predictions."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from study.running import files
+
+POOL = 8  # batches that are sorted by length together: less padding, still shuffled
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Encoded rows of one split: token ids of each row, its class index, and the id that fills up a batch."""
+
+    ids: list[list[int]]
+    labels: np.ndarray
+    pad: int
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def first(self, count: int) -> "Examples":
+        """The first rows."""
+        return Examples(self.ids[:count], self.labels[:count], self.pad)
+
+    def batch(self, rows: list[int]) -> dict[str, torch.Tensor]:
+        """input_ids and attention_mask (rows, longest row) and labels (rows,)."""
+        width = max(1, *(len(self.ids[row]) for row in rows))
+        ids = torch.full((len(rows), width), self.pad)
+        mask = torch.zeros(len(rows), width, dtype=torch.int64)
+        for i, row in enumerate(rows):
+            ids[i, : len(self.ids[row])] = torch.tensor(self.ids[row], dtype=torch.int64)
+            mask[i, : max(1, len(self.ids[row]))] = 1  # an empty text still has one token to look at
+        return {"input_ids": ids, "attention_mask": mask, "labels": torch.from_numpy(self.labels[rows])}
+
+
+def load_task(folder: Path) -> tuple[dict[str, pd.DataFrame], list[str]]:
+    """(split -> frame with text and label, class names in index order) of a task folder.
+
+    Raises:
+        UserError: a split is not the one that the manifest of the task names.
+    """
+    manifest = files.read_json(folder / "manifest.json")
+    files.check(folder, {f"{split}.parquet": digest for split, digest in manifest["sha256"].items()})
+    frames = {split: pd.read_parquet(folder / f"{split}.parquet") for split in ("train", "validation", "test")}
+    return frames, manifest["classes"]
+
+
+def encode(frame: pd.DataFrame, classes: list[str], tokenizer: PreTrainedTokenizerBase) -> Examples:
+    """Tokenise a split, truncated to the tokenizer's `model_max_length`."""
+    index = {label: i for i, label in enumerate(classes)}
+    encoded = tokenizer(list(frame["text"]), truncation=True)["input_ids"]
+    labels = np.array([index[label] for label in frame["label"]], dtype=np.int64)
+    return Examples(encoded, labels, tokenizer.pad_token_id)
+
+
+def shuffled_batches(examples: Examples, batch_size: int, generator: torch.Generator) -> Iterator[dict]:
+    """One epoch in random order; rows of similar length share a batch."""
+    order = torch.randperm(len(examples), generator=generator).tolist()
+    batches = []
+    for start in range(0, len(order), POOL * batch_size):
+        pool = sorted(order[start : start + POOL * batch_size], key=lambda row: len(examples.ids[row]))
+        batches += [pool[i : i + batch_size] for i in range(0, len(pool), batch_size)]
+    for i in torch.randperm(len(batches), generator=generator).tolist():
+        yield examples.batch(batches[i])
+
+
+@torch.inference_mode()
+def predict(model: nn.Module, examples: Examples, batch_size: int) -> np.ndarray:
+    """Predicted class index of every row, (rows,) int64, in the rows' order.
+
+    The longest rows come first: a batch too large for the memory of the device shows at once, and is halved then.
+    """
+    model.eval()
+    device = next(model.parameters()).device
+    longest_first = sorted(range(len(examples)), key=lambda row: -len(examples.ids[row]))
+    predictions = np.empty(len(examples), dtype=np.int64)
+    start = 0
+    while start < len(examples):
+        rows = longest_first[start : start + batch_size]
+        batch = {name: tensor.to(device) for name, tensor in examples.batch(rows).items() if name != "labels"}
+        try:
+            predictions[rows] = model(**batch).logits.argmax(dim=1).cpu().numpy()
+        except torch.OutOfMemoryError:
+            if batch_size == 1:
+                raise
+            batch_size = -(-batch_size // 2)
+        else:
+            start += len(rows)
+    return predictions

@@ -1,0 +1,62 @@
+"""Scores of predictions: weighted F1 (the paper's measure), macro F1 and accuracy.
+
+`scores` is for loops. `evaluate_metric` gives the same numbers as a metric of the `evaluate` library, whose
+import takes five seconds: only the step that collects the tables uses it.
+"""
+
+from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import evaluate
+
+
+def scores(
+    references: Sequence[Hashable],
+    predictions: Sequence[Hashable],
+    labels: Sequence[Hashable] | None = None,
+) -> dict[str, float]:
+    """Weighted F1, macro F1 and accuracy, each from 0 to 1.
+
+    Args:
+        references: true labels, (n,).
+        predictions: predicted labels, (n,), of the same type.
+        labels: classes over which macro F1 is the mean; by default those that occur in either. A class that
+            is never predicted or never true has F1 0. Weighted F1 weighs a class by its number of references.
+
+    Returns:
+        weighted_f1, macro_f1, accuracy.
+
+    Raises:
+        ValueError: there are no references, or not as many predictions.
+
+    Example:
+        >>> scores(["a", "a", "b", "b"], ["a", "a", "b", "a"])["accuracy"]
+        0.75
+    """
+    if len(references) == 0 or len(references) != len(predictions):
+        raise ValueError(f"got {len(references)} references and {len(predictions)} predictions: need equally many.")
+    from numpy import asarray, average
+    from sklearn.metrics import precision_recall_fscore_support
+
+    # Once for both means: a study does this some thousand times.
+    *_, f1, support = precision_recall_fscore_support(references, predictions, labels=labels, zero_division=0)
+    return {
+        "weighted_f1": float(average(f1, weights=support)),
+        "macro_f1": float(average(f1)),
+        "accuracy": float((asarray(references) == asarray(predictions)).mean()),
+    }
+
+
+def evaluate_metric(cache: str | None = None) -> "evaluate.Metric":
+    """`scores` as a metric of the `evaluate` library, without any network.
+
+    Args:
+        cache: folder the library may create its (empty) folders in; by default the one it finds for itself.
+
+    Returns:
+        A metric: ``evaluate_metric().compute(references=..., predictions=...)`` equals ``scores(...)``.
+    """
+    from study.training.evaluate_metric import WeightedF1
+
+    return WeightedF1(cache_dir=cache, keep_in_memory=True)

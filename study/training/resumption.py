@@ -1,0 +1,102 @@
+"""The state of a training on disk, so that one that was stopped goes on where it was, to the bit.
+
+One safetensors file, no pickle: tensors, and in its metadata a JSON record, a hash of both, and a hash of everything
+that the training depends on. A file that is damaged, or of another training, is not used.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from study.running import files
+
+Tensors = Mapping[str, torch.Tensor]
+
+
+class Checkpoint:
+    """Where one training leaves its state, and how often.
+
+    Attributes:
+        seconds_before: time that earlier processes have spent on the training that was resumed.
+
+    Args:
+        folder: for this training alone. No rule of the workflow may declare it, or it would be deleted before a rerun.
+        minutes: between two writes, 0 for one after every step; None: what the environment says, or 10.
+    """
+
+    def __init__(self, folder: Path, minutes: float | None = None):
+        self.path = folder / "state.safetensors"
+        self.minutes = float(os.environ.get("STUDY_CHECKPOINT_MINUTES", 10)) if minutes is None else minutes
+        self.start = self.written = time.monotonic()
+        self.seconds_before = 0.0
+
+    def due(self) -> bool:
+        """Whether the last write is long enough ago."""
+        return time.monotonic() - self.written >= 60 * self.minutes
+
+    def write(self, identity: str, tensors: Tensors, record: dict) -> None:
+        """Replace the file, whole or not at all; where that fails, say so and leave the one before.
+
+        Args:
+            identity: hash of everything that the training depends on.
+            tensors: must not share memory.
+            record: anything that JSON can say.
+        """
+        seconds = self.seconds_before + time.monotonic() - self.start
+        text = json.dumps({"identity": identity, "seconds": seconds, "record": record}, sort_keys=True)
+        tensors = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+        metadata = {"state": text, "sha256": digest(tensors, text)}
+        try:
+            with files.replacing(self.path) as temporary:
+                save_file(tensors, temporary, metadata)
+        except (OSError, SafetensorError) as error:  # a full disk: no reason to lose the training
+            print(f"the state of the training could not be written, going on without: {error}", flush=True)
+        self.written = time.monotonic()
+
+    def read(self, identity: str) -> tuple[dict[str, torch.Tensor], dict] | None:
+        """Tensors, on the CPU, and record of the training with this identity, if they are there and whole."""
+        files.remove_leftovers(self.path.parent)
+        if not self.path.exists():
+            return None
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                state = json.loads(metadata["state"])
+                if state["identity"] != identity:
+                    print(f"{self.path} is of other settings, data or code: starting anew", flush=True)
+                    return None
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            print(f"{self.path} is damaged ({error}): starting anew", flush=True)
+            return None
+        if digest(tensors, metadata["state"]) != metadata.get("sha256"):
+            print(f"{self.path} was altered after it was written: starting anew", flush=True)
+            return None
+        self.seconds_before = state["seconds"]
+        return tensors, state["record"]
+
+    def remove(self) -> None:
+        """Delete the folder: the training has ended and its result is in its place."""
+        shutil.rmtree(self.path.parent, ignore_errors=True)
+
+
+def digest(tensors: Tensors, *others: str | bytes) -> str:
+    """SHA-256 over names, types, shapes and values of tensors, and over texts or bytes."""
+    found = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    for other in others:
+        data = other.encode() if isinstance(other, str) else other
+        found.update(f"{len(data)}\n".encode())
+        found.update(data)
+    return found.hexdigest()

@@ -1,0 +1,276 @@
+"""A person's own data: every format, every awkward row, every refusal."""
+
+import csv
+import json
+
+import datasets
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from study.data.local_files import load_split, prepare
+from study.running.errors import UserError
+
+AWKWARD = [
+    ("plain", "a"),
+    ('quotes " and, commas', "b"),
+    ("two\nlines", "a"),
+    ("emoji 👩‍🔬🇩🇪 ̈", "é"),
+    ("NA", "b"),
+    ("null", "nan"),
+    ("  spaces kept ", "a"),
+    ("x" * 100_000, "b"),
+]
+
+
+def write(path, rows, columns=("text", "label")):
+    """Write rows in the format that the file's ending names."""
+    frame = pd.DataFrame(rows, columns=list(columns))
+    match path.suffix:
+        case ".csv":
+            frame.to_csv(path, index=False)
+        case ".tsv":
+            frame.to_csv(path, index=False, sep="\t")
+        case ".jsonl":
+            path.write_text("\n".join(json.dumps(row) for row in frame.to_dict("records")), encoding="utf-8")
+        case ".parquet":
+            frame.to_parquet(path)
+        case _:
+            datasets.Dataset.from_pandas(frame).save_to_disk(path)
+    return path
+
+
+def spec(tmp_path, train, test, validation=None, **others):
+    result = {"source": "files", "text": "text", "label": "label", **others}
+    for split, rows in (("train", train), ("test", test), ("validation", validation)):
+        if rows is not None:
+            result[split] = str(write(tmp_path / f"{split}.csv", rows))
+    return result
+
+
+def many(count, labels="ab", prefix="text"):
+    return [(f"{prefix} {i}", labels[i % len(labels)]) for i in range(count)]
+
+
+@pytest.mark.parametrize("name", ["d.csv", "d.tsv", "d.jsonl", "d.parquet", "saved"])
+def test_every_format_gives_the_same_rows(tmp_path, name):
+    path = write(tmp_path / name, AWKWARD)
+    frame = load_split(path, "text", "label")
+    assert list(frame.itertuples(index=False, name=None)) == AWKWARD
+    assert list(frame.columns) == ["text", "label"]
+
+
+# Control characters, which CSV readers may treat as line ends, are not what this is about.
+_characters = st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"])
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=st.lists(st.tuples(st.text(_characters, min_size=1), st.sampled_from(["x", "y"])), min_size=1))
+@pytest.mark.parametrize("name", ["d.csv", "d.tsv", "d.jsonl"])
+def test_any_unicode_survives(tmp_path, name, rows):
+    frame = load_split(write(tmp_path / name, rows), "text", "label")
+    assert list(frame["text"]) == [text if text.strip() else "" for text, _ in rows]
+    assert list(frame["label"]) == [label for _, label in rows]
+
+
+def test_byte_order_mark_and_other_columns(tmp_path):
+    path = tmp_path / "d.csv"
+    path.write_text("text,label,more\nhi,1,2\n", encoding="utf-8-sig")
+    assert load_split(path, "text", "label").to_dict("records") == [{"text": "hi", "label": "1"}]
+    assert load_split(path, "text", "more")["label"].tolist() == ["2"]
+
+
+@pytest.mark.parametrize("name", ["d.csv", "d.jsonl", "d.parquet", "saved"])
+def test_whole_numbers_are_labels(tmp_path, name):
+    frame = load_split(write(tmp_path / name, [("a", 0), ("b", -1), ("c", 10)]), "text", "label")
+    assert frame["label"].tolist() == ["0", "-1", "10"]
+
+
+def test_numbers_with_a_gap_in_parquet_name_the_gap(tmp_path):
+    pd.DataFrame({"text": ["a", "b"], "label": [1, None]}).to_parquet(tmp_path / "d.parquet")
+    with pytest.raises(UserError, match='no label in column "label" at row 2'):
+        load_split(tmp_path / "d.parquet", "text", "label")
+    pd.DataFrame({"text": ["a", "b"], "label": [1.0, 0.5]}).to_parquet(tmp_path / "d.parquet")
+    with pytest.raises(UserError, match=r"0.5 at row 2: labels must be text or whole numbers"):
+        load_split(tmp_path / "d.parquet", "text", "label")
+
+
+def test_class_labels_become_their_names(tmp_path):
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["neg", "pos"])})
+    train = datasets.Dataset.from_dict({"text": ["a", "b"], "label": [1, 0]}, features=features)
+    hidden = datasets.Dataset.from_dict({"text": ["a", "b"], "label": [1, -1]}, features=features)
+    datasets.DatasetDict({"train": train, "test": hidden}).save_to_disk(tmp_path / "d")
+    assert load_split(f"{tmp_path}/d#train", "text", "label")["label"].tolist() == ["pos", "neg"]
+    assert load_split(tmp_path / "d", "text", "label", "train")["label"].tolist() == ["pos", "neg"]
+    with pytest.raises(UserError, match="no label in column"):
+        load_split(tmp_path / "d", "text", "label", "test")
+    with pytest.raises(UserError, match=r'no split "dev".*Valid: test, train'):
+        load_split(tmp_path / "d#dev", "text", "label")
+
+
+def test_class_labels_of_a_parquet_file_become_their_names(tmp_path):
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["neg", "pos"])})
+    shown = datasets.Dataset.from_dict({"text": ["a", "b"], "label": [1, 0]}, features=features)
+    shown.to_parquet(tmp_path / "d.parquet")
+    assert load_split(tmp_path / "d.parquet", "text", "label")["label"].tolist() == ["pos", "neg"]
+    hidden = datasets.Dataset.from_dict({"text": ["a", "b"], "label": [1, -1]}, features=features)
+    hidden.to_parquet(tmp_path / "d.parquet")
+    with pytest.raises(UserError, match='no label in column "label" at row 2: look elsewhere'):
+        load_split(tmp_path / "d.parquet", "text", "label", advice="look elsewhere")
+
+
+@pytest.mark.parametrize(
+    "described", [b"[1]", b"{", b'{"info": {"features": [1]}}', b'{"info": {"features": {"label": 1}}}']
+)
+def test_a_parquet_file_whose_features_cannot_be_read_is_what_it_is(tmp_path, described):
+    import pyarrow
+    import pyarrow.parquet
+
+    table = pyarrow.table({"text": ["a"], "label": [3]}).replace_schema_metadata({b"huggingface": described})
+    pyarrow.parquet.write_table(table, tmp_path / "d.parquet")
+    assert load_split(tmp_path / "d.parquet", "text", "label")["label"].tolist() == ["3"]
+
+
+def test_half_characters_can_be_stored(tmp_path):
+    path = tmp_path / "d.jsonl"
+    path.write_text('{"text": "a \\ud83d b \\ud83d\\ude00", "label": "x"}\n\n', encoding="utf-8")
+    assert load_split(path, "text", "label")["text"].tolist() == ["a ? b 😀"]
+
+
+def damaged_parquet(path):
+    write(path, many(50))
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+REFUSED = {
+    "missing.csv": (None, "missing.csv does not exist"),
+    "d.xlsx": (b"x", r'the ending ".xlsx".*supported are .csv, .tsv, .jsonl, .parquet'),
+    "d": (b"x", "has no ending"),
+    "empty.csv": (b"", "is empty"),
+    "latin.csv": ("text,label\nüber,a\n".encode("latin-1"), r"not UTF-8 \(it has a byte 0xfc\)"),
+    "utf16.csv": ("text,label\nüber,a\n".encode("utf-16"), "not UTF-8"),
+    "latin.jsonl": ('{"text": "ü", "label": 1}'.encode("latin-1"), "not UTF-8"),
+    "columns.csv": (b"txt,label\na,b\n", 'no column "text", it has "txt", "label". Did you mean "txt"'),
+    "columns.jsonl": (b'{"text": "a"}\n', 'no column "label", it has "text"'),
+    "none.jsonl": (b"", 'no column "text", it has none'),
+    "fields.csv": (b"text,label\na,b\na,b,c\n", "damaged or not a .csv file"),
+    "surplus.csv": (b"text,label\na,b,c\na,b,c\n", "damaged or not a .csv file"),
+    "open.csv": (b'text,label\n"a,b\nc,d\n', "damaged or not a .csv file"),
+    "quotes.tsv": (b'text\tlabel\n"a\tx\nb"\ty\n', "lines and tabs inside one field"),
+    "line.jsonl": (b'{"text": "a", "label": 1}\n{"text": \n', "no JSON in line 2"),
+    "list.jsonl": (b"[1]\n", "no JSON object in line 1"),
+    "nested.jsonl": (b'{"text": ["a"], "label": 1}\n', "list instead of text at row 1"),
+    "label.jsonl": (b'{"text": "a", "label": [1]}\n', r"the label \[1\] at row 1"),
+    "labels.csv": (b"text,label\na,x\nb,\nc, \nd\n", 'no label in column "label" at rows 2, 3, 4'),
+    "text.parquet": (b"not parquet", "damaged or not a .parquet file"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refusals_are_one_sentence_that_names_the_file(tmp_path, name):
+    content, message = REFUSED[name]
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=message) as refused:
+        load_split(tmp_path / name, "text", "label")
+    assert name in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_truncated_parquet_and_foreign_folder(tmp_path):
+    damaged_parquet(tmp_path / "d.parquet")
+    with pytest.raises(UserError, match=r"damaged or not a .parquet file"):
+        load_split(tmp_path / "d.parquet", "text", "label")
+    with pytest.raises(UserError, match="not one saved by the datasets library"):
+        load_split(tmp_path, "text", "label")
+    write(tmp_path / "saved", many(3))
+    for arrow in (tmp_path / "saved").glob("*.arrow"):
+        arrow.write_bytes(arrow.read_bytes()[:100])
+    with pytest.raises(UserError, match="damaged datasets folder"):
+        load_split(tmp_path / "saved", "text", "label")
+
+
+def test_many_missing_labels_are_counted(tmp_path):
+    path = tmp_path / "d.csv"
+    path.write_text("text,label\n" + "a,\n" * 9)
+    with pytest.raises(UserError, match="at rows 1, 2, 3, 4, 5 and 4 more"):
+        load_split(path, "text", "label")
+
+
+def test_awkward_rows_are_dropped_or_kept_and_counted(tmp_path):
+    train = [*many(10), ("", "a"), (" \t", "b"), ("text 0", "a"), ("text 1", "a"), ("leak", "a"), ("dev", "b")]
+    test = [("leak", "a"), ("", "b"), ("only here", "b")]
+    validation = [("dev", "b"), ("only here", "a"), ("", "a"), ("mine", "a")]
+    result = prepare(spec(tmp_path, train, test, validation))
+    got = {name: list(frame.itertuples(index=False, name=None)) for name, frame in zip("abc", result[:3], strict=True)}
+    assert got["a"] == [*many(10), ("text 1", "a")]
+    assert got["b"] == [("dev", "b"), ("mine", "a")]
+    assert got["c"] == test
+    assert sorted(result[3]) == [
+        "test: 1 row without text, kept as empty text",
+        "train: 1 row repeating an earlier one dropped",
+        "train: 1 text with more than one label, kept",
+        "train: 2 rows whose text is also in a later split dropped",
+        "train: 2 rows without text dropped",
+        "validation: 1 row whose text is also in a later split dropped",
+        "validation: 1 row without text dropped",
+    ]
+
+
+def test_validation_is_a_stratified_repeatable_part_of_train(tmp_path):
+    rows = [*many(300, "aab"), ("text 1", "b"), ("text 2", "a")]
+    this = spec(tmp_path, rows, many(4, prefix="test"), validation_share=0.2, seed=3)
+    train, validation, _, notes = prepare(this)
+    again = prepare(this)[1]
+    other = prepare({**this, "seed": 4})[1]
+    assert validation.equals(again) and not validation.equals(other)
+    assert 60 <= len(validation) <= 62 and len(train) + len(validation) == 302
+    assert not set(train["text"]) & set(validation["text"])
+    assert 38 <= (validation["label"] == "a").sum() <= 42
+    assert f"validation: {len(validation)} rows taken from train" in notes
+
+
+def test_every_class_is_on_both_sides_however_small_the_share(tmp_path):
+    this = spec(tmp_path, many(12, "abcdef"), many(6, "abcdef", "test"), validation_share=0.01)
+    train, validation, *_ = prepare(this)
+    assert set(train["label"]) == set(validation["label"]) == set("abcdef")
+    train, validation, *_ = prepare({**this, "validation_share": 0.99})
+    assert set(train["label"]) == set(validation["label"]) == set("abcdef")
+
+
+def test_labels_that_cannot_be_learnt_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r'label "c" occurs in test \(.*test.csv, 2 rows\) but in no usable row'):
+        prepare(spec(tmp_path, many(10), [("x", "c"), ("y", "c"), ("z", "a")]))
+    with pytest.raises(UserError, match=r'label "C" occurs in validation \(.*validation.csv, 1 row\)'):
+        prepare(spec(tmp_path, many(10), many(2, prefix="test"), [("x", "C")]))
+    with pytest.raises(UserError, match=r'label "c" of .* has one training row only'):
+        prepare(spec(tmp_path, [*many(10), ("x", "c")], many(2, prefix="test")))
+    with pytest.raises(UserError, match='label "c" occurs in test'):  # its training row was the test's own
+        prepare(spec(tmp_path, [*many(10), ("x", "c")], [("x", "c")]))
+
+
+def test_a_split_without_rows_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"no rows that can be used as train: .*later split dropped"):
+        prepare(spec(tmp_path, many(3), many(3)))
+    with pytest.raises(UserError, match="no rows that can be used as test: it is empty"):
+        prepare(spec(tmp_path, many(3), []))
+
+
+def test_one_folder_may_hold_all_splits(tmp_path):
+    rows = {"train": many(10), "validation": many(4, prefix="dev"), "test": many(4, prefix="test")}
+    saved = {
+        name: datasets.Dataset.from_pandas(pd.DataFrame(part, columns=["text", "label"])) for name, part in rows.items()
+    }
+    datasets.DatasetDict(saved).save_to_disk(tmp_path / "d")
+    folder = str(tmp_path / "d")
+    this = {"train": folder, "validation": folder, "test": f"{folder}#test", "text": "text", "label": "label"}
+    *frames, notes = prepare(this)
+    assert [len(frame) for frame in frames] == [10, 4, 4] and notes == []
+
+
+def test_quotes_inside_a_tsv_follow_the_csv_rules(tmp_path):
+    path = tmp_path / "d.tsv"
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, dialect="excel-tab")
+        writer.writerows([("text", "label"), ('"Well" said\tshe', "a"), ('5" disk', "b")])
+    assert load_split(path, "text", "label")["text"].tolist() == ['"Well" said\tshe', '5" disk']

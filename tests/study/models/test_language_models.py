@@ -1,0 +1,277 @@
+"""Language models: text in documents and chunks, the loss of a document, pruned and adapted models from files."""
+
+import json
+import math
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from baselines import METHODS
+from study import adapt_language_model, perplexity, prune_language_model, text
+from study.adapt_language_model import adapt
+from study.compress_language_model import Adapted, compress_all
+from study.models import language_models
+from study.models.classifiers import load_tokenizer
+from study.models.language_models import Chunks, document_losses, load_language_model, read_chunks
+from study.perplexity import Row, collected, remembered, write_results
+from study.prune_language_model import Pruning, prune_all, schedule
+from study.running import files
+from study.running.errors import UserError
+from tests.conftest import make_texts
+
+PRUNING = {
+    "methods": ["magnitude", "llm-surgeon"], "structures": ["element", "2:4", "row-column"], "sparsities": [0.25, 0.5],
+    "shots": [1, 2], "calibration": 3, "low_rank": 0, "max_length": 12, "batch_size": 4,
+}  # fmt: skip
+AXES = {"model": "bloom-560m", "seed": 0}
+
+
+def words(count: int) -> str:
+    return " ".join(["word"] * count)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(checkpoints, tmp_path_factory):
+    """A tiny BLOOM as study.import_model writes it."""
+    folder = tmp_path_factory.mktemp("language") / "model"
+    for path in checkpoints["bloom-560m"].iterdir():
+        (folder / path.name).parent.mkdir(exist_ok=True)
+        (folder / path.name).write_bytes(path.read_bytes())
+    files.write_json(
+        folder / "manifest.json", {"sha256": {"model.safetensors": files.sha256(folder / "model.safetensors")}}
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def text_folder(tmp_path_factory):
+    """Forty short documents in three parts."""
+    folder = tmp_path_factory.mktemp("text")
+    frame = pd.DataFrame({"document": [f"d{i}" for i in range(40)], "text": make_texts()})
+    parts = {"train": frame[:24], "validation": frame[24:30], "test": frame[30:]}
+    for split, part in parts.items():
+        part.reset_index(drop=True).to_parquet(folder / f"{split}.parquet")
+    files.write_json(folder / "manifest.json", {"sha256": files.sha256_of(folder)})
+    return folder
+
+
+def test_documents_are_source_files_held_out_ones_cut(tmp_path):
+    rows = [("a.py", "train", words(300)), ("a.py", "train", "End."), ("b.py", "test", words(150)),
+            ("b.py", "test", words(150)), ("c.py", "validation", "One two.")]  # fmt: skip
+    corpus = pd.DataFrame(rows, columns=["file", "split", "sentence"]).assign(docstring=0, paragraph=0)
+    corpus.to_parquet(tmp_path / "p.parquet")
+    spec = {"source": "docstrings", "packages": ["p"], "train_words": 1000, "test_words": 1000}
+    found, origin = text.build(spec, [tmp_path / "p.parquet"])
+    assert origin is None and {split: len(frame) for split, frame in found.items()} == dict.fromkeys(text.SPLITS, 1)
+    assert found["train"]["text"][0] == f"{words(300)} End." and found["train"]["document"][0] == "a.py"
+    assert found["test"]["text"][0] == words(text.HELD_OUT_WORDS)
+
+
+def test_text_files_are_cut_into_documents_and_give_their_own_validation(tmp_path):
+    lines = [words(100)] * 120
+    (tmp_path / "train.txt").write_text("\n".join(lines))
+    (tmp_path / "test.txt").write_text("\n".join(lines[:7]))
+    spec = {"source": "files", "train": str(tmp_path / "train.txt"), "test": str(tmp_path / "test.txt")}
+    found, _ = text.build(spec | {"train_words": 5000, "test_words": 5000}, [])
+    assert [len(one.split()) for one in found["test"]["text"]] == [500, 200]
+    assert len(found["validation"]) == 2 and len(found["train"]) == 10, "of 24 documents every tenth, then 5,000 words"
+    (tmp_path / "train.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="UTF-8"):
+        text.build(spec | {"train_words": 5000, "test_words": 5000}, [])
+    (tmp_path / "train.txt").write_text("")
+    with pytest.raises(UserError, match="no documents in its part train"):
+        text.build(spec | {"train_words": 5000, "test_words": 5000}, [])
+
+
+def test_chunks_stay_within_documents(checkpoint, text_folder):
+    tokenizer = load_tokenizer(checkpoint, 7)
+    chunks = read_chunks(text_folder, "test", tokenizer, 7)
+    documents = pd.read_parquet(text_folder / "test.parquet")
+    for place, name in enumerate(chunks.names):
+        own = [ids for ids, owner in zip(chunks.ids, chunks.documents, strict=True) if owner == place]
+        tokens = tokenizer(documents["text"][place], add_special_tokens=False)["input_ids"]
+        whole = [token for ids in own for token in ids]
+        assert whole == tokens[: len(whole)] and len(tokens) - len(whole) < 2 and name == documents["document"][place]
+        assert all(len(ids) == 7 for ids in own[:-1]) and all(len(ids) >= 2 for ids in own)
+    batches = list(chunks.batches(list(range(len(chunks))), 4))
+    assert sorted(place for batch in batches for place in batch) == list(range(len(chunks)))
+    assert all(len({len(chunks.ids[place]) for place in batch}) == 1 and len(batch) <= 4 for batch in batches)
+
+
+def test_losses_of_documents_against_a_loop_over_tokens(checkpoint, text_folder):
+    model = load_language_model(checkpoint).double()
+    chunks = read_chunks(text_folder, "test", load_tokenizer(checkpoint, 7), 7)
+    losses, tokens = document_losses(model.float(), chunks, 4)
+    expected, counts = np.zeros(len(losses)), np.zeros(len(losses), dtype=int)
+    with torch.no_grad():
+        for ids, owner in zip(chunks.ids, chunks.documents, strict=True):
+            for end in range(1, len(ids)):
+                scores = model(input_ids=torch.tensor([ids[:end]])).logits[0, -1].double()
+                expected[owner] += float(torch.logsumexp(scores, 0) - scores[ids[end]])
+                counts[owner] += 1
+    assert (tokens == counts).all() and np.allclose(losses, expected, rtol=1e-5)
+    assert perplexity.perplexity(losses, tokens) == pytest.approx(math.exp(expected.sum() / counts.sum()), rel=1e-5)
+
+
+def test_a_checkpoint_that_is_no_language_model_is_refused(checkpoints, tmp_path):
+    with pytest.raises(UserError, match="causal"):
+        load_language_model(checkpoints["distilbert"])
+    with pytest.raises(UserError, match="not a causal language model"):
+        load_language_model(tmp_path)
+
+
+def test_tied_parameters_need_one_name(checkpoint):
+    model = load_language_model(checkpoint)
+    body = language_models.body_of(model)
+    assert "lm_head.weight" in model.state_dict() and "lm_head.weight" not in body
+    other = language_models.empty_language_model(checkpoint)
+    language_models.load_body(other, body)
+    assert torch.equal(other.lm_head.weight, model.lm_head.weight)
+    body.pop(next(iter(body)))
+    with pytest.raises(ValueError, match="lacks the parameter"):
+        language_models.load_body(other, body)
+
+
+def test_the_way_to_the_largest_sparsity_passes_the_others():
+    assert schedule([0.1, 0.2, 0.5], 5) == [0.1, 0.2, 0.3, 0.4, 0.5]
+    assert schedule([0.25, 0.5], 3) == [pytest.approx(1 / 6), 0.25, pytest.approx(1 / 3), 0.5]
+    assert schedule([0.3], 1) == [0.3]
+
+
+@pytest.fixture(scope="module")
+def pruned(checkpoint, text_folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("pruned")
+    pruning = Pruning(checkpoint, text_folder, AXES, PRUNING, out)
+    return pruning, prune_all(pruning)
+
+
+def test_every_sparsity_is_a_file_that_gives_its_number(pruned, checkpoint):
+    pruning, rows = pruned
+    assert all(row.status == "ok" for row, _ in rows) and len(rows) == 1 + 2 * 2 * (2 * 2 + 1)
+    for row, losses in rows:
+        assert (pruning.out / row.file).stat().st_size == row.stored_bytes
+        assert row.loss == pytest.approx(sum(losses) / row.tokens) and row.perplexity == pytest.approx(
+            math.exp(row.loss)
+        )
+        if row.structure in ("element", "2:4"):
+            assert row.kept_share == pytest.approx(1 - row.budget, abs=1e-4) and row.smaller_layers == 0
+        if row.structure == "row-column":
+            assert row.kept_share <= 1 - row.budget + 1e-9
+    dense = rows[0][0]
+    losses, tokens = document_losses(load_language_model(checkpoint), pruning.test, 4)
+    assert dense.method == "dense" and dense.loss == pytest.approx(losses.sum() / tokens.sum(), rel=1e-6)
+    smaller = [row for row, _ in rows if row.structure == "row-column" and row.smaller_layers]
+    assert smaller and all(row.parameters < dense.parameters for row in smaller)
+    assert all(row.stored_bytes < dense.stored_bytes for row, _ in rows if row.budget == 0.5)
+
+
+def test_a_second_run_takes_the_records_up(pruned, checkpoint, text_folder, monkeypatch):
+    pruning, rows = pruned
+    monkeypatch.setattr(prune_language_model, "shots_of", None)
+    again = prune_all(Pruning(checkpoint, text_folder, AXES, PRUNING, pruning.out))
+    assert again == rows
+
+
+def test_records_of_another_key_or_a_missing_file_are_made_again(tmp_path):
+    (tmp_path / "f").write_text("abc")
+    row = Row("pruning", "m", 0, 0, "x", "element", 1, 0.5, loss=1.0, file="f", sha256=files.sha256(tmp_path / "f"))
+    assert remembered(tmp_path / "r.json", "key", lambda: [(row, [1.0])]) == [(row, [1.0])]
+    assert remembered(tmp_path / "r.json", "key", None) == [(row, [1.0])]
+    (tmp_path / "f").write_text("abd")
+    assert remembered(tmp_path / "r.json", "key", lambda: []) == []
+    assert remembered(tmp_path / "r.json", "other", lambda: []) == []
+    failed = Row("pruning", "m", 0, 0, "x", "element", 1, 0.5, status="failed")
+    assert remembered(tmp_path / "s.json", "key", lambda: [(failed, [])]) == [(failed, [])]
+    assert not (tmp_path / "s.json").exists(), "failures are tried again"
+
+
+def test_adapting_lowers_perplexity_and_its_update_is_compressed(checkpoint, text_folder, tmp_path):
+    settings = {"epochs": 2, "batch_size": 4, "learning_rate": 0.01, "max_length": 12}
+    manifest = adapt(checkpoint, text_folder, AXES, settings, tmp_path / "adapted")
+    history = [entry["validation_perplexity"] for entry in manifest["history"]]
+    assert manifest["best_epoch"] == int(np.argmin(history)) > 0
+    again = adapt(checkpoint, text_folder, AXES, settings, tmp_path / "again")
+    assert again["sha256"] == manifest["sha256"], "the same twice"
+    own = {"kept_shares": [0.25, 0.5], "draws": 2, "max_length": 12, "batch_size": 4, "methods": {}}
+    names = ["full", "none", "ken", "random", "delta-magnitude-rescaled", "surgeon-delta", "bitdelta", "lora"]
+    folders = (checkpoint, tmp_path / "adapted", text_folder)
+    rows = [row for row, _ in compress_all(Adapted(*folders, AXES, own, tmp_path / "out"), names)]
+    found = {(row.method, row.budget, row.draw): row for row in rows}
+    assert found["full", 1.0, 0].perplexity < found["none", 0.0, 0].perplexity
+    assert len(rows) == 2 + 2 + 4 + 2 + 2 + 1 + len(METHODS["lora"].budgets)
+    unfit = [row for row in rows if row.status != "ok"]
+    assert {row.method for row in unfit} == {"lora"} and {row.status for row in unfit} == {"declined"}
+    for row in rows:
+        if row.method in ("ken", "random", "surgeon-delta"):
+            assert row.kept_share == pytest.approx(row.budget, abs=0.03)
+    restored = language_models.empty_language_model(checkpoint)
+    file = tmp_path / "out" / found["ken", 0.25, 0].file
+    state = METHODS["ken"].restore(language_models.body_of(load_language_model(checkpoint)), file)
+    language_models.load_body(restored, state)
+    chunks = read_chunks(text_folder, "test", load_tokenizer(checkpoint, 12), 12)
+    losses, tokens = document_losses(restored, chunks, 4)
+    assert losses.sum() / tokens.sum() == pytest.approx(found["ken", 0.25, 0].loss)
+
+
+def test_tables_are_brought_together_and_checked(tmp_path):
+    chunks = Chunks([[1, 2, 3], [1, 2]], np.array([0, 1]), ["a", "b"])
+    for seed in (0, 1):
+        row = Row("pruning", "m", seed, 0, "x", "element", 1, 0.5, tokens=3, loss=2.0, perplexity=math.exp(2), file="f")
+        folder = perplexity.folder_of(tmp_path, "pruning", "m", seed)
+        folder.mkdir(parents=True)
+        write_results(folder, [(row, [4.0, 2.0])], chunks, np.array([2, 1]), {})
+    table = collected(tmp_path, ["pruning"], ["m"], [0, 1])
+    assert table["seed"].tolist() == [0, 1]
+    wrong = pd.read_parquet(folder / "losses.parquet").assign(f=[4.0, 2.5])
+    wrong.to_parquet(folder / "losses.parquet")
+    with pytest.raises(UserError, match="changed or damaged"):
+        collected(tmp_path, ["pruning"], ["m"], [0, 1])
+    tables = {name: files.sha256(folder / name) for name in perplexity.TABLES}
+    files.write_json(folder / "manifest.json", {"sha256": tables})
+    with pytest.raises(UserError, match="its documents give"):
+        collected(tmp_path, ["pruning"], ["m"], [0, 1])
+
+
+def test_a_text_or_a_checkpoint_that_has_changed_is_not_used(checkpoint, text_folder, tmp_path):
+    settings = {"epochs": 1, "batch_size": 4, "learning_rate": 0.01, "max_length": 12}
+    shutil.copytree(text_folder, tmp_path / "text")
+    pd.read_parquet(text_folder / "train.parquet").head(9).to_parquet(tmp_path / "text" / "train.parquet")
+    with pytest.raises(UserError, match=r"train\.parquet was changed or damaged"):
+        adapt(checkpoint, tmp_path / "text", AXES, settings, tmp_path / "adapted")
+    shutil.copytree(checkpoint, tmp_path / "checkpoint")
+    with open(tmp_path / "checkpoint" / "model.safetensors", "ab") as file:
+        file.write(b" ")
+    with pytest.raises(UserError, match=r"model\.safetensors was changed or damaged"):
+        adapt(tmp_path / "checkpoint", text_folder, AXES, settings, tmp_path / "adapted")
+    assert not (tmp_path / "adapted").exists()
+
+
+def test_steps_run_by_hand(checkpoint, text_folder, tmp_path, monkeypatch, capsys):
+    common = [
+        "--pretrained",
+        str(checkpoint),
+        "--text-folder",
+        str(text_folder),
+        "--model",
+        "bloom-560m",
+        "--seed",
+        "0",
+    ]
+    few = PRUNING | {"methods": ["magnitude"], "structures": ["element"], "sparsities": [0.5], "shots": [1]}
+    out = tmp_path / "language" / "bloom-560m" / "seed0" / "pruning"
+    arguments = ["step", *common, "--settings", json.dumps(few), "--out", str(out)]
+    monkeypatch.setattr("sys.argv", arguments)
+    prune_language_model.main()
+    monkeypatch.setattr(
+        "sys.argv", ["step", str(tmp_path), "--experiments", "pruning", "--models", "bloom-560m", "--seeds", "0"]
+    )
+    perplexity.main()
+    assert pd.read_csv(tmp_path / "perplexity.csv")["method"].tolist() == ["dense", "magnitude"]
+    settings = {"epochs": 1, "batch_size": 4, "learning_rate": 0.01, "max_length": 12}
+    arguments = ["step", *common, "--settings", json.dumps(settings), "--out", str(tmp_path / "adapted")]
+    monkeypatch.setattr("sys.argv", arguments)
+    adapt_language_model.main()
+    assert "about 0 s left" in capsys.readouterr().out

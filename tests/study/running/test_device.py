@@ -1,0 +1,118 @@
+"""One GPU for each process, with GPUs that only a pretended nvidia-smi knows."""
+
+import os
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+import torch
+
+from ken import cli
+from study.cells.finetuned_cell import FinetunedCell
+from study.compress import compress
+from study.running import device, errors
+from study.running.errors import UserError
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from study.running import device
+device.LOCKS, device.POLL = Path(sys.argv[1]), 0.05
+print(device.hold_one(sys.argv[2:]), flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def environment(tmp_path, monkeypatch):
+    """A machine with two GPUs, as far as nvidia-smi and torch's build are asked."""
+    program = tmp_path / "nvidia-smi"
+    program.write_text('#!/bin/sh\nprintf "0, GPU-aa\\n1, GPU-bb\\n"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.delenv(device.VARIABLE, raising=False)
+    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: True)
+    monkeypatch.setattr(device, "LOCKS", tmp_path)
+    monkeypatch.setattr(device, "_held", [])
+    device.take.cache_clear()
+    yield monkeypatch
+    for file in device._held:
+        os.close(file)
+    device.take.cache_clear()
+
+
+def holder(folder, *names: str) -> subprocess.Popen:
+    command = [sys.executable, "-c", HOLD, str(folder), *names]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def test_two_processes_hold_two_gpus_and_the_third_waits_until_one_is_killed(tmp_path):
+    names = ("GPU-aa", "GPU-bb")
+    processes = [holder(tmp_path, *names)]
+    assert processes[0].stdout.readline() == "GPU-aa\n"
+    processes += [holder(tmp_path, *names)]
+    assert processes[1].stdout.readline() == "GPU-bb\n"
+    processes += [holder(tmp_path, *names)]
+    assert "waiting for a GPU" in processes[2].stdout.readline()
+    processes[0].kill()
+    assert processes[2].stdout.readline() == "GPU-aa\n"
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def test_gpus_are_named_by_uuid_and_limited_to_what_the_environment_allows(environment):
+    assert device.gpus() == ["GPU-aa", "GPU-bb"]
+    for allowed, names in {"1": ["GPU-bb"], "GPU-aa,MIG-1": ["GPU-aa", "MIG-1"], "": [], "-1": []}.items():
+        environment.setenv("CUDA_VISIBLE_DEVICES", allowed)
+        assert device.gpus() == names
+    environment.setenv(device.VARIABLE, "cpu")
+    environment.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert device.gpus() == []
+
+
+def test_a_step_takes_one_gpu_and_sees_no_other(environment):
+    environment.setattr(torch.cuda, "is_available", lambda: os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-aa")
+    environment.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    assert device.take() == torch.device("cuda") == device.take(), "asking twice takes one"
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-aa" and len(device._held) == 1
+
+
+def test_without_a_gpu_a_step_computes_on_the_cpu_unless_one_is_asked_for(environment):
+    environment.setattr(torch.cuda, "is_available", lambda: False)
+    environment.setattr(torch.backends.cuda, "is_built", lambda: False)
+    assert device.gpus() == [] and device.take() == torch.device("cpu")
+    device.take.cache_clear()
+    environment.setenv(device.VARIABLE, "cuda")
+    with pytest.raises(UserError, match="torch finds none"):
+        device.take()
+    environment.setenv(device.VARIABLE, "gpu")
+    with pytest.raises(UserError, match='"gpu", which is not known here'):
+        device.take()
+
+
+def no_memory(*_, **__):
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
+def test_a_gpu_without_memory_is_a_sentence(tmp_path, monkeypatch):
+    with pytest.raises(SystemExit, match=r"^error: the GPU has too little memory for this step: .* set device to cpu"):
+        errors.run(no_memory)
+    monkeypatch.setattr(cli.streaming, "prune", no_memory)
+    options = ["--pretrained", "a", "--finetuned", "b", "--k", "4", "--out", str(tmp_path / "c"), "--device", "cuda"]
+    with pytest.raises(SystemExit, match=r"^error: the GPU has too little memory for this: .* --device cpu"):
+        cli.main(["prune", *options])
+
+
+def test_a_full_gpu_ends_the_job_and_is_no_result(tmp_path, finetuned_cells, task_folder, monkeypatch):
+    settings = {"batch_size": 16, "max_length": 24, "kept_shares": [0.1], "draws": 1, "methods": {}}
+    cell = FinetunedCell(finetuned_cells["bert"], task_folder, settings)
+    with monkeypatch.context() as patched:
+        patched.setattr("study.compress.predict", no_memory)
+        with pytest.raises(torch.OutOfMemoryError):
+            compress(cell, ["ken"], tmp_path)
+    assert not (tmp_path / "ken" / "scores.csv").exists()
+    compress(cell, ["ken"], tmp_path)
+    assert list(pd.read_csv(tmp_path / "ken" / "scores.csv")["status"]) == ["ok"]

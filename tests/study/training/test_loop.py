@@ -1,0 +1,252 @@
+"""The loop of fine-tuning: stopped and resumed to the bit, bfloat16, and batches that do not fit into memory."""
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from study.finetune import finetune
+from study.models.classifiers import load_classifier, load_tokenizer
+from study.running import files, provenance
+from study.running.errors import UserError
+from study.training.examples import encode, load_task, predict
+from study.training.gradients import CPU, NOT_IN_BFLOAT16, Gradients, precision_on
+from study.training.loop import train
+from study.training.resumption import Checkpoint
+from tests.conftest import MODELS, SETTINGS
+
+STEPS = 2 * 4  # of SETTINGS on the thirty rows of the task
+
+
+@pytest.fixture(scope="module")
+def examples(checkpoints, task_folder):
+    splits, classes = load_task(task_folder)
+    tokenizer = load_tokenizer(checkpoints["bert"], 24)
+    return {name: encode(frame, classes, tokenizer) for name, frame in splits.items()}
+
+
+@pytest.fixture
+def new_model(checkpoints):
+    """A classifier that draws at random while it trains, so that a resumed run needs the state of the generator."""
+
+    def build() -> nn.Module:
+        provenance.deterministic(0)
+        model, _ = load_classifier(checkpoints["bert"], ["fruit", "tool"], 0)
+        for module in model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.2
+        return model
+
+    return build
+
+
+class Killed(Exception):
+    """What stands for the end of the process."""
+
+
+class Fragile(Checkpoint):
+    """Writes after every step, and is killed after one of the writes."""
+
+    def __init__(self, folder, last: int):
+        super().__init__(folder, minutes=0)
+        self.left = last
+
+    def write(self, *state) -> None:
+        super().write(*state)
+        self.left -= 1
+        if not self.left:
+            raise Killed
+
+
+def run(model, examples, checkpoint=None, **changed):
+    return train(model, examples["train"], examples["validation"], SETTINGS | changed, 3, checkpoint=checkpoint)
+
+
+def same(a: nn.Module, b: nn.Module) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+@pytest.mark.parametrize("steps", [1, 3, 4, 5, STEPS])
+def test_a_killed_training_goes_on_to_the_same_bits(steps, tmp_path, examples, new_model, capsys):
+    undisturbed, record = run(new_model(), examples)
+    with pytest.raises(Killed):
+        run(new_model(), examples, Fragile(tmp_path, steps))
+    torch.rand(7)  # another process has drawn nothing, or something else
+    resumed, again = run(new_model(), examples, Checkpoint(tmp_path, 10))
+    assert same(undisturbed, resumed) and record == again
+    assert "going on in epoch" in capsys.readouterr().out
+
+
+def test_a_training_killed_twice_goes_on_from_the_later_state(tmp_path, examples, new_model):
+    undisturbed, _ = run(new_model(), examples)
+    seconds = []
+    for steps in (2, 3):
+        checkpoint = Fragile(tmp_path, steps)
+        with pytest.raises(Killed):
+            run(new_model(), examples, checkpoint)
+        seconds.append(checkpoint.seconds_before)
+    last = Fragile(tmp_path, 99)
+    resumed, _ = run(new_model(), examples, last)
+    assert same(undisturbed, resumed) and 99 - last.left == STEPS - 5
+    assert seconds[0] == 0 < seconds[1] < last.seconds_before, "time of all processes is counted"
+
+
+@pytest.mark.parametrize("what", ["settings", "data", "weights", "bytes", "cut off", "no file of ours"])
+def test_the_state_of_another_training_or_a_damaged_one_is_not_used(what, tmp_path, examples, new_model, capsys):
+    def begin():
+        model, changed, sets = new_model(), {}, dict(examples)
+        if what == "settings":
+            changed = {"weight_decay": 0.02}
+        elif what == "data":
+            sets["train"] = examples["train"].first(29)
+        elif what == "weights":
+            model.classifier.bias.data[0] += 1
+        return model, sets, changed
+
+    with pytest.raises(Killed):
+        run(new_model(), examples, Fragile(tmp_path, 3))
+    path = tmp_path / "state.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1000] ^= 1
+    broken = {"bytes": bytes(data), "cut off": bytes(data[:-8]), "no file of ours": b"x" * 1000}
+    path.write_bytes(broken.get(what, path.read_bytes()))
+    model, sets, changed = begin()
+    fresh, record = run(model, sets, **changed)
+    model, sets, changed = begin()
+    found, again = run(model, sets, Checkpoint(tmp_path, 10), **changed)
+    assert same(fresh, found) and record == again
+    assert "starting anew" in capsys.readouterr().out
+
+
+def test_the_state_is_written_only_when_it_is_due_and_holds_no_code(tmp_path, examples, new_model):
+    run(new_model(), examples, Checkpoint(tmp_path / "rarely", 10))
+    assert not (tmp_path / "rarely").exists(), "the default writes nothing in ten minutes"
+    with pytest.raises(Killed):
+        run(new_model(), examples, Fragile(tmp_path, 5))
+    assert [path.name for path in tmp_path.iterdir()] == ["state.safetensors"]
+    state = load_file(tmp_path / "state.safetensors")
+    assert {"order", "random.cpu", "optimizer.0.exp_avg", "best.classifier.bias"} <= set(state)
+
+
+def test_a_state_that_cannot_be_written_does_not_stop_the_training(tmp_path, examples, new_model, capsys):
+    (tmp_path / "file").write_text("")
+    undisturbed, _ = run(new_model(), examples)
+    found, _ = run(new_model(), examples, Checkpoint(tmp_path / "file" / "folder", 0))
+    assert same(undisturbed, found) and capsys.readouterr().out.count("could not be written") == STEPS
+
+
+def test_a_killed_cell_gives_the_same_files_and_leaves_nothing_behind(tmp_path, checkpoints, task_folder, monkeypatch):
+    cells = [tmp_path / name / "finetuned" for name in ("a", "b")]
+    axes = {"model": "bert", "task": "words", "seed": 0}
+    whole = finetune(checkpoints["bert"], task_folder, axes, SETTINGS, cells[0])
+    write = Checkpoint.write
+
+    def killed_after_the_write(self, *state):
+        write(self, *state)
+        raise Killed
+
+    monkeypatch.setattr(Checkpoint, "write", killed_after_the_write)
+    with pytest.raises(Killed):
+        finetune(checkpoints["bert"], task_folder, axes, SETTINGS, cells[1], checkpoint_minutes=0)
+    assert [path.name for path in cells[1].parent.iterdir()] == ["finetuned.training"]
+    monkeypatch.setattr(Checkpoint, "write", write)
+    (cells[1].parent / ".finetuned.leftover").mkdir()  # of eight letters, as tempfile has them
+    resumed = finetune(checkpoints["bert"], task_folder, axes, SETTINGS, cells[1])
+    differ = {key for key in whole if whole[key] != resumed[key]}
+    assert differ <= {"seconds", "peak_mib"} and whole["sha256"] == resumed["sha256"]
+    assert [path.name for path in cells[1].parent.iterdir()] == ["finetuned"]
+
+
+class Small(nn.Module):
+    """A model on a device whose memory holds a few rows."""
+
+    def __init__(self, model: nn.Module, rows: int):
+        super().__init__()
+        self.model, self.rows, self.seen = model, rows, []
+
+    def forward(self, **batch):
+        self.seen.append(len(batch["input_ids"]))
+        if self.seen[-1] > self.rows:
+            raise torch.cuda.OutOfMemoryError("out of memory")
+        return self.model(**batch)
+
+
+def gradients_of(model: nn.Module) -> list[torch.Tensor]:
+    return [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+
+
+@pytest.mark.parametrize(("rows", "parts"), [(7, [7]), (3, [7, 4, 2, 2, 2, 1]), (1, [7, 4, 2, 1, 1, 1, 1, 1, 1, 1])])
+def test_a_batch_too_large_for_the_memory_has_the_same_gradients_in_parts(rows, parts, examples, new_model, capsys):
+    model, batch = new_model().eval(), examples["train"].batch(list(range(7)))
+    weight = model.classifier.weight
+    whole = Gradients(CPU).compute(model, batch, lambda: weight.square().sum())
+    expected = [gradient.clone() for gradient in gradients_of(model)]
+    small, gradients = Small(model, rows), Gradients(CPU)
+    loss = gradients.compute(small, batch, lambda: weight.square().sum())
+    assert small.seen == parts and loss == pytest.approx(whole, rel=1e-6)
+    for found, right in zip(gradients_of(model), expected, strict=True):
+        assert torch.allclose(found, right, rtol=1e-4, atol=1e-7)
+    assert (gradients.part or 7) <= max(rows, 1) and ("out of memory" in capsys.readouterr().out) == (rows < 7)
+    small.seen.clear()
+    gradients.compute(small, batch, lambda: 0.0)
+    assert max(small.seen) <= rows, "what was too large once is not tried again"
+
+
+def test_one_text_too_large_for_the_memory_is_a_sentence(examples, new_model):
+    with pytest.raises(UserError, match="one text of 14 tokens does not fit"):
+        Gradients(CPU).compute(Small(new_model(), 0), examples["train"].batch([0, 1]), lambda: 0.0)
+
+
+def test_predictions_go_on_in_smaller_batches_where_memory_runs_out(examples, new_model):
+    model = new_model()
+    small = Small(model, 3)
+    found = predict(small, examples["test"], 16)
+    assert small.seen[:4] == [12, 8, 4, 2] and max(small.seen[4:]) == 2
+    assert np.array_equal(found, predict(model, examples["test"], 16))
+    with pytest.raises(torch.OutOfMemoryError):
+        predict(Small(model, 0), examples["test"], 16)
+
+
+def test_bfloat16_computes_in_it_and_keeps_weights_and_gradients_in_float32(examples, new_model):
+    seen, batch, losses = [], examples["train"].batch(list(range(8))), []
+    for precision in ("float32", "bfloat16"):
+        model = new_model().eval()
+        model.bert.encoder.layer[0].output.dense.register_forward_hook(lambda *found: seen.append(found[2].dtype))
+        losses.append(Gradients(CPU, precision).compute(model, batch, lambda: 0.0))
+        assert {gradient.dtype for gradient in gradients_of(model)} == {torch.float32}
+    assert seen == [torch.float32, torch.bfloat16] and losses[0] == pytest.approx(losses[1], rel=0.05)
+    assert losses[0] != losses[1]
+    courses = [run(new_model(), examples, precision=precision)[1]["history"] for precision in ("float32", "bfloat16")]
+    for exact, low in zip(*courses, strict=True):
+        assert exact["loss"] != low["loss"] == pytest.approx(exact["loss"], rel=0.02)
+
+
+def test_auto_means_bfloat16_where_gpu_and_architecture_can(monkeypatch):
+    assert precision_on(CPU, "auto") == "float32" and precision_on(CPU, "bfloat16") == "bfloat16"
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: not including_emulation)
+    cuda = torch.device("cuda")
+    assert precision_on(cuda, "auto", "bert") == "bfloat16" and precision_on(cuda, "auto", "deberta") == "float32"
+    with pytest.raises(UserError, match=r"deberta cannot be trained in bfloat16: set finetuning.precision"):
+        precision_on(cuda, "bfloat16", "deberta")
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_architecture_computes_in_bfloat16_or_is_known_not_to(model, checkpoints, task_folder, examples):
+    classifier, _ = load_classifier(checkpoints[model], ["fruit", "tool"], 0)
+    gradients = Gradients(CPU, "bfloat16")
+    batch = examples["train"].batch(list(range(4)))  # token numbers of another model: only whether it computes counts
+    if classifier.config.model_type in NOT_IN_BFLOAT16:
+        with pytest.raises(RuntimeError, match="cannot be converted to type c10::BFloat16"):
+            gradients.compute(classifier, batch, lambda: 0.0)
+    else:
+        assert np.isfinite(gradients.compute(classifier, batch, lambda: 0.0))
+
+
+def test_leftovers_of_a_killed_writer_are_removed(tmp_path):
+    (tmp_path / "draw0").mkdir()
+    for name in (".12-ab.scores.csv", "draw0/.0.1.safetensors.77.tmp", "draw0/0.1.safetensors"):
+        (tmp_path / name).write_text("x")
+    files.remove_leftovers(tmp_path)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["0.1.safetensors"]
+    files.remove_leftovers(tmp_path / "missing")
