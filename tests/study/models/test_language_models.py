@@ -16,10 +16,12 @@ from study.adapt_language_model import adapt
 from study.compress_language_model import Adapted, compress_all
 from study.models import language_models
 from study.models.classifiers import load_tokenizer
-from study.models.language_models import Chunks, document_losses, load_language_model, read_chunks
+from study.models.language_models import load_language_model
 from study.perplexity import Row, collected, remembered, write_results
 from study.prune_language_model import Pruning, prune_all, schedule
 from study.running import files
+from study.training.chunks import Chunks, read_chunks
+from study.training.language_modelling import document_losses
 from tests.conftest import make_texts
 
 PRUNING = {
