@@ -104,7 +104,7 @@ class ReplacedModel(nn.Module):
         logits = self.predictor(self.generator(part["input_ids"]).last_hidden_state[chosen])
         with torch.no_grad():
             filled = ids.clone()
-            filled[chosen] = torch.distributions.Categorical(logits=logits).sample()
+            filled[chosen] = torch.distributions.Categorical(logits=logits, validate_args=False).sample()
         hidden = F.gelu(self.dense(self.body(filled).last_hidden_state))
         detecting = F.binary_cross_entropy_with_logits(self.replaced(hidden)[..., 0], (filled != ids).float())
         detecting = detecting * (ids.numel() / whole["labels"].numel())

@@ -26,7 +26,8 @@ def blocks(tokenizer: PreTrainedTokenizerFast, texts: list[str], length: int) ->
     return torch.cat([edge * tokenizer.cls_token_id, inner, edge * tokenizer.sep_token_id], dim=1)
 
 
-def _loss(model: nn.Module, part: Batch, whole: Batch) -> torch.Tensor:
+def objective_loss(model: nn.Module, part: Batch, whole: Batch) -> torch.Tensor:
+    """What the rows of `part` contribute to the loss of the model's own objective on the batch `whole`."""
     return model(part, whole)
 
 
@@ -49,7 +50,7 @@ def pretrain_model(model: nn.Module, data: torch.Tensor, settings: dict, checkpo
         epochs=1,
         steps=steps,
         identity=[json.dumps(settings, sort_keys=True), data.numpy().tobytes()],
-        loss=_loss,
+        loss=objective_loss,
         length_setting="pretraining.max_length",
     )
     optimizer = OptimizerSettings(
