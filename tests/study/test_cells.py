@@ -268,6 +268,7 @@ def test_a_method_that_declines_or_fails_is_shown_with_its_reason(tmp_path, fine
 
     for method in (Declines(), Fails()):
         monkeypatch.setitem(baselines.METHODS, method.name, method)
+        monkeypatch.setitem(baselines.base.MODULES, method.name, "baselines.controls")
     cell = FinetunedCell(finetuned_cells["bert"], task_folder, EVALUATION)
     compress(cell, ["declines", "fails"], tmp_path)
     rows = [pd.read_csv(tmp_path / m / "scores.csv", keep_default_na=False).iloc[0] for m in ("declines", "fails")]
