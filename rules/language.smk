@@ -2,10 +2,7 @@
 
 LANGUAGE_MODEL = ("{model}", "{seed}")
 ON_LANGUAGE_MODEL = f"{RESULTS} --model {{wildcards.model}} --seed {{wildcards.seed}}"
-
-
-def perplexity_tables(experiment):
-    return [PATHS.experiment(experiment, *LANGUAGE_MODEL) / name for name in ("perplexity.csv", "losses.parquet")]
+PERPLEXITIES = ("perplexity.csv", "losses.parquet")
 
 
 rule prune_language_model:
@@ -13,7 +10,7 @@ rule prune_language_model:
         model=PATHS.pretrained("{model}") / "manifest.json",
         text=PATHS.text("pruning") / "manifest.json",
     output:
-        perplexity_tables("pruning"),
+        [PATHS.experiment("pruning", *LANGUAGE_MODEL) / name for name in PERPLEXITIES],
     log:
         PATHS.log("prune_language_model", *LANGUAGE_MODEL),
     benchmark:
@@ -54,7 +51,7 @@ rule compress_language_model:
         text=PATHS.text("adaptation") / "manifest.json",
         adapted=rules.adapt_language_model.output,
     output:
-        perplexity_tables("adaptation"),
+        [PATHS.experiment("adaptation", *LANGUAGE_MODEL) / name for name in PERPLEXITIES],
     log:
         PATHS.log("compress_language_model", *LANGUAGE_MODEL),
     benchmark:

@@ -18,13 +18,7 @@ FIGURES += ["pretraining_gain"] if STUDY.random_init_seeds else []
 FIGURES += ["perplexity"] if "pruning" in STUDY.experiments else []
 FIGURES += ["adaptation"] if "adaptation" in STUDY.experiments else []
 PUBLICATION = ["weighted_f1", "overview", "claims", "ranks", "published"]
-CAPTIONED = ("summary", "pareto")
-
-
-def figure(name):
-    """A figure; some have a caption in Snakemake's own report."""
-    path = PATHS.report("figures", f"{name}.svg")
-    return report(path, caption=f"../report/captions/{name}.rst", category="Figures") if name in CAPTIONED else path
+CAPTIONED = ("summary", "pareto")  # in Snakemake's own report
 
 
 rule make_tables:
@@ -49,7 +43,13 @@ rule draw_figures:
     input:
         rules.make_tables.output,
     output:
-        list(map(figure, FIGURES)),
+        [
+            report(
+                PATHS.report("figures", f"{name}.svg"), caption=f"../report/captions/{name}.rst", category="Figures"
+            )
+            for name in CAPTIONED
+        ],
+        [PATHS.report("figures", f"{name}.svg") for name in FIGURES if name not in CAPTIONED],
         [PATHS.report("figures", f"{name}.{kind}") for name in FIGURES for kind in ("png", "pdf")],
         [PATHS.report("figures", f"model_{name}.{kind}") for name in STUDY.axes["model"] for kind in ("svg", "png")],
     log:
@@ -68,7 +68,9 @@ rule draw_kenviz:
         scores=PATHS.scores(*RULES.kenviz_cell, STUDY.config["kenviz"]["method"]),
         finetuned=PATHS.finetuned(*RULES.kenviz_cell) / "manifest.json",
     output:
-        picture=report(figure("kenviz"), caption="../report/captions/kenviz.rst", category="KENviz"),
+        picture=report(
+            PATHS.report("figures", "kenviz.svg"), caption="../report/captions/kenviz.rst", category="KENviz"
+        ),
         others=[PATHS.report("figures", f"kenviz.{kind}") for kind in ("png", "pdf", "json")],
         page=report(PATHS.report("report", "kenviz.html"), caption="../report/captions/explorer.rst", category="KENviz"),
     log:

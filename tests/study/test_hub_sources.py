@@ -17,6 +17,7 @@ from huggingface_hub import constants
 from baselines import METHODS
 from study import config, import_model, tasks
 from study.data import hub_tasks
+from study.definition.paths import Paths
 from study.definition.study import Study
 from study.finetune import finetune
 from study.running import files, hub
@@ -149,10 +150,8 @@ for step, *arguments in json.loads(sys.argv[1]):
         second = tmp_path / "second" / first.relative_to(tmp_path / "first")
         assert first.is_dir() or first.read_bytes() == second.read_bytes()
     axes = {"model": "bert", "task": "sst2", "seed": 0}
-    folder = tmp_path / "second"
-    trained = finetune(
-        folder / "models" / "bert" / "pretrained", folder / "tasks" / "sst2", axes, SETTINGS, tmp_path / "cell"
-    )
+    paths = Paths(tmp_path / "second")
+    trained = finetune(paths.pretrained("bert"), paths.task("sst2"), axes, SETTINGS, tmp_path / "cell")
     assert trained["head"] and 0 <= trained["accuracy"] <= 1
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from baselines import METHODS
-from study import adapt_language_model, perplexity, prune_language_model, text
+from study import adapt_language_model, prune_language_model, text
 from study.adapt_language_model import adapt
 from study.cells import perplexity_rows
 from study.cells.perplexity_rows import Row, load_or_run, write_results
@@ -116,7 +116,9 @@ def test_losses_of_documents_against_a_loop_over_tokens(checkpoint, text_folder)
                 expected[owner] += float(torch.logsumexp(scores, 0) - scores[ids[end]])
                 counts[owner] += 1
     assert (tokens == counts).all() and np.allclose(losses, expected, rtol=1e-5)
-    assert perplexity.perplexity(losses, tokens) == pytest.approx(math.exp(expected.sum() / counts.sum()), rel=1e-5)
+    assert language_models.perplexity(losses, tokens) == pytest.approx(
+        math.exp(expected.sum() / counts.sum()), rel=1e-5
+    )
 
 
 def test_a_checkpoint_that_is_no_language_model_is_refused(checkpoints, tmp_path):
