@@ -66,7 +66,12 @@ include: "rules/report.smk"
 rule all:
     default_target: True
     input:
+        # Everything, not the manifest alone: what is missing from a finished study is made again.
         RULES.results(),
+        rules.compute_statistics.output,
+        rules.make_tables.output,
+        rules.draw_figures.output,
+        rules.write_publication.output,
         rules.write_manifest.output,
 
 
