@@ -16,7 +16,7 @@ from study.definition.study import Study
 from study.planning.rules import Rules, as_json, logged
 from study.running import device, files
 from study.running.code import code_hash
-from study.running.errors import UserError
+from ken.errors import UserError
 from study.running.progress import benchmarked_seconds, show_progress
 from study.running.workflow import hold_study, prepare_environment
 

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pandas as pd
 
+from ken.errors import UserError
 from study import checks, inference
 from study.definition import method_settings
 from study.definition.paths import Paths
 from study.definition.step import parse_step
 from study.definition.study import Study
 from study.running import files, provenance
-from study.running.errors import UserError, run
+from study.running.workflow import run
 from study.training import metrics
 from study.training.evaluate_metric import WeightedF1
 from study.training.examples import load_task

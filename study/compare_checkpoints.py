@@ -7,7 +7,7 @@ from safetensors.numpy import load_file
 
 from study.definition.step import parse_step
 from study.running import files
-from study.running.errors import run
+from study.running.workflow import run
 
 
 def compare(made: Path, committed: Path | None) -> dict[str, object]:

@@ -19,7 +19,7 @@ from study.definition import method_settings
 from study.definition.step import parse_step
 from study.running import files, provenance
 from study.running.device import take
-from study.running.errors import run
+from study.running.workflow import run
 
 
 def compress(cell: FinetunedCell, methods: list[str], out: Path) -> None:

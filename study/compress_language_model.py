@@ -27,7 +27,7 @@ from study.models.language_models import (
 )
 from study.running import files, provenance
 from study.running.code import code_hash
-from study.running.errors import run
+from study.running.workflow import run
 
 TRAINS = "methods that train do so on a task with labels."
 

@@ -15,7 +15,7 @@ from torch import nn
 from study.cells.finetuned_cell import FinetunedCell
 from study.definition.step import parse_step
 from study.running import files, provenance
-from study.running.errors import run
+from study.running.workflow import run
 from study.training.examples import Examples, predict
 
 COLUMNS = (

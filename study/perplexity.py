@@ -5,10 +5,11 @@ import itertools
 import numpy as np
 import pandas as pd
 
+from ken.errors import UserError
 from study.definition.paths import Paths
 from study.definition.step import parse_step
 from study.running import files
-from study.running.errors import UserError, run
+from study.running.workflow import run
 
 
 def collect(paths: Paths, experiments: list[str], models: list[str], seeds: list[int]) -> pd.DataFrame:

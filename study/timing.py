@@ -12,7 +12,7 @@ import torch
 from ken import selection
 from study.definition.step import parse_step
 from study.running import files, provenance
-from study.running.errors import run
+from study.running.workflow import run
 
 METHODS = ("ken", selection.GRID)
 

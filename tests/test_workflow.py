@@ -197,11 +197,9 @@ def test_a_change_of_code_reruns_the_rules_whose_step_imports_it_and_what_follow
     }  # fmt: skip
     imported = {rule: set(dependencies(step, *map(module_of, methods.get(rule, ())))) for rule, step in steps.items()}
     modules = set().union(*imported.values())
-    for rule in imported:  # the module of its own that the fewest others share, and one that many share
-        own = min(
-            sorted(path for path in imported[rule] if path.suffix == ".py"),
-            key=lambda path: sum(path in files for files in imported.values()),
-        )
+    for rule in imported:  # by the module of its step that the fewest others import
+        own_files = sorted(path for path in imported[rule] if path.suffix == ".py")
+        own = min(own_files, key=lambda path: sum(path in files for files in imported.values()))
         path = checkout / own.relative_to(ROOT)
         before = path.read_text()
         path.write_text(before + "\nCHANGED = 1\n")

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ken.errors import UserError
 from study.models.language_models import Chunks, document_losses, perplexity
 from study.running import files, provenance
-from study.running.errors import UserError
 
 TABLES = ("perplexity.csv", "losses.parquet")
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import torch
 
 from baselines import Cell, Method
+from ken.errors import UserError
 from study.cells.finetuned_cell import FinetunedCell
 from study.running import files, provenance
-from study.running.errors import UserError
 from study.training import metrics
 from study.training.examples import predict
 

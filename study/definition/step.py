@@ -4,9 +4,9 @@ import argparse
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from ken.errors import UserError, did_you_mean
 from study.definition.paths import Paths
 from study.definition.study import Study
-from study.running.errors import UserError, did_you_mean
 
 AXES: dict[str, tuple[str, Callable[[Study], Iterable]]] = {
     "package": ("package of the corpus", lambda study: study.config["corpus"]["packages"]),

@@ -14,6 +14,7 @@ from sklearn.metrics import f1_score
 import baselines
 import ken
 from baselines.base import Selection
+from ken.errors import UserError
 from study.cells.finetuned_cell import FinetunedCell
 from study.cells.suggest import suggest
 from study.compress import compress
@@ -21,7 +22,6 @@ from study.finetune import finetune
 from study.import_model import import_model
 from study.models.classifiers import empty_classifier, load_classifier, load_tokenizer
 from study.running import files
-from study.running.errors import UserError
 from study.training.examples import Examples, encode, load_task, predict, shuffled_batches
 from tests.conftest import MODELS, SETTINGS
 from tests.test_workflow import copy_checkout
@@ -352,4 +352,7 @@ def test_a_row_of_other_code_is_computed_again(tmp_path, finetuned_cells, task_f
     assert times == [path.stat().st_mtime_ns for path in sorted(tmp_path.rglob("*.safetensors"))]
     monkeypatch.setattr("study.cells.finetuned_cell.scoring_code", lambda method: "other")
     compress(cell, ["ken"], tmp_path)
-    assert all(time != path.stat().st_mtime_ns for time, path in zip(times, sorted(tmp_path.rglob("*.safetensors"))))
+    assert all(
+        time != path.stat().st_mtime_ns
+        for time, path in zip(times, sorted(tmp_path.rglob("*.safetensors")), strict=True)
+    )

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from baselines import METHODS
+from ken.errors import UserError
 from study import adapt_language_model, prune_language_model, text
 from study.adapt_language_model import adapt
 from study.cells import perplexity_rows
@@ -22,7 +23,6 @@ from study.models.language_models import Chunks, document_losses, load_language_
 from study.perplexity import collect
 from study.prune_language_model import Pruning, prune_all, schedule
 from study.running import files
-from study.running.errors import UserError
 from tests.conftest import make_texts
 
 PRUNING = {
