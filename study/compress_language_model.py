@@ -90,7 +90,7 @@ class Adapted:
         return results
 
     def score(self, method: Method, view: Cell, prepared: object, row: Row, start: float) -> list[float]:
-        """Store one budget, load it back and evaluate the restored model; returns the loss of each held-out document."""
+        """Store one budget, load it back, evaluate the restored model; returns the loss of each held-out document."""
         path = self.out / row.file
         path.parent.mkdir(parents=True, exist_ok=True)
         stored = method.store(view, prepared, row.budget, path)

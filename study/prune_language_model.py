@@ -1,7 +1,7 @@
 """Prune one causal language model for its own loss: every method, structure, number of shots and sparsity.
 
-Every number comes from a file: a pruned model is written and read again, and the restored model is evaluated on held-out
-text. A run of several shots passes the smaller sparsities on the way to the largest; each of them is stored.
+Every number comes from a file: a pruned model is written and read again, and the restored model is evaluated on
+held-out text. A run of several shots passes the smaller sparsities on the way to the largest; each of them is stored.
 """
 
 import copy

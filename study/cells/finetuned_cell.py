@@ -32,8 +32,8 @@ class FinetunedCell:
 
     Args:
         folder: of the fine-tuned cell. task: task folder.
-        settings: kept_shares, draws, batch_size, max_length, methods: method -> budgets, draws, rate_factors and
-            options of its own that are not those by default, and scores_only: methods whose files are not kept.
+        settings: kept_shares, draws, batch_size, max_length; methods: method -> budgets, draws, rate_factors and its own
+            options, where they are not the default ones; scores_only: methods whose stored files are not kept.
         device: where models are trained and evaluated and entries are ranked; state dicts stay on the CPU.
     """
 

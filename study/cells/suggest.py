@@ -48,7 +48,7 @@ def evaluate_on_test(cell: FinetunedCell, method: Selection, share: float, path:
 
 
 def suggest(cell: FinetunedCell, methods: list[str], settings: dict, out: Path) -> None:
-    """Write suggestions.csv (one row per method), curves.csv (one per evaluated share) and the stored files to `out`."""
+    """Write suggestions.csv (one row per method), curves.csv (one per evaluated share) and stored files to `out`."""
     rows, curves = [], []
     with files.replacing_folder(out) as folder:
         for name in methods:
