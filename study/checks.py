@@ -21,7 +21,7 @@ from ken.subnetwork import Subnetwork
 from study.cells.finetuned_cell import FinetunedCell
 from study.definition.step import parse_step
 from study.running import files, provenance
-from study.running.device import take
+from study.running.device import acquire_device
 from study.running.workflow import run
 from study.training import metrics
 from study.training.examples import predict
@@ -118,7 +118,7 @@ def run_ablations(cell: FinetunedCell, settings: dict, out: Path) -> pd.DataFram
 def main() -> None:
     a, study, paths = parse_step("Run the ablations of KEN on one cell.", "model", "task", "seed")
     axes, section = (a.model, a.task, a.seed), study.ablation_settings()
-    on = take()
+    on = acquire_device()
     provenance.deterministic(0)
     cell = FinetunedCell(paths.finetuned(*axes), paths.task(a.task), section["settings"], on)
     with files.replacing_folder(paths.checks(*axes)) as folder:

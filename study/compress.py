@@ -18,7 +18,7 @@ from study.cells.suggest import suggest
 from study.definition import method_settings
 from study.definition.step import parse_step
 from study.running import files, provenance
-from study.running.device import take
+from study.running.device import acquire_device
 from study.running.workflow import run
 
 
@@ -56,7 +56,7 @@ def main() -> None:
     a, study, paths = parse_step("Compress one fine-tuned cell.", "model", "task", "seed", method=method)
     axes = (a.model, a.task, a.seed)
     methods = [a.method] if a.method else method_settings.by_training(study.methods)[0]
-    on = take()
+    on = acquire_device()
     provenance.deterministic(0)
     cell = FinetunedCell(paths.finetuned(*axes), paths.task(a.task), study.compression_settings(methods), on)
     compress(cell, methods, paths.cell(*axes) / "compressed")

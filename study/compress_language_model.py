@@ -11,23 +11,17 @@ import torch
 
 import baselines
 from baselines import Cell, Method, TrainedMethod
+from study.cells.calibration import Calibration, calibration_indices
 from study.cells.perplexity_rows import Row, describe_stored, evaluate, load_or_run, write_results
 from study.definition import method_settings
 from study.definition.step import parse_step
 from study.models.classifiers import checked_checkpoint, load_tokenizer
-from study.models.language_models import (
-    Calibration,
-    body_of,
-    calibration_places,
-    document_losses,
-    empty_language_model,
-    load_body,
-    load_language_model,
-    read_chunks,
-)
+from study.models.language_models import body_of, empty_language_model, load_body, load_language_model
 from study.running import files, provenance
 from study.running.code import code_hash
 from study.running.workflow import run
+from study.training.chunks import read_chunks
+from study.training.language_modelling import document_losses
 
 TRAINS = "methods that train need a task with labels."
 
@@ -51,8 +45,8 @@ class Adapted:
         }
         tokenizer = load_tokenizer(pretrained, settings["max_length"])
         train, self.test = (read_chunks(text, split, tokenizer, settings["max_length"]) for split in ("train", "test"))
-        order = calibration_places(train, len(train), provenance.seed_of("calibration", axes["seed"]))
-        self.training = Calibration(pretrained, train, order)
+        indices = calibration_indices(train, len(train), provenance.seed_of("calibration", axes["seed"]))
+        self.training = Calibration(pretrained, train, indices)
         self.base = body_of(load_language_model(pretrained))
         self.adapted = body_of(load_language_model(adapted))
         self.skeleton = empty_language_model(pretrained)

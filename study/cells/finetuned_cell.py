@@ -32,7 +32,7 @@ class FinetunedCell:
 
     Args:
         folder: of the fine-tuned cell. task: task folder.
-        settings: kept_shares, draws, batch_size, max_length; methods: method -> budgets, draws, rate_factors and its own
+        settings: kept_shares, draws, batch_size, max_length; methods: method -> budgets, draws, rate_factors and own
             options, where they are not the default ones; scores_only: methods whose stored files are not kept.
         device: where models are trained and evaluated and entries are ranked; state dicts stay on the CPU.
     """

@@ -10,8 +10,9 @@ import pandas as pd
 from torch import nn
 
 from ken.errors import UserError
-from study.models.language_models import Chunks, document_losses, perplexity
 from study.running import files, provenance
+from study.training.chunks import Chunks
+from study.training.language_modelling import document_losses, perplexity
 
 TABLES = ("perplexity.csv", "losses.parquet")
 
