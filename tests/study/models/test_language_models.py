@@ -24,7 +24,7 @@ from study.perplexity import collect
 from study.prune_language_model import Pruning, prune_all, schedule
 from study.running import files
 from study.training.chunks import Chunks, read_chunks
-from study.training.language_modelling import document_losses
+from study.training.language_modelling import document_losses, perplexity
 
 PRUNING = {
     "methods": ["magnitude", "llm-surgeon"], "structures": ["element", "2:4", "row-column"], "sparsities": [0.25, 0.5],
@@ -92,7 +92,7 @@ def test_losses_of_documents_against_a_loop_over_tokens(checkpoint, text_folder)
                 expected[owner] += float(torch.logsumexp(scores, 0) - scores[ids[end]])
                 counts[owner] += 1
     assert (tokens == counts).all() and np.allclose(losses, expected, rtol=1e-5)
-    assert language_models.perplexity(losses, tokens) == pytest.approx(
+    assert perplexity(losses, tokens) == pytest.approx(
         math.exp(expected.sum() / counts.sum()), rel=1e-5
     )
 
