@@ -6,10 +6,9 @@ import hashlib
 import importlib.util
 from pathlib import Path
 
-from baselines.base import Method
+from baselines.base import MODULES, Method
 
 PACKAGES = ("ken", "baselines")
-MODULES: dict[str, str] = {}  # method -> module that registered it, filled by the package
 
 
 @functools.cache  # methods share most of their files

@@ -20,7 +20,7 @@ class CellTraining(Training):
     Args:
         folder: of the fine-tuned cell. initial: its initial state. manifest: of its fine-tuning.
         splits: split -> examples; train and validation are used.
-        rate_factors: learning rates to try, in units of the fine-tuning's.
+        learning_rate_multipliers: learning rates to try, in units of the fine-tuning's.
         device: to train on; what is fitted comes back to the CPU.
     """
 
@@ -30,11 +30,11 @@ class CellTraining(Training):
         initial: dict,
         manifest: dict,
         splits: dict[str, Examples],
-        rate_factors: tuple[float, ...],
+        learning_rate_multipliers: tuple[float, ...],
         device: torch.device = CPU,
     ):
         self.folder, self.initial, self.splits, self.device = folder, initial, splits, device
-        self.settings, self.rate_factors = manifest["settings"], rate_factors
+        self.settings, self.learning_rate_multipliers = manifest["settings"], learning_rate_multipliers
         self.order = data_order(manifest)
 
     def initial_model(self) -> nn.Module:
@@ -42,8 +42,8 @@ class CellTraining(Training):
         model.load_state_dict(self.initial)
         return model.to(self.device)
 
-    def fit(self, model: nn.Module, recipe: Recipe, rate_factor: float) -> Fitted:
-        rate = self.settings["learning_rate"] * rate_factor
+    def fit(self, model: nn.Module, recipe: Recipe, learning_rate_multiplier: float) -> Fitted:
+        rate = self.settings["learning_rate"] * learning_rate_multiplier
         print(f"learning rate {rate:g}", flush=True)
         settings = self.settings | {"learning_rate": rate}
         best, record = train(model, self.splits["train"], self.splits["validation"], settings, self.order, recipe)

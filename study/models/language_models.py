@@ -194,7 +194,7 @@ class Calibration(Training):
         folder: checkpoint folder. chunks: of the training text. places: chunks to show, in this order.
     """
 
-    rate_factors = ()
+    learning_rate_multipliers = ()
 
     def __init__(self, folder: Path, chunks: Chunks, places: list[int]):
         self.folder, self.chunks, self.places = folder, chunks, places
@@ -202,7 +202,7 @@ class Calibration(Training):
     def initial_model(self) -> nn.Module:
         return load_language_model(self.folder)
 
-    def fit(self, model: nn.Module, recipe: Recipe, rate_factor: float) -> Fitted:
+    def fit(self, model: nn.Module, recipe: Recipe, learning_rate_multiplier: float) -> Fitted:
         raise NotImplementedError("methods that train do so on a task with labels: take the method out.")
 
     def examples(self, batch_size: int) -> Iterator[dict[str, torch.Tensor]]:
