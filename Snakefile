@@ -861,7 +861,12 @@ rule draw_kenviz:
     input:
         scores=get_kenviz_scores,
         finetuned=get_kenviz_finetuned,
-        code=["ken/viz.py", "ken/explorer.py", "ken/explorer.html", "report/kenviz.py", "report/style.py"],
+        code=[
+            *expand("ken/viz/{code}.py", code=["pictures", "neighbours", "tiles", "matrix_kinds"]),
+            *expand("ken/viz/{code}", code=["explorer.py", "explorer_data.py", "explorer_inputs.py", "explorer.html"]),
+            "report/kenviz.py",
+            "report/style.py",
+        ],
     output:
         picture=report(f"{RESULTS}/figures/kenviz.svg", caption="report/captions/kenviz.rst", category="KENviz"),
         others=expand(f"{RESULTS}/figures/kenviz.{{kind}}", kind=["png", "pdf", "json"]),

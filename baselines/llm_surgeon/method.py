@@ -209,7 +209,7 @@ def nonzero_masks(tensors: Tensors, layers: Layers) -> Tensors:
 def from_zeros(path: Path) -> Tensors:
     """The state of a sub-network relative to a base of zeros, with the shapes in its file."""
     stored = Subnetwork.load(path)
-    return stored.apply({name: torch.zeros(meta.shape, dtype=meta.dtype) for name, meta in stored.metas.items()})
+    return stored.apply({name: torch.zeros(spec.shape, dtype=spec.dtype) for name, spec in stored.specs.items()})
 
 
 def _kept(cell: Cell, names: list[str], budget: float | int) -> int:
