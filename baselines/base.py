@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 import ken
+from baselines.options import Section
 from baselines.training import Fitted, Training
 from ken import selection
 
@@ -75,6 +76,10 @@ class Stored:
     fitted: Fitted | None = None
 
 
+class NoOptions(Section):
+    """Of a method that has no options of its own."""
+
+
 class Method(ABC):
     """A way to store a fine-tuned model in less space.
 
@@ -87,6 +92,7 @@ class Method(ABC):
             remains, bits an entry.
         needs_data: whether it looks at training examples, through `Cell.training`.
         form: what its restored model is called where inference is measured.
+        options_model: the options that a config may set beyond budgets, draws and rates, with descriptions and limits.
     """
 
     name: str
@@ -96,6 +102,7 @@ class Method(ABC):
     unit: str = "share"
     needs_data: bool = False
     form: str = "restored"
+    options_model: type[Section] = NoOptions
 
     def configured(self, options: dict) -> "Method":
         """This method with what a config says of it beyond budgets, draws and rates; `self` where that is nothing.
