@@ -1,7 +1,7 @@
 """Typed sections of a config: their base, and numbers and lists as YAML gives them.
 
 A method describes its own options with a `Section`; `study.definition.sections` describes everything else.
-A validator raises a ValueError whose text goes on behind the path of the key, such as "is 3, which is odd: take 4".
+A validator raises a ValueError whose text follows the path of the key, such as "is 3, which is odd: take 4."
 """
 
 import json
@@ -59,7 +59,7 @@ def _validated(value: object, validate: Callable[[object], object]) -> object:
 def _unique(values: list) -> list:
     for index, value in enumerate(values):
         if value in values[:index]:
-            raise ValueError(f"names {shown(value)} twice: take one out")
+            raise ValueError(f"names {shown(value)} twice: take one out.")
     return values
 
 

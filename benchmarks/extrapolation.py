@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from benchmarks import common
-from study import config as study_config
+from study.definition import config as study_config
 from study.plan import read_plan, size_text
 from study.planning import cost
 from study.planning.sizes import ModelSize, TaskSize

@@ -18,7 +18,7 @@ from pathlib import Path
 import yaml
 
 import baselines
-from study import config as study_config
+from study.definition import config as study_config
 from study.planning import cost
 from study.planning.cost import Study, is_gpu
 from study.planning.sizes import model_config, model_size, task_size

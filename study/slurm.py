@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 
 import baselines
-from study import config as study_config
+from study.definition import config as study_config
 from study.plan import ROOT, Job, listed_jobs, planned, read_plan, sized_study
 from study.planning import cost
 from study.running import files

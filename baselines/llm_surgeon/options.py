@@ -48,5 +48,5 @@ class SurgeonOptions(CurvatureOptions):
     def _needs_updates(cls, rank: int, info: ValidationInfo) -> int:
         chosen = {key: info.data[key] for key in ("costs", "updates") if info.data.get(key, MISSING) is not MISSING}
         if rank and not Settings().with_options(chosen).update:
-            raise ValueError(f"is {rank}, but nothing is updated: set updates or leave it out")
+            raise ValueError(f"is {rank}, but nothing is updated: set updates or leave it out.")
         return rank

@@ -15,8 +15,9 @@ import yaml
 from huggingface_hub import constants
 
 from baselines import METHODS
-from study import config, import_model, tasks
+from study import import_model, tasks
 from study.data import hub_tasks
+from study.definition import config
 from study.finetune import finetune
 from study.running import files, hub
 from study.running.errors import UserError, run

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from baselines import METHODS
-from study import config
+from study.definition import config
 from study.running.errors import UserError
 from tests.study.test_config import SMALL, put
 

@@ -17,8 +17,8 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, BertCon
 
 import baselines
 from study import compress, plan, slurm
-from study import config as study_config
 from study.cells.finetuned_cell import FinetunedCell
+from study.definition import config as study_config
 from study.planning import cost, sizes
 from study.running.errors import UserError
 
