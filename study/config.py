@@ -9,7 +9,7 @@ import yaml
 
 from baselines import METHODS
 from study.definition import config
-from study.running.errors import run
+from study.running.workflow import run
 
 
 def main() -> None:

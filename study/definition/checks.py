@@ -4,8 +4,8 @@ from collections.abc import Collection, Iterable, Mapping
 
 from baselines import Method, TrainedMethod
 from baselines.options import shown
+from ken.errors import UserError, did_you_mean
 from study.definition import method_settings
-from study.running.errors import UserError, did_you_mean
 
 METHOD_SECTIONS = ("inference", "spread", "suggestion")  # sections with a list of methods of the study
 CAUSAL = ("bloom",)  # architectures of this study's own pre-training that are language models

@@ -8,10 +8,10 @@ from pydantic import ValidationError
 
 from baselines import Method
 from baselines.options import shown
+from ken.errors import UserError
 from study.definition import checks
 from study.definition.sections import study_model
 from study.definition.sentences import dotted, sentence
-from study.running.errors import UserError
 
 
 def schema(methods: Mapping[str, Method]) -> dict:
@@ -39,7 +39,7 @@ def load(raw: dict, methods: Mapping[str, Method], sources: bool = True) -> dict
         >>> from baselines import METHODS
         >>> load({"study": "s", "seeds": [0], "sedes": [1]}, METHODS)
         Traceback (most recent call last):
-        study.running.errors.UserError: config key sedes is not known here. Did you mean "seeds"?
+        ken.errors.UserError: config key sedes is not known here. Did you mean "seeds"?
     """
     if not isinstance(raw, dict):
         raise UserError(f"the config is {shown(raw)}, but must be a section with keys.")

@@ -12,6 +12,7 @@ from baselines import Method
 from baselines.llm_surgeon.options import LowRank, Structure
 from baselines.llm_surgeon.schedule import STRUCTURES, VARIANTS
 from baselines.options import Above0, Integer, Natural, Number, Positive, Section, Several, Share, Unique, shown
+from ken.errors import did_you_mean
 from study.definition.sources import (
     BatchSize,
     Epochs,
@@ -23,7 +24,6 @@ from study.definition.sources import (
     Tasks,
     Text,
 )
-from study.running.errors import did_you_mean
 
 
 def _registered(name: str, info: ValidationInfo) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from baselines.options import shown
-from study.running.errors import did_you_mean
+from ken.errors import did_you_mean
 
 SECTION = "a section with keys"
 TYPES = {

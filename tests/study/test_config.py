@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 import baselines
+from ken.errors import UserError
 from study import config as command
 from study.definition import config
-from study.running.errors import UserError, run
+from study.running.workflow import run
 
 ROOT = Path(__file__).parents[2]
 NAMES = ("ken", "ken-rescaled", "random", "magnitude", "delta-magnitude", "lora")
