@@ -13,7 +13,7 @@ from pathlib import Path
 sys.path.insert(0, workflow.basedir)
 
 import baselines
-from study import config as study_config
+from study.definition import config as study_config
 from study.definition import method_settings
 from study.running import device, files
 from ken.errors import UserError

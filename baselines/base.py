@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from baselines.estimates import FLOAT32_BYTES, HELD_BYTES, Effort, ModelShapes, kept_bytes
+from baselines.options import Section
 from baselines.training import Fitted, Training
 from ken import selection
 from ken.subnetwork import Subnetwork
@@ -82,6 +83,10 @@ class Stored:
     fitted: Fitted | None = None
 
 
+class NoOptions(Section):
+    """Of a method that has no options of its own."""
+
+
 class Method(ABC):
     """A way to store a fine-tuned model in less space.
 
@@ -94,6 +99,7 @@ class Method(ABC):
             bits an entry.
         needs_data: whether it uses training examples, through `Cell.training`.
         form: the form of its restored model in the inference table: "restored", "merged" or "compiled".
+        options_model: its options in a config beyond budgets, draws and rates, with descriptions and limits.
     """
 
     name: str
@@ -103,6 +109,7 @@ class Method(ABC):
     unit: str = "share"
     needs_data: bool = False
     form: str = "restored"
+    options_model: type[Section] = NoOptions
 
     def configured(self, options: dict) -> "Method":
         """This method with what a config says of it beyond budgets, draws and rates; `self` where that is nothing.

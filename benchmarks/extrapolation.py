@@ -14,7 +14,7 @@ import torch
 from baselines import METHODS
 from baselines.estimates import kept_bytes
 from benchmarks import common
-from study import config as study_config
+from study.definition import config as study_config
 from study.planning import cost
 from study.planning.jobs import read_plan
 from study.planning.sizes import ModelSize, SizedStudy, TaskSize

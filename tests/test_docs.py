@@ -18,9 +18,9 @@ import yaml
 from baselines import METHODS
 from docs import api
 from ken.selection import CRITERIA
-from study import config as study_config
 from study.cells.finetuned_cell import FinetunedCell
 from study.compress import compress
+from study.definition import config as study_config
 from study.finetune import finetune
 from tests.conftest import SETTINGS, make_checkpoint
 from tests.test_workflow import copy_checkout, snakemake

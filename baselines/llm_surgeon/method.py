@@ -11,6 +11,7 @@ from baselines.base import Cell, Method, Stored, StoredSubnetwork, Tensors, regi
 from baselines.estimates import FLOAT32_BYTES, Effort, ModelShapes, kept_bytes
 from baselines.llm_surgeon.compaction import compact, with_shapes
 from baselines.llm_surgeon.curvature import Batch, Factors, estimate
+from baselines.llm_surgeon.options import CurvatureOptions, SurgeonOptions
 from baselines.llm_surgeon.schedule import Layers, Settings, joined, prune
 from baselines.magnitude import Zeroed, zeros
 from ken import selection
@@ -29,19 +30,21 @@ class Surgeon(StoredSubnetwork):
     needs_data = True
     settings = Settings()
     sequences = 128
+    options_model = CurvatureOptions
 
     def configured(self, options: dict) -> Method:
         """With other settings.
 
         Args:
-            options: `sequences`, and what `Settings.with_options` takes.
+            options: of the fields of `options_model`: `sequences`, and what `Settings.with_options` takes.
         """
         if not options:
             return self
-        found, options = copy.copy(self), dict(options)
-        found.sequences = options.pop("sequences", self.sequences)
-        found.settings = self.settings.with_options(options)
-        return found
+        values = self.options_model.model_validate(options).model_dump()
+        configured = copy.copy(self)
+        configured.sequences = values.pop("sequences", self.sequences)
+        configured.settings = self.settings.with_options(values)
+        return configured
 
     def decline(self, cell: Cell) -> str | None:
         return None if cell.linear_layers else "the body has no linear layer to prune."
@@ -87,6 +90,7 @@ class SurgeonZero(Surgeon, Zeroed):
     name = "llm-surgeon"
     family = "other"
     budgets = (0.25, 0.5, 0.75)
+    options_model = SurgeonOptions
 
     @property
     def form(self) -> str:

@@ -12,11 +12,11 @@ from baselines.llm_surgeon.curvature import Batch, Factors, estimate
 STRUCTURES = ("element", "2:4", "row-column")
 UPDATES = ("correlated", "independent", "none")
 VARIANTS = {
+    "magnitude": {"costs": "magnitude"},
+    "l-obd": {"costs": "l-obd"},
+    "k-obd": {"costs": "obd"},
     "llm-surgeon": {"costs": "obs"},
     "llm-surgeon-independent": {"costs": "obs", "updates": "independent"},
-    "k-obd": {"costs": "obd"},
-    "l-obd": {"costs": "l-obd"},
-    "magnitude": {"costs": "magnitude"},
 }
 """Name -> options (`Settings.with_options`) of the methods that LLM Surgeon's paper compares."""
 Layers = dict[str, torch.Tensor]

@@ -13,7 +13,7 @@ import yaml
 
 from baselines import METHODS
 from ken.errors import UserError
-from study import config as study_config
+from study.definition import config as study_config
 from study.planning import cost
 from study.planning.sizes import SizedStudy, size_study
 from study.running import files

@@ -17,8 +17,9 @@ from huggingface_hub import constants
 from baselines import METHODS
 from ken.errors import UserError
 from ken.hub import Snapshot, fetch
-from study import config, import_model, tasks
+from study import import_model, tasks
 from study.data import hub_tasks
+from study.definition import config
 from study.finetune import finetune
 from study.running import files, hub
 from study.running.workflow import run
