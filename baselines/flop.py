@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from baselines.base import Cell, Method, Stored, Tensors, register
 from baselines.estimates import FLOAT32_BYTES, ModelShapes
-from baselines.training import Recipe, TrainedMethod
+from baselines.training import TrainedMethod, TrainingHooks
 from ken.files import replacing
 
 # The hard-concrete distribution: stretch limits and temperature of Louizos et al. 2018, section 4.
@@ -123,7 +123,7 @@ def surviving(layers: dict[str, GatedLinear], target: float) -> Tensors:
     return dict(zip(layers, alive.split([len(score) for score in scores]), strict=True))
 
 
-class SizeControl(Recipe):
+class SizeControl(TrainingHooks):
     """Learns the gates with the task while an augmented Lagrangian drives the expected size to a target.
 
     The penalty is lambda1 (s - t) + lambda2 (s - t)^2 with s the expected size; both lambdas follow gradient ascent
@@ -221,7 +221,7 @@ class Flop(TrainedMethod, Method):
         return None if cell.linear_layers else "the body has no linear layer to factorise."
 
     def store(self, cell: Cell, prepared: object, budget: float | int, path: Path) -> Stored:
-        def build() -> tuple[nn.Module, Recipe]:
+        def build() -> tuple[nn.Module, TrainingHooks]:
             model = factorise(cell.training.initial_model(), cell.linear_layers)
             return model, SizeControl(model, budget)
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from baselines.base import Cell, Method, Stored, Tensors, register
 from baselines.estimates import FLOAT32_BYTES, ModelShapes
-from baselines.training import Recipe, TrainedMethod
+from baselines.training import TrainedMethod, TrainingHooks
 from ken.files import replacing
 
 _PREFIX, _LOW = "base_model.model.", ".lora_A.weight"
@@ -34,8 +34,8 @@ class Lora(TrainedMethod, Method):
     def store(self, cell: Cell, prepared: object, budget: float | int, path: Path) -> Stored:
         head = [name for name in cell.finetuned if name not in cell.pretrained]
 
-        def build() -> tuple[nn.Module, Recipe]:
-            return add_adapters(cell.training.initial_model(), cell, budget, head), Recipe()
+        def build() -> tuple[nn.Module, TrainingHooks]:
+            return add_adapters(cell.training.initial_model(), cell, budget, head), TrainingHooks()
 
         fitted = self.best_fit(cell.training, cell.seed, build)
         trained = adapter_tensors(fitted.model, head)

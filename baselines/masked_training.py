@@ -10,10 +10,10 @@ from torch import nn
 from baselines.base import Cell, Stored, StoredSubnetwork, Tensors, register
 from baselines.estimates import Effort, ModelShapes
 from baselines.magnitude import global_masks, update_magnitudes
-from baselines.training import Recipe, TrainedMethod
+from baselines.training import TrainedMethod, TrainingHooks
 
 
-class Masked(Recipe):
+class Masked(TrainingHooks):
     """Lets gradients and weight decay change only the entries that bool masks (True = trained) select."""
 
     def __init__(self, model: nn.Module, masks: Tensors):
@@ -46,7 +46,7 @@ class MaskedTraining(TrainedMethod, StoredSubnetwork):
     def store(self, cell: Cell, prepared: Tensors, budget: float | int, path: Path) -> Stored:
         masks = global_masks(prepared, budget)
 
-        def build() -> tuple[nn.Module, Recipe]:
+        def build() -> tuple[nn.Module, TrainingHooks]:
             model = cell.training.initial_model()
             return model, Masked(model, masks)
 

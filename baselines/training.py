@@ -14,8 +14,8 @@ from torch import nn
 from baselines.estimates import Effort, ModelShapes
 
 
-class Recipe:
-    """What a method changes in the loop of fine-tuning; this one changes nothing."""
+class TrainingHooks:
+    """What a method changes in the loop of fine-tuning; these hooks change nothing."""
 
     def parameter_groups(self, model: nn.Module, rate: float) -> list[dict]:
         """Parameters to train, as torch's optimisers take them; `rate` is the learning rate of a group without one."""
@@ -29,7 +29,7 @@ class Recipe:
         """Called after every step of the optimiser."""
 
     def candidate(self, model: nn.Module, progress: float) -> nn.Module | None:
-        """The model to judge on validation at the end of an epoch, or None where it is not fit to be chosen yet."""
+        """The model to evaluate on validation at the end of an epoch, or None where there is none to choose yet."""
         return model
 
 
@@ -62,7 +62,7 @@ class Training(ABC):
         """A new model in the initial state: the pre-trained body and the untrained head of this cell."""
 
     @abstractmethod
-    def fit(self, model: nn.Module, recipe: Recipe, learning_rate_multiplier: float) -> Fitted:
+    def fit(self, model: nn.Module, hooks: TrainingHooks, learning_rate_multiplier: float) -> Fitted:
         """Train a model. Random numbers come from torch's seed; the order of the data is the cell's."""
 
     @abstractmethod
@@ -83,8 +83,8 @@ class TrainedMethod:
     learning_rate_multipliers: tuple[float, ...] = (1.0,)
     step_cost: float = 1.0
 
-    def best_fit(self, training: Training, seed: int, build: Callable[[], tuple[nn.Module, Recipe]]) -> Fitted:
-        """Train a new `build()` -> (model, recipe) at every learning rate, from the same seed; return the best fit."""
+    def best_fit(self, training: Training, seed: int, build: Callable[[], tuple[nn.Module, TrainingHooks]]) -> Fitted:
+        """Train a new `build()` -> (model, hooks) at every learning rate, from the same seed; return the best fit."""
         best = None
         for multiplier in training.learning_rate_multipliers:
             torch.manual_seed(seed)

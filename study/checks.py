@@ -21,7 +21,7 @@ from ken import kde, selection
 from ken.subnetwork import Subnetwork
 from study.cells.finetuned_cell import FinetunedCell
 from study.running import files, provenance
-from study.running.device import take
+from study.running.device import acquire_device
 from study.running.workflow import run
 from study.training import metrics
 from study.training.examples import predict
@@ -124,7 +124,7 @@ def main() -> None:
     parser.add_argument("--checks", required=True, type=json.loads, help="JSON: the section checks of the config")
     parser.add_argument("--out", required=True, type=Path, help="folder to write")
     a = parser.parse_args()
-    on = take()
+    on = acquire_device()
     provenance.deterministic(0)
     cell = FinetunedCell(a.finetuned, a.task_folder, a.settings, on)
     with files.replacing_folder(a.out) as folder:

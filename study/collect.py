@@ -17,6 +17,7 @@ from study import checks, inference
 from study.running import files, provenance
 from study.running.workflow import run
 from study.training import metrics
+from study.training.evaluate_metric import evaluate_metric
 from study.training.examples import load_task
 
 SCORES = ("weighted_f1", "macro_f1", "accuracy")
@@ -154,7 +155,7 @@ def main() -> None:
     parser.add_argument("--random-init-seeds", nargs="*", type=int, default=[], help="seeds with a random-init arm")
     parser.add_argument("--suggested", action="store_true", help="kept shares were suggested too")
     a = parser.parse_args()
-    metric = metrics.evaluate_metric()
+    metric = evaluate_metric()
     cells = list(itertools.product(a.models, a.tasks, a.seeds))
     trained = a.trained or {"model": [], "task": [], "seed": [], "methods": []}
     trained_cells = list(itertools.product(*(trained[axis] for axis in ("model", "task", "seed"))))

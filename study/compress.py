@@ -25,7 +25,7 @@ from ken.errors import UserError
 from study.cells.finetuned_cell import FinetunedCell
 from study.cells.suggest import suggest
 from study.running import files, provenance
-from study.running.device import take
+from study.running.device import acquire_device
 from study.running.workflow import run
 from study.training import metrics
 from study.training.examples import predict
@@ -198,7 +198,7 @@ def main() -> None:
     parser.add_argument("--suggest", type=json.loads, help="JSON: methods, margin, confidence, resolution of a search")
     parser.add_argument("--out", required=True, type=Path, help="folder of the cell")
     a = parser.parse_args()
-    on = take()
+    on = acquire_device()
     provenance.deterministic(0)
     cell = FinetunedCell(a.finetuned, a.task_folder, a.settings, on)
     compress(cell, a.methods, a.out / "compressed")

@@ -11,21 +11,15 @@ import torch
 
 import baselines
 from baselines import Cell, Method, TrainedMethod
+from study.cells.calibration import Calibration, calibration_indices
 from study.definition import method_settings
 from study.models.classifiers import checked_checkpoint, load_tokenizer
-from study.models.language_models import (
-    Calibration,
-    body_of,
-    calibration_places,
-    document_losses,
-    empty_language_model,
-    load_body,
-    load_language_model,
-    read_chunks,
-)
+from study.models.language_models import body_of, empty_language_model, load_body, load_language_model
 from study.perplexity import Row, evaluated, remembered, step_parser, stored_facts, write_results
 from study.running import files, provenance
 from study.running.workflow import run
+from study.training.chunks import read_chunks
+from study.training.language_modelling import document_losses
 
 TRAINS = "methods that train do so on a task with labels."
 
@@ -49,8 +43,8 @@ class Adapted:
         }
         tokenizer = load_tokenizer(pretrained, settings["max_length"])
         train, self.test = (read_chunks(text, split, tokenizer, settings["max_length"]) for split in ("train", "test"))
-        places = calibration_places(train, len(train), provenance.seed_of("calibration", axes["seed"]))
-        self.training = Calibration(pretrained, train, places)
+        indices = calibration_indices(train, len(train), provenance.seed_of("calibration", axes["seed"]))
+        self.training = Calibration(pretrained, train, indices)
         self.base = body_of(load_language_model(pretrained))
         self.adapted = body_of(load_language_model(adapted))
         self.skeleton = empty_language_model(pretrained)

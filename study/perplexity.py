@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 
 from ken.errors import UserError
-from study.models.language_models import Chunks, document_losses, perplexity
 from study.running import files, provenance
 from study.running.workflow import run
+from study.training.chunks import Chunks
+from study.training.language_modelling import document_losses, perplexity
 
 TABLES = ("perplexity.csv", "losses.parquet")
 

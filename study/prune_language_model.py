@@ -20,21 +20,14 @@ from baselines.llm_surgeon.method import from_zeros, kept_masks, nonzero_masks
 from baselines.llm_surgeon.schedule import VARIANTS, Layers, Settings, removable_entries, shots_of
 from baselines.magnitude import zeros
 from ken.subnetwork import Subnetwork
+from study.cells.calibration import Calibration, calibration_indices
 from study.models.classifiers import checked_checkpoint, load_tokenizer
-from study.models.language_models import (
-    Calibration,
-    body_of,
-    calibration_places,
-    document_losses,
-    empty_language_model,
-    linear_layers,
-    load_body,
-    load_language_model,
-    read_chunks,
-)
+from study.models.language_models import body_of, empty_language_model, linear_layers, load_body, load_language_model
 from study.perplexity import Row, evaluated, remembered, step_parser, stored_facts, write_results
 from study.running import files, provenance
 from study.running.workflow import run
+from study.training.chunks import read_chunks
+from study.training.language_modelling import document_losses
 
 HALF = 0.5  # what 2:4 removes
 
@@ -54,8 +47,8 @@ class Pruning:
         self.inputs = {"pretrained": checked_checkpoint(checkpoint), "text": files.checked(text)}
         tokenizer = load_tokenizer(checkpoint, settings["max_length"])
         train, self.test = (read_chunks(text, split, tokenizer, settings["max_length"]) for split in ("train", "test"))
-        places = calibration_places(train, settings["calibration"], provenance.seed_of("calibration", axes["seed"]))
-        self.batches = list(Calibration(checkpoint, train, places).examples(settings["batch_size"]))
+        indices = calibration_indices(train, settings["calibration"], provenance.seed_of("calibration", axes["seed"]))
+        self.batches = list(Calibration(checkpoint, train, indices).examples(settings["batch_size"]))
         self.dense = load_language_model(checkpoint)
         self.layers = linear_layers(self.dense)
         self.factors = None
