@@ -193,8 +193,7 @@ def module_of(name: str) -> str:
 def _calling_module() -> str:
     """Name of the module that calls into this one.
 
-    The class of a method does not tell: a selection is an instance of a class of this module. Nor does the registry
-    before and after an import: a module of methods may import another one.
+    The module of a method's class is no substitute: a selection is an instance of a class of this module.
     """
     frame = sys._getframe()
     while frame.f_globals["__name__"] == __name__:

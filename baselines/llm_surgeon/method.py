@@ -18,6 +18,8 @@ from ken import selection
 from ken.selection import as_rows, kept_count
 from ken.subnetwork import Subnetwork
 
+FLOAT64_BYTES = 8  # of an entry of the curvature
+
 
 class Surgeon(StoredSubnetwork):
     """Prunes the linear layers of the body by the curvature of the task loss at the fine-tuned weights.
@@ -71,6 +73,11 @@ class Surgeon(StoredSubnetwork):
         """The pruned model, and bool (rows, inputs), True = removed, for each of its linear layers."""
         model, texts = self.finetuned_model(cell), self.calibration_texts(cell)
         return model, prune(model, cell.linear_layers, texts, kept, self.settings, targets, prepared)
+
+    def memory_bytes(self, shapes: ModelShapes) -> float:
+        """Also the factors, damped factors and inverses of all layers, and about four copies of their weights."""
+        factors = sum(outputs**2 + (inputs + 1) ** 2 for outputs, inputs in shapes.linear.values())
+        return super().memory_bytes(shapes) + FLOAT64_BYTES * (3 * factors + 4 * shapes.linear_entries)
 
     def effort(self, shapes: ModelShapes, budgets: int) -> Effort:
         inverses = sum(2 * (outputs**3 + inputs**3) for outputs, inputs in shapes.linear.values())

@@ -10,6 +10,7 @@ from torch.nn import functional
 from transformers import BloomConfig, BloomForCausalLM
 
 from baselines import METHODS, module_of, source
+from baselines.estimates import ModelShapes
 from baselines.llm_surgeon import costs, curvature, schedule, updates
 from baselines.llm_surgeon.curvature import Factors, estimate
 from baselines.llm_surgeon.schedule import Settings, joined, kept_counts, prune
@@ -531,6 +532,14 @@ def test_a_language_model_is_pruned_by_its_own_loss(structure):
         prune(model, layers, [{"input_ids": ids, "labels": ids}], total // 2, Settings(structure, shots=2))
     assert total // 2 - 32 < sum(int(weight.count_nonzero()) for weight in linear) <= total // 2
     assert model(input_ids=ids, labels=ids).loss.isfinite()
+
+
+def test_memory_is_planned_for_factors_their_damped_copies_and_inverses():
+    shapes = ModelShapes({"layer.weight": (30, 20), "layer.bias": (30,)}, head=0, linear={"layer": (30, 20)})
+    usual = METHODS["delta-magnitude"].memory_bytes(shapes)
+    for name in NAMES:
+        more = METHODS[name].memory_bytes(shapes) - usual
+        assert 3 * 8 * (30**2 + 21**2) < more < 3 * 8 * (30**2 + 21**2) + 5 * 8 * 600
 
 
 def test_the_source_hash_follows_every_module_of_the_package():
