@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from ken import hub
 from ken.errors import UserError
 from study.corpus import SPLITS
 from study.data import hub_tasks
 from study.definition.step import parse_step
-from study.running import files, hub, provenance
+from study.running import files, provenance
 from study.running.workflow import run
 
 DOCUMENT_WORDS = 500
@@ -73,7 +74,7 @@ def from_hub(spec: dict) -> tuple[dict[str, pd.DataFrame], dict[str, object]]:
     """split -> documents of a data set's splits train, validation and test, and where on the hub they come from.
 
     Raises:
-        UserError: see `hub.fetch` and `hub_tasks.parquet_files`; or there is no such column.
+        UserError: see `ken.hub.fetch` and `hub_tasks.parquet_files`; or there is no such column.
     """
     wanted = list(SPLITS)
     snapshot = hub.fetch(

@@ -4,9 +4,9 @@ import re
 
 import pandas as pd
 
+from ken import hub
 from ken.errors import UserError, did_you_mean
 from study.data import local_files as local_data
-from study.running import hub
 
 ADVICE = "name a split that has labels (splits: {train: train, test: validation} where those of test are hidden)"
 
@@ -25,7 +25,7 @@ def prepare(spec: dict) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, list[
         train, validation, test (columns text and label, str), notes, and where on the hub it all comes from.
 
     Raises:
-        UserError: see `hub.fetch`, `parquet_files` and `local_data.prepare`.
+        UserError: see `ken.hub.fetch`, `parquet_files` and `local_data.prepare`.
     """
     splits, notes = dict(spec["splits"]), []
     if "test" not in splits:

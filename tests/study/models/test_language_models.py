@@ -92,9 +92,7 @@ def test_losses_of_documents_against_a_loop_over_tokens(checkpoint, text_folder)
                 expected[owner] += float(torch.logsumexp(scores, 0) - scores[ids[end]])
                 counts[owner] += 1
     assert (tokens == counts).all() and np.allclose(losses, expected, rtol=1e-5)
-    assert perplexity(losses, tokens) == pytest.approx(
-        math.exp(expected.sum() / counts.sum()), rel=1e-5
-    )
+    assert perplexity(losses, tokens) == pytest.approx(math.exp(expected.sum() / counts.sum()), rel=1e-5)
 
 
 def test_a_checkpoint_that_is_no_language_model_is_refused(checkpoints, tmp_path):
