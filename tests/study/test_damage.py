@@ -1,4 +1,4 @@
-"""A file that is not what it was is named or made again by whatever reads it next, and found by study.verify."""
+"""A changed or missing file is named, or made again, by the next step that reads it, and reported by study.verify."""
 
 import json
 import os
@@ -201,7 +201,7 @@ def test_every_file_of_a_finished_study_is_listed_with_the_hash_from_when_it_was
     kinds = ("train.parquet", "initial.safetensors", "tokenizer.json", "0.1.safetensors", "scores.csv", "curves.csv")
     assert all(any(name.endswith(kind) for name in written) for kind in kinds)
     out, ended = verified(small_study, capsys)
-    assert not ended and f"All {len(listed)} files are what they were." in out
+    assert not ended and f"All {len(listed)} files are unchanged." in out
 
 
 def test_every_single_flipped_bit_is_found(study, capsys):
@@ -219,7 +219,7 @@ def test_every_single_flipped_bit_is_found(study, capsys):
         f"missing: {study}/{CELL}/finetuned/initial.safetensors (made again after `rm -r {study}/{CELL}/finetuned`"
         in out
     )
-    assert re.search(r"fine-tuned models and initial states +\d+ files  1 not as they were", out)
+    assert re.search(r"fine-tuned models and initial states +\d+ files  1 changed or missing", out)
     assert "1 files were made later and are not listed, such as figures/later.svg" in out
     assert ended.startswith("error: 2 of ")
 
