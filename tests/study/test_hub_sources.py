@@ -274,7 +274,7 @@ def test_a_repository_that_was_renamed_is_found_under_its_old_name(hub_here):
 
 
 @pytest.mark.parametrize(
-    ("name", "place"),
+    ("name", "config_and_split"),
     {
         "data/train-00000-of-00001.parquet": ("default", "train"),
         "data/train-00000-of-00002-1359597a978bc4fa.parquet": ("default", "train"),
@@ -284,8 +284,8 @@ def test_a_repository_that_was_renamed_is_found_under_its_old_name(hub_here):
         "a/b/part-of-speech/0001.parquet": ("a/b", "part-of-speech"),
     }.items(),
 )
-def test_where_splits_are(name, place):
-    assert hub_tasks._place(name) == place
+def test_where_splits_are(name, config_and_split):
+    assert hub_tasks._config_and_split(name) == config_and_split
 
 
 WRONG_TASKS = [
