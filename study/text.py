@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ken.errors import UserError
+from study import corpus
 from study.corpus import SPLITS
 from study.data import hub_tasks, local_files
 from study.running import files, provenance
@@ -114,7 +115,7 @@ def build(spec: dict, corpora: list[Path]) -> tuple[dict[str, pd.DataFrame], dic
     """
     origin = None
     if spec["source"] == "docstrings":
-        documents = from_docstrings(map(files.read_parquet, corpora))
+        documents = from_docstrings(map(corpus.read, corpora))
     elif spec["source"] == "files":
         documents = from_files(spec)
     else:

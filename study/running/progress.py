@@ -8,8 +8,8 @@ The Snakefile adds a handler to Snakemake's logger. Snakemake's interface for lo
 - A plugin is a package of the environment, and only a profile or the command line can select it. Where a profile
   names a plugin that is not installed, `snakemake` does not start: an environment made from the lock alone would no
   longer do. Runs with another profile (`--workflow-profile none`, a user's own) would have no progress lines.
-- A plugin that writes to the terminal takes the place of Snakemake's handler, with its colours and its error messages.
-  One that does not cannot hide Snakemake's own lines: `--quiet progress` stops the events as well as the lines.
+- A plugin that writes to the terminal replaces Snakemake's handler, including its colours and error messages. One that
+  does not cannot hide Snakemake's own lines: `--quiet progress` stops the events as well as the lines.
 - A plugin is created before the Snakefile is read, so it does not know the study's benchmark files. It runs in a
   thread of its own, so its lines mix with what the Snakefile prints.
 """

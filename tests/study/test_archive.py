@@ -84,11 +84,11 @@ def test_only_a_finished_and_undamaged_study_is_packed(study, tmp_path):  # noqa
 
 def refused(path, into, match, **options):
     """An archive is refused with a sentence, and nothing of it stays."""
-    before = {found for found in into.parent.rglob("*")}
+    before = set(into.parent.rglob("*"))
     with pytest.raises(UserError, match=match) as error:
         archive.restore(path, into, **options)
     assert "\n" not in str(error.value)
-    assert {found for found in into.parent.rglob("*")} - before <= {into}
+    assert set(into.parent.rglob("*")) - before <= {into}
 
 
 LINK = zipfile.ZipInfo("link")
@@ -138,10 +138,10 @@ def test_what_is_damaged_cut_off_or_no_archive_is_one_sentence(packed, tmp_path)
         archive.restore(tmp_path / "absent.zip", into)
     step = max(1, len(data) // 50)
     end_record = range(len(data) - 22, len(data))
-    for place in (*range(0, len(data), step), *end_record):
-        packed.write_bytes(data[:place] + bytes([data[place] ^ 255]) + data[place + 1 :])
+    for position in (*range(0, len(data), step), *end_record):
+        packed.write_bytes(data[:position] + bytes([data[position] ^ 255]) + data[position + 1 :])
         try:
-            folder = archive.restore(packed, tmp_path / f"flipped{place}")
+            folder = archive.restore(packed, tmp_path / f"flipped{position}")
         except UserError:
             continue
         assert verify.problems(folder, verify.expected(folder)[0]) == {}, "a byte that means nothing, such as a date"

@@ -16,7 +16,7 @@ from huggingface_hub import constants
 
 from baselines import METHODS
 from ken.errors import UserError
-from study import config, import_model, tasks
+from study import config, import_model, tasks, text
 from study.data import hub_tasks
 from study.finetune import finetune
 from study.running import files, hub
@@ -264,6 +264,20 @@ def test_the_conversion_of_a_data_set_with_a_loading_script(hub_here):
     assert [len(train), len(validation), len(test)] == [36, 4, 10] and set(test["label"]) == {"fruit", "tool"}
     found = refusal(hub_tasks.prepare, emo | {"splits": {"train": "extra", "test": "test"}})
     assert 'holds only a part of the split "extra"' in found
+
+
+def test_a_column_of_a_data_set_becomes_documents_of_running_text(hub_here):
+    shards = {f"{split}.parquet": table("text", "label", start, 10) for start, split in enumerate(text.SPLITS)}
+    hub_here.repositories["datasets/lab/lines"] = shards
+    spec = {"source": "hub", "repository": "lab/lines", "revision": "main", "text": "text"}
+    spec |= {"train_words": 1000, "test_words": 1000}
+    documents, origin = text.build(spec, [])
+    assert set(origin["sha256"]) == set(shards)
+    assert {split: len(frame) for split, frame in documents.items()} == dict.fromkeys(text.SPLITS, 1)
+    lines = documents["validation"]["text"][0].splitlines()
+    assert len(lines) == 10 and lines[0].startswith("Item 1 is a ")
+    message = refusal(text.build, spec | {"text": "txet"}, [])
+    assert 'has no column "txet"' in message and 'Did you mean "text"?' in message
 
 
 def test_a_repository_that_was_renamed_is_found_under_its_old_name(hub_here):
