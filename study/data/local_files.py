@@ -28,7 +28,7 @@ Columns = dict[str, list]
 
 
 def load_split(
-    path: str | Path, text: str, label: str, split: str | None = None, advice: str = "fill it in or take them out"
+    path: str | Path, text: str, label: str, split: str | None = None, advice: str = "fill them in or remove them"
 ) -> pd.DataFrame:
     """Read one split.
 
