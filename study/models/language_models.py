@@ -7,6 +7,7 @@ from itertools import groupby
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from safetensors import SafetensorError
 from torch import nn
@@ -16,7 +17,6 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerBa
 from baselines.training import Fitted, Recipe, Training
 from ken.errors import UserError
 from study.models.classifiers import with_fused_gelu
-from study.running import files
 from study.training.gradients import linear_schedule
 
 LEAST = 2  # tokens of a chunk: the first is not predicted
@@ -56,7 +56,7 @@ def read_chunks(folder: Path, split: str, tokenizer: PreTrainedTokenizerBase, le
     Raises:
         UserError: it is too short for a chunk.
     """
-    documents = files.read_parquet(folder / f"{split}.parquet")
+    documents = pd.read_parquet(folder / f"{split}.parquet")
     encoded = tokenizer(list(documents["text"]), add_special_tokens=False, verbose=False)["input_ids"]
     ids, owners = [], []
     for document, tokens in enumerate(encoded):
