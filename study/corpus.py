@@ -21,7 +21,6 @@ from study.running import files
 from study.running.workflow import run
 
 SKIPPED_FOLDERS = {"tests", "test", "testing", "_vendor", "vendor", "externals", "extern", "__pycache__"}
-SPLITS = ("train", "validation", "test")
 SPLIT_SHARES = {"test": 0.2, "validation": 0.15}  # the rest is train
 
 _MARKUP = [

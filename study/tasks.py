@@ -15,8 +15,7 @@ from sklearn.pipeline import make_pipeline
 
 from ken.errors import UserError
 from study import corpus
-from study.corpus import SPLITS
-from study.data import docstring_tasks, hub_tasks, local_files
+from study.data import SPLITS, docstring_tasks, hub_tasks, local_files
 from study.running import files, provenance
 from study.running.workflow import run
 from study.training import metrics

@@ -15,8 +15,7 @@ import pandas as pd
 
 from ken.errors import UserError
 from study import corpus
-from study.corpus import SPLITS
-from study.data import hub_tasks, local_files
+from study.data import SPLITS, hub_tasks, local_files
 from study.running import files, provenance
 from study.running.workflow import run
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from ken.errors import UserError, did_you_mean
-from study.data import local_files
+from study.data import SPLITS, local_files
 from study.running import hub
 
 ADVICE = "name a split that has labels (splits: {train: train, test: validation} where those of test are hidden)"
@@ -35,7 +35,7 @@ def prepare(spec: dict) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, list[
     snapshot, shards = fetch_splits(spec, sorted(splits.values()))
     origin = snapshot.origin() | {"config": spec.get("config"), "splits": splits}
     frames, names = {}, {}
-    for split in [name for name in ("train", "validation", "test") if name in splits]:
+    for split in [name for name in SPLITS if name in splits]:
         names[split] = f"{spec['repository']}, split {splits[split]}"
         parts = [
             local_files.load_split(path, spec["text"], spec["label"], advice=ADVICE) for path in shards[splits[split]]

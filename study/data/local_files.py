@@ -19,6 +19,7 @@ from pathlib import Path
 import pandas as pd
 
 from ken.errors import UserError, did_you_mean
+from study.data import SPLITS
 from study.running import files
 
 SAVED_DATASET = ("dataset_dict.json", "state.json")  # what `datasets.save_to_disk` leaves in a folder
@@ -98,7 +99,7 @@ def prepare(spec: dict) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, list[
         UserError: see `load_split`; or a label occurs in no training row, a split has no rows left, or a class is too
             small to be divided.
     """
-    paths = {split: spec[split] for split in ("train", "validation", "test") if spec.get(split)}
+    paths = {split: spec[split] for split in SPLITS if spec.get(split)}
     frames = {name: load_split(path, spec["text"], spec["label"], name) for name, path in paths.items()}
     return clean(frames, paths, spec)
 
