@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ken.errors import UserError
+from ken.files import leads_out
 from study.running import files
 from study.running.workflow import run
 
@@ -87,7 +88,7 @@ def check(content: object, path: Path) -> dict[str, dict]:
     listed = content.get("files") if isinstance(content, dict) else None
     if not isinstance(listed, dict) or not all(map(_is_entry, listed.values())):
         raise UserError(f"{path} is not a list of the files of a study: copy it again from its source.")
-    if outside := [name for name in listed if not name or files.leads_out(name)]:
+    if outside := [name for name in listed if not name or leads_out(name)]:
         raise UserError(f"{path} names {outside[0]!r}, which leads out of the folder of the study: do not trust it.")
     return listed
 

@@ -13,7 +13,8 @@ from sklearn.pipeline import make_pipeline
 
 from ken.errors import UserError
 from study import corpus
-from study.data import SPLITS, docstring_tasks, hub_tasks, local_files
+from study.data import docstring_tasks, hub_tasks, local_files
+from study.definition.paths import SPLITS
 from study.definition.step import parse_step
 from study.running import files, provenance
 from study.running.workflow import run

@@ -13,7 +13,8 @@ import pandas as pd
 
 from ken.errors import UserError
 from study import corpus
-from study.data import SPLITS, hub_tasks, local_files
+from study.data import hub_tasks, local_files
+from study.definition.paths import SPLITS
 from study.definition.step import parse_step
 from study.running import files, provenance
 from study.running.workflow import run

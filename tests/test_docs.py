@@ -74,7 +74,7 @@ def test_examples_in_docstrings_run(module):
 
 
 def test_the_library_shows_examples():
-    assert {"ken.kde", "ken.selection", "ken.subnetwork", "ken.viz"} <= set(EXAMPLES)
+    assert {"ken.kde", "ken.selection", "ken.subnetwork", "ken.viz.neighbours"} <= set(EXAMPLES)
 
 
 def test_links_lead_to_files():

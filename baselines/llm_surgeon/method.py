@@ -200,7 +200,7 @@ def masks_of_zeros(tensors: Tensors, layers: Layers) -> Tensors:
 def from_zeros(path: Path) -> Tensors:
     """State from a sub-network whose base is all zeros, of the shapes in the file."""
     stored = Subnetwork.load(path)
-    return stored.apply({name: torch.zeros(meta.shape, dtype=meta.dtype) for name, meta in stored.metas.items()})
+    return stored.apply({name: torch.zeros(spec.shape, dtype=spec.dtype) for name, spec in stored.specs.items()})
 
 
 def _kept(cell: Cell, names: list[str], budget: float | int) -> int:

@@ -1,3 +1,1 @@
 """Tasks as tables of text and label: from docstrings, local files or the hub."""
-
-SPLITS = ("train", "validation", "test")

@@ -13,7 +13,7 @@ import pandas as pd
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from ken.errors import UserError
-from study.data import SPLITS
+from study.definition.paths import SPLITS
 
 MASK = "X"
 NEAR_DUPLICATE = 0.8  # cosine similarity of TF-IDF vectors above which a text is dropped

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from ken import hub
 from ken.errors import UserError, did_you_mean
-from study.data import SPLITS, local_files
-from study.running import hub
+from study.data import local_files
+from study.definition.paths import SPLITS
 
 ADVICE = "name a split that has labels (splits: {train: train, test: validation} where those of test are hidden)"
 

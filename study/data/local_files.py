@@ -19,7 +19,7 @@ from pathlib import Path
 import pandas as pd
 
 from ken.errors import UserError, did_you_mean
-from study.data import SPLITS
+from study.definition.paths import SPLITS
 from study.running import files
 
 SAVED_DATASET = ("dataset_dict.json", "state.json")  # what `datasets.save_to_disk` leaves in a folder

@@ -4,12 +4,11 @@ import glob
 import hashlib
 import json
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ken.errors import UserError, disk_sentence
@@ -168,12 +167,6 @@ def checked(folder: str | Path) -> dict[str, str]:
     hashes = read_json(Path(folder) / "manifest.json")["sha256"]
     check(folder, hashes)
     return hashes
-
-
-def leads_out(name: str) -> bool:
-    """Whether an untrusted relative path would leave the folder it is used in, on any operating system."""
-    parts = re.split(r"[/\\]", name)
-    return ".." in parts or PurePosixPath(name).is_absolute() or bool(PureWindowsPath(name).anchor)
 
 
 def check_writable(folder: str | Path) -> None:

@@ -16,6 +16,7 @@ from huggingface_hub import constants
 
 from baselines import METHODS
 from ken.errors import UserError
+from ken.hub import Snapshot, fetch
 from study import config, import_model, tasks, text
 from study.data import hub_tasks
 from study.definition.paths import Paths
@@ -107,7 +108,7 @@ def refusal(call, *arguments) -> str:
     return str(refused.value)
 
 
-def fetch_bert(revision: str = "main") -> hub.Snapshot:
+def fetch_bert(revision: str = "main") -> Snapshot:
     return hub.fetch_model("google-bert/bert-base-uncased", revision, import_model.COPIED)
 
 
@@ -280,7 +281,7 @@ def test_a_column_of_a_data_set_becomes_documents_of_running_text(hub_here):
 def test_a_repository_that_was_renamed_is_found_under_its_old_name(hub_here):
     hub_here.repositories["datasets/SemEvalWorkshop/emo"] = {"train.parquet": table("text", "label", 0, 4)}
     hub_here.moved["datasets/emo"] = "datasets/SemEvalWorkshop/emo"
-    snapshot = hub.fetch("emo", "dataset", "main", lambda listed: listed)
+    snapshot = fetch("emo", "dataset", "main", lambda listed: listed)
     assert snapshot.names == ["train.parquet"] and snapshot.origin()["repository"] == "emo"
 
 
@@ -391,14 +392,14 @@ def test_a_file_that_was_damaged_in_the_cache_is_found(hub_here):
 )
 def test_a_name_that_leads_out_of_the_folder_is_refused(hub_here, tmp_path, name):
     hub_here.repositories["datasets/lab/evil"] = {name: b"x", "train.parquet": b"x"}
-    found = refusal(hub.fetch, "lab/evil", "dataset", "main", lambda listed: listed)
+    found = refusal(fetch, "lab/evil", "dataset", "main", lambda listed: listed)
     assert "leads out of its folder" in found
     assert not any("resolve" in path for path in hub_here.requests) and not list(tmp_path.rglob("out.parquet"))
 
 
 def test_names_with_brackets_are_names_and_not_patterns(hub_here):
     hub_here.repositories["datasets/lab/odd"] = {"[a]*.parquet": b"x", "a1.parquet": b"y"}
-    assert hub.fetch("lab/odd", "dataset", "main", lambda listed: listed[:1]).names == ["[a]*.parquet"]
+    assert fetch("lab/odd", "dataset", "main", lambda listed: listed[:1]).names == ["[a]*.parquet"]
     assert not any("a1.parquet" in path for path in hub_here.requests)
 
 
