@@ -11,16 +11,24 @@ from pathlib import Path
 
 from ken.errors import UserError
 from ken.files import leads_out
+from study.definition.paths import Paths
 from study.running import files
 from study.running.workflow import run
 
 NAME = "manifest.json"
 PACKED = "archive.json"  # the list of an unpacked archive
 UNLISTED = ("logs", "benchmarks")  # about the run, not results
-RECORDS = (
-    *("corpus/*.json", "tasks/*/manifest.json", "models/*/pretrained/manifest.json", "collected.json"),
-    *("cells/*/*/*/*/manifest.json", "cells/*/*/*/inference.json"),
-    *("cells/*/*/*/compressed/*/manifest.json", "cells/*/*/*/compressed/*/draw*/*.json"),
+_ALL = Paths("")
+_CELL = ("*", "*", "*")
+RECORDS = (  # patterns of what the steps record
+    _ALL.corpus("*").with_suffix(".json"),
+    _ALL.task("*") / "manifest.json",
+    _ALL.pretrained("*") / "manifest.json",
+    _ALL.results / "collected.json",
+    _ALL.cell(*_CELL) / "*" / "manifest.json",
+    _ALL.inference(*_CELL).with_suffix(".json"),
+    _ALL.compressed(*_CELL, "*") / "manifest.json",
+    _ALL.stored(*_CELL, "*", "*", "*").with_suffix(".json"),
 )
 
 
@@ -36,7 +44,7 @@ def result_files(results: Path) -> Iterator[str]:
 def records(results: Path) -> Iterator[dict]:
     """What the steps have recorded, each with its path: manifests of folders and tables, and records of rows."""
     for pattern in RECORDS:
-        for path in sorted(results.glob(pattern)):
+        for path in sorted(results.glob(str(pattern))):
             yield files.read_json(path) | {"path": path}
 
 

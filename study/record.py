@@ -1,34 +1,22 @@
 """Record the provenance of a finished study: config, inputs, code, versions, machine, time spent."""
 
-import csv
 import datetime
 import json
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 from study import manifest
+from study.definition.paths import Paths
 from study.definition.step import parse_step
 from study.running import files, provenance
+from study.running.benchmarks import read_jobs
 from study.running.workflow import run
-
-
-def jobs(benchmarks: Path) -> Iterator[tuple[str, float, float]]:
-    """(rule, seconds, end in seconds since the epoch) of every job, from Snakemake's benchmark files.
-
-    The end is the file's time of change: Snakemake writes a benchmark file when its job ends.
-    """
-    for path in sorted(benchmarks.rglob("*.tsv")):
-        rule = path.relative_to(benchmarks).parts[0].removesuffix(".tsv")
-        with open(path, newline="") as file:
-            for row in csv.DictReader(file, delimiter="\t"):
-                yield rule, float(row["s"]), path.stat().st_mtime
 
 
 def seconds_per_rule(benchmarks: Path) -> dict[str, float]:
     """Rule -> total seconds of its jobs."""
     seconds: dict[str, float] = {}
-    for rule, duration, _ in jobs(benchmarks):
+    for rule, duration, _ in read_jobs(benchmarks):
         seconds[rule] = round(seconds.get(rule, 0.0) + duration, 1)
     return seconds
 
@@ -36,7 +24,7 @@ def seconds_per_rule(benchmarks: Path) -> dict[str, float]:
 def wall_seconds(benchmarks: Path) -> float:
     """Seconds during which at least one job ran: pauses of a study that was run in parts do not count."""
     total, covered = 0.0, float("-inf")
-    for start, end in sorted((end - seconds, end) for _, seconds, end in jobs(benchmarks)):
+    for start, end in sorted((end - seconds, end) for _, seconds, end in read_jobs(benchmarks)):
         total += max(0.0, end - max(start, covered))
         covered = max(covered, end)
     return round(total, 1)
@@ -49,8 +37,8 @@ def inputs(results: Path) -> dict[str, dict]:
         content = files.read_json(path)
         return {key: content.get(key) for key in keys}
 
-    tasks = sorted(results.glob("tasks/*/manifest.json"))
-    models = sorted(results.glob("models/*/pretrained/manifest.json"))
+    tasks = sorted(results.glob(f"{Paths('').task('*')}/manifest.json"))
+    models = sorted(results.glob(f"{Paths('').pretrained('*')}/manifest.json"))
     return {
         "tasks": {path.parts[-2]: facts(path, "origin", "inputs", "sha256") for path in tasks},
         "models": {path.parts[-3]: facts(path, "source", "hub", "sha256") for path in models},

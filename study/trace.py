@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 
 from ken.errors import UserError
+from study.definition.paths import Paths
 from study.running import files
 from study.running.workflow import run
 
@@ -22,11 +23,11 @@ def trace(results: Path, model: str, task: str, seed: int, method: str, budget: 
     Raises:
         UserError: there is no such row, or an input has changed since a record was made.
     """
-    cell = results / "cells" / model / task / f"seed{seed}"
-    row = files.read_json(cell / "compressed" / method / f"draw{draw}" / f"{budget}.json")
-    finetuned = files.read_json(cell / "finetuned" / "manifest.json")
-    pretrained = files.read_json(results / "models" / model / "pretrained" / "manifest.json")
-    data = files.read_json(results / "tasks" / task / "manifest.json")
+    paths, cell = Paths(results), (model, task, seed)
+    row = files.read_json(paths.stored(*cell, method, budget, draw).with_suffix(".json"))
+    finetuned = files.read_json(paths.finetuned(*cell) / "manifest.json")
+    pretrained = files.read_json(paths.pretrained(model) / "manifest.json")
+    data = files.read_json(paths.task(task) / "manifest.json")
     for what, recorded, current in (
         ("row", row["inputs"]["finetuned"], finetuned["sha256"]),
         ("row", row["inputs"]["task"], data["sha256"]),
@@ -35,10 +36,10 @@ def trace(results: Path, model: str, task: str, seed: int, method: str, budget: 
     ):
         if recorded != current:
             raise UserError(
-                f"the {what} of {cell} was made from other files than those there now: run snakemake again."
+                f"the {what} of {paths.cell(*cell)} was made from files that have changed: run snakemake again."
             )
     del row["predictions"]
-    config = files.read_json(results / "provenance.json")["config"]
+    config = files.read_json(paths.provenance)["config"]
     return {"row": row, "finetuned": finetuned, "pretrained": pretrained, "task": data, "config": config}
 
 

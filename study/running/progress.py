@@ -14,7 +14,6 @@ The Snakefile adds a handler to Snakemake's logger. Snakemake's interface for lo
   thread of its own, so its lines mix with what the Snakefile prints.
 """
 
-import csv
 import logging
 import shutil
 import sys
@@ -27,6 +26,8 @@ from typing import TYPE_CHECKING
 from snakemake.settings.enums import Quietness
 from snakemake_interface_executor_plugins.settings import ExecMode
 from snakemake_interface_logger_plugins.common import LogEvent
+
+from study.running.benchmarks import read_jobs
 
 if TYPE_CHECKING:
     from snakemake.workflow import Workflow
@@ -64,21 +65,11 @@ def show_progress(workflow: "Workflow", expected: Mapping[str, float] | None = N
 
 
 def benchmarked_seconds(folder: str | Path) -> dict[str, float]:
-    """Mean seconds of a job of each rule from the benchmark files of earlier runs.
-
-    Args:
-        folder: has for each rule a benchmark file (<rule>.tsv) or a folder of them; may be missing.
-    """
+    """Mean seconds of a job of each rule, from the benchmark files of earlier runs; see `read_jobs`."""
     seconds: dict[str, list[float]] = defaultdict(list)
-    for path in Path(folder).glob("**/*.tsv"):
-        rule = path.relative_to(folder).parts[0].removesuffix(".tsv")
-        with open(path, newline="") as file:
-            for row in csv.DictReader(file, delimiter="\t"):
-                try:
-                    seconds[rule].append(float(row["s"]))
-                except (KeyError, TypeError, ValueError):
-                    continue  # an interrupted run may leave half a file
-    return {rule: fmean(values) for rule, values in seconds.items() if values}
+    for rule, job_seconds, _ in read_jobs(folder):
+        seconds[rule].append(job_seconds)
+    return {rule: fmean(values) for rule, values in seconds.items()}
 
 
 def _is_kept(record: logging.LogRecord) -> bool:

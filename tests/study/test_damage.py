@@ -274,7 +274,7 @@ def test_a_row_leads_to_its_seed_inputs_code_and_machine(study):
     assert records["config"] == {"study": "small"} and records["finetuned"]["settings"] == SETTINGS
     finetune(study / "models" / "bert" / "pretrained", study / "tasks" / "words", AXES, SETTINGS | {"epochs": 1},
              study / CELL / "finetuned")  # fmt: skip
-    with pytest.raises(UserError, match="was made from other files"):
+    with pytest.raises(UserError, match="was made from files that have changed"):
         trace.trace(study, "bert", "words", 0, "ken", "0.1")
 
 
