@@ -25,7 +25,7 @@ test-slow: .venv/installed
 compare: study
 	$(BIN)/python -m report.compare results/mini results/reference/mini
 
-# A finished study: are its files what they were, and one file to keep or hand on (`make verify STUDY=test`).
+# Check the files of a finished study, or pack it into one file (`make verify STUDY=test`).
 STUDY ?= mini
 
 verify: .venv/installed

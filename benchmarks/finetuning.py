@@ -16,8 +16,8 @@ from transformers import AutoModelForSequenceClassification, PreTrainedConfig
 
 from baselines.training import TrainingHooks
 from benchmarks import common
-from study import plan
 from study.planning import cost
+from study.planning.jobs import read_plan
 from study.planning.sizes import ModelSize, TaskSize, model_size
 from study.running import provenance
 from study.running.device import acquire_device
@@ -89,7 +89,7 @@ def planned_step(size: ModelSize, tokens: int, machine: dict, core: dict) -> tup
 
 def numbers_of(size: str, a: argparse.Namespace, device: torch.device) -> dict[str, object]:
     """Results of one size at both lengths and in both precisions, compared with the plan."""
-    config, known = common.configuration(size), plan.read_plan()
+    config, known = common.configuration(size), read_plan()
     config.num_labels, config.pad_token_id = CLASSES, 0
     shapes, numbers = model_size(config), {}
     for tokens in LENGTHS:

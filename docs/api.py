@@ -17,7 +17,8 @@ PAGE = ROOT / "docs" / "api.md"
 PACKAGES = ("ken", "baselines", "study", "report", "benchmarks")
 # What others build on: the library, and what a method of one's own is made of.
 MODULES = (
-    *("ken", "ken.kde", "ken.selection", "ken.suggestion", "ken.viz", "ken.explorer", "ken.hub", "ken.text"),
+    *("ken", "ken.kde", "ken.selection", "ken.suggestion", "ken.hub", "ken.text"),
+    *("ken.viz.pictures", "ken.viz.matrix_kinds", "ken.viz.neighbours", "ken.viz.explorer"),
     *("baselines.base", "baselines.training"),
 )
 WIDTH = 100  # characters of a signature on one line

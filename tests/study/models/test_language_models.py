@@ -42,11 +42,12 @@ def test_documents_are_source_files_held_out_ones_cut(tmp_path):
             ("b.py", "test", words(150)), ("c.py", "validation", "One two.")]  # fmt: skip
     corpus = pd.DataFrame(rows, columns=["file", "split", "sentence"]).assign(docstring=0, paragraph=0)
     corpus.to_parquet(tmp_path / "p.parquet")
+    files.write_json(tmp_path / "p.json", {"sha256": files.sha256(tmp_path / "p.parquet")})
     spec = {"source": "docstrings", "packages": ["p"], "train_words": 1000, "test_words": 1000}
-    found, origin = text.build(spec, [tmp_path / "p.parquet"])
-    assert origin is None and {split: len(frame) for split, frame in found.items()} == dict.fromkeys(text.SPLITS, 1)
-    assert found["train"]["text"][0] == f"{words(300)} End." and found["train"]["document"][0] == "a.py"
-    assert found["test"]["text"][0] == words(text.HELD_OUT_WORDS)
+    documents, origin = text.build(spec, [tmp_path / "p.parquet"])
+    assert origin is None and {split: len(frame) for split, frame in documents.items()} == dict.fromkeys(text.SPLITS, 1)
+    assert documents["train"]["text"][0] == f"{words(300)} End." and documents["train"]["document"][0] == "a.py"
+    assert documents["test"]["text"][0] == words(text.HELD_OUT_WORDS)
 
 
 def test_text_files_are_cut_into_documents_and_give_their_own_validation(tmp_path):
@@ -54,9 +55,10 @@ def test_text_files_are_cut_into_documents_and_give_their_own_validation(tmp_pat
     (tmp_path / "train.txt").write_text("\n".join(lines))
     (tmp_path / "test.txt").write_text("\n".join(lines[:7]))
     spec = {"source": "files", "train": str(tmp_path / "train.txt"), "test": str(tmp_path / "test.txt")}
-    found, _ = text.build(spec | {"train_words": 5000, "test_words": 5000}, [])
-    assert [len(one.split()) for one in found["test"]["text"]] == [500, 200]
-    assert len(found["validation"]) == 2 and len(found["train"]) == 10, "of 24 documents every tenth, then 5,000 words"
+    documents, _ = text.build(spec | {"train_words": 5000, "test_words": 5000}, [])
+    assert [len(one.split()) for one in documents["test"]["text"]] == [500, 200]
+    assert len(documents["validation"]) == 2, "every tenth of 24 documents"
+    assert len(documents["train"]) == 10, "5,000 words"
     (tmp_path / "train.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="UTF-8"):
         text.build(spec | {"train_words": 5000, "test_words": 5000}, [])
@@ -92,9 +94,7 @@ def test_losses_of_documents_against_a_loop_over_tokens(checkpoint, text_folder)
                 expected[owner] += float(torch.logsumexp(scores, 0) - scores[ids[end]])
                 counts[owner] += 1
     assert (tokens == counts).all() and np.allclose(losses, expected, rtol=1e-5)
-    assert perplexity(losses, tokens) == pytest.approx(
-        math.exp(expected.sum() / counts.sum()), rel=1e-5
-    )
+    assert perplexity(losses, tokens) == pytest.approx(math.exp(expected.sum() / counts.sum()), rel=1e-5)
 
 
 def test_a_checkpoint_that_is_no_language_model_is_refused(checkpoints, tmp_path):
