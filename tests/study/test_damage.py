@@ -21,7 +21,7 @@ from study.finetune import finetune
 from study.import_model import import_model
 from study.running import files, provenance
 from study.running.workflow import run
-from study.training.evaluate_metric import evaluate_metric
+from study.training.evaluate_metric import WeightedF1
 from study.training.examples import load_task
 from tests.conftest import SETTINGS
 
@@ -88,7 +88,7 @@ def finetune_again(study):
 def collect_cell(study):
     splits, classes = load_task(study / "tasks" / "words")
     references = [classes.index(label) for label in splits["test"]["label"]]
-    return collect.read_scores(study / CELL / "compressed" / "ken", references, evaluate_metric().compute)
+    return collect.read_scores(study / CELL / "compressed" / "ken", references, WeightedF1(keep_in_memory=True).compute)
 
 
 def measure(study):

@@ -71,15 +71,15 @@ def test_chunks_stay_within_documents(checkpoint, text_folder):
     tokenizer = load_tokenizer(checkpoint, 7)
     chunks = read_chunks(text_folder, "test", tokenizer, 7)
     documents = pd.read_parquet(text_folder / "test.parquet")
-    for place, name in enumerate(chunks.names):
-        own = [ids for ids, owner in zip(chunks.ids, chunks.documents, strict=True) if owner == place]
-        tokens = tokenizer(documents["text"][place], add_special_tokens=False)["input_ids"]
+    for index, name in enumerate(chunks.names):
+        own = [ids for ids, owner in zip(chunks.ids, chunks.documents, strict=True) if owner == index]
+        tokens = tokenizer(documents["text"][index], add_special_tokens=False)["input_ids"]
         whole = [token for ids in own for token in ids]
-        assert whole == tokens[: len(whole)] and len(tokens) - len(whole) < 2 and name == documents["document"][place]
+        assert whole == tokens[: len(whole)] and len(tokens) - len(whole) < 2 and name == documents["document"][index]
         assert all(len(ids) == 7 for ids in own[:-1]) and all(len(ids) >= 2 for ids in own)
     batches = list(chunks.batches(list(range(len(chunks))), 4))
-    assert sorted(place for batch in batches for place in batch) == list(range(len(chunks)))
-    assert all(len({len(chunks.ids[place]) for place in batch}) == 1 and len(batch) <= 4 for batch in batches)
+    assert sorted(index for batch in batches for index in batch) == list(range(len(chunks)))
+    assert all(len({len(chunks.ids[index]) for index in batch}) == 1 and len(batch) <= 4 for batch in batches)
 
 
 def test_losses_of_documents_against_a_loop_over_tokens(checkpoint, text_folder):
