@@ -223,7 +223,7 @@ class Tuning(Section):
     seed: Natural = Field(100, description="seed of the search, apart from the study's own")
 
 
-class Study(Section):
+class StudyConfig(Section):
     """One study is every method on every cell, where a cell is a model, a task and a seed."""
 
     extends: str | MISSING = optional(
@@ -263,8 +263,8 @@ class Study(Section):
     tuning: Tuning = Tuning()
 
 
-def study_model(methods: Mapping[str, Method]) -> type[Study]:
-    """`Study` with a section of settings for every registered method."""
+def study_model(methods: Mapping[str, Method]) -> type[StudyConfig]:
+    """`StudyConfig` with a section of settings for every registered method."""
     doc, settings = MethodSettings.__doc__, {}
     for options in dict.fromkeys(method.options_model for method in methods.values()):
         settings[options] = create_model(f"{options.__name__}Settings", __base__=(MethodSettings, options), __doc__=doc)
@@ -274,4 +274,5 @@ def study_model(methods: Mapping[str, Method]) -> type[Study]:
         __doc__="Method -> what differs from its defaults; adapting language models reads its own options only.",
         **{name: (settings[method.options_model] | MISSING, MISSING) for name, method in methods.items()},
     )
-    return create_model("Study", __base__=Study, __doc__=Study.__doc__, method_settings=(by_method, by_method()))
+    doc, base = StudyConfig.__doc__, StudyConfig
+    return create_model("StudyOfMethods", __base__=base, __doc__=doc, method_settings=(by_method, by_method()))
