@@ -85,7 +85,7 @@ def public(module: str) -> Iterator[Name]:
         elif isinstance(node, ast.Assign | ast.AnnAssign) and _is_string(after):
             yield Name(module, node, inspect.cleandoc(after.value.value))
     offered = next((ast.literal_eval(node.value) for node in body if _assigns(node, "__all__")), [])
-    imports = [node for node in body if isinstance(node, ast.ImportFrom) and node.module != module]
+    imports = [node for node in ast.walk(parsed(module)) if isinstance(node, ast.ImportFrom) and node.module != module]
     for node in imports:
         wanted = {alias.name for alias in node.names if alias.name in offered}
         found = public(node.module) if wanted else ()
