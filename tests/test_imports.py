@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from docs import api
+from tests import sources
 
 MAY_IMPORT = {
     "ken": {"ken"},
@@ -20,7 +20,7 @@ OF_THE_LIBRARY = {"torch", "numpy", "safetensors", "tqdm", "huggingface_hub", "t
 def imported(module: str) -> set[str]:
     """Top-level packages that a module imports anywhere."""
     names = set()
-    for node in ast.walk(api.parsed(module)):
+    for node in ast.walk(sources.parsed(module)):
         if isinstance(node, ast.Import):
             names |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -31,10 +31,10 @@ def imported(module: str) -> set[str]:
 
 @pytest.mark.parametrize("package", MAY_IMPORT)
 def test_imports_run_one_way(package):
-    for module in api.modules(package):
+    for module in sources.modules(package):
         assert imported(module) & MAY_IMPORT.keys() <= MAY_IMPORT[package], module
 
 
 def test_the_library_needs_what_it_asks_for():
-    for module in api.modules("ken"):
+    for module in sources.modules("ken"):
         assert imported(module) - sys.stdlib_module_names <= OF_THE_LIBRARY | {"ken"}, module
