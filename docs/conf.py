@@ -48,13 +48,14 @@ apidoc_modules = [
     for package in ("ken", "baselines")
 ]
 autodoc_member_order = "bysource"
-napoleon_use_ivar = True  # attributes as a list; a class that a package exports is described on two pages
+napoleon_use_ivar = True  # attributes as a list, because a class that a package exports is described on two pages
+napoleon_use_rtype = False
 default_role = "code"  # `name` in a docstring
 suppress_warnings = ["ref.python"]  # a word of a docstring's section may be the name of several attributes
 
 
 def add_contents(app: Sphinx, page: str, source: list[str]) -> None:
-    """Append the table of contents to the root document; in the file itself it would be noise elsewhere."""
+    """Append the table of contents to the root document: in README.md itself it would show on other sites."""
     if page == root_doc:
         for caption, pages in CONTENTS.items():
             source[0] += "\n".join(["", "```{toctree}", ":hidden:", f":caption: {caption}", "", *pages, "```", ""])

@@ -73,7 +73,7 @@ def scope_sentence(tables: Tables) -> str:
     return (
         f"**The study compares methods on small models and does not measure the paper's checkpoints**: with "
         f"{number['models']} models, {number['tasks']} tasks and {number['seeds']} seeds, the verdicts on the paper's "
-        f"{len(claims)} claims are {tally}."
+        f"{len(claims)} claims are: {tally}."
     )
 
 
