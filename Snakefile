@@ -16,7 +16,7 @@ import baselines
 from study import config as study_config
 from study.definition import method_settings
 from study.running import device, files
-from study.running.errors import UserError
+from ken.errors import UserError
 from study.running.progress import benchmarked_seconds, show_progress
 from study.running.workflow import hold_study, prepare_environment
 

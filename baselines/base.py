@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-import ken
 from baselines.training import Fitted, Training
 from ken import selection
+from ken.subnetwork import Subnetwork
 
 METHODS: dict[str, "Method"] = {}
 
@@ -154,17 +154,17 @@ class StoredSubnetwork(Method):
     """A method whose file is a sub-network of `ken`."""
 
     def restore(self, pretrained: Tensors, path: Path) -> Tensors:
-        return ken.Subnetwork.load(path).apply(pretrained)
+        return Subnetwork.load(path).apply(pretrained)
 
     def restore_into(self, model: nn.Module, pretrained: Tensors, path: Path) -> nn.Module:
-        ken.Subnetwork.load(path).inject(model)
+        Subnetwork.load(path).inject(model)
         return model
 
     def save_kept(
         self, path: Path, base: Tensors, finetuned: Tensors, masks: Tensors, budget: float | int, rule: str = "reset"
     ) -> Stored:
         """Write the entries of a fine-tuned model that bool masks keep, relative to a base."""
-        subnetwork = ken.Subnetwork.from_masks(base, finetuned, masks, budget, self.name, rule)
+        subnetwork = Subnetwork.from_masks(base, finetuned, masks, budget, self.name, rule)
         subnetwork.save(path)
         return Stored(subnetwork.kept_body)
 
@@ -193,7 +193,7 @@ class Selection(StoredSubnetwork):
         )
 
     def store(self, cell: Cell, prepared: Tensors, budget: float | int, path: Path) -> Stored:
-        subnetwork = ken.Subnetwork.from_ranks(
+        subnetwork = Subnetwork.from_ranks(
             cell.pretrained, cell.finetuned, prepared, budget, method=self.name, rule=self.rule
         )
         subnetwork.save(path)

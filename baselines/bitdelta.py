@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from baselines.base import Cell, Method, Stored, Tensors, register
-from ken.storage import replacing
+from ken.files import replacing
 
 _SIGNS, _SCALE = "signs.", "scale."
 

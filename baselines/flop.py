@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from baselines.base import Cell, Method, Stored, Tensors, register
 from baselines.training import Recipe, TrainedMethod
-from ken.storage import replacing
+from ken.files import replacing
 
 # The hard-concrete distribution: limits of the stretch and temperature of Louizos et al. 2018, section 4.
 LOW, HIGH, TEMPERATURE = -0.1, 1.1, 2 / 3

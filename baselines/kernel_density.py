@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import ken
 from baselines.base import Cell, Selection, Stored, StoredSubnetwork, keep_highest, register, register_selection
 from ken import kde, selection
+from ken.subnetwork import Subnetwork
 
 register_selection(Selection("ken", criterion="ken"))
 
@@ -23,7 +23,7 @@ class ReleasedCode(StoredSubnetwork):
     family: str = "reset"
 
     def store(self, cell: Cell, prepared: object, budget: float | int, path: Path) -> Stored:
-        subnetwork = ken.Subnetwork.extract(cell.pretrained, cell.finetuned, budget, selection.GRID, self.scope)
+        subnetwork = Subnetwork.extract(cell.pretrained, cell.finetuned, budget, selection.GRID, self.scope)
         subnetwork.save(path)
         return Stored(subnetwork.kept_body)
 

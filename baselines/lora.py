@@ -9,7 +9,7 @@ from torch import nn
 
 from baselines.base import Cell, Method, Stored, Tensors, register
 from baselines.training import Recipe, TrainedMethod
-from ken.storage import replacing
+from ken.files import replacing
 
 _PREFIX, _LOW = "base_model.model.", ".lora_A.weight"
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import torch
 
-import ken
 from baselines.base import Cell, Stored, StoredSubnetwork, Tensors, keep_highest, register
 from ken.selection import as_rows, kept_count
+from ken.subnetwork import Subnetwork
 
 
 @keep_highest("magnitude")
@@ -68,7 +68,7 @@ class Zeroed(StoredSubnetwork):
         return self.save_kept(path, zeros(cell.pretrained), cell.finetuned, global_masks(prepared, budget), budget)
 
     def restore(self, pretrained: Tensors, path: Path) -> Tensors:
-        return ken.Subnetwork.load(path).apply(zeros(pretrained))
+        return Subnetwork.load(path).apply(zeros(pretrained))
 
     def restore_into(self, model, pretrained: Tensors, path: Path):
         model.load_state_dict(self.restore(pretrained, path))

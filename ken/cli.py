@@ -3,7 +3,6 @@
 import argparse
 import importlib.util
 import json
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,8 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from ken import disk, extraction, selection, streaming
+from ken import extraction, selection, streaming
+from ken.errors import run
 from ken.pairing import names_in
 from ken.sources import open_source
 from ken.storage import Reader
@@ -274,12 +274,7 @@ def _add_choice(made: argparse.ArgumentParser) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; a mistake prints one sentence and ends with status 1, wrong usage with 2."""
     chosen = parser().parse_args(arguments)
-    try:
-        chosen.run(chosen)
-    except (ValueError, OSError, SafetensorError) as error:
-        sys.exit(f"error: {disk.sentence(error) or error}")
-    except torch.OutOfMemoryError:
-        sys.exit("error: the GPU has too little memory for this: end what else runs on it, or name --device cpu.")
+    run(lambda: chosen.run(chosen), expected=(ValueError, OSError, SafetensorError))
 
 
 if __name__ == "__main__":

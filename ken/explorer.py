@@ -18,10 +18,11 @@ import numpy as np
 import torch
 
 from ken import extraction, selection
+from ken.files import replacing
 from ken.pairing import Pair, names_in
 from ken.selection import as_rows
 from ken.sources import Fingerprint, Meta, Source, open_source
-from ken.storage import Reader, replacing
+from ken.storage import Reader
 from ken.subnetwork import check_fingerprint
 from ken.viz import expected_neighbours, kinds_of, matching_kind, neighbour_counts, tile_means, tile_size, tile_sums
 

@@ -7,13 +7,11 @@ with the settings and a checksum of everything. Parts are written and read block
 
 import hashlib
 import json
-import os
 import shutil
 import struct
 import tempfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -23,6 +21,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ken import positions
+from ken.files import replacing
 from ken.sources import BLOCK, DTYPES, Meta, bytes_of
 
 FORMAT = "ken-subnetwork-1"
@@ -134,17 +133,6 @@ class Writer:
         if part not in self.parts:
             self.parts[part] = _Part(self.path.parent)
         self.parts[part].add(bytes_of(values))
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A path beside `path` that takes its place on success and is removed otherwise."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _described(parts: dict[str, _Part]) -> dict[str, dict]:

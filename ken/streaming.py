@@ -14,9 +14,10 @@ import torch
 from tqdm import tqdm
 
 from ken import extraction, selection
+from ken.files import replacing
 from ken.pairing import Pair, names_in
 from ken.sources import COMPANIONS, INDEX, Fingerprint, Source, bytes_of, open_source
-from ken.storage import NAMES, Reader, Writer, framed, replacing
+from ken.storage import NAMES, Reader, Writer, framed
 from ken.subnetwork import AnySource, check_fingerprint
 
 

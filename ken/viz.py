@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from ken.files import replacing
 from ken.selection import as_rows
-from ken.storage import replacing
 from ken.subnetwork import Subnetwork
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ def run(main: Callable[[], None]) -> None:
     except ReportError as error:
         sys.exit(f"error: {error}")
     except OSError as error:
-        from ken import disk
+        from ken.errors import disk_sentence
 
-        if (said := disk.sentence(error)) is None:
+        if (said := disk_sentence(error)) is None:
             raise
         sys.exit(f"error: {said}")

@@ -24,10 +24,10 @@ def load(path: Path):
     Raises:
         ReportError: there is no such file, or it is no sub-network.
     """
-    import ken
+    from ken.subnetwork import Subnetwork
 
     try:
-        return ken.Subnetwork.load(path)
+        return Subnetwork.load(path)
     except FileNotFoundError:
         raise ReportError(f"{path} does not exist: give a sub-network that a study has stored.") from None
     except ValueError as error:

@@ -7,7 +7,7 @@ from study.models.classifiers import checked_checkpoint, load_tokenizer
 from study.models.language_models import load_language_model, read_chunks, train
 from study.perplexity import step_parser
 from study.running import files, provenance
-from study.running.errors import run
+from study.running.workflow import run
 
 
 def adapt(pretrained: Path, text: Path, axes: dict, settings: dict, out: Path) -> dict[str, object]:

@@ -29,9 +29,11 @@ from typing import BinaryIO
 
 from tqdm import tqdm
 
+from ken.errors import UserError
+from ken.files import replacing
 from study import manifest
 from study.running import files
-from study.running.errors import UserError, run
+from study.running.workflow import run
 
 LEFT_OUT = (
     *("*.safetensors", "corpus/*", "pretraining/*", "tasks/*/train.parquet", "tasks/*/validation.parquet"),
@@ -101,7 +103,7 @@ def pack(results: Path, out: Path, weights: bool = False, logs: bool = False, ke
         entries[name] = found
     provenance = files.read_json(results / "provenance.json")
     packed = {"study": provenance["study"], "commit": provenance["commit"], "files": entries}
-    with files.replacing(out) as temporary:
+    with replacing(out) as temporary:
         _write(temporary, results, packed)
     return packed
 

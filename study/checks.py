@@ -16,13 +16,13 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-import ken
 from baselines.magnitude import zeros
 from ken import kde, selection
+from ken.subnetwork import Subnetwork
 from study.cells.finetuned_cell import FinetunedCell
 from study.running import files, provenance
 from study.running.device import take
-from study.running.errors import run
+from study.running.workflow import run
 from study.training import metrics
 from study.training.examples import predict
 
@@ -89,8 +89,8 @@ def variants(cell: FinetunedCell, settings: dict) -> Iterator[tuple[dict, dict, 
 def evaluate(cell: FinetunedCell, masks: dict[str, torch.Tensor], zero: bool, path: Path) -> dict:
     """Store, load back, apply, answer the test set."""
     base = zeros(cell.pretrained) if zero else cell.pretrained
-    ken.Subnetwork.from_masks(base, cell.finetuned, masks).save(path)
-    stored = ken.Subnetwork.load(path)
+    Subnetwork.from_masks(base, cell.finetuned, masks).save(path)
+    stored = Subnetwork.load(path)
     cell.model.load_state_dict(stored.apply(base))
     test = cell.split("test")
     f1 = metrics.scores(test.labels, predict(cell.model, test, cell.batch_size))["weighted_f1"]

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from ken.errors import UserError
 from study import checks, inference
 from study.running import files, provenance
-from study.running.errors import UserError, run
+from study.running.workflow import run
 from study.training import metrics
 from study.training.examples import load_task
 

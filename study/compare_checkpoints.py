@@ -7,7 +7,7 @@ import pandas as pd
 from safetensors.numpy import load_file
 
 from study.running import files
-from study.running.errors import run
+from study.running.workflow import run
 
 
 def compare(made: Path, committed: Path) -> dict[str, object]:

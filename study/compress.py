@@ -21,11 +21,12 @@ import torch
 import baselines
 from baselines import Cell, Method
 from baselines.training import TrainedMethod
+from ken.errors import UserError
 from study.cells.finetuned_cell import FinetunedCell
 from study.cells.suggest import suggest
 from study.running import files, provenance
 from study.running.device import take
-from study.running.errors import UserError, run
+from study.running.workflow import run
 from study.training import metrics
 from study.training.examples import predict
 

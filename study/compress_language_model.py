@@ -25,7 +25,7 @@ from study.models.language_models import (
 )
 from study.perplexity import Row, evaluated, remembered, step_parser, stored_facts, write_results
 from study.running import files, provenance
-from study.running.errors import run
+from study.running.workflow import run
 
 TRAINS = "methods that train do so on a task with labels."
 

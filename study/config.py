@@ -18,8 +18,9 @@ from jsonschema import Draft202012Validator, FormatChecker, ValidationError, val
 
 from baselines import METHODS, Method
 from baselines.training import TrainedMethod
+from ken.errors import UserError, did_you_mean
 from study.definition import method_settings
-from study.running.errors import UserError, did_you_mean, run
+from study.running.workflow import run
 
 SCHEMA = Path(__file__).parent.parent / "config" / "schema.yaml"
 METHOD_SECTIONS = ("inference", "spread", "suggestion")  # sections with a list of methods of the study
@@ -69,7 +70,7 @@ def load(raw: dict, methods: Mapping[str, Method], sources: bool = True) -> dict
     Example:
         >>> load({"study": "s", "seeds": [0], "sedes": [1]}, METHODS)
         Traceback (most recent call last):
-        study.running.errors.UserError: config key sedes is not known here. Did you mean "seeds"?
+        ken.errors.UserError: config key sedes is not known here. Did you mean "seeds"?
     """
     if not isinstance(raw, dict):
         raise UserError(f"the config is {_shown(raw)}, but must be a section with keys.")

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from ken.errors import UserError
 from study.running import files
-from study.running.errors import UserError, run
+from study.running.workflow import run
 
 SKIPPED_FOLDERS = {"tests", "test", "testing", "_vendor", "vendor", "externals", "extern", "__pycache__"}
 SPLITS = ("train", "validation", "test")

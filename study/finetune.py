@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from study.models.classifiers import checked_checkpoint, load_classifier, load_tokenizer, random_classifier
 from study.running import device, files, provenance
-from study.running.errors import run
+from study.running.workflow import run
 from study.training import metrics
 from study.training.examples import encode, load_task, predict
 from study.training.gradients import CPU

@@ -8,8 +8,9 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig
 
+from ken.errors import UserError
 from study.running import files, hub, provenance
-from study.running.errors import UserError, run
+from study.running.workflow import run
 
 # Never pickle, never code: weights in safetensors, configuration and tokenizer as text.
 COPIED = ("*.safetensors", "*.safetensors.index.json", "config.json", "tokenizer*.json", "special_tokens_map.json")

@@ -17,7 +17,7 @@ from torch import nn
 import baselines
 from study.cells.finetuned_cell import FinetunedCell
 from study.running import files, provenance
-from study.running.errors import run
+from study.running.workflow import run
 from study.training.examples import Examples, predict
 
 COLUMNS = (

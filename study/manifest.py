@@ -9,8 +9,9 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
+from ken.errors import UserError
 from study.running import files
-from study.running.errors import UserError, run
+from study.running.workflow import run
 
 NAME = "manifest.json"
 PACKED = "archive.json"  # what study.archive puts beside it

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ken.errors import UserError
 from study.models.language_models import Chunks, document_losses, perplexity
 from study.running import files, provenance
-from study.running.errors import UserError, run
+from study.running.workflow import run
 
 TABLES = ("perplexity.csv", "losses.parquet")
 

@@ -18,14 +18,15 @@ from pathlib import Path
 import yaml
 
 import baselines
+from ken.errors import UserError
 from study import config as study_config
 from study.planning import cost
 from study.planning.cost import Study, is_gpu
 from study.planning.sizes import model_config, model_size, task_size
 from study.record import seconds_per_rule
 from study.running import files
-from study.running.errors import UserError, run
 from study.running.progress import duration
+from study.running.workflow import run
 
 ROOT = Path(__file__).parents[1]
 PLAN = ROOT / "config" / "plan.yaml"

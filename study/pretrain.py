@@ -25,7 +25,7 @@ from study import corpus
 from study.models.architectures import ARCHITECTURES
 from study.models.tokenization import train_tokenizer
 from study.running import files, provenance
-from study.running.errors import run
+from study.running.workflow import run
 from study.training.gradients import linear_schedule
 
 WINDOW = 5  # tokens on each side that count as co-occurring

@@ -14,12 +14,12 @@ import torch
 from torch import nn
 
 import baselines
-import ken
 from baselines.llm_surgeon.compilation import compiled, with_shapes
 from baselines.llm_surgeon.curvature import estimate
 from baselines.llm_surgeon.method import from_zeros, masks_of, masks_of_zeros
 from baselines.llm_surgeon.schedule import VARIANTS, Layers, Settings, removable_entries, shots_of
 from baselines.magnitude import zeros
+from ken.subnetwork import Subnetwork
 from study.models.classifiers import checked_checkpoint, load_tokenizer
 from study.models.language_models import (
     Calibration,
@@ -34,7 +34,7 @@ from study.models.language_models import (
 )
 from study.perplexity import Row, evaluated, remembered, step_parser, stored_facts, write_results
 from study.running import files, provenance
-from study.running.errors import run
+from study.running.workflow import run
 
 HALF = 0.5  # what 2:4 removes
 
@@ -99,7 +99,7 @@ class Pruning:
             model = compiled(model, removed, self.batches[0])
         body = body_of(model)
         masks = masks_of_zeros(body, removed) if structured else masks_of(body, removed)
-        ken.Subnetwork.from_masks(zeros(body), body, masks, 1 - sparsity, method).save(path)
+        Subnetwork.from_masks(zeros(body), body, masks, 1 - sparsity, method).save(path)
 
     def run(self, method: str, structure: str, shots: int) -> list[tuple[Row, list[float]]]:
         """All sparsities of one method, structure and number of shots."""

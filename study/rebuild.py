@@ -11,8 +11,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+from ken.errors import UserError
 from study.running import files
-from study.running.errors import UserError, run
+from study.running.workflow import run
 
 RULES = ("compute_statistics", "judge_claims", "make_tables", "draw_figures", "write_report", "write_publication")
 KENVIZ = "draw_kenviz"

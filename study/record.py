@@ -9,7 +9,7 @@ from pathlib import Path
 
 from study import manifest
 from study.running import files, provenance
-from study.running.errors import run
+from study.running.workflow import run
 
 
 def jobs(benchmarks: Path) -> Iterator[tuple[str, float, float]]:

@@ -11,11 +11,12 @@ from pathlib import Path
 import yaml
 
 import baselines
+from ken.errors import UserError
 from study import config as study_config
 from study.plan import ROOT, Job, listed_jobs, planned, read_plan, sized_study
 from study.planning import cost
 from study.running import files
-from study.running.errors import UserError, run
+from study.running.workflow import run
 
 PROFILE = ROOT / "profiles" / "slurm" / "config.v8+.yaml"
 MARK = "# Resources of every rule"

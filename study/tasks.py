@@ -13,12 +13,13 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
+from ken.errors import UserError
 from study import corpus
 from study.corpus import SPLITS
 from study.data import docstring_tasks, hub_tasks
 from study.data import local_files as local_data
 from study.running import files, provenance
-from study.running.errors import UserError, run
+from study.running.workflow import run
 from study.training import metrics
 
 

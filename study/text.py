@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from ken.errors import UserError
 from study.corpus import SPLITS
 from study.data import hub_tasks
 from study.running import files, hub, provenance
-from study.running.errors import UserError, run
+from study.running.workflow import run
 
 DOCUMENT_WORDS = 500
 VALIDATION_EVERY = 10  # without a validation part, which documents of train become it

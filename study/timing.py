@@ -13,7 +13,7 @@ import torch
 
 from ken import selection
 from study.running import files, provenance
-from study.running.errors import run
+from study.running.workflow import run
 
 METHODS = ("ken", selection.GRID)
 

@@ -8,8 +8,9 @@ import argparse
 import json
 from pathlib import Path
 
+from ken.errors import UserError
 from study.running import files
-from study.running.errors import UserError, run
+from study.running.workflow import run
 
 
 def trace(results: Path, model: str, task: str, seed: int, method: str, budget: str, draw: int = 0) -> dict[str, dict]:

@@ -13,7 +13,7 @@ import pandas as pd
 from study.finetune import ARMS
 from study.models.classifiers import checked_checkpoint, load_classifier, load_tokenizer, random_classifier
 from study.running import device, files, provenance
-from study.running.errors import run
+from study.running.workflow import run
 from study.training.examples import encode, load_task
 from study.training.loop import train
 

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from ken.errors import UserError
 from study import manifest
 from study.running import files
-from study.running.errors import UserError, run
+from study.running.workflow import run
 
 KINDS = {
     "corpus": "corpora",

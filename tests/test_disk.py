@@ -16,9 +16,10 @@ from safetensors.torch import save_file
 
 import report.errors
 import report.results
-import study.running.errors
 import study.running.files
-from ken import cli, disk
+import study.running.workflow
+from ken import cli
+from ken.errors import disk_sentence
 from tests.test_workflow import STUDY, copy_checkout, snakemake
 
 
@@ -35,16 +36,16 @@ from tests.test_workflow import STUDY, copy_checkout, snakemake
     ],
 )
 def test_sentences(number, said):
-    found = disk.sentence(OSError(number, os.strerror(number), "/data/a"))
+    found = disk_sentence(OSError(number, os.strerror(number), "/data/a"))
     assert found is None if said is None else re.match(said, found)
-    assert disk.sentence(ValueError("x")) is None
+    assert disk_sentence(ValueError("x")) is None
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
 def test_what_really_comes_from_a_full_disk():
     with pytest.raises(OSError) as refused, open("/dev/full", "wb", buffering=0) as file:
         file.write(b"x")
-    assert "no room left" in disk.sentence(refused.value)
+    assert "no room left" in disk_sentence(refused.value)
 
 
 @contextmanager
@@ -71,7 +72,7 @@ def test_the_command_leaves_nothing_half_written(tmp_path):
     assert (tmp_path / "sub.safetensors").stat().st_size > 4096
 
 
-@pytest.mark.parametrize("end", [study.running.errors.run, report.errors.run], ids=["study", "report"])
+@pytest.mark.parametrize("end", [study.running.workflow.run, report.errors.run], ids=["study", "report"])
 def test_steps_end_with_the_sentence_and_leave_nothing(end, tmp_path):
     frame = pd.DataFrame({"a": range(10_000)})
     writers = [lambda: study.running.files.write_csv(tmp_path / "a.csv", frame)]
@@ -88,9 +89,9 @@ def test_steps_end_with_the_sentence_and_leave_nothing(end, tmp_path):
 def test_errors_of_safetensors_are_understood(tmp_path):
     save = lambda: save_file({"weight": torch.zeros(10_000)}, tmp_path / "a.safetensors")  # noqa: E731
     with files_of_at_most(4096), pytest.raises(SystemExit, match="may not grow so large here"):
-        study.running.errors.run(save)
+        study.running.workflow.run(save)
     error = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
-    assert disk.sentence(error).startswith("there is no room left on the disk")
+    assert disk_sentence(error).startswith("there is no room left on the disk")
 
 
 @contextmanager

@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 from torch import nn
 
-import ken
 from baselines.base import Cell, Method, Stored, StoredSubnetwork, Tensors, register
 from baselines.llm_surgeon.compilation import compiled, with_shapes
 from baselines.llm_surgeon.curvature import Batch, Factors, estimate
@@ -15,6 +14,7 @@ from baselines.llm_surgeon.schedule import Layers, Settings, joined, prune
 from baselines.magnitude import Zeroed, zeros
 from ken import selection
 from ken.selection import as_rows, kept_count
+from ken.subnetwork import Subnetwork
 
 
 class Surgeon(StoredSubnetwork):
@@ -199,7 +199,7 @@ def masks_of_zeros(tensors: Tensors, layers: Layers) -> Tensors:
 
 def from_zeros(path: Path) -> Tensors:
     """State from a sub-network whose base is all zeros, of the shapes in the file."""
-    stored = ken.Subnetwork.load(path)
+    stored = Subnetwork.load(path)
     return stored.apply({name: torch.zeros(meta.shape, dtype=meta.dtype) for name, meta in stored.metas.items()})
 
 

@@ -9,9 +9,9 @@ from safetensors.torch import load_file
 from torch import nn
 
 import baselines
-import ken
 from baselines import Cell, Method
 from baselines.training import TrainedMethod
+from ken.subnetwork import Subnetwork
 from study.cells.cell_training import CellTraining
 from study.definition import method_settings
 from study.models.classifiers import empty_classifier, load_tokenizer
@@ -61,7 +61,7 @@ class FinetunedCell:
 
     def reset_model(self) -> None:
         """Put the initial state into the model, whatever a method has left there."""
-        ken.Subnetwork.forget(self.model)
+        Subnetwork.forget(self.model)
         self.model.load_state_dict(self.initial)
 
     def for_method(self, method: Method, draw: int) -> Cell:

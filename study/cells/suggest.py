@@ -9,12 +9,12 @@ from pathlib import Path
 import pandas as pd
 
 import baselines
-import ken
 from baselines.base import Selection
+from ken import suggestion
+from ken.errors import UserError
 from ken.suggestion import Suggestion
 from study.cells.finetuned_cell import FinetunedCell
 from study.running import files, provenance
-from study.running.errors import UserError
 from study.training import metrics
 from study.training.examples import predict
 
@@ -24,7 +24,7 @@ def search(cell: FinetunedCell, method: Selection, settings: dict) -> Suggestion
     cell.reset_model()
     cell.model.load_state_dict(cell.finetuned)
     validation = cell.split("validation")
-    return ken.suggest(
+    return suggestion.suggest(
         cell.pretrained,
         cell.model,
         lambda model: predict(model, validation, cell.batch_size),

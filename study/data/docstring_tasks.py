@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 from sklearn.feature_extraction.text import TfidfVectorizer
 
+from ken.errors import UserError
 from study.corpus import SPLITS
-from study.running.errors import UserError
 
 MASK = "X"
 NEAR_DUPLICATE = 0.8  # cosine similarity of TF-IDF vectors

@@ -4,9 +4,9 @@ import re
 
 import pandas as pd
 
+from ken.errors import UserError, did_you_mean
 from study.data import local_files as local_data
 from study.running import hub
-from study.running.errors import UserError, did_you_mean
 
 ADVICE = "name a split that has labels (splits: {train: train, test: validation} where those of test are hidden)"
 

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from ken.errors import UserError, did_you_mean
 from study.running import files
-from study.running.errors import UserError, did_you_mean
 
 SAVED_DATASET = ("dataset_dict.json", "state.json")  # what `datasets.save_to_disk` leaves in a folder
 NAMED = 5  # row numbers that a message lists

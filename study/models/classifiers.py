@@ -12,8 +12,8 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from ken.errors import UserError
 from study.running import files
-from study.running.errors import UserError
 
 logging.set_verbosity_error()  # the load report repeats what `load_classifier` checks and returns
 logging.disable_progress_bar()

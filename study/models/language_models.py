@@ -15,8 +15,8 @@ from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from baselines.training import Fitted, Recipe, Training
+from ken.errors import UserError
 from study.models.classifiers import with_fused_gelu
-from study.running.errors import UserError
 from study.training.gradients import linear_schedule
 
 LEAST = 2  # tokens of a chunk: the first is not predicted

@@ -13,10 +13,10 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig
 
+from ken.errors import UserError, did_you_mean
 from study.data import local_files as local_data
 from study.models.architectures import ARCHITECTURES
 from study.running import files
-from study.running.errors import UserError, did_you_mean
 from study.training.gradients import NOT_IN_BFLOAT16
 
 Shapes = dict[str, tuple[int, ...]]

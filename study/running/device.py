@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from study.running.errors import UserError, did_you_mean
+from ken.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:  # the Snakefile and the tests ask for GPUs without the time that torch takes to import
     import torch

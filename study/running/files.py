@@ -12,34 +12,14 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING
 
-from study.running.errors import UserError, disk_sentence
+from ken.errors import UserError, disk_sentence
+from ken.files import replacing
 
 NEEDED = 2**20  # bytes of a disk, without which no step gets far
 CHECKSUM = "checksum"  # key of an object that was written with one
 
 if TYPE_CHECKING:  # importing pandas takes most of a second, which steps without tables need not spend
     import pandas as pd
-
-
-@contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path in the folder of `path` (created if missing) that takes its place on success.
-
-    The temporary name ends like `path`, for writers that look at the suffix. When the block raises, the
-    temporary file is removed and what was at `path` stays.
-
-    Example:
-        >>> with replacing("results/scores.csv") as temporary:  # doctest: +SKIP
-        ...     frame.to_csv(temporary)
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}-{os.urandom(4).hex()}.{path.name}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from ken.errors import UserError
 from study.running import files
-from study.running.errors import UserError
 
 CONVERTER = "SFconvertbot"  # account of the hub that offers conversions of weights to safetensors
 UNREAD_WEIGHTS = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack", ".ot")

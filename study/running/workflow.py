@@ -8,9 +8,11 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-from study.running.errors import UserError
+from ken import errors
+from ken.errors import UserError
 
 SNAKEMAKE = "STUDY_SNAKEMAKE"  # process id of the Snakemake that starts the steps
 POLL = 1.0  # seconds between two looks whether it is still there
@@ -60,6 +62,12 @@ def hold_study(study: str, folder: Path = Path(".snakemake")) -> None:
     os.truncate(file, 0)
     os.write(file, f"process {os.getpid()} on {socket.gethostname()} since {since}".encode())
     _held.append(file)
+
+
+def run(main: Callable[[], object]) -> None:
+    """Run the `main` of a step: `ken.errors.run`, and the step also ends when its run is killed."""
+    end_with_snakemake()
+    errors.run(main)
 
 
 def end_with_snakemake() -> None:

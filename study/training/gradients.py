@@ -7,7 +7,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from study.running.errors import UserError
+from ken.errors import UserError
 
 CPU = torch.device("cpu")
 PRECISIONS = ("auto", "float32", "bfloat16")

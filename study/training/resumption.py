@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from ken.files import replacing
 from study.running import files
 
 Tensors = Mapping[str, torch.Tensor]
@@ -55,7 +56,7 @@ class Checkpoint:
         tensors = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
         metadata = {"state": text, "sha256": digest(tensors, text)}
         try:
-            with files.replacing(self.path) as temporary:
+            with replacing(self.path) as temporary:
                 save_file(tensors, temporary, metadata)
         except (OSError, SafetensorError) as error:  # a full disk: no reason to lose the training
             print(f"the state of the training could not be written, going on without: {error}", flush=True)

@@ -7,9 +7,9 @@ import zipfile
 
 import pytest
 
+from ken.errors import UserError
 from study import archive, manifest, verify
 from study.running import files
-from study.running.errors import UserError
 from tests.study.test_damage import CELL, call, flip, small_study, study  # noqa: F401
 
 

@@ -12,6 +12,7 @@ from sklearn.metrics import f1_score
 import baselines
 import ken
 from baselines.base import Selection
+from ken.errors import UserError
 from study.cells.finetuned_cell import FinetunedCell
 from study.cells.suggest import suggest
 from study.compress import compress
@@ -19,7 +20,6 @@ from study.finetune import finetune
 from study.import_model import import_model
 from study.models.classifiers import empty_classifier, load_classifier, load_tokenizer
 from study.running import files
-from study.running.errors import UserError
 from study.training.examples import Examples, encode, load_task, predict, shuffled_batches
 from tests.conftest import MODELS, SETTINGS
 

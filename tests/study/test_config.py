@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 import baselines
+from ken.errors import UserError
 from study import config
-from study.running.errors import UserError, run
+from study.running.workflow import run
 
 NAMES = ("ken", "ken-rescaled", "random", "magnitude", "delta-magnitude", "lora")
 METHODS = {name: baselines.METHODS[name] for name in NAMES}

@@ -2,8 +2,8 @@
 
 import pytest
 
+from ken.errors import UserError
 from study import corpus
-from study.running.errors import UserError
 
 SOURCE = '''
 """Module prose stands here in one plain sentence."""

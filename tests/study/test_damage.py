@@ -9,6 +9,7 @@ import sys
 import pandas as pd
 import pytest
 
+from ken.errors import UserError
 from report.errors import ReportError
 from report.results import read_table
 from study import collect, corpus, inference, manifest, record, trace, verify
@@ -18,7 +19,7 @@ from study.compress import compress
 from study.finetune import finetune
 from study.import_model import import_model
 from study.running import files, provenance
-from study.running.errors import UserError, run
+from study.running.workflow import run
 from study.training.examples import load_task
 from study.training.metrics import evaluate_metric
 from tests.conftest import SETTINGS

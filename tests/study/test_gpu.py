@@ -15,7 +15,8 @@ import torch
 from study.cells.finetuned_cell import FinetunedCell
 from study.compress import compress
 from study.finetune import finetune
-from study.running import errors, files
+from study.running import files
+from study.running.workflow import run
 from study.training.examples import predict
 from study.training.gradients import Gradients
 from study.training.resumption import Checkpoint
@@ -114,7 +115,7 @@ def test_no_memory_for_one_text_is_a_sentence_and_leaves_nothing_half_written(
 ):
     small_memory(0)
     with pytest.raises(SystemExit, match=r"^error: .* memory"):
-        errors.run(lambda: trained(checkpoints, task_folder, "bert", tmp_path / "cell"))
+        run(lambda: trained(checkpoints, task_folder, "bert", tmp_path / "cell"))
     assert not (tmp_path / "cell").exists()
 
 

@@ -15,11 +15,12 @@ import yaml
 from huggingface_hub import constants
 
 from baselines import METHODS
+from ken.errors import UserError
 from study import config, import_model, tasks
 from study.data import hub_tasks
 from study.finetune import finetune
 from study.running import files, hub
-from study.running.errors import UserError, run
+from study.running.workflow import run
 from tests import hub_server
 from tests.conftest import SETTINGS, WORDS
 

@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from baselines import METHODS
+from ken.errors import UserError
 from study import config
-from study.running.errors import UserError
 from tests.study.test_config import SMALL, put
 
 ROOT = Path(__file__).parents[2]

@@ -16,11 +16,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForSequenceClassification, BertConfig, DebertaConfig
 
 import baselines
+from ken.errors import UserError
 from study import compress, plan, slurm
 from study import config as study_config
 from study.cells.finetuned_cell import FinetunedCell
 from study.planning import cost, sizes
-from study.running.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 TEST = ROOT / "config" / "test.yaml"

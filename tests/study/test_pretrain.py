@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from ken.errors import UserError
 from study import corpus, pretrain
 from study.models.architectures import ARCHITECTURES
 from study.models.classifiers import load_classifier, load_tokenizer
 from study.models.tokenization import train_tokenizer
-from study.running.errors import UserError
 from tests.conftest import MODELS, make_texts
 
 SETTINGS = {"tokens": 3000, "learning_rate": 1e-3, "batch_size": 4, "max_length": 16, "mask_share": 0.2, "seed": 0}

@@ -7,9 +7,9 @@ import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.metrics.pairwise import cosine_similarity
 
+from ken.errors import UserError
 from study import corpus
 from study.data import docstring_tasks
-from study.running.errors import UserError
 
 SPEC = {
     "label": "library",

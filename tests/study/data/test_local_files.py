@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ken.errors import UserError
 from study.data.local_files import load_split, prepare
-from study.running.errors import UserError
 
 AWKWARD = [
     ("plain", "a"),

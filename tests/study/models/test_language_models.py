@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from baselines import METHODS
+from ken.errors import UserError
 from study import adapt_language_model, perplexity, prune_language_model, text
 from study.adapt_language_model import adapt
 from study.compress_language_model import Adapted, compress_all
@@ -19,7 +20,6 @@ from study.models.language_models import Chunks, document_losses, load_language_
 from study.perplexity import Row, collected, remembered, write_results
 from study.prune_language_model import Pruning, prune_all, schedule
 from study.running import files
-from study.running.errors import UserError
 from tests.conftest import make_texts
 
 PRUNING = {

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from ken import cli
+from ken.errors import UserError
 from study.cells.finetuned_cell import FinetunedCell
 from study.compress import compress
-from study.running import device, errors
-from study.running.errors import UserError
+from study.running import device
+from study.running.workflow import run
 
 HOLD = """
 import sys, time
@@ -98,11 +99,11 @@ def no_memory(*_, **__):
 
 
 def test_a_gpu_without_memory_is_a_sentence(tmp_path, monkeypatch):
-    with pytest.raises(SystemExit, match=r"^error: the GPU has too little memory for this step: .* set device to cpu"):
-        errors.run(no_memory)
+    with pytest.raises(SystemExit, match=r"^error: the GPU does not have enough memory: .*`device: cpu` in a study"):
+        run(no_memory)
     monkeypatch.setattr(cli.streaming, "prune", no_memory)
     options = ["--pretrained", "a", "--finetuned", "b", "--k", "4", "--out", str(tmp_path / "c"), "--device", "cuda"]
-    with pytest.raises(SystemExit, match=r"^error: the GPU has too little memory for this: .* --device cpu"):
+    with pytest.raises(SystemExit, match=r"^error: the GPU does not have enough memory: .*`--device cpu`"):
         cli.main(["prune", *options])
 
 

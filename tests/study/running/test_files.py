@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ken.errors import UserError, did_you_mean
+from ken.files import replacing
 from study.running import files
-from study.running.errors import UserError, did_you_mean
 
 ROOT = Path(__file__).parents[3]
 
@@ -20,7 +21,7 @@ def test_replacing_takes_its_place_or_leaves_what_was_there(tmp_path):
     path = tmp_path / "new folder" / "a.txt"
     files.write_text(path, "one\r\ntwo 😀\n")
     assert path.read_bytes() == "one\r\ntwo 😀\n".encode()
-    with pytest.raises(RuntimeError), files.replacing(path) as temporary:
+    with pytest.raises(RuntimeError), replacing(path) as temporary:
         assert temporary.parent == path.parent and temporary.suffix == ".txt"
         temporary.write_text("half")
         raise RuntimeError
@@ -29,7 +30,7 @@ def test_replacing_takes_its_place_or_leaves_what_was_there(tmp_path):
 
 def test_replacing_without_a_file_written_is_an_error_and_keeps_the_old_one(tmp_path):
     files.write_text(tmp_path / "a", "old")
-    with pytest.raises(FileNotFoundError), files.replacing(tmp_path / "a"):
+    with pytest.raises(FileNotFoundError), replacing(tmp_path / "a"):
         pass
     assert (tmp_path / "a").read_text() == "old"
 
@@ -116,7 +117,8 @@ def test_nearest_name():
 def test_how_a_step_ends(statement, status, last, has_traceback):
     program = f"""
 from study.training import metrics
-from study.running.errors import UserError, run
+from ken.errors import UserError
+from study.running.workflow import run
 def main():
     {statement}
 run(main)

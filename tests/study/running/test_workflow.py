@@ -7,7 +7,7 @@ import sys
 import psutil
 import pytest
 
-from study.running.errors import UserError
+from ken.errors import UserError
 from study.running.workflow import SNAKEMAKE, hold_study
 
 RUN = """

@@ -6,10 +6,10 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from ken.errors import UserError
 from study.finetune import finetune
 from study.models.classifiers import load_classifier, load_tokenizer
 from study.running import files, provenance
-from study.running.errors import UserError
 from study.training.examples import encode, load_task, predict
 from study.training.gradients import CPU, NOT_IN_BFLOAT16, Gradients, precision_on
 from study.training.loop import train

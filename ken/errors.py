@@ -1,0 +1,99 @@
+"""Errors that a user can fix, and how a program reports them: one sentence, no traceback. Standard library only."""
+
+import difflib
+import errno
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterable
+
+PACKAGES = ("study", "baselines", "ken", "report")
+LISTED = 12  # valid names listed in full when none of them resembles what was written
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_NOT_PERMITTED = (errno.EROFS, errno.EACCES, errno.EPERM)
+_ADVICE = "run the same command again; what was finished is kept"
+
+
+class UserError(Exception):
+    """Something a user can fix; the message is one sentence: what was found, what was expected, what to do."""
+
+
+def did_you_mean(name: str, valid: Iterable[str]) -> str:
+    """Hint at the nearest valid name, to be appended to a sentence.
+
+    Args:
+        name: what was written.
+        valid: what may be written.
+
+    Returns:
+        ``' Did you mean "bert"?'``, or the valid names when none of them is near, or "" when there are none.
+
+    Example:
+        >>> did_you_mean("brt", ["bert", "bloom"])
+        ' Did you mean "bert"?'
+    """
+    names = sorted(set(map(str, valid)))
+    lower = {candidate.lower(): candidate for candidate in names}
+    if near := difflib.get_close_matches(str(name).lower(), lower, n=1, cutoff=0.6):
+        return f' Did you mean "{lower[near[0]]}"?'
+    if not names:
+        return ""
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return f" Valid: {', '.join(names[:LISTED])}{more}."
+
+
+def disk_sentence(error: BaseException) -> str | None:
+    """What to do about a full, read-only or protected disk; None for any other error.
+
+    Args:
+        error: an OSError, or an error of a library that puts the system's error number in its text, as safetensors.
+    """
+    in_text = re.search(r"\(os error (\d+)\)", str(error))
+    number = error.errno if isinstance(error, OSError) and error.errno else int(in_text[1]) if in_text else None
+    path = getattr(error, "filename", None)
+    if number in _FULL:
+        return f"there is no room left on the disk{f' of {path}' if path else ''}: make some, then {_ADVICE}."
+    if number == errno.EFBIG:
+        return f"{path or 'a file'} may not grow so large here (File too large): raise the limit, then {_ADVICE}."
+    if number in _NOT_PERMITTED:
+        reason = "the disk is read-only" if number == errno.EROFS else "the system does not permit it"
+        return f"{path or 'a file'} cannot be read or written ({reason}): change that, then {_ADVICE}."
+    return None
+
+
+def gpu_sentence(error: BaseException) -> str | None:
+    """What to do when the GPU is out of memory; None for any other error. By name, so that torch is not imported."""
+    if type(error).__name__ != "OutOfMemoryError":
+        return None
+    return (
+        "the GPU does not have enough memory: stop what else runs on it, or use the CPU "
+        "(`device: cpu` in a study, `--device cpu` on the command line)."
+    )
+
+
+def run(main: Callable[[], object], expected: tuple[type[Exception], ...] = (UserError,)) -> None:
+    """Run `main` as a program: errors that a user can fix are printed as one sentence and end it with status 1.
+
+    Args:
+        main: the program; what it returns is ignored.
+        expected: errors whose message is such a sentence. A full or read-only disk and a full GPU always have one.
+
+    A `ValueError` that one of our own packages raises may be a mistake of the user or of the code: its sentence
+    follows the traceback. Any other error keeps Python's own report.
+    """
+    try:
+        main()
+    except Exception as error:
+        sentence = None if isinstance(error, UserError) else disk_sentence(error) or gpu_sentence(error)
+        if sentence is None and isinstance(error, ValueError) and not isinstance(error, expected) and _is_ours(error):
+            traceback.print_exc()
+        elif sentence is None and not isinstance(error, (UserError, *expected)):
+            raise
+        sys.exit(f"error: {sentence or error}")
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Whether the statement that raised is in one of our packages."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    package = frame.f_globals.get("__package__") or ""
+    return package.partition(".")[0] in PACKAGES

@@ -1,0 +1,27 @@
+"""Atomic writing: a file is whole or absent. Standard library only."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path that replaces `path` on success.
+
+    The temporary file is hidden, in the same folder (created if missing), and its name ends like `path`, for writers
+    that look at the suffix. When the block raises, it is removed and `path` stays as it was.
+
+    Example:
+        >>> with replacing("results/scores.csv") as temporary:  # doctest: +SKIP
+        ...     frame.to_csv(temporary)
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{os.getpid()}-{os.urandom(4).hex()}.{path.name}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
