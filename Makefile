@@ -42,7 +42,7 @@ docs: .venv/docs-installed
 check: .venv/installed docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/snakefmt --check Snakefile
+	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/snakemake --lint
 	set -e; for study in $$(grep -l "^study:" config/*.yaml); do \
 	  $(BIN)/snakemake --configfile $$study --dry-run --quiet all; \

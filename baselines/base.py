@@ -5,6 +5,7 @@ knows how: the config schema, the compression step, the tables and the figures t
 """
 
 import dataclasses
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from ken import selection
 from ken.subnetwork import Subnetwork
 
 METHODS: dict[str, "Method"] = {}
+MODULES: dict[str, str] = {}  # method -> module that registered it
 
 Tensors = dict[str, torch.Tensor]
 
@@ -147,7 +149,21 @@ def register(method: Method) -> Method:
     if method.name in METHODS:
         raise ValueError(f"method {method.name!r} is registered twice: choose another name.")
     METHODS[method.name] = method
+    MODULES[method.name] = _calling_module()
     return method
+
+
+def module_of(method: str) -> str:
+    """Module that registered a method, such as "baselines.magnitude": what a hash of its code starts from."""
+    return MODULES[method]
+
+
+def _calling_module() -> str:
+    """The nearest caller outside this module."""
+    frame = sys._getframe()
+    while frame.f_globals["__name__"] == __name__:
+        frame = frame.f_back
+    return frame.f_globals["__name__"]
 
 
 class StoredSubnetwork(Method):

@@ -3,9 +3,9 @@
 import time
 from pathlib import Path
 
+from study.definition.step import parse_step
 from study.models.classifiers import checked_checkpoint, load_tokenizer
 from study.models.language_models import load_language_model, read_chunks, train
-from study.perplexity import step_parser
 from study.running import files, provenance
 from study.running.workflow import run
 
@@ -37,9 +37,9 @@ def adapt(pretrained: Path, text: Path, axes: dict, settings: dict, out: Path) -
 
 
 def main() -> None:
-    parser = step_parser("Adapt one causal language model to a text.")
-    a = parser.parse_args()
-    manifest = adapt(a.pretrained, a.text_folder, {"model": a.model, "seed": a.seed}, a.settings, a.out)
+    a, study, paths = parse_step("Adapt one causal language model to a text.", "model", "seed")
+    axes, settings = {"model": a.model, "seed": a.seed}, study.adaptation_settings()
+    manifest = adapt(paths.pretrained(a.model), paths.text("adaptation"), axes, settings, paths.adapted(**axes))
     print(f"best epoch {manifest['best_epoch']}")
 
 

@@ -7,8 +7,6 @@
 Every variant is stored, loaded back, applied and evaluated like any method of the study.
 """
 
-import argparse
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +18,7 @@ from baselines.magnitude import zeros
 from ken import kde, selection
 from ken.subnetwork import Subnetwork
 from study.cells.finetuned_cell import FinetunedCell
+from study.definition.step import parse_step
 from study.running import files, provenance
 from study.running.device import take
 from study.running.workflow import run
@@ -117,18 +116,13 @@ def check(cell: FinetunedCell, settings: dict, out: Path) -> pd.DataFrame:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Check KEN's bandwidth, its reset, and kinds of matrices on one cell.")
-    parser.add_argument("--finetuned", required=True, type=Path, help="folder of study.finetune")
-    parser.add_argument("--task-folder", required=True, type=Path)
-    parser.add_argument("--settings", required=True, type=json.loads, help="JSON: those of study.compress")
-    parser.add_argument("--checks", required=True, type=json.loads, help="JSON: the section checks of the config")
-    parser.add_argument("--out", required=True, type=Path, help="folder to write")
-    a = parser.parse_args()
+    a, study, paths = parse_step("Run the ablations of KEN on one cell.", "model", "task", "seed")
+    axes, section = (a.model, a.task, a.seed), study.ablation_settings()
     on = take()
     provenance.deterministic(0)
-    cell = FinetunedCell(a.finetuned, a.task_folder, a.settings, on)
-    with files.replacing_folder(a.out) as folder:
-        files.write_csv(folder / "checks.csv", check(cell, a.checks, folder))
+    cell = FinetunedCell(paths.finetuned(*axes), paths.task(a.task), section["settings"], on)
+    with files.replacing_folder(paths.checks(*axes)) as folder:
+        files.write_csv(folder / "checks.csv", check(cell, section["checks"], folder))
         provenance.write_manifest(folder, inputs=cell.inputs)
 
 

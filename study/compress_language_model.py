@@ -11,7 +11,9 @@ import torch
 
 import baselines
 from baselines import Cell, Method, TrainedMethod
+from study.cells.perplexity_rows import Row, evaluated, load_or_run, stored_facts, write_results
 from study.definition import method_settings
+from study.definition.step import parse_step
 from study.models.classifiers import checked_checkpoint, load_tokenizer
 from study.models.language_models import (
     Calibration,
@@ -23,8 +25,8 @@ from study.models.language_models import (
     load_language_model,
     read_chunks,
 )
-from study.perplexity import Row, evaluated, remembered, step_parser, stored_facts, write_results
 from study.running import files, provenance
+from study.running.code import code_hash
 from study.running.workflow import run
 
 TRAINS = "methods that train do so on a task with labels."
@@ -104,28 +106,31 @@ def compress_all(adapted: Adapted, methods: list[str]) -> list[tuple[Row, list[f
     for done, name in enumerate(methods, 1):
         options = method_settings.options(adapted.settings["methods"].get(name, {}))
         method = baselines.METHODS[name].configured(options)
-        parts = [adapted.key, baselines.source_hash(method), options, adapted.settings["kept_shares"]]
+        parts = [
+            adapted.key,
+            code_hash("study.compress_language_model", baselines.module_of(name)),
+            options,
+            adapted.settings["kept_shares"],
+        ]
         for draw in range(adapted.settings["draws"] if method.stochastic else 1):
             key = provenance.text_hash(json.dumps([*parts, draw], sort_keys=True))
             record = adapted.out / f"{name}-{draw}.json"
-            rows += remembered(record, key, lambda method=method, draw=draw: adapted.rows(method, draw))
+            rows += load_or_run(record, key, lambda method=method, draw=draw: adapted.rows(method, draw))
         seconds = time.monotonic() - start
         print(f"{name}: {seconds:.0f} s, about {seconds / done * (len(methods) - done):.0f} s left", flush=True)
     return rows
 
 
 def main() -> None:
-    parser = step_parser("Compress the update of one adapted language model.")
-    parser.add_argument("--adapted", required=True, type=Path, help="folder of study.adapt_language_model")
-    parser.add_argument("--methods", required=True, nargs="+", choices=sorted(baselines.METHODS))
-    a = parser.parse_args()
+    a, study, paths = parse_step("Compress the update of one adapted language model.", "model", "seed")
+    axes, settings = {"model": a.model, "seed": a.seed}, study.language_settings("adaptation")
+    out = paths.experiment("adaptation", **axes)
     provenance.deterministic(0)
-    axes = {"model": a.model, "seed": a.seed}
-    adapted = Adapted(a.pretrained, a.adapted, a.text_folder, axes, a.settings, a.out)
-    rows = compress_all(adapted, a.methods)
+    adapted = Adapted(paths.pretrained(a.model), paths.adapted(**axes), paths.text("adaptation"), axes, settings, out)
+    rows = compress_all(adapted, study.adaptation_methods)
     load_body(adapted.skeleton, adapted.base)
-    _, tokens = document_losses(adapted.skeleton, adapted.test, a.settings["batch_size"])
-    write_results(a.out, rows, adapted.test, tokens, adapted.inputs)
+    _, tokens = document_losses(adapted.skeleton, adapted.test, settings["batch_size"])
+    write_results(out, rows, adapted.test, tokens, adapted.inputs)
 
 
 if __name__ == "__main__":

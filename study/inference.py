@@ -4,8 +4,6 @@ Every model is built from its stored file; the models take turns, so that what e
 All of it is measured on the CPU, where time and memory mean the same on every machine.
 """
 
-import argparse
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +12,8 @@ import pandas as pd
 import torch
 from torch import nn
 
-import baselines
 from study.cells.finetuned_cell import FinetunedCell
+from study.definition.step import parse_step
 from study.running import files, provenance
 from study.running.workflow import run
 from study.training.examples import Examples, predict
@@ -109,23 +107,16 @@ def peak_bytes(model: nn.Module, examples: Examples, batch_size: int) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Measure inference time and memory of restored models of a cell.")
-    parser.add_argument("--finetuned", required=True, type=Path, help="folder of study.finetune")
-    parser.add_argument("--task-folder", required=True, type=Path)
-    parser.add_argument("--compressed", required=True, type=Path, help="folder that study.compress has written")
-    parser.add_argument("--methods", required=True, nargs="+", choices=sorted(baselines.METHODS))
-    parser.add_argument("--settings", required=True, type=json.loads, help="JSON: those of study.compress")
-    parser.add_argument("--texts", required=True, type=int, help="test texts in a pass")
-    parser.add_argument("--passes", required=True, type=int)
-    parser.add_argument("--out", required=True, type=Path, help="CSV file to write")
-    a = parser.parse_args()
+    a, study, paths = parse_step("Measure inference of the restored models of a cell.", "model", "task", "seed")
+    axes, section = (a.model, a.task, a.seed), study.inference_settings()
     provenance.deterministic(0)
-    cell = FinetunedCell(a.finetuned, a.task_folder, a.settings)
-    models = restored_models(cell, a.methods, a.compressed)
-    rows = measure(models, cell.split("test").first(a.texts), cell.batch_size, a.passes)
-    files.write_csv(a.out, pd.DataFrame([cell.axes | row for row in rows], columns=list(COLUMNS)))
-    manifest = {"sha256": {a.out.name: files.sha256(a.out)}, "inputs": cell.inputs, "made": provenance.made()}
-    files.write_json(a.out.with_suffix(".json"), manifest)
+    cell = FinetunedCell(paths.finetuned(*axes), paths.task(a.task), section["settings"])
+    models = restored_models(cell, section["methods"], paths.cell(*axes) / "compressed")
+    rows = measure(models, cell.split("test").first(section["texts"]), cell.batch_size, section["passes"])
+    out = paths.inference(*axes)
+    files.write_csv(out, pd.DataFrame([cell.axes | row for row in rows], columns=list(COLUMNS)))
+    manifest = {"sha256": {out.name: files.sha256(out)}, "inputs": cell.inputs, "made": provenance.made()}
+    files.write_json(out.with_suffix(".json"), manifest)
     for row in rows:
         print(f"{row['method']} {row['budget']} {row['form']}: {row['relative_time']:.2f} times the dense model")
 

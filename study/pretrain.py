@@ -6,8 +6,6 @@ position embeddings (Vaswani et al. 2017). The language-modelling heads are ours
 which fine-tuning starts from, is saved, in half precision.
 """
 
-import argparse
-import json
 import math
 import time
 from pathlib import Path
@@ -22,6 +20,7 @@ from torch import nn
 from transformers import AutoModel, PreTrainedTokenizerFast
 
 from study import corpus
+from study.definition.step import parse_step
 from study.models.architectures import ARCHITECTURES
 from study.models.tokenization import train_tokenizer
 from study.running import files, provenance
@@ -266,16 +265,11 @@ def pretrain(texts: dict[str, list[str]], architecture: str, size: dict, setting
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Pre-train one small model on docstring prose.")
-    parser.add_argument("--architecture", required=True, choices=sorted(ARCHITECTURES))
-    parser.add_argument("--size", required=True, type=json.loads, help="JSON: hidden_size, layers, heads, ...")
-    parser.add_argument("--settings", required=True, type=json.loads, help="JSON: the config's section pretraining")
-    parser.add_argument("--corpus", required=True, type=Path, nargs="+", help="Parquet files of study.corpus")
-    parser.add_argument("--out", required=True, type=Path, help="folder of the checkpoint")
-    arguments = parser.parse_args()
-    sentences = pd.concat([corpus.read(path) for path in sorted(arguments.corpus)])
+    a, study, paths = parse_step("Pre-train one small model on docstring prose.", "model")
+    corpora = sorted(map(paths.corpus, study.config["corpus"]["packages"]))
+    sentences = pd.concat([corpus.read(path) for path in corpora])
     texts = {split: list(part["sentence"]) for split, part in sentences.groupby("split")}
-    manifest = pretrain(texts, arguments.architecture, arguments.size, arguments.settings, arguments.out)
+    manifest = pretrain(texts, **study.pretraining_settings(a.model), out=paths.pretraining(a.model))
     print(f"held-out loss {manifest['validation_loss']} after {manifest['tokens']:,} tokens")
 
 

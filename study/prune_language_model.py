@@ -13,13 +13,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
-import baselines
 from baselines.llm_surgeon.compilation import compiled, with_shapes
 from baselines.llm_surgeon.curvature import estimate
 from baselines.llm_surgeon.method import from_zeros, masks_of, masks_of_zeros
 from baselines.llm_surgeon.schedule import VARIANTS, Layers, Settings, removable_entries, shots_of
 from baselines.magnitude import zeros
 from ken.subnetwork import Subnetwork
+from study.cells.perplexity_rows import Row, evaluated, load_or_run, stored_facts, write_results
+from study.definition.step import parse_step
 from study.models.classifiers import checked_checkpoint, load_tokenizer
 from study.models.language_models import (
     Calibration,
@@ -32,8 +33,8 @@ from study.models.language_models import (
     load_language_model,
     read_chunks,
 )
-from study.perplexity import Row, evaluated, remembered, step_parser, stored_facts, write_results
 from study.running import files, provenance
+from study.running.code import code_hash
 from study.running.workflow import run
 
 HALF = 0.5  # what 2:4 removes
@@ -59,7 +60,7 @@ class Pruning:
         self.dense = load_language_model(checkpoint)
         self.layers = linear_layers(self.dense)
         self.factors = None
-        source = baselines.source_hash(baselines.METHODS["llm-surgeon"])
+        source = code_hash("study.prune_language_model")
         own = {key: settings[key] for key in ("calibration", "low_rank", "max_length", "batch_size")}
         self.key = [self.inputs, source, axes, own, torch.__version__.partition("+")[0]]
 
@@ -164,7 +165,7 @@ def prune_all(pruning: Pruning) -> list[tuple[Row, list[float]]]:
     """Every run that the settings ask for, those done before from their records; prints progress."""
     settings, start = pruning.settings, time.monotonic()
     key = provenance.text_hash(json.dumps(pruning.key, sort_keys=True))
-    rows = remembered(pruning.out / "dense.json", key, pruning.dense_row)
+    rows = load_or_run(pruning.out / "dense.json", key, pruning.dense_row)
     axes = [
         (method, structure, shots)
         for method in settings["methods"]
@@ -174,7 +175,7 @@ def prune_all(pruning: Pruning) -> list[tuple[Row, list[float]]]:
     for done, (method, structure, shots) in enumerate(axes, 1):
         name = f"{method}-{structure.replace(':', '-')}-{shots}"
         key = provenance.text_hash(json.dumps([pruning.key, settings["sparsities"]], sort_keys=True))
-        rows += remembered(
+        rows += load_or_run(
             pruning.out / f"{name}.json", key, lambda axis=(method, structure, shots): pruning.run(*axis)
         )
         seconds = time.monotonic() - start
@@ -184,13 +185,14 @@ def prune_all(pruning: Pruning) -> list[tuple[Row, list[float]]]:
 
 
 def main() -> None:
-    parser = step_parser("Prune one causal language model.")
-    a = parser.parse_args()
+    a, study, paths = parse_step("Prune one causal language model.", "model", "seed")
+    axes, settings = {"model": a.model, "seed": a.seed}, study.language_settings("pruning")
+    out = paths.experiment("pruning", **axes)
     provenance.deterministic(0)
-    pruning = Pruning(a.pretrained, a.text_folder, {"model": a.model, "seed": a.seed}, a.settings, a.out)
+    pruning = Pruning(paths.pretrained(a.model), paths.text("pruning"), axes, settings, out)
     rows = prune_all(pruning)
-    _, tokens = document_losses(pruning.dense, pruning.test, a.settings["batch_size"])
-    write_results(a.out, rows, pruning.test, tokens, pruning.inputs)
+    _, tokens = document_losses(pruning.dense, pruning.test, settings["batch_size"])
+    write_results(out, rows, pruning.test, tokens, pruning.inputs)
 
 
 if __name__ == "__main__":

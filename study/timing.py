@@ -4,14 +4,13 @@ The authors name the growth with both as a limitation of KEN. One row of the tab
 k kept in each row, by the paper's density or by the rule of the released code.
 """
 
-import argparse
 import time
-from pathlib import Path
 
 import pandas as pd
 import torch
 
 from ken import selection
+from study.definition.step import parse_step
 from study.running import files, provenance
 from study.running.workflow import run
 
@@ -43,16 +42,12 @@ def timing_table(heights: list[int], n: int, budgets: list[int], repeats: int) -
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Measure the time of pruning against size and k.")
-    parser.add_argument("--heights", type=int, nargs="+", default=[128, 256, 512, 1024, 2048], help="rows")
-    parser.add_argument("--length", type=int, default=768, help="entries of a row")
-    parser.add_argument("--budgets", type=int, nargs="+", default=[16, 48, 96, 192, 384], help="k")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--out", required=True, type=Path, help="CSV file to write")
-    a = parser.parse_args()
+    repeats = {"type": int, "default": 3, "help": "the fastest counts"}
+    a, study, paths = parse_step("Measure the time of pruning against size and k.", repeats=repeats)
+    section = study.config["timing"]
     provenance.deterministic(0)
-    table = timing_table(a.heights, a.length, a.budgets, a.repeats)
-    files.write_csv(a.out, table)
+    table = timing_table(section["heights"], section["length"], section["budgets"], a.repeats)
+    files.write_csv(paths.table("timing"), table)
     print(table.to_string(index=False))
 
 

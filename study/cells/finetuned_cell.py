@@ -16,8 +16,15 @@ from study.cells.cell_training import CellTraining
 from study.definition import method_settings
 from study.models.classifiers import empty_classifier, load_tokenizer
 from study.running import files, provenance
+from study.running.code import code_hash
 from study.training.examples import Examples, encode, load_task
 from study.training.gradients import CPU
+
+
+@functools.cache  # every row asks for it
+def scoring_code(method: str) -> str:
+    """Hash of the code that the scores of a method depend on."""
+    return code_hash("study.cells.scoring", baselines.module_of(method))
 
 
 class FinetunedCell:
@@ -49,8 +56,6 @@ class FinetunedCell:
 
         self.split = split
         self.batch_size = settings["batch_size"]
-        # A row asks for its method's hash, for which source files are parsed: once a method is enough.
-        self.source_hash = functools.cache(lambda name: baselines.source_hash(baselines.METHODS[name]))
         evaluation = {key: settings[key] for key in ("batch_size", "max_length")}
         task_hashes = files.read_json(task / "manifest.json")["sha256"]
         self.inputs = {"finetuned": self.manifest["sha256"], "task": task_hashes, "evaluation": evaluation}
@@ -104,7 +109,7 @@ class FinetunedCell:
 
     def key(self, method: Method, budget: float | int, draw: int) -> str:
         """Hash of everything a score depends on."""
-        parts = [self.inputs, self.source_hash(method.name), budget, draw, torch.__version__.partition("+")[0]]
+        parts = [self.inputs, scoring_code(method.name), budget, draw, torch.__version__.partition("+")[0]]
         if isinstance(method, TrainedMethod):
             parts.append([self.rate_factors(method), self.manifest["settings"]])
         if options := self._options(method):

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from baselines import Method
+from baselines import METHODS, Method
 from baselines.training import TrainedMethod
 
 HOW = ("budgets", "draws", "rate_factors")  # what else stands there is the method's own
@@ -33,3 +33,9 @@ def rate_factors(method: Method, said: Mapping) -> tuple[float, ...]:
 def options(said: Mapping) -> dict:
     """Options of the method's own."""
     return {key: value for key, value in said.items() if key not in HOW}
+
+
+def by_training(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Names of methods that do not train, and of those that do."""
+    trained = [name for name in names if isinstance(METHODS[name], TrainedMethod)]
+    return [name for name in names if name not in trained], trained

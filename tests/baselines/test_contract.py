@@ -6,12 +6,12 @@ import pandas as pd
 import pytest
 import torch
 
-import baselines
-from baselines import METHODS, TrainedMethod, source_hash
+from baselines import METHODS, TrainedMethod, module_of
 from baselines.base import FAMILIES, UNITS, Selection, register
 from ken.selection import as_rows, kept_count
 from study.cells.finetuned_cell import FinetunedCell
 from study.compress import compress
+from study.running.code import dependencies
 from tests.conftest import MODELS
 
 BUDGETS = [0.02, 0.25, 0.75, 1, 7]  # on BERT, the others have fewer: the rules do not know the architecture
@@ -158,10 +158,8 @@ def test_a_name_is_registered_once():
         register(Selection("ken", criterion="ken"))
 
 
-def test_source_hash_follows_the_files_a_method_is_made_of():
-    assert (
-        source_hash(METHODS["magnitude"]) == source_hash(METHODS["delta-magnitude"]) != source_hash(METHODS["random"])
-    )
-    names = {path.name for path in baselines.source.source_files("baselines.magnitude")}
+def test_a_method_depends_on_its_own_module_and_what_that_imports():
+    assert module_of("magnitude") == module_of("delta-magnitude") == "baselines.magnitude"
+    names = {path.name for path in dependencies(module_of("magnitude"))}
     assert {"magnitude.py", "base.py", "kde.py", "selection.py", "subnetwork.py"} <= names
     assert "random_choice.py" not in names

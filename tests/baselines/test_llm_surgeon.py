@@ -9,12 +9,13 @@ from torch import nn
 from torch.nn import functional
 from transformers import BloomConfig, BloomForCausalLM
 
-from baselines import METHODS, source
+from baselines import METHODS, module_of
 from baselines.llm_surgeon import costs, curvature, schedule, updates
 from baselines.llm_surgeon.curvature import Factors, estimate
 from baselines.llm_surgeon.schedule import Settings, joined, kept_counts, prune
 from ken.selection import as_rows, kept_count
 from study.cells.finetuned_cell import FinetunedCell
+from study.running.code import dependencies
 from tests.conftest import MODELS
 
 NAMES = ["llm-surgeon", "surgeon-delta", "surgeon-delta-updated"]
@@ -533,8 +534,8 @@ def test_a_language_model_is_pruned_by_its_own_loss(structure):
     assert model(input_ids=ids, labels=ids).loss.isfinite()
 
 
-def test_the_source_hash_follows_every_module_of_the_package():
-    names = {path.name for path in source.source_files(source.MODULES["surgeon-delta"])}
+def test_a_method_of_a_package_depends_on_its_modules():
+    names = {path.name for path in dependencies(module_of("surgeon-delta"))}
     assert {"curvature.py", "costs.py", "updates.py", "schedule.py", "method.py", "magnitude.py"} <= names
 
 
