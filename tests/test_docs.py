@@ -16,7 +16,7 @@ import torch
 import yaml
 
 from baselines import METHODS
-from baselines.base import MODULES
+from baselines import base as contract
 from ken.selection import CRITERIA
 from study import config as study_config
 from study.cells.finetuned_cell import FinetunedCell
@@ -120,7 +120,7 @@ def test_claims_are_explained_with_their_numbers():
 @contextmanager
 def registered_here():
     """Methods and criteria that are registered inside are taken back at the end."""
-    before = [(registry, set(registry)) for registry in (METHODS, MODULES, CRITERIA)]
+    before = [(registry, set(registry)) for registry in (METHODS, contract.MODULES, CRITERIA)]
     try:
         yield
     finally:
@@ -141,7 +141,9 @@ def example_methods(tmp_path, monkeypatch):
             importlib.import_module(f"method_of_the_docs_{number}")
             del sys.modules[f"method_of_the_docs_{number}"]  # the next test imports it again
         names = [name for name in METHODS if name not in before]
-        MODULES.update(dict.fromkeys(names, "baselines.training"))  # only modules of this repository have a code hash
+        contract.MODULES.update(
+            dict.fromkeys(names, "baselines.training")
+        )  # only modules of this repository have a code hash
         yield names
 
 
