@@ -141,9 +141,8 @@ def example_methods(tmp_path, monkeypatch):
             importlib.import_module(f"method_of_the_docs_{number}")
             del sys.modules[f"method_of_the_docs_{number}"]  # the next test imports it again
         names = [name for name in METHODS if name not in before]
-        contract.MODULES.update(
-            dict.fromkeys(names, "baselines.training")
-        )  # only modules of this repository have a code hash
+        # Code is hashed in modules of this repository only.
+        contract.MODULES.update(dict.fromkeys(names, "baselines.training"))
         yield names
 
 
