@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from baselines.base import Cell, Method, Stored, Tensors, register
-from baselines.training import Recipe, TrainedMethod
+from baselines.training import TrainedMethod, TrainingHooks
 from ken.files import replacing
 
 # The hard-concrete distribution: limits of the stretch and temperature of Louizos et al. 2018, section 4.
@@ -122,7 +122,7 @@ def surviving(layers: dict[str, GatedLinear], target: float) -> Tensors:
     return dict(zip(layers, alive.split([len(score) for score in scores]), strict=True))
 
 
-class SizeControl(Recipe):
+class SizeControl(TrainingHooks):
     """Gates learn with the task while an augmented Lagrangian drives the expected size to a target.
 
     The penalty is lambda1 (s - t) + lambda2 (s - t)^2, s the expected size; both lambdas go up their gradient (Wang et
@@ -219,7 +219,7 @@ class Flop(TrainedMethod, Method):
         return None if cell.linear_layers else "the body has no linear layer to factorise."
 
     def store(self, cell: Cell, prepared: object, budget: float | int, path: Path) -> Stored:
-        def build() -> tuple[nn.Module, Recipe]:
+        def build() -> tuple[nn.Module, TrainingHooks]:
             model = factorised(cell.training.initial_model(), cell.linear_layers)
             return model, SizeControl(model, budget)
 

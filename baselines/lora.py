@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from baselines.base import Cell, Method, Stored, Tensors, register
-from baselines.training import Recipe, TrainedMethod
+from baselines.training import TrainedMethod, TrainingHooks
 from ken.files import replacing
 
 _PREFIX, _LOW = "base_model.model.", ".lora_A.weight"
@@ -32,7 +32,9 @@ class Lora(TrainedMethod, Method):
 
     def store(self, cell: Cell, prepared: object, budget: float | int, path: Path) -> Stored:
         head = [name for name in cell.finetuned if name not in cell.pretrained]
-        fitted = self.best_fit(cell, lambda: (adapted(cell.training.initial_model(), cell, budget, head), Recipe()))
+        fitted = self.best_fit(
+            cell, lambda: (adapted(cell.training.initial_model(), cell, budget, head), TrainingHooks())
+        )
         trained = adapter_tensors(fitted.model, head)
         settings = {"rank": int(budget), "alpha": int(budget)}
         with replacing(path) as temporary:

@@ -9,10 +9,10 @@ from torch import nn
 
 from baselines.base import Cell, Stored, StoredSubnetwork, Tensors, register
 from baselines.magnitude import global_masks, update_sizes
-from baselines.training import Recipe, TrainedMethod
+from baselines.training import TrainedMethod, TrainingHooks
 
 
-class Masked(Recipe):
+class Masked(TrainingHooks):
     """Only entries that masks keep are moved by their gradients, and weight decay moves no other either."""
 
     def __init__(self, model: nn.Module, masks: Tensors):
@@ -44,7 +44,7 @@ class MaskedTraining(TrainedMethod, StoredSubnetwork):
     def store(self, cell: Cell, prepared: Tensors, budget: float | int, path: Path) -> Stored:
         masks = global_masks(prepared, budget)
 
-        def build() -> tuple[nn.Module, Recipe]:
+        def build() -> tuple[nn.Module, TrainingHooks]:
             model = cell.training.initial_model()
             return model, Masked(model, masks)
 

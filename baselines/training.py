@@ -1,7 +1,7 @@
 """Methods that train: what the study offers them, and what they may change in the loop of fine-tuning.
 
 The loop itself is the study's. So every method has the optimiser, the number of steps, the order of the data and the
-rule by which the best epoch is chosen on validation from the fine-tuning that it is compared with.
+rule that chooses the best epoch on validation from the fine-tuning that it is compared with.
 """
 
 from abc import ABC, abstractmethod
@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 
-class Recipe:
-    """What a method changes in the loop of fine-tuning; this one changes nothing."""
+class TrainingHooks:
+    """What a method changes in the loop of fine-tuning; these hooks change nothing."""
 
     def parameter_groups(self, model: nn.Module, rate: float) -> list[dict]:
         """Parameters to train, as torch's optimisers take them; `rate` is the learning rate of a group without one."""
@@ -27,13 +27,13 @@ class Recipe:
         """Called after every step of the optimiser."""
 
     def candidate(self, model: nn.Module, progress: float) -> nn.Module | None:
-        """The model to judge on validation at the end of an epoch, or None where it is not fit to be chosen yet."""
+        """The model to evaluate on validation at the end of an epoch, or None where there is none to choose yet."""
         return model
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """The best model of a training, judged on validation.
+    """The best model of a training by its score on validation.
 
     Attributes:
         model: with the values of its best epoch.
@@ -50,18 +50,18 @@ class Training(ABC):
     """Fine-tuning as a cell had it.
 
     Attributes:
-        rate_factors: learning rates to try, in units of the fine-tuning's; the best on validation counts.
+        learning_rate_multipliers: learning rates to try, in units of the fine-tuning's; the best on validation counts.
     """
 
-    rate_factors: tuple[float, ...]
+    learning_rate_multipliers: tuple[float, ...]
 
     @abstractmethod
     def initial_model(self) -> nn.Module:
         """A new model in the initial state: pre-trained body, this cell's fresh head."""
 
     @abstractmethod
-    def fit(self, model: nn.Module, recipe: Recipe, rate_factor: float) -> Fitted:
-        """Train a model; what it draws comes from torch's seed, the order of the data is the cell's."""
+    def fit(self, model: nn.Module, hooks: TrainingHooks, learning_rate_multiplier: float) -> Fitted:
+        """Train a model; its random draws come from torch's seed, the order of the data is the cell's."""
 
     @abstractmethod
     def examples(self, batch_size: int) -> Iterator[dict[str, torch.Tensor]]:
@@ -72,7 +72,7 @@ class TrainedMethod:
     """Mixed into a `Method` that trains: tries every learning rate and keeps the best on validation.
 
     Attributes:
-        rate_factors: what `Training.rate_factors` is where a config does not say it.
+        rate_factors: what `Training.learning_rate_multipliers` is where a config does not set it.
     """
 
     family = "trained"
@@ -80,11 +80,11 @@ class TrainedMethod:
     rate_factors: tuple[float, ...] = (1.0,)
 
     def best_fit(self, cell, build) -> Fitted:
-        """Train `build() -> (model, recipe)` anew at every learning rate; the fit that is best on validation."""
+        """Train `build() -> (model, hooks)` anew at every learning rate; the fit that is best on validation."""
         best = None
-        for factor in cell.training.rate_factors:
+        for multiplier in cell.training.learning_rate_multipliers:
             torch.manual_seed(cell.seed)
-            fitted = cell.training.fit(*build(), factor)
+            fitted = cell.training.fit(*build(), multiplier)
             if best is None or fitted.validation_weighted_f1 > best.validation_weighted_f1:
                 best = fitted
         return best

@@ -14,14 +14,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from baselines.training import Recipe
+from baselines.training import TrainingHooks
 from benchmarks import common
 from study import plan
 from study.planning import cost
 from study.planning.sizes import ModelSize, TaskSize, model_size
-from study.running import device, provenance
+from study.running import provenance
+from study.running.device import acquire_device
+from study.training.classification import train_classifier
 from study.training.examples import Examples
-from study.training.loop import train
 
 BATCH, CLASSES = 32, 2
 LENGTHS = (16, 128)  # tokens of a text: about those of a question, and the longest that the paper's study reads
@@ -32,7 +33,7 @@ SETTINGS = {
 }  # fmt: skip
 
 
-class Clock(Recipe):
+class Clock(TrainingHooks):
     """Changes nothing in the loop and notes when every step ended."""
 
     def __init__(self):
@@ -69,7 +70,7 @@ def measure(config, tokens: int, precision: str, steps: int, on: torch.device) -
     sets = random_texts((steps + WARM) * BATCH, tokens, 0), random_texts(BATCH, tokens, 1)
     if on.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    train(model, *sets, settings, 0, clock)
+    train_classifier(model, *sets, settings, 0, clock)
     found = {"s": clock.step_seconds()}
     if on.type == "cuda":
         found["GiB"] = torch.cuda.max_memory_allocated() / 2**30
@@ -116,7 +117,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20, help="that are counted")
     parser.add_argument("--machine", default="h100", help="of config/plan.yaml, to compare with")
     a = parser.parse_args()
-    on = torch.device("cpu") if a.device == "cpu" else device.take()
+    on = torch.device("cpu") if a.device == "cpu" else acquire_device()
     provenance.deterministic(0)
     torch.set_num_threads(a.threads)
     numbers: dict[str, object] = {"device": a.device, "batch": BATCH, "steps": a.steps, "compared with": a.machine}

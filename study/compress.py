@@ -13,39 +13,39 @@ import pandas as pd
 import baselines
 from baselines.training import TrainedMethod
 from study.cells.finetuned_cell import FinetunedCell
-from study.cells.scoring import Score, rows_of
+from study.cells.scoring import Score, score_method
 from study.cells.suggest import suggest
 from study.definition import method_settings
 from study.definition.step import parse_step
 from study.running import files, provenance
-from study.running.device import take
+from study.running.device import acquire_device
 from study.running.workflow import run
 
 
 def compress(cell: FinetunedCell, methods: list[str], out: Path) -> None:
-    """Write ``<out>/<method>/scores.csv`` and ``predictions.parquet`` for every method; prints progress."""
+    """Write scores.csv, predictions.parquet and manifest.json of every method into ``<out>/<method>``."""
     start = time.monotonic()
     for done, name in enumerate(methods, 1):
         cell.reset_model()
         method, folder = cell.method(name), out / name
         files.remove_leftovers(folder)
-        results = []
-        for row, found in rows_of(cell, method, folder):
-            results.append((row, found))
+        rows, predictions = [], {}
+        for row, predicted in score_method(cell, method, folder):
+            rows.append(row)
+            predictions |= {row.file: predicted} if predicted else {}
             if isinstance(method, TrainedMethod):
                 count = len(cell.budgets(method))
-                print(f"{name}: budget {row.budget} {row.status}, {len(results)} of {count} done", flush=True)
-        predictions = {row.file: found for row, found in results if found}
+                print(f"{name}: budget {row.budget} {row.status}, {len(rows)} of {count} done", flush=True)
         files.write_parquet(folder / "predictions.parquet", pd.DataFrame(predictions, dtype="int16"))
-        files.write_csv(folder / "scores.csv", pd.DataFrame([asdict(row) for row, _ in results]))
-        write_manifest(folder, [row for row, _ in results] if cell.keeps_files(method) else [])
+        files.write_csv(folder / "scores.csv", pd.DataFrame(map(asdict, rows)))
+        write_manifest(folder, rows if cell.keeps_files(method) else [])
         seconds = time.monotonic() - start
         left = seconds / done * (len(methods) - done)
-        print(f"{name}: {len(results)} rows, {seconds:.0f} s, about {left:.0f} s left", flush=True)
+        print(f"{name}: {len(rows)} rows, {seconds:.0f} s, about {left:.0f} s left", flush=True)
 
 
 def write_manifest(folder: Path, rows: list[Score]) -> None:
-    """manifest.json of a method: the hashes of its tables and of the stored files of these rows."""
+    """Write manifest.json of a method: the hashes of its tables and of the stored files of these rows."""
     tables = {name: files.sha256(folder / name) for name in ("predictions.parquet", "scores.csv")}
     stored = {row.file.partition("/")[2]: row.sha256 for row in rows if row.sha256}
     files.write_json(folder / "manifest.json", {"sha256": tables | stored})
@@ -56,7 +56,7 @@ def main() -> None:
     a, study, paths = parse_step("Compress one fine-tuned cell.", "model", "task", "seed", method=method)
     axes = (a.model, a.task, a.seed)
     methods = [a.method] if a.method else method_settings.by_training(study.methods)[0]
-    on = take()
+    on = acquire_device()
     provenance.deterministic(0)
     cell = FinetunedCell(paths.finetuned(*axes), paths.task(a.task), study.compression_settings(methods), on)
     compress(cell, methods, paths.cell(*axes) / "compressed")

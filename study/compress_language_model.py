@@ -1,6 +1,6 @@
-"""Compress the update of one adapted language model: store, load back, apply to the base, meet the held-out text.
+"""Compress the update of one adapted language model: store, load back, apply to the base, evaluate on held-out text.
 
-The same methods as on classifiers. The base is the pre-trained language model, all of it; there is no head.
+The methods are those of the classifiers. The base is the whole pre-trained language model; there is no head.
 """
 
 import json
@@ -11,29 +11,23 @@ import torch
 
 import baselines
 from baselines import Cell, Method, TrainedMethod
-from study.cells.perplexity_rows import Row, evaluated, load_or_run, stored_facts, write_results
+from study.cells.calibration import Calibration, calibration_indices
+from study.cells.perplexity_rows import Row, describe_stored, evaluate, load_or_run, write_results
 from study.definition import method_settings
 from study.definition.step import parse_step
 from study.models.classifiers import checked_checkpoint, load_tokenizer
-from study.models.language_models import (
-    Calibration,
-    body_of,
-    calibration_places,
-    document_losses,
-    empty_language_model,
-    load_body,
-    load_language_model,
-    read_chunks,
-)
+from study.models.language_models import body_of, empty_language_model, load_body, load_language_model
 from study.running import files, provenance
 from study.running.code import code_hash
 from study.running.workflow import run
+from study.training.chunks import read_chunks
+from study.training.language_modelling import document_losses
 
-TRAINS = "methods that train do so on a task with labels."
+TRAINS = "methods that train need a task with labels."
 
 
 class Adapted:
-    """A language model and its base on disk, ready to be compressed.
+    """An adapted language model and its base.
 
     Args:
         pretrained: checkpoint folder of the base. adapted: folder of `study.adapt_language_model`.
@@ -51,8 +45,8 @@ class Adapted:
         }
         tokenizer = load_tokenizer(pretrained, settings["max_length"])
         train, self.test = (read_chunks(text, split, tokenizer, settings["max_length"]) for split in ("train", "test"))
-        places = calibration_places(train, len(train), provenance.seed_of("calibration", axes["seed"]))
-        self.training = Calibration(pretrained, train, places)
+        indices = calibration_indices(train, len(train), provenance.seed_of("calibration", axes["seed"]))
+        self.training = Calibration(pretrained, train, indices)
         self.base = body_of(load_language_model(pretrained))
         self.adapted = body_of(load_language_model(adapted))
         self.skeleton = empty_language_model(pretrained)
@@ -71,37 +65,37 @@ class Adapted:
 
     def rows(self, method: Method, draw: int) -> list[tuple[Row, list[float]]]:
         """Rows of all budgets of one draw."""
-        seen, prepared, start, results = self.cell(method, draw), None, time.monotonic(), []
+        view, prepared, start, results = self.cell(method, draw), None, time.monotonic(), []
         for budget in list(method.budgets or self.settings["kept_shares"]):
             file = f"{method.name}/draw{draw}/{budget}.safetensors"
             row = Row("adaptation", **self.axes, draw=draw, method=method.name, structure="", shots=0, budget=budget,
                       file=file)  # fmt: skip
             losses: list[float] = []
             try:
-                if reason := TRAINS if isinstance(method, TrainedMethod) else method.decline(seen):
+                if reason := TRAINS if isinstance(method, TrainedMethod) else method.decline(view):
                     row.status, row.reason, row.file = "declined", reason, ""
                 else:
-                    prepared = method.prepare(seen) if prepared is None else prepared
-                    losses = self.score(method, seen, prepared, row, start)
+                    prepared = method.prepare(view) if prepared is None else prepared
+                    losses = self.score(method, view, prepared, row, start)
             except (ValueError, RuntimeError, ArithmeticError, NotImplementedError) as error:
                 row.status, row.reason, row.file = "failed", f"{type(error).__name__}: {error}", ""
             results.append((row, losses))
             start = time.monotonic()
         return results
 
-    def score(self, method: Method, seen: Cell, prepared: object, row: Row, start: float) -> list[float]:
-        """Store one budget, load it back, evaluate the restored model; the loss of each held-out document."""
+    def score(self, method: Method, view: Cell, prepared: object, row: Row, start: float) -> list[float]:
+        """Store one budget, load it back, evaluate the restored model; returns the loss of each held-out document."""
         path = self.out / row.file
         path.parent.mkdir(parents=True, exist_ok=True)
-        stored = method.store(seen, prepared, row.budget, path)
-        row.seconds, row.stored_bytes, row.sha256 = stored_facts(path, start)
-        row.kept_share = stored.kept / seen.body_size
+        stored = method.store(view, prepared, row.budget, path)
+        row.seconds, row.stored_bytes, row.sha256 = describe_stored(path, start)
+        row.kept_share = stored.kept / view.body_size
         load_body(self.skeleton, method.restore(self.base, path))
-        return evaluated(row, self.skeleton, self.test, self.settings["batch_size"])
+        return evaluate(row, self.skeleton, self.test, self.settings["batch_size"])
 
 
 def compress_all(adapted: Adapted, methods: list[str]) -> list[tuple[Row, list[float]]]:
-    """Every draw of every method, those done before from their records; prints progress."""
+    """Run every draw of every method, or take it from its record; shows progress."""
     rows, start = [], time.monotonic()
     for done, name in enumerate(methods, 1):
         options = method_settings.options(adapted.settings["methods"].get(name, {}))

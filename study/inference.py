@@ -1,7 +1,7 @@
-"""Is it faster? Time and memory of restored models on the same texts in one run, beside the dense model.
+"""Time and memory of inference with restored models, relative to the dense model, on the same texts in one run.
 
-Every model is built from its stored file; the models take turns, so that what else the machine does hits all alike.
-All of it is measured on the CPU, where time and memory mean the same on every machine.
+Every model is built from its stored file. The models take turns, so that other load on the machine affects all of them
+alike. All of it is measured on the CPU, where time and memory mean the same on every machine.
 """
 
 import time
@@ -26,7 +26,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Restored:
-    """A model to be measured; `form` is dense, restored, merged, beside (an adapter beside its weights) or compiled."""
+    """A model to be measured; `form`: dense, restored, merged, beside (an unmerged adapter) or compiled (compacted)."""
 
     method: str
     budget: float | int
@@ -36,11 +36,12 @@ class Restored:
 
 
 def restored_models(cell: FinetunedCell, methods: list[str], compressed: Path) -> list[Restored]:
-    """The fully fine-tuned model, then every budget of the methods (of those that keep a share of each row, the first).
+    """The fine-tuned model, then the models restored from the files of the methods.
 
-    What a method has declined to store is left out.
+    Of methods that keep a share of each row, the first budget is enough: they all restore a dense model. Budgets that a
+    method declined to store are left out.
     """
-    found = [_restored(cell, "full", 1.0, compressed, "dense")]
+    models = [_restored(cell, "full", 1.0, compressed, "dense")]
     for name in methods:
         method = cell.method(name)
         budgets = cell.budgets(method)
@@ -48,11 +49,11 @@ def restored_models(cell: FinetunedCell, methods: list[str], compressed: Path) -
             if not _stored(compressed, name, budget).with_suffix(".json").is_file():
                 print(f"{name} has stored nothing at {budget}: its scores.csv says why", flush=True)
                 continue
-            found.append(_restored(cell, name, budget, compressed, method.form))
+            models.append(_restored(cell, name, budget, compressed, method.form))
             path = _stored(compressed, name, budget)
             if (beside := method.beside(_initial_model(cell), cell.for_method(method, 0), path)) is not None:
-                found.append(Restored(name, budget, method.unit, "beside", beside.eval()))
-    return found
+                models.append(Restored(name, budget, method.unit, "beside", beside.eval()))
+    return models
 
 
 def _stored(compressed: Path, name: str, budget: float | int) -> Path:
@@ -74,7 +75,7 @@ def _restored(cell: FinetunedCell, name: str, budget: float | int, compressed: P
 
 
 def measure(models: list[Restored], examples: Examples, batch_size: int, passes: int) -> list[dict]:
-    """One row a model: its parameters, time a text (fastest of the passes), time against the first model's, memory."""
+    """One row a model: parameters, time per text (fastest pass), time relative to the first model, peak memory."""
     seconds: list[list[float]] = [[] for _ in models]
     for _ in range(passes + 1):  # the first pass warms up
         for times, entry in zip(seconds, models, strict=True):
@@ -96,7 +97,7 @@ def measure(models: list[Restored], examples: Examples, batch_size: int, passes:
 
 
 def peak_bytes(model: nn.Module, examples: Examples, batch_size: int) -> int:
-    """Bytes of the parameters and of the intermediate results that a pass holds at once."""
+    """Bytes of the parameters and of the intermediate results that a pass holds at the same time."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         predict(model, examples, batch_size)
     held = peak = 0

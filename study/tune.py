@@ -1,4 +1,4 @@
-"""Search learning rate and epochs of one model on validation, for each arm; what is best goes into the config by hand.
+"""Search learning rate and epochs of one model on validation, for each arm; the best are put into the config by hand.
 
 The search has a seed of its own and never reads test data.
 """
@@ -9,26 +9,25 @@ from pathlib import Path
 import pandas as pd
 
 from study.definition.step import parse_step
-from study.models.classifiers import checked_checkpoint, load_classifier, load_tokenizer, random_classifier
-from study.running import device, files, provenance
+from study.finetune import initial_model
+from study.models.classifiers import checked_checkpoint, load_tokenizer
+from study.running import files, provenance
+from study.running.device import acquire_device
 from study.running.workflow import run
+from study.training.classification import train_classifier
 from study.training.examples import encode, load_task
-from study.training.loop import train
 
 
 def try_settings(pretrained: Path, task: Path, arm: str, settings: dict, seed: int) -> dict[str, object]:
     """Best validation weighted F1 of one fine-tuning, and the epoch it came from."""
-    on = device.take()
+    device = acquire_device()
     checked_checkpoint(pretrained)
     splits, classes = load_task(task)
     tokenizer = load_tokenizer(pretrained, settings["max_length"])
     provenance.deterministic(provenance.seed_of("tune", arm, task.name, seed))
-    if arm == "pretrained":
-        model, _ = load_classifier(pretrained, classes, tokenizer.pad_token_id)
-    else:
-        model = random_classifier(pretrained, classes, tokenizer.pad_token_id)
-    encoded = {s: encode(splits[s], classes, tokenizer) for s in ("train", "validation")}
-    _, fitted = train(model.to(on), encoded["train"], encoded["validation"], settings, seed)
+    model, _ = initial_model(pretrained, arm, classes, tokenizer.pad_token_id)
+    sets = [encode(splits[split], classes, tokenizer) for split in ("train", "validation")]
+    _, fitted = train_classifier(model.to(device), *sets, settings, seed)
     return {key: fitted[key] for key in ("best_epoch", "validation_weighted_f1")}
 
 

@@ -1,4 +1,4 @@
-"""A fine-tuned cell on disk as the steps that compress, check and measure it see it."""
+"""A fine-tuned cell, as the steps that compress, evaluate and measure it load it."""
 
 import functools
 import json
@@ -28,13 +28,13 @@ def scoring_code(method: str) -> str:
 
 
 class FinetunedCell:
-    """A fine-tuned cell on disk, ready to be compressed and evaluated.
+    """A fine-tuned cell, loaded from disk.
 
     Args:
         folder: of the fine-tuned cell. task: task folder.
-        settings: kept_shares, draws, batch_size, max_length, methods: method -> budgets, draws, rate_factors and
-            options of its own that are not those by default, and scores_only: methods whose files are not kept.
-        device: on which models answer, are trained, and entries are ranked; tensors are kept on the CPU.
+        settings: kept_shares, draws, batch_size, max_length; methods: method -> budgets, draws, rate_factors and own
+            options, where they are not the default ones; scores_only: methods whose stored files are not kept.
+        device: where models are trained and evaluated and entries are ranked; state dicts stay on the CPU.
     """
 
     def __init__(self, folder: Path, task: Path, settings: dict, device: torch.device = CPU):
@@ -61,11 +61,11 @@ class FinetunedCell:
         self.inputs = {"finetuned": self.manifest["sha256"], "task": task_hashes, "evaluation": evaluation}
 
     def new_model(self) -> nn.Module:
-        """The cell's architecture with values that mean nothing."""
+        """The cell's architecture with arbitrary values."""
         return empty_classifier(self.folder).to(self.device)
 
     def reset_model(self) -> None:
-        """Put the initial state into the model, whatever a method has left there."""
+        """Load the initial state into the model, which the last method has changed."""
         Subnetwork.forget(self.model)
         self.model.load_state_dict(self.initial)
 
@@ -75,7 +75,7 @@ class FinetunedCell:
         training = None
         if method.needs_data:
             splits = {name: self.split(name) for name in ("train", "validation")}
-            # What only looks at gradients compares them with tensors, which are on the CPU.
+            # Methods that only need gradients compare them with state dicts, which are on the CPU.
             device = self.device if isinstance(method, TrainedMethod) else CPU
             rates = self.rate_factors(method)
             training = CellTraining(self.folder, self.initial, self.manifest, splits, rates, device)
@@ -94,7 +94,7 @@ class FinetunedCell:
         return method_settings.draws(method, self._said(method), self.settings["draws"])
 
     def keeps_files(self, method: Method) -> bool:
-        """Whether the stored files of a method stay after they were scored."""
+        """Whether the stored files of a method are kept after they have been scored."""
         return method.name not in self.settings.get("scores_only", ())
 
     def rate_factors(self, method: Method) -> tuple[float, ...]:

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from torch import nn
 
 from ken.errors import UserError
-from study.models.language_models import Chunks, document_losses, perplexity
 from study.running import files, provenance
+from study.training.chunks import Chunks
+from study.training.language_modelling import document_losses, perplexity
 
 TABLES = ("perplexity.csv", "losses.parquet")
 
@@ -19,10 +21,13 @@ TABLES = ("perplexity.csv", "losses.parquet")
 class Row:
     """One row of perplexity.csv.
 
-    `experiment` is pruning or adaptation, `budget` the share of the linear layers' entries that is removed (pruning) or
-    kept of each row (adaptation), `shots` those to the largest sparsity (0 in adaptation), `kept_share` of the entries
-    of linear layers (pruning) or of the body (adaptation), `smaller_layers` linear layers that the file holds in a
-    smaller shape, `seconds` the time to choose and update since the last file of the same run.
+    Attributes:
+        experiment: pruning or adaptation.
+        shots: to the largest sparsity; 0 in adaptation.
+        budget: share of the linear layers' entries that is removed (pruning), or kept of each row (adaptation).
+        kept_share: of the entries of linear layers (pruning), or of the body (adaptation).
+        smaller_layers: linear layers that the file holds in a smaller shape.
+        seconds: to choose and update, since the last file of the same run.
     """
 
     experiment: str
@@ -48,31 +53,31 @@ class Row:
     sha256: str = ""
 
 
-def evaluated(row: Row, model, chunks: Chunks, batch_size: int) -> list[float]:
-    """Fill in what a restored model makes of the held-out text; its summed loss of each document."""
+def evaluate(row: Row, model: nn.Module, chunks: Chunks, batch_size: int) -> list[float]:
+    """Complete a row with the perplexity of a restored model on held-out text; returns the loss of each document."""
     losses, tokens = document_losses(model, chunks, batch_size)
     row.parameters = sum(parameter.numel() for parameter in model.parameters())
     row.tokens, row.loss = int(tokens.sum()), float(losses.sum() / tokens.sum())
-    found = perplexity(losses, tokens)
-    row.perplexity = found if np.isfinite(found) else None
+    value = perplexity(losses, tokens)
+    row.perplexity = value if np.isfinite(value) else None
     return losses.tolist()
 
 
-def stored_facts(path: Path, start: float) -> tuple[float, int, str]:
+def describe_stored(path: Path, start: float) -> tuple[float, int, str]:
     """Seconds since `start`, bytes and SHA-256 of a file that has just been stored."""
     return round(time.monotonic() - start, 3), path.stat().st_size, files.sha256(path)
 
 
 def load_or_run(path: Path, key: str, work: Callable[[], list]) -> list:
-    """(row, losses) of a run that lies at `path` under the same key with all its stored files, or made and put there.
+    """(row, losses) of a run: from its record at `path` if key and stored files match, otherwise by running it.
 
-    Rows that failed are tried again.
+    Runs with failed rows get no record, so they are tried again.
     """
     try:
         record = files.read_json(path)
         rows = [(Row(**row), losses) for row, losses in record["rows"]]
-        whole = all(files.sha256(path.parent / row.file) == row.sha256 for row, _ in rows)
-        if record["key"] == key and whole:
+        intact = all(files.sha256(path.parent / row.file) == row.sha256 for row, _ in rows)
+        if record["key"] == key and intact:
             return rows
     except (UserError, OSError, TypeError, KeyError, ValueError):
         pass
@@ -85,9 +90,11 @@ def load_or_run(path: Path, key: str, work: Callable[[], list]) -> list:
 def write_results(
     folder: Path, rows: list[tuple[Row, list[float]]], chunks: Chunks, tokens: np.ndarray, inputs: dict
 ) -> None:
-    """Write perplexity.csv, losses.parquet (a row a held-out document: its tokens, its summed loss in each file) and
-    manifest.json with the hashes of both and of the inputs."""
-    losses = {row.file: found for row, found in rows if found}
+    """Write perplexity.csv, losses.parquet and manifest.json with the hashes of both and of the inputs.
+
+    losses.parquet has one row per held-out document: its number of tokens and its summed loss under each stored file.
+    """
+    losses = {row.file: values for row, values in rows if values}
     files.write_parquet(folder / "losses.parquet", pd.DataFrame({"document": chunks.names, "tokens": tokens} | losses))
     files.write_csv(folder / "perplexity.csv", pd.DataFrame([asdict(row) for row, _ in rows]))
     sha256 = {name: files.sha256(folder / name) for name in TABLES}

@@ -25,10 +25,14 @@ from study.training.examples import predict
 class Score:
     """One row of scores.csv.
 
-    `family` and `unit` are the method's, `kept_share` is the share of the body that the file holds, `parameters` are
-    those of the restored model, `file` is the stored file and the name of the row's predictions, `sha256` the hash of
-    that file, `key` one of everything the row depends on, `seconds` the time to choose, or train, and store, `peak_mib`
-    the memory that the process had needed by then.
+    Attributes:
+        family, unit: of the method.
+        kept: entries of body and head in the stored file. kept_share: share of the body in it.
+        parameters: of the restored model.
+        seconds: to choose, or train, and store.
+        peak_mib: largest memory of the process so far.
+        file: stored file, and the column of the row's predictions. sha256: its hash.
+        key: hash of everything the row depends on.
     """
 
     model: str
@@ -57,85 +61,101 @@ class Score:
     key: str = ""
 
 
-def score(
-    cell: FinetunedCell, method: Method, seen: Cell, prepared: object, row: Score, path: Path, start: float
-) -> list[int]:
-    """Store one budget, load it back, evaluate the restored model; fills `row` and returns the predictions."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    stored = method.store(seen, prepared, row.budget, path)
-    row.seconds = round(time.monotonic() - start, 3)
-    restored = method.restore_into(cell.model, cell.pretrained, path)
-    test = cell.split("test")
-    predictions = predict(restored, test, cell.batch_size)
-    head_size = sum(cell.finetuned[name].numel() for name in cell.manifest["head"])
-    row.kept, row.kept_share = stored.kept + head_size, stored.kept / seen.body_size
-    row.parameters = stored.parameters or seen.body_size + head_size
-    if stored.fitted:
-        row.learning_rate = stored.fitted.learning_rate
-        row.validation_weighted_f1 = stored.fitted.validation_weighted_f1
-    row.stored_bytes, row.sha256 = path.stat().st_size, files.sha256(path)
-    for name, value in metrics.scores(test.labels, predictions).items():
-        setattr(row, name, value)
-    row.peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    return predictions.tolist()
+def score_method(cell: FinetunedCell, method: Method, folder: Path) -> Iterator[tuple[Score, list[int]]]:
+    """Score one method at all its budgets; rows with a record under the same key are taken from there.
 
+    A method that declines or fails gives rows that say why. Such rows have no key and are tried again next time.
 
-def rows_of(cell: FinetunedCell, method: Method, folder: Path) -> Iterator[tuple[Score, list[int]]]:
-    """Scores and predictions of one method at all its budgets; what is recorded under the same key is not run again.
+    Args:
+        folder: of the method in the cell.
 
-    A method that declines or fails gives rows that say so; failures have no key and are tried again next time.
+    Yields:
+        Row and predicted class indices of the test set.
     """
     keep = cell.keeps_files(method)
     for draw in range(cell.draws(method)):
-        seen, prepared, reason = cell.for_method(method, draw), None, None
-        start = time.monotonic()
+        run = _Run(cell, method, cell.for_method(method, draw))
         for budget in cell.budgets(method):
             path = folder / f"draw{draw}" / f"{budget}.safetensors"
-            file, key = str(path.relative_to(folder.parent)), cell.key(method, budget, draw)
-            if found := read_record(path, key, needed=keep):
-                if not keep:
-                    remove_stored(path)
-                yield found
-                continue
-            row = Score(
-                **cell.axes, draw=draw, method=method.name, family=method.family, budget=budget, unit=method.unit,
-                file=file, key=key,
-            )  # fmt: skip
-            predictions: list[int] = []
-            try:
-                if reason is None:
-                    reason = method.decline(seen) or ""
-                if reason:
-                    row.status, row.reason, row.key = "declined", reason, ""
-                else:
-                    if prepared is None:
-                        prepared = method.prepare(seen)
-                    predictions = score(cell, method, seen, prepared, row, path, start)
-                    record = {"row": asdict(row), "predictions": predictions, "random_seed": seen.seed}
-                    record |= {"inputs": cell.inputs, "made": provenance.made()}
-                    files.write_json(path.with_suffix(".json"), record)
-                    if not keep:
-                        remove_stored(path)
-            except torch.OutOfMemoryError:  # of this moment or this GPU, so no result: the job ends with a sentence
-                raise
-            except (UserError, ValueError, RuntimeError, ArithmeticError, NotImplementedError) as error:
-                row.status, row.reason, row.key = "failed", f"{type(error).__name__}: {error}", ""
-            yield row, predictions
-            start = time.monotonic()
+            key = cell.key(method, budget, draw)
+            if (recorded := read_record(path, key, needs_file=keep)) is None:
+                row = Score(
+                    **cell.axes, draw=draw, method=method.name, family=method.family, budget=budget, unit=method.unit,
+                    file=str(path.relative_to(folder.parent)), key=key,
+                )  # fmt: skip
+                recorded = row, run.score(row, path)
+            if not keep and recorded[0].status == "ok":
+                remove_stored(path)
+            yield recorded
 
 
-def read_record(path: Path, key: str, needed: bool = True) -> tuple[Score, list[int]] | None:
-    """Row and predictions that lie beside a stored file, if they and the file are those of this key and whole.
+class _Run:
+    """One draw of one method in a cell.
+
+    Attributes:
+        view: the cell as the method sees it. start: when the work on the current budget began.
+    """
+
+    def __init__(self, cell: FinetunedCell, method: Method, view: Cell):
+        self.cell, self.method, self.view = cell, method, view
+        self.prepared, self.reason, self.start = None, None, time.monotonic()
+
+    def score(self, row: Score, path: Path) -> list[int]:
+        """Complete a row and write its record; returns the predictions, none where the row is not ok."""
+        predictions: list[int] = []
+        try:
+            if self.reason is None:
+                self.reason = self.method.decline(self.view) or ""
+            if self.reason:
+                row.status, row.reason, row.key = "declined", self.reason, ""
+            else:
+                predictions = self._store_and_evaluate(row, path)
+                record = {"row": asdict(row), "predictions": predictions, "random_seed": self.view.seed}
+                record |= {"inputs": self.cell.inputs, "made": provenance.made()}
+                files.write_json(path.with_suffix(".json"), record)
+        except torch.OutOfMemoryError:  # a state of this GPU, not a result: the job ends with a sentence
+            raise
+        except (UserError, ValueError, RuntimeError, ArithmeticError, NotImplementedError) as error:
+            row.status, row.reason, row.key = "failed", f"{type(error).__name__}: {error}", ""
+        self.start = time.monotonic()
+        return predictions
+
+    def _store_and_evaluate(self, row: Score, path: Path) -> list[int]:
+        """Store one budget, load it back and evaluate the restored model on the test set."""
+        cell, view = self.cell, self.view
+        if self.prepared is None:
+            self.prepared = self.method.prepare(view)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stored = self.method.store(view, self.prepared, row.budget, path)
+        row.seconds = round(time.monotonic() - self.start, 3)
+        restored = self.method.restore_into(cell.model, cell.pretrained, path)
+        test = cell.split("test")
+        predictions = predict(restored, test, cell.batch_size)
+        head_size = sum(cell.finetuned[name].numel() for name in cell.manifest["head"])
+        row.kept, row.kept_share = stored.kept + head_size, stored.kept / view.body_size
+        row.parameters = stored.parameters or view.body_size + head_size
+        if stored.fitted:
+            row.learning_rate = stored.fitted.learning_rate
+            row.validation_weighted_f1 = stored.fitted.validation_weighted_f1
+        row.stored_bytes, row.sha256 = path.stat().st_size, files.sha256(path)
+        for name, value in metrics.scores(test.labels, predictions).items():
+            setattr(row, name, value)
+        row.peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        return predictions.tolist()
+
+
+def read_record(path: Path, key: str, needs_file: bool = True) -> tuple[Score, list[int]] | None:
+    """Row and predictions of the record beside a stored file, or None if record or file is damaged or of another key.
 
     Args:
-        needed: whether a row counts only with its stored file.
+        needs_file: whether the record counts only as long as its stored file exists.
     """
     try:
         record = files.read_json(path.with_suffix(".json"))
-        row = Score(**record["row"])
-        if row.key != key or (needed and record.get("removed")):
+        row, removed = Score(**record["row"]), record.get("removed", False)
+        if row.key != key or (needs_file and removed):
             return None
-        if (record.get("removed") and not path.exists()) or row.sha256 == files.sha256(path):
+        if (removed and not path.exists()) or row.sha256 == files.sha256(path):
             return row, record["predictions"]
     except (UserError, OSError, TypeError, KeyError):
         pass
@@ -143,7 +163,7 @@ def read_record(path: Path, key: str, needed: bool = True) -> tuple[Score, list[
 
 
 def remove_stored(path: Path) -> None:
-    """Remove a stored file that was scored; its record says so first, so that nothing misses the file."""
+    """Remove a stored file that has been scored. Its record says so first, so that nothing expects the file."""
     record = files.read_json(path.with_suffix(".json"))
     if not record.get("removed"):
         files.write_json(path.with_suffix(".json"), record | {"removed": True})

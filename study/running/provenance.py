@@ -11,8 +11,12 @@ import platform
 import random
 import subprocess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from study.running import files
+
+if TYPE_CHECKING:  # most steps need no torch
+    import torch
 
 RECORDED = (
     "torch",
@@ -60,7 +64,7 @@ def deterministic(seed: int) -> None:
 
 
 def _repeatable_kernels() -> None:
-    """Ask CUDA for kernels that give the same bits again; `device.take` has set what its matrix products need."""
+    """Ask CUDA for kernels that give the same bits again; `acquire_device` has set what its matrix products need."""
     import torch
 
     torch.use_deterministic_algorithms(True, warn_only=True)  # an error would stop models that have no such kernel
@@ -99,6 +103,13 @@ def machine() -> dict[str, object]:
         "platform": platform.platform(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
+
+
+def device_name(device: "torch.device") -> str:
+    """The GPU's name, or "cpu"."""
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
 def commit() -> tuple[str, bool]:

@@ -1,6 +1,7 @@
-"""The study's scores as a metric of the `evaluate` library: made in place, never fetched from the hub.
+"""The study's scores as a metric of the `evaluate` library, without any network.
 
-The library wants the imports of `datasets` and `evaluate` on lines of their own.
+Importing that library takes five seconds, so only the step that collects the tables uses this module. The library
+wants the imports of `datasets` and `evaluate` on lines of their own.
 """
 
 import datasets
@@ -36,3 +37,15 @@ class WeightedF1(evaluate.Metric):
         self, predictions: list[str], references: list[str], labels: list[str] | None = None
     ) -> dict[str, float]:
         return metrics.scores(references, predictions, labels)
+
+
+def evaluate_metric(cache: str | None = None) -> evaluate.Metric:
+    """`study.training.metrics.scores` as a metric of the `evaluate` library.
+
+    Args:
+        cache: folder in which the library may create its (empty) folders; by default it chooses one.
+
+    Returns:
+        A metric: ``evaluate_metric().compute(references=..., predictions=...)`` equals ``scores(...)``.
+    """
+    return WeightedF1(cache_dir=cache, keep_in_memory=True)

@@ -165,19 +165,19 @@ def test_gates_have_their_own_rate_and_no_weight_decay_and_every_parameter_is_tr
 
 def test_the_lagrangian_by_hand(cells):
     model = factorised(cells["bert"])
-    recipe = flop.SizeControl(model, 0.5)
-    start = flop.expected_size(recipe.layers.values()).item()
+    hooks = flop.SizeControl(model, 0.5)
+    start = flop.expected_size(hooks.layers.values()).item()
     assert start > 1, "full-rank factors are larger than the dense weights"
-    assert recipe.candidate(model, 0.49) is None
-    linear, quadratic = recipe.multipliers
+    assert hooks.candidate(model, 0.49) is None
+    linear, quadratic = hooks.multipliers
     for progress in (0.0, 0.2, 0.7):
-        next(iter(recipe.layers.values())).log_alpha.data -= 1
-        gap = flop.expected_size(recipe.layers.values()).item() - (start + (0.5 - start) * min(1, progress / 0.5))
-        assert recipe.penalty(progress).item() == pytest.approx(linear * gap + quadratic * gap**2, rel=1e-4)
-        recipe.after_step(progress + 0.1)
-        step = recipe.multiplier_rate * {0.0: 0.1, 0.2: 0.2, 0.7: 0.5}[progress]
+        next(iter(hooks.layers.values())).log_alpha.data -= 1
+        gap = flop.expected_size(hooks.layers.values()).item() - (start + (0.5 - start) * min(1, progress / 0.5))
+        assert hooks.penalty(progress).item() == pytest.approx(linear * gap + quadratic * gap**2, rel=1e-4)
+        hooks.after_step(progress + 0.1)
+        step = hooks.multiplier_rate * {0.0: 0.1, 0.2: 0.2, 0.7: 0.5}[progress]
         linear, quadratic = linear + step * gap, quadratic + step * gap**2
-        assert recipe.multipliers == pytest.approx((linear, quadratic), rel=1e-4)
+        assert hooks.multipliers == pytest.approx((linear, quadratic), rel=1e-4)
 
 
 @pytest.mark.parametrize(("steps", "target"), [(250, 0.25), (250, 0.75), (1000, 0.5)])
@@ -185,18 +185,18 @@ def test_the_expected_size_arrives_at_the_target(steps, target):
     torch.manual_seed(0)
     model = nn.Sequential(flop.GatedLinear(nn.Linear(24, 24)), nn.Tanh(), flop.GatedLinear(nn.Linear(24, 48)))
     wanted = nn.Linear(24, 48)
-    recipe = flop.SizeControl(model, target)
-    optimizer = torch.optim.AdamW(recipe.parameter_groups(model, 1e-3), 1e-3)
+    hooks = flop.SizeControl(model, target)
+    optimizer = torch.optim.AdamW(hooks.parameter_groups(model, 1e-3), 1e-3)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
     for step in range(steps):
         inputs = torch.randn(8, 24)
-        loss = (model(inputs) - wanted(inputs).detach()).square().mean() + recipe.penalty(step / steps)
+        loss = (model(inputs) - wanted(inputs).detach()).square().mean() + hooks.penalty(step / steps)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
-        recipe.after_step((step + 1) / steps)
-    assert flop.expected_size(recipe.layers.values()).item() == pytest.approx(target, abs=0.05)
+        hooks.after_step((step + 1) / steps)
+    assert flop.expected_size(hooks.layers.values()).item() == pytest.approx(target, abs=0.05)
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -38,7 +38,7 @@ def test_only_chosen_entries_and_the_head_move(name, cell, tmp_path):
 def test_weight_decay_moves_nothing_that_is_masked():
     model = torch.nn.Linear(4, 3)
     mask = torch.rand(3, 4) < 0.5
-    recipe = Masked(model, {"weight": mask})
+    hooks = Masked(model, {"weight": mask})
     before = model.weight.detach().clone()
     optimizer = torch.optim.AdamW(model.parameters(), 0.1, weight_decay=0.5)
     for _ in range(3):
@@ -46,7 +46,7 @@ def test_weight_decay_moves_nothing_that_is_masked():
         model(torch.randn(2, 4)).square().sum().backward()
         assert (model.weight.grad[~mask] == 0).all(), "so that clipping sees only what is trained"
         optimizer.step()
-        recipe.after_step(0.5)
+        hooks.after_step(0.5)
     assert torch.equal(model.weight[~mask], before[~mask])
     assert (model.weight[mask] != before[mask]).all()
 
@@ -98,28 +98,28 @@ def test_the_best_learning_rate_on_validation_counts(cell):
     method, tried = METHODS["lora"], []
 
     class Scripted:
-        rate_factors = (1.0, 2.0, 3.0, 4.0)
+        learning_rate_multipliers = (1.0, 2.0, 3.0, 4.0)
 
-        def fit(self, model, recipe, factor):
-            tried.append((factor, float(torch.rand(1))))
-            return Fitted(model, factor, {1.0: 0.5, 2.0: 0.7, 3.0: 0.7, 4.0: 0.1}[factor])
+        def fit(self, model, hooks, multiplier):
+            tried.append((multiplier, float(torch.rand(1))))
+            return Fitted(model, multiplier, {1.0: 0.5, 2.0: 0.7, 3.0: 0.7, 4.0: 0.1}[multiplier])
 
     class Seen:
         seed, training = 1, Scripted()
 
-    best = method.best_fit(Seen(), lambda: ("model", "recipe"))
+    best = method.best_fit(Seen(), lambda: ("model", "hooks"))
     assert best.learning_rate == 2.0, "of equal ones the first"
-    assert [factor for factor, _ in tried] == [1.0, 2.0, 3.0, 4.0]
+    assert [multiplier for multiplier, _ in tried] == [1.0, 2.0, 3.0, 4.0]
     assert len({draw for _, draw in tried}) == 1, "every rate starts from the same draws"
 
 
 def test_training_follows_the_cell(cell):
-    """Trained with a recipe that changes nothing, the initial model becomes the fine-tuned one."""
+    """Trained with hooks that change nothing, the initial model becomes the fine-tuned one."""
     training = cell.for_method(METHODS["lora"], 0).training
-    from baselines.training import Recipe
+    from baselines.training import TrainingHooks
 
     torch.manual_seed(0)
-    fitted = training.fit(training.initial_model(), Recipe(), 1.0)
+    fitted = training.fit(training.initial_model(), TrainingHooks(), 1.0)
     for name, tensor in fitted.model.state_dict().items():
         assert torch.allclose(tensor, cell.finetuned[name], atol=1e-6), name
     assert fitted.validation_weighted_f1 == cell.manifest["validation_weighted_f1"]

@@ -21,8 +21,8 @@ from study.finetune import finetune
 from study.import_model import import_model
 from study.running import files, provenance
 from study.running.workflow import run
+from study.training.evaluate_metric import evaluate_metric
 from study.training.examples import load_task
-from study.training.metrics import evaluate_metric
 from tests.conftest import SETTINGS
 
 EVALUATION = {"batch_size": 16, "max_length": 24, "kept_shares": [0.1, 0.5], "draws": 1, "methods": {}}

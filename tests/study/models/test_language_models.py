@@ -19,11 +19,12 @@ from study.definition.paths import Paths
 from study.definition.study import Study
 from study.models import language_models
 from study.models.classifiers import load_tokenizer
-from study.models.language_models import Chunks, document_losses, load_language_model, read_chunks
+from study.models.language_models import load_language_model
 from study.perplexity import collect
 from study.prune_language_model import Pruning, prune_all, schedule
 from study.running import files
-from tests.conftest import make_texts
+from study.training.chunks import Chunks, read_chunks
+from study.training.language_modelling import document_losses
 
 PRUNING = {
     "methods": ["magnitude", "llm-surgeon"], "structures": ["element", "2:4", "row-column"], "sparsities": [0.25, 0.5],
@@ -34,31 +35,6 @@ AXES = {"model": "bloom-560m", "seed": 0}
 
 def words(count: int) -> str:
     return " ".join(["word"] * count)
-
-
-@pytest.fixture(scope="module")
-def checkpoint(checkpoints, tmp_path_factory):
-    """A tiny BLOOM as study.import_model writes it."""
-    folder = tmp_path_factory.mktemp("language") / "model"
-    for path in checkpoints["bloom-560m"].iterdir():
-        (folder / path.name).parent.mkdir(exist_ok=True)
-        (folder / path.name).write_bytes(path.read_bytes())
-    files.write_json(
-        folder / "manifest.json", {"sha256": {"model.safetensors": files.sha256(folder / "model.safetensors")}}
-    )
-    return folder
-
-
-@pytest.fixture(scope="module")
-def text_folder(tmp_path_factory):
-    """Forty short documents in three parts."""
-    folder = tmp_path_factory.mktemp("text")
-    frame = pd.DataFrame({"document": [f"d{i}" for i in range(40)], "text": make_texts()})
-    parts = {"train": frame[:24], "validation": frame[24:30], "test": frame[30:]}
-    for split, part in parts.items():
-        part.reset_index(drop=True).to_parquet(folder / f"{split}.parquet")
-    files.write_json(folder / "manifest.json", {"sha256": files.sha256_of(folder)})
-    return folder
 
 
 def test_documents_are_source_files_held_out_ones_cut(tmp_path):
