@@ -63,13 +63,16 @@ def test_every_program_is_a_documented_step():
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_options_of_documented_commands_exist(command, monkeypatch, capsys):
+def test_options_of_documented_commands_are_those_of_the_program(command, monkeypatch, capsys):
     module, *words = command.split()
     monkeypatch.setattr(sys, "argv", [module, "--help"])
     with pytest.raises(SystemExit):
         importlib.import_module(module).main()
-    explained = re.findall(r"--[\w-]+", capsys.readouterr().out)
-    assert {word for word in words if word.startswith("--")} <= set(explained)
+    explained = capsys.readouterr().out
+    options = {word for word in words if word.startswith("--")}
+    assert options <= set(re.findall(r"--[\w-]+", explained))
+    required = re.sub(r"\[.*?\]", "", explained.partition("\n\n")[0], flags=re.S)
+    assert not words or set(re.findall(r"--[\w-]+", required)) <= options
 
 
 @pytest.mark.parametrize("module", EXAMPLES)
