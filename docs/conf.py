@@ -41,7 +41,7 @@ html_title = project
 html_copy_source = False
 
 myst_heading_anchors = 3  # levels of headings that links may name
-myst_fence_as_directive = ["mermaid"]
+myst_fence_as_directive = ["mermaid"]  # drawn in the browser, which loads mermaid.js from the network
 
 apidoc_modules = [
     {"path": f"../{package}", "destination": f"docs/api/{package}", "separate_modules": True, "module_first": True}
