@@ -1,7 +1,6 @@
 """Files are whole or absent, and come back as they were written."""
 
 import hashlib
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -10,8 +9,6 @@ from hypothesis import strategies as st
 
 from ken.errors import UserError
 from study.running import files
-
-ROOT = Path(__file__).parents[3]
 
 
 def test_text_is_written_as_it_is(tmp_path):
@@ -56,13 +53,13 @@ def test_json_is_the_same_for_equal_values_and_has_no_nan(tmp_path):
     assert files.read_json(tmp_path / "a") == {"x": 1, "y": [2]}
 
 
-def test_unreadable_json_is_said_in_a_sentence(tmp_path):
+def test_unreadable_json_is_one_sentence(tmp_path):
     with pytest.raises(UserError, match=r"missing.json does not exist"):
         files.read_json(tmp_path / "missing.json")
     files.write_json(tmp_path / "m.json", {"text": "long enough"})
     for damaged in ((tmp_path / "m.json").read_bytes()[:-5], b"", b"\xff\xfe{}"):
         (tmp_path / "m.json").write_bytes(damaged)
-        with pytest.raises(UserError, match=r"m.json is not a whole JSON file .*delete it"):
+        with pytest.raises(UserError, match=r"m.json is not a complete JSON file .*delete it"):
             files.read_json(tmp_path / "m.json")
 
 
@@ -70,8 +67,24 @@ def test_tables_come_back_without_an_index(tmp_path):
     frame = pd.DataFrame({"text": ["a\nb", 'c "d", é'], "n": [1, 2]}, index=[5, 7])
     files.write_csv(tmp_path / "t.csv", frame)
     files.write_parquet(tmp_path / "t.parquet", frame)
-    for back in (pd.read_csv(tmp_path / "t.csv"), pd.read_parquet(tmp_path / "t.parquet")):
+    for back in (pd.read_csv(tmp_path / "t.csv"), files.read_parquet(tmp_path / "t.parquet")):
         pd.testing.assert_frame_equal(back, frame.reset_index(drop=True))
+    assert list(files.read_parquet(tmp_path / "t.parquet", columns=["n"])) == ["n"]
+
+
+def test_unreadable_parquet_is_one_sentence(tmp_path):
+    path = tmp_path / "t.parquet"
+    with pytest.raises(UserError, match=r"t.parquet does not exist: run the step that writes it"):
+        files.read_parquet(path)
+    files.write_parquet(path, pd.DataFrame({"text": ["a"] * 100}))
+    whole = path.read_bytes()
+    with pytest.raises(UserError, match=r"cannot be read as Parquet \(No match for FieldRef.Name\(label\) in text"):
+        files.read_parquet(path, columns=["label"])
+    for damaged in (b"", b"text", whole[:-20], whole[: len(whole) // 2], b"\0" * 8 + whole[8:]):
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match=r"t.parquet cannot be read as Parquet \(.+\): delete it") as refused:
+            files.read_parquet(path)
+        assert "\n" not in str(refused.value)
 
 
 def test_sha256(tmp_path):
