@@ -38,7 +38,7 @@ archive: .venv/installed
 check: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/snakefmt --check Snakefile
+	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/snakemake --lint
 	set -e; for study in $$(grep -l "^study:" config/*.yaml); do \
 	  $(BIN)/snakemake --configfile $$study --dry-run --quiet all; \

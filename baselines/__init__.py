@@ -7,10 +7,9 @@ import importlib
 import pkgutil
 
 from baselines.base import METHODS, Cell, Method, keep_highest, module_of, register
-from baselines.source import source_hash
 from baselines.training import TrainedMethod
 
-for _module in sorted(info.name for info in pkgutil.iter_modules(__path__)):
-    importlib.import_module(f"{__name__}.{_module}")
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["METHODS", "Cell", "Method", "TrainedMethod", "keep_highest", "module_of", "register", "source_hash"]
+__all__ = ["METHODS", "Cell", "Method", "TrainedMethod", "keep_highest", "module_of", "register"]

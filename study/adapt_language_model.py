@@ -4,9 +4,9 @@ from pathlib import Path
 
 import torch
 
+from study.definition.step import parse_step
 from study.models.classifiers import checked_checkpoint, load_tokenizer
 from study.models.language_models import load_language_model
-from study.perplexity import step_parser
 from study.running import files, provenance
 from study.running.device import acquire_device
 from study.running.workflow import run
@@ -58,10 +58,10 @@ def adapt(
 
 
 def main() -> None:
-    parser = step_parser("Adapt one causal language model to a text.")
-    a = parser.parse_args()
+    a, study, paths = parse_step("Adapt one causal language model to a text.", "model", "seed")
+    axes, settings = {"model": a.model, "seed": a.seed}, study.adaptation_settings()
     manifest = adapt(
-        a.pretrained, a.text_folder, {"model": a.model, "seed": a.seed}, a.settings, a.out, acquire_device()
+        paths.pretrained(a.model), paths.text("adaptation"), axes, settings, paths.adapted(**axes), acquire_device()
     )
     print(f"best epoch {manifest['best_epoch']}")
 

@@ -5,7 +5,6 @@ do on this machine. A file belongs to one split for ever (`split_of`), decided b
 no docstring, is on two sides of any task, and pre-training never sees the text of a validation or test file.
 """
 
-import argparse
 import ast
 import hashlib
 import importlib.metadata
@@ -17,6 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from ken.errors import UserError
+from study.definition.step import parse_step
 from study.running import files
 from study.running.workflow import run
 
@@ -166,24 +166,20 @@ def version(package: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Extract the docstring prose of one installed package.")
-    parser.add_argument("package")
-    parser.add_argument("--out", type=Path, required=True, help="Parquet file; a manifest (.json) is put beside it")
-    arguments = parser.parse_args()
-    corpus = extract(arguments.package)
-    files.write_parquet(arguments.out, corpus)
+    a, _, paths = parse_step("Extract the docstring prose of one installed package.", "package")
+    out = paths.corpus(a.package)
+    corpus = extract(a.package)
+    files.write_parquet(out, corpus)
     manifest = {
-        "package": arguments.package,
-        "version": version(arguments.package),
+        "package": a.package,
+        "version": version(a.package),
         "files": int(corpus["file"].nunique()),
         "sentences": len(corpus),
         "words": int(corpus["sentence"].str.split().str.len().sum()),
-        "sha256": files.sha256(arguments.out),
+        "sha256": files.sha256(out),
     }
-    files.write_json(arguments.out.with_suffix(".json"), manifest)
-    print(
-        f"{manifest['package']} {manifest['version']}: {manifest['sentences']:,} sentences, {manifest['words']:,} words"
-    )
+    files.write_json(out.with_suffix(".json"), manifest)
+    print(f"{a.package} {manifest['version']}: {manifest['sentences']:,} sentences, {manifest['words']:,} words")
 
 
 if __name__ == "__main__":

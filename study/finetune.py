@@ -4,8 +4,6 @@ The exact initial state, pre-trained body and this cell's new head, is saved bef
 means going back to it. The epoch with the best weighted F1 on validation is kept; test data plays no part in training.
 """
 
-import argparse
-import json
 import resource
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from study.definition.step import parse_step
 from study.models.classifiers import checked_checkpoint, load_classifier, load_tokenizer, random_classifier
 from study.running import files, provenance
 from study.running.device import acquire_device
@@ -94,18 +93,12 @@ def finetune(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Fine-tune one cell of the study.")
-    parser.add_argument("--pretrained", required=True, type=Path, help="checkpoint folder")
-    parser.add_argument("--task-folder", required=True, type=Path)
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--task", required=True)
-    parser.add_argument("--seed", required=True, type=int)
-    parser.add_argument("--settings", required=True, type=json.loads, help="JSON: epochs, learning_rate, ...")
-    parser.add_argument("--arm", choices=ARMS, default="pretrained")
-    parser.add_argument("--out", required=True, type=Path, help="folder to write")
-    a = parser.parse_args()
+    arm = {"choices": ARMS, "default": "pretrained", "help": "weights that it starts from"}
+    a, study, paths = parse_step("Fine-tune one cell of the study.", "model", "task", "seed", arm=arm)
     axes = {"model": a.model, "task": a.task, "seed": a.seed}
-    manifest = finetune(a.pretrained, a.task_folder, axes, a.settings, a.out, a.arm, acquire_device())
+    out = (paths.finetuned if a.arm == "pretrained" else paths.random_init)(**axes)
+    settings = study.finetuning_settings(a.model, a.arm)
+    manifest = finetune(paths.pretrained(a.model), paths.task(a.task), axes, settings, out, a.arm, acquire_device())
     print(f"best epoch {manifest['best_epoch']}, test weighted F1 {manifest['weighted_f1']:.3f}")
 
 

@@ -3,14 +3,13 @@
 Only the body, from which fine-tuning starts, is saved, in half precision.
 """
 
-import argparse
-import json
 from pathlib import Path
 
 import pandas as pd
 import torch
 
 from study import corpus
+from study.definition.step import parse_step
 from study.models.architectures import ARCHITECTURES
 from study.models.initial_embeddings import initialise_embeddings
 from study.models.pretraining import build
@@ -80,17 +79,12 @@ def pretrain(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Pre-train one small model on docstring prose.")
-    parser.add_argument("--architecture", required=True, choices=sorted(ARCHITECTURES))
-    parser.add_argument("--size", required=True, type=json.loads, help="JSON: hidden_size, layers, heads, ...")
-    parser.add_argument("--settings", required=True, type=json.loads, help="JSON: the config's section pretraining")
-    parser.add_argument("--corpus", required=True, type=Path, nargs="+", help="Parquet files of study.corpus")
-    parser.add_argument("--out", required=True, type=Path, help="folder of the checkpoint")
-    arguments = parser.parse_args()
-    sentences = pd.concat([corpus.read(path) for path in sorted(arguments.corpus)])
+    a, study, paths = parse_step("Pre-train one small model on docstring prose.", "model")
+    corpora = sorted(map(paths.corpus, study.config["corpus"]["packages"]))
+    sentences = pd.concat([corpus.read(path) for path in corpora])
     texts = {split: list(part["sentence"]) for split, part in sentences.groupby("split")}
     manifest = pretrain(
-        texts, arguments.architecture, arguments.size, arguments.settings, arguments.out, acquire_device()
+        texts, **study.pretraining_settings(a.model), out=paths.pretraining(a.model), on=acquire_device()
     )
     print(f"held-out loss {manifest['validation_loss']} after {manifest['tokens']:,} tokens")
 

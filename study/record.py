@@ -1,6 +1,5 @@
 """Write down what a finished study came from: config, inputs, code, versions, machine, time spent."""
 
-import argparse
 import csv
 import datetime
 import json
@@ -8,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from study import manifest
+from study.definition.step import parse_step
 from study.running import files, provenance
 from study.running.workflow import run
 
@@ -64,22 +64,18 @@ def makers(results: Path) -> list[dict]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Record where the results of a study come from.")
-    parser.add_argument("results", type=Path)
-    parser.add_argument("--config", required=True, type=json.loads, help="JSON: the whole resolved config")
-    arguments = parser.parse_args()
-    results, benchmarks = arguments.results, arguments.results / "benchmarks"
+    _, study, paths = parse_step("Record where the results of a study come from.")
     record = {
-        "study": arguments.config["study"],
-        "config": arguments.config,
-        "inputs": inputs(results),
+        "study": study.name,
+        "config": study.config,
+        "inputs": inputs(paths.results),
         **provenance.made(),
-        "makers": makers(results),
-        "seconds": seconds_per_rule(benchmarks),
-        "wall_seconds": wall_seconds(benchmarks),
+        "makers": makers(paths.results),
+        "seconds": seconds_per_rule(paths.benchmarks),
+        "wall_seconds": wall_seconds(paths.benchmarks),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
-    files.write_json(results / "provenance.json", record)
+    files.write_json(paths.provenance, record)
 
 
 if __name__ == "__main__":

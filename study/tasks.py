@@ -4,8 +4,6 @@ The reference scores, always answering the commonest class and TF-IDF with logis
 fine-tuned model is a learner at all.
 """
 
-import argparse
-import json
 from pathlib import Path
 
 import pandas as pd
@@ -18,6 +16,7 @@ from study import corpus
 from study.corpus import SPLITS
 from study.data import docstring_tasks, hub_tasks
 from study.data import local_files as local_data
+from study.definition.step import parse_step
 from study.running import files, provenance
 from study.running.workflow import run
 from study.training import metrics
@@ -89,17 +88,12 @@ def build(name: str, spec: dict, corpora: dict[str, Path], out: Path) -> dict[st
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Make one task of the study.")
-    parser.add_argument("--name", required=True)
-    parser.add_argument("--spec", required=True, type=json.loads, help="JSON: the task's section of the config")
-    parser.add_argument("--corpus", type=Path, nargs="*", default=[], help="Parquet files of study.corpus")
-    parser.add_argument("--out", required=True, type=Path, help="folder to write")
-    arguments = parser.parse_args()
+    a, study, paths = parse_step("Make one task of the study.", "task")
     provenance.deterministic(0)
-    corpora = {path.stem: path for path in arguments.corpus}
-    manifest = build(arguments.name, arguments.spec, corpora, arguments.out)
+    corpora = {package: paths.corpus(package) for package in study.task_packages(a.task)}
+    manifest = build(a.task, study.task_settings(a.task), corpora, paths.task(a.task))
     sizes = {split: sum(counts.values()) for split, counts in manifest["counts"].items()}
-    print(f"{arguments.name}: {sizes}, TF-IDF reference {manifest['reference']['tfidf']['weighted_f1']:.3f}")
+    print(f"{a.task}: {sizes}, TF-IDF reference {manifest['reference']['tfidf']['weighted_f1']:.3f}")
     for note in manifest["notes"]:
         print(f"note: {note}")
 

@@ -4,9 +4,7 @@ A document is the prose of one source file, or a part of a text file or of a dat
 `DOCUMENT_WORDS` words: what intervals of perplexity are resampled by.
 """
 
-import argparse
 import hashlib
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from ken import hub
 from ken.errors import UserError
 from study.corpus import SPLITS
 from study.data import hub_tasks
+from study.definition.step import parse_step
 from study.running import files, provenance
 from study.running.workflow import run
 
@@ -137,18 +136,15 @@ def build(spec: dict, corpora: list[Path]) -> tuple[dict[str, pd.DataFrame], dic
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Bring together running text for language models.")
-    parser.add_argument("--spec", required=True, type=json.loads, help="JSON: the config's section text")
-    parser.add_argument("--corpus", nargs="*", type=Path, default=[], help="Parquet files of study.corpus")
-    parser.add_argument("--out", required=True, type=Path, help="folder to write")
-    arguments = parser.parse_args()
-    documents, origin = build(arguments.spec, arguments.corpus)
-    with files.replacing_folder(arguments.out) as folder:
+    a, study, paths = parse_step("Make the running text of an experiment on language models.", "experiment")
+    spec = study.text_settings(a.experiment)
+    documents, origin = build(spec, [paths.corpus(package) for package in spec.get("packages", [])])
+    with files.replacing_folder(paths.text(a.experiment)) as folder:
         for split, frame in documents.items():
             files.write_parquet(folder / f"{split}.parquet", frame)
         manifest = provenance.write_manifest(
             folder,
-            spec=arguments.spec,
+            spec=spec,
             hub=origin,
             documents={split: len(frame) for split, frame in documents.items()},
             words={split: int(frame["text"].str.split().str.len().sum()) for split, frame in documents.items()},

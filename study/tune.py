@@ -3,14 +3,13 @@
 The search has a seed of its own and never reads test data.
 """
 
-import argparse
 import itertools
-import json
 from pathlib import Path
 
 import pandas as pd
 
-from study.finetune import ARMS, initial_model
+from study.definition.step import parse_step
+from study.finetune import initial_model
 from study.models.classifiers import checked_checkpoint, load_tokenizer
 from study.running import files, provenance
 from study.running.device import acquire_device
@@ -50,17 +49,11 @@ def tune(model: str, pretrained: Path, tasks: list[Path], arms: list[str], grid:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Search learning rate and epochs of one model on validation.")
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--pretrained", required=True, type=Path)
-    parser.add_argument("--tasks", required=True, type=Path, nargs="+", help="task folders")
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS)
-    parser.add_argument("--grid", required=True, type=json.loads, help="JSON: learning_rates, epochs, seed")
-    parser.add_argument("--settings", required=True, type=json.loads, help="JSON: the rest of the finetuning settings")
-    parser.add_argument("--out", required=True, type=Path)
-    a = parser.parse_args()
-    table = tune(a.model, a.pretrained, a.tasks, a.arms, a.grid, a.settings)
-    files.write_csv(a.out, table)
+    a, study, paths = parse_step("Search learning rate and epochs of one model on validation.", "model")
+    search = study.tuning_settings(a.model)
+    tasks = [paths.task(task) for task in search.pop("tasks")]
+    table = tune(a.model, paths.pretrained(a.model), tasks, **search)
+    files.write_csv(paths.tuning(a.model), table)
     print(table.to_string(index=False))
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from baselines import Method
+from baselines import METHODS, Method
 from baselines.training import TrainedMethod
 
 RUN_KEYS = ("budgets", "draws", "rate_factors")  # all other keys are options of the method
@@ -33,3 +33,9 @@ def learning_rate_multipliers(method: Method, section: Mapping) -> tuple[float, 
 def options(section: Mapping) -> dict:
     """The method's own options."""
     return {key: value for key, value in section.items() if key not in RUN_KEYS}
+
+
+def by_training(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Names of methods that do not train, and of those that do."""
+    trained = [name for name in names if isinstance(METHODS[name], TrainedMethod)]
+    return [name for name in names if name not in trained], trained

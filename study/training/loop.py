@@ -4,19 +4,21 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import torch
 from torch import nn
 
 from baselines.training import TrainingHooks
-from study.running import files
+from study.running.code import code_hash
 from study.training.batches import Batches
 from study.training.gradients import Gradients, Loss, linear_schedule, mean_over_rows, precision_on
 from study.training.resumption import Checkpoint, digest
 
 PROGRESS_LINES = 40  # of a training without an objective
 RECENT = 50  # steps whose mean loss such a line shows
+
+# Modules that call the loop: a state of the training that other code has left is not resumed.
+WORKLOADS = ("study.training.classification", "study.training.language_modelling", "study.training.pretraining")
 
 
 @dataclass(frozen=True)
@@ -206,7 +208,7 @@ class Loop:
     def _identity(self) -> str:
         """Hash of everything that the training depends on, before its first step."""
         workload = {"epochs": self.workload.epochs, "steps": self.workload.steps}
-        others = [workload, asdict(self.settings), self.device.type, torch.__version__, _code()]
+        others = [workload, asdict(self.settings), self.device.type, torch.__version__, code_hash(*WORKLOADS)]
         return digest(_values(self.model), json.dumps(others, sort_keys=True), *self.workload.identity)
 
     def state(self) -> tuple[dict[str, torch.Tensor], dict]:
@@ -257,8 +259,3 @@ def _values(model: nn.Module) -> dict[str, torch.Tensor]:
 def _copy_values(values: dict[str, torch.Tensor], model: nn.Module) -> None:
     for name, tensor in _values(model).items():
         tensor.copy_(values[name])
-
-
-def _code() -> str:
-    """Hash of the code that the state of a training depends on."""
-    return "".join(files.sha256(path) for path in sorted(Path(__file__).parent.glob("*.py")))

@@ -8,13 +8,13 @@ import pandas as pd
 import pytest
 import torch
 
-import baselines
-from baselines import METHODS, Method, TrainedMethod, module_of, source_hash
+from baselines import METHODS, Method, TrainedMethod, module_of
 from baselines.base import FAMILIES, UNITS, Selection, register
 from baselines.estimates import ModelShapes
 from ken.selection import as_rows, kept_count
 from study.cells.finetuned_cell import FinetunedCell
 from study.compress import compress
+from study.running.code import dependencies
 from tests.conftest import MODELS
 
 BUDGETS = [0.02, 0.25, 0.75, 1, 7]  # on BERT, the others have fewer: the rules do not know the architecture
@@ -212,10 +212,8 @@ def test_the_module_of_a_method_is_the_one_that_registered_it():
     assert all(module_of(name).startswith("baselines.") for name in METHODS)
 
 
-def test_source_hash_follows_the_files_a_method_is_made_of():
-    assert (
-        source_hash(METHODS["magnitude"]) == source_hash(METHODS["delta-magnitude"]) != source_hash(METHODS["random"])
-    )
-    names = {path.name for path in baselines.source.source_files("baselines.magnitude")}
+def test_a_method_depends_on_its_own_module_and_what_that_imports():
+    assert module_of("magnitude") == module_of("delta-magnitude") == "baselines.magnitude"
+    names = {path.name for path in dependencies(module_of("magnitude"))}
     assert {"magnitude.py", "base.py", "kde.py", "selection.py", "subnetwork.py"} <= names
     assert "random_choice.py" not in names

@@ -9,13 +9,14 @@ from torch import nn
 from torch.nn import functional
 from transformers import BloomConfig, BloomForCausalLM
 
-from baselines import METHODS, module_of, source
+from baselines import METHODS, module_of
 from baselines.estimates import ModelShapes
 from baselines.llm_surgeon import costs, curvature, schedule, updates
 from baselines.llm_surgeon.curvature import Factors, estimate
 from baselines.llm_surgeon.schedule import Settings, joined, kept_counts, prune
 from ken.selection import as_rows, kept_count
 from study.cells.finetuned_cell import FinetunedCell
+from study.running.code import dependencies
 from tests.conftest import MODELS
 
 NAMES = ["llm-surgeon", "surgeon-delta", "surgeon-delta-updated"]
@@ -542,8 +543,8 @@ def test_memory_is_planned_for_factors_their_damped_copies_and_inverses():
         assert 3 * 8 * (30**2 + 21**2) < more < 3 * 8 * (30**2 + 21**2) + 5 * 8 * 600
 
 
-def test_the_source_hash_follows_every_module_of_the_package():
-    names = {path.name for path in source.source_files(module_of("surgeon-delta"))}
+def test_a_method_of_a_package_depends_on_its_modules():
+    names = {path.name for path in dependencies(module_of("surgeon-delta"))}
     assert {"curvature.py", "costs.py", "updates.py", "schedule.py", "method.py", "magnitude.py"} <= names
 
 

@@ -365,7 +365,7 @@ def test_the_schema_is_a_schema_and_describes_every_key():
         for inner in node.get("patternProperties", {}).values():
             described(inner, f"{path}.*")
         if "items" in node:
-            described(node["items"], f"{path}[]")
+            described({"description": node.get("description")} | node["items"], f"{path}[]")
         for branch in node.get("oneOf", []):
             described(branch, f"{path}.oneOf")
 

@@ -16,6 +16,7 @@ from study import collect, corpus, inference, manifest, record, trace, verify
 from study.cells.finetuned_cell import FinetunedCell
 from study.cells.suggest import suggest
 from study.compress import compress
+from study.definition.study import Study
 from study.finetune import finetune
 from study.import_model import import_model
 from study.running import files, provenance
@@ -95,8 +96,7 @@ def measure(study):
 
 
 def collect_suggestions(study):
-    cells = [("bert", "words", 0)]
-    return collect.cell_tables(study, cells, "suggested/suggestions.csv", collect.SUGGESTION_COLUMNS)
+    return collect.joined_tables([study / CELL / "suggested" / "suggestions.csv"], collect.SUGGESTION_COLUMNS)
 
 
 DAMAGED = [
@@ -156,8 +156,9 @@ def test_a_changed_fact_in_a_manifest_or_a_record_is_noticed(study):
 
 
 def test_a_damaged_corpus_is_named(tmp_path, monkeypatch):
-    path = tmp_path / "mpmath.parquet"
-    call(corpus.main, "mpmath", "--out", path)
+    path = tmp_path / "corpus" / "mpmath.parquet"
+    Study({"study": "mine", "corpus": {"packages": ["mpmath"]}}).write(tmp_path)
+    call(corpus.main, tmp_path, "--package", "mpmath")
     assert len(corpus.read(path)) > 100
     flip(path)
     with pytest.raises(UserError, match=rf"{path} was changed or damaged .*`rm -r {path}`"):

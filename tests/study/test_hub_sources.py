@@ -20,6 +20,8 @@ from ken.hub import Snapshot, fetch
 from study import import_model, tasks
 from study.data import hub_tasks
 from study.definition import config
+from study.definition.paths import Paths
+from study.definition.study import Study
 from study.finetune import finetune
 from study.running import files, hub
 from study.running.workflow import run
@@ -112,15 +114,10 @@ def fetch_bert(revision: str = "main") -> Snapshot:
 
 
 def step_arguments(paper: dict, out: Path) -> list[list[str]]:
-    """What the rules import_model and build_task pass to the steps, for two models and a task of the paper."""
-    calls = []
-    for name in ("bert", "bloom-560m"):
-        model = paper["models"][name]
-        place = [model["repository"], "--revision", model["revision"]]
-        calls.append(["import_model", *place, "--name", name, "--out", str(out / "models" / name)])
-    spec = json.dumps(paper["tasks"]["sst2"])
-    calls.append(["tasks", "--name", "sst2", "--spec", spec, "--out", str(out / "tasks" / "sst2")])
-    return calls
+    """How the rules import_model and build_task call the steps, for two models and a task of the paper."""
+    Study(paper).write(out)
+    calls = [["import_model", str(out), "--model", name] for name in ("bert", "bloom-560m")]
+    return [*calls, ["tasks", str(out), "--task", "sst2"]]
 
 
 def test_two_checkpoints_and_a_data_set_of_the_paper_from_the_hub_and_again_without_it(
@@ -156,8 +153,8 @@ for step, *arguments in json.loads(sys.argv[1]):
         second = tmp_path / "second" / first.relative_to(tmp_path / "first")
         assert first.is_dir() or first.read_bytes() == second.read_bytes()
     axes = {"model": "bert", "task": "sst2", "seed": 0}
-    folder = tmp_path / "second"
-    trained = finetune(folder / "models" / "bert", folder / "tasks" / "sst2", axes, SETTINGS, tmp_path / "cell")
+    paths = Paths(tmp_path / "second")
+    trained = finetune(paths.pretrained("bert"), paths.task("sst2"), axes, SETTINGS, tmp_path / "cell")
     assert trained["head"] and 0 <= trained["accuracy"] <= 1
 
 
@@ -413,9 +410,9 @@ def test_code_beside_a_model_is_never_run(hub_here, tmp_path):
 
 
 def test_a_step_ends_with_the_sentence(hub_here, monkeypatch, tmp_path):
-    out = tmp_path / "model"
-    arguments = ["lab/absent", "--revision", "main", "--name", "m", "--out", str(out)]
-    monkeypatch.setattr(sys, "argv", ["import_model", *arguments])
+    model, out = {"source": "hub", "repository": "lab/absent", "revision": "main"}, tmp_path / "models"
+    Study({"study": "mine", "models": {"m": model}, "language_modelling": {"models": {}}}).write(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["import_model", str(tmp_path), "--model", "m"])
     with pytest.raises(SystemExit) as ended:
         run(import_model.main)
     assert str(ended.value.code).startswith("error: model lab/absent is not on the hub") and not out.exists()

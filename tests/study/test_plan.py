@@ -299,7 +299,8 @@ def test_slurm_resources_hold_what_the_plan_asks_for(paper):
 
 
 def test_rules_on_a_gpu_are_those_that_ask_for_one():
-    rules = re.split(r"^rule (\w+):", (ROOT / "Snakefile").read_text(), flags=re.M)
+    text = "".join(path.read_text() for path in sorted((ROOT / "rules").glob("*.smk")))
+    rules = re.split(r"^rule (\w+):", text, flags=re.M)
     asking = {name for name, body in zip(rules[1::2], rules[2::2], strict=True) if "gpu=" in body}
     assert asking == set(cost.ON_GPU)
 
@@ -316,7 +317,8 @@ def test_the_committed_profile_has_every_rule_of_the_snakefile_that_a_study_runs
     assert committed["executor"] == "slurm" and committed["retries"] > 0
     assert {"finetune_model", "compress_model", "train_method", "write_report"} <= committed["set-resources"].keys()
     assert all(found["gpu"] == int(rule in cost.ON_GPU) for rule, found in committed["set-resources"].items())
-    rules = set(re.findall(r"^rule (\w+):", (ROOT / "Snakefile").read_text(), re.M))
+    text = "".join(path.read_text() for path in (ROOT / "rules").glob("*.smk"))
+    rules = set(re.findall(r"^rule (\w+):", text, re.M))
     assert committed["set-resources"].keys() <= rules
     assigned = committed["set-resources"].items()
     texts = [f"{rule}:{name}={value}" for rule, found in assigned for name, value in found.items()]

@@ -1,6 +1,5 @@
 """Language models: text in documents and chunks, the loss of a document, pruned and adapted models from files."""
 
-import json
 import math
 import shutil
 
@@ -11,13 +10,17 @@ import torch
 
 from baselines import METHODS
 from ken.errors import UserError
-from study import adapt_language_model, perplexity, prune_language_model, text
+from study import adapt_language_model, prune_language_model, text
 from study.adapt_language_model import adapt
+from study.cells import perplexity_rows
+from study.cells.perplexity_rows import Row, load_or_run, write_results
 from study.compress_language_model import Adapted, compress_all
+from study.definition.paths import Paths
+from study.definition.study import Study
 from study.models import language_models
 from study.models.classifiers import load_tokenizer
 from study.models.language_models import load_language_model
-from study.perplexity import Row, collected, remembered, write_results
+from study.perplexity import collect
 from study.prune_language_model import Pruning, prune_all, schedule
 from study.running import files
 from study.training.chunks import Chunks, read_chunks
@@ -89,7 +92,9 @@ def test_losses_of_documents_against_a_loop_over_tokens(checkpoint, text_folder)
                 expected[owner] += float(torch.logsumexp(scores, 0) - scores[ids[end]])
                 counts[owner] += 1
     assert (tokens == counts).all() and np.allclose(losses, expected, rtol=1e-5)
-    assert perplexity.perplexity(losses, tokens) == pytest.approx(math.exp(expected.sum() / counts.sum()), rel=1e-5)
+    assert language_models.perplexity(losses, tokens) == pytest.approx(
+        math.exp(expected.sum() / counts.sum()), rel=1e-5
+    )
 
 
 def test_a_checkpoint_that_is_no_language_model_is_refused(checkpoints, tmp_path):
@@ -154,13 +159,13 @@ def test_a_second_run_takes_the_records_up(pruned, checkpoint, text_folder, monk
 def test_records_of_another_key_or_a_missing_file_are_made_again(tmp_path):
     (tmp_path / "f").write_text("abc")
     row = Row("pruning", "m", 0, 0, "x", "element", 1, 0.5, loss=1.0, file="f", sha256=files.sha256(tmp_path / "f"))
-    assert remembered(tmp_path / "r.json", "key", lambda: [(row, [1.0])]) == [(row, [1.0])]
-    assert remembered(tmp_path / "r.json", "key", None) == [(row, [1.0])]
+    assert load_or_run(tmp_path / "r.json", "key", lambda: [(row, [1.0])]) == [(row, [1.0])]
+    assert load_or_run(tmp_path / "r.json", "key", None) == [(row, [1.0])]
     (tmp_path / "f").write_text("abd")
-    assert remembered(tmp_path / "r.json", "key", lambda: []) == []
-    assert remembered(tmp_path / "r.json", "other", lambda: []) == []
+    assert load_or_run(tmp_path / "r.json", "key", lambda: []) == []
+    assert load_or_run(tmp_path / "r.json", "other", lambda: []) == []
     failed = Row("pruning", "m", 0, 0, "x", "element", 1, 0.5, status="failed")
-    assert remembered(tmp_path / "s.json", "key", lambda: [(failed, [])]) == [(failed, [])]
+    assert load_or_run(tmp_path / "s.json", "key", lambda: [(failed, [])]) == [(failed, [])]
     assert not (tmp_path / "s.json").exists(), "failures are tried again"
 
 
@@ -196,19 +201,19 @@ def test_tables_are_brought_together_and_checked(tmp_path):
     chunks = Chunks([[1, 2, 3], [1, 2]], np.array([0, 1]), ["a", "b"])
     for seed in (0, 1):
         row = Row("pruning", "m", seed, 0, "x", "element", 1, 0.5, tokens=3, loss=2.0, perplexity=math.exp(2), file="f")
-        folder = perplexity.folder_of(tmp_path, "pruning", "m", seed)
+        folder = Paths(tmp_path).experiment("pruning", "m", seed)
         folder.mkdir(parents=True)
         write_results(folder, [(row, [4.0, 2.0])], chunks, np.array([2, 1]), {})
-    table = collected(tmp_path, ["pruning"], ["m"], [0, 1])
+    table = collect(Paths(tmp_path), ["pruning"], ["m"], [0, 1])
     assert table["seed"].tolist() == [0, 1]
     wrong = pd.read_parquet(folder / "losses.parquet").assign(f=[4.0, 2.5])
     wrong.to_parquet(folder / "losses.parquet")
     with pytest.raises(UserError, match="changed or damaged"):
-        collected(tmp_path, ["pruning"], ["m"], [0, 1])
-    tables = {name: files.sha256(folder / name) for name in perplexity.TABLES}
+        collect(Paths(tmp_path), ["pruning"], ["m"], [0, 1])
+    tables = {name: files.sha256(folder / name) for name in perplexity_rows.TABLES}
     files.write_json(folder / "manifest.json", {"sha256": tables})
     with pytest.raises(UserError, match="its documents give"):
-        collected(tmp_path, ["pruning"], ["m"], [0, 1])
+        collect(Paths(tmp_path), ["pruning"], ["m"], [0, 1])
 
 
 def test_a_text_or_a_checkpoint_that_has_changed_is_not_used(checkpoint, text_folder, tmp_path):
@@ -225,29 +230,20 @@ def test_a_text_or_a_checkpoint_that_has_changed_is_not_used(checkpoint, text_fo
     assert not (tmp_path / "adapted").exists()
 
 
-def test_steps_run_by_hand(checkpoint, text_folder, tmp_path, monkeypatch, capsys):
-    common = [
-        "--pretrained",
-        str(checkpoint),
-        "--text-folder",
-        str(text_folder),
-        "--model",
-        "bloom-560m",
-        "--seed",
-        "0",
-    ]
+def test_steps_run_by_hand(checkpoint, text_folder, tmp_path, monkeypatch):
     few = PRUNING | {"methods": ["magnitude"], "structures": ["element"], "sparsities": [0.5], "shots": [1]}
-    out = tmp_path / "language" / "bloom-560m" / "seed0" / "pruning"
-    arguments = ["step", *common, "--settings", json.dumps(few), "--out", str(out)]
-    monkeypatch.setattr("sys.argv", arguments)
-    prune_language_model.main()
-    monkeypatch.setattr(
-        "sys.argv", ["step", str(tmp_path), "--experiments", "pruning", "--models", "bloom-560m", "--seeds", "0"]
-    )
-    perplexity.main()
-    assert pd.read_csv(tmp_path / "perplexity.csv")["method"].tolist() == ["dense", "magnitude"]
-    settings = {"epochs": 1, "batch_size": 4, "learning_rate": 0.01, "max_length": 12}
-    arguments = ["step", *common, "--settings", json.dumps(settings), "--out", str(tmp_path / "adapted")]
-    monkeypatch.setattr("sys.argv", arguments)
-    adapt_language_model.main()
-    assert "about 0 s left" in capsys.readouterr().out
+    adaptation = {"epochs": 1, "batch_size": 4, "learning_rate": 0.01, "text": {}}
+    section = {"models": {"bloom-560m": {}}, "pruning": few | {"text": {}}, "adaptation": adaptation}
+    section |= {"max_length": 12, "batch_size": 4}
+    study, paths = Study({"study": "mine", "seeds": [0], "models": {}, "language_modelling": section}), Paths(tmp_path)
+    study.write(tmp_path)
+    shutil.copytree(checkpoint, paths.pretrained("bloom-560m"))
+    for experiment in ("pruning", "adaptation"):
+        shutil.copytree(text_folder, paths.text(experiment))
+    axes = ["--model", "bloom-560m", "--seed", "0"]
+    for step, arguments in ((prune_language_model, axes), (adapt_language_model, axes)):
+        monkeypatch.setattr("sys.argv", ["step", str(tmp_path), *arguments])
+        step.main()
+    assert (paths.adapted("bloom-560m", 0) / "manifest.json").is_file()
+    table = collect(paths, ["pruning"], ["bloom-560m"], [0])
+    assert table["method"].tolist() == ["dense", "magnitude"]

@@ -111,7 +111,7 @@ def test_a_full_gpu_ends_the_job_and_is_no_result(tmp_path, finetuned_cells, tas
     settings = {"batch_size": 16, "max_length": 24, "kept_shares": [0.1], "draws": 1, "methods": {}}
     cell = FinetunedCell(finetuned_cells["bert"], task_folder, settings)
     with monkeypatch.context() as patched:
-        patched.setattr("study.compress.predict", no_memory)
+        patched.setattr("study.cells.scoring.predict", no_memory)
         with pytest.raises(torch.OutOfMemoryError):
             compress(cell, ["ken"], tmp_path)
     assert not (tmp_path / "ken" / "scores.csv").exists()
