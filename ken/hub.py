@@ -1,7 +1,7 @@
 """Files of the Hugging Face hub at one commit; every failure is one sentence. Needs huggingface_hub.
 
-Files come through the cache of huggingface_hub, which holds only whole files. A program that was stopped or lost its
-connection fetches what is missing when it runs again, and needs no network (``HF_HUB_OFFLINE=1``) once nothing is.
+Files come through the cache of huggingface_hub, which holds complete files only. A program that was stopped or lost
+its connection fetches what is missing when it runs again; once nothing is, it needs no network (``HF_HUB_OFFLINE=1``).
 """
 
 import errno
@@ -61,7 +61,7 @@ def fetch(repository: str, kind: str, revision: str, choose: Callable[[list[str]
         choose: from the paths of all files of the repository to those that are wanted.
 
     Raises:
-        HubError: there is no such repository or revision, it may not be read, the network is missing or broke off,
+        HubError: there is no such repository or revision, it may not be read, there is no network,
             a path leads out of the folder, or huggingface_hub is not installed.
     """
     commit, hashes = look_up(repository, kind, revision)
@@ -160,28 +160,27 @@ def _sentence(error: BaseException, repository: str, kind: str, revision: str, s
     address, token = page(repository, kind), "set HF_TOKEN to a token that may read it (or log in with `hf auth login`)"
     if isinstance(cause, errors.OfflineModeIsEnabled):
         return (
-            f"{what} at revision {revision} is not whole in the cache {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE is "
-            "set: unset it and run once with a network."
+            f"{what} at revision {revision} is not complete in the cache {constants.HF_HUB_CACHE}, and "
+            "HF_HUB_OFFLINE is set: unset it and run once with a network."
         )
     if isinstance(cause, errors.GatedRepoError):
-        return f"{what} is gated: ask for access on {address}, then {token} and run again."
+        return f"{what} is gated: request access on {address}, then {token} and run again."
     if isinstance(cause, errors.RevisionNotFoundError):
         return f'{what} has no revision "{revision}": name a commit, tag or branch that {address} shows.'
     if status == 401 and "Invalid credentials" in str(cause):
-        return f"the hub does not know the token that it was shown for {what} (401): renew or unset HF_TOKEN."
+        return f"the hub rejects the token for {what} (401): renew or unset HF_TOKEN."
     if isinstance(cause, errors.RepositoryNotFoundError) or status == 401:
         return f"{what} is not on the hub, or private: correct the name; for a private one {token}."
     if status == 403:
-        refused = "to accept files for" if stage == "upload" else "to give out"
-        return f"the hub refuses {refused} {what} (403): ask for access on {address}, then {token} and run again."
+        return f"the hub denies access to {what} (403): request it on {address}, then {token} and run again."
     if isinstance(cause, OSError) and cause.errno == errno.ENOSPC:
-        return f"there is no room for {what} in {constants.HF_HUB_CACHE}: make some, or set HF_HOME to another disk."
+        return f"no space for {what} is left in {constants.HF_HUB_CACHE}: free some, or set HF_HOME to another disk."
     reason = (_without_secrets(str(cause)) or type(cause).__name__)[:REASON]
     if isinstance(cause, errors.HFValidationError):
-        return f"{what} cannot be a repository ({reason}): correct the name."
+        return f"{repository} is not a valid repository name ({reason}): correct it."
     if stage == "download":
-        return f"the download of {what} broke off ({reason}): run again, files that are whole are kept."
-    return f"the hub gave no answer for {what} ({reason}): check the network and HF_ENDPOINT, and run again."
+        return f"the download of {what} was interrupted ({reason}): run again; complete files are kept."
+    return f"a request to the hub for {what} failed ({reason}): check the network and HF_ENDPOINT, and run again."
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

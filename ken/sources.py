@@ -1,4 +1,4 @@
-"""Where tensors come from: memory, or checkpoints on disk and on the hub, read a block of rows at a time.
+"""Sources of tensors: memory, or checkpoints on disk and on the hub, read one block of rows at a time.
 
 Nothing but safetensors is read, never pickle and never code.
 """
@@ -130,14 +130,14 @@ def open_source(source: AnySource) -> Source:
 
 
 class Fingerprint:
-    """Hash over names, dtypes, shapes and bytes of tensors, whatever their order and their layout in memory."""
+    """Hash over names, dtypes, shapes and bytes of tensors, independent of their order and layout in memory."""
 
     def __init__(self) -> None:
         self.digests: dict[str, str] = {}
         self._open: tuple[str, object] | None = None
 
     def update(self, name: str, spec: TensorSpec, rows: torch.Tensor) -> None:
-        """Take in the next rows of a tensor; its blocks follow each other."""
+        """Add the next rows of a tensor; all blocks of one tensor are added before the next tensor."""
         if self._open is None or self._open[0] != name:
             self._close()
             start = json.dumps([name, str(spec.dtype), list(spec.shape)]).encode()

@@ -119,8 +119,7 @@ def suggest(
         subnetwork.inject(model)
         pruned = np.asarray(predict(model))
         score, bound = weighted_f1(labels, pruned), loss_bound(labels, full, pruned, confidence)
-        loss = full_score - score
-        trials[step] = Trial(step / steps, subnetwork.kept_share, score, loss, bound, bound <= margin)
+        trials[step] = Trial(step / steps, subnetwork.kept_share, score, full_score - score, bound, bound <= margin)
         return trials[step].not_inferior
 
     try:

@@ -122,8 +122,8 @@ def binned_file(
     means = {what: np.nan_to_num(tile_means(of, tile)) for what, of in matrices.items() if of is not None}
     limits = {f"tile_{what}": float(means[what].max()) for what in ("updates", "lost") if what in means}
     limits["share"] = float((counts / areas).max())
-    found = {what: packed(means[what]) if what in means else None for what in matrices}
-    return {"counts": _text(counts.astype("<u4")), **found, "limits": limits}
+    encoded = {what: packed(means[what]) if what in means else None for what in matrices}
+    return {"counts": _text(counts.astype("<u4")), **encoded, "limits": limits}
 
 
 def packed(values: np.ndarray) -> dict:
@@ -169,7 +169,7 @@ def _high(values: np.ndarray | None) -> float:
 def _check_finetuned(
     reader: Reader, name: str, mask: torch.Tensor, kept: torch.Tensor, tuned: torch.Tensor, base: torch.Tensor
 ) -> None:
-    """Refuse a fine-tuned model that is not the pruned one; other methods than KEN may keep other values than its."""
+    """Check that the fine-tuned model is the pruned one, for methods of KEN: others may store other values."""
     if reader.settings["method"] not in selection.names() or reader.settings["rule"] not in extraction.RULES:
         return
     expected = extraction.rescaled(tuned, base, mask) if reader.settings["rule"] == "rescale" else tuned

@@ -223,7 +223,10 @@ RULES: dict[str, Callable[..., Work]] = {
     "collect_scores": _collect,
     "describe_spread": _spread,
 }
-ON_GPU = ("tune_model", "finetune_model", "finetune_random_init", "compress_model", "train_method", "check_cell")
+ON_GPU = (
+    *("pretrain_model", "tune_model", "finetune_model", "finetune_random_init", "compress_model", "train_method"),
+    *("check_cell", "adapt_language_model"),
+)
 READING = ("describe_spread", "draw_kenviz")
 NOT_ESTIMATED = ("prune_language_model", "adapt_language_model", "compress_language_model")
 HELD_MODELS = 3  # of a cell besides those that are measured: initial, fine-tuned, live
@@ -244,7 +247,7 @@ def memory_gib(study: SizedStudy, rule: str, wildcards: dict[str, str], half: bo
     if rule == "measure_inference":
         held = HELD_MODELS + _measured_models(study)
         return CONTEXT_GIB + held * study.models[wildcards["model"]].dense_bytes / 2**30
-    if rule not in ON_GPU and rule not in ("pretrain_model", *NOT_ESTIMATED):
+    if rule not in (*ON_GPU, *NOT_ESTIMATED):
         return TABLES_GIB
     size = study.models[wildcards["model"]]
     compressing = CONTEXT_GIB + _compression_bytes(study, rule, wildcards, size) / 2**30

@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrai
 from baselines import METHODS, Method, TrainedMethod
 from baselines.estimates import ModelShapes
 from ken.errors import UserError, did_you_mean
-from study.data import local_files as local_data
+from study.data import local_files
 from study.definition import method_settings
 from study.models.architectures import ARCHITECTURES
 from study.running import files
@@ -178,7 +178,7 @@ def task_size(name: str, study: dict, plan: dict) -> TaskSize:
     folder = Path("results", study["study"], "tasks", name)
     if (folder / "manifest.json").is_file():
         counts = files.read_json(folder / "manifest.json")["counts"]
-        texts = pd.read_parquet(folder / "train.parquet", columns=["text"])["text"]
+        texts = files.read_parquet(folder / "train.parquet", columns=["text"])["text"]
         rows = {split: sum(counts[split].values()) for split in counts}
         return TaskSize(**rows, tokens=_tokens(_words(texts), plan, longest), classes=len(counts["train"]))
     if task["source"] == "docstrings":
@@ -186,7 +186,7 @@ def task_size(name: str, study: dict, plan: dict) -> TaskSize:
         rows = {split: task[split] for split in ("train", "validation", "test")}
         return TaskSize(**rows, tokens=_tokens(words, plan, longest), classes=len(task["classes"]))
     if task["source"] == "files":
-        train, validation, test, _ = local_data.prepare(task)
+        train, validation, test, _ = local_files.prepare(task)
         tokens = _tokens(_words(train["text"]), plan, longest)
         return TaskSize(len(train), len(validation), len(test), tokens, train["label"].nunique())
     return _hub_task_size(task, plan, longest)

@@ -68,6 +68,6 @@ def test_what_the_hub_does_not_have_is_one_sentence(hub, tmp_path):
 
 def test_without_a_network_the_name_is_refused_with_a_sentence(tmp_path):
     program = "from ken import fingerprint\ntry:\n    fingerprint('lab/base')\nexcept ValueError as e: print('!', e)"
-    assert "! lab/base is not a local path, and the hub gave no answer for model lab/base" in run(
+    assert "! lab/base is not a local path, and a request to the hub for model lab/base" in run(
         "http://127.0.0.1:9", tmp_path, "-c", program
     )
