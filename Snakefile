@@ -10,7 +10,7 @@ from pathlib import Path
 sys.path.insert(0, workflow.basedir)
 
 import baselines
-from study import config as study_config
+from study.definition import config as study_config
 from study.definition.paths import SPLITS, Paths
 from study.definition.study import Study
 from study.planning.rules import Rules, as_json, logged

@@ -1,6 +1,6 @@
 """Every method KEN is compared with, one module each; importing the package registers all of them.
 
-A new method is a new module here, nothing else: see `baselines.base.keep_highest`.
+To add a method, add a module here; see `baselines.base.keep_highest` for the shortest form.
 """
 
 import importlib

@@ -16,9 +16,9 @@ ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
 
 import config_keys  # noqa: E402
-from study.definition.config import schema  # noqa: E402
 
 from baselines import METHODS  # noqa: E402
+from study.definition.config import schema  # noqa: E402
 
 project = "KEN benchmark"
 project_copyright = "The KEN benchmark authors"

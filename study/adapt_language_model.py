@@ -60,9 +60,8 @@ def adapt(
 def main() -> None:
     a, study, paths = parse_step("Adapt one causal language model to a text.", "model", "seed")
     axes, settings = {"model": a.model, "seed": a.seed}, study.adaptation_settings()
-    manifest = adapt(
-        paths.pretrained(a.model), paths.text("adaptation"), axes, settings, paths.adapted(**axes), acquire_device()
-    )
+    texts = paths.text("adaptation")
+    manifest = adapt(paths.pretrained(a.model), texts, axes, settings, paths.adapted(**axes), acquire_device())
     print(f"best epoch {manifest['best_epoch']}")
 
 

@@ -40,7 +40,7 @@ def read_scores(folder: Path, references: list[int], compute: Callable = metrics
     tables = {name: written[name] for name in ("scores.csv", "predictions.parquet")}
     files.check(folder, tables, remove=folder / "scores.csv")
     scores = pd.read_csv(folder / "scores.csv", keep_default_na=False, na_values={"weighted_f1": [""]})
-    predictions = pd.read_parquet(folder / "predictions.parquet")
+    predictions = files.read_parquet(folder / "predictions.parquet")
     for index, row in enumerate(scores[scores["status"] == "ok"].itertuples()):
         of_row = metrics.scores if index else compute
         computed = of_row(references=references, predictions=predictions[row.file].tolist())

@@ -98,7 +98,8 @@ def main() -> None:
     axes = {"model": a.model, "task": a.task, "seed": a.seed}
     out = (paths.finetuned if a.arm == "pretrained" else paths.random_init)(**axes)
     settings = study.finetuning_settings(a.model, a.arm)
-    manifest = finetune(paths.pretrained(a.model), paths.task(a.task), axes, settings, out, a.arm, acquire_device())
+    inputs = paths.pretrained(a.model), paths.task(a.task)
+    manifest = finetune(*inputs, axes, settings, out, a.arm, acquire_device())
     print(f"best epoch {manifest['best_epoch']}, test weighted F1 {manifest['weighted_f1']:.3f}")
 
 

@@ -7,14 +7,13 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig
 
+from ken import checkpoint_files
 from ken.errors import UserError
 from study.definition.step import parse_step
 from study.running import files, hub, provenance
 from study.running.workflow import run
 
-# Never pickle, never code: weights in safetensors, configuration and tokenizer as text.
-COPIED = ("*.safetensors", "*.safetensors.index.json", "config.json", "tokenizer*.json", "special_tokens_map.json")
-COPIED += ("vocab.*", "merges.txt", "*.model", "added_tokens.json")
+COPIED = (*checkpoint_files.WEIGHTS, *checkpoint_files.CONFIG, *checkpoint_files.TOKENIZER)
 
 
 def import_model(checkpoint: Path, name: str, out: Path, origin: dict | None = None) -> dict[str, object]:
@@ -22,7 +21,7 @@ def import_model(checkpoint: Path, name: str, out: Path, origin: dict | None = N
 
     Args:
         checkpoint: folder in the Hugging Face layout; a manifest.json in it (from study.pretrain) is passed on.
-        origin: where on the hub the folder comes from (`hub.Snapshot.origin`); then only the files it names are copied.
+        origin: where on the hub the folder comes from (`ken.hub.Snapshot.origin`); then only files it names are copied.
 
     Returns:
         The manifest: model, source, architecture, size, tokenizer, hash of every file, pre-training if known.

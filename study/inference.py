@@ -26,7 +26,11 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Restored:
-    """A model to be measured; `form`: dense, restored, merged, beside (an unmerged adapter) or compiled (compacted)."""
+    """A model to be measured.
+
+    Attributes:
+        form: "dense", "restored", "merged", "beside" (an unmerged adapter) or "compiled" (compacted to smaller layers).
+    """
 
     method: str
     budget: float | int
@@ -51,8 +55,9 @@ def restored_models(cell: FinetunedCell, methods: list[str], compressed: Path) -
                 continue
             models.append(_restored(cell, name, budget, compressed, method.form))
             path = _stored(compressed, name, budget)
-            if (beside := method.beside(_initial_model(cell), cell.for_method(method, 0), path)) is not None:
-                models.append(Restored(name, budget, method.unit, "beside", beside.eval()))
+            adapter = method.unmerged_adapter(_initial_model(cell), cell.for_method(method, 0), path)
+            if adapter is not None:
+                models.append(Restored(name, budget, method.unit, "beside", adapter.eval()))
     return models
 
 

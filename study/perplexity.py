@@ -23,7 +23,7 @@ def collect(paths: Paths, experiments: list[str], models: list[str], seeds: list
         folder = paths.experiment(*axes)
         files.check(folder, files.read_json(folder / "manifest.json")["sha256"], remove=folder / "perplexity.csv")
         table = pd.read_csv(folder / "perplexity.csv", keep_default_na=False)
-        losses = pd.read_parquet(folder / "losses.parquet")
+        losses = files.read_parquet(folder / "losses.parquet")
         for row in table[table["status"] == "ok"].itertuples():
             computed = losses[row.file].sum() / losses["tokens"].sum()
             if not np.isclose(computed, float(row.loss), rtol=1e-9):

@@ -83,9 +83,8 @@ def main() -> None:
     corpora = sorted(map(paths.corpus, study.config["corpus"]["packages"]))
     sentences = pd.concat([corpus.read(path) for path in corpora])
     texts = {split: list(part["sentence"]) for split, part in sentences.groupby("split")}
-    manifest = pretrain(
-        texts, **study.pretraining_settings(a.model), out=paths.pretraining(a.model), on=acquire_device()
-    )
+    settings, out = study.pretraining_settings(a.model), paths.pretraining(a.model)
+    manifest = pretrain(texts, **settings, out=out, device=acquire_device())
     print(f"held-out loss {manifest['validation_loss']} after {manifest['tokens']:,} tokens")
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from baselines.llm_surgeon.compilation import compiled, with_shapes
+from baselines.llm_surgeon.compaction import compact, with_shapes
 from baselines.llm_surgeon.curvature import estimate
-from baselines.llm_surgeon.method import from_zeros, masks_of, masks_of_zeros
+from baselines.llm_surgeon.method import from_zeros, kept_masks, nonzero_masks
 from baselines.llm_surgeon.schedule import VARIANTS, Layers, Settings, removable_entries, shots_of
 from baselines.magnitude import zeros
 from ken.subnetwork import Subnetwork
@@ -48,8 +48,8 @@ class Pruning:
         self.inputs = {"pretrained": checked_checkpoint(checkpoint), "text": files.checked(text)}
         tokenizer = load_tokenizer(checkpoint, settings["max_length"])
         train, self.test = (read_chunks(text, split, tokenizer, settings["max_length"]) for split in ("train", "test"))
-        indices = calibration_indices(train, settings["calibration"], provenance.seed_of("calibration", axes["seed"]))
-        self.batches = list(Calibration(checkpoint, train, indices).examples(settings["batch_size"]))
+        chosen = calibration_indices(train, settings["calibration"], provenance.seed_of("calibration", axes["seed"]))
+        self.batches = list(Calibration(checkpoint, train, chosen).examples(settings["batch_size"]))
         self.dense = load_language_model(checkpoint)
         self.layers = linear_layers(self.dense)
         self.factors = None
@@ -90,9 +90,9 @@ class Pruning:
         path = self.out / file
         path.parent.mkdir(parents=True, exist_ok=True)
         if structured:
-            model = compiled(model, removed, self.batches[0])
+            model = compact(model, removed, self.batches[0])
         body = body_of(model)
-        masks = masks_of_zeros(body, removed) if structured else masks_of(body, removed)
+        masks = nonzero_masks(body, removed) if structured else kept_masks(body, removed)
         Subnetwork.from_masks(zeros(body), body, masks, 1 - sparsity, method).save(path)
 
     def run(self, method: str, structure: str, shots: int) -> list[tuple[Row, list[float]]]:

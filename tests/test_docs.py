@@ -18,9 +18,9 @@ import yaml
 from baselines import METHODS
 from baselines import base as contract
 from ken.selection import CRITERIA
-from study import config as study_config
 from study.cells.finetuned_cell import FinetunedCell
 from study.compress import compress
+from study.definition import config as study_config
 from study.finetune import finetune
 from tests import sources
 from tests.conftest import SETTINGS, make_checkpoint
@@ -92,7 +92,7 @@ def test_examples_in_docstrings_run(module):
 
 
 def test_the_library_shows_examples():
-    assert {"ken.kde", "ken.selection", "ken.subnetwork", "ken.viz"} <= set(EXAMPLES)
+    assert {"ken.kde", "ken.selection", "ken.subnetwork", "ken.viz.neighbours"} <= set(EXAMPLES)
 
 
 def test_links_lead_to_files():

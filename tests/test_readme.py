@@ -9,8 +9,8 @@ import pytest
 from baselines import METHODS
 from report import documents, reference
 from report.errors import ReportError
-from study import config as study_config
 from study import manifest, verify
+from study.definition import config as study_config
 from study.running import files
 
 ROOT = Path(__file__).parents[1]

@@ -117,7 +117,7 @@ def test_every_file_has_its_hash_and_every_row_leads_to_where_it_comes_from(fini
     checkout, _ = finished
     results = checkout / "results" / "test"
     printed = step(checkout, "study.verify", "results/test")
-    assert "files are what they were" in printed and "made later" not in printed and "not finished" not in printed
+    assert "files are unchanged" in printed and "made later" not in printed and "not finished" not in printed
     rows = pd.read_csv(results / "scores.csv", dtype=str, keep_default_na=False)
     for row in rows.itertuples():
         budget = Path(row.file).stem
@@ -147,7 +147,7 @@ def test_the_report_is_made_again_from_an_archive_without_computing_anything(fin
     assert not {"finetune_model", "compress_model", "collect_scores", "build_task"} & set(planned(output))
     for path in made:
         assert path.read_bytes() == (results / path.relative_to(restored)).read_bytes(), path
-    assert "files are what they were" in step(elsewhere, "study.verify", "results/test")
+    assert "files are unchanged" in step(elsewhere, "study.verify", "results/test")
 
 
 def test_a_second_run_does_nothing(finished):

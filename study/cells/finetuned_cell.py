@@ -77,7 +77,7 @@ class FinetunedCell:
             splits = {name: self.split(name) for name in ("train", "validation")}
             # Methods that only need gradients compare them with state dicts, which are on the CPU.
             device = self.device if isinstance(method, TrainedMethod) else CPU
-            rates = self.rate_factors(method)
+            rates = self.learning_rate_multipliers(method)
             training = CellTraining(self.folder, self.initial, self.manifest, splits, rates, device)
         return Cell(self.pretrained, self.finetuned, seed, self.model, training)
 
@@ -97,9 +97,9 @@ class FinetunedCell:
         """Whether the stored files of a method are kept after they have been scored."""
         return method.name not in self.settings.get("scores_only", ())
 
-    def rate_factors(self, method: Method) -> tuple[float, ...]:
-        """See `method_settings.rate_factors`."""
-        return method_settings.rate_factors(method, self._said(method))
+    def learning_rate_multipliers(self, method: Method) -> tuple[float, ...]:
+        """See `method_settings.learning_rate_multipliers`."""
+        return method_settings.learning_rate_multipliers(method, self._said(method))
 
     def _said(self, method: Method) -> dict:
         return self.settings["methods"].get(method.name, {})
@@ -111,7 +111,7 @@ class FinetunedCell:
         """Hash of everything a score depends on."""
         parts = [self.inputs, scoring_code(method.name), budget, draw, torch.__version__.partition("+")[0]]
         if isinstance(method, TrainedMethod):
-            parts.append([self.rate_factors(method), self.manifest["settings"]])
+            parts.append([self.learning_rate_multipliers(method), self.manifest["settings"]])
         if options := self._options(method):
             parts.append(options)
         return provenance.text_hash(json.dumps(parts, sort_keys=True))

@@ -1,15 +1,19 @@
 """Training of a classifier; the best epoch is chosen by weighted F1 on validation."""
 
 import json
+from typing import TYPE_CHECKING
 
 from torch import nn
 
-from baselines.training import TrainingHooks
+from study.running.code import code_hash
 from study.training import metrics
 from study.training.batches import ShuffledBatches
 from study.training.examples import Examples, predict, shuffled_batches
 from study.training.loop import Objective, OptimizerSettings, Workload, train
 from study.training.resumption import Checkpoint
+
+if TYPE_CHECKING:
+    from baselines.training import TrainingHooks
 
 
 def train_classifier(
@@ -18,7 +22,7 @@ def train_classifier(
     validation_set: Examples,
     settings: dict,
     seed: int,
-    hooks: TrainingHooks | None = None,
+    hooks: "TrainingHooks | None" = None,
     checkpoint: Checkpoint | None = None,
 ) -> tuple[nn.Module, dict]:
     """Train a classifier; see `loop.train`.
@@ -36,11 +40,12 @@ def train_classifier(
         return metrics.scores(validation_set.labels, predictions)["weighted_f1"]
 
     batch_size = settings["batch_size"]
+    facts = json.dumps([code_hash(__name__), settings, seed], sort_keys=True)
     workload = Workload(
         batches=ShuffledBatches(lambda generator: shuffled_batches(train_set, batch_size, generator), seed),
         epochs=settings["epochs"],
         steps=-(-len(train_set) // batch_size),
-        identity=[json.dumps([settings, seed], sort_keys=True), *train_set.content(), *validation_set.content()],
+        identity=[facts, *train_set.content(), *validation_set.content()],
         objective=Objective("validation_weighted_f1", weighted_f1),
     )
     optimizer = {key: settings[key] for key in ("learning_rate", "warmup_share", "weight_decay")}

@@ -37,15 +37,3 @@ class WeightedF1(evaluate.Metric):
         self, predictions: list[str], references: list[str], labels: list[str] | None = None
     ) -> dict[str, float]:
         return metrics.scores(references, predictions, labels)
-
-
-def evaluate_metric(cache: str | None = None) -> evaluate.Metric:
-    """`study.training.metrics.scores` as a metric of the `evaluate` library.
-
-    Args:
-        cache: folder in which the library may create its (empty) folders; by default it chooses one.
-
-    Returns:
-        A metric: ``evaluate_metric().compute(references=..., predictions=...)`` equals ``scores(...)``.
-    """
-    return WeightedF1(cache_dir=cache, keep_in_memory=True)

@@ -66,7 +66,7 @@ def load_task(folder: Path) -> tuple[dict[str, pd.DataFrame], list[str]]:
     """
     manifest = files.read_json(folder / "manifest.json")
     files.check(folder, {f"{split}.parquet": digest for split, digest in manifest["sha256"].items()})
-    frames = {split: pd.read_parquet(folder / f"{split}.parquet") for split in ("train", "validation", "test")}
+    frames = {split: files.read_parquet(folder / f"{split}.parquet") for split in ("train", "validation", "test")}
     return frames, manifest["classes"]
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from study.running.code import code_hash
 from study.training.batches import ShuffledBatches
 from study.training.chunks import Chunks, shuffled_chunk_batches
 from study.training.loop import Objective, OptimizerSettings, Workload, train
@@ -61,11 +62,12 @@ def train_language_model(
         validation_perplexity of each epoch.
     """
     batch_size = settings["batch_size"]
+    facts = json.dumps([code_hash(__name__), settings, seed], sort_keys=True)
     workload = Workload(
         batches=ShuffledBatches(lambda generator: shuffled_chunk_batches(train_set, batch_size, generator), seed),
         epochs=settings["epochs"],
         steps=sum(1 for _ in train_set.batches(list(range(len(train_set))), batch_size)),
-        identity=[json.dumps([settings, seed], sort_keys=True), *train_set.content(), *validation_set.content()],
+        identity=[facts, *train_set.content(), *validation_set.content()],
         objective=Objective(
             "validation_perplexity",
             lambda candidate: perplexity(*document_losses(candidate, validation_set, EVALUATION_BATCH)),

@@ -4,21 +4,21 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from baselines.training import TrainingHooks
-from study.running.code import code_hash
 from study.training.batches import Batches
 from study.training.gradients import Gradients, Loss, linear_schedule, mean_over_rows, precision_on
 from study.training.resumption import Checkpoint, digest
 
+if TYPE_CHECKING:  # so that fine-tuning does not run again when the code of a method changes
+    from baselines.training import TrainingHooks
+
 PROGRESS_LINES = 40  # of a training without an objective
 RECENT = 50  # steps whose mean loss such a line shows
-
-# Modules that call the loop: a state of the training that other code has left is not resumed.
-WORKLOADS = ("study.training.classification", "study.training.language_modelling", "study.training.pretraining")
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Workload:
 
     Attributes:
         batches: of every epoch. steps: batches of an epoch.
-        identity: content of the data, the seed and the settings: what tells this training from another.
+        identity: code, settings, seed and content of the data: what tells this training from another.
         objective: None keeps the model of the last step.
         loss, length_setting: see `Gradients`.
     """
@@ -83,7 +83,7 @@ def train(
     model: nn.Module,
     workload: Workload,
     settings: OptimizerSettings,
-    hooks: TrainingHooks | None = None,
+    hooks: "TrainingHooks | None" = None,
     checkpoint: Checkpoint | None = None,
 ) -> tuple[nn.Module, dict]:
     """Train a model, on the device where it is, and choose its best epoch by the objective; prints progress.
@@ -101,7 +101,7 @@ def train(
         ValueError: the hooks have offered no model to choose.
         UserError: the memory of the device is too small for one text, or the model does not support the precision.
     """
-    loop = Loop(model, workload, settings, hooks or TrainingHooks())
+    loop = Loop(model, workload, settings, hooks)
     if checkpoint is not None:
         loop.resume_from(checkpoint)
     return loop.run()
@@ -115,11 +115,15 @@ class Loop:
         best: the best epoch so far.
     """
 
-    def __init__(self, model: nn.Module, workload: Workload, settings: OptimizerSettings, hooks: TrainingHooks):
+    def __init__(
+        self, model: nn.Module, workload: Workload, settings: OptimizerSettings, hooks: "TrainingHooks | None"
+    ):
         self.model, self.workload, self.settings, self.hooks = model, workload, settings, hooks
         self.device = next(model.parameters()).device
         self.steps = workload.epochs * workload.steps
-        groups = hooks.parameter_groups(model, settings.learning_rate)
+        groups = [{"params": [parameter for parameter in model.parameters() if parameter.requires_grad]}]
+        if hooks is not None:
+            groups = hooks.parameter_groups(model, settings.learning_rate)
         self.trained = [parameter for group in groups for parameter in group["params"]]
         self.optimizer = torch.optim.AdamW(
             groups, settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay, fused=True
@@ -152,16 +156,20 @@ class Loop:
         """Share of all steps that are done."""
         return ((self.epoch - 1) * self.workload.steps + len(self.losses)) / self.steps
 
+    def _penalty(self) -> torch.Tensor | float:
+        return 0.0 if self.hooks is None else self.hooks.penalty(self.progress)
+
     def _train_epoch(self) -> None:
         """Do the steps of the epoch that are left."""
         self.model.train()
         for batch in self.workload.batches.epoch(len(self.losses)):
-            loss = self.gradients.compute(self.model, batch, lambda: self.hooks.penalty(self.progress))
+            loss = self.gradients.compute(self.model, batch, self._penalty)
             nn.utils.clip_grad_norm_(self.trained, 1.0)
             self.optimizer.step()
             self.schedule.step()
             self.losses.append(loss)
-            self.hooks.after_step(self.progress)
+            if self.hooks is not None:
+                self.hooks.after_step(self.progress)
             if self.workload.objective is None:
                 self._print_step()
             if self.checkpoint is not None and self.checkpoint.due():
@@ -181,7 +189,9 @@ class Loop:
 
     def _evaluate(self, epoch: int) -> float | None:
         """The objective's value of the model as it is, kept if it is the best so far; None where there is no model."""
-        objective, candidate = self.workload.objective, self.hooks.candidate(self.model, self.progress)
+        objective, candidate = self.workload.objective, self.model
+        if self.hooks is not None:
+            candidate = self.hooks.candidate(self.model, self.progress)
         if candidate is None:
             return None
         value, best = objective.evaluate(candidate), self.best
@@ -208,7 +218,7 @@ class Loop:
     def _identity(self) -> str:
         """Hash of everything that the training depends on, before its first step."""
         workload = {"epochs": self.workload.epochs, "steps": self.workload.steps}
-        others = [workload, asdict(self.settings), self.device.type, torch.__version__, code_hash(*WORKLOADS)]
+        others = [workload, asdict(self.settings), self.device.type, torch.__version__]
         return digest(_values(self.model), json.dumps(others, sort_keys=True), *self.workload.identity)
 
     def state(self) -> tuple[dict[str, torch.Tensor], dict]:

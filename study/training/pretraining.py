@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
+from study.running.code import code_hash
 from study.training.batches import BlockBatches
 from study.training.gradients import Batch
 from study.training.loop import OptimizerSettings, Workload, train
@@ -45,11 +46,12 @@ def pretrain_model(model: nn.Module, data: torch.Tensor, settings: dict, checkpo
     """
     batch_size = settings["batch_size"]
     steps = max(1, settings["tokens"] // (batch_size * data.shape[1]))
+    facts = json.dumps([code_hash(__name__, type(model).__module__), settings], sort_keys=True)
     workload = Workload(
         batches=BlockBatches(data, batch_size, steps, model.batch),
         epochs=1,
         steps=steps,
-        identity=[json.dumps(settings, sort_keys=True), data.numpy().tobytes()],
+        identity=[facts, data.numpy().tobytes()],
         loss=objective_loss,
         length_setting="pretraining.max_length",
     )

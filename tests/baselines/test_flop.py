@@ -1,4 +1,4 @@
-"""FLOP: gates against sampling and finite differences, factorised and compiled models, sizes, files."""
+"""FLOP: gates against sampling and finite differences, factorised and compacted models, sizes, files."""
 
 import math
 
@@ -23,7 +23,7 @@ def cells(finetuned_cells, task_folder):
 def factorised(found: FinetunedCell, log_alpha: str = "open") -> nn.Module:
     """The cell's initial model with gated layers, all gates open or of mixed values."""
     seen = found.for_method(METHOD, draw=0)
-    model = flop.factorised(seen.training.initial_model(), seen.linear_layers).eval()
+    model = flop.factorise(seen.training.initial_model(), seen.linear_layers).eval()
     if log_alpha == "mixed":
         generator = torch.Generator().manual_seed(3)
         for layer in flop.gated_layers(model).values():
@@ -110,13 +110,13 @@ def test_nothing_is_lost_before_pruning(model, cells):
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_a_compiled_model_answers_as_the_gated_one(model, cells):
+def test_a_compacted_model_answers_as_the_gated_one(model, cells):
     gated = factorised(cells[model], "mixed")
     layers = flop.gated_layers(gated)
     alive = {name: flop.gates(layer.log_alpha) > 0 for name, layer in layers.items()}
     assert 0.2 < torch.cat(list(alive.values())).float().mean() < 0.8
     expected = logits(gated, cells[model])
-    plain = flop.with_layers(gated, {name: layer.compiled(alive[name]) for name, layer in layers.items()})
+    plain = flop.with_layers(gated, {name: layer.compact(alive[name]) for name, layer in layers.items()})
     assert not flop.gated_layers(plain) and flop.gated_layers(gated)
     assert torch.allclose(logits(plain, cells[model]), expected, atol=1e-5)
 
@@ -205,8 +205,8 @@ def test_a_file_brings_back_the_model_that_was_trained(model, cells, tmp_path, m
     seen = found.for_method(METHOD, draw=0)
     best_fit = METHOD.best_fit
 
-    def remember(cell, build):
-        fits.append(best_fit(cell, build))
+    def remember(*args):
+        fits.append(best_fit(*args))
         return fits[-1]
 
     monkeypatch.setattr(METHOD, "best_fit", remember, raising=False)

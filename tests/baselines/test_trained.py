@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from baselines import METHODS, lora
+from baselines import METHODS
 from baselines.magnitude import global_masks
 from baselines.masked_training import Masked
 from baselines.training import Fitted
@@ -71,8 +71,8 @@ def test_lora_merges_as_peft_does(model, finetuned_cells, task_folder, tmp_path)
     method, seen = METHODS["lora"], found.for_method(METHODS["lora"], 0)
     told = method.store(seen, None, 2, tmp_path / "file")
     state = method.restore(found.pretrained, tmp_path / "file")
-    beside = lora.unmerged(seen.training.initial_model(), seen, tmp_path / "file")
-    merged = beside.merge_and_unload().state_dict()
+    adapter = method.unmerged_adapter(seen.training.initial_model(), seen, tmp_path / "file")
+    merged = adapter.merge_and_unload().state_dict()
     assert set(merged) == set(state)
     assert all(torch.allclose(state[key], merged[key], atol=1e-6) for key in state)
     changed = {key for key, base in found.pretrained.items() if not torch.equal(state[key], base)}
@@ -84,14 +84,14 @@ def test_lora_merges_as_peft_does(model, finetuned_cells, task_folder, tmp_path)
     assert set(head) == set(found.manifest["head"])
 
 
-def test_an_adapter_beside_its_weights_answers_as_the_merged_one(cell, tmp_path):
+def test_an_unmerged_adapter_answers_as_the_merged_one(cell, tmp_path):
     method, seen = METHODS["lora"], cell.for_method(METHODS["lora"], 0)
     method.store(seen, None, 2, tmp_path / "file")
     batch = cell.split("test").batch([0, 1, 2])
-    beside = lora.unmerged(seen.training.initial_model(), seen, tmp_path / "file").eval()
+    adapter = method.unmerged_adapter(seen.training.initial_model(), seen, tmp_path / "file").eval()
     merged = method.restore_into(seen.training.initial_model(), cell.pretrained, tmp_path / "file").eval()
     with torch.no_grad():
-        assert torch.allclose(beside(**batch).logits, merged(**batch).logits, atol=1e-5)
+        assert torch.allclose(adapter(**batch).logits, merged(**batch).logits, atol=1e-5)
 
 
 def test_the_best_learning_rate_on_validation_counts(cell):
@@ -104,10 +104,7 @@ def test_the_best_learning_rate_on_validation_counts(cell):
             tried.append((multiplier, float(torch.rand(1))))
             return Fitted(model, multiplier, {1.0: 0.5, 2.0: 0.7, 3.0: 0.7, 4.0: 0.1}[multiplier])
 
-    class Seen:
-        seed, training = 1, Scripted()
-
-    best = method.best_fit(Seen(), lambda: ("model", "hooks"))
+    best = method.best_fit(Scripted(), 1, lambda: ("model", "hooks"))
     assert best.learning_rate == 2.0, "of equal ones the first"
     assert [multiplier for multiplier, _ in tried] == [1.0, 2.0, 3.0, 4.0]
     assert len({draw for _, draw in tried}) == 1, "every rate starts from the same draws"

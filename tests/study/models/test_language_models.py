@@ -24,7 +24,7 @@ from study.perplexity import collect
 from study.prune_language_model import Pruning, prune_all, schedule
 from study.running import files
 from study.training.chunks import Chunks, read_chunks
-from study.training.language_modelling import document_losses
+from study.training.language_modelling import document_losses, perplexity
 
 PRUNING = {
     "methods": ["magnitude", "llm-surgeon"], "structures": ["element", "2:4", "row-column"], "sparsities": [0.25, 0.5],
@@ -42,11 +42,12 @@ def test_documents_are_source_files_held_out_ones_cut(tmp_path):
             ("b.py", "test", words(150)), ("c.py", "validation", "One two.")]  # fmt: skip
     corpus = pd.DataFrame(rows, columns=["file", "split", "sentence"]).assign(docstring=0, paragraph=0)
     corpus.to_parquet(tmp_path / "p.parquet")
+    files.write_json(tmp_path / "p.json", {"sha256": files.sha256(tmp_path / "p.parquet")})
     spec = {"source": "docstrings", "packages": ["p"], "train_words": 1000, "test_words": 1000}
-    found, origin = text.build(spec, [tmp_path / "p.parquet"])
-    assert origin is None and {split: len(frame) for split, frame in found.items()} == dict.fromkeys(text.SPLITS, 1)
-    assert found["train"]["text"][0] == f"{words(300)} End." and found["train"]["document"][0] == "a.py"
-    assert found["test"]["text"][0] == words(text.HELD_OUT_WORDS)
+    documents, origin = text.build(spec, [tmp_path / "p.parquet"])
+    assert origin is None and {split: len(frame) for split, frame in documents.items()} == dict.fromkeys(text.SPLITS, 1)
+    assert documents["train"]["text"][0] == f"{words(300)} End." and documents["train"]["document"][0] == "a.py"
+    assert documents["test"]["text"][0] == words(text.HELD_OUT_WORDS)
 
 
 def test_text_files_are_cut_into_documents_and_give_their_own_validation(tmp_path):
@@ -54,9 +55,10 @@ def test_text_files_are_cut_into_documents_and_give_their_own_validation(tmp_pat
     (tmp_path / "train.txt").write_text("\n".join(lines))
     (tmp_path / "test.txt").write_text("\n".join(lines[:7]))
     spec = {"source": "files", "train": str(tmp_path / "train.txt"), "test": str(tmp_path / "test.txt")}
-    found, _ = text.build(spec | {"train_words": 5000, "test_words": 5000}, [])
-    assert [len(one.split()) for one in found["test"]["text"]] == [500, 200]
-    assert len(found["validation"]) == 2 and len(found["train"]) == 10, "of 24 documents every tenth, then 5,000 words"
+    documents, _ = text.build(spec | {"train_words": 5000, "test_words": 5000}, [])
+    assert [len(one.split()) for one in documents["test"]["text"]] == [500, 200]
+    assert len(documents["validation"]) == 2, "every tenth of 24 documents"
+    assert len(documents["train"]) == 10, "5,000 words"
     (tmp_path / "train.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="UTF-8"):
         text.build(spec | {"train_words": 5000, "test_words": 5000}, [])
@@ -69,15 +71,15 @@ def test_chunks_stay_within_documents(checkpoint, text_folder):
     tokenizer = load_tokenizer(checkpoint, 7)
     chunks = read_chunks(text_folder, "test", tokenizer, 7)
     documents = pd.read_parquet(text_folder / "test.parquet")
-    for place, name in enumerate(chunks.names):
-        own = [ids for ids, owner in zip(chunks.ids, chunks.documents, strict=True) if owner == place]
-        tokens = tokenizer(documents["text"][place], add_special_tokens=False)["input_ids"]
+    for index, name in enumerate(chunks.names):
+        own = [ids for ids, owner in zip(chunks.ids, chunks.documents, strict=True) if owner == index]
+        tokens = tokenizer(documents["text"][index], add_special_tokens=False)["input_ids"]
         whole = [token for ids in own for token in ids]
-        assert whole == tokens[: len(whole)] and len(tokens) - len(whole) < 2 and name == documents["document"][place]
+        assert whole == tokens[: len(whole)] and len(tokens) - len(whole) < 2 and name == documents["document"][index]
         assert all(len(ids) == 7 for ids in own[:-1]) and all(len(ids) >= 2 for ids in own)
     batches = list(chunks.batches(list(range(len(chunks))), 4))
-    assert sorted(place for batch in batches for place in batch) == list(range(len(chunks)))
-    assert all(len({len(chunks.ids[place]) for place in batch}) == 1 and len(batch) <= 4 for batch in batches)
+    assert sorted(index for batch in batches for index in batch) == list(range(len(chunks)))
+    assert all(len({len(chunks.ids[index]) for index in batch}) == 1 and len(batch) <= 4 for batch in batches)
 
 
 def test_losses_of_documents_against_a_loop_over_tokens(checkpoint, text_folder):
@@ -92,9 +94,7 @@ def test_losses_of_documents_against_a_loop_over_tokens(checkpoint, text_folder)
                 expected[owner] += float(torch.logsumexp(scores, 0) - scores[ids[end]])
                 counts[owner] += 1
     assert (tokens == counts).all() and np.allclose(losses, expected, rtol=1e-5)
-    assert language_models.perplexity(losses, tokens) == pytest.approx(
-        math.exp(expected.sum() / counts.sum()), rel=1e-5
-    )
+    assert perplexity(losses, tokens) == pytest.approx(math.exp(expected.sum() / counts.sum()), rel=1e-5)
 
 
 def test_a_checkpoint_that_is_no_language_model_is_refused(checkpoints, tmp_path):
