@@ -2,7 +2,7 @@
 
 The source folder is the root of the repository, so that a link between README.md, docs/ and any other file leads to the
 same place on the site and in a checkout. A link or a heading that does not exist ends the build. The API reference is
-made from the docstrings of `ken` and `baselines`.
+made from the docstrings of `ken` and `baselines`, the page of config keys from the models of the config.
 """
 
 import re
@@ -13,7 +13,12 @@ from pathlib import Path
 from sphinx.application import Sphinx
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
+
+import config_keys  # noqa: E402
+
+from baselines import METHODS  # noqa: E402
+from study.definition.config import schema  # noqa: E402
 
 project = "KEN benchmark"
 project_copyright = "The KEN benchmark authors"
@@ -28,6 +33,7 @@ CONTENTS = {
         "docs/steps",
         "docs/results",
         "docs/dag",
+        "docs/api/config",
         "docs/api/ken/ken",
         "docs/api/baselines/baselines",
     ],
@@ -54,6 +60,13 @@ default_role = "code"  # `name` in a docstring
 suppress_warnings = ["ref.python"]  # a word of a docstring's section may be the name of several attributes
 
 
+def write_config_keys(app: Sphinx) -> None:
+    """Write the page of config keys, next to the pages of `sphinx.ext.apidoc`."""
+    path = ROOT / "docs" / "api" / "config.md"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(config_keys.page(schema(METHODS)), encoding="utf-8")
+
+
 def add_contents(app: Sphinx, page: str, source: list[str]) -> None:
     """Append the table of contents to the root document: in README.md itself it would show on other sites."""
     if page == root_doc:
@@ -73,6 +86,7 @@ def add_index(app: Sphinx, exception: Exception | None) -> None:
 
 
 def setup(app: Sphinx) -> None:
+    app.connect("builder-inited", write_config_keys)
     app.connect("source-read", add_contents)
     app.connect("autodoc-process-docstring", escape_bars)
     app.connect("build-finished", add_index)

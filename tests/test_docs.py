@@ -62,6 +62,16 @@ def test_every_program_is_a_documented_step():
     assert set(re.findall(r"^\| `python -m ([\w.]+)", PAGES["steps.md"], re.M)) == programs
 
 
+def test_the_page_of_config_keys_has_every_key(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    page = importlib.import_module("config_keys").page(study_config.schema(METHODS))
+    explained = {tuple(row) for row in re.findall(r"^\| `([\w-]+)` \| (\S.*?) \| (.*) \|$", page, re.M)}
+    assert {"study", "seeds", "kept_shares", "learning_rate", *METHODS} <= {key for key, _, _ in explained}
+    assert len(explained) == len({line for line in page.splitlines() if line.startswith("| `")})  # each has a meaning
+    anchors = {title.lower().replace(" ", "-") for title in re.findall(r"^## (.*)$", page, re.M)}
+    assert set(re.findall(r"\(#([\w-]+)\)", page)) <= anchors
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_options_of_documented_commands_are_those_of_the_program(command, monkeypatch, capsys):
     module, *words = command.split()
