@@ -74,9 +74,11 @@ def add_contents(app: Sphinx, page: str, source: list[str]) -> None:
             source[0] += "\n".join(["", "```{toctree}", ":hidden:", f":caption: {caption}", "", *pages, "```", ""])
 
 
-def escape_bars(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
-    """Escape the | of |W| outside code: reStructuredText would take it for a substitution."""
-    lines[:] = [re.sub(r"(`[^`]*`)|\|", lambda match: match[1] or r"\|", line) for line in lines]
+def escape_marks(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+    """Escape | and * in the prose of a docstring, as in |W| or *.safetensors: they are marks of reStructuredText."""
+    for number, line in enumerate(lines):
+        if not line.lstrip().startswith((">>>", "...")):
+            lines[number] = re.sub(r"(`[^`]*`)|([|*])", lambda match: match[1] or f"\\{match[2]}", line)
 
 
 def add_index(app: Sphinx, exception: Exception | None) -> None:
@@ -88,5 +90,5 @@ def add_index(app: Sphinx, exception: Exception | None) -> None:
 def setup(app: Sphinx) -> None:
     app.connect("builder-inited", write_config_keys)
     app.connect("source-read", add_contents)
-    app.connect("autodoc-process-docstring", escape_bars)
+    app.connect("autodoc-process-docstring", escape_marks, priority=400)  # before napoleon writes marks of its own
     app.connect("build-finished", add_index)
