@@ -1,24 +1,20 @@
 """The whole study as one DAG: text -> tasks and models -> fine-tuned cells -> compressed cells -> tables -> report.
 
 A cell is a model, a task and a seed. Every rule runs one step, `python -m study.<step>` or `python -m report.<step>`, and
-the log of a job begins with that very command. What a rule depends on, `study.planning.rules` says.
+the log of a job begins with that command. A rule reruns when its inputs, its settings or the code of its step change.
 """
 
 import sys
-from pathlib import Path
 
 sys.path.insert(0, workflow.basedir)
 
-import baselines
-from study.definition import config as study_config
-from study.definition.paths import SPLITS, Paths
-from study.definition.study import Study
-from study.planning.rules import Rules, as_json, logged
-from study.running import device, files
-from study.running.code import code_hash
 from ken.errors import UserError
+from study.definition.paths import SPLITS, Paths
+from study.planning.rules import Rules, as_json, logged, prepare_study
+from study.running import device
+from study.running.code import code_hash
 from study.running.progress import benchmarked_seconds, show_progress
-from study.running.workflow import hold_study, prepare_environment
+from study.running.workflow import hold_study
 
 if not workflow.overwrite_configfiles:
 
@@ -26,18 +22,13 @@ if not workflow.overwrite_configfiles:
 
 
 try:
-    # study.rebuild runs the rules of the report only, for which data and models need not be there.
-    STUDY = Study(study_config.load(config, baselines.METHODS, sources=not config.pop("report_only", False)))
-    PATHS = Paths(f"results/{STUDY.name}")
-    if not workflow.dryrun:
-        files.check_writable(PATHS.results)
-    prepare_environment(STUDY.config["device"], STUDY.config["finetuning"]["checkpoint_minutes"])
+    STUDY = prepare_study(config, workflow.dryrun)
     GPU = min(1, len(device.gpus()))  # of a job; the pool of all jobs is one unless --resources gpu=... says more
 except UserError as error:
     sys.exit(f"error: {error}")
 
-RULES = Rules(STUDY, PATHS)
-RESULTS = PATHS.results
+PATHS = Paths(f"results/{STUDY.name}")
+RULES, RESULTS = Rules(STUDY, PATHS), PATHS.results
 CELL = ("{model}", "{task}", "{seed}")
 ENVIRONMENT = "../envs/environment.yaml"
 

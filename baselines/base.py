@@ -84,7 +84,7 @@ class Stored:
 
 
 class NoOptions(Section):
-    """Of a method that has no options of its own."""
+    """Options of a method that has none of its own."""
 
 
 class Method(ABC):

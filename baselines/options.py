@@ -6,9 +6,18 @@ A validator raises a ValueError whose text follows the path of the key, such as 
 
 import json
 from collections.abc import Callable
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WrapValidator, model_validator
+from pydantic import (
+    MISSING,
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WrapValidator,
+    model_validator,
+)
 
 SHOWN = 60  # characters of a wrong value that a message repeats
 T = TypeVar("T")
@@ -64,12 +73,16 @@ def _unique(values: list) -> list:
 
 
 NUMBER = WrapValidator(_validated)  # comes last, behind the limits
-INTEGER = BeforeValidator(_integer)
-Number = Annotated[float, NUMBER]
-Above0 = Annotated[float, Field(gt=0), NUMBER]
-Share = Annotated[float, Field(gt=0, lt=1), NUMBER]
-Integer = Annotated[int, INTEGER]
-Natural = Annotated[int, Field(ge=0), INTEGER]
-Positive = Annotated[int, Field(ge=1), INTEGER]
+Integer = Annotated[int, BeforeValidator(_integer), Field(description="a whole number")]
+Natural = Annotated[Integer, Field(ge=0, description="a whole number from 0")]
+Positive = Annotated[Integer, Field(ge=1, description="a whole number from 1")]
+Number = Annotated[float, Field(description="a number"), NUMBER]
+Above0 = Annotated[float, Field(gt=0, description="a number above 0"), NUMBER]
+Share = Annotated[float, Field(gt=0, lt=1, description="a share between 0 and 1"), NUMBER]
 Unique = Annotated[list[T], AfterValidator(_unique), Field(json_schema_extra={"uniqueItems": True})]
-Several = Annotated[list[T], AfterValidator(_unique), Field(min_length=1, json_schema_extra={"uniqueItems": True})]
+Several = Annotated[Unique[T], Field(min_length=1)]
+
+
+def optional(description: str, **limits: object) -> Any:
+    """A field for a key without a default; the key is absent where a config does not give it."""
+    return Field(MISSING, description=description, **limits)

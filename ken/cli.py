@@ -125,9 +125,9 @@ def check(a: argparse.Namespace) -> None:
     if a.json:
         print(json.dumps({"injected": injected, "ejected": ejected}))
     if not (injected and ejected):
-        raise ValueError(f"{a.subnetwork} does not go into this base and out again bit for bit: write it again.")
+        raise ValueError(f"{a.subnetwork} is not injected into this base and ejected bit for bit: write it again.")
     if not a.json:
-        print(f"{a.subnetwork}: fits this base, goes in and out again bit for bit")
+        print(f"{a.subnetwork}: fits this base; injected and ejected bit for bit")
 
 
 def _same_bits(tensor: torch.Tensor, expected: torch.Tensor) -> bool:
@@ -137,7 +137,7 @@ def _same_bits(tensor: torch.Tensor, expected: torch.Tensor) -> bool:
 def viz(a: argparse.Namespace) -> None:
     """Draw the kept entries: a picture of one sub-network, a page for several, or both."""
     if a.out is None and a.explorer is None:
-        raise ValueError("nothing is to be written: name a picture with --out, or a page with --explorer.")
+        raise ValueError("there is nothing to write: name a picture with --out, or a page with --explorer.")
     written = {}
     if a.explorer is not None:
         from ken.viz import explorer
@@ -213,19 +213,19 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--device", help="where densities are computed, e.g. cuda (default: cpu)")
     made.add_argument("--out", required=True, type=Path, help="file to write, usually *.ken.safetensors")
 
-    made = command("inject", inject, "write the compressed model: the base with a sub-network put in")
+    made = command("inject", inject, "write the compressed model: the base with a sub-network injected")
     _add_stored(made)
     made.add_argument("--out", required=True, type=Path, help="a new folder, or a file ending in .safetensors")
     made.add_argument("--quiet", action="store_true", help="show no progress")
 
-    made = command("check", check, "put a sub-network into its base in memory and take it out, bit for bit")
+    made = command("check", check, "inject a sub-network into its base in memory and eject it, bit for bit")
     _add_stored(made)
 
     made = command("info", info, "describe a sub-network file, after checking that it is whole")
     made.add_argument("subnetwork", type=Path)
     made.add_argument("--tensors", action="store_true", help="list the kept share of every tensor")
 
-    _add_viz(command("viz", viz, "draw where the kept entries of a matrix lie, as a picture or a page to explore"))
+    _add_viz(command("viz", viz, "draw the kept entries of a matrix, as a picture or as a page to explore"))
 
     made = command("suggest", suggest, "find the smallest share to keep, on validation data")
     _add_pair(made)
@@ -235,8 +235,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--label", default="label", help="column with the labels (default: label)")
     made.add_argument("--margin", type=float, default=0.01, help="weighted F1 that may be lost (default: 0.01)")
     made.add_argument("--confidence", type=float, default=0.95, help="that no more is lost (default: 0.95)")
-    made.add_argument("--resolution", type=float, default=0.01, help="of the share that is looked for (default: 0.01)")
-    made.add_argument("--max-length", type=int, default=512, help="tokens after which a text is cut off (default: 512)")
+    made.add_argument("--resolution", type=float, default=0.01, help="of the share to find (default: 0.01)")
+    made.add_argument("--max-length", type=int, default=512, help="tokens of a text, at most (default: 512)")
     made.add_argument("--device", help="where models run, e.g. cuda (default: cpu)")
     return top
 
@@ -247,12 +247,12 @@ def _add_viz(made: argparse.ArgumentParser) -> None:
     made.add_argument(
         "--view", default="both", choices=VIEWS, help="kept values, kept neighbours of kept entries, or both (default)"
     )
-    made.add_argument("--layer", type=int, help="draw this layer only (default: all beside each other)")
+    made.add_argument("--layer", type=int, help="draw this layer only (default: all, side by side)")
     made.add_argument("--out", type=Path, help="picture to write: .svg, .pdf or .png")
     made.add_argument("--explorer", type=Path, help="page to write, one HTML file that needs no network")
     made.add_argument("--pretrained", help=f"for --explorer: {BASE_HELP}")
-    made.add_argument("--finetuned", help="for --explorer: the fine-tuned model, to show what the reset took away")
-    made.add_argument("--matrices", help="for --explorer: kinds with a comma between, e.g. query.weight,key.weight")
+    made.add_argument("--finetuned", help="for --explorer: the fine-tuned model, to show the updates of reset entries")
+    made.add_argument("--matrices", help="for --explorer: kinds separated by commas, e.g. query.weight,key.weight")
     made.add_argument("--megabytes", type=float, default=20.0, help="for --explorer: its size at most (default: 20)")
 
 
@@ -273,7 +273,7 @@ def _add_choice(made: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command; a mistake prints one sentence and ends with status 1, wrong usage with 2."""
+    """Run the command; an error is one sentence and status 1, wrong usage status 2."""
     chosen = parser().parse_args(arguments)
     run(lambda: chosen.run(chosen), expected=(ValueError, OSError, SafetensorError))
 

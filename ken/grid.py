@@ -1,8 +1,7 @@
 """The selection of the authors' released code (`ken-grid`), which is not the algorithm of the paper.
 
-For each row, k points evenly spaced from its minimum to its maximum choose in the order of their rounded
-density; each takes the nearest entry not yet taken. So every stretch of the range keeps an entry, and the
-tails are kept on purpose.
+For each row, k points evenly spaced from its minimum to its maximum are visited in the order of their rounded density;
+each takes the nearest entry not yet taken. So every part of the range keeps an entry, including the tails.
 """
 
 import numpy as np
@@ -37,7 +36,7 @@ def _varied_rows(rows: torch.Tensor, k: int) -> torch.Tensor:
 
 
 class _Entries:
-    """The entries of all rows, sorted; points take them one by one.
+    """The sorted entries of all rows, which points take one by one.
 
     Flat arrays over (row, slot), a slot being an index in the sorted row. `left[j]` leads from j towards the nearest
     free slot below j, and is j itself where that is slot j - 1, or 0 if none is free; `right[j]` leads to the nearest
@@ -55,7 +54,7 @@ class _Entries:
         self.right = self.left.copy()
 
     def take_nearest(self, points: torch.Tensor) -> torch.Tensor:
-        """Let the points of each row (r, k) take, in their order, the nearest entry left; (r, n) mask."""
+        """The points of each row (r, k) take, in their order, the nearest entry left; (r, n) mask of those taken."""
         inserts = torch.searchsorted(self.ascending, points).numpy()
         for point, insert in zip(points.numpy().T, inserts.T, strict=True):
             self._take(point, insert)

@@ -68,7 +68,8 @@ class TextClassifier:
         known |= {str(index): index for index in known.values() if str(index) not in known}
         unknown = sorted({row[label] for row in rows} - known.keys())
         if unknown:
-            raise ValueError(f"{path} has the label {unknown[0]!r}, which the model does not know: {', '.join(known)}.")
+            names = ", ".join(known)
+            raise ValueError(f"{path} has the label {unknown[0]!r}, which is not a class of the model: {names}.")
         return [row[text] for row in rows], np.array([known[row[label]] for row in rows])
 
     def predictor(self, texts: Sequence[str]) -> Callable[[nn.Module], np.ndarray]:

@@ -10,7 +10,7 @@ import pytest
 
 import ken
 import ken.viz
-from docs import api
+from tests import sources
 
 MAY_IMPORT = {
     "ken": {"ken"},
@@ -25,7 +25,7 @@ OF_THE_LIBRARY = {"torch", "numpy", "safetensors", "tqdm", "huggingface_hub", "t
 def imported(module: str) -> set[str]:
     """Top-level packages that a module imports anywhere."""
     names = set()
-    for node in ast.walk(api.parsed(module)):
+    for node in ast.walk(sources.parsed(module)):
         if isinstance(node, ast.Import):
             names |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -36,12 +36,12 @@ def imported(module: str) -> set[str]:
 
 @pytest.mark.parametrize("package", MAY_IMPORT)
 def test_imports_run_one_way(package):
-    for module in api.modules(package):
+    for module in sources.modules(package):
         assert imported(module) & MAY_IMPORT.keys() <= MAY_IMPORT[package], module
 
 
 def test_the_library_needs_what_it_asks_for():
-    for module in api.modules("ken"):
+    for module in sources.modules("ken"):
         assert imported(module) - sys.stdlib_module_names <= OF_THE_LIBRARY | {"ken"}, module
 
 
@@ -51,7 +51,7 @@ LAZY = {"ken": ken, "ken.viz": ken.viz}  # packages that import their public nam
 def lazy_imports(module: str) -> list[str]:
     """Imports of names that a package loads at first use: what a step depends on is read from import statements."""
     used = []
-    for node in without_type_checking(api.parsed(module)):
+    for node in without_type_checking(sources.parsed(module)):
         if isinstance(node, ast.Import):
             used += [alias.name for alias in node.names if alias.name in LAZY]
         elif isinstance(node, ast.ImportFrom) and node.module in LAZY:
@@ -71,14 +71,14 @@ def without_type_checking(tree: ast.AST) -> Iterator[ast.AST]:
 
 @pytest.mark.parametrize("package", ["ken", "baselines", "study", "report", "benchmarks"])
 def test_code_imports_from_the_module_that_defines_a_name(package):
-    used = {module: lazy_imports(module) for module in api.modules(package)}
+    used = {module: lazy_imports(module) for module in sources.modules(package)}
     assert {module: names for module, names in used.items() if names} == {}
 
 
 def imported_modules(module: str, modules: set[str]) -> set[str]:
     """Those of the modules that a module imports, also inside functions."""
     names = set()
-    for node in without_type_checking(api.parsed(module)):
+    for node in without_type_checking(sources.parsed(module)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -87,9 +87,9 @@ def imported_modules(module: str, modules: set[str]) -> set[str]:
     return names & modules - {module}
 
 
-@pytest.mark.parametrize("package", ["ken", "baselines"])
+@pytest.mark.parametrize("package", ["ken", "baselines", "study", "report"])
 def test_no_modules_import_each_other_in_a_circle(package):
-    modules = set(api.modules(package))
+    modules = set(sources.modules(package))
     graph = {module: imported_modules(module, modules) for module in modules}
     try:
         graphlib.TopologicalSorter(graph).prepare()
@@ -109,12 +109,12 @@ try:
 except AttributeError as error:
     assert str(error) == "module 'ken' has no attribute 'nothing'"
 """
-    subprocess.run([sys.executable, "-c", program], check=True, cwd=api.ROOT)
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=sources.ROOT)
 
 
 @pytest.mark.parametrize("package", LAZY)
 def test_the_imports_for_type_checkers_are_those_of_first_use(package):
-    (block,) = (node for node in api.parsed(package).body if isinstance(node, ast.If))
+    (block,) = (node for node in sources.parsed(package).body if isinstance(node, ast.If))
     imports = {alias.name: node.module for node in block.body for alias in node.names}
     assert {name: module for name, module in imports.items() if module != package} == LAZY[package]._MODULES
     assert sorted(imports) == sorted(LAZY[package].__all__)

@@ -6,7 +6,7 @@ from pydantic import MISSING, Field, ValidationInfo, field_validator
 
 from baselines.llm_surgeon.costs import KINDS
 from baselines.llm_surgeon.schedule import STRUCTURES, UPDATES, Settings
-from baselines.options import Above0, Natural, Positive, Section
+from baselines.options import Above0, Natural, Positive, Section, optional
 
 DAMPING = "added to the diagonal of a factor of the curvature, in units of its mean"
 Structure = Annotated[
@@ -21,27 +21,25 @@ LowRank = Annotated[
 class CurvatureOptions(Section):
     """Options of every method that prunes by curvature; the method's own settings where a key is missing."""
 
-    sequences: Positive | MISSING = Field(MISSING, description="training texts that the curvature is estimated from")
-    shots: Positive | MISSING = Field(MISSING, description="how often the curvature is estimated and a part is removed")
-    damping_g: Above0 | MISSING = Field(MISSING, description=DAMPING)
-    damping_a: Above0 | MISSING = Field(MISSING, description=DAMPING)
-    max_correlate: Positive | MISSING = Field(
-        MISSING, description="removed elements of a layer for which the others are updated jointly"
-    )
+    sequences: Positive | MISSING = optional("training texts that the curvature is estimated from")
+    shots: Positive | MISSING = optional("how often the curvature is estimated and a part is removed")
+    damping_g: Above0 | MISSING = optional(DAMPING)
+    damping_a: Above0 | MISSING = optional(DAMPING)
+    max_correlate: Positive | MISSING = optional("removed elements of a layer for which the others are updated jointly")
 
 
 class SurgeonOptions(CurvatureOptions):
     """Options of LLM Surgeon towards zero."""
 
     structure: Structure | MISSING = MISSING
-    costs: Literal[*KINDS] | MISSING = Field(
-        MISSING, description="of what is removed, by LLM Surgeon (obs), K-OBD (obd), L-OBD or magnitude"
+    costs: Literal[*KINDS] | MISSING = optional(
+        "of what is removed, by LLM Surgeon (obs), K-OBD (obd), L-OBD or magnitude"
     )
-    updates: Literal[*UPDATES] | MISSING = Field(
-        MISSING, description="of what is kept; by default correlated for the costs obs and none for others"
+    updates: Literal[*UPDATES] | MISSING = optional(
+        "of what is kept; by default correlated for the costs obs and none for others"
     )
     low_rank: LowRank | MISSING = MISSING
-    low_rank_rate: Above0 | MISSING = Field(MISSING, description="learning rate of that correction")
+    low_rank_rate: Above0 | MISSING = optional("learning rate of that correction")
 
     @field_validator("low_rank")
     @classmethod

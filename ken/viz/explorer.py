@@ -125,7 +125,7 @@ def notes(inputs: Inputs, kinds: Mapping[str, dict[int, str]], facts: dict, mega
     if inputs.base is None:
         said.append("Made without the pre-trained model: updates, and the values of reset entries, are not known.")
     elif inputs.pair is None:
-        said.append("Made without the fine-tuned model: the updates that the reset took away are not known.")
+        said.append("Made without the fine-tuned model: the updates that the reset removed are not known.")
     total = sum(map(len, kinds.values()))
     specs = inputs.readers[0].body
     limit, tiles = explorer_data.EXACT_ENTRIES, explorer_data.TILES
@@ -146,7 +146,7 @@ def notes(inputs: Inputs, kinds: Mapping[str, dict[int, str]], facts: dict, mega
 
 
 def _too_much(megabytes: float) -> str:
-    return f"the page is to stay within {megabytes:g} MB"
+    return f"the page must stay within {megabytes:g} MB"
 
 
 def listing(kinds: Mapping[str, dict[int, str]], names: Sequence[str]) -> str:

@@ -11,14 +11,14 @@ from baselines.options import shown
 from ken.errors import UserError
 from study.definition import checks
 from study.definition.sections import study_model
-from study.definition.sentences import dotted, sentence
+from study.definition.sentences import sentence
 
 
 def schema(methods: Mapping[str, Method]) -> dict:
     """JSON schema of a config, with the names and options of the registered methods."""
-    whole = {"$schema": "https://json-schema.org/draft/2020-12/schema"} | study_model(methods).model_json_schema()
-    whole["$defs"]["MethodName"]["enum"] = sorted(methods)
-    return whole
+    described = study_model(methods).model_json_schema()
+    described["$defs"]["MethodName"]["enum"] = sorted(methods)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | described
 
 
 def load(raw: dict, methods: Mapping[str, Method], sources: bool = True) -> dict:
@@ -43,11 +43,11 @@ def load(raw: dict, methods: Mapping[str, Method], sources: bool = True) -> dict
     """
     if not isinstance(raw, dict):
         raise UserError(f"the config is {shown(raw)}, but must be a section with keys.")
-    _check_keys(raw, [])
+    model = study_model(methods)
     try:
-        study = study_model(methods).model_validate(_extended(raw), context={"methods": methods, "sources": sources})
+        study = model.model_validate(_extended(raw), context={"methods": methods, "sources": sources})
     except ValidationError as error:
-        raise UserError(f"config key {sentence(error.errors(), schema(methods))}") from None
+        raise UserError(f"config key {sentence(error.errors(), model.model_json_schema())}") from None
     config = study.model_dump()
     checks.check(config, methods)
     config["kenviz"] = checks.pictured(config, methods)
@@ -83,7 +83,6 @@ def _extended(raw: dict) -> dict:
     if not isinstance(path, str) or not Path(path).is_file():
         raise UserError(f"config key extends is {shown(path)}, but must be the path of a config, from {Path.cwd()}.")
     base = _read_yaml(path)
-    _check_keys(base, [])
     if "extends" in base:
         raise UserError(f"config key extends is {shown(path)}, which extends another: name the last of them.")
     return _merged(base, own)
@@ -95,16 +94,3 @@ def _merged(base: object, over: object) -> object:
         return over
     merged = base | {key: _merged(base.get(key), value) for key, value in over.items()}
     return {key: value for key, value in merged.items() if value is not None}
-
-
-def _check_keys(value: object, path: list) -> None:
-    """Refuse keys that YAML reads as something other than text, e.g. ``1:`` or ``no:``."""
-    if isinstance(value, dict):
-        for key, entry in value.items():
-            if not isinstance(key, str):
-                where = dotted([*path, str(key)])
-                raise UserError(f"config key {where} is read as {shown(key)}, not as text: put quotes around it.")
-            _check_keys(entry, [*path, key])
-    elif isinstance(value, list):
-        for index, entry in enumerate(value):
-            _check_keys(entry, [*path, index])

@@ -1,7 +1,7 @@
 """The sections of a config: what each key means, what may stand there, and its default."""
 
-import functools
-from collections.abc import Collection, Mapping
+import json
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import MISSING, AfterValidator, BeforeValidator, Field, ValidationInfo, create_model
@@ -11,24 +11,17 @@ from typing_extensions import TypeAliasType
 from baselines import Method
 from baselines.llm_surgeon.options import LowRank, Structure
 from baselines.llm_surgeon.schedule import STRUCTURES, VARIANTS
-from baselines.options import Above0, Integer, Natural, Number, Positive, Section, Several, Share, Unique, shown
+from baselines.options import Above0, Integer, Natural, Number, Positive, Section, Several, Share, Unique, optional
 from ken.errors import did_you_mean
-from study.definition.sources import (
-    BatchSize,
-    Epochs,
-    LearningRate,
-    Models,
-    Name,
-    RandomInitLearningRate,
-    Seed,
-    Tasks,
-    Text,
-)
+from study.definition.sources import BatchSize, Epochs, LearningRate, Models, Name, RandomInitLearningRate, Tasks, Text
+
+CONTROLS = "the controls full and none are always run"
+NAMED = 'a name is lower-case letters, digits, ".", "_" and "-"'
 
 
 def _registered(name: str, info: ValidationInfo) -> str:
     if name not in (methods := info.context["methods"]):
-        raise ValueError(f"is {shown(name)}, which is not known here.{did_you_mean(name, methods)}")
+        raise ValueError(f"is {json.dumps(name)}, which is not known here.{did_you_mean(name, methods)}")
     return name
 
 
@@ -38,55 +31,32 @@ def _kept(budget: float | int) -> float | int:
     return budget
 
 
-def _empty(value: object) -> object:
-    return {} if value is None else value
-
-
-MethodName = TypeAliasType(
+KEPT = "a share between 0 and 1 (both excluded), or a whole number of entries per row from 1"
+ANY_OF = {"anyOf": [{"exclusiveMinimum": 0, "exclusiveMaximum": 1}, {"type": "integer", "minimum": 1}]}
+EMPTY = BeforeValidator(lambda value: {} if value is None else value)  # all its lines may be commented out
+Budget = Annotated[Number, AfterValidator(_kept), Field(description=KEPT, json_schema_extra=ANY_OF)]
+MethodName = TypeAliasType(  # with a definition of its own in the schema, into which the registered names are put
     "MethodName", Annotated[str, AfterValidator(_registered), Field(description="name of a registered method")]
 )
-Budget = Annotated[
-    Number,
-    AfterValidator(_kept),
-    Field(
-        description="a share between 0 and 1 (both excluded), or a whole number of entries per row from 1",
-        json_schema_extra={
-            "anyOf": [{"exclusiveMinimum": 0, "exclusiveMaximum": 1}, {"type": "integer", "minimum": 1}]
-        },
-    ),
-]
-ShareItem = Annotated[Share, Field(description="a share between 0 and 1")]
-NumberItem = Annotated[Above0, Field(description="a number above 0")]
-Rows = Annotated[Positive, Field(description="a number of rows")]
-Entries = Annotated[Positive, Field(description="a number of entries")]
-EMPTY = BeforeValidator(_empty)  # a mapping whose lines are all commented out is an empty one
-PACKAGE = r"^[A-Za-z_]\w*$(?!\n)"
+Package = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$(?!\n)", description="a name under which a package is imported")]
 
 
 class MethodSettings(Section):
     """Settings of one method."""
 
-    budgets: Several[NumberItem] | MISSING = Field(
-        MISSING, description="its budgets, in its own unit, instead of kept_shares or of those it has by default"
-    )
-    draws: Positive | MISSING = Field(MISSING, description="number of draws, for a method that chooses at random")
-    rate_factors: Several[NumberItem] | MISSING = Field(
-        MISSING,
-        description="learning rates that a method that trains tries, as multiples of the fine-tuning's; the best on "
-        "validation counts",
+    budgets: Several[Above0] | MISSING = optional("budgets in its unit; by default its own, or kept_shares")
+    draws: Positive | MISSING = optional("number of draws, for a method that chooses at random")
+    rate_factors: Several[Above0] | MISSING = optional(
+        "multiples of the fine-tuning's learning rate that a method that trains tries; the best on validation counts"
     )
 
 
 class TrainedOn(Section):
     """Cells on which methods that train are run, inference is measured and checks are made; by default all."""
 
-    models: Several[Annotated[str, Field(description="name of a model of this study")]] | MISSING = Field(
-        MISSING, description="some of the models"
-    )
-    tasks: Several[Annotated[str, Field(description="name of a task of this study")]] | MISSING = Field(
-        MISSING, description="some of the tasks"
-    )
-    seeds: Several[Seed] | MISSING = Field(MISSING, description="some of the seeds")
+    models: Several[str] | MISSING = optional("some of the models")
+    tasks: Several[str] | MISSING = optional("some of the tasks")
+    seeds: Several[Natural] | MISSING = optional("some of the seeds")
 
 
 class Inference(Section):
@@ -94,8 +64,8 @@ class Inference(Section):
 
     methods: Unique[MethodName] = Field(
         [],
-        description="methods whose model is measured beside the dense one: at the first budget, or at every budget of "
-        "those that do not keep a share; none by default",
+        description="methods measured beside the dense model, at their first budget, or at every budget where that "
+        "is no kept share; none by default",
     )
     texts: Positive = Field(128, description="test texts in a pass")
     passes: Positive = Field(5, description="passes of each model, taken in turns")
@@ -104,8 +74,8 @@ class Inference(Section):
 class Checks(Section):
     """Ablations of KEN, on the cells of trained_on; none by default."""
 
-    kept_shares: Several[ShareItem] = Field([0.25], description="shares of each row at which the ablations are made")
-    bandwidth_factors: Unique[NumberItem] = Field([], description="what Scott's bandwidth is multiplied by")
+    kept_shares: Several[Share] = Field([0.25], description="shares of each row kept in those of bandwidth and zero")
+    bandwidth_factors: Unique[Above0] = Field([], description="what Scott's bandwidth is multiplied by")
     zero: bool = Field(False, description="whether entries are also set to zero instead of reset")
     matrices: bool = Field(False, description="whether one kind of matrix is pruned at a time")
     matrices_kept_share: Share = Field(0.05, description="share of each row that is kept of that kind")
@@ -122,17 +92,15 @@ class Spread(Section):
 class Timing(Section):
     """How the time of pruning grows with size and k, on random rows."""
 
-    heights: Unique[Rows] = Field([], description="numbers of rows; nothing is measured by default")
+    heights: Unique[Positive] = Field([], description="numbers of rows; nothing is measured by default")
     length: Integer = Field(768, ge=2, description="entries of a row")
-    budgets: Several[Entries] = Field([16, 48, 96, 192, 384], description="numbers of entries kept of a row")
+    budgets: Several[Positive] = Field([16, 48, 96, 192, 384], description="numbers of entries kept of a row")
 
 
 class Corpus(Section):
     """Docstring prose of installed packages, for tasks with "source" docstrings and for pre-training."""
 
-    packages: Several[
-        Annotated[str, Field(pattern=PACKAGE, description="a name under which a package is imported")]
-    ] = Field(description="names under which the packages are imported")
+    packages: Several[Package] = Field(description="names under which the packages are imported")
     min_words: Positive = Field(15, description="shortest snippet that becomes an example, in words")
     max_words: Positive = Field(45, description="longest snippet that becomes an example, in words")
 
@@ -162,18 +130,13 @@ class Finetuning(Section):
     warmup_share: Number = Field(0.1, ge=0, le=1, description="share of the steps in which the learning rate rises")
     weight_decay: Number = Field(0.01, ge=0, description="decoupled weight decay of AdamW")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto",
-        description="of products in training; auto is bfloat16 on a GPU that has it (DeBERTa cannot), else float32",
+        "auto", description="of products; auto is bfloat16 on a GPU that has it (DeBERTa cannot), else float32"
     )
     checkpoint_minutes: Number = Field(
-        10,
-        ge=0,
-        description="minutes between two writes of the state from which a killed training goes on; 0 for every step",
+        10, ge=0, description="minutes between writes of the state that a killed training resumes; 0 for every step"
     )
-    random_init_seeds: Unique[Seed] | MISSING = Field(
-        MISSING,
-        description="seeds whose cells are also fine-tuned from random initialisation, to show what pre-training adds; "
-        "the first seed where not given",
+    random_init_seeds: Unique[Natural] | MISSING = optional(
+        "seeds also fine-tuned from random initialisation, to show what pre-training adds; by default the first seed"
     )
 
 
@@ -186,13 +149,10 @@ class Evaluation(Section):
 class Suggestion(Section):
     """Search on validation for the smallest kept share that is not inferior to the full model."""
 
-    methods: Unique[MethodName] = Field([], description="methods for which a share is searched; none by default")
+    methods: Unique[MethodName] = Field([], description="methods to search for, which rank entries; none by default")
     margin: Share = Field(0.01, description="weighted F1 that may be lost")
     confidence: Number = Field(
-        0.95,
-        gt=0.5,
-        lt=1,
-        description="of losing no more than the margin, by a paired bootstrap over the validation examples",
+        0.95, gt=0.5, lt=1, description="that no more is lost, by a paired bootstrap over the validation examples"
     )
     resolution: Share = Field(0.01, description="of the share that is searched")
 
@@ -200,36 +160,28 @@ class Suggestion(Section):
 class Kenviz(Section):
     """Which sub-network the report draws; by default that of the first model, task and seed."""
 
-    model: str | MISSING = Field(MISSING, description="name of a model of this study")
-    task: str | MISSING = Field(MISSING, description="name of a task of this study")
-    method: MethodName | MISSING = Field(
-        MISSING,
-        description="name of a method of this study that keeps a share of each row; by default ken, or the last that "
-        "is run at kept_share",
+    model: str | MISSING = optional("name of a model of this study")
+    task: str | MISSING = optional("name of a task of this study")
+    method: MethodName | MISSING = optional(
+        "method of this study that keeps a share of each row; by default ken, or the last that is run at kept_share"
     )
-    kept_share: Number | MISSING = Field(
-        MISSING, description="share of each row that is kept; by default 0.25 or the last of kept_shares"
-    )
-    matrix: str | MISSING = Field(
-        MISSING,
-        pattern=r"^[A-Za-z0-9_.*]+$(?!\n)",
-        description="a part of a matrix name, such as query.weight; by default the queries",
+    kept_share: Number | MISSING = optional("share of each row kept; by default 0.25, or the last of kept_shares")
+    matrix: str | MISSING = optional(
+        "a part of a matrix name, such as query.weight; by default the queries", pattern=r"^[A-Za-z0-9_.*]+$(?!\n)"
     )
 
 
 class Pruning(Section):
     """Linear layers pruned towards zero by the curvature of the loss; not run where text is not given."""
 
-    text: Text | MISSING = Field(MISSING, description="text whose loss counts")
-    methods: Several[Annotated[Literal[*VARIANTS], Field(description="name of a method of pruning")]] = Field(
-        [*VARIANTS], description="methods to compare"
-    )
+    text: Text | MISSING = optional("text whose loss counts")
+    methods: Several[Literal[*VARIANTS]] = Field([*VARIANTS], description="methods of pruning to compare")
     structures: Several[Structure] = Field([*STRUCTURES], description="what is removed at once")
-    sparsities: Several[ShareItem] = Field(
+    sparsities: Several[Share] = Field(
         [0.1, 0.2, 0.3, 0.4, 0.5],
         description="shares of the linear layers' entries that are removed; 2:4 removes one half and nothing else",
     )
-    shots: Several[Annotated[Positive, Field(description="a number of shots")]] = Field(
+    shots: Several[Positive] = Field(
         [1, 5],
         description="numbers of shots to the largest sparsity, the smaller ones on the way; with 1 shot each sparsity "
         "is reached from the dense model",
@@ -241,12 +193,11 @@ class Pruning(Section):
 class Adaptation(Section):
     """Training on a text, whose update is then compressed; not run where text is not given."""
 
-    text: Text | MISSING = Field(MISSING, description="text to adapt to")
+    text: Text | MISSING = optional("text to adapt to")
     methods: Several[MethodName] = Field(
-        ["ken", "ken-rescaled", "random", "delta-magnitude"],
-        description="methods to compare; the controls full and none are always run",
+        ["ken", "ken-rescaled", "random", "delta-magnitude"], description=f"methods to compare; {CONTROLS}"
     )
-    kept_shares: Several[ShareItem] = Field([0.05, 0.25, 0.5], description="shares of each row that are kept")
+    kept_shares: Several[Share] = Field([0.05, 0.25, 0.5], description="shares of each row that are kept")
     epochs: Epochs = 3
     batch_size: BatchSize = 16
     learning_rate: LearningRate = 0.0005
@@ -272,27 +223,25 @@ class Tuning(Section):
     seed: Natural = Field(100, description="seed of the search, apart from the study's own")
 
 
-class Study(Section):
+class StudyConfig(Section):
     """One study is every method on every cell, where a cell is a model, a task and a seed."""
 
-    extends: str | MISSING = Field(
-        MISSING,
-        description="path of another config, of which this one gives the differences only: sections are merged, lists "
-        "replaced, and null takes a key away",
+    extends: str | MISSING = optional(
+        "path of a config from which this one differs: sections are merged, lists replaced, null takes a key away"
     )
     study: Name = Field(
         description='lower-case letters, digits, ".", "_" and "-" that name the study; results go to results/<study>'
     )
-    seeds: Several[Seed] = Field(description="seeds of the cells; each fine-tunes every model on every task once")
+    seeds: Several[Natural] = Field(description="seeds of the cells; each fine-tunes every model on every task once")
     draws: Positive = Field(3, description="number of draws of the methods that choose at random")
     kept_shares: Several[Budget] = Field(
         [0.02, 0.05, 0.10, 0.25, 0.50, 0.75], description="how much of each row is kept, one budget an entry"
     )
-    methods: Several[MethodName] = Field(description="methods to compare; the controls full and none are always run")
+    methods: Several[MethodName] = Field(description=f"methods to compare; {CONTROLS}")
     scores_only: Unique[MethodName] = Field(
         [],
-        description="methods whose stored files are removed once they are loaded back and scored (hash and size stay "
-        "in the tables), for studies of large models; none by default",
+        description="methods whose stored files are removed after scoring, for studies of large models (hash and "
+        "size stay in the tables); none by default",
     )
     trained_on: TrainedOn = TrainedOn()
     inference: Inference = Inference()
@@ -300,16 +249,11 @@ class Study(Section):
     spread: Spread = Spread()
     timing: Timing = Timing()
     corpus: Corpus | MISSING = MISSING
-    tasks: Annotated[Tasks, EMPTY] = Field(
-        min_length=1, description='name -> classification task; a name is lower-case letters, digits, ".", "_" and "-"'
-    )
-    models: Annotated[Models, EMPTY] = Field(
-        min_length=1, description='name -> model; a name is lower-case letters, digits, ".", "_" and "-"'
-    )
+    tasks: Annotated[Tasks, EMPTY] = Field(min_length=1, description=f"name -> classification task; {NAMED}")
+    models: Annotated[Models, EMPTY] = Field(min_length=1, description=f"name -> model; {NAMED}")
     pretraining: Pretraining = Pretraining()
     device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto",
-        description="what to compute on; auto takes a GPU where torch finds one; the environment's STUDY_DEVICE wins",
+        "auto", description="where to compute; auto takes a GPU where torch finds one; STUDY_DEVICE overrides it"
     )
     finetuning: Finetuning = Finetuning()
     evaluation: Evaluation = Evaluation()
@@ -319,23 +263,16 @@ class Study(Section):
     tuning: Tuning = Tuning()
 
 
-@functools.cache
-def _settings_of(options: type[Section]) -> type[Section]:
-    bases = (MethodSettings, options)
-    return create_model(f"{options.__name__}Settings", __base__=bases, __doc__="Settings of one method.")
-
-
-@functools.lru_cache(maxsize=8)
-def _study_model(options: Collection[tuple[str, type[Section]]]) -> type[Study]:
+def study_model(methods: Mapping[str, Method]) -> type[StudyConfig]:
+    """`StudyConfig` with a section of settings for every registered method."""
+    doc, settings = MethodSettings.__doc__, {}
+    for options in dict.fromkeys(method.options_model for method in methods.values()):
+        settings[options] = create_model(f"{options.__name__}Settings", __base__=(MethodSettings, options), __doc__=doc)
     by_method = create_model(
         "SettingsByMethod",
         __base__=Section,
-        __doc__="Method -> what differs from its defaults; adapting language models takes its own options only.",
-        **{name: (_settings_of(model) | MISSING, MISSING) for name, model in options},
+        __doc__="Method -> what differs from its defaults; adapting language models reads its own options only.",
+        **{name: (settings[method.options_model] | MISSING, MISSING) for name, method in methods.items()},
     )
-    return create_model("Study", __base__=Study, __doc__=Study.__doc__, method_settings=(by_method, by_method()))
-
-
-def study_model(methods: Mapping[str, Method]) -> type[Study]:
-    """`Study` with a section of settings for every registered method."""
-    return _study_model(tuple((name, method.options_model) for name, method in methods.items()))
+    doc, base = StudyConfig.__doc__, StudyConfig
+    return create_model("StudyOfMethods", __base__=base, __doc__=doc, method_settings=(by_method, by_method()))

@@ -25,7 +25,7 @@ LIMITS = {
     "less_than": ("less than", "lt"),
     "less_than_equal": ("at most", "le"),
 }
-# What is said first: a misspelled key explains most of the other problems around it.
+# What is said first: a wrong key explains most of the other problems around it.
 ORDER = {"extra_forbidden": 0, "union_tag_not_found": 0, "missing": 3} | dict.fromkeys(TYPES, 1)
 
 
@@ -36,10 +36,12 @@ def sentence(errors: Sequence[Mapping], schema: Mapping) -> str:
         errors: of `ValidationError.errors()`.
         schema: JSON schema of the model; it has the descriptions and the valid names.
     """
+    if names := [error for error in errors if _is_of_a_name(error)]:
+        return _wrong_name(names[0], schema)
     error = min(errors, key=lambda error: ORDER.get(error["type"], 2))
-    path, parent, node = _located(error, schema)
     value, context = error["input"], error.get("ctx", {})
-    where, found, meaning = dotted(path), shown(value), node.get("description", "")
+    path, parent, node = _located(error["loc"], schema)
+    where, given, meaning = dotted(path), shown(value), node.get("description") or parent.get("description", "")
     match error["type"]:
         case "extra_forbidden":
             return f"{where} is not known here.{did_you_mean(path[-1], parent['properties'])}"
@@ -48,25 +50,23 @@ def sentence(errors: Sequence[Mapping], schema: Mapping) -> str:
         case "union_tag_not_found" | "union_tag_invalid":
             return _unknown_source(where, value, node, schema)
         case "literal_error" if isinstance(value, str):
-            return f"{where} is {found}, which is not known here.{did_you_mean(value, node['enum'])}"
+            return f"{where} is {given}, which is not known here.{did_you_mean(value, node['enum'])}"
         case "value_error":
             return f"{where} {context['error']}"
         case "too_short":
             return f"{where} has {len(value)} entries, but needs at least {context['min_length']} ({meaning})."
         case "no_such_path":
-            return f"{where} is {found}, which does not exist, seen from {Path.cwd()}: {meaning}."
-        case "string_pattern_mismatch" if error["loc"][-1] == "[key]":
-            return f"{where} has the name {found}, but a name must be {meaning}."
+            return f"{where} is {given}, which does not exist, seen from {Path.cwd()}: {meaning}."
         case kind if kind in TYPES:
             expected = TYPES[kind]
             if expected == "text" and not isinstance(value, dict | list):
                 expected = "text in quotes"  # YAML reads `no` as false and `5` as a number
-            return f"{where} is {found}, but must be {expected}{f' ({meaning})' if meaning else ''}."
+            return f"{where} is {given}, but must be {expected}{f' ({meaning})' if meaning else ''}."
         case kind if kind in LIMITS:
             words, limit = LIMITS[kind]
-            return f"{where} is {found}, but must be {words} {context[limit]:g}."
+            return f"{where} is {given}, but must be {words} {context[limit]:g}."
         case _:
-            return f"{where} is {found}, but must be {meaning}."
+            return f"{where} is {given}, but must be {meaning}."
 
 
 def dotted(path: Iterable[str | int]) -> str:
@@ -75,23 +75,18 @@ def dotted(path: Iterable[str | int]) -> str:
     return text.removeprefix(".")
 
 
-def _located(error: Mapping, schema: Mapping) -> tuple[list[str | int], Mapping, Mapping]:
-    """Path of the key, and the schemas of what it is in and of its value."""
-    path, parent, node = [], {}, schema
-    *inner, last = error["loc"]
-    if last == "[key]" and error["type"] == "string_pattern_mismatch":
-        _, parent, node = _located(error | {"loc": inner[:-1], "type": ""}, schema)
-        return inner[:-1], parent, node["propertyNames"]
-    for part in error["loc"]:
+def _located(path: Iterable[str | int], schema: Mapping) -> tuple[list[str | int], Mapping, Mapping]:
+    """Path of a key without pydantic's marks of kinds of entries, and the schemas of its section and of its value."""
+    keys, section, node = [], {}, schema
+    for part in path:
         if kind := node.get("discriminator", {}).get("mapping", {}).get(part):
             node = _resolved({"$ref": kind}, schema)
             continue
-        path.append(part)
-        named = node.get("properties") or node.get("patternProperties") or {}
-        others = next(iter(node.get("patternProperties", {}).values()), {})
-        parent, node = node, node.get("items", {}) if isinstance(part, int) else named.get(part, others)
-        node = _resolved(node, schema)
-    return path, parent, node
+        keys.append(part)
+        entries = next(iter(node.get("patternProperties", {}).values()), {})
+        below = node.get("items", {}) if isinstance(part, int) else node.get("properties", {}).get(part, entries)
+        section, node = node, _resolved(below, schema)
+    return keys, section, node
 
 
 def _resolved(node: Mapping, schema: Mapping) -> Mapping:
@@ -100,6 +95,20 @@ def _resolved(node: Mapping, schema: Mapping) -> Mapping:
         target = schema["$defs"][node["$ref"].rpartition("/")[2]]
         node = target | {key: value for key, value in node.items() if key != "$ref"}
     return node
+
+
+def _is_of_a_name(error: Mapping) -> bool:
+    kind = error["type"]
+    return kind == "invalid_key" or (error["loc"][-1] == "[key]" and kind in ("string_type", "string_pattern_mismatch"))
+
+
+def _wrong_name(error: Mapping, schema: Mapping) -> str:
+    """The problem of a key that YAML does not read as text, such as ``1:`` or ``no:``, or that is no valid name."""
+    name, end = error["input"], -2 if error["loc"][-1] == "[key]" else -1
+    path, _, node = _located(error["loc"][:end], schema)
+    if not isinstance(name, str):
+        return f"{dotted([*path, str(name)])} is read as {shown(name)}, not as text: put quotes around it."
+    return f"{dotted(path)} has the name {shown(name)}, but a name must be {node['propertyNames']['description']}."
 
 
 def _unknown_source(where: str, entry: Mapping, node: Mapping, schema: Mapping) -> str:

@@ -6,7 +6,9 @@ from typing import Annotated, Literal
 from pydantic import MISSING, AfterValidator, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError, PydanticKnownError
 
-from baselines.options import Above0, Integer, Natural, Positive, Section, Several, Share, shown
+from baselines.options import Above0, Integer, Natural, Positive, Section, Several, Share, optional, shown
+
+SOURCE = "where it comes from"
 
 
 def _existing(path: str, info: ValidationInfo) -> str:
@@ -21,52 +23,49 @@ def _checkpoint(path: str, info: ValidationInfo) -> str:
     return path
 
 
-def _text(pattern: str, description: str) -> object:
+def _matching(pattern: str, description: str) -> object:
     return Field(pattern=rf"^{pattern}$(?!\n)", description=description)
 
 
+NAME = 'lower-case letters, digits, ".", "_" and "-", the first a letter or digit'
+REPOSITORY = "the name of a repository on the Hugging Face hub, such as google-bert/bert-base-uncased"
+REVISION = "a commit, tag or branch of the repository; only a commit never changes, and every manifest records it"
+PART = "[A-Za-z0-9][A-Za-z0-9._-]*"  # of the name of a repository
 ExistingPath = Annotated[str, AfterValidator(_existing)]
-Name = Annotated[
-    str, _text("[a-z0-9][a-z0-9._-]*", 'lower-case letters, digits, ".", "_" and "-", the first a letter or digit')
-]
-Repository = Annotated[
-    str,
-    _text(
-        r"(?!.*(--|\.\.))[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?",
-        "the name of a repository on the Hugging Face hub, such as google-bert/bert-base-uncased",
-    ),
-]
-Revision = Annotated[
-    str,
-    _text(
-        r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._/-]*",
-        "a commit, tag or branch of the repository; only a commit never changes, and every manifest records it",
-    ),
-]
-Seed = Annotated[Natural, Field(description="a whole number from 0")]
+Name = Annotated[str, _matching("[a-z0-9][a-z0-9._-]*", NAME)]
+Repository = Annotated[str, _matching(rf"(?!.*(--|\.\.)){PART}(/{PART})?", REPOSITORY)]
+Revision = Annotated[str, _matching(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._/-]*", REVISION)]
 Epochs = Annotated[Positive, Field(description="passes over the training examples")]
 BatchSize = Annotated[Positive, Field(description="examples in a batch")]
 LearningRate = Annotated[Above0, Field(description="peak of the learning rate")]
 RandomInitLearningRate = Annotated[
-    Above0, Field(description="peak of the learning rate from random initialisation; learning_rate where not given")
+    Above0, Field(description="peak of the learning rate from random initialisation; by default learning_rate")
 ]
-Words = Annotated[Integer, Field(ge=100, description="words of text at most, taken in whole documents")]
+
+
+class HubSource(Section):
+    """A repository of the Hugging Face hub."""
+
+    source: Literal["hub"] = Field(description=SOURCE)
+    repository: Repository
+    revision: Revision
+
+
+class HubData(HubSource):
+    """The Parquet files of a data set on the Hugging Face hub."""
+
+    config: str | MISSING = optional("the configuration of the data set, where it has several", min_length=1)
 
 
 class DocstringTask(Section):
     """Text and labels from the docstrings of the corpus."""
 
-    source: Literal["docstrings"] = Field(description="where text and labels come from")
+    source: Literal["docstrings"] = Field(description=SOURCE)
     label: Literal["library", "topic"] = Field(
         description="library (which package is described) or topic (which part of one package)"
     )
-    package: str | MISSING = Field(
-        MISSING, validate_default=True, description="package whose parts are the classes, for the label topic"
-    )
-    classes: Annotated[
-        Several[Annotated[str, Field(description="name of a package or of a part of one")]],
-        Field(min_length=2, description="packages, or parts of the package"),
-    ]
+    package: str | MISSING = optional("package whose parts are the classes, for the label topic", validate_default=True)
+    classes: Several[str] = Field(min_length=2, description="packages, or parts of the package")
     train: Positive = Field(description="number of training examples at most")
     validation: Positive = Field(description="number of validation examples at most")
     test: Positive = Field(description="number of test examples at most")
@@ -85,7 +84,7 @@ class ColumnTask(Section):
     text: str = Field(description="name of the column with the text")
     label: str = Field(description="name of the column with the label, or with classes whose names are used")
     validation_share: Share = Field(0.1, description="share of train that becomes validation where none is named")
-    seed: Seed = Field(0, description="seed of that choice")
+    seed: Natural = Field(0, description="seed of that choice")
 
     @field_validator("label")
     @classmethod
@@ -98,43 +97,38 @@ class ColumnTask(Section):
 class FileTask(ColumnTask):
     """Text and labels from CSV, TSV, JSONL or Parquet files or folders saved by the datasets library."""
 
-    source: Literal["files"] = Field(description="where text and labels come from")
+    source: Literal["files"] = Field(description=SOURCE)
     train: ExistingPath = Field(description="file or folder of the training examples")
-    validation: ExistingPath | MISSING = Field(
-        MISSING, description="file or folder of the validation examples; without it a part of train is taken"
+    validation: ExistingPath | MISSING = optional(
+        "file or folder of the validation examples; without it a part of train is taken"
     )
     test: ExistingPath = Field(description="file or folder of the test examples")
 
 
 class Splits(Section):
-    """Splits of the data set by their role; without test, validation is the test set; without validation, a part of
-    train is validation."""
+    """Split of the data set for each role; without test, that for validation is the test set, and without validation a
+    part of train is taken."""
 
     train: str = Field("train", description="name of the split of the training examples")
-    validation: str | MISSING = Field(MISSING, description="name of the split of the validation examples")
-    test: str | MISSING = Field(
-        MISSING, validate_default=True, description="name of the split of the test examples, which must have labels"
+    validation: str | MISSING = optional("name of the split of the validation examples")
+    test: str | MISSING = optional(
+        "name of the split of the test examples, which must have labels", validate_default=True
     )
 
     @field_validator("validation", "test")
     @classmethod
     def _is_another_split(cls, split: str, info: ValidationInfo) -> str:
-        if split is not MISSING and split in info.data.values():
+        if split is MISSING:
+            if info.data.get("validation") is MISSING:
+                raise PydanticKnownError("missing")
+        elif split in info.data.values():
             raise ValueError(f"is {shown(split)} like one before it: name another split or leave it out.")
-        if split is MISSING and info.data.get("validation") is MISSING:
-            raise PydanticKnownError("missing")
         return split
 
 
-class HubTask(ColumnTask):
+class HubTask(ColumnTask, HubData):
     """Text and labels from the Parquet files of a data set on the Hugging Face hub."""
 
-    source: Literal["hub"] = Field(description="where text and labels come from")
-    repository: Repository
-    revision: Revision
-    config: str | MISSING = Field(
-        MISSING, min_length=1, description="the configuration of the data set, where it has several"
-    )
     splits: Splits = Field({}, validate_default=True)
 
 
@@ -150,10 +144,14 @@ class Model(Section):
 class DirectoryModel(Model):
     """A local folder in the Hugging Face layout."""
 
-    source: Literal["directory"] = Field(description="where the model comes from")
+    source: Literal["directory"] = Field(description=SOURCE)
     path: Annotated[ExistingPath, AfterValidator(_checkpoint)] = Field(
         description="folder with config.json and model.safetensors"
     )
+
+
+class HubModel(Model, HubSource):
+    """A model of the Hugging Face hub whose weights are in safetensors."""
 
 
 class Size(Section):
@@ -162,16 +160,14 @@ class Size(Section):
     hidden_size: Integer = Field(ge=2, description="width of the layers")
     layers: Positive = Field(description="number of layers")
     heads: Positive = Field(description="attention heads, a divisor of hidden_size")
-    intermediate_size: Positive | MISSING = Field(
-        MISSING, description="width of the feed-forward layers (BLOOM's is four times hidden_size)"
+    intermediate_size: Positive | MISSING = optional(
+        "width of the feed-forward layers (BLOOM's is four times hidden_size)"
     )
-    embedding_size: Positive | MISSING = Field(
-        MISSING, description="width of ELECTRA's embeddings, half of hidden_size where not given"
-    )
+    embedding_size: Positive | MISSING = optional("width of ELECTRA's embeddings, by default half of hidden_size")
 
     @field_validator("heads")
     @classmethod
-    def _divides_the_width(cls, heads: int, info: ValidationInfo) -> int:
+    def _divide_the_width(cls, heads: int, info: ValidationInfo) -> int:
         width = info.data.get("hidden_size", heads)
         if width % heads:
             raise ValueError(f"is {heads}, which does not divide hidden_size {width}.")
@@ -181,60 +177,46 @@ class Size(Section):
 class PretrainingModel(Model):
     """A small model that this study pre-trains on the corpus."""
 
-    source: Literal["pretraining"] = Field(description="where the model comes from")
+    source: Literal["pretraining"] = Field(description=SOURCE)
     architecture: Literal["bert", "bloom", "deberta", "distilbert", "electra", "ernie"] = Field(
         description="family of the model"
     )
     size: Size
-    checkpoint: ExistingPath | MISSING = Field(
-        MISSING, description="folder of the checkpoint that this pre-training made before; used instead of training"
+    checkpoint: ExistingPath | MISSING = optional(
+        "folder of the checkpoint that this pre-training made before; used instead of training again"
     )
 
 
-class HubModel(Model):
-    """A model of the Hugging Face hub whose weights are in safetensors."""
+class Words(Section):
+    """How much of a text is taken, in whole documents."""
 
-    source: Literal["hub"] = Field(description="where the model comes from")
-    repository: Repository
-    revision: Revision
+    train_words: Integer = Field(100_000, ge=100, description="words of training text at most")
+    test_words: Integer = Field(300_000, ge=100, description="words of held-out text at most")
 
 
-class DocstringText(Section):
+class DocstringText(Words):
     """Prose of the docstrings of packages of the corpus, a document a source file."""
 
-    source: Literal["docstrings"] = Field(description="where the text comes from")
-    packages: Several[Annotated[str, Field(description="name of a package of the corpus")]] = Field(
-        description="packages of the corpus"
-    )
-    train_words: Words = 100_000
-    test_words: Words = 30_000
+    source: Literal["docstrings"] = Field(description=SOURCE)
+    packages: Several[str] = Field(description="packages of the corpus")
+    test_words: Integer = Field(30_000, ge=100, description="words of held-out text at most")
 
 
-class FileText(Section):
+class FileText(Words):
     """Text files in UTF-8."""
 
-    source: Literal["files"] = Field(description="where the text comes from")
+    source: Literal["files"] = Field(description=SOURCE)
     train: ExistingPath = Field(description="file with the training text")
-    validation: ExistingPath | MISSING = Field(
-        MISSING, description="file with the validation text; without it every tenth document of train is taken"
+    validation: ExistingPath | MISSING = optional(
+        "file with the validation text; without it every tenth document of train is taken"
     )
     test: ExistingPath = Field(description="file with the held-out text")
-    train_words: Words = 100_000
-    test_words: Words = 300_000
 
 
-class HubText(Section):
+class HubText(Words, HubData):
     """Text from the Parquet files of a data set on the Hugging Face hub."""
 
-    source: Literal["hub"] = Field(description="where the text comes from")
-    repository: Repository
-    revision: Revision
-    config: str | MISSING = Field(
-        MISSING, min_length=1, description="the configuration of the data set, where it has several"
-    )
     text: str = Field(description="name of the column with the text")
-    train_words: Words = 100_000
-    test_words: Words = 300_000
 
 
 Tasks = dict[Name, Annotated[DocstringTask | FileTask | HubTask, Field(discriminator="source")]]

@@ -71,9 +71,14 @@ def training(size: ModelSize, task: TaskSize, settings: dict) -> Work:
     """Work of a fine-tuning, including its validation after every epoch."""
     steps = settings["epochs"] * math.ceil(task.train / settings["batch_size"])
     flops = 3 * settings["epochs"] * task.train * task.tokens * forward_flops(size, task.tokens)
-    work = Work(passes=3 * steps * size.layers, moved=steps * size.parameters * ADAMW_BYTES)
-    work += Work(low_flops=flops) if size.bfloat16 else Work(flops)
+    work = _trained(size, steps, flops)
     return work + settings["epochs"] * evaluation(size, task.validation, task.tokens, settings["batch_size"])
+
+
+def _trained(size: ModelSize, steps: float, flops: float) -> Work:
+    """Work of training steps, in bfloat16 if the model can be trained in it."""
+    passes, moved = 3 * steps * size.layers, steps * size.parameters * ADAMW_BYTES
+    return Work(passes=passes, moved=moved) + (Work(low_flops=flops) if size.bfloat16 else Work(flops))
 
 
 def own_work(effort: Effort, size: ModelSize, tokens: float) -> Work:
@@ -192,8 +197,7 @@ def _pretrain(study: SizedStudy, model: str, **_: str) -> Work:
     steps = settings["tokens"] / (settings["batch_size"] * settings["max_length"])
     logits = size.width * settings["vocabulary"]
     flops = 3 * settings["tokens"] * (forward_flops(size, settings["max_length"]) + 2 * logits)
-    moved = steps * size.parameters * ADAMW_BYTES
-    return Work(flops, passes=3 * steps * size.layers, moved=moved, disk=size.dense_bytes)
+    return _trained(size, steps, flops) + Work(disk=size.dense_bytes)
 
 
 def _import(study: SizedStudy, model: str, **_: str) -> Work:

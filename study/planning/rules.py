@@ -11,9 +11,12 @@ from pathlib import Path
 
 import baselines
 from study.definition import method_settings
+from study.definition.config import load as load_config
 from study.definition.paths import Paths
 from study.definition.study import Cell, Study
+from study.running import files
 from study.running.code import code_hash
+from study.running.workflow import prepare_environment
 
 
 def as_json(value: object) -> str:
@@ -30,6 +33,24 @@ def logged(step: str, arguments: str) -> str:
     """
     command = f"python -m {step} {arguments}"
     return f"cat > {{log}} <<'END'\n{command}\nEND\n{command} >> {{log}} 2>&1"
+
+
+def prepare_study(config: dict, dry_run: bool) -> Study:
+    """Check the config that Snakemake has read, and prepare this process to run the study.
+
+    Args:
+        config: with the key report_only, only rules of the report are run, and data and models need not be there.
+        dry_run: nothing will be written.
+
+    Raises:
+        UserError: the config has a mistake, or the results cannot be written.
+    """
+    sources = not config.pop("report_only", False)
+    study = Study(load_config(config, baselines.METHODS, sources))
+    if not dry_run:
+        files.check_writable(Path("results", study.name))
+    prepare_environment(study.config["device"], study.config["finetuning"]["checkpoint_minutes"])
+    return study
 
 
 class Rules:

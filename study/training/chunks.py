@@ -6,11 +6,11 @@ from itertools import groupby
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from ken.errors import UserError
+from study.running import files
 from study.training.examples import id_content
 
 SHORTEST = 2  # tokens of a chunk: the first is not predicted
@@ -60,7 +60,7 @@ def read_chunks(folder: Path, split: str, tokenizer: PreTrainedTokenizerBase, le
     Raises:
         UserError: the split is too short for one chunk.
     """
-    documents = pd.read_parquet(folder / f"{split}.parquet")
+    documents = files.read_parquet(folder / f"{split}.parquet")
     encoded = tokenizer(list(documents["text"]), add_special_tokens=False, verbose=False)["input_ids"]
     ids, owners = [], []
     for document, tokens in enumerate(encoded):

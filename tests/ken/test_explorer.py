@@ -244,8 +244,8 @@ def test_command_writes_the_page_and_says_what_is_in_it(cell, capsys):
     assert [kind["name"] for kind in page_of(Path(out))["kinds"]] == [f"bert.layer.*.{part}.weight" for part in
                                                                      ("key", "query")]  # fmt: skip
     cli.main(command)
-    assert "the updates that the reset took away are not known" in capsys.readouterr().out
-    with pytest.raises(SystemExit, match="nothing is to be written"):
+    assert "the updates that the reset removed are not known" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="there is nothing to write"):
         cli.main(["viz", str(cell / "ken.safetensors")])
 
 

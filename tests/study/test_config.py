@@ -1,6 +1,7 @@
 """The configuration: defaults everywhere, and every mistake one sentence with the path of its key."""
 
 import copy
+import json
 import sys
 from pathlib import Path
 
@@ -9,8 +10,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
+from pydantic import Field
 
 import baselines
+from baselines.options import Positive, Section
 from ken.errors import UserError
 from study import config as command
 from study.definition import config
@@ -260,6 +263,9 @@ MISTAKES = [
         'splits.tset is not known here. Did you mean "test"?',
     ),
     (["tasks", "hub"], {**HUB_TASK, "splits": {"test": 1}}, "hub.splits.test is 1, but must be text in quotes"),
+    (["[key]"], 1, r"\[key\] is not known here"),
+    (["tasks", "[key]"], FILES, r'tasks has the name "\[key\]", but a name must be'),
+    (["trained_on"], {False: 1}, "trained_on.False is read as false, not as text: put quotes around it"),
     (["tasks", 1], FILES, "tasks.1 is read as 1, not as text: put quotes around it"),
     (["kenviz"], {"model": "smal"}, 'kenviz.model is "smal", .* Did you mean "small"?'),
     (["kenviz"], {"task": "topics"}, 'kenviz.task is "topics", .* Did you mean "topic"?'),
@@ -365,7 +371,7 @@ def test_the_schema_is_a_schema_and_describes_every_key():
         for inner in node.get("patternProperties", {}).values():
             described(inner, f"{path}.*")
         if "items" in node:
-            described(node["items"], f"{path}[]")
+            described({"description": node.get("description")} | node["items"], f"{path}[]")
         for branch in node.get("oneOf", []):
             described(branch, f"{path}.oneOf")
 
@@ -414,6 +420,43 @@ def test_command_line_prints_the_whole_config_or_one_sentence(tmp_path, monkeypa
     with pytest.raises(SystemExit) as ended:
         run(command.main)
     assert ended.value.code == 'error: config key seed is not known here. Did you mean "seeds"?'
+
+
+def test_command_line_prints_the_schema(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["config", "--schema"])
+    command.main()
+    assert json.loads(capsys.readouterr().out) == config.schema(baselines.METHODS)
+
+
+class Degree(Section):
+    degree: Positive = Field(2, description="of the polynomial")
+
+
+class Polynomial(baselines.Method):
+    name = "polynomial"
+    options_model = Degree
+
+    def store(self, cell, prepared, budget, path):
+        raise NotImplementedError
+
+    def restore(self, pretrained, path):
+        raise NotImplementedError
+
+
+def test_a_method_describes_its_own_options(small):
+    methods = METHODS | {"polynomial": Polynomial()}
+    small["methods"].append("polynomial")
+    settings = {"polynomial": {"degree": "3", "budgets": [0.5]}}
+    assert config.load(small | {"method_settings": settings}, methods)["method_settings"] == {
+        "polynomial": {"degree": 3, "budgets": [0.5]}
+    }
+    for options, message in {
+        "degre": r'polynomial.degre is not known here. Did you mean "degree"\?',
+        "degree": "polynomial.degree is 0, but must be at least 1",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            config.load(small | {"method_settings": {"polynomial": {options: 0}}}, methods)
+    assert config.schema(methods)["$defs"]["DegreeSettings"]["properties"]["degree"]["description"]
 
 
 OUTSIDE = (

@@ -17,7 +17,7 @@ from huggingface_hub import constants
 from baselines import METHODS
 from ken.errors import UserError
 from ken.hub import Snapshot, fetch
-from study import config, import_model, tasks, text
+from study import import_model, tasks, text
 from study.data import hub_tasks
 from study.definition import config
 from study.definition.paths import Paths

@@ -1,7 +1,6 @@
 """Files are whole or absent, and come back as they were written."""
 
 import hashlib
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -10,8 +9,6 @@ from hypothesis import strategies as st
 
 from ken.errors import UserError
 from study.running import files
-
-ROOT = Path(__file__).parents[3]
 
 
 def test_text_is_written_as_it_is(tmp_path):

@@ -10,6 +10,7 @@ from ken.errors import UserError
 from study.finetune import finetune
 from study.models.classifiers import load_classifier
 from study.running import files
+from study.running.code import ROOT, dependencies
 from study.training.classification import train_classifier
 from study.training.examples import predict
 from study.training.gradients import CPU, NOT_IN_BFLOAT16, Gradients, precision_on
@@ -221,3 +222,9 @@ def test_leftovers_of_a_killed_writer_are_removed(tmp_path):
     files.remove_leftovers(tmp_path)
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["0.1.safetensors"]
     files.remove_leftovers(tmp_path / "missing")
+
+
+@pytest.mark.parametrize("step", ["study.finetune", "study.adapt_language_model", "study.pretrain"])
+def test_a_training_does_not_depend_on_the_code_of_methods(step):
+    names = {str(path.relative_to(ROOT)) for path in dependencies(step)}
+    assert "study/training/loop.py" in names and not {"baselines/base.py", "ken/kde.py"} & names
