@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from baselines.training import TrainingHooks
 from study.training.batches import Batches
 from study.training.gradients import Gradients, Loss, linear_schedule, mean_over_rows, precision_on
 from study.training.resumption import Checkpoint, digest
