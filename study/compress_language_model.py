@@ -45,8 +45,8 @@ class Adapted:
         }
         tokenizer = load_tokenizer(pretrained, settings["max_length"])
         train, self.test = (read_chunks(text, split, tokenizer, settings["max_length"]) for split in ("train", "test"))
-        order = calibration_indices(train, len(train), provenance.seed_of("calibration", axes["seed"]))
-        self.training = Calibration(pretrained, train, order)
+        indices = calibration_indices(train, len(train), provenance.seed_of("calibration", axes["seed"]))
+        self.training = Calibration(pretrained, train, indices)
         self.base = body_of(load_language_model(pretrained))
         self.adapted = body_of(load_language_model(adapted))
         self.skeleton = empty_language_model(pretrained)

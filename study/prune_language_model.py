@@ -48,8 +48,8 @@ class Pruning:
         self.inputs = {"pretrained": checked_checkpoint(checkpoint), "text": files.checked(text)}
         tokenizer = load_tokenizer(checkpoint, settings["max_length"])
         train, self.test = (read_chunks(text, split, tokenizer, settings["max_length"]) for split in ("train", "test"))
-        chosen = calibration_indices(train, settings["calibration"], provenance.seed_of("calibration", axes["seed"]))
-        self.batches = list(Calibration(checkpoint, train, chosen).examples(settings["batch_size"]))
+        indices = calibration_indices(train, settings["calibration"], provenance.seed_of("calibration", axes["seed"]))
+        self.batches = list(Calibration(checkpoint, train, indices).examples(settings["batch_size"]))
         self.dense = load_language_model(checkpoint)
         self.layers = linear_layers(self.dense)
         self.factors = None
