@@ -42,7 +42,7 @@ def pictured(config: Mapping, methods: Mapping[str, Method]) -> dict:
     selecting = [name for name in config["methods"] if methods[name].unit == "share"]
     drawn = [name for name in selecting if share in method_settings.budgets_in(config, methods[name])]
     if not drawn:
-        _refuse(f"kenviz.kept_share is {share}, at which no method is run that keeps a share: name one of a method.")
+        _refuse(f"kenviz.kept_share is {share}, at which no method is run that keeps a share: choose another.")
     if (name := chosen.get("method")) not in (None, *drawn):
         not_run = f"kenviz.method is {shown(name)}, which is not run at its kept_share ({share})"
         _refuse(f"{not_run}: name one that is ({', '.join(drawn)}).")

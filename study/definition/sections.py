@@ -64,8 +64,8 @@ class Inference(Section):
 
     methods: Unique[MethodName] = Field(
         [],
-        description="methods measured beside the dense model, at their first budget, or at every budget where that "
-        "is no kept share; none by default",
+        description="methods measured beside the dense model: at their first budget, or at every budget if it is no "
+        "share of each row; none by default",
     )
     texts: Positive = Field(128, description="test texts in a pass")
     passes: Positive = Field(5, description="passes of each model, taken in turns")
@@ -74,7 +74,7 @@ class Inference(Section):
 class Checks(Section):
     """Ablations of KEN, on the cells of trained_on; none by default."""
 
-    kept_shares: Several[Share] = Field([0.25], description="shares of each row kept in those of bandwidth and zero")
+    kept_shares: Several[Share] = Field([0.25], description="kept shares at which bandwidth and zero are varied")
     bandwidth_factors: Unique[Above0] = Field([], description="what Scott's bandwidth is multiplied by")
     zero: bool = Field(False, description="whether entries are also set to zero instead of reset")
     matrices: bool = Field(False, description="whether one kind of matrix is pruned at a time")
@@ -130,7 +130,7 @@ class Finetuning(Section):
     warmup_share: Number = Field(0.1, ge=0, le=1, description="share of the steps in which the learning rate rises")
     weight_decay: Number = Field(0.01, ge=0, description="decoupled weight decay of AdamW")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="of products; auto is bfloat16 on a GPU that has it (DeBERTa cannot), else float32"
+        "auto", description="of matrix products; auto is bfloat16 on a GPU that has it (not for DeBERTa), else float32"
     )
     checkpoint_minutes: Number = Field(
         10, ge=0, description="minutes between writes of the state that a killed training resumes; 0 for every step"

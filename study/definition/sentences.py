@@ -41,7 +41,9 @@ def sentence(errors: Sequence[Mapping], schema: Mapping) -> str:
     error = min(errors, key=lambda error: ORDER.get(error["type"], 2))
     value, context = error["input"], error.get("ctx", {})
     path, parent, node = _located(error["loc"], schema)
-    where, given, meaning = dotted(path), shown(value), node.get("description") or parent.get("description", "")
+    where, given, meaning = dotted(path), shown(value), _meaning(node)
+    if isinstance(path[-1], int):
+        meaning = meaning or _meaning(parent)  # an entry is described by its list
     match error["type"]:
         case "extra_forbidden":
             return f"{where} is not known here.{did_you_mean(path[-1], parent['properties'])}"
@@ -61,7 +63,8 @@ def sentence(errors: Sequence[Mapping], schema: Mapping) -> str:
             expected = TYPES[kind]
             if expected == "text" and not isinstance(value, dict | list):
                 expected = "text in quotes"  # YAML reads `no` as false and `5` as a number
-            return f"{where} is {given}, but must be {expected}{f' ({meaning})' if meaning else ''}."
+            near = did_you_mean(str(value), node.get("enum", []))
+            return f"{where} is {given}, but must be {expected}{f' ({meaning})' if meaning else ''}.{near}"
         case kind if kind in LIMITS:
             words, limit = LIMITS[kind]
             return f"{where} is {given}, but must be {words} {context[limit]:g}."
@@ -95,6 +98,12 @@ def _resolved(node: Mapping, schema: Mapping) -> Mapping:
         target = schema["$defs"][node["$ref"].rpartition("/")[2]]
         node = target | {key: value for key, value in node.items() if key != "$ref"}
     return node
+
+
+def _meaning(node: Mapping) -> str:
+    """The description of a key, or the docstring of a section as the part of a sentence."""
+    text = " ".join(node.get("description", "").split()).removesuffix(".")
+    return text[:1].lower() + text[1:] if text[1:2].islower() else text
 
 
 def _is_of_a_name(error: Mapping) -> bool:
