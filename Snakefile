@@ -13,6 +13,7 @@ from pathlib import Path
 sys.path.insert(0, workflow.basedir)
 
 import baselines
+from report import outputs
 from study import config as study_config
 from study.definition import method_settings
 from study.running import device, files
@@ -56,25 +57,12 @@ ADAPTATION_METHODS = CONTROLS + [name for name in LANGUAGE["adaptation"]["method
 MODELS = config["models"] | LANGUAGE["models"]
 CHECKED = any(config["checks"][check] for check in ("bandwidth_factors", "zero", "matrices"))
 RANDOM_INIT_SEEDS = config["finetuning"].get("random_init_seeds", config["seeds"][:1])
-TABLES = [
-    "scores_summary",
-    "overview",
-    "pareto",
-    "matched",
-    "inference",
-    "finetuned",
-    "pretraining_gain",
-    "suggestions",
-]
-TABLES += ["claims", "comparisons", "pairwise", "ranks", "checks", "spread", "spread_matrices", "timing", "cost"]
-TABLES += ["tasks", "models", "not_ok"]
-TABLES += ["perplexity"] if EXPERIMENTS else []
-FIGURES = ["summary", "pareto", "ranks", "bandwidth", "matrices", "spread", "timing"]
-FIGURES += ["pretraining_gain"] if RANDOM_INIT_SEEDS else []
-FIGURES += ["perplexity"] if "pruning" in EXPERIMENTS else []
-FIGURES += ["adaptation"] if "adaptation" in EXPERIMENTS else []
-STATISTICS = ["comparisons", "pairwise", "ranks"]
-PUBLICATION = ["weighted_f1", "overview", "claims", "ranks", "published"]
+PARTS = [*EXPERIMENTS, *(["random-init"] if RANDOM_INIT_SEEDS else [])]
+TABLES = outputs.table_names(PARTS)
+FIGURES = outputs.figure_names(PARTS)
+STATISTICS = outputs.STATISTICS
+PUBLICATION = outputs.PUBLICATION
+MEASUREMENTS = sorted(map(str, Path("report/measurements").glob("*.py")))
 ENVIRONMENT = "envs/environment.yaml"
 
 if GPU and "gpu" not in workflow.global_resources:
@@ -789,7 +777,7 @@ rule judge_claims:
         [f"{RESULTS}/timing.csv" for _ in TIMED[:1]],
         [f"{RESULTS}/perplexity.csv" for _ in EXPERIMENTS[:1]],
         rules="config/claims.yaml",
-        code=["report/claims.py", "report/statistics.py", "report/results.py", "report/language.py"],
+        code=expand("report/{code}.py", code=["claims", "statistics", "results", "losses", "measurements/perplexity"]),
     output:
         report(f"{RESULTS}/claims.csv", caption="report/captions/claims.rst", category="Verdicts"),
     log:
@@ -813,7 +801,8 @@ rule make_tables:
             for table, measured in (("spread", SPREAD), ("timing", TIMED), ("perplexity", EXPERIMENTS))
             if measured
         ],
-        expand("report/{code}.py", code=["tables", "results", "style", "language"]),
+        expand("report/{code}.py", code=["tables", "results", "scores", "table", "style"]),
+        MEASUREMENTS,
     output:
         expand(f"{RESULTS}/tables/{{table}}.{{kind}}", table=TABLES, kind=["csv", "md"]),
         f"{RESULTS}/tables/counts.json",
@@ -831,9 +820,7 @@ rule make_tables:
 rule draw_figures:
     input:
         rules.make_tables.output,
-        "report/figures.py",
-        "report/language.py",
-        "report/style.py",
+        expand("report/{code}.py", code=["figures", "drawing", "panels", "style"]),
     output:
         [
             report(f"{RESULTS}/figures/{name}.svg", caption=f"report/captions/{name}.rst", category="Figures")
@@ -861,7 +848,14 @@ rule draw_kenviz:
     input:
         scores=get_kenviz_scores,
         finetuned=get_kenviz_finetuned,
-        code=["ken/viz.py", "ken/explorer.py", "ken/explorer.html", "report/kenviz.py", "report/style.py"],
+        code=[
+            "ken/viz.py",
+            "ken/explorer.py",
+            "ken/explorer.html",
+            "report/kenviz.py",
+            "report/drawing.py",
+            "report/style.py",
+        ],
     output:
         picture=report(f"{RESULTS}/figures/kenviz.svg", caption="report/captions/kenviz.rst", category="KENviz"),
         others=expand(f"{RESULTS}/figures/kenviz.{{kind}}", kind=["png", "pdf", "json"]),
@@ -888,7 +882,7 @@ rule write_report:
         rules.draw_figures.output,
         rules.draw_kenviz.output,
         f"{RESULTS}/provenance.json",
-        expand("report/{code}.py", code=["sheets", "summary", "figures", "language", "style"]),
+        expand("report/{code}.py", code=["summary", "table", "style"]),
         expand("report/page.{kind}", kind=["py", "html.j2", "css", "js"]),
     output:
         report(f"{RESULTS}/report/index.html", caption="report/captions/page.rst", category="Report"),
@@ -906,7 +900,7 @@ rule write_publication:
     input:
         rules.make_tables.output,
         published="config/published.yaml",
-        code=expand("report/{code}.py", code=["publication", "tables", "style"]),
+        code=expand("report/{code}.py", code=["publication", "table", "scores", "style"]),
     output:
         expand(f"{RESULTS}/publication/{{table}}.{{kind}}", table=PUBLICATION, kind=["tex", "md"]),
     log:

@@ -24,11 +24,11 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from ken.errors import UserError, run
 from report import style
-from report.errors import ReportError, run
-from report.results import read_claims, read_json, read_scores, read_statistics, write_whole
+from report.results import read_claims, read_json, read_scores, read_statistics, write_csv
+from report.scores import average_draws
 from report.statistics import CONFIDENCE
-from report.tables import average_draws
 
 KIND = ["method", "unit", "budget"]
 ROW = ["model", "task", *KIND]
@@ -84,19 +84,19 @@ def compare(results: Path, reference: Path) -> Comparison:
             are compared where both have them.
 
     Raises:
-        ReportError: a folder holds no finished study, a file is malformed, or the two have no row in common.
+        UserError: a folder holds no finished study, a file is malformed, or the two have no row in common.
     """
     for folder in (results, reference):
         if not (folder / "scores.csv").is_file():
-            raise ReportError(f"{folder} holds no finished study (no scores.csv): run it, or name another folder.")
+            raise UserError(f"{folder} holds no finished study (no scores.csv): run it, or name another folder.")
     found, expected = (row_means(read_scores(folder)) for folder in (results, reference))
     both = expected.merge(found, "left", on=ROW, suffixes=("_reference", "_here"), indicator="held")
     rows, missing = both[both["held"] == "both"], both.loc[both["held"] == "left_only", ROW]
     if rows.empty:
-        raise ReportError(f"{results} and {reference} have no model, task, method and budget in common: name others.")
+        raise UserError(f"{results} and {reference} have no model, task, method and budget in common: name others.")
     verdicts = paired_verdicts(read_claims(results), read_claims(reference))
     changed = verdicts[verdicts["here"] != verdicts["reference"]]
-    means = compared_means(read_statistics(results)["pairwise"], read_statistics(reference)["pairwise"])
+    means = compared_means(read_statistics(results, "pairwise"), read_statistics(reference, "pairwise"))
     notes = list(differing(*(read_json(folder / "provenance.json") for folder in (results, reference))))
     if means.empty:
         notes.append("No means over models and tasks are compared: the two do not both have them over as many pairs.")
@@ -258,8 +258,7 @@ def main() -> None:
     found = compare(arguments.results, arguments.reference)
     print(text(found, arguments.all))
     if arguments.out:
-        table = found.rows.round(6)
-        write_whole(arguments.out, lambda path: table.to_csv(path, index=False, lineterminator="\n"))
+        write_csv(arguments.out, found.rows.round(6))
     sys.exit(1 if found.disagreements() else 0)
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from report import style
-from report.errors import ReportError, run
+from ken.errors import UserError, run
+from report import drawing
 from report.results import write_text
 
 
@@ -22,30 +22,30 @@ def load(path: Path):
     """The stored sub-network.
 
     Raises:
-        ReportError: there is no such file, or it is no sub-network.
+        UserError: there is no such file, or it is no sub-network.
     """
     from ken.subnetwork import Subnetwork
 
     try:
         return Subnetwork.load(path)
     except FileNotFoundError:
-        raise ReportError(f"{path} does not exist: give a sub-network that a study has stored.") from None
+        raise UserError(f"{path} does not exist: give a sub-network that a study has stored.") from None
     except ValueError as error:
-        raise ReportError(str(error)) from None
+        raise UserError(str(error)) from None
 
 
 def choose_kind(subnetwork, part: str | None) -> str:
     """`ken.viz.choose_kind`.
 
     Raises:
-        ReportError: no kind of matrix, or not exactly one, fits.
+        UserError: no kind of matrix, or not exactly one, fits.
     """
     from ken import viz
 
     try:
         return viz.choose_kind(subnetwork, part)
     except ValueError as error:
-        raise ReportError(str(error)) from None
+        raise UserError(str(error)) from None
 
 
 def facts(subnetwork, kind: str, source: Path) -> dict:
@@ -81,17 +81,17 @@ def write_explorer(
     """`ken.explorer.write`; the folder of the page is made.
 
     Raises:
-        ReportError: a file is missing or no sub-network, or the files and models are not of one cell.
+        UserError: a file is missing or no sub-network, or the files and models are not of one cell.
     """
     from ken import explorer
 
     if missing := [path for path in subnetworks if not path.is_file()]:
-        raise ReportError(f"{missing[0]} does not exist: give sub-networks that a study has stored.")
+        raise UserError(f"{missing[0]} does not exist: give sub-networks that a study has stored.")
     page.parent.mkdir(parents=True, exist_ok=True)
     try:
         return explorer.write(subnetworks, page, pretrained, finetuned)
     except ValueError as error:
-        raise ReportError(str(error)) from None
+        raise UserError(str(error)) from None
 
 
 def main() -> None:
@@ -109,8 +109,8 @@ def main() -> None:
     subnetwork = load(arguments.subnetwork)
     kind = choose_kind(subnetwork, arguments.matrix)
     # Grid lines would hide entries, and ken.viz reads its own titles back from the centre.
-    with style.applied({"axes.grid": False, "axes.titlelocation": "center"}):
-        style.save(viz.draw_layers(subnetwork, kind), arguments.out)
+    with drawing.applied({"axes.grid": False, "axes.titlelocation": "center"}):
+        drawing.save(viz.draw_layers(subnetwork, kind), arguments.out)
     described = facts(subnetwork, kind, arguments.subnetwork)
     shown = [arguments.subnetwork, *arguments.compared, arguments.pretrained, arguments.finetuned]
     described["files"] = sorted({os.path.relpath(path, arguments.out.parent) for path in shown if path})

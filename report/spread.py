@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from report.errors import ReportError, run
-from report.results import write_whole
+from ken.errors import UserError, run
+from report.results import write_csv
 
 STATISTICS = ("neighbours", "entropy", "moran")
 CONFIDENCE = 0.95
@@ -107,7 +107,7 @@ def matrices_of(path: Path) -> Iterator[tuple[dict, np.ndarray]]:
         path: ``.../<model>/<task>/seed<n>/compressed/<method>/draw<n>/<budget>.safetensors``.
 
     Raises:
-        ReportError: the file is not a sub-network.
+        UserError: the file is not a sub-network.
     """
     from ken.subnetwork import Subnetwork
     from ken.viz import kinds
@@ -115,7 +115,7 @@ def matrices_of(path: Path) -> Iterator[tuple[dict, np.ndarray]]:
     try:
         subnetwork = Subnetwork.load(path)
     except (ValueError, OSError) as error:
-        raise ReportError(f"{path} cannot be read as a sub-network ({error}): run its compression again.") from error
+        raise UserError(f"{path} cannot be read as a sub-network ({error}): run its compression again.") from error
     model, task, seed = path.parts[-7:-4]
     for layers in kinds(subnetwork).values():
         for name in layers.values():
@@ -145,7 +145,7 @@ def main() -> None:
     parser.add_argument("--out", required=True, type=Path, help="CSV file to write")
     a = parser.parse_args()
     table = spread_table(a.subnetworks, a.draws)
-    write_whole(a.out, lambda path: table.to_csv(path, index=False, lineterminator="\n"))
+    write_csv(a.out, table)
 
 
 if __name__ == "__main__":

@@ -23,15 +23,14 @@ from scipy import sparse, stats
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from report.errors import ReportError, run
-from report.results import read_json, read_scores, read_table, write_whole
+from ken.errors import UserError, run
+from report.results import CELL, PAIR, read_json, read_parquet, read_scores, read_table, write_csv
 
-CELL = ["model", "task", "seed"]
-PAIR = ["model", "task"]
 NEEDED = ("family", "unit", "file")  # columns of scores.csv beside those that every table uses
 REFERENCES = ("ken", "full", "random")
 RESAMPLES = 1000
 CONFIDENCE = 0.95
+DIGITS = "%.6g"  # of numbers in files: significant ones, so that small p-values stay
 FEW_DISCORDANT = 25  # below it the chi-square approximation of McNemar's test is poor
 _BLOCK = 100  # resamples counted at once
 _DECIMALS = 9  # after which two scores or differences are equal, so that a sum in another order is no difference
@@ -131,7 +130,7 @@ def read_sample(results: Path, resamples: int = RESAMPLES) -> Sample:
     """Scores and test predictions of a study, rows with a score only.
 
     Raises:
-        ReportError: a file is missing or malformed, or predictions do not have the scores of their rows.
+        UserError: a file is missing or malformed, or predictions do not have the scores of their rows.
     """
     read_table(results / "scores.csv", NEEDED, ())
     scores = read_scores(results)
@@ -157,9 +156,9 @@ def read_sample(results: Path, resamples: int = RESAMPLES) -> Sample:
 def _labels(task: Path) -> tuple[np.ndarray, int]:
     """Class indices of the test examples of a task folder, and the number of classes."""
     classes = read_json(task / "manifest.json").get("classes", [])
-    labels = pd.Index(classes).get_indexer(_read_parquet(task / "test.parquet", ["label"])["label"])
+    labels = pd.Index(classes).get_indexer(read_parquet(task / "test.parquet", ["label"])["label"])
     if len(labels) == 0 or (labels < 0).any():
-        raise ReportError(
+        raise UserError(
             f"{task / 'test.parquet'} has no rows, or labels that are not among the classes of manifest.json: "
             "run the step that writes the task again."
         )
@@ -173,9 +172,9 @@ def _predictions(results: Path, rows: pd.DataFrame, examples: int, classes: int)
     found = {}
     for method, own in rows.groupby("method", sort=False):
         path = folder / method / "predictions.parquet"
-        table = _read_parquet(path, list(own["file"]))
+        table = read_parquet(path, list(own["file"]))
         if len(table) != examples or not table.isin(range(classes)).all(axis=None):
-            raise ReportError(
+            raise UserError(
                 f"{path} has {len(table)} predictions a row, expected {examples} class indices below {classes}: "
                 "run the step that writes it again."
             )
@@ -183,21 +182,11 @@ def _predictions(results: Path, rows: pd.DataFrame, examples: int, classes: int)
     return np.array([found[name] for name in rows["file"]])
 
 
-def _read_parquet(path: Path, columns: list[str]) -> pd.DataFrame:
-    try:
-        return pd.read_parquet(path, columns=columns)
-    except FileNotFoundError:
-        raise ReportError(f"{path} does not exist: run the step that writes it first.") from None
-    except (ValueError, OSError) as error:  # pyarrow's errors are of these kinds
-        problem = str(error).strip().splitlines()[0]
-        raise ReportError(f"{path} cannot be read ({problem}): run the step that writes it again.") from None
-
-
 def _check_scores(results: Path, rows: pd.DataFrame, computed: np.ndarray) -> None:
     wrong = np.flatnonzero(~np.isclose(computed, rows["weighted_f1"], atol=1e-5))
     if wrong.size:
         row = rows.iloc[wrong[0]]
-        raise ReportError(
+        raise UserError(
             f"{results / 'scores.csv'} has weighted_f1 {row['weighted_f1']:.6f} for {row['file']} of {row['model']}, "
             f"{row['task']}, seed {row['seed']}, but its predictions have {computed[wrong[0]]:.6f}: "
             "run the steps that write both again."
@@ -371,15 +360,6 @@ def _friedman_p(scores: np.ndarray) -> float:
     return float(stats.friedmanchisquare(*scores.T).pvalue)
 
 
-def write(folder: Path, tables: dict[str, pd.DataFrame]) -> None:
-    """Write each table as CSV with six significant digits, so that small p-values stay."""
-    for name, table in tables.items():
-        write_whole(
-            folder / f"{name}.csv",
-            lambda path, table=table: table.to_csv(path, index=False, float_format="%.6g", lineterminator="\n"),
-        )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="Compute intervals and tests of a study from its test predictions.")
     parser.add_argument("--results", required=True, type=Path, help="results folder of the study, with scores.csv")
@@ -387,7 +367,9 @@ def main() -> None:
     arguments = parser.parse_args()
     sample = read_sample(arguments.results)
     tables = {"comparisons": comparisons(sample), "pairwise": pairwise(sample), "ranks": ranks(sample)}
-    write(arguments.out or arguments.results / "statistics", tables)
+    folder = arguments.out or arguments.results / "statistics"
+    for name, table in tables.items():
+        write_csv(folder / f"{name}.csv", table, DIGITS)
     print(", ".join(f"{name}: {len(table)} rows" for name, table in tables.items()))
 
 
