@@ -21,6 +21,7 @@ from report.results import read_json, sha256, write_text
 from report.scores import NEAR
 from report.tables import Tables
 
+PLACED = ("cost", "inference", "suggestions", "pretraining")  # measurements whose sections the template places
 HERE = Path(__file__).parent
 _INKS = {style.INK: "var(--ink)", style.MUTED: "var(--muted)", style.GRID: "var(--grid)"}
 _METADATA = re.compile(r"<\?xml.*?\?>|<!DOCTYPE.*?>|<metadata>.*?</metadata>|<!--.*?-->| xmlns(:\w+)?=\"[^\"]*\"", re.S)
@@ -106,6 +107,7 @@ def render(results: Path) -> str:
         UserError: a table, a figure or the provenance is missing or malformed.
     """
     tables, provenance = Tables.read(results), provenance_of(results)
+    measured = {measurement.name: measurement.call("page", tables) for measurement in MEASUREMENTS}
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
@@ -126,7 +128,8 @@ def render(results: Path) -> str:
         kenviz=kenviz_picture(results),
         explorer=(results / "report" / "kenviz.html").exists(),
         scores_hash=sha256(results / "scores.csv"),
-        **{measurement.name: measurement.call("page", tables) for measurement in MEASUREMENTS},
+        further=[own["section"] for name, own in measured.items() if "section" in own and name not in PLACED],
+        **measured,
     )
 
 

@@ -8,7 +8,8 @@ To add one, write its module and add one line to `MEASUREMENTS`. A module has
 and may have, each given the computed tables (`contract.ResultTables`),
 
 - `drawings(tables)`: figure name -> `drawing.Drawing`,
-- `page(tables)`: what its parts of page.html.j2 show, there under the name of the module,
+- `page(tables)`: what its parts of page.html.j2 show, there under the name of the module; a `contract.Section` under
+  "section" is shown by the page without further ado,
 - `sentences(tables)`: its findings, in the order of the list.
 
 The names of tables and figures are listed here rather than taken from the modules, so that the Snakefile learns them

@@ -1,5 +1,6 @@
 """What measurements are given: the result files of a study, and the tables computed from them."""
 
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -7,6 +8,29 @@ import pandas as pd
 
 from report.results import read_finetuning, read_models, read_scores, read_tasks
 from report.scores import average_draws, with_kept_shares
+from report.table import Table
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section of the page: what was measured, a figure with its caption, and a table with a note.
+
+    A measurement whose `page` returns one as "section" is shown without any change of the template.
+
+    Attributes:
+        anchor: id of the section. absent: what is said instead of all if the table has no rows.
+        figure: name of the picture, "" for none. filters: whether the rows of the table can be filtered.
+    """
+
+    anchor: str
+    title: str
+    text: str
+    table: Table
+    note: str = ""
+    absent: str = ""
+    figure: str = ""
+    caption: str = ""
+    filters: bool = True
 
 
 class Inputs:

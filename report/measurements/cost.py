@@ -7,7 +7,7 @@ import pandas as pd
 
 from report import style
 from report import table as columns
-from report.measurements.contract import Inputs, ResultTables
+from report.measurements.contract import Inputs, ResultTables, Section
 from report.results import CELL, Columns
 from report.table import Table
 
@@ -16,6 +16,13 @@ COLUMNS = {
         ("method", "family"), ("cells", "files", "seconds", "seconds_min", "seconds_max", "relative", "peak_mib")
     )
 }
+NOTE = (
+    "Seconds: to choose or train, and to store, mean over the files of a cell, then over cells; what a method computes "
+    "once for all its budgets counts with the first. Fine-tuning: the whole job, with the evaluation on the test set. "
+    "Fine-tuning = 1: geometric mean over cells of the seconds in units of those of the cell's fine-tuning. A method "
+    "that tries several learning rates counts all of them. Peak memory: of the process until then; methods that do not "
+    "train share one process, so later ones show at least what earlier ones needed."
+)
 FINETUNING = "fine-tuning"  # the row that the others are in units of
 
 
@@ -50,7 +57,7 @@ def compute(inputs: Inputs) -> dict[str, pd.DataFrame]:
 
 
 def page(tables: ResultTables) -> dict[str, Any]:
-    """The table, and KEN beside the methods that train in a sentence."""
+    """The table, and KEN beside the methods that train."""
     seconds = "{:.3g}".format
     table = Table.of(
         [
@@ -64,7 +71,8 @@ def page(tables: ResultTables) -> dict[str, Any]:
         ],
         tables.cost.itertuples(),
     )
-    return {"table": table, "sentence": cost_sentence(tables.cost)}
+    title = "What it costs to make a file"
+    return {"section": Section("cost", title, cost_sentence(tables.cost), table, NOTE, filters=False)}
 
 
 def cost_sentence(cost: pd.DataFrame) -> str:

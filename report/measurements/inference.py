@@ -8,7 +8,7 @@ import pandas as pd
 from ken.errors import UserError
 from report import style
 from report import table as columns
-from report.measurements.contract import Inputs, ResultTables
+from report.measurements.contract import Inputs, ResultTables, Section
 from report.results import Columns, read_table
 from report.table import Table
 
@@ -32,6 +32,10 @@ FORMS = {
     "beside": "adapter beside the weights",
     "compiled": "compiled to smaller layers",
 }  # in inference.csv -> for people
+NOTE = (
+    "Geometric mean and range over cells of the time of a text, relative to the dense model on the same inputs in the "
+    "same run. Memory: model and intermediate results."
+)
 MANY = 3  # rows of a form, beyond which a sentence gives their range
 
 
@@ -76,7 +80,9 @@ def page(tables: ResultTables) -> dict[str, Any]:
         ],
         tables.inference.itertuples(),
     )
-    return {"table": table, "sentence": speed(tables.inference)}
+    text = speed(tables.inference) or "Only the dense model was timed."
+    absent = "Inference was not timed in this study."
+    return {"section": Section("speed", "Is it faster?", text, table, NOTE, absent)}
 
 
 def _digits(value: float) -> str:

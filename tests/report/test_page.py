@@ -175,3 +175,11 @@ def test_class_counts_with_and_without_splits():
     assert classes_table('{"a": 3}').heads == ["Class", "Examples"]
     with pytest.raises(UserError, match="class_counts"):
         classes_table("[1, 2]")
+
+
+def test_a_section_that_the_template_does_not_place_is_shown_all_the_same(built_study, monkeypatch):
+    placed = page.render(built_study)
+    monkeypatch.setattr(page, "PLACED", page.PLACED[:-1])
+    html = page.render(built_study)
+    assert placed.count("<h2>Does pre-training help?</h2>") == 1
+    assert html.count("<h2>Does pre-training help?</h2>") == html.count('<li><a href="#pretraining">') == 2
