@@ -73,10 +73,10 @@ class Evidence:
             Undecided: there are none.
         """
         rows = self.sample.rows[self.sample.rows["method"] == method]
-        found = rows if model is None else rows[rows["model"] == model]
-        if found.empty:
+        own = rows if model is None else rows[rows["model"] == model]
+        if own.empty:
             raise Undecided(self._why_missing(method))
-        return found
+        return own
 
     def _why_missing(self, method: str) -> str:
         tried = self.scores[self.scores["method"] == method]
@@ -218,14 +218,16 @@ def best_share(
     if pairs.empty:
         raise Undecided(f"KEN has no share from {style.percent(least_kept)} to {style.percent(most_kept)}")
     tried = dict(iter(pairs.groupby("budget")))
-    found = {budget: evidence.interval(rows, over_pairs=False, budgets=len(tried)) for budget, rows in tried.items()}
-    verdicts = {budget: not_inferior(interval, margin_points) for budget, interval in found.items()}
+    intervals = {
+        budget: evidence.interval(rows, over_pairs=False, budgets=len(tried)) for budget, rows in tried.items()
+    }
+    verdicts = {budget: not_inferior(interval, margin_points) for budget, interval in intervals.items()}
     verdict = best_of(list(verdicts.values()))
     if verdict == NOT_REPRODUCED and max(tried) < most_kept - within - _NEAR:
         verdict = NOT_DECIDED
-    share = max(deciding(found, verdicts, verdict), key=lambda budget: found[budget].low)
-    why = f"{model} at {style.percent(share)} kept, {in_points(found[share], evidence.confidence, joint=True)}"
-    return Finding(model, verdict, cells_of(pairs), why, found[share])
+    share = max(deciding(intervals, verdicts, verdict), key=lambda budget: intervals[budget].low)
+    why = f"{model} at {style.percent(share)} kept, {in_points(intervals[share], evidence.confidence, joint=True)}"
+    return Finding(model, verdict, cells_of(pairs), why, intervals[share])
 
 
 @claim("reset-range")
@@ -262,10 +264,10 @@ def ahead(evidence: Evidence, method: str, reference: str, margin_points: float)
     return [judged(ALL, judge)]
 
 
-def lead(evidence: Evidence, found: Differences, names: tuple[str, str], where: str, margin_points: float) -> Finding:
+def lead(evidence: Evidence, gaps: Differences, names: tuple[str, str], where: str, margin_points: float) -> Finding:
     """The finding on a lead of the first of two methods over the second."""
-    interval = evidence.interval(found)
-    n, of = cells_of(found.cells), cells_of(evidence.scores)
+    interval = evidence.interval(gaps)
+    n, of = cells_of(gaps.cells), cells_of(evidence.scores)
     first, second = map(style.label, names)
     cells = style.count(n, "cell") if n == of else f"{n} of {of} cells"
     why = f"{first} minus {second}: {in_points(interval, evidence.confidence)} {where} in {cells}."
@@ -302,13 +304,13 @@ def ahead_on_curve(
     """Whether KEN, interpolated at the value that each row of another method has in a column, is ahead of it."""
     rows = evidence.rows(other)
     curve = pd.concat([evidence.rows("ken"), evidence.rows("full")])
-    found = from_curve(evidence.sample, curve, rows, column, scale)
-    outside = len(rows) - len(found.points)
-    if not len(found.points):
+    gaps = from_curve(evidence.sample, curve, rows, column, scale)
+    outside = len(rows) - len(gaps.points)
+    if not len(gaps.points):
         raise Undecided(f"all {len(rows)} rows of {other} are outside the {column} of KEN")
-    where = f"on average over {style.count(len(found.points), 'point')} of {style.label(other)}"
+    where = f"on average over {style.count(len(gaps.points), 'point')} of {style.label(other)}"
     where += f" ({outside} outside KEN's range)" if outside else ""
-    return lead(evidence, found, ("ken", other), where, margin_points)
+    return lead(evidence, gaps, ("ken", other), where, margin_points)
 
 
 def from_curve(
@@ -350,14 +352,14 @@ def rescaled_keeps(evidence: Evidence, *, kept_shares: list[float], margin_point
 
     def judge() -> Finding:
         pairs = evidence.pairs("ken-rescaled", "full")
-        found = {share: pairs[np.isclose(pairs["budget"], share, rtol=0, atol=_NEAR)] for share in kept_shares}
-        missing = [style.percent(share) for share, rows in found.items() if rows.empty]
+        by_share = {share: pairs[np.isclose(pairs["budget"], share, rtol=0, atol=_NEAR)] for share in kept_shares}
+        missing = [style.percent(share) for share, rows in by_share.items() if rows.empty]
         if missing:
             raise Undecided(f"ken-rescaled has no score with {' and '.join(missing)} kept")
-        intervals = {share: evidence.interval(rows) for share, rows in found.items()}
+        intervals = {share: evidence.interval(rows) for share, rows in by_share.items()}
         verdicts = {share: not_inferior(interval, margin_points) for share, interval in intervals.items()}
         verdict = worst_of(list(verdicts.values()))
-        n = cells_of(pd.concat(found.values()))
+        n = cells_of(pd.concat(by_share.values()))
         worst = min(deciding(intervals, verdicts, verdict), key=lambda share: intervals[share].estimate)
         return Finding(ALL, verdict, n, at_budgets(evidence, intervals, n), intervals[worst])
 
@@ -370,12 +372,12 @@ def grid_differs(evidence: Evidence, *, margin_points: float) -> list[Finding]:
 
     def judge() -> Finding:
         tried = dict(iter(evidence.pairs("ken-grid", "ken").groupby("budget")))
-        found = {budget: evidence.interval(rows, budgets=len(tried)) for budget, rows in tried.items()}
-        verdicts = {budget: different(interval, margin_points) for budget, interval in found.items()}
+        intervals = {budget: evidence.interval(rows, budgets=len(tried)) for budget, rows in tried.items()}
+        verdicts = {budget: different(interval, margin_points) for budget, interval in intervals.items()}
         verdict = best_of(list(verdicts.values()))
         n = cells_of(pd.concat(tried.values()))
-        largest = max(deciding(found, verdicts, verdict), key=lambda budget: abs(found[budget].estimate))
-        return Finding(ALL, verdict, n, at_budgets(evidence, found, n, joint=True), found[largest])
+        largest = max(deciding(intervals, verdicts, verdict), key=lambda budget: abs(intervals[budget].estimate))
+        return Finding(ALL, verdict, n, at_budgets(evidence, intervals, n, joint=True), intervals[largest])
 
     return [judged(ALL, judge)]
 
@@ -383,8 +385,8 @@ def grid_differs(evidence: Evidence, *, margin_points: float) -> list[Finding]:
 def at_budgets(evidence: Evidence, intervals: dict[float, Interval], cells: int, joint: bool = False) -> str:
     """One sentence with the differences at several budgets."""
     parts = [
-        f"at {style.budget_label(budget)} kept {in_points(found, evidence.confidence, joint)}"
-        for budget, found in intervals.items()
+        f"at {style.budget_label(budget)} kept {in_points(interval, evidence.confidence, joint)}"
+        for budget, interval in intervals.items()
     ]
     return f"In {style.count(cells, 'cell')}: {', '.join(parts)}."
 
@@ -425,8 +427,8 @@ def linear_time(evidence: Evidence, *, tolerance: float, values: float) -> list[
         if np.linalg.matrix_rank(design) < design.shape[1] or len(table) <= design.shape[1]:
             raise Undecided("timing.csv does not vary size and k independently, or has too few rows")
         fit = OLS(np.log(table["seconds"].to_numpy()), design).fit()
-        place = 1 + varied.index(axis)
-        interval = Interval(float(fit.params[place]), *map(float, fit.conf_int(1 - evidence.confidence)[place]))
+        index = 1 + varied.index(axis)
+        interval = Interval(float(fit.params[index]), *map(float, fit.conf_int(1 - evidence.confidence)[index]))
         inside = max(abs(interval.low - 1), abs(interval.high - 1)) < tolerance
         outside = interval.low > 1 + tolerance or interval.high < 1 - tolerance
         verdict = REPRODUCED if inside else NOT_REPRODUCED if outside else NOT_DECIDED
@@ -452,21 +454,21 @@ def surgeon_structured(
         if rows.empty:
             where = f"from {style.percent(least_removed)} to {style.percent(most_removed)}"
             raise Undecided(f"LLM Surgeon has not removed rows and columns {where}")
-        found = {
+        rises = {
             budget: evidence.interval(sample.differences(own, sample.of("dense"), []))
             for budget, own in rows.groupby("budget")
         }
         # A rise in loss is a loss as not_inferior knows it, with the sign turned.
-        turned = {budget: Interval(-rise.estimate, -rise.high, -rise.low) for budget, rise in found.items()}
+        turned = {budget: Interval(-rise.estimate, -rise.high, -rise.low) for budget, rise in rises.items()}
         verdicts = {budget: not_inferior(fall, margin_nats) for budget, fall in turned.items()}
         verdict = worst_of(list(verdicts.values()))
-        worst = max(deciding(found, verdicts, verdict), key=lambda budget: found[budget].estimate)
+        worst = max(deciding(rises, verdicts, verdict), key=lambda budget: rises[budget].estimate)
         parts = [
-            f"{style.percent(budget)} removed {in_nats(rise, evidence.confidence)}" for budget, rise in found.items()
+            f"{style.percent(budget)} removed {in_nats(rise, evidence.confidence)}" for budget, rise in rises.items()
         ]
         n = len(rows[["model", "seed"]].drop_duplicates())
         why = f"Above the dense model in {style.count(n, 'run')} of language models: {', '.join(parts)}."
-        return Finding("language models", verdict, n, why, found[worst], "nats")
+        return Finding("language models", verdict, n, why, rises[worst], "nats")
 
     return judged_on_losses(evidence, {"language models": judge})
 
@@ -526,11 +528,11 @@ def most_shots(rows: pd.DataFrame) -> pd.DataFrame:
 
 def saved(evidence: Evidence, sample: LossSample, both: tuple, keys: list[str], what: str, margin: float) -> Finding:
     """The finding on what the second of two sets of rows has less loss than the first, at equal keys."""
-    found = sample.differences(*both, keys)
-    if found.cells.empty:
+    gaps = sample.differences(*both, keys)
+    if gaps.cells.empty:
         raise Undecided("the study lacks one of the two, or they have no setting in common")
-    interval, n = evidence.interval(found), cells_of(found.cells)
-    why = f"{what}: {in_nats(interval, evidence.confidence)} on average over {len(found.points) // n} settings"
+    interval, n = evidence.interval(gaps), cells_of(gaps.cells)
+    why = f"{what}: {in_nats(interval, evidence.confidence)} on average over {len(gaps.points) // n} settings"
     why += f" in {style.count(n, 'run')} of language models."
     return Finding("language models", superior(interval, margin), n, why, interval, "nats")
 
@@ -598,31 +600,31 @@ def _rule(path: Path, entry: object, confidence: float) -> Rule:
     name = entry.get("id") if isinstance(entry, dict) else None
     if name not in CLAIMS:
         raise UserError(f"{path} has the claim {name!r}, expected an id among {', '.join(CLAIMS)}.")
-    place = f"{path}, claim {name!r},"
+    where = f"{path}, claim {name!r},"
     parameters = inspect.signature(CLAIMS[name]).parameters.values()
     expected = {p.name: p.annotation for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
     words = ("id", "source", "text", "rule")
     for key in (*words, *expected):
         if key not in entry:
-            raise UserError(f"{place} lacks {key!r}: add it.")
+            raise UserError(f"{where} lacks {key!r}: add it.")
     for key in entry:
         if key not in (*words, *expected):
-            raise UserError(f"{place} has the unknown key {key!r}, expected {', '.join((*words, *expected))}.")
+            raise UserError(f"{where} has the unknown key {key!r}, expected {', '.join((*words, *expected))}.")
     if entry["source"] not in SOURCES:
-        raise UserError(f"{place} has the source {entry['source']!r}, expected {' or '.join(SOURCES)}.")
-    numbers = {key: _number(place, key, entry[key], kind) for key, kind in expected.items()}
+        raise UserError(f"{where} has the source {entry['source']!r}, expected {' or '.join(SOURCES)}.")
+    numbers = {key: _number(where, key, entry[key], kind) for key, kind in expected.items()}
     try:
         rule = entry["rule"].format(**numbers, confidence=confidence)
     except (AttributeError, LookupError, ValueError, TypeError) as error:
-        raise UserError(f"{place} has a rule that cannot be filled in ({error!r}): correct its braces.") from None
+        raise UserError(f"{where} has a rule that cannot be filled in ({error!r}): correct its braces.") from None
     return Rule(name, entry["source"], str(entry["text"]).strip(), rule.strip(), numbers)
 
 
-def _number(place: str, key: str, value: object, kind: object) -> float | list[float]:
+def _number(where: str, key: str, value: object, kind: object) -> float | list[float]:
     values = value if kind == list[float] and isinstance(value, list) else [value]
     if not values or not all(_is_number(number) and number >= 0 for number in values):
         wanted = "a list of numbers" if kind == list[float] else "a number"
-        raise UserError(f"{place} has {key} {value!r}, expected {wanted} from 0.")
+        raise UserError(f"{where} has {key} {value!r}, expected {wanted} from 0.")
     return list(values) if kind == list[float] else value
 
 

@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,8 +18,11 @@ from ken.errors import UserError, run
 from report import drawing
 from report.results import write_text
 
+if TYPE_CHECKING:
+    from ken.subnetwork import Subnetwork
 
-def load(path: Path):
+
+def load(path: Path) -> "Subnetwork":
     """The stored sub-network.
 
     Raises:
@@ -34,7 +38,7 @@ def load(path: Path):
         raise UserError(str(error)) from None
 
 
-def choose_kind(subnetwork, part: str | None) -> str:
+def choose_kind(subnetwork: "Subnetwork", part: str | None) -> str:
     """`ken.viz.choose_kind`.
 
     Raises:
@@ -48,7 +52,7 @@ def choose_kind(subnetwork, part: str | None) -> str:
         raise UserError(str(error)) from None
 
 
-def facts(subnetwork, kind: str, source: Path) -> dict:
+def facts(subnetwork: "Subnetwork", kind: str, source: Path) -> dict:
     """What the caption says: source, method, kept share, mean number of kept neighbours, observed and expected."""
     from ken import viz
 
@@ -119,8 +123,8 @@ def main() -> None:
     print(f"{kind} of {len(described['layers'])} layers: {arguments.out}.svg")
     if arguments.explorer:
         subnetworks = [arguments.subnetwork, *(path for path in arguments.compared if path != arguments.subnetwork)]
-        found = write_explorer(subnetworks, arguments.explorer, arguments.pretrained, arguments.finetuned)
-        print(f"{len(subnetworks)} sub-networks, {found['bytes']:,} bytes: {arguments.explorer}")
+        written = write_explorer(subnetworks, arguments.explorer, arguments.pretrained, arguments.finetuned)
+        print(f"{len(subnetworks)} sub-networks, {written['bytes']:,} bytes: {arguments.explorer}")
 
 
 if __name__ == "__main__":

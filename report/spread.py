@@ -1,4 +1,4 @@
-"""Are kept entries spread evenly, without clusters? Three statistics of their places, against choices at random.
+"""Are kept entries spread evenly, without clusters? Three statistics of their positions, against random choices.
 
 For every matrix of the numbered layers of a stored sub-network: the mean number of kept neighbours (up, down, left,
 right) of a kept entry, the entropy of the kept entries over the columns, and Moran's I of the mask with rook
@@ -78,11 +78,11 @@ def random_masks(counts: np.ndarray, n: int, draws: int, generator: np.random.Ge
 
 def describe(mask: np.ndarray, draws: int, seed: int) -> dict[str, float]:
     """Each statistic of a mask (r, n), and the 95 % interval of random choices with as many kept in each row."""
-    found, chance = _statistics(mask[None]), _random_statistics(tuple(mask.sum(1)), mask.shape[1], draws, seed)
+    observed, chance = _statistics(mask[None]), _random_statistics(tuple(mask.sum(1)), mask.shape[1], draws, seed)
     row: dict[str, float] = {}
     for name in STATISTICS:
         low, high = np.quantile(chance[name], [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-        row |= {f"observed_{name}": float(found[name][0]), f"{name}_random": float(chance[name].mean())}
+        row |= {f"observed_{name}": float(observed[name][0]), f"{name}_random": float(chance[name].mean())}
         row |= {f"{name}_low": float(low), f"{name}_high": float(high)}
     return row
 

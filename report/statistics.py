@@ -118,12 +118,12 @@ def weighted_f1(counts: np.ndarray, labels: np.ndarray, predictions: np.ndarray,
     one_hot = np.eye(classes, dtype=np.float32)
     true = one_hot[labels]
     support = (counts @ true).astype(float)
-    found = []
+    scores = []
     for predicted in one_hot[predictions]:
         hits, guesses = counts @ (true * predicted), counts @ predicted
         f1 = 2 * hits / np.maximum(support + guesses, 1)
-        found.append((support * f1).sum(1) / support.sum(1))
-    return np.array(found)
+        scores.append((support * f1).sum(1) / support.sum(1))
+    return np.array(scores)
 
 
 def read_sample(results: Path, resamples: int = RESAMPLES) -> Sample:
@@ -136,13 +136,13 @@ def read_sample(results: Path, resamples: int = RESAMPLES) -> Sample:
     scores = read_scores(results)
     scores = scores[scores["status"] == "ok"].astype({"seed": int}).reset_index(drop=True)
     f1, correct = np.empty((len(scores), resamples)), {}
-    for cell, found in scores.groupby(CELL, sort=False):
+    for cell, rows in scores.groupby(CELL, sort=False):
         labels, classes = _labels(results / "tasks" / cell[1])
-        predictions = _predictions(results, found, len(labels), classes)
-        _check_scores(results, found, weighted_f1(np.ones((1, len(labels))), labels, predictions, classes)[:, 0])
+        predictions = _predictions(results, rows, len(labels), classes)
+        _check_scores(results, rows, weighted_f1(np.ones((1, len(labels))), labels, predictions, classes)[:, 0])
         blocks = resample_counts(cell[1], len(labels), resamples)
-        f1[found.index] = np.hstack([weighted_f1(block, labels, predictions, classes) for block in blocks])
-        correct |= dict(zip(found.index, predictions == labels, strict=True))
+        f1[rows.index] = np.hstack([weighted_f1(block, labels, predictions, classes) for block in blocks])
+        correct |= dict(zip(rows.index, predictions == labels, strict=True))
     draws = scores.groupby([*CELL, "method", "budget"], sort=False)
     means = {name: (name, "mean") for name in ("kept", "stored_bytes", "weighted_f1")}
     rows = draws.agg(family=("family", "first"), unit=("unit", "first"), **means).reset_index()
@@ -169,7 +169,7 @@ def _predictions(results: Path, rows: pd.DataFrame, examples: int, classes: int)
     """Predicted class indices of the rows of one cell, (rows, examples)."""
     model, task, seed = rows.iloc[0][CELL]
     folder = results / "cells" / model / task / f"seed{seed}" / "compressed"
-    found = {}
+    by_file = {}
     for method, own in rows.groupby("method", sort=False):
         path = folder / method / "predictions.parquet"
         table = read_parquet(path, list(own["file"]))
@@ -178,8 +178,8 @@ def _predictions(results: Path, rows: pd.DataFrame, examples: int, classes: int)
                 f"{path} has {len(table)} predictions a row, expected {examples} class indices below {classes}: "
                 "run the step that writes it again."
             )
-        found |= {name: table[name].to_numpy() for name in table}
-    return np.array([found[name] for name in rows["file"]])
+        by_file |= {name: table[name].to_numpy() for name in table}
+    return np.array([by_file[name] for name in rows["file"]])
 
 
 def _check_scores(results: Path, rows: pd.DataFrame, computed: np.ndarray) -> None:
@@ -221,7 +221,7 @@ def percentiles(resampled: np.ndarray, confidence: float = CONFIDENCE) -> np.nda
     return ends.round(_DECIMALS) + 0.0  # no -0
 
 
-def hierarchical_interval(found: Differences, confidence: float = CONFIDENCE, over_pairs: bool = True) -> Interval:
+def hierarchical_interval(gaps: Differences, confidence: float = CONFIDENCE, over_pairs: bool = True) -> Interval:
     """Mean difference over models × tasks, and its interval over what the study has drawn.
 
     A resample draws pairs of model and task, then seeds of each pair, then test examples of each task. Pairs count
@@ -229,11 +229,11 @@ def hierarchical_interval(found: Differences, confidence: float = CONFIDENCE, ov
     resample shows even less of it: the spread is then that over examples and pairs.
 
     Args:
-        found: at least one difference.
+        gaps: at least one difference.
         confidence: of the interval.
         over_pairs: False takes the pairs as given, where the claim is about them and no others.
     """
-    cells = found.per_cell()
+    cells = gaps.per_cell()
     resamples = cells.resampled.shape[1]
     counts = cells.cells.groupby(PAIR).size().to_numpy()
     first = np.cumsum(counts) - counts
@@ -289,11 +289,11 @@ def comparisons(sample: Sample, references: Sequence[str] = REFERENCES) -> pd.Da
     Intervals are over the test examples of the cell. Holm's correction is over the whole table.
     """
     pairs = pd.concat([matched(sample.rows, name).assign(reference=name) for name in references], ignore_index=True)
-    found = differences(sample, pairs)
-    low, high = percentiles(found.resampled)
+    gaps = differences(sample, pairs)
+    low, high = percentiles(gaps.resampled)
     p = [mcnemar_p(sample.correct[a], sample.correct[b]) for a, b in pairs[["row", "row_reference"]].to_numpy()]
     table = pairs[[*CELL, "method", "unit", "budget", "reference"]]
-    return table.assign(difference_points=found.points, low=low, high=high, mcnemar_p=p, mcnemar_p_holm=holm(p))
+    return table.assign(difference_points=gaps.points, low=low, high=high, mcnemar_p=p, mcnemar_p_holm=holm(p))
 
 
 def pairwise(sample: Sample) -> pd.DataFrame:
@@ -304,16 +304,16 @@ def pairwise(sample: Sample) -> pd.DataFrame:
     """
     methods = [name for name in dict.fromkeys(sample.rows["method"]) if name != "full"]
     tables = []
-    for place, other in enumerate([*methods, "full"]):
-        earlier = sample.rows[sample.rows["method"].isin(methods[:place])]
+    for index, other in enumerate([*methods, "full"]):
+        earlier = sample.rows[sample.rows["method"].isin(methods[:index])]
         pairs = matched(pd.concat([earlier, sample.rows[sample.rows["method"] == other]]), other)
         tables.append(pairs.assign(other=other))
     keys = ["method", "other", "unit", "budget"]
     rows = []
     for key, pairs in pd.concat(tables).groupby(keys, sort=False):
-        found = differences(sample, pairs)
-        means = pd.Series(found.points).groupby([pairs[name].to_numpy() for name in PAIR]).mean()
-        interval = hierarchical_interval(found)
+        gaps = differences(sample, pairs)
+        means = pd.Series(gaps.points).groupby([pairs[name].to_numpy() for name in PAIR]).mean()
+        interval = hierarchical_interval(gaps)
         rows.append((*key, len(means), *interval, wilcoxon_p(means.to_numpy())))
     table = pd.DataFrame(rows, columns=[*keys, "n", "difference_points", "low", "high", "wilcoxon_p"])
     return table.assign(wilcoxon_p_holm=holm(table["wilcoxon_p"]))
@@ -329,9 +329,9 @@ def ranks(sample: Sample) -> pd.DataFrame:
     rows = sample.rows[sample.rows["family"] != "control"]
     cells = pd.MultiIndex.from_frame(sample.rows[CELL].drop_duplicates())
     tables = []
-    for (unit, budget), found in rows.groupby(["unit", "budget"], sort=False):
-        wide = found.pivot(index=CELL, columns="method", values="weighted_f1").reindex(cells)
-        table = average_ranks(wide[list(dict.fromkeys(found["method"]))])
+    for (unit, budget), own in rows.groupby(["unit", "budget"], sort=False):
+        wide = own.pivot(index=CELL, columns="method", values="weighted_f1").reindex(cells)
+        table = average_ranks(wide[list(dict.fromkeys(own["method"]))])
         tables.append(table.assign(unit=unit, budget=budget))
     columns = ["unit", "budget", "method", "n", "average_rank", "methods", "critical_difference", "friedman_p"]
     return pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)

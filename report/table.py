@@ -1,4 +1,4 @@
-"""One model of a table: columns that build their cells by name, and writers for LaTeX and Markdown.
+"""One model of a table: columns that build their cells by name, and writers for LaTeX, Markdown and text.
 
 The page writes the same tables as HTML (macro `table` of page.html.j2), `report.tables` writes plain CSV.
 """
@@ -158,6 +158,12 @@ def groups(frame: pd.DataFrame, keys: list[str], over: str | list[str]) -> Itera
 def tuples(frame: pd.DataFrame, columns: list[str]) -> list[tuple]:
     """Values of some columns, a tuple a row."""
     return list(frame[columns].itertuples(index=False, name=None))
+
+
+def plain(table: Table) -> str:
+    """A table as text for a terminal."""
+    rows = [[cell.text for cell in row] for row in table.rows]
+    return pd.DataFrame(rows, columns=table.heads).to_string(index=False)
 
 
 def latex(table: Table) -> str:
