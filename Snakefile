@@ -777,7 +777,8 @@ rule judge_claims:
         [f"{RESULTS}/timing.csv" for _ in TIMED[:1]],
         [f"{RESULTS}/perplexity.csv" for _ in EXPERIMENTS[:1]],
         rules="config/claims.yaml",
-        code=expand("report/{code}.py", code=["claims", "statistics", "results", "losses", "measurements/perplexity"]),
+        code=expand("report/{code}.py", code=["claims", "statistics", "results", "measurements/perplexity"]),
+        judging=sorted(map(str, Path("report/judging").glob("*.py"))),
     output:
         report(f"{RESULTS}/claims.csv", caption="report/captions/claims.rst", category="Verdicts"),
     log:

@@ -11,17 +11,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from ken.files import replacing
 from report import style
 
 if TYPE_CHECKING:
-    import numpy as np
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
+else:
+    Axes = Axis = Figure = Line2D = Any
 
 FORMATS = ("svg", "png", "pdf")
 SHARE_TICKS = (0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 0.75, 1)
@@ -40,22 +42,20 @@ class Drawing:
         formats: of `FORMATS`.
     """
 
-    draw: "Callable[[], Figure]"
+    draw: Callable[[], Figure]
     description: str
     shown: bool = True
     formats: Sequence[str] = FORMATS
 
 
-def drawing_of(
-    draw: "Callable[..., Figure]", frame: pd.DataFrame, *more: object, description: str, note: str
-) -> Drawing:
+def drawing_of(draw: Callable[..., Figure], frame: pd.DataFrame, *more: object, description: str, note: str) -> Drawing:
     """The drawing of a table, or of a note that says why there is nothing to draw."""
     if frame.empty:
         return Drawing(partial(draw_note, note), description, shown=False)
     return Drawing(partial(draw, frame, *more), description)
 
 
-def draw_note(text: str) -> "Figure":
+def draw_note(text: str) -> Figure:
     """A figure that only says why there is nothing to draw."""
     from matplotlib.figure import Figure
 
@@ -64,7 +64,7 @@ def draw_note(text: str) -> "Figure":
     return figure
 
 
-def canvas(width: float, height: float, rows: int = 1, columns: int = 1, **options: Any) -> "tuple[Figure, np.ndarray]":
+def canvas(width: float, height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, np.ndarray]:
     """A figure of a size in inches and its panels, (rows, columns); options are those of `Figure.subplots`."""
     from matplotlib.figure import Figure
 
@@ -81,14 +81,14 @@ def method_line(method_style: style.MethodStyle) -> dict:
     return {"color": method_style.colour, "zorder": 2, **shape, **edge}
 
 
-def entry(label: str, **settings: Any) -> "Line2D":
+def entry(label: str, **settings: Any) -> Line2D:
     """An entry of a legend."""
     from matplotlib.lines import Line2D
 
     return Line2D([], [], label=label, **settings)
 
 
-def method_entries(methods: Sequence[str], **settings: Any) -> "list[Line2D]":
+def method_entries(methods: Sequence[str], **settings: Any) -> list[Line2D]:
     """Entries of methods; settings override those of their lines."""
     styles = style.method_styles(methods)
     return [entry(style.label(name), **method_line(styles[name]) | settings) for name in methods]
@@ -100,20 +100,20 @@ def legend_columns(entries: Sequence, letters: float) -> int:
     return max(1, min(len(entries), int(letters / (longest + 6))))
 
 
-def draw_controls(axes: "Axes", frame: pd.DataFrame, column: str) -> None:
+def draw_controls(axes: Axes, frame: pd.DataFrame, column: str) -> None:
     """Horizontal lines at the values of the controls in a column."""
     for control, line in CONTROL_LINES.items():
         for value in frame.loc[frame["method"] == control, column].dropna():
             axes.axhline(value, color=style.INK, linewidth=1.1, linestyle=line, zorder=1)
 
 
-def shade_near(axes: "Axes", near: float, across: bool = False) -> None:
+def shade_near(axes: Axes, near: float, across: bool = False) -> None:
     """Grey stripe of the differences that count as near to full: horizontal, or vertical where they lie `across`."""
     stripe = axes.axvspan if across else axes.axhspan
     stripe(-near, near, color=style.GRID, alpha=0.8, linewidth=0, zorder=0)
 
 
-def set_ticks(axis: "Axis", ticks: Sequence[float], text: Callable[[float], str]) -> None:
+def set_ticks(axis: Axis, ticks: Sequence[float], text: Callable[[float], str]) -> None:
     """Ticks at given values and no others."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
@@ -122,7 +122,7 @@ def set_ticks(axis: "Axis", ticks: Sequence[float], text: Callable[[float], str]
     axis.set_minor_locator(NullLocator())
 
 
-def share_axis(axes: "Axes", shares: pd.Series, ticks: Sequence[float] = SHARE_TICKS) -> None:
+def share_axis(axes: Axes, shares: pd.Series, ticks: Sequence[float] = SHARE_TICKS) -> None:
     """Logarithmic horizontal axis over shares, with ticks in percent."""
     shares = shares[shares > 0]
     low, high = (shares.min(), shares.max()) if len(shares) else (0.01, 1.0)
@@ -134,7 +134,7 @@ def share_axis(axes: "Axes", shares: pd.Series, ticks: Sequence[float] = SHARE_T
     set_ticks(axes.xaxis, shown, lambda value: f"{100 * value:g}")
 
 
-def log_axis(axis: "Axis", ticks: Sequence[float] | None = None) -> None:
+def log_axis(axis: Axis, ticks: Sequence[float] | None = None) -> None:
     """Logarithmic axis with plain numbers, at `ticks` or at 1, 2 and 5 of each decade."""
     from matplotlib.ticker import LogLocator
 
@@ -191,7 +191,7 @@ def applied(changes: dict | None = None) -> Iterator[None]:
         yield
 
 
-def save(figure: "Figure", stem: Path, formats: Iterable[str] = FORMATS) -> list[Path]:
+def save(figure: Figure, stem: Path, formats: Iterable[str] = FORMATS) -> list[Path]:
     """Write `figure` in every format; equal figures give equal files, since no date is written.
 
     Args:

@@ -1,13 +1,15 @@
 """Panels of curves over kept shares, a column of panels a family of methods: what the figures of scores share."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from report import style
 from report.drawing import (
     CONTROL_LINES,
+    Axes,
+    Figure,
     canvas,
     draw_controls,
     entry,
@@ -19,11 +21,6 @@ from report.drawing import (
 from report.measurements.contract import ResultTables
 from report.scores import with_kept_shares
 
-if TYPE_CHECKING:
-    import numpy as np
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
 FAMILIES = {"Kept values as they are": ("reset", "other"), "Kept updates rescaled": ("rescaled",)}
 REFERENCES = ("ken", "random")  # thin in every panel, so that panels can be compared
 THIN = {"linewidth": 0.8, "markersize": 0}
@@ -32,7 +29,7 @@ RESET = {"full": "nothing", "none": "whole body"}
 
 def method_panels(
     tables: ResultTables, height: float, rows: int, sharey: str | bool
-) -> "tuple[Figure, np.ndarray, dict[str, list[str]]]":
+) -> tuple[Figure, np.ndarray, dict[str, list[str]]]:
     """A figure, its panels, and the methods of each column by its title; no column without methods."""
     shares = with_kept_shares(tables.overview).drop_duplicates("method")
     methods = {title: shares.loc[shares["family"].isin(families), "method"] for title, families in FAMILIES.items()}
@@ -41,7 +38,7 @@ def method_panels(
     return figure, panels, families
 
 
-def draw_methods(axes: "Axes", frame: pd.DataFrame, methods: Sequence[str], height: str) -> None:
+def draw_methods(axes: Axes, frame: pd.DataFrame, methods: Sequence[str], height: str) -> None:
     """Lines of controls, references and methods; the first method has a band from `low` to `high`."""
     draw_controls(axes, frame, height)
     styles = style.method_styles([*methods, *REFERENCES])
@@ -60,7 +57,7 @@ def _absent(names: Sequence[str], methods: Sequence[str]) -> list[str]:
     return [name for name in names if name not in methods]
 
 
-def finish(figure: "Figure", panels: "np.ndarray", families: dict[str, list[str]], tables: ResultTables) -> None:
+def finish(figure: Figure, panels: np.ndarray, families: dict[str, list[str]], tables: ResultTables) -> None:
     """Shared axis, a legend below each column of panels, and one for the controls."""
     known = tables.counts["methods"]
     share_axis(panels[0, 0], with_kept_shares(tables.overview)["kept_share"])
@@ -76,7 +73,7 @@ def finish(figure: "Figure", panels: "np.ndarray", families: dict[str, list[str]
     figure.legend(handles=controls, loc="outside upper center", ncols=2, handlelength=2.6)
 
 
-def _panel_legend(axes: "Axes", methods: Sequence[str], references: Sequence[str]) -> None:
+def _panel_legend(axes: Axes, methods: Sequence[str], references: Sequence[str]) -> None:
     """Below a panel: its methods in the order of the study, then the thin lines of other panels' methods."""
     from matplotlib.transforms import ScaledTranslation
 

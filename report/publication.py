@@ -112,10 +112,9 @@ def _score_table(label: str, caption: str, shown: pd.DataFrame, summary: pd.Data
         cell = lambda row: _score_cell(controls.get((row.model, row.task, method)))  # noqa: E731
         return Column(style.label(method), cell, "number")
 
-    scores = [Column(head, lambda row, key=key: _score_cell(row.at.get(key)), "number") for key, head in heads.items()]
-    names = [columns.name("Model", "model"), columns.name("Task", "task")]
+    scores = columns.wide(heads, lambda _, row: _score_cell(row))
     rows = columns.groups(shown, PAIR, SETTING)
-    return Table.of([*names, control("none"), *scores, control("full")], rows, caption, label)
+    return Table.of([*columns.PAIR, control("none"), *scores, control("full")], rows, caption, label)
 
 
 def _score_cell(row: Any) -> Cell:
@@ -160,17 +159,11 @@ def overview_tables(tables: ResultTables, pairwise: pd.DataFrame) -> list[Table]
 
 
 def _kept_share_table(rows: pd.DataFrame, what: str) -> Table:
-    def difference(row: Any, budget: float) -> Cell:
-        return _difference_cell(row.at[budget]) if budget in row.at else Cell()
-
     def pairs(row: Any) -> str:
         ends = (row.own["n"].min(), row.own["n"].max())
         return " to ".join(dict.fromkeys(f"{n:g}" for n in ends if not pd.isna(n)))
 
-    budgets = [
-        Column(style.budget_label(budget), partial(difference, budget=budget), "number")
-        for budget in sorted(set(rows["budget"]))
-    ]
+    budgets = columns.over_budgets(sorted(set(rows["budget"])), lambda _, row: _difference_cell(row))
     caption = f"{what}, by the share kept of each row. Pairs: of model and task."
     heads = [columns.method(), *budgets, text("Pairs", pairs)]
     return Table.of(heads, columns.groups(rows, ["method"], "budget"), caption, "overview")

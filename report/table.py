@@ -5,8 +5,9 @@ The page writes the same tables as HTML (macro `table` of page.html.j2), `report
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import takewhile
 from operator import attrgetter
 from types import SimpleNamespace
@@ -122,6 +123,9 @@ def budget(head: str = "Budget") -> Column:
     )
 
 
+PAIR = (name("Model", "model"), name("Task", "task"))
+
+
 def mean(head: str, field: str, spread: str) -> Column:
     """Column of mean scores with their standard deviations behind; one seed has none."""
     return Column(head, lambda row: mean_cell(value_of(row, field), value_of(row, spread)), "number")
@@ -153,6 +157,20 @@ def groups(frame: pd.DataFrame, keys: list[str], over: str | list[str]) -> Itera
     for values, own in frame.groupby(keys, sort=False):
         at = dict(zip(own[over] if isinstance(over, str) else tuples(own, over), own.itertuples(), strict=True))
         yield SimpleNamespace(**dict(zip(keys, values, strict=True)), own=own, at=at)
+
+
+def wide(heads: Mapping[Any, str], cell: Callable[[Any, Any], Cell]) -> list[Column]:
+    """A column a value of `groups`: its cell is made from a row and what the row has at the value, if anything."""
+
+    def at(row: Any, key: Any) -> Cell:
+        return cell(row, row.at[key]) if key in row.at else Cell()
+
+    return [Column(head, partial(at, key=key), "number") for key, head in heads.items()]
+
+
+def over_budgets(budgets: Iterable[float], cell: Callable[[Any, Any], Cell]) -> list[Column]:
+    """The columns of `wide` over kept shares."""
+    return wide({budget: style.budget_label(budget) for budget in budgets}, cell)
 
 
 def tuples(frame: pd.DataFrame, columns: list[str]) -> list[tuple]:

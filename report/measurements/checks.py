@@ -1,20 +1,17 @@
 """Ablations of KEN: other bandwidths, zero instead of reset, one kind of matrix at a time."""
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from report import style
 from report import table as columns
-from report.drawing import Drawing, canvas, drawing_of, method_line, set_ticks, shade_near
+from report.drawing import Drawing, Figure, canvas, drawing_of, method_line, set_ticks, shade_near
 from report.measurements.contract import Inputs, ResultTables
 from report.results import CELL, Columns, read_if_run, to_numbers
 from report.scores import NEAR, is_near
 from report.table import Column, Table
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 COLUMNS = {
     "checks": Columns(
@@ -206,7 +203,7 @@ def drawings(tables: ResultTables) -> dict[str, Drawing]:
     }
 
 
-def draw_bandwidth(rows: pd.DataFrame) -> "Figure":
+def draw_bandwidth(rows: pd.DataFrame) -> Figure:
     """Difference to full against the factor of Scott's bandwidth, a line a kept share, with the range over cells."""
     rows = rows.assign(factor=pd.to_numeric(rows["variant"])).sort_values("factor")
     figure, ((axes,),) = canvas(6.4, 3.6)
@@ -231,7 +228,7 @@ def draw_bandwidth(rows: pd.DataFrame) -> "Figure":
     return figure
 
 
-def draw_matrices(rows: pd.DataFrame) -> "Figure":
+def draw_matrices(rows: pd.DataFrame) -> Figure:
     """Loss when one kind of matrix is pruned and all others are kept: mean and range over cells."""
     rows = rows.sort_values("variant", key=lambda kinds: kinds == "others", kind="stable").iloc[::-1]
     figure, ((axes,),) = canvas(6.4, 0.34 * len(rows) + 1.1)

@@ -1,6 +1,5 @@
 """How sure the differences between methods are: within each cell, and over models and tasks (`report.statistics`)."""
 
-from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -9,7 +8,7 @@ from report import style
 from report import table as columns
 from report.measurements.contract import Inputs, ResultTables
 from report.results import PAIR, STATISTICS, Columns, read_statistics
-from report.table import Cell, Column, Table
+from report.table import Cell, Table
 
 COLUMNS = {
     "comparisons": Columns(
@@ -87,14 +86,10 @@ def comparisons_table(tables: ResultTables) -> Table:
     budgets = tables.counts["budgets"]
     shown = tables.comparisons[(tables.comparisons["unit"] == "share") & tables.comparisons["budget"].isin(budgets)]
 
-    def difference(row: Any, budget: float) -> Cell:
-        if budget not in row.at:
-            return Cell()
-        own = row.at[budget]
+    def difference(_: Any, own: Any) -> Cell:
         count = own.better if own.difference_points > 0 else own.worse
         return columns.number_cell(own.difference_points, style.points, behind=f"{count:.0f}/{own.seeds:.0f}")
 
-    shares = [Column(style.budget_label(budget), partial(difference, budget=budget), "number") for budget in budgets]
-    names = [columns.name("Model", "model"), columns.name("Task", "task"), columns.method()]
+    names = [columns.method("Against", "reference"), *columns.PAIR, columns.method()]
     rows = columns.groups(shown, ["reference", *PAIR, "method"], "budget")
-    return Table.of([columns.method("Against", "reference"), *names, *shares], rows)
+    return Table.of([*names, *columns.over_budgets(budgets, difference)], rows)

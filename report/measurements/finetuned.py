@@ -37,8 +37,7 @@ def page(tables: ResultTables) -> dict[str, Any]:
     return {
         "table": Table.of(
             [
-                columns.name("Model", "model"),
-                columns.name("Task", "task"),
+                *columns.PAIR,
                 columns.number("Majority class", "majority", style.score),
                 columns.mean("None (body reset)", "none", "none_sd"),
                 columns.number("TF-IDF", "tfidf", style.score),

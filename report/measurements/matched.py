@@ -1,6 +1,5 @@
 """Methods with budgets of their own: their scores, and how they compare at equal numbers kept and equal bytes."""
 
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -75,8 +74,7 @@ def own_budgets_table(tables: ResultTables) -> Table:
 
     return Table.of(
         [
-            columns.name("Model", "model"),
-            columns.name("Task", "task"),
+            *columns.PAIR,
             columns.method(),
             columns.budget(),
             Column("Weighted F1", score_cell, "number"),
@@ -101,28 +99,21 @@ def matched_tables(tables: ResultTables) -> dict[str, Table]:
     order = list(dict.fromkeys(columns.tuples(tables.matched, setting)))
     compared = tables.matched[tables.matched["cells"] > 0]
 
-    def difference(row: Any, key: tuple) -> Cell:
-        if key not in row.at:
-            return Cell()
-        other = row.at[key]
+    def difference(_: Any, other: Any) -> Cell:
         return columns.number_cell(other.difference_points, style.points, behind=f"n={other.cells:.0f}")
 
     result = {}
     for measure in MEASURES:
         own = compared[compared["equal"] == measure]
         present = set(columns.tuples(own, setting))
-        shown = [
-            Column(
-                f"{style.label(key[0])} {style.budget_label(*key[1:])}".replace("-", "\u2011"),
-                partial(difference, key=key),
-                "number",
-            )
+        heads = {
+            key: f"{style.label(key[0])} {style.budget_label(*key[1:])}".replace("-", "\u2011")
             for key in order
             if key in present
-        ]
-        if shown:
+        }
+        if heads:
             rows = columns.groups(own, ["against"], setting)
-            result[measure] = Table.of([columns.method("Against", "against"), *shown], rows)
+            result[measure] = Table.of([columns.method("Against", "against"), *columns.wide(heads, difference)], rows)
     return result
 
 

@@ -1,21 +1,18 @@
 """Means over all cells per method and budget: what resetting costs, and how much must be kept."""
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from report import style
 from report import table as columns
-from report.drawing import Drawing, shade_near
+from report.drawing import Drawing, Figure, shade_near
 from report.measurements.contract import Inputs, ResultTables
 from report.panels import REFERENCES, draw_methods, finish, method_panels
 from report.results import CELL, Columns
 from report.scores import METHOD, NEAR, is_near, keeps_more
 from report.table import Cell, Column, Table
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 COLUMNS = {
     "overview": Columns(
@@ -68,19 +65,12 @@ def means_table(tables: ResultTables) -> Table:
         fewest = row.own["cells"].min()
         return Cell(f"{fewest:.0f}" if fewest == asked else f"{fewest:.0f} of {asked:.0f}", float(fewest))
 
-    def difference(row: Any, budget: float) -> Cell:
-        return _difference_cell(row.at.get(budget))
-
-    shares = [
-        Column(style.budget_label(budget), partial(difference, budget=budget), "number")
-        for budget in tables.counts["budgets"]
-    ]
     ends = [lambda row: row.own["kept_share"].min(), lambda row: row.own["kept_share"].max()]
     return Table.of(
         [
             columns.method(),
             columns.name("Updates", lambda row: style.FAMILY_LABELS[row.family]),
-            *shares,
+            *columns.over_budgets(tables.counts["budgets"], _difference_cell),
             columns.span("Body kept", *ends, style.share, merged=True),
             Column("Cells", scored, "number"),
         ],
@@ -88,9 +78,7 @@ def means_table(tables: ResultTables) -> Table:
     )
 
 
-def _difference_cell(row: Any) -> Cell:
-    if row is None:
-        return Cell()
+def _difference_cell(_: Any, row: Any) -> Cell:
     if pd.isna(row.difference_points):
         return Cell("no score", marks="missing")
     return columns.number_cell(row.difference_points, style.points, "near" if is_near(row.difference_points) else "")
@@ -132,7 +120,7 @@ def drawings(tables: ResultTables) -> dict[str, Drawing]:
     return {"summary": Drawing(partial(draw_summary, tables), text)}
 
 
-def draw_summary(tables: ResultTables) -> "Figure":
+def draw_summary(tables: ResultTables) -> Figure:
     """Difference to full in points against kept share, mean over all cells, a panel a family of methods."""
     frame = tables.overview
     frame = frame[frame["cells"] + frame["without_score"] == tables.cells]

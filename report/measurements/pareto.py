@@ -3,14 +3,15 @@
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from report import style
 from report.drawing import (
+    Axes,
     Drawing,
+    Figure,
     canvas,
     entry,
     legend_columns,
@@ -23,10 +24,6 @@ from report.drawing import (
 from report.measurements.contract import Inputs, ResultTables
 from report.results import CELL, Columns
 from report.scores import METHOD
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 COLUMNS = {
     "pareto": Columns(
@@ -105,7 +102,7 @@ def drawings(tables: ResultTables) -> dict[str, Drawing]:
     }
 
 
-def draw_pareto(tables: ResultTables) -> "Figure":
+def draw_pareto(tables: ResultTables) -> Figure:
     """Difference to full against stored bytes, with the Pareto front; beside all cells those that every method ran."""
     parts = dict(list(tables.pareto.groupby("cells_of", sort=False)))
     figure, panels = canvas(max(6.4, 5.0 * len(parts)), 6.2, 1, len(parts), sharex=True, sharey=True)
@@ -124,7 +121,7 @@ def draw_pareto(tables: ResultTables) -> "Figure":
     return figure
 
 
-def _draw_points(axes: "Axes", points: pd.DataFrame, methods: Sequence[str]) -> None:
+def _draw_points(axes: Axes, points: pd.DataFrame, methods: Sequence[str]) -> None:
     styles = style.method_styles(methods)
     axes.axhline(0, color=style.INK, linewidth=1.1, zorder=1)
     for method in reversed(methods):
@@ -136,7 +133,7 @@ def _draw_points(axes: "Axes", points: pd.DataFrame, methods: Sequence[str]) -> 
         axes.plot(row.stored_share, row.difference_points, "o", color=style.INK, markerfacecolor=filled, zorder=3)
 
 
-def _set_axes(axes: "Axes", points: pd.DataFrame) -> None:
+def _set_axes(axes: Axes, points: pd.DataFrame) -> None:
     """Logarithmic shares, and points that are logarithmic beyond one point."""
     share_axis(axes, points["stored_share"], BYTE_TICKS)
     low, high = points["difference_points"].min(), points["difference_points"].max()
@@ -145,7 +142,7 @@ def _set_axes(axes: "Axes", points: pd.DataFrame) -> None:
     set_ticks(axes.yaxis, [tick for tick in POINT_TICKS if 1.2 * low <= tick <= max(0, 1.5 * high)], signed)
 
 
-def _draw_front(axes: "Axes", front: pd.DataFrame) -> None:
+def _draw_front(axes: Axes, front: pd.DataFrame) -> None:
     """The front as a step line; names of its points above the panel, each joined with its point."""
     if front.empty:
         return
@@ -179,7 +176,7 @@ def move_apart(positions: Sequence[float], gap: float) -> list[float]:
     return moved
 
 
-def _draw_legend(figure: "Figure", methods: Sequence[str], known: Sequence[str]) -> None:
+def _draw_legend(figure: Figure, methods: Sequence[str], known: Sequence[str]) -> None:
     """One legend for all panels, in the order of the study, controls last."""
     entries = method_entries(methods, linestyle="")
     for control in ("full", "none"):

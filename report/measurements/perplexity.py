@@ -2,7 +2,7 @@
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,13 +10,20 @@ import pandas as pd
 from ken.errors import UserError
 from report import style
 from report import table as columns
-from report.drawing import CONTROL_LINES, Drawing, canvas, draw_controls, entry, log_axis, method_entries, method_line
+from report.drawing import (
+    CONTROL_LINES,
+    Drawing,
+    Figure,
+    canvas,
+    draw_controls,
+    entry,
+    log_axis,
+    method_entries,
+    method_line,
+)
 from report.measurements.contract import Inputs, ResultTables
 from report.results import Columns, check_statuses, read_if_run, read_table
 from report.table import Cell, Column, Table
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 COLUMNS = {
     "perplexity": Columns(
@@ -111,13 +118,11 @@ def perplexity_table(table: pd.DataFrame, experiment: str) -> Table:
     budgets = sorted(set(own.loc[~is_end, "budget"]))
     best = own[~is_end].groupby(["model", "structure", "budget"])["perplexity"].min()
 
-    def perplexity(row: Any, budget: float) -> Cell:
-        if row.is_end or budget not in row.at:
-            return Cell()
-        value = row.at[budget].perplexity
-        if pd.isna(value):
-            return Cell("failed", marks="missing")
-        lowest = value == best.get((row.model, row.structure, budget))
+    def perplexity(row: Any, one: Any) -> Cell:
+        value = one.perplexity
+        if row.is_end or pd.isna(value):
+            return Cell() if row.is_end else Cell("failed", marks="missing")
+        lowest = value == best.get((row.model, row.structure, one.budget))
         return columns.number_cell(value, _perplexity, "best" if lowest else "")
 
     def end(row: Any) -> Cell:
@@ -130,7 +135,7 @@ def perplexity_table(table: pd.DataFrame, experiment: str) -> Table:
             columns.method(),
             columns.name("Structure", lambda row: "" if row.is_end else row.structure),
             columns.name("Shots", lambda row: "" if row.is_end or not row.shots else f"{row.shots:.0f}"),
-            *(Column(style.percent(budget), partial(perplexity, budget=budget), "number") for budget in budgets),
+            *columns.wide({budget: style.percent(budget) for budget in budgets}, perplexity),
             Column("dense" if experiment == "pruning" else "control", end, "number"),
         ],
         columns.groups(own, ["is_end", "model", "method", "structure", "shots"], "budget"),
@@ -152,7 +157,7 @@ def drawings(tables: ResultTables) -> dict[str, Drawing]:
     return {name: Drawing(partial(draw, own), text) for name, (draw, own, text) in figures.items() if not own.empty}
 
 
-def draw_pruning(table: pd.DataFrame) -> "Figure":
+def draw_pruning(table: pd.DataFrame) -> Figure:
     """Perplexity against sparsity: a row of panels a model, a column a structure; dashed is one shot."""
     pruned = table[table["method"] != REFERENCES["pruning"]]
     models, structures, methods = (list(dict.fromkeys(pruned[name])) for name in ("model", "structure", "method"))
@@ -183,7 +188,7 @@ def draw_pruning(table: pd.DataFrame) -> "Figure":
     return figure
 
 
-def draw_adaptation(table: pd.DataFrame) -> "Figure":
+def draw_adaptation(table: pd.DataFrame) -> Figure:
     """Perplexity of an adapted model against the kept share of its update, a panel a model, between its two ends."""
     compressed = table[~table["method"].isin(style.CONTROLS)]
     models, methods = (list(dict.fromkeys(compressed[name])) for name in ("model", "method"))

@@ -1,19 +1,16 @@
 """Fine-tuning from the pre-trained body against random initialisation."""
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from report import style
 from report import table as columns
-from report.drawing import DASHED, Drawing, canvas, entry
+from report.drawing import DASHED, Drawing, Figure, canvas, entry
 from report.measurements.contract import Inputs, ResultTables, Section
 from report.results import CELL, PAIR, Columns
 from report.table import Table
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 COLUMNS = {
     "pretraining_gain": Columns(
@@ -42,8 +39,7 @@ def page(tables: ResultTables) -> dict[str, Any]:
     """Random initialisation beside the pre-trained body."""
     table = Table.of(
         [
-            columns.name("Model", "model"),
-            columns.name("Task", "task"),
+            *columns.PAIR,
             columns.mean("Random initialisation", "random_init", "random_init_sd"),
             columns.mean("Pre-trained", "pretrained", "pretrained_sd"),
             columns.number("Gain, points", "gain_points", style.points),
@@ -86,7 +82,7 @@ def drawings(tables: ResultTables) -> dict[str, Drawing]:
     return {"pretraining_gain": Drawing(partial(draw_gain, tables), text)}
 
 
-def draw_gain(tables: ResultTables) -> "Figure":
+def draw_gain(tables: ResultTables) -> Figure:
     """Random initialisation joined with pre-training by a line, one row a model, one panel a task."""
     gain, models, tasks = tables.pretraining_gain, tables.counts["models"], tables.counts["tasks"]
     figure, panels = canvas(max(6.4, 3.7 * len(tasks)), 0.32 * len(models) + 1.3, 1, len(tasks), sharey=True)

@@ -2,22 +2,17 @@
 
 import math
 from collections.abc import Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from report import style
 from report import table as columns
-from report.drawing import Drawing, canvas, drawing_of, method_line
+from report.drawing import Axes, Drawing, Figure, canvas, drawing_of, method_line
 from report.measurements.contract import Inputs, ResultTables
 from report.measurements.differences import by_budget
 from report.results import STATISTICS, read_statistics
-from report.table import Cell, Column, Table
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from report.table import Cell, Table
 
 COLUMNS = {"ranks": STATISTICS["ranks"]}
 KEYS = ["unit", "budget"]
@@ -45,14 +40,12 @@ def ranks_table(tables: ResultTables) -> Table:
     """Average rank per method (rows) and budget (columns) of what was ranked."""
     ranked = _ranked(tables.ranks)
 
-    def rank(row: Any, key: tuple) -> Cell:
-        return columns.number_cell(row.at[key].average_rank if key in row.at else math.nan, "{:.2f}".format)
+    def rank(_: Any, own: Any) -> Cell:
+        return columns.number_cell(own.average_rank, "{:.2f}".format)
 
-    budgets = [
-        Column(style.budget_label(budget, unit), partial(rank, key=(unit, budget)), "number")
-        for unit, budget in columns.tuples(by_budget(ranked[KEYS].drop_duplicates()), KEYS)
-    ]
-    return Table.of([columns.method(), *budgets], columns.groups(ranked, ["method"], KEYS))
+    budgets = columns.tuples(by_budget(ranked[KEYS].drop_duplicates()), KEYS)
+    heads = {(unit, budget): style.budget_label(budget, unit) for unit, budget in budgets}
+    return Table.of([columns.method(), *columns.wide(heads, rank)], columns.groups(ranked, ["method"], KEYS))
 
 
 def tests_table(tables: ResultTables) -> Table:
@@ -119,7 +112,7 @@ def drawings(tables: ResultTables) -> dict[str, Drawing]:
     return {"ranks": drawing_of(draw_ranks, with_picture(tables.ranks), description=text, note=note)}
 
 
-def draw_ranks(ranks: pd.DataFrame) -> "Figure":
+def draw_ranks(ranks: pd.DataFrame) -> Figure:
     """Average ranks with critical differences, a panel a budget, as in Demšar 2006, figure 1: best on the left."""
     budgets = list(ranks.sort_values("budget", kind="stable").groupby(KEYS, sort=False))
     across = min(2, len(budgets))
@@ -139,7 +132,7 @@ def draw_ranks(ranks: pd.DataFrame) -> "Figure":
     return figure
 
 
-def _draw_axis(axes: "Axes", part: pd.DataFrame, depth: float) -> None:
+def _draw_axis(axes: Axes, part: pd.DataFrame, depth: float) -> None:
     """The axis of ranks at height 0, and the length of the critical difference above it."""
     most, difference = len(part), part["critical_difference"].iloc[0]
     axes.set_axis_off()
@@ -155,7 +148,7 @@ def _draw_axis(axes: "Axes", part: pd.DataFrame, depth: float) -> None:
     axes.text(end + 0.02 * most, -1.6, f" CD {difference:.2f}", va="center", fontsize=7.5)
 
 
-def _draw_bars(axes: "Axes", part: pd.DataFrame, bars: list[tuple[int, int]]) -> None:
+def _draw_bars(axes: Axes, part: pd.DataFrame, bars: list[tuple[int, int]]) -> None:
     """Thick bars below the axis, each joining methods that are not told apart."""
     ranks, most = list(part["average_rank"]), len(part)
     for level, (first, last) in enumerate(bars):
@@ -163,7 +156,7 @@ def _draw_bars(axes: "Axes", part: pd.DataFrame, bars: list[tuple[int, int]]) ->
         axes.plot(ends, [0.5 + 0.35 * level] * 2, color=style.INK, linewidth=3, solid_capstyle="butt")
 
 
-def _draw_names(axes: "Axes", part: pd.DataFrame, top: float) -> None:
+def _draw_names(axes: Axes, part: pd.DataFrame, top: float) -> None:
     """Names on both sides, each joined with its rank on the axis; the first stands at the height `top`."""
     most = len(part)
     styles, left = style.method_styles(part["method"]), math.ceil(most / 2)

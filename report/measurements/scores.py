@@ -2,21 +2,18 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from report import style
 from report import table as columns
-from report.drawing import Drawing
+from report.drawing import Drawing, Figure
 from report.measurements.contract import Inputs, ResultTables
 from report.panels import draw_methods, finish, method_panels
 from report.results import PAIR, Columns
 from report.scores import METHOD, is_near, keeps_more
 from report.table import Cell, Column, Table
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 COLUMNS = {
     "scores_summary": Columns(
@@ -80,27 +77,26 @@ def score_table(tables: ResultTables, models: Sequence[str]) -> Table:
     def control(method: str) -> Column:
         return Column(method, lambda row: _control_cell(controls.get((row.model, row.task, method))), "number")
 
-    def score(row: Any, budget: float) -> Cell:
-        top = None if more[row.own.index].any() else best.get((row.model, row.task, budget))
-        return score_cell(row.at.get(budget), top)
+    def score(row: Any, own: Any) -> Cell:
+        return score_cell(own, None if more[row.own.index].any() else best.get((row.model, row.task, own.budget)))
 
-    shares = [Column(style.budget_label(budget), partial(score, budget=budget), "number") for budget in budgets]
-    names = [columns.name("Model", "model"), columns.name("Task", "task"), columns.method()]
+    shares = columns.over_budgets(budgets, score)
+    names = [*columns.PAIR, columns.method()]
     rows = columns.groups(shown, [*PAIR, "method"], "budget")
     return Table.of([*names, control("none"), *shares, control("full")], rows)
 
 
 def _control_cell(row: Any) -> Cell:
     """Without its spread, which has a table of its own (`finetuned`)."""
-    if row is None or not row.seeds:
+    if row is None:
+        return Cell()
+    if not row.seeds:
         return score_cell(row)
     return columns.number_cell(row.weighted_f1, style.score, "control")
 
 
 def score_cell(row: Any, best: float | None = None) -> Cell:
-    """Mean and spread of a row of the table; why there is none; nothing without a row."""
-    if row is None:
-        return Cell()
+    """Mean and spread of a row of the table, or why there is none."""
     if not row.seeds:
         return Cell("failed" if row.failed else "declined", marks="missing")
     marks = ["best"] if row.weighted_f1 == best else []
@@ -123,7 +119,7 @@ def drawings(tables: ResultTables) -> dict[str, Drawing]:
     }
 
 
-def draw_curves(tables: ResultTables, model: str) -> "Figure":
+def draw_curves(tables: ResultTables, model: str) -> Figure:
     """Weighted F1 of one model against kept share: a row of panels a task, a column a family of methods."""
     summary, tasks = tables.scores_summary, tables.counts["tasks"]
     summary = summary[summary["model"] == model]

@@ -1,20 +1,16 @@
 """Whether kept entries are spread evenly: three statistics of every matrix against choices at random."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from report import style
 from report import table as columns
-from report.drawing import Drawing, canvas, drawing_of, set_ticks, signed
+from report.drawing import Axes, Drawing, Figure, canvas, drawing_of, set_ticks, signed
 from report.measurements.contract import Inputs, ResultTables
 from report.results import Columns, read_if_run
 from report.table import Table
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 SIDES = ("below", "inside", "above")  # of a statistic, by the interval of choices at random
 COLUMNS = {
@@ -116,7 +112,7 @@ def drawings(tables: ResultTables) -> dict[str, Drawing]:
     return {"spread": drawing_of(draw_spread, tables.spread_matrices, models, description=text, note=note)}
 
 
-def draw_spread(matrices: pd.DataFrame, models: list[str]) -> "Figure":
+def draw_spread(matrices: pd.DataFrame, models: list[str]) -> Figure:
     """Observed minus random, a dot a matrix, over the interval of choices at random; a column a method."""
     methods = list(dict.fromkeys(matrices["method"]))
     widest = matrices.drop_duplicates(["method", "model", "task", "seed", "matrix"]).groupby("method").size().max()
@@ -137,7 +133,7 @@ def draw_spread(matrices: pd.DataFrame, models: list[str]) -> "Figure":
     return figure
 
 
-def _set_axis(axes: "Axes", part: pd.DataFrame) -> None:
+def _set_axis(axes: Axes, part: pd.DataFrame) -> None:
     """Linear over the widest interval of choices at random, logarithmic beyond, so that both can be seen."""
     widest = part[["low", "high"]].abs().max(axis=None)
     furthest = max(widest, part["difference"].abs().max())
@@ -149,7 +145,7 @@ def _set_axis(axes: "Axes", part: pd.DataFrame) -> None:
     set_ticks(axes.yaxis, [*(-tick for tick in ticks), 0, *ticks], signed)
 
 
-def _draw_matrices(axes: "Axes", part: pd.DataFrame, colour: str) -> None:
+def _draw_matrices(axes: Axes, part: pd.DataFrame, colour: str) -> None:
     """Matrices side by side, models set apart by lines and named below."""
     at = list(range(len(part)))
     axes.vlines(at, part["low"], part["high"], color=style.MUTED, linewidth=1.4, alpha=0.55, zorder=1)

@@ -47,8 +47,7 @@ def page(tables: ResultTables) -> dict[str, Any]:
     """The shares, with the margin and the confidence of their choice."""
     table = Table.of(
         [
-            columns.name("Model", "model"),
-            columns.name("Task", "task"),
+            *columns.PAIR,
             columns.method(),
             columns.number("Keep", "share", style.share),
             columns.span("Over seeds", "share_min", "share_max", style.percent, by="share_max"),

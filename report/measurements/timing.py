@@ -1,18 +1,15 @@
 """How the time of a selection grows with the size and with k."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from report import style
 from report import table as columns
-from report.drawing import DASHED, Drawing, canvas, drawing_of, log_axis, method_line
+from report.drawing import DASHED, Drawing, Figure, canvas, drawing_of, log_axis, method_line
 from report.measurements.contract import Inputs, ResultTables
 from report.results import Columns, read_if_run
 from report.table import Table
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 COLUMNS = {"timing": Columns(("method",), ("size", "k", "seconds"))}
 
@@ -55,7 +52,7 @@ def drawings(tables: ResultTables) -> dict[str, Drawing]:
     return {"timing": drawing_of(draw_timing, tables.timing, description=text, note=note)}
 
 
-def draw_timing(timing: pd.DataFrame) -> "Figure":
+def draw_timing(timing: pd.DataFrame) -> Figure:
     """Seconds of one selection against size and against k, both logarithmic, with a line of slope 1."""
     largest = timing["size"].max()
     middle = timing.groupby("k")["size"].nunique().idxmax()

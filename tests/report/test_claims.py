@@ -12,7 +12,10 @@ import yaml
 
 from ken.errors import UserError
 from report import claims
-from report.claims import ALL, NOT_DECIDED, NOT_REPRODUCED, REPRODUCED, Evidence, from_curve, judge_all, read_rules
+from report.claims import judge_all, read_rules
+from report.judging import evidence
+from report.judging.evidence import ALL, NOT_DECIDED, NOT_REPRODUCED, REPRODUCED, Evidence
+from report.judging.scores import from_curve
 from report.results import CELL
 from report.statistics import Interval, Sample
 from tests.report.conftest import run_step
@@ -92,9 +95,9 @@ def test_the_rules_of_the_repository_are_of_all_claims_and_say_their_numbers():
 )
 def test_verdicts_of_intervals_at_a_margin_of_one_point(low, high, inferior, ahead, differs):
     interval = Interval((low + high) / 2, low, high)
-    assert claims.not_inferior(interval, 1) == inferior
-    assert claims.superior(interval, 1) == ahead
-    assert claims.different(interval, 1) == differs
+    assert evidence.not_inferior(interval, 1) == inferior
+    assert evidence.superior(interval, 1) == ahead
+    assert evidence.different(interval, 1) == differs
 
 
 def test_a_quarter_reset_is_judged_for_each_model():

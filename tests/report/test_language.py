@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 
 from ken.errors import UserError
-from report import claims, drawing
-from report.claims import NOT_DECIDED, NOT_REPRODUCED, REPRODUCED, judge_all, read_rules
-from report.losses import LossSample
+from report import drawing
+from report.claims import judge_all, read_rules
+from report.judging.evidence import NOT_DECIDED, NOT_REPRODUCED, REPRODUCED, Evidence
+from report.judging.losses import LossSample
 from report.measurements import perplexity
 from report.measurements.perplexity import read_perplexity, summary
 from report.statistics import resample_counts
@@ -72,7 +73,7 @@ def judged(folder: Path) -> pd.DataFrame:
     rules, _ = read_rules(RULES)
     study = study_of({("ken", 0.5): 0.0})
     sample = LossSample.read(folder, 200)
-    study = claims.Evidence(folder, study.scores, study.sample, 0.95, sample)
+    study = Evidence(folder, study.scores, study.sample, 0.95, sample)
     return judge_all(study, [rule for rule in rules if rule.source == "surgeon"]).set_index(["claim", "subject"])
 
 
