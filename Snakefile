@@ -777,7 +777,7 @@ rule judge_claims:
         [f"{RESULTS}/timing.csv" for _ in TIMED[:1]],
         [f"{RESULTS}/perplexity.csv" for _ in EXPERIMENTS[:1]],
         rules="config/claims.yaml",
-        code=expand("report/{code}.py", code=["claims", "statistics", "results", "measurements/perplexity"]),
+        code=expand("report/{code}.py", code=["claims", "statistics", "results"]),
         judging=sorted(map(str, Path("report/judging").glob("*.py"))),
     output:
         report(f"{RESULTS}/claims.csv", caption="report/captions/claims.rst", category="Verdicts"),

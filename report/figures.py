@@ -10,8 +10,8 @@ from pathlib import Path
 
 from ken.errors import run
 from report.drawing import Drawing, applied, save
-from report.measurements import MEASUREMENTS
 from report.measurements.contract import ResultTables
+from report.outputs import MEASUREMENTS
 from report.tables import Tables
 
 

@@ -15,8 +15,8 @@ from markupsafe import Markup
 from ken.errors import UserError, run
 from report import style, summary
 from report.figures import drawings
-from report.measurements import MEASUREMENTS
 from report.measurements.contract import ResultTables
+from report.outputs import MEASUREMENTS
 from report.results import read_json, sha256, write_text
 from report.scores import NEAR
 from report.tables import Tables

@@ -58,6 +58,13 @@ MODELS = Columns(
 CLAIMS = Columns(
     ("claim", "source", "text", "subject", "rule", "unit", "verdict", "why"), ("estimate", "low", "high", "n")
 )
+PERPLEXITY = Columns(
+    ("experiment", "model", "method", "structure", "status", "reason", "file"),
+    (
+        *("seed", "draw", "shots", "budget", "kept_share", "parameters", "stored_bytes", "linear_layers"),
+        *("smaller_layers", "tokens", "loss", "perplexity", "seconds"),
+    ),
+)
 STATISTICS = {
     "comparisons": Columns(
         ("model", "task", "method", "unit", "reference"),
@@ -242,6 +249,22 @@ def read_claims(results: Path) -> pd.DataFrame:
 def read_statistics(results: Path, name: str) -> pd.DataFrame:
     """A file of report.statistics (comparisons, pairwise or ranks); no rows if it was not computed."""
     return read_if_run(results / "statistics" / f"{name}.csv", STATISTICS[name])
+
+
+def read_perplexity(results: Path) -> pd.DataFrame:
+    """perplexity.csv of a study, one row a stored file; no rows if the study has no language models.
+
+    Raises:
+        UserError: as `read_table`, or an unknown status, or a loss that is no number in a row that is ok.
+    """
+    path = results / "perplexity.csv"
+    if not path.exists():
+        return read_if_run(path, PERPLEXITY)
+    table = read_table(path, *PERPLEXITY)
+    check_statuses(table, path)
+    if table.loc[table["status"] == "ok", "loss"].isna().any():
+        raise UserError(f"{path} has rows that are ok and have no loss: run the step that writes it again.")
+    return table
 
 
 def read_json(path: Path) -> dict:

@@ -1,7 +1,8 @@
 """What a study came to, in sentences whose numbers all come from its tables."""
 
-from report.measurements import MEASUREMENTS, overview, verdicts
+from report.measurements import overview, verdicts
 from report.measurements.contract import ResultTables
+from report.outputs import MEASUREMENTS
 
 
 def answer(tables: ResultTables) -> str:

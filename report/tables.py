@@ -13,8 +13,8 @@ from pathlib import Path
 import pandas as pd
 
 from ken.errors import run
-from report.measurements import MEASUREMENTS
 from report.measurements.contract import Inputs, ResultTables
+from report.outputs import MEASUREMENTS
 from report.results import CELL, read_if_run, read_json, read_table, write_csv, write_text
 from report.scores import with_kept_shares
 from report.table import markdown_frame

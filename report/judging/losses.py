@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from report.measurements.perplexity import read_perplexity
-from report.results import CELL, read_parquet
+from report.results import CELL, read_parquet, read_perplexity
 from report.statistics import RESAMPLES, Differences, resample_counts
 
 RUN = ("model", "seed")

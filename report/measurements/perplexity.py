@@ -1,13 +1,11 @@
 """Perplexity of language models, pruned for their own loss or adapted with the update compressed."""
 
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ken.errors import UserError
 from report import style
 from report import table as columns
 from report.drawing import (
@@ -22,7 +20,7 @@ from report.drawing import (
     method_line,
 )
 from report.measurements.contract import Inputs, ResultTables
-from report.results import Columns, check_statuses, read_if_run, read_table
+from report.results import Columns, read_perplexity
 from report.table import Cell, Column, Table
 
 COLUMNS = {
@@ -34,34 +32,11 @@ COLUMNS = {
         ),
     )
 }
-FILE = Columns(
-    ("experiment", "model", "method", "structure", "status", "reason", "file"),
-    (
-        *("seed", "draw", "shots", "budget", "kept_share", "parameters", "stored_bytes", "linear_layers"),
-        *("smaller_layers", "tokens", "loss", "perplexity", "seconds"),
-    ),
-)
 SETTING = ["experiment", "model", "method", "structure", "shots", "budget"]
 STRUCTURES = {"element": "elements", "2:4": "2:4", "row-column": "rows and columns"}
 REFERENCES = {"pruning": "dense", "adaptation": "full"}  # experiment -> method that others are compared with
 MOST = 1000  # times; beyond that a model has forgotten all it knew
 ONE_SHOT = (0, (3, 1.5))
-
-
-def read_perplexity(results: Path) -> pd.DataFrame:
-    """perplexity.csv of a study, one row a stored file; no rows if the study has no language models.
-
-    Raises:
-        UserError: as `read_table`, or an unknown status, or a loss that is no number in a row that is ok.
-    """
-    path = results / "perplexity.csv"
-    if not path.exists():
-        return read_if_run(path, FILE)
-    table = read_table(path, *FILE)
-    check_statuses(table, path)
-    if table.loc[table["status"] == "ok", "loss"].isna().any():
-        raise UserError(f"{path} has rows that are ok and have no loss: run the step that writes it again.")
-    return table
 
 
 def compute(inputs: Inputs) -> dict[str, pd.DataFrame]:

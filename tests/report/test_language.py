@@ -13,7 +13,8 @@ from report.claims import judge_all, read_rules
 from report.judging.evidence import NOT_DECIDED, NOT_REPRODUCED, REPRODUCED, Evidence
 from report.judging.losses import LossSample
 from report.measurements import perplexity
-from report.measurements.perplexity import read_perplexity, summary
+from report.measurements.perplexity import summary
+from report.results import read_perplexity
 from report.statistics import resample_counts
 from report.tables import Tables
 from tests.report.conftest import build, write_study

@@ -9,15 +9,16 @@ from pathlib import Path
 import pytest
 
 from report import outputs
-from report.measurements import MEASUREMENTS
+from report.outputs import MEASUREMENTS
 from report.tables import Tables
 
 REPORT = Path(outputs.__file__).parent
 
 
 def test_every_module_is_listed_once_and_loaded():
-    modules = {path.name for path in (REPORT / "measurements").glob("*.py")} - {"__init__.py", "contract.py"}
-    assert sorted(modules) == sorted(measurement.file for measurement in MEASUREMENTS)
+    modules = {path.stem for path in (REPORT / "measurements").glob("*.py")} - {"__init__", "contract"}
+    assert sorted(modules) == sorted(measurement.name for measurement in MEASUREMENTS)
+    assert all(measurement.module.__doc__ for measurement in MEASUREMENTS)
 
 
 @pytest.mark.parametrize("measurement", MEASUREMENTS, ids=lambda measurement: measurement.name)
@@ -59,7 +60,7 @@ def test_modules_of_the_report_import_each_other_without_a_circle():
             if isinstance(node, ast.Import):
                 found |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
-                found |= {node.module, f"{node.module}.__init__", *(f"{node.module}.{a.name}" for a in node.names)}
+                found |= {node.module, *(f"{node.module}.{a.name}" for a in node.names)}
         imports[name] = found & paths.keys()
     assert len(list(TopologicalSorter(imports).static_order())) == len(paths)  # raises CycleError
 
