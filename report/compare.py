@@ -30,7 +30,7 @@ from report import table as columns
 from report.results import read_claims, read_json, read_scores, read_statistics, write_csv
 from report.scores import average_draws
 from report.statistics import CONFIDENCE
-from report.table import Cell, Column, Table, plain
+from report.table import Column, Table, TableCell, plain
 
 KIND = ["method", "unit", "budget"]
 ROW = ["model", "task", *KIND]
@@ -39,7 +39,7 @@ MEASURED_UNITS = ("slope",)  # of claims about seconds, which belong to a machin
 CONFIGS = "configs"
 LISTED = 5  # names that one sentence lists
 _SETTING = (columns.method("method"), columns.budget("kept"))
-_OUTSIDE = Column("outside", lambda row: Cell("yes" if row.outside else ""))
+_OUTSIDE = Column("outside", lambda row: TableCell("yes" if row.outside else ""))
 _ROUNDING = 1e-6  # points; files hold a limited number of digits
 
 

@@ -22,7 +22,7 @@ from report.measurements.contract import ResultTables
 from report.results import CLAIMS, PAIR, STATISTICS, read_table, read_yaml, write_text
 from report.scores import METHOD, keeps_more, with_kept_shares, with_own_budgets
 from report.statistics import CONFIDENCE
-from report.table import Cell, Column, Table, latex, markdown
+from report.table import Column, Table, TableCell, latex, markdown
 from report.tables import Tables
 
 PACKAGES = "% In the preamble: \\usepackage{booktabs} and \\usepackage{adjustbox}\n"
@@ -45,7 +45,7 @@ def interval(low: float, high: float, form: str = "+.1f") -> str:
 
 def text(head: str, field: columns.Field, kind: str = "number") -> Column:
     """Column of texts that are set as they are."""
-    return Column(head, lambda row: Cell(columns.value_of(row, field)), kind)
+    return Column(head, lambda row: TableCell(columns.value_of(row, field)), kind)
 
 
 def weighted_f1_tables(tables: ResultTables, comparisons: pd.DataFrame) -> list[Table]:
@@ -117,13 +117,13 @@ def _score_table(label: str, caption: str, shown: pd.DataFrame, summary: pd.Data
     return Table.of([*columns.PAIR, control("none"), *scores, control("full")], rows, caption, label)
 
 
-def _score_cell(row: Any) -> Cell:
+def _score_cell(row: Any) -> TableCell:
     if row is None:
-        return Cell()
+        return TableCell()
     if not row.seeds:
-        return Cell("failed" if row.failed else "declined")
+        return TableCell("failed" if row.failed else "declined")
     spread = "" if pd.isna(row.weighted_f1_sd) else f" ± {row.weighted_f1_sd:.3f}"
-    return Cell(f"{row.weighted_f1:.3f}{spread}", marks=_marks(row.best, row.level))
+    return TableCell(f"{row.weighted_f1:.3f}{spread}", marks=_marks(row.best, row.level))
 
 
 def _marks(best: bool, level: bool) -> str:
@@ -169,10 +169,10 @@ def _kept_share_table(rows: pd.DataFrame, what: str) -> Table:
     return Table.of(heads, columns.groups(rows, ["method"], "budget"), caption, "overview")
 
 
-def _difference_cell(row: Any) -> Cell:
+def _difference_cell(row: Any) -> TableCell:
     if pd.isna(row.difference_points):
-        return Cell("no score")
-    return Cell(f"{minus(f'{row.difference_points:+.1f}')} ({interval(row.low, row.high)})")
+        return TableCell("no score")
+    return TableCell(f"{minus(f'{row.difference_points:+.1f}')} ({interval(row.low, row.high)})")
 
 
 def claim_tables(claims: pd.DataFrame) -> list[Table]:
@@ -205,10 +205,10 @@ def rank_tables(ranks: pd.DataFrame) -> list[Table]:
     best = ranked.groupby(keys)["average_rank"].min()
     tests = {key: rows.iloc[0] for key, rows in ranked.groupby(keys)}
 
-    def cell(row: Any, key: tuple) -> Cell:
+    def cell(row: Any, key: tuple) -> TableCell:
         if row.form:
             value = tests[key][row.column]
-            return Cell("" if pd.isna(value) else f"{value:{row.form}}")
+            return TableCell("" if pd.isna(value) else f"{value:{row.form}}")
         return _rank_cell(row.at.get(key), best[key])
 
     budgets = [
@@ -231,11 +231,11 @@ def rank_tables(ranks: pd.DataFrame) -> list[Table]:
     return [Table.of([columns.name("Method", "name"), *budgets], [*methods, *extra], caption, "ranks")]
 
 
-def _rank_cell(row: Any, best: float) -> Cell:
+def _rank_cell(row: Any, best: float) -> TableCell:
     if row is None:
-        return Cell()
+        return TableCell()
     behind = row.average_rank - best
-    return Cell(f"{row.average_rank:.2f}", marks=_marks(behind == 0, 0 < behind < row.critical_difference))
+    return TableCell(f"{row.average_rank:.2f}", marks=_marks(behind == 0, 0 < behind < row.critical_difference))
 
 
 def published_tables(published: dict, tables: ResultTables, claims: pd.DataFrame) -> list[Table]:

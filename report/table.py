@@ -31,7 +31,7 @@ _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|~$&#])")
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """Text of a cell, not escaped.
 
     Attributes:
@@ -51,7 +51,7 @@ class Column:
     """Head of a column, how a row gives its cell, and its kind: name, number, prose (several lines) or code."""
 
     head: str
-    cell: Callable[[Any], Cell]
+    cell: Callable[[Any], TableCell]
     kind: str = "name"
 
 
@@ -60,7 +60,7 @@ class Table:
     """Columns and rows of cells; caption and label are those of a publication."""
 
     columns: list[Column]
-    rows: list[list[Cell]]
+    rows: list[list[TableCell]]
     caption: str = ""
     label: str = ""
 
@@ -89,9 +89,9 @@ def value_of(row: Any, field: Field) -> Any:
 def name(head: str, field: Field) -> Column:
     """Column of names, sorted by their texts."""
 
-    def cell(row: Any) -> Cell:
+    def cell(row: Any) -> TableCell:
         text = str(value_of(row, field))
-        return Cell(text, text)
+        return TableCell(text, text)
 
     return Column(head, cell)
 
@@ -111,9 +111,9 @@ def number(head: str, field: Field, text: Callable[[float], str], marks: str = "
     return Column(head, lambda row: number_cell(value_of(row, field), text, marks), "number")
 
 
-def number_cell(value: float, text: Callable[[float], str], marks: str = "", behind: str = "") -> Cell:
+def number_cell(value: float, text: Callable[[float], str], marks: str = "", behind: str = "") -> TableCell:
     """Cell of a number; without text if there is none."""
-    return Cell("", "", "", marks) if math.isnan(value) else Cell(text(value), float(value), behind, marks)
+    return TableCell("", "", "", marks) if math.isnan(value) else TableCell(text(value), float(value), behind, marks)
 
 
 def budget(head: str = "Budget") -> Column:
@@ -131,7 +131,7 @@ def mean(head: str, field: str, spread: str) -> Column:
     return Column(head, lambda row: mean_cell(value_of(row, field), value_of(row, spread)), "number")
 
 
-def mean_cell(value: float, spread: float, marks: str = "") -> Cell:
+def mean_cell(value: float, spread: float, marks: str = "") -> TableCell:
     """Cell of a mean score with its standard deviation."""
     return number_cell(value, style.score, marks, "" if math.isnan(spread) else f"±{spread:.3f}")
 
@@ -145,7 +145,7 @@ def span(
         merged: whether a range between equal ends is one number.
     """
 
-    def cell(row: Any) -> Cell:
+    def cell(row: Any) -> TableCell:
         ends = value_of(row, low), value_of(row, high)
         return number_cell(value_of(row, low if by is None else by), lambda _: style.span(*ends, text, merged))
 
@@ -159,16 +159,16 @@ def groups(frame: pd.DataFrame, keys: list[str], over: str | list[str]) -> Itera
         yield SimpleNamespace(**dict(zip(keys, values, strict=True)), own=own, at=at)
 
 
-def wide(heads: Mapping[Any, str], cell: Callable[[Any, Any], Cell]) -> list[Column]:
+def wide(heads: Mapping[Any, str], cell: Callable[[Any, Any], TableCell]) -> list[Column]:
     """A column a value of `groups`: its cell is made from a row and what the row has at the value, if anything."""
 
-    def at(row: Any, key: Any) -> Cell:
-        return cell(row, row.at[key]) if key in row.at else Cell()
+    def at(row: Any, key: Any) -> TableCell:
+        return cell(row, row.at[key]) if key in row.at else TableCell()
 
     return [Column(head, partial(at, key=key), "number") for key, head in heads.items()]
 
 
-def over_budgets(budgets: Iterable[float], cell: Callable[[Any, Any], Cell]) -> list[Column]:
+def over_budgets(budgets: Iterable[float], cell: Callable[[Any, Any], TableCell]) -> list[Column]:
     """The columns of `wide` over kept shares."""
     return wide({budget: style.budget_label(budget) for budget in budgets}, cell)
 
@@ -187,7 +187,7 @@ def plain(table: Table) -> str:
 def latex(table: Table) -> str:
     """A floating table over both columns of a page, made narrower where it does not fit (booktabs, adjustbox)."""
 
-    def cell(cell: Cell) -> str:
+    def cell(cell: TableCell) -> str:
         text = latex_text(cell.text)
         text = f"\\underline{{{text}}}" if "level" in cell.marks else text
         return f"\\textbf{{{text}}}" if "best" in cell.marks else text
@@ -210,7 +210,7 @@ def latex_text(text: str) -> str:
 def markdown(table: Table) -> str:
     """Caption and table; what is underlined needs the HTML element u, which Markdown has no sign for."""
 
-    def cell(cell: Cell) -> str:
+    def cell(cell: TableCell) -> str:
         text = markdown_text(cell.text)
         text = f"<u>{text}</u>" if "level" in cell.marks else text
         return f"**{text}**" if "best" in cell.marks else text

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from ken.errors import run
-from report.measurements.contract import Inputs, ResultTables
+from report.measurements.contract import ResultFiles, ResultTables
 from report.outputs import MEASUREMENTS
 from report.results import CELL, read_if_run, read_json, read_table, write_csv, write_text
 from report.scores import with_kept_shares
@@ -30,11 +30,11 @@ class Tables(ResultTables):
         Raises:
             UserError: a file is missing or malformed.
         """
-        inputs = Inputs(results)
-        counts = count(inputs.scores)
+        files = ResultFiles(results)
+        counts = count(files.scores)
         frames = {}
         for measurement in MEASUREMENTS:
-            frames |= measurement.call("compute", inputs)
+            frames |= measurement.call("compute", files)
         return cls(frames, counts)
 
     @classmethod

@@ -3,12 +3,12 @@
 A module has
 
 - `COLUMNS`: table name -> its `Columns`, for every table named in the list,
-- `compute(inputs)`: table name -> data frame, from the result files of a study (`contract.Inputs`),
+- `compute(files)`: table name -> data frame, from the result files of a study (`contract.ResultFiles`),
 
 and may have, each given the computed tables (`contract.ResultTables`),
 
 - `drawings(tables)`: figure name -> `drawing.Drawing`,
 - `page(tables)`: what its parts of page.html.j2 show, there under the name of the module; the page shows a
-  `contract.Section` under "section" without a change of the template,
+  `contract.PageSection` under "section" without a change of the template,
 - `sentences(tables)`: its findings, in the order of the list.
 """

@@ -8,7 +8,7 @@ import pandas as pd
 from report import style
 from report import table as columns
 from report.drawing import Drawing, Figure, canvas, drawing_of, method_line, set_ticks, shade_near
-from report.measurements.contract import Inputs, ResultTables
+from report.measurements.contract import ResultFiles, ResultTables
 from report.results import CELL, Columns, read_if_run, to_numbers
 from report.scores import NEAR, is_near
 from report.table import Column, Table
@@ -29,7 +29,7 @@ FILE = Columns(
 SHARE_LINES = ("-", (0, (4, 1.5)), (0, (1, 1.2)))  # of kept shares in the figure bandwidth
 
 
-def compute(inputs: Inputs) -> dict[str, pd.DataFrame]:
+def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
     """Every variant at a kept share of the body (rounded to a hundredth): means over cells.
 
     `parameters` are those of the kind of matrix for the check matrices, `parameter_share` their share of the body;
@@ -38,7 +38,7 @@ def compute(inputs: Inputs) -> dict[str, pd.DataFrame]:
     Raises:
         UserError: as `read_table`, or a factor of the bandwidth is no number.
     """
-    path = inputs.results / "checks.csv"
+    path = files.results / "checks.csv"
     rows = read_if_run(path, FILE)
     to_numbers(rows.loc[rows["check"] == "bandwidth", "variant"], path)
     body = rows.groupby(CELL)["parameters"].transform("max")

@@ -12,7 +12,7 @@ from report.table import Table
 
 
 @dataclass(frozen=True)
-class Section:
+class PageSection:
     """A section of the page: what was measured, a figure with its caption, and a table with a note.
 
     A measurement whose `page` returns one as "section" is shown without any change of the template.
@@ -33,7 +33,7 @@ class Section:
     filters: bool = True
 
 
-class Inputs:
+class ResultFiles:
     """Result files that several measurements read, each read once."""
 
     def __init__(self, results: Path):

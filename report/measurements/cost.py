@@ -7,7 +7,7 @@ import pandas as pd
 
 from report import style
 from report import table as columns
-from report.measurements.contract import Inputs, ResultTables, Section
+from report.measurements.contract import PageSection, ResultFiles, ResultTables
 from report.results import CELL, Columns
 from report.table import Table
 
@@ -26,13 +26,13 @@ NOTE = (
 FINETUNING = "fine-tuning"  # the row that the others are in units of
 
 
-def compute(inputs: Inputs) -> dict[str, pd.DataFrame]:
+def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
     """Seconds in cells and in units of the fine-tuning of the same cell; peak memory.
 
     The seconds of a cell are the mean over its files. `relative` is the geometric mean over cells. The first row is
     the fine-tuning itself, and random initialisation is left out.
     """
-    scores, finetuning = inputs.scores, inputs.finetuning
+    scores, finetuning = files.scores, files.finetuning
     tuned = finetuning[finetuning["arm"] == "pretrained"].set_index(CELL)
     made = scores[(scores["status"] == "ok") & ~scores["method"].isin(style.CONTROLS)]
     cells = made.groupby([*CELL, "method", "family"], sort=False).agg(
@@ -72,7 +72,7 @@ def page(tables: ResultTables) -> dict[str, Any]:
         tables.cost.itertuples(),
     )
     title = "What it costs to make a file"
-    return {"section": Section("cost", title, cost_sentence(tables.cost), table, NOTE, filters=False)}
+    return {"section": PageSection("cost", title, cost_sentence(tables.cost), table, NOTE, filters=False)}
 
 
 def cost_sentence(cost: pd.DataFrame) -> str:

@@ -6,9 +6,9 @@ import pandas as pd
 
 from report import style
 from report import table as columns
-from report.measurements.contract import Inputs, ResultTables
+from report.measurements.contract import ResultFiles, ResultTables
 from report.results import PAIR, STATISTICS, Columns, read_statistics
-from report.table import Cell, Table
+from report.table import Table, TableCell
 
 COLUMNS = {
     "comparisons": Columns(
@@ -19,12 +19,12 @@ COLUMNS = {
 ALPHA = 0.05  # p-values below it are called significant, after Holm's correction
 
 
-def compute(inputs: Inputs) -> dict[str, pd.DataFrame]:
+def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
     """Differences to the reference methods per model and task, and pairwise.csv as it is.
 
     Means are over seeds; `better` and `worse` count those with a corrected McNemar p below `ALPHA`.
     """
-    compared = read_statistics(inputs.results, "comparisons")
+    compared = read_statistics(files.results, "comparisons")
     significant = compared["mcnemar_p_holm"] < ALPHA
     ahead, behind = compared["difference_points"] > 0, compared["difference_points"] < 0
     table = (
@@ -39,7 +39,7 @@ def compute(inputs: Inputs) -> dict[str, pd.DataFrame]:
     )
     return {
         "comparisons": table.reset_index()[COLUMNS["comparisons"].names],
-        "pairwise": read_statistics(inputs.results, "pairwise"),
+        "pairwise": read_statistics(files.results, "pairwise"),
     }
 
 
@@ -86,7 +86,7 @@ def comparisons_table(tables: ResultTables) -> Table:
     budgets = tables.counts["budgets"]
     shown = tables.comparisons[(tables.comparisons["unit"] == "share") & tables.comparisons["budget"].isin(budgets)]
 
-    def difference(_: Any, own: Any) -> Cell:
+    def difference(_: Any, own: Any) -> TableCell:
         count = own.better if own.difference_points > 0 else own.worse
         return columns.number_cell(own.difference_points, style.points, behind=f"{count:.0f}/{own.seeds:.0f}")
 

@@ -6,7 +6,7 @@ import pandas as pd
 
 from report import style
 from report import table as columns
-from report.measurements.contract import Inputs, ResultTables
+from report.measurements.contract import ResultFiles, ResultTables
 from report.results import PAIR, Columns
 from report.table import Table
 
@@ -17,15 +17,15 @@ COLUMNS = {
 }
 
 
-def compute(inputs: Inputs) -> dict[str, pd.DataFrame]:
+def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
     """Means and standard deviations of the controls over seeds, beside the references of the task."""
-    table = inputs.scores[PAIR].drop_duplicates().set_index(PAIR)
+    table = files.scores[PAIR].drop_duplicates().set_index(PAIR)
     for control in ("full", "none"):
-        values = inputs.seeds[inputs.seeds["method"] == control].groupby(PAIR, sort=False)["weighted_f1"]
+        values = files.seeds[files.seeds["method"] == control].groupby(PAIR, sort=False)["weighted_f1"]
         table[control], table[f"{control}_sd"] = values.mean(), values.std()
         if control == "full":
             table["seeds"] = values.size()
-    references = inputs.tasks.set_index("task")[["majority_weighted_f1", "tfidf_weighted_f1"]]
+    references = files.tasks.set_index("task")[["majority_weighted_f1", "tfidf_weighted_f1"]]
     table = table.join(references.set_axis(["majority", "tfidf"], axis=1), on="task").reset_index()
     table["seeds"] = table["seeds"].fillna(0).astype(int)
     table["over_tfidf_points"] = 100 * (table["full"] - table["tfidf"])

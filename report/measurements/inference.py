@@ -8,7 +8,7 @@ import pandas as pd
 from ken.errors import UserError
 from report import style
 from report import table as columns
-from report.measurements.contract import Inputs, ResultTables, Section
+from report.measurements.contract import PageSection, ResultFiles, ResultTables
 from report.results import Columns, read_table
 from report.table import Table
 
@@ -39,13 +39,13 @@ NOTE = (
 MANY = 3  # rows of a form, beyond which a sentence gives their range
 
 
-def compute(inputs: Inputs) -> dict[str, pd.DataFrame]:
+def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
     """Relative time per method, budget and form: geometric mean and range over cells.
 
     Raises:
         UserError: as `read_table`, or a relative time is not above 0.
     """
-    path = inputs.results / "inference.csv"
+    path = files.results / "inference.csv"
     times = read_table(path, *FILE)
     if not (times["relative_time"] > 0).all():
         raise UserError(f"{path} has a relative_time that is not above 0: run the step that writes it again.")
@@ -82,7 +82,7 @@ def page(tables: ResultTables) -> dict[str, Any]:
     )
     text = speed(tables.inference) or "Only the dense model was timed."
     absent = "Inference was not timed in this study."
-    return {"section": Section("speed", "Is it faster?", text, table, NOTE, absent)}
+    return {"section": PageSection("speed", "Is it faster?", text, table, NOTE, absent)}
 
 
 def _digits(value: float) -> str:

@@ -9,17 +9,17 @@ import pandas as pd
 from ken.errors import UserError
 from report import style
 from report import table as columns
-from report.measurements.contract import Inputs, ResultTables
+from report.measurements.contract import ResultFiles, ResultTables
 from report.results import MODELS, TASKS
-from report.table import Cell, Column, Table
+from report.table import Column, Table, TableCell
 
 COLUMNS = {"tasks": TASKS, "models": MODELS}
 SPLITS = {"test": "sha256", "validation": "validation_sha256", "train": "train_sha256"}  # split -> column of its hash
 
 
-def compute(inputs: Inputs) -> dict[str, pd.DataFrame]:
+def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
     """tasks.csv and models.csv."""
-    return {"tasks": inputs.tasks, "models": inputs.models}
+    return {"tasks": files.tasks, "models": files.models}
 
 
 def page(tables: ResultTables) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def _tasks_table(tasks: pd.DataFrame) -> Table:
 
 
 def _hash_column(length: int | None = None) -> Column:
-    return Column("SHA-256", lambda row: Cell(row.sha256[:length], row.sha256), "code")
+    return Column("SHA-256", lambda row: TableCell(row.sha256[:length], row.sha256), "code")
 
 
 def _models_table(models: pd.DataFrame) -> Table:

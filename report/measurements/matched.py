@@ -7,11 +7,11 @@ import pandas as pd
 
 from report import style
 from report import table as columns
-from report.measurements.contract import Inputs, ResultTables
+from report.measurements.contract import ResultFiles, ResultTables
 from report.measurements.scores import score_cell
 from report.results import CELL, Columns
 from report.scores import METHOD, with_kept_shares, with_own_budgets
-from report.table import Cell, Column, Table
+from report.table import Column, Table, TableCell
 
 COLUMNS = {
     "matched": Columns(
@@ -22,16 +22,16 @@ COLUMNS = {
 MEASURES = ("kept", "stored_bytes")  # what methods with budgets of different units can be compared at
 
 
-def compute(inputs: Inputs) -> dict[str, pd.DataFrame]:
+def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
     """Methods with budgets of their own against those with kept shares, at equal numbers kept and equal stored bytes.
 
     The weighted F1 of the other method is interpolated between its budgets, linearly in the logarithm of the size, in
     each cell on its own; outside its range there is no comparison. Numbers kept are not compared where a budget is in
     bits, since the entries behind the bits are not counted as kept.
     """
-    others = dict(list(with_own_budgets(inputs.seeds).groupby(CELL, sort=False)))
+    others = dict(list(with_own_budgets(files.seeds).groupby(CELL, sort=False)))
     rows = []
-    for (*cell, against), curve in with_kept_shares(inputs.seeds).groupby([*CELL, "method"], sort=False):
+    for (*cell, against), curve in with_kept_shares(files.seeds).groupby([*CELL, "method"], sort=False):
         for measure in MEASURES if tuple(cell) in others else ():
             points = others[tuple(cell)]
             points = points[(points["unit"] != "bits") | (measure != "kept")]
@@ -63,13 +63,13 @@ def page(tables: ResultTables) -> dict[str, Any]:
 def own_budgets_table(tables: ResultTables) -> Table:
     """A row per model, task, method and budget of the methods with budgets of their own."""
 
-    def rate(row: Any) -> Cell:
+    def rate(row: Any) -> TableCell:
         return columns.number_cell(
             row.learning_rate_min,
             lambda low: style.span(low, row.learning_rate_max, lambda value: f"{value:g}", merged=True),
         )
 
-    def file(row: Any) -> Cell:
+    def file(row: Any) -> TableCell:
         return columns.number_cell(row.stored_bytes, style.size, behind=style.share(row.stored_share))
 
     return Table.of(
@@ -99,7 +99,7 @@ def matched_tables(tables: ResultTables) -> dict[str, Table]:
     order = list(dict.fromkeys(columns.tuples(tables.matched, setting)))
     compared = tables.matched[tables.matched["cells"] > 0]
 
-    def difference(_: Any, other: Any) -> Cell:
+    def difference(_: Any, other: Any) -> TableCell:
         return columns.number_cell(other.difference_points, style.points, behind=f"n={other.cells:.0f}")
 
     result = {}

@@ -8,11 +8,11 @@ import pandas as pd
 from report import style
 from report import table as columns
 from report.drawing import Drawing, Figure, shade_near
-from report.measurements.contract import Inputs, ResultTables
+from report.measurements.contract import ResultFiles, ResultTables
 from report.panels import REFERENCES, draw_methods, finish, method_panels
 from report.results import CELL, Columns
 from report.scores import METHOD, NEAR, is_near, keeps_more
-from report.table import Cell, Column, Table
+from report.table import Column, Table, TableCell
 
 COLUMNS = {
     "overview": Columns(
@@ -28,9 +28,9 @@ SHOWN_METHODS = ("ken", "ken-rescaled", "random")  # beside the best ones
 BEST = 3
 
 
-def compute(inputs: Inputs) -> dict[str, pd.DataFrame]:
+def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
     """Means and differences to full per method and budget, over the cells where it was run."""
-    seeds = inputs.seeds
+    seeds = files.seeds
     compared = seeds["difference_points"].notna()
     seeds = seeds.assign(near=is_near(seeds["difference_points"]).astype(float).where(compared))
     means = ("weighted_f1", "difference_points", "kept_share", "stored_bytes", "stored_share")
@@ -40,7 +40,7 @@ def compute(inputs: Inputs) -> dict[str, pd.DataFrame]:
     )
     for percent in (25, 75):
         table[f"difference_points_q{percent}"] = grouped["difference_points"].quantile(percent / 100)
-    asked = inputs.scores.drop_duplicates([*CELL, *METHOD]).groupby(METHOD, sort=False).size()
+    asked = files.scores.drop_duplicates([*CELL, *METHOD]).groupby(METHOD, sort=False).size()
     table = asked.rename("asked").to_frame().join(table)
     table["cells"] = table["cells"].fillna(0).astype(int)
     table["without_score"] = table["asked"] - table["cells"]
@@ -61,9 +61,9 @@ def means_table(tables: ResultTables) -> Table:
     """Mean difference to full in points, of the methods run on all cells (rows) at every kept share (columns)."""
     asked = tables.cells
 
-    def scored(row: Any) -> Cell:
+    def scored(row: Any) -> TableCell:
         fewest = row.own["cells"].min()
-        return Cell(f"{fewest:.0f}" if fewest == asked else f"{fewest:.0f} of {asked:.0f}", float(fewest))
+        return TableCell(f"{fewest:.0f}" if fewest == asked else f"{fewest:.0f} of {asked:.0f}", float(fewest))
 
     ends = [lambda row: row.own["kept_share"].min(), lambda row: row.own["kept_share"].max()]
     return Table.of(
@@ -78,9 +78,9 @@ def means_table(tables: ResultTables) -> Table:
     )
 
 
-def _difference_cell(_: Any, row: Any) -> Cell:
+def _difference_cell(_: Any, row: Any) -> TableCell:
     if pd.isna(row.difference_points):
-        return Cell("no score", marks="missing")
+        return TableCell("no score", marks="missing")
     return columns.number_cell(row.difference_points, style.points, "near" if is_near(row.difference_points) else "")
 
 
@@ -101,7 +101,7 @@ def _detail_table(tables: ResultTables) -> Table:
             columns.number("Body kept", "kept_share", style.share),
             columns.number("Of full's bytes", "stored_share", style.share),
             columns.number("Stored file", "stored_bytes", style.size),
-            Column("Pareto front", lambda row: Cell("yes" if (row.method, row.budget) in front else "")),
+            Column("Pareto front", lambda row: TableCell("yes" if (row.method, row.budget) in front else "")),
         ],
         tables.overview.itertuples(),
     )

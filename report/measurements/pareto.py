@@ -21,7 +21,7 @@ from report.drawing import (
     share_axis,
     signed,
 )
-from report.measurements.contract import Inputs, ResultTables
+from report.measurements.contract import ResultFiles, ResultTables
 from report.results import CELL, Columns
 from report.scores import METHOD
 
@@ -35,13 +35,13 @@ BYTE_TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2)
 POINT_TICKS = (-50, -20, -10, -5, -2, -1, 0, 1, 2, 5, 10, 20, 50)
 
 
-def compute(inputs: Inputs) -> dict[str, pd.DataFrame]:
+def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
     """Means over cells per method and budget, and what lies on the Pareto front.
 
     `cells_of` is "all" for what has a score in every cell, "common" for the cells where every method has one; these
     rows are there only if some methods were run on a part of the cells. Controls are never on the front.
     """
-    seeds = inputs.seeds
+    seeds = files.seeds
     seeds = seeds[seeds["difference_points"].notna()]
     parts = {"all": seeds, "common": _common_cells(seeds)}
     tables = [_points(part).assign(cells_of=name) for name, part in parts.items() if len(part)]

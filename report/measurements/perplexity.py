@@ -19,9 +19,9 @@ from report.drawing import (
     method_entries,
     method_line,
 )
-from report.measurements.contract import Inputs, ResultTables
+from report.measurements.contract import ResultFiles, ResultTables
 from report.results import Columns, read_perplexity
-from report.table import Cell, Column, Table
+from report.table import Column, Table, TableCell
 
 COLUMNS = {
     "perplexity": Columns(
@@ -39,9 +39,9 @@ MOST = 1000  # times; beyond that a model has forgotten all it knew
 ONE_SHOT = (0, (3, 1.5))
 
 
-def compute(inputs: Inputs) -> dict[str, pd.DataFrame]:
+def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
     """The summary; no rows for a study without language models."""
-    table = read_perplexity(inputs.results)
+    table = read_perplexity(files.results)
     return {"perplexity": pd.DataFrame(columns=COLUMNS["perplexity"].names) if table.empty else summary(table)}
 
 
@@ -93,15 +93,15 @@ def perplexity_table(table: pd.DataFrame, experiment: str) -> Table:
     budgets = sorted(set(own.loc[~is_end, "budget"]))
     best = own[~is_end].groupby(["model", "structure", "budget"])["perplexity"].min()
 
-    def perplexity(row: Any, one: Any) -> Cell:
+    def perplexity(row: Any, one: Any) -> TableCell:
         value = one.perplexity
         if row.is_end or pd.isna(value):
-            return Cell() if row.is_end else Cell("failed", marks="missing")
+            return TableCell() if row.is_end else TableCell("failed", marks="missing")
         lowest = value == best.get((row.model, row.structure, one.budget))
         return columns.number_cell(value, _perplexity, "best" if lowest else "")
 
-    def end(row: Any) -> Cell:
-        return columns.number_cell(row.own["perplexity"].iloc[0], _perplexity, "control") if row.is_end else Cell()
+    def end(row: Any) -> TableCell:
+        return columns.number_cell(row.own["perplexity"].iloc[0], _perplexity, "control") if row.is_end else TableCell()
 
     own = own.assign(is_end=is_end).sort_values("is_end", ascending=False, kind="stable")
     return Table.of(

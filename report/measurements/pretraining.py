@@ -8,7 +8,7 @@ import pandas as pd
 from report import style
 from report import table as columns
 from report.drawing import DASHED, Drawing, Figure, canvas, entry
-from report.measurements.contract import Inputs, ResultTables, Section
+from report.measurements.contract import PageSection, ResultFiles, ResultTables
 from report.results import CELL, PAIR, Columns
 from report.table import Table
 
@@ -19,9 +19,9 @@ COLUMNS = {
 }
 
 
-def compute(inputs: Inputs) -> dict[str, pd.DataFrame]:
+def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
     """Both ways per model and task, on the seeds that have both."""
-    arms = inputs.finetuning.pivot_table(index=CELL, columns="arm", values="weighted_f1", sort=False)
+    arms = files.finetuning.pivot_table(index=CELL, columns="arm", values="weighted_f1", sort=False)
     both = arms.reindex(columns=["random-init", "pretrained"]).dropna().reset_index()
     both["gain_points"] = 100 * (both["pretrained"] - both["random-init"])
     table = both.groupby(PAIR, sort=False).agg(
@@ -48,7 +48,7 @@ def page(tables: ResultTables) -> dict[str, Any]:
         tables.pretraining_gain.itertuples(),
     )
     seeds = style.count_range(tables.pretraining_gain["seeds"], "seed")
-    section = Section(
+    section = PageSection(
         "pretraining",
         "Does pre-training help?",
         "The same fine-tuning from the pre-trained body and from random initialisation. Without a gain there would be "

@@ -9,18 +9,18 @@ import pandas as pd
 from report import style
 from report import table as columns
 from report.drawing import Axes, Drawing, Figure, canvas, drawing_of, method_line
-from report.measurements.contract import Inputs, ResultTables
+from report.measurements.contract import ResultFiles, ResultTables
 from report.measurements.differences import by_budget
 from report.results import STATISTICS, read_statistics
-from report.table import Cell, Table
+from report.table import Table, TableCell
 
 COLUMNS = {"ranks": STATISTICS["ranks"]}
 KEYS = ["unit", "budget"]
 
 
-def compute(inputs: Inputs) -> dict[str, pd.DataFrame]:
+def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
     """statistics/ranks.csv."""
-    return {"ranks": read_statistics(inputs.results, "ranks")}
+    return {"ranks": read_statistics(files.results, "ranks")}
 
 
 def page(tables: ResultTables) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def ranks_table(tables: ResultTables) -> Table:
     """Average rank per method (rows) and budget (columns) of what was ranked."""
     ranked = _ranked(tables.ranks)
 
-    def rank(_: Any, own: Any) -> Cell:
+    def rank(_: Any, own: Any) -> TableCell:
         return columns.number_cell(own.average_rank, "{:.2f}".format)
 
     budgets = columns.tuples(by_budget(ranked[KEYS].drop_duplicates()), KEYS)

@@ -9,11 +9,11 @@ import pandas as pd
 from report import style
 from report import table as columns
 from report.drawing import Drawing, Figure
-from report.measurements.contract import Inputs, ResultTables
+from report.measurements.contract import ResultFiles, ResultTables
 from report.panels import draw_methods, finish, method_panels
 from report.results import PAIR, Columns
 from report.scores import METHOD, is_near, keeps_more
-from report.table import Cell, Column, Table
+from report.table import Column, Table, TableCell
 
 COLUMNS = {
     "scores_summary": Columns(
@@ -28,13 +28,13 @@ COLUMNS = {
 GROUP = [*PAIR, *METHOD]
 
 
-def compute(inputs: Inputs) -> dict[str, pd.DataFrame]:
+def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
     """Mean and standard deviation (n − 1) over seeds per model, task, method and budget.
 
     Groups without any score stay, with their number of declined and failed rows.
     """
     means = ("macro_f1", "accuracy", "kept", "kept_share", "parameters", "stored_bytes", "stored_share", "seconds")
-    means_of_seeds = inputs.seeds.groupby(GROUP, sort=False).agg(
+    means_of_seeds = files.seeds.groupby(GROUP, sort=False).agg(
         seeds=("seed", "nunique"),
         draws=("draws", "max"),
         weighted_f1=("weighted_f1", "mean"),
@@ -45,7 +45,7 @@ def compute(inputs: Inputs) -> dict[str, pd.DataFrame]:
         learning_rate_max=("learning_rate", "max"),
         **{name: (name, "mean") for name in (*means, "validation_weighted_f1")},
     )
-    scores = inputs.scores
+    scores = files.scores
     status = scores[GROUP].assign(**{word: (scores["status"] == word).astype(int) for word in ("declined", "failed")})
     counted = status.groupby(GROUP, sort=False)[["declined", "failed"]].sum().reset_index()
     table = counted.merge(means_of_seeds.reset_index(), "left", on=GROUP)
@@ -77,7 +77,7 @@ def score_table(tables: ResultTables, models: Sequence[str]) -> Table:
     def control(method: str) -> Column:
         return Column(method, lambda row: _control_cell(controls.get((row.model, row.task, method))), "number")
 
-    def score(row: Any, own: Any) -> Cell:
+    def score(row: Any, own: Any) -> TableCell:
         return score_cell(own, None if more[row.own.index].any() else best.get((row.model, row.task, own.budget)))
 
     shares = columns.over_budgets(budgets, score)
@@ -86,19 +86,19 @@ def score_table(tables: ResultTables, models: Sequence[str]) -> Table:
     return Table.of([*names, control("none"), *shares, control("full")], rows)
 
 
-def _control_cell(row: Any) -> Cell:
+def _control_cell(row: Any) -> TableCell:
     """Without its spread, which has a table of its own (`finetuned`)."""
     if row is None:
-        return Cell()
+        return TableCell()
     if not row.seeds:
         return score_cell(row)
     return columns.number_cell(row.weighted_f1, style.score, "control")
 
 
-def score_cell(row: Any, best: float | None = None) -> Cell:
+def score_cell(row: Any, best: float | None = None) -> TableCell:
     """Mean and spread of a row of the table, or why there is none."""
     if not row.seeds:
-        return Cell("failed" if row.failed else "declined", marks="missing")
+        return TableCell("failed" if row.failed else "declined", marks="missing")
     marks = ["best"] if row.weighted_f1 == best else []
     if is_near(row.difference_points):
         marks.append("near")

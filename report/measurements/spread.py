@@ -8,7 +8,7 @@ import pandas as pd
 from report import style
 from report import table as columns
 from report.drawing import Axes, Drawing, Figure, canvas, drawing_of, set_ticks, signed
-from report.measurements.contract import Inputs, ResultTables
+from report.measurements.contract import ResultFiles, ResultTables
 from report.results import Columns, read_if_run
 from report.table import Table
 
@@ -32,9 +32,9 @@ FILE = Columns(
 )
 
 
-def compute(inputs: Inputs) -> dict[str, pd.DataFrame]:
+def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
     """A row a matrix and statistic: observed minus the mean of choices at random; and counts of them per method."""
-    matrices = _matrices(read_if_run(inputs.results / "spread.csv", FILE))
+    matrices = _matrices(read_if_run(files.results / "spread.csv", FILE))
     counted = matrices.assign(**{side: (matrices["place"] == side).astype(int) for side in SIDES})
     table = counted.groupby(["method", "statistic", "budget"], sort=False).agg(
         matrices=("matrix", "size"),

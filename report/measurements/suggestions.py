@@ -6,7 +6,7 @@ import pandas as pd
 
 from report import style
 from report import table as columns
-from report.measurements.contract import Inputs, ResultTables, Section
+from report.measurements.contract import PageSection, ResultFiles, ResultTables
 from report.results import F1_COLUMNS, PAIR, Columns, read_table
 from report.table import Table
 
@@ -25,9 +25,9 @@ FILE = Columns(
 )
 
 
-def compute(inputs: Inputs) -> dict[str, pd.DataFrame]:
+def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
     """Shares over seeds, and the loss on test, per model, task and method."""
-    chosen = read_table(inputs.results / "suggestions.csv", *FILE)
+    chosen = read_table(files.results / "suggestions.csv", *FILE)
     chosen = chosen.assign(loss_points=100 * (chosen["full_weighted_f1"] - chosen["weighted_f1"]))
     table = chosen.groupby([*PAIR, "method"], sort=False).agg(
         seeds=("seed", "nunique"),
@@ -65,7 +65,7 @@ def page(tables: ResultTables) -> dict[str, Any]:
         for row in tables.suggestions[:1].itertuples()
     )
     absent = "No share was looked for in this study."
-    return {"section": Section("choice", "How much to keep?", text, table, absent=absent)}
+    return {"section": PageSection("choice", "How much to keep?", text, table, absent=absent)}
 
 
 def sentences(tables: ResultTables) -> list[str]:

@@ -7,16 +7,16 @@ import pandas as pd
 from report import style
 from report import table as columns
 from report.drawing import DASHED, Drawing, Figure, canvas, drawing_of, log_axis, method_line
-from report.measurements.contract import Inputs, ResultTables
+from report.measurements.contract import ResultFiles, ResultTables
 from report.results import Columns, read_if_run
 from report.table import Table
 
 COLUMNS = {"timing": Columns(("method",), ("size", "k", "seconds"))}
 
 
-def compute(inputs: Inputs) -> dict[str, pd.DataFrame]:
+def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
     """timing.csv, one row a rule, size and k; no rows if that was not measured."""
-    return {"timing": read_if_run(inputs.results / "timing.csv", COLUMNS["timing"])}
+    return {"timing": read_if_run(files.results / "timing.csv", COLUMNS["timing"])}
 
 
 def page(tables: ResultTables) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from report import style
-from report.measurements.contract import Inputs, ResultTables
+from report.measurements.contract import ResultFiles, ResultTables
 from report.results import CLAIMS, read_claims
 
 COLUMNS = {"claims": CLAIMS}
@@ -44,9 +44,9 @@ class Claim:
         return {word: words.count(word) for word in (*VERDICTS, *words) if word in words}
 
 
-def compute(inputs: Inputs) -> dict[str, pd.DataFrame]:
+def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
     """claims.csv."""
-    return {"claims": read_claims(inputs.results)}
+    return {"claims": read_claims(files.results)}
 
 
 def page(tables: ResultTables) -> dict[str, Any]:

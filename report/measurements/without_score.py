@@ -6,17 +6,17 @@ import pandas as pd
 
 from report import style
 from report import table as columns
-from report.measurements.contract import Inputs, ResultTables
+from report.measurements.contract import ResultFiles, ResultTables
 from report.results import Columns
 from report.table import Table
 
 COLUMNS = {"not_ok": Columns(("model", "task", "method", "unit", "status", "reason"), ("seed", "draw", "budget"))}
 
 
-def compute(inputs: Inputs) -> dict[str, pd.DataFrame]:
+def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
     """Rows of scores.csv whose status is not ok."""
     axes = ["model", "task", "seed", "draw", "method", "budget", "unit"]
-    return {"not_ok": inputs.scores.loc[inputs.scores["status"] != "ok", [*axes, "status", "reason"]]}
+    return {"not_ok": files.scores.loc[files.scores["status"] != "ok", [*axes, "status", "reason"]]}
 
 
 def page(tables: ResultTables) -> dict[str, Any]:

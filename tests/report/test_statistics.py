@@ -234,7 +234,7 @@ def test_ranks_friedman_and_nemenyi_of_demsar():
 
 
 def test_wilcoxon_of_demsar():
-    # Section 3.1.3: C4.5 against C4.5+m has the rank sums 93 and 12, by which the hypothesis is rejected at 5 %.
+    # PageSection 3.1.3: C4.5 against C4.5+m has the rank sums 93 and 12, by which the hypothesis is rejected at 5 %.
     scores = demsar()
     z = (12 - 14 * 15 / 4) / math.sqrt(14 * 15 * 29 / 24)
     found = computed.wilcoxon_p((scores["m"] - scores["c45"]).to_numpy())
