@@ -1,14 +1,14 @@
-# Two commands: `make study` and `make test`. Both install into .venv first if the lock has changed since.
+# Two commands: `make study` and `make test`. Both install into .venv first if the lock has changed.
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: study plan test test-slow compare verify archive check clean
+.PHONY: study plan test test-slow compare verify archive docs check clean
 
 study: .venv/installed
 	$(BIN)/snakemake
 
-# What a study will cost, before it starts: make plan CONFIG=config/paper.yaml MACHINE=a100
+# The cost of a study before it starts: make plan CONFIG=config/paper.yaml MACHINE=a100
 CONFIG ?= config/mini.yaml
 MACHINE ?= cpu
 plan: .venv/installed
@@ -21,11 +21,11 @@ test: .venv/installed
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -m slow
 
-# Where the default study, finished or run now, leaves the intervals of the committed run.
+# The scores of the default study outside the intervals of the committed run; runs the study if needed.
 compare: study
 	$(BIN)/python -m report.compare results/mini results/reference/mini
 
-# A finished study: are its files what they were, and one file to keep or hand on (`make verify STUDY=test`).
+# Check the files of a finished study, or pack it into one file (`make verify STUDY=test`).
 STUDY ?= mini
 
 verify: .venv/installed
@@ -34,11 +34,15 @@ verify: .venv/installed
 archive: .venv/installed
 	$(BIN)/python -m study.archive results/$(STUDY) --out $(STUDY).zip
 
-# What continuous integration runs beside the tests.
-check: .venv/installed
+# The documentation as a site in build/docs. A broken link or heading is an error.
+docs: .venv/docs-installed
+	$(BIN)/python -m sphinx --fresh-env --fail-on-warning --keep-going --quiet --conf-dir docs . build/docs
+
+# What continuous integration runs in addition to the tests.
+check: .venv/installed docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/snakefmt --check Snakefile
+	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/snakemake --lint
 	set -e; for study in $$(grep -l "^study:" config/*.yaml); do \
 	  $(BIN)/snakemake --configfile $$study --dry-run --quiet all; \
@@ -51,5 +55,10 @@ check: .venv/installed
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
+# Packages that only the documentation needs, in addition to those of the suite.
+.venv/docs-installed: envs/docs.lock .venv/installed
+	$(BIN)/pip install --quiet --no-deps --requirement envs/docs.lock
+	touch $@
+
 clean:
-	rm -rf results/mini results/test .snakemake
+	rm -rf results/mini results/test .snakemake build/docs docs/api

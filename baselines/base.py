@@ -1,10 +1,11 @@
-"""The contract every compared method keeps, and the registry that makes a method known by its name alone.
+"""The contract of a compared method, and the registry of all methods.
 
-A method turns a fine-tuned model into a stored file and a stored file back into a model. Nothing else of the study
-knows how: the config schema, the compression step, the tables and the figures take what is registered here.
+A method turns a fine-tuned model into a stored file, and a stored file back into a model. It also says what it costs,
+so config, plan, compression, tables and figures need no list of methods: they read the registry.
 """
 
 import dataclasses
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,11 +14,15 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from baselines.estimates import FLOAT32_BYTES, HELD_BYTES, Effort, ModelShapes, kept_bytes
+from baselines.options import Section
 from baselines.training import Fitted, Training
 from ken import selection
 from ken.subnetwork import Subnetwork
 
 METHODS: dict[str, "Method"] = {}
+MODULES: dict[str, str] = {}
+"""Method -> the module that registered it."""
 
 Tensors = dict[str, torch.Tensor]
 
@@ -30,11 +35,11 @@ class Cell:
     """What a method sees of one cell.
 
     Attributes:
-        pretrained: body tensors of the initial state; the head is not among them.
-        finetuned: all tensors of the fine-tuned model, head included.
+        pretrained: body tensors of the initial state, without the head.
+        finetuned: all tensors of the fine-tuned model, with the head.
         seed: derived from the cell's axes, the method and the draw; the only source of randomness a method may use.
-        skeleton: the architecture, holding any values; to look at its modules, or to copy.
-        training: fine-tuning as the cell had it, for methods that need its data.
+        skeleton: a model of this architecture with arbitrary values, to inspect or to copy.
+        training: the cell's fine-tuning, for methods that need its data.
     """
 
     pretrained: Tensors
@@ -45,29 +50,32 @@ class Cell:
 
     @property
     def body_size(self) -> int:
-        """Entries of the body: what kept shares are shares of."""
+        """Entries of the body. Kept shares are shares of this number."""
         return sum(tensor.numel() for tensor in self.pretrained.values())
 
     @property
     def linear_layers(self) -> list[str]:
-        """Names of the linear layers of the body, found by walking the modules."""
-        modules = self.skeleton.named_modules()
-        return [name for name, found in modules if isinstance(found, nn.Linear) and f"{name}.weight" in self.pretrained]
+        """Names of the linear layers of the body, in the order of the modules."""
+        return [
+            name
+            for name, module in self.skeleton.named_modules()
+            if isinstance(module, nn.Linear) and f"{name}.weight" in self.pretrained
+        ]
 
     @property
     def device(self) -> torch.device:
-        """Where entries are ranked: where the skeleton lies; all tensors lie on the CPU."""
+        """The device on which entries are ranked: the skeleton's. The tensors themselves are on the CPU."""
         return next(self.skeleton.parameters()).device
 
 
 @dataclass(frozen=True)
 class Stored:
-    """What a method tells about a file it has written.
+    """What a method reports about a file it has written.
 
     Attributes:
-        kept: numbers of the body that the file holds, instead of resetting them or doing without them.
-        parameters: of the restored model, where it has not as many as the fine-tuned one.
-        fitted: of a method that trains, at the rate that was best on validation.
+        kept: body parameters stored in the file.
+        parameters: of the restored model, if their number differs from the fine-tuned model's.
+        fitted: the trained model, of a method that trains.
     """
 
     kept: int
@@ -75,18 +83,23 @@ class Stored:
     fitted: Fitted | None = None
 
 
+class NoOptions(Section):
+    """Options of a method that has none of its own."""
+
+
 class Method(ABC):
     """A way to store a fine-tuned model in less space.
 
     Attributes:
-        name: how configs and tables call it.
-        family: one of `FAMILIES`: what it does to the entries; methods of a family share a panel in the figures.
-        stochastic: whether it draws at random; then it is run once for every draw of the study.
-        budgets: the budgets it has of its own, which a config may replace, or None to take the study's kept shares.
-        unit: what a budget means, one of `UNITS`: share (or number) of entries kept in each row, rank, size that
-            remains, bits an entry.
-        needs_data: whether it looks at training examples, through `Cell.training`.
-        form: what its restored model is called where inference is measured.
+        name: its name in configs and tables.
+        family: one of `FAMILIES`: what it does to the entries. Methods of a family share a panel in the figures.
+        stochastic: whether it draws at random. Such a method is run once for every draw of the study.
+        budgets: its own budgets, which a config may replace. None: the kept shares of the study.
+        unit: what a budget means, one of `UNITS`: share (or number) of entries kept in each row, rank, remaining size,
+            bits an entry.
+        needs_data: whether it uses training examples, through `Cell.training`.
+        form: the form of its restored model in the inference table: "restored", "merged" or "compiled".
+        options_model: its options in a config beyond budgets, draws and rates, with descriptions and limits.
     """
 
     name: str
@@ -96,6 +109,7 @@ class Method(ABC):
     unit: str = "share"
     needs_data: bool = False
     form: str = "restored"
+    options_model: type[Section] = NoOptions
 
     def configured(self, options: dict) -> "Method":
         """This method with what a config says of it beyond budgets, draws and rates; `self` where that is nothing.
@@ -108,38 +122,58 @@ class Method(ABC):
         return self
 
     def decline(self, cell: Cell) -> str | None:
-        """Why this method cannot treat the cell, or None."""
+        """The reason why this method cannot handle the cell, or None."""
         return None
 
     def prepare(self, cell: Cell) -> object:
-        """Work that serves every budget of the cell, such as one ranking."""
+        """Work shared by all budgets of the cell, such as a ranking; its result is passed to `store`."""
         return None
 
     @abstractmethod
     def store(self, cell: Cell, prepared: object, budget: float | int, path: Path) -> Stored:
-        """Write the file that has to be kept at this budget."""
+        """Write the file of this budget."""
 
     @abstractmethod
     def restore(self, pretrained: Tensors, path: Path) -> Tensors:
-        """State of the compressed model from the file and the pre-trained body alone."""
+        """State of the compressed model, from the file and the pre-trained body alone."""
 
     def restore_into(self, model: nn.Module, pretrained: Tensors, path: Path) -> nn.Module:
-        """The compressed model, from a live one that holds the initial state or what this method left there before.
+        """The compressed model, made from a live model.
+
+        Args:
+            model: holds the initial state, or what this method restored into it before.
 
         Returns:
-            `model` itself, changed in place, or a new one where the shapes change. A method whose files hold few
-            entries may write those alone, which is cheaper in a large model.
+            `model` itself, changed in place, or a new model if shapes change. A method whose files hold few entries may
+            write only those, which is faster for a large model.
         """
         model.load_state_dict(self.restore(pretrained, path))
         return model
 
-    def beside(self, model: nn.Module, cell: Cell, path: Path) -> nn.Module | None:
-        """The initial `model` with what the file holds beside its weights, not in them, if there is such a form."""
+    def unmerged_adapter(self, model: nn.Module, cell: Cell, path: Path) -> nn.Module | None:
+        """The initial `model` with the stored update as an adapter next to its weights, or None if there is none."""
         return None
+
+    def stored_bytes(self, budget: float | int, shapes: ModelShapes) -> float:
+        """Estimated bytes of the file of a budget.
+
+        By default the head and k entries of every row; for a budget of another unit, the whole model.
+        """
+        if self.unit != "share":
+            return shapes.dense_bytes
+        return FLOAT32_BYTES * shapes.head + kept_bytes(shapes.body, budget)
+
+    def memory_bytes(self, shapes: ModelShapes) -> float:
+        """Estimated bytes of memory that one budget needs, Python and its libraries apart."""
+        return HELD_BYTES * shapes.parameters
+
+    def effort(self, shapes: ModelShapes, budgets: int) -> Effort:
+        """Estimated work of one draw at a number of budgets; by default one ranking of all entries of the body."""
+        return Effort(ranked=shapes.body_entries)
 
 
 def register(method: Method) -> Method:
-    """Make a method known under its name.
+    """Add a method to the registry, under its name.
 
     Raises:
         ValueError: the name is taken.
@@ -147,7 +181,24 @@ def register(method: Method) -> Method:
     if method.name in METHODS:
         raise ValueError(f"method {method.name!r} is registered twice: choose another name.")
     METHODS[method.name] = method
+    MODULES[method.name] = _calling_module()
     return method
+
+
+def module_of(name: str) -> str:
+    """The module that registered a method, e.g. "baselines.magnitude"."""
+    return MODULES[name]
+
+
+def _calling_module() -> str:
+    """Name of the module that calls into this one.
+
+    The module of a method's class is no substitute: a selection is an instance of a class of this module.
+    """
+    frame = sys._getframe()
+    while frame.f_globals["__name__"] == __name__:
+        frame = frame.f_back
+    return frame.f_globals["__name__"]
 
 
 class StoredSubnetwork(Method):
@@ -163,7 +214,7 @@ class StoredSubnetwork(Method):
     def save_kept(
         self, path: Path, base: Tensors, finetuned: Tensors, masks: Tensors, budget: float | int, rule: str = "reset"
     ) -> Stored:
-        """Write the entries of a fine-tuned model that bool masks keep, relative to a base."""
+        """Write the entries of a fine-tuned model that bool masks (True = kept) select, relative to a base."""
         subnetwork = Subnetwork.from_masks(base, finetuned, masks, budget, self.name, rule)
         subnetwork.save(path)
         return Stored(subnetwork.kept_body)
@@ -171,7 +222,7 @@ class StoredSubnetwork(Method):
 
 @dataclass(frozen=True)
 class Selection(StoredSubnetwork):
-    """Keeps k entries of every row, chosen by a criterion, and resets all others.
+    """Keeps k entries of every row, ranked by a criterion, and resets all others.
 
     Attributes:
         criterion: name in `ken.selection.CRITERIA`.
@@ -201,17 +252,17 @@ class Selection(StoredSubnetwork):
 
 
 def register_selection(method: Selection) -> Selection:
-    """Register a selection, and under "<name>-rescaled" the same choice with rescaled updates."""
+    """Register a selection, and the same choice with rescaled updates as "<name>-rescaled"."""
     register(dataclasses.replace(method, name=f"{method.name}-rescaled", rule="rescale"))
     return register(method)
 
 
-def keep_highest(name: str, stochastic: bool = False) -> Callable:
-    """Register a method by the score of an entry: in every row the k entries of highest score are kept.
+def keep_highest(name: str, stochastic: bool = False) -> Callable[[selection.Criterion], selection.Criterion]:
+    """Decorator that registers a method by its scores: in every row the k entries of highest score are kept.
 
-    The decorated function maps (finetuned, pretrained, generator) to scores, all of them (rows, n); `generator` is a
-    seeded `torch.Generator`. Equal scores are kept in the order of their position. "<name>-rescaled" is registered too:
-    the same choice, the kept updates multiplied by n / k.
+    The decorated function maps (finetuned, pretrained, generator) to scores; tensors and scores are (rows, n), and
+    `generator` is a seeded `torch.Generator`. Ties are broken by position: the first entry is kept first.
+    "<name>-rescaled" is registered too: the same choice, with kept updates multiplied by n / k.
     """
 
     def decorate(scores: selection.Criterion) -> selection.Criterion:

@@ -1,4 +1,4 @@
-"""BitDelta: the sign of every update of a linear layer, and one size for all of them (Liu et al. 2024, data-free)."""
+"""BitDelta: the sign of every update of a linear layer and one magnitude per layer (Liu et al. 2024, data-free)."""
 
 import math
 from pathlib import Path
@@ -8,15 +8,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from baselines.base import Cell, Method, Stored, Tensors, register
+from baselines.estimates import FLOAT32_BYTES, ModelShapes
 from ken.files import replacing
 
 _SIGNS, _SCALE = "signs.", "scale."
 
 
 class BitDelta(Method):
-    """W0 + mean|Δ| sign(Δ) for the weights of the body's linear layers; all else is kept in full.
+    """W0 + mean|Δ| sign(Δ) for the weights of the body's linear layers; all other tensors are kept in full.
 
-    Its file is a safetensors file: `signs.<name>`, one bit an entry, 1 = up; `scale.<name>`; and what is kept in full.
+    The safetensors file holds `signs.<name>` (one bit an entry, 1 = positive), `scale.<name>`, and the other tensors.
     """
 
     name = "bitdelta"
@@ -24,19 +25,19 @@ class BitDelta(Method):
     unit = "bits"
 
     def decline(self, cell: Cell) -> str | None:
-        return None if cell.linear_layers else "the body has no linear layer whose update could be coded."
+        return None if cell.linear_layers else "the body has no linear layer whose update could be encoded."
 
     def store(self, cell: Cell, prepared: object, budget: float | int, path: Path) -> Stored:
-        coded = [f"{layer}.weight" for layer in cell.linear_layers]
-        parts = {name: tensor.contiguous() for name, tensor in cell.finetuned.items() if name not in coded}
-        for name in coded:
+        encoded = [f"{layer}.weight" for layer in cell.linear_layers]
+        parts = {name: tensor.contiguous() for name, tensor in cell.finetuned.items() if name not in encoded}
+        for name in encoded:
             update = cell.finetuned[name].float() - cell.pretrained[name].float()
             parts[_SIGNS + name] = torch.from_numpy(np.packbits((update > 0).numpy()))
             parts[_SCALE + name] = update.abs().mean()
         with replacing(path) as temporary:
             save_file(parts, temporary)
-        in_full = sum(tensor.numel() for name, tensor in cell.pretrained.items() if name not in coded)
-        return Stored(in_full + len(coded))
+        in_full = sum(tensor.numel() for name, tensor in cell.pretrained.items() if name not in encoded)
+        return Stored(in_full + len(encoded))
 
     def restore(self, pretrained: Tensors, path: Path) -> Tensors:
         parts = load_file(path)
@@ -47,6 +48,9 @@ class BitDelta(Method):
             signs = torch.from_numpy(bits).float().mul_(2).sub_(1).view(base.shape)
             state[name] = (base.float() + parts[_SCALE + name] * signs).to(base.dtype)
         return state
+
+    def stored_bytes(self, budget: float | int, shapes: ModelShapes) -> float:
+        return shapes.linear_entries / 8 + shapes.dense_bytes - FLOAT32_BYTES * shapes.linear_entries
 
 
 register(BitDelta())

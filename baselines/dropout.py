@@ -1,4 +1,4 @@
-"""Updates dropped at random, those that stay divided by their probability of staying: the mean update is unchanged."""
+"""Updates dropped at random; kept ones are divided by their probability, so that the mean update is unchanged."""
 
 from abc import abstractmethod
 from pathlib import Path
@@ -8,18 +8,18 @@ import torch
 from baselines.base import Cell, Stored, StoredSubnetwork, register
 from ken.selection import as_rows, generator_of, kept_count
 
-_WINDOW = 0.2  # width of the range of probabilities in a row, where they leave room for it
+_WINDOW = 0.2  # largest difference between two probabilities of a row
 
 
 class DroppedUpdates(StoredSubnetwork):
-    """W0 + m Δ / q, with m drawn anew for every entry and 1 with probability q."""
+    """W0 + m Δ / q, where every entry of m is drawn by itself and is 1 with probability q, else 0."""
 
     family = "rescaled"
     stochastic = True
 
     @abstractmethod
     def keep_probabilities(self, update: torch.Tensor, share: float) -> torch.Tensor:
-        """(r, n) updates -> (r, n) probabilities of staying, whose mean in a row is `share`."""
+        """(r, n) updates -> (r, n) probabilities of being kept, with mean `share` in every row."""
 
     def store(self, cell: Cell, prepared: object, budget: float | int, path: Path) -> Stored:
         masks, values = {}, dict(cell.finetuned)
@@ -27,18 +27,18 @@ class DroppedUpdates(StoredSubnetwork):
             if not base.numel():
                 masks[name] = torch.zeros(base.shape, dtype=torch.bool)
                 continue
-            rows, before = as_rows(cell.finetuned[name]), as_rows(base).float()
+            rows, base_rows = as_rows(cell.finetuned[name]), as_rows(base).float()
             n = rows.shape[1]
-            update = rows.float() - before
+            update = rows.float() - base_rows
             keep = self.keep_probabilities(update, kept_count(n, budget) / n)
             drawn = torch.rand(keep.shape, generator=generator_of(name, cell.seed))
             masks[name] = (drawn < keep).view(base.shape)
-            values[name] = torch.where(keep < 1, before + update / keep, rows).to(base.dtype).view(base.shape)
+            values[name] = torch.where(keep < 1, base_rows + update / keep, rows).to(base.dtype).view(base.shape)
         return self.save_kept(path, cell.pretrained, values, masks, budget)
 
 
 class Dare(DroppedUpdates):
-    """One probability for all entries (DARE, Yu et al. 2024, section 3.2)."""
+    """The same probability for all entries (DARE, Yu et al. 2024, section 3.2)."""
 
     name = "dare"
 
@@ -47,9 +47,9 @@ class Dare(DroppedUpdates):
 
 
 class Della(DroppedUpdates):
-    """Probabilities that rise evenly with the rank of |Δ| in its row (DELLA's MAGPRUNE, Deep et al. 2024, section 3).
+    """Probabilities that rise linearly with the rank of |Δ| in its row (DELLA's MAGPRUNE, Deep et al. 2024, section 3).
 
-    Their range is at most as wide as the paper's windows, and narrower where it would leave 0 to 1.
+    The difference between the largest and the smallest is that of the paper, or less where one would leave 0 to 1.
     """
 
     name = "della"
@@ -57,8 +57,8 @@ class Della(DroppedUpdates):
     def keep_probabilities(self, update: torch.Tensor, share: float) -> torch.Tensor:
         n = update.shape[1]
         order = torch.sort(update.abs(), dim=1, stable=True).indices
-        places = torch.arange(n, dtype=torch.float32).expand(update.shape)
-        ranks = torch.empty(update.shape).scatter_(1, order, places) / max(1, n - 1)
+        positions = torch.arange(n, dtype=torch.float32).expand(update.shape)
+        ranks = torch.empty(update.shape).scatter_(1, order, positions) / max(1, n - 1)
         return share + min(_WINDOW, share, 1 - share) * (ranks - 0.5)
 
 

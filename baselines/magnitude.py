@@ -1,8 +1,9 @@
-"""Choice by size: of the fine-tuned weight or of the update, in each row or over the whole model."""
+"""Choice by magnitude: of the fine-tuned weight or of the update, in each row or over the whole model."""
 
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from baselines.base import Cell, Stored, StoredSubnetwork, Tensors, keep_highest, register
 from ken.selection import as_rows, kept_count
@@ -10,21 +11,24 @@ from ken.subnetwork import Subnetwork
 
 
 @keep_highest("magnitude")
-def magnitude(finetuned, pretrained, generator):
+def magnitude(finetuned: torch.Tensor, pretrained: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
     """|W|."""
     return finetuned.abs()
 
 
 @keep_highest("delta-magnitude")
-def delta_magnitude(finetuned, pretrained, generator):
-    """|W - W0|, taken in float32."""
+def delta_magnitude(
+    finetuned: torch.Tensor, pretrained: torch.Tensor, generator: torch.Generator | None
+) -> torch.Tensor:
+    """|W - W0|, computed in float32."""
     return (finetuned.float() - pretrained.float()).abs()
 
 
 def global_masks(scores: Tensors, budget: float | int) -> Tensors:
-    """Masks of the highest scores of the whole model: as many entries as k in every row would be.
+    """Bool masks, True = kept, of the highest scores of the whole model.
 
-    Equal scores are kept in the order of the tensors, then of their position.
+    They keep as many entries as k entries of every row would be. Ties are broken by the order of the tensors, then by
+    position.
     """
     rows = {name: as_rows(tensor).shape for name, tensor in scores.items()}
     count = sum(height * kept_count(width, budget) for height, width in rows.values() if width)
@@ -35,28 +39,28 @@ def global_masks(scores: Tensors, budget: float | int) -> Tensors:
     return {name: part.view(tensor.shape) for (name, tensor), part in zip(scores.items(), parts, strict=True)}
 
 
-def update_sizes(cell: Cell) -> Tensors:
-    """|W - W0| of every body tensor, taken in float32."""
+def update_magnitudes(cell: Cell) -> Tensors:
+    """|W - W0| of every body tensor, computed in float32."""
     return {name: delta_magnitude(cell.finetuned[name], base, None) for name, base in cell.pretrained.items()}
 
 
 class GlobalUpdates(StoredSubnetwork):
-    """The largest updates of the whole model at once (trimming of TIES, Yadav et al. 2023, section 3)."""
+    """Keeps the largest updates of the whole model (the trimming step of TIES, Yadav et al. 2023, section 3)."""
 
     name = "delta-global"
     family = "reset"
 
     def prepare(self, cell: Cell) -> Tensors:
-        return update_sizes(cell)
+        return update_magnitudes(cell)
 
     def store(self, cell: Cell, prepared: Tensors, budget: float | int, path: Path) -> Stored:
         return self.save_kept(path, cell.pretrained, cell.finetuned, global_masks(prepared, budget), budget)
 
 
 class Zeroed(StoredSubnetwork):
-    """The largest weights of the whole body, all others zero: classic pruning, which needs no pre-trained model.
+    """Keeps the largest weights of the whole body and sets all others to zero: classic pruning.
 
-    Its file is a sub-network whose base is all zeros.
+    The file is a sub-network relative to a base of zeros, so it needs no pre-trained model.
     """
 
     name = "magnitude-zero"
@@ -70,7 +74,7 @@ class Zeroed(StoredSubnetwork):
     def restore(self, pretrained: Tensors, path: Path) -> Tensors:
         return Subnetwork.load(path).apply(zeros(pretrained))
 
-    def restore_into(self, model, pretrained: Tensors, path: Path):
+    def restore_into(self, model: nn.Module, pretrained: Tensors, path: Path) -> nn.Module:
         model.load_state_dict(self.restore(pretrained, path))
         return model
 

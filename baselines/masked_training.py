@@ -1,4 +1,4 @@
-"""One more round of training in which only a few entries of the body may move: what a practitioner would do instead."""
+"""Methods that train again, with only a few entries of the body free to change."""
 
 from abc import abstractmethod
 from dataclasses import replace
@@ -8,35 +8,37 @@ import torch
 from torch import nn
 
 from baselines.base import Cell, Stored, StoredSubnetwork, Tensors, register
-from baselines.magnitude import global_masks, update_sizes
-from baselines.training import Recipe, TrainedMethod
+from baselines.estimates import Effort, ModelShapes
+from baselines.magnitude import global_masks, update_magnitudes
+from baselines.training import TrainedMethod, TrainingHooks
 
 
-class Masked(Recipe):
-    """Only entries that masks keep are moved by their gradients, and weight decay moves no other either."""
+class Masked(TrainingHooks):
+    """Lets gradients and weight decay change only the entries that bool masks (True = trained) select."""
 
     def __init__(self, model: nn.Module, masks: Tensors):
-        parameters = {name: found for name, found in model.named_parameters() if name in masks}
         self.masked = [
-            (found, masks[name].to(found.device), found.detach().clone()) for name, found in parameters.items()
+            (parameter, masks[name].to(parameter.device), parameter.detach().clone())
+            for name, parameter in model.named_parameters()
+            if name in masks
         ]
         for parameter, mask, _ in self.masked:
             parameter.register_hook(mask.mul)
 
     @torch.no_grad()
     def after_step(self, progress: float) -> None:
-        for parameter, mask, before in self.masked:
-            parameter.copy_(torch.where(mask, parameter, before))
+        for parameter, mask, initial in self.masked:
+            parameter.copy_(torch.where(mask, parameter, initial))
 
 
 class MaskedTraining(TrainedMethod, StoredSubnetwork):
-    """Trains anew from the initial state, with only the chosen entries and the head free to move."""
+    """Trains from the initial state, with only the chosen entries and the head free to change."""
 
     budgets = (0.05, 0.25)
 
     @abstractmethod
     def scores(self, cell: Cell) -> Tensors:
-        """Body tensor -> scores of its entries; the highest of the whole body are trained."""
+        """Name of a body tensor -> scores of its entries; the highest scores of the whole body are trained."""
 
     def prepare(self, cell: Cell) -> Tensors:
         return self.scores(cell)
@@ -44,26 +46,26 @@ class MaskedTraining(TrainedMethod, StoredSubnetwork):
     def store(self, cell: Cell, prepared: Tensors, budget: float | int, path: Path) -> Stored:
         masks = global_masks(prepared, budget)
 
-        def build() -> tuple[nn.Module, Recipe]:
+        def build() -> tuple[nn.Module, TrainingHooks]:
             model = cell.training.initial_model()
             return model, Masked(model, masks)
 
-        fitted = self.best_fit(cell, build)
+        fitted = self.best_fit(cell.training, cell.seed, build)
         stored = self.save_kept(path, cell.pretrained, fitted.model.state_dict(), masks, budget)
         return replace(stored, fitted=fitted)
 
 
 class LotteryTicket(MaskedTraining):
-    """The entries that full fine-tuning moved most (LT-SFT, Ansell et al. 2022, section 3.1, without its L1 term)."""
+    """Trains the entries that full fine-tuning changed most (LT-SFT, Ansell et al. 2022, section 3.1; no L1 term)."""
 
     name = "lt-sft"
 
     def scores(self, cell: Cell) -> Tensors:
-        return update_sizes(cell)
+        return update_magnitudes(cell)
 
 
 class Fish(MaskedTraining):
-    """The entries of largest mean squared gradient, one text at a time (FISH mask, Sung et al. 2021, section 3.1)."""
+    """Trains the entries of largest mean squared gradient of a text (FISH mask, Sung et al. 2021, section 3.1)."""
 
     name = "fish"
     texts = 256
@@ -81,6 +83,9 @@ class Fish(MaskedTraining):
                 if gradient is not None:
                     squares[name] += gradient.square()
         return {name: tensor.cpu() for name, tensor in squares.items()}
+
+    def effort(self, shapes: ModelShapes, budgets: int) -> Effort:
+        return Effort(gradient_texts=self.texts)
 
 
 register(LotteryTicket())

@@ -1,4 +1,4 @@
-"""k entries of every row, drawn without replacement: what any choice has to beat."""
+"""k random entries of every row: the baseline that every informed choice has to beat."""
 
 import torch
 
@@ -6,6 +6,6 @@ from baselines.base import keep_highest
 
 
 @keep_highest("random", stochastic=True)
-def random_choice(finetuned, pretrained, generator):
-    """Independent uniform scores, so that the kept entries are a uniform draw and nested over k."""
+def random_choice(finetuned: torch.Tensor, pretrained: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
+    """Independent uniform scores: the kept entries are a uniform draw, and a smaller k keeps a subset of a larger k."""
     return torch.rand(finetuned.shape, generator=generator)

@@ -1,19 +1,21 @@
-"""Methods that train: what the study offers them, and what they may change in the loop of fine-tuning.
+"""Methods that train: what the study provides to them, and what they may change in the training loop.
 
-The loop itself is the study's. So every method has the optimiser, the number of steps, the order of the data and the
-rule by which the best epoch is chosen on validation from the fine-tuning that it is compared with.
+The loop itself belongs to the study. So a method has the optimiser, the number of steps, the order of the data and the
+choice of the best epoch on validation of the fine-tuning that it is compared with.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
+from baselines.estimates import Effort, ModelShapes
 
-class Recipe:
-    """What a method changes in the loop of fine-tuning; this one changes nothing."""
+
+class TrainingHooks:
+    """What a method changes in the loop of fine-tuning; these hooks change nothing."""
 
     def parameter_groups(self, model: nn.Module, rate: float) -> list[dict]:
         """Parameters to train, as torch's optimisers take them; `rate` is the learning rate of a group without one."""
@@ -27,18 +29,18 @@ class Recipe:
         """Called after every step of the optimiser."""
 
     def candidate(self, model: nn.Module, progress: float) -> nn.Module | None:
-        """The model to judge on validation at the end of an epoch, or None where it is not fit to be chosen yet."""
+        """The model to evaluate on validation at the end of an epoch, or None where there is none to choose yet."""
         return model
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """The best model of a training, judged on validation.
+    """A trained model.
 
     Attributes:
-        model: with the values of its best epoch.
+        model: with the values of the epoch that was best on validation.
         learning_rate: peak of the learning rate.
-        validation_weighted_f1: of the best epoch.
+        validation_weighted_f1: of that epoch.
     """
 
     model: nn.Module
@@ -47,44 +49,50 @@ class Fitted:
 
 
 class Training(ABC):
-    """Fine-tuning as a cell had it.
+    """The fine-tuning of a cell, for methods that train or need its data.
 
     Attributes:
-        rate_factors: learning rates to try, in units of the fine-tuning's; the best on validation counts.
+        learning_rate_multipliers: learning rates to try, in units of the fine-tuning's.
     """
 
-    rate_factors: tuple[float, ...]
+    learning_rate_multipliers: tuple[float, ...]
 
     @abstractmethod
     def initial_model(self) -> nn.Module:
-        """A new model in the initial state: pre-trained body, this cell's fresh head."""
+        """A new model in the initial state: the pre-trained body and the untrained head of this cell."""
 
     @abstractmethod
-    def fit(self, model: nn.Module, recipe: Recipe, rate_factor: float) -> Fitted:
-        """Train a model; what it draws comes from torch's seed, the order of the data is the cell's."""
+    def fit(self, model: nn.Module, hooks: TrainingHooks, learning_rate_multiplier: float) -> Fitted:
+        """Train a model. Random numbers come from torch's seed; the order of the data is the cell's."""
 
     @abstractmethod
     def examples(self, batch_size: int) -> Iterator[dict[str, torch.Tensor]]:
-        """The training set, once, in its own order, as batches of input_ids, attention_mask and labels."""
+        """One pass over the training set in its stored order, as batches of input_ids, attention_mask and labels."""
 
 
 class TrainedMethod:
-    """Mixed into a `Method` that trains: tries every learning rate and keeps the best on validation.
+    """Mixed into a `Method` that trains: it tries several learning rates and keeps the best on validation.
 
     Attributes:
-        rate_factors: what `Training.rate_factors` is where a config does not say it.
+        learning_rate_multipliers: learning rates to try where a config names none, in units of the fine-tuning's.
+        step_cost: estimated time of a training step, in units of the fine-tuning's.
     """
 
     family = "trained"
     needs_data = True
-    rate_factors: tuple[float, ...] = (1.0,)
+    learning_rate_multipliers: tuple[float, ...] = (1.0,)
+    step_cost: float = 1.0
 
-    def best_fit(self, cell, build) -> Fitted:
-        """Train `build() -> (model, recipe)` anew at every learning rate; the fit that is best on validation."""
+    def best_fit(self, training: Training, seed: int, build: Callable[[], tuple[nn.Module, TrainingHooks]]) -> Fitted:
+        """Train a new `build()` -> (model, hooks) at every learning rate, from the same seed; return the best fit."""
         best = None
-        for factor in cell.training.rate_factors:
-            torch.manual_seed(cell.seed)
-            fitted = cell.training.fit(*build(), factor)
+        for multiplier in training.learning_rate_multipliers:
+            torch.manual_seed(seed)
+            fitted = training.fit(*build(), multiplier)
             if best is None or fitted.validation_weighted_f1 > best.validation_weighted_f1:
                 best = fitted
         return best
+
+    def effort(self, shapes: ModelShapes, budgets: int) -> Effort:
+        """Nothing but training: entries are not ranked."""
+        return Effort()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from study.planning import cost
+from baselines import estimates
 from study.running import files, provenance
 
 SIZES = ("bert-base", "bloom-560m", "bloom-1b7")
@@ -37,7 +37,7 @@ def shapes(size: str) -> dict[str, tuple[int, ...]]:
 
 def row_lengths(size: str) -> Counter:
     """Length of a row -> number of such rows in the body of a model."""
-    return cost.row_lengths(shapes(size))
+    return estimates.row_lengths(shapes(size))
 
 
 def seconds_of(work: Callable[[], object], repeats: int = 3, device: str = "cpu") -> float:

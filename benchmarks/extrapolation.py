@@ -11,11 +11,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from baselines import METHODS
+from baselines.estimates import kept_bytes
 from benchmarks import common
-from study import config as study_config
-from study.plan import read_plan, size_text
+from study.definition import config as study_config
 from study.planning import cost
-from study.planning.sizes import ModelSize, TaskSize
+from study.planning.jobs import read_plan
+from study.planning.sizes import ModelSize, SizedStudy, TaskSize
+from study.planning.tables import size_text
 
 ROOT = Path(__file__).parents[1]
 RECORD = ROOT / "results" / "reference" / "scaling.json"
@@ -69,7 +72,7 @@ def core_seconds(size: ModelSize, cases: list[dict], step: str) -> float:
 
 def stored(size: ModelSize) -> float:
     """Bytes of a sub-network with `SHARE` of each row, bfloat16."""
-    return cost.kept_bytes(size.body, SHARE, WIDTH)
+    return kept_bytes(size.body, SHARE, WIDTH)
 
 
 def time_text(seconds: float) -> str:
@@ -157,8 +160,8 @@ def study_table(plan: dict) -> str:
         raw = {"study": "s", "seeds": list(range(seeds)), "methods": ["ken"], "models": {"bert": model}}
         raw |= {"kept_shares": [round(0.05 * (i + 1), 2) for i in range(shares)]}
         raw |= {"tasks": {f"task{i}": source for i in range(tasks)}, "finetuning": {"epochs": 2, "batch_size": 32}}
-        config = study_config.load(raw, cost.baselines.METHODS)
-        study = cost.Study(config, {"bert": size_of(*MODELS["BERT-base"])}, dict.fromkeys(config["tasks"], task))
+        config = study_config.load(raw, METHODS)
+        study = SizedStudy(config, {"bert": size_of(*MODELS["BERT-base"])}, dict.fromkeys(config["tasks"], task))
         hours, disk, cells = [], 0.0, tasks * seeds
         for rule in ("finetune_model", "compress_model"):
             work = cost.work_of(study, rule, {"model": "bert", "task": "task0", "seed": "0"})

@@ -1,4 +1,4 @@
-"""How near is a stored file to what its content needs? Against values + log2 C(n, k) a row, dense, and int32 COO."""
+"""How large is a stored file? Against its values + log2 C(n, k) bits a row, the dense model, and int32 COO."""
 
 import math
 import tempfile
@@ -6,21 +6,21 @@ from pathlib import Path
 
 import torch
 
+from baselines.estimates import choice_bits
 from benchmarks import common
 from ken import selection
 from ken.subnetwork import Subnetwork
-from study.planning import cost
 
 SHARES = (0.01, 0.02, 0.05, 0.10, 0.25, 0.50, 0.75)
 
 
 def bound(shapes: dict[str, tuple], share: float, width: int) -> float:
-    """Bytes of the kept values and of the entropy of their places."""
+    """Bytes of the kept values and of the entropy of their indices."""
     total = 0.0
     for shape in shapes.values():
         rows, n = (shape[0], math.prod(shape[1:])) if len(shape) > 1 else (1, shape[0])
         k = selection.kept_count(n, share)
-        total += rows * (k * width + cost.log2_choices(n, k) / 8)
+        total += rows * (k * width + choice_bits(n, k) / 8)
     return total
 
 

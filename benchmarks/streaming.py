@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 
 from benchmarks import common
-from ken.sources import Meta, bytes_of
 from ken.storage import framed
+from ken.tensors import TensorSpec, bytes_of
 
 DTYPE = torch.bfloat16
 
@@ -36,9 +36,9 @@ def write_checkpoint(path: Path, shapes: dict[str, tuple], seed: int, base: Path
         file.write(header)
         other.seek(len(header))
         for shape in shapes.values():
-            meta = Meta(DTYPE, shape)
-            for place in meta.blocks():
-                count = (place.stop - place.start) * meta.rows[1]
+            spec = TensorSpec(DTYPE, shape)
+            for block in spec.blocks():
+                count = (block.stop - block.start) * spec.row_shape[1]
                 values = torch.randn(count, generator=generator) * (0.04 if base is None else 0.002)
                 if base is not None:
                     values += torch.frombuffer(bytearray(other.read(count * DTYPE.itemsize)), dtype=DTYPE).float()

@@ -1,4 +1,4 @@
-"""The command `ken`: sub-networks from checkpoints and back, a look into them, and how much has to be kept."""
+"""The command `ken`: make, inject, check, describe and draw sub-networks, and find how much has to be kept."""
 
 import argparse
 import importlib.util
@@ -17,7 +17,7 @@ from ken.pairing import names_in
 from ken.sources import open_source
 from ken.storage import Reader
 from ken.subnetwork import Subnetwork
-from ken.viz import VIEWS
+from ken.viz.pictures import VIEWS
 
 BASE_HELP = "the pre-trained base: checkpoint folder, safetensors file, or hub repository"
 
@@ -35,39 +35,40 @@ def budget(text: str) -> int | float:
 
 def summary(path: Path, reader: Reader) -> dict:
     """What a sub-network file holds; sizes in entries unless named bytes."""
-    body = {name: entry for name, entry in reader.entries.items() if entry.blocks is not None}
-    whole = {name: entry for name, entry in reader.entries.items() if entry.blocks is None}
-    total, kept = sum(entry.meta.size for entry in body.values()), sum(entry.kept for entry in body.values())
+    body = {name: reader.tensors[name] for name in reader.body}
+    whole = {name: stored for name, stored in reader.tensors.items() if name not in body}
+    total, kept = sum(stored.spec.size for stored in body.values()), sum(stored.kept for stored in body.values())
     return {
         "file": str(path),
         "file_bytes": path.stat().st_size,
-        "dense_bytes": sum(entry.meta.size * entry.meta.dtype.itemsize for entry in reader.entries.values()),
+        "dense_bytes": sum(stored.spec.bytes for stored in reader.tensors.values()),
         **reader.settings,
         "versions": reader.versions,
         "body": total,
         "kept": kept,
         "kept_share": kept / max(1, total),
         "reset_share": 1 - kept / max(1, total),
-        "head": sum(entry.meta.size for entry in whole.values()),
-        "tensors": {name: [entry.kept, entry.meta.size] for name, entry in body.items()},
+        "head": sum(stored.spec.size for stored in whole.values()),
+        "tensors": {name: [stored.kept, stored.spec.size] for name, stored in body.items()},
     }
 
 
-def show(found: dict, as_json: bool) -> None:
+def show(described: dict, as_json: bool) -> None:
     """Print a summary for people, or as JSON."""
     if as_json:
-        print(json.dumps(found, indent=2))
+        print(json.dumps(described, indent=2))
         return
-    smaller = found["dense_bytes"] / found["file_bytes"]
-    print(f"{found['file']}: {found['file_bytes']:,} bytes, {smaller:.1f} times less than the whole model")
-    print(f"method {found['method']}, k {found['k']}, rule {found['rule']}, scope {found['scope']}")
+    smaller = described["dense_bytes"] / described["file_bytes"]
+    print(f"{described['file']}: {described['file_bytes']:,} bytes, {smaller:.1f} times less than the whole model")
+    print(f"method {described['method']}, k {described['k']}, rule {described['rule']}, scope {described['scope']}")
+    body, kept = described["body"], described["kept"]
     print(
-        f"body {found['body']:,} entries: {found['kept']:,} kept ({found['kept_share']:.2%}), "
-        f"{found['body'] - found['kept']:,} reset ({found['reset_share']:.2%}); head {found['head']:,} entries"
+        f"body {body:,} entries: {kept:,} kept ({described['kept_share']:.2%}), "
+        f"{body - kept:,} reset ({described['reset_share']:.2%}); head {described['head']:,} entries"
     )
-    print(f"base {found['base'][:16]}…, written with torch {found['versions']['torch']}")
-    if "seconds" in found:
-        print(f"took {found['seconds']:.1f} s")
+    print(f"base {described['base'][:16]}…, written with torch {described['versions']['torch']}")
+    if "seconds" in described:
+        print(f"took {described['seconds']:.1f} s")
 
 
 def prune(a: argparse.Namespace) -> None:
@@ -89,15 +90,15 @@ def inject(a: argparse.Namespace) -> None:
 
 def info(a: argparse.Namespace) -> None:
     """Describe a sub-network file."""
-    found = summary(a.subnetwork, Reader(a.subnetwork))
-    show(found, a.json)
+    described = summary(a.subnetwork, Reader(a.subnetwork))
+    show(described, a.json)
     if a.tensors and not a.json:
-        for name, (kept, total) in found["tensors"].items():
+        for name, (kept, total) in described["tensors"].items():
             print(f"{kept / max(1, total):8.2%} {kept:>13,} of {total:>13,}  {name}")
 
 
 class _Live(nn.Module):
-    """A base in memory, for `Subnetwork.inject` as good as a model."""
+    """A base in memory with the part of a module's interface that `Subnetwork.inject` needs."""
 
     def __init__(self, tensors: dict[str, torch.Tensor]):
         super().__init__()
@@ -112,37 +113,37 @@ def check(a: argparse.Namespace) -> None:
     subnetwork = Subnetwork.load(a.subnetwork)
     expected = subnetwork.apply(a.pretrained)
     base = open_source(a.pretrained)
-    names = names_in(base, subnetwork.metas)
-    live = {name: base.tensor(other).to(expected[name].dtype, copy=True) for name, other in names.items()}
+    names = names_in(base, subnetwork.specs)
+    live = {name: base.tensor(base_name).to(expected[name].dtype, copy=True) for name, base_name in names.items()}
     live |= {name: torch.zeros_like(tensor) for name, tensor in subnetwork.whole.items()}
     before = {name: tensor.clone() for name, tensor in live.items()}
     model = _Live(live)
     subnetwork.inject(model)
-    injected = all(_same(live[name], expected[name]) for name in live)
+    injected = all(_same_bits(live[name], expected[name]) for name in live)
     subnetwork.eject(model)
-    ejected = all(_same(live[name], before[name]) for name in live)
+    ejected = all(_same_bits(live[name], before[name]) for name in live)
     if a.json:
         print(json.dumps({"injected": injected, "ejected": ejected}))
     if not (injected and ejected):
-        raise ValueError(f"{a.subnetwork} does not go into this base and out again bit for bit: write it again.")
+        raise ValueError(f"{a.subnetwork} is not injected into this base and ejected bit for bit: write it again.")
     if not a.json:
-        print(f"{a.subnetwork}: fits this base, goes in and out again bit for bit")
+        print(f"{a.subnetwork}: fits this base; injected and ejected bit for bit")
 
 
-def _same(found: torch.Tensor, expected: torch.Tensor) -> bool:
-    return torch.equal(found.reshape(-1).view(torch.uint8), expected.reshape(-1).view(torch.uint8))
+def _same_bits(tensor: torch.Tensor, expected: torch.Tensor) -> bool:
+    return torch.equal(tensor.reshape(-1).view(torch.uint8), expected.reshape(-1).view(torch.uint8))
 
 
 def viz(a: argparse.Namespace) -> None:
-    """Draw where the kept entries lie: a picture of one sub-network, a page for several, or both."""
+    """Draw the kept entries: a picture of one sub-network, a page for several, or both."""
     if a.out is None and a.explorer is None:
-        raise ValueError("nothing is to be written: name a picture with --out, or a page with --explorer.")
+        raise ValueError("there is nothing to write: name a picture with --out, or a page with --explorer.")
     written = {}
     if a.explorer is not None:
-        from ken import explorer
+        from ken.viz import explorer
 
         matrices = a.matrices.split(",") if a.matrices else [a.matrix] if a.matrix else []
-        facts = explorer.write(a.subnetwork, a.explorer, a.pretrained, a.finetuned, matrices, a.megabytes)
+        facts = explorer.write_page(a.subnetwork, a.explorer, a.pretrained, a.finetuned, matrices, a.megabytes)
         written = {"explorer": str(a.explorer), **facts}
     if a.out is not None:
         _draw(a)
@@ -160,7 +161,7 @@ def viz(a: argparse.Namespace) -> None:
 def _draw(a: argparse.Namespace) -> None:
     if importlib.util.find_spec("matplotlib") is None:
         raise ValueError('matplotlib is not installed: pip install "ken-benchmark[viz]".')
-    from ken import viz as drawing
+    from ken.viz import pictures
 
     if len(a.subnetwork) > 1:
         raise ValueError(f"--out draws one sub-network, found {len(a.subnetwork)}: give one, or use --explorer.")
@@ -168,10 +169,10 @@ def _draw(a: argparse.Namespace) -> None:
     if a.matrix in subnetwork.masks:
         if a.layer is not None:
             raise ValueError(f"{a.matrix} is one tensor: leave out --layer, or name a kind such as query.weight.")
-        figure = drawing.draw_matrix(subnetwork, a.matrix, a.view)
+        figure = pictures.draw_matrix(subnetwork, a.matrix, a.view)
     else:
-        figure = drawing.draw_layers(subnetwork, a.matrix, a.view, a.layer)
-    drawing.save(figure, a.out)
+        figure = pictures.draw_layers(subnetwork, a.matrix, a.view, a.layer)
+    pictures.save(figure, a.out)
 
 
 def suggest(a: argparse.Namespace) -> None:
@@ -181,11 +182,11 @@ def suggest(a: argparse.Namespace) -> None:
 
     classifier = TextClassifier(a.finetuned, a.pretrained, a.max_length, a.device)
     texts, labels = classifier.read_csv(a.validation, a.text, a.label)
-    found = search(
+    suggestion = search(
         a.pretrained, classifier.model, classifier.predictor(texts), labels, a.margin, a.confidence, a.resolution,
         a.method, a.rule, progress=not a.quiet,
     )  # fmt: skip
-    print(json.dumps(found.as_dict(), indent=2) if a.json else found.text())
+    print(json.dumps(suggestion.as_dict(), indent=2) if a.json else suggestion.text())
 
 
 def parser() -> argparse.ArgumentParser:
@@ -212,19 +213,19 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--device", help="where densities are computed, e.g. cuda (default: cpu)")
     made.add_argument("--out", required=True, type=Path, help="file to write, usually *.ken.safetensors")
 
-    made = command("inject", inject, "write the compressed model: the base with a sub-network put in")
+    made = command("inject", inject, "write the compressed model: the base with a sub-network injected")
     _add_stored(made)
     made.add_argument("--out", required=True, type=Path, help="a new folder, or a file ending in .safetensors")
     made.add_argument("--quiet", action="store_true", help="show no progress")
 
-    made = command("check", check, "put a sub-network into its base in memory and take it out, bit for bit")
+    made = command("check", check, "inject a sub-network into its base in memory and eject it, bit for bit")
     _add_stored(made)
 
     made = command("info", info, "describe a sub-network file, after checking that it is whole")
     made.add_argument("subnetwork", type=Path)
     made.add_argument("--tensors", action="store_true", help="list the kept share of every tensor")
 
-    _add_viz(command("viz", viz, "draw where the kept entries of a matrix lie, as a picture or a page to explore"))
+    _add_viz(command("viz", viz, "draw the kept entries of a matrix, as a picture or as a page to explore"))
 
     made = command("suggest", suggest, "find the smallest share to keep, on validation data")
     _add_pair(made)
@@ -234,8 +235,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--label", default="label", help="column with the labels (default: label)")
     made.add_argument("--margin", type=float, default=0.01, help="weighted F1 that may be lost (default: 0.01)")
     made.add_argument("--confidence", type=float, default=0.95, help="that no more is lost (default: 0.95)")
-    made.add_argument("--resolution", type=float, default=0.01, help="of the share that is looked for (default: 0.01)")
-    made.add_argument("--max-length", type=int, default=512, help="tokens after which a text is cut off (default: 512)")
+    made.add_argument("--resolution", type=float, default=0.01, help="of the share to find (default: 0.01)")
+    made.add_argument("--max-length", type=int, default=512, help="tokens of a text, at most (default: 512)")
     made.add_argument("--device", help="where models run, e.g. cuda (default: cpu)")
     return top
 
@@ -246,12 +247,12 @@ def _add_viz(made: argparse.ArgumentParser) -> None:
     made.add_argument(
         "--view", default="both", choices=VIEWS, help="kept values, kept neighbours of kept entries, or both (default)"
     )
-    made.add_argument("--layer", type=int, help="draw this layer only (default: all beside each other)")
+    made.add_argument("--layer", type=int, help="draw this layer only (default: all, side by side)")
     made.add_argument("--out", type=Path, help="picture to write: .svg, .pdf or .png")
     made.add_argument("--explorer", type=Path, help="page to write, one HTML file that needs no network")
     made.add_argument("--pretrained", help=f"for --explorer: {BASE_HELP}")
-    made.add_argument("--finetuned", help="for --explorer: the fine-tuned model, to show what the reset took away")
-    made.add_argument("--matrices", help="for --explorer: kinds with a comma between, e.g. query.weight,key.weight")
+    made.add_argument("--finetuned", help="for --explorer: the fine-tuned model, to show the updates of reset entries")
+    made.add_argument("--matrices", help="for --explorer: kinds separated by commas, e.g. query.weight,key.weight")
     made.add_argument("--megabytes", type=float, default=20.0, help="for --explorer: its size at most (default: 20)")
 
 
@@ -272,7 +273,7 @@ def _add_choice(made: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command; a mistake prints one sentence and ends with status 1, wrong usage with 2."""
+    """Run the command; an error is one sentence and status 1, wrong usage status 2."""
     chosen = parser().parse_args(arguments)
     run(lambda: chosen.run(chosen), expected=(ValueError, OSError, SafetensorError))
 

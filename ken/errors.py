@@ -11,7 +11,7 @@ PACKAGES = ("study", "baselines", "ken", "report")
 LISTED = 12  # valid names listed in full when none of them resembles what was written
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _NOT_PERMITTED = (errno.EROFS, errno.EACCES, errno.EPERM)
-_ADVICE = "run the same command again; what was finished is kept"
+_ADVICE = "run the same command again; finished work is kept"
 
 
 class UserError(Exception):
@@ -52,11 +52,11 @@ def disk_sentence(error: BaseException) -> str | None:
     number = error.errno if isinstance(error, OSError) and error.errno else int(in_text[1]) if in_text else None
     path = getattr(error, "filename", None)
     if number in _FULL:
-        return f"there is no room left on the disk{f' of {path}' if path else ''}: make some, then {_ADVICE}."
+        return f"the disk{f' of {path}' if path else ''} is full: free some space, then {_ADVICE}."
     if number == errno.EFBIG:
-        return f"{path or 'a file'} may not grow so large here (File too large): raise the limit, then {_ADVICE}."
+        return f"{path or 'a file'} exceeds the size limit for files: raise the limit, then {_ADVICE}."
     if number in _NOT_PERMITTED:
-        reason = "the disk is read-only" if number == errno.EROFS else "the system does not permit it"
+        reason = "the disk is read-only" if number == errno.EROFS else "permission denied"
         return f"{path or 'a file'} cannot be read or written ({reason}): change that, then {_ADVICE}."
     return None
 

@@ -1,4 +1,4 @@
-"""From two sources to kept entries, block by block: what `Subnetwork.extract` collects and `prune` writes to disk."""
+"""Kept entries of a fine-tuned model, block by block: `Subnetwork.extract` collects them, `prune` writes them."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -8,7 +8,8 @@ import torch
 
 from ken import selection
 from ken.pairing import Pair
-from ken.sources import Fingerprint, Meta
+from ken.sources import Fingerprint
+from ken.tensors import TensorSpec
 
 RULES = ("reset", "rescale")
 SCOPES = ("all", "layers")
@@ -22,7 +23,7 @@ class KeptBlock:
     """Consecutive rows of a body tensor: bool mask (rows, n) and the kept entries in row-major order, on the CPU."""
 
     name: str
-    meta: Meta
+    spec: TensorSpec
     mask: torch.Tensor
     values: torch.Tensor
 
@@ -30,7 +31,7 @@ class KeptBlock:
 def chooser(
     k: int | float, method: str | selection.Criterion, seed: int | None, device: torch.device | str | None
 ) -> Chooser:
-    """Choose k entries of every row by a method of `ken.selection`, computed on `device` (None: where they lie)."""
+    """Choose k entries of every row by a method of `ken.selection`, computed on `device` (None: the tensors')."""
     selection.kept_count(1, k)
     selection.check_method(method)
     try:
@@ -40,21 +41,21 @@ def chooser(
         raise ValueError(f"device {device!r} cannot be used here ({reason}): name another.") from None
     generators: dict[str, torch.Generator | None] = {}
 
-    def choose(name: str, place: slice, finetuned: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
+    def choose(name: str, block: slice, finetuned: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
         if name not in generators:
             generators.clear()  # blocks of one tensor follow each other and share its generator
             generators[name] = selection.generator_of(name, seed)
         try:
             return selection.select(finetuned.to(device), base.to(device), k, method, generators[name])
         except ValueError as error:
-            where = f", rows from {place.start} on" if place.start else ""
+            where = f", rows from {block.start} on" if block.start else ""
             raise ValueError(f"tensor {name!r}{where}: {error}") from error
 
     return choose
 
 
 def kept_blocks(pair: Pair, choose: Chooser, rule: str, scope: str, fingerprint: Fingerprint) -> Iterator[KeptBlock]:
-    """Kept entries of the whole body; `fingerprint` takes in the pre-trained values on the way.
+    """Kept entries of the whole body; `fingerprint` is updated with the pre-trained values.
 
     Raises:
         ValueError: an unknown rule or scope, or what `choose` refuses.
@@ -62,18 +63,18 @@ def kept_blocks(pair: Pair, choose: Chooser, rule: str, scope: str, fingerprint:
     check_choice("rule", rule, RULES)
     check_choice("scope", scope, SCOPES)
     for name in pair.body:
-        meta = pair.meta(name)
-        for place in meta.blocks():
-            finetuned = pair.finetuned_rows(name, place)
-            base = pair.base_rows(name, place).to(finetuned.device)
-            fingerprint.update(name, meta, base)
+        spec = pair.spec(name)
+        for block in spec.blocks():
+            finetuned = pair.finetuned_rows(name, block)
+            base = pair.base_rows(name, block).to(finetuned.device)
+            fingerprint.update(name, spec, base)
             if in_scope(name, scope):
-                mask = choose(name, place, finetuned, base)
+                mask = choose(name, block, finetuned, base)
             else:
                 mask = torch.ones(finetuned.shape, dtype=torch.bool)
             mask = mask.to(finetuned.device)
             kept = rescaled(finetuned, base, mask) if rule == "rescale" else finetuned
-            yield KeptBlock(name, meta, mask.cpu(), kept.masked_select(mask).cpu())
+            yield KeptBlock(name, spec, mask.cpu(), kept.masked_select(mask).cpu())
 
 
 def in_scope(name: str, scope: str) -> bool:
@@ -81,14 +82,14 @@ def in_scope(name: str, scope: str) -> bool:
     return scope == "all" or re.search(r"\d", name) is not None
 
 
-def check_choice(what: str, found: str, choices: tuple[str, ...]) -> None:
-    """Refuse what is not among the choices.
+def check_choice(what: str, choice: str, choices: tuple[str, ...]) -> None:
+    """Check that a choice is a valid one.
 
     Raises:
         ValueError: with the choices.
     """
-    if found not in choices:
-        raise ValueError(f"unknown {what} {found!r}: expected {' or '.join(map(repr, choices))}.")
+    if choice not in choices:
+        raise ValueError(f"unknown {what} {choice!r}: expected {' or '.join(map(repr, choices))}.")
 
 
 def rescaled(finetuned: torch.Tensor, base: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -1,9 +1,10 @@
-"""Atomic writing: a file is whole or absent. Standard library only."""
+"""Files: written whole or not at all, and names that stay in their folder. Standard library only."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 
 @contextmanager
@@ -25,3 +26,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def leads_out(name: str) -> bool:
+    """Whether a relative path from a foreign source would leave its folder, on any system."""
+    parts = re.split(r"[/\\]", name)
+    return ".." in parts or PurePosixPath(name).is_absolute() or bool(PureWindowsPath(name).anchor)

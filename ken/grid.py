@@ -1,8 +1,7 @@
 """The selection of the authors' released code (`ken-grid`), which is not the algorithm of the paper.
 
-For each row, k points evenly spaced from its minimum to its maximum choose in the order of their rounded
-density; each takes the nearest entry not yet taken. So every stretch of the range keeps an entry, and the
-tails are kept on purpose.
+For each row, k points evenly spaced from its minimum to its maximum are visited in the order of their rounded density;
+each takes the nearest entry not yet taken. So every part of the range keeps an entry, including the tails.
 """
 
 import numpy as np
@@ -37,17 +36,17 @@ def _varied_rows(rows: torch.Tensor, k: int) -> torch.Tensor:
 
 
 class _Entries:
-    """The entries of all rows, sorted; points take them one by one.
+    """The sorted entries of all rows, which points take one by one.
 
-    Flat arrays over (row, place), a place being one in the sorted row. `left[j]` leads from j towards the nearest place
-    below j that is free, and is j itself where that is place j - 1, or 0 if none is; `right[j]` leads to the nearest
-    free place from j on, or n. Both are shortened when followed.
+    Flat arrays over (row, slot), a slot being an index in the sorted row. `left[j]` leads from j towards the nearest
+    free slot below j, and is j itself where that is slot j - 1, or 0 if none is free; `right[j]` leads to the nearest
+    free slot from j on, or n. Both are shortened when followed.
     """
 
     def __init__(self, rows: torch.Tensor):
         r, self.n = rows.shape
         values = rows.numpy()
-        order = np.argsort(values, axis=1)  # twice as fast as a stable sort; `_first` sees to equal entries
+        order = np.argsort(values, axis=1)  # twice as fast as a stable sort; `_first` orders equal entries
         ascending = np.take_along_axis(values, order, axis=1)
         self.ascending, self.sorted, self.order = torch.from_numpy(ascending), ascending.ravel(), order.ravel()
         self.entry, self.pointer = np.arange(r) * self.n, np.arange(r) * (self.n + 1)
@@ -55,7 +54,7 @@ class _Entries:
         self.right = self.left.copy()
 
     def take_nearest(self, points: torch.Tensor) -> torch.Tensor:
-        """Let the points of each row (r, k) take, in their order, the nearest entry left; (r, n) mask."""
+        """The points of each row (r, k) take, in their order, the nearest entry left; (r, n) mask of those taken."""
         inserts = torch.searchsorted(self.ascending, points).numpy()
         for point, insert in zip(points.numpy().T, inserts.T, strict=True):
             self._take(point, insert)
@@ -76,37 +75,37 @@ class _Entries:
         if (equal := to_left == to_right).any():  # the first in row order
             for row in equal.nonzero()[0]:
                 takes_left[row] = self._first(row, above_left[row] - 1) < self._first(row, right[row])
-        place = np.where(takes_left, above_left - 1, right)
-        self.left[self.pointer + place + 1] = place
-        self.right[self.pointer + place] = place + 1
+        slot = np.where(takes_left, above_left - 1, right)
+        self.left[self.pointer + slot + 1] = slot
+        self.right[self.pointer + slot] = slot + 1
 
     def _follow(self, pointers: np.ndarray, start: np.ndarray) -> np.ndarray:
         """Where the pointers of each row end that begin at `start`."""
-        place = pointers[self.pointer + start]
-        moving = (place != start).nonzero()[0]
+        slot = pointers[self.pointer + start]
+        moving = (slot != start).nonzero()[0]
         first = moving
         while moving.size:
             at = self.pointer[moving]
-            target = pointers[at + place[moving]]
-            on = target != place[moving]
-            place[moving] = target
+            target = pointers[at + slot[moving]]
+            on = target != slot[moving]
+            slot[moving] = target
             moving = moving[on]
-        pointers[self.pointer[first] + start[first]] = place[first]
-        return place
+        pointers[self.pointer[first] + start[first]] = slot[first]
+        return slot
 
-    def _first(self, row: int, place: int) -> int:
-        """Position in the row of the entry that is next among those equal to the one at a free place.
+    def _first(self, row: int, slot: int) -> int:
+        """Index in the row of the entry that is next among those equal to the one in a free slot.
 
         Equal entries are used up in row order, although `left` and `right` take them from both ends.
         """
         values = self.sorted[self.entry[row] : self.entry[row] + self.n]
-        start, stop = (int(np.searchsorted(values, values[place], side)) for side in ("left", "right"))
+        start, stop = (int(np.searchsorted(values, values[slot], side)) for side in ("left", "right"))
         pointers = self.right[self.pointer[row] + start : self.pointer[row] + stop]
         used = int((pointers != np.arange(start, stop)).sum())
         return int(np.partition(self.order[self.entry[row] + start : self.entry[row] + stop], used)[used])
 
     def _with_equal_entries(self, taken: np.ndarray) -> np.ndarray:
-        """Flags of the places taken, and of all places with a value equal to one taken in their row."""
+        """Flags of the slots taken, and of all slots with a value equal to one taken in their row."""
         begins = np.ones(len(taken), dtype=bool)
         begins[1:] = self.sorted[1:] != self.sorted[:-1]
         begins[self.entry] = True

@@ -1,11 +1,11 @@
-"""Gaussian kernel density of every entry of a row, seen from its own row: exactly, or with bins and an FFT.
+"""Row-wise Gaussian kernel density: exact, or with bins and an FFT.
 
-The binned way follows the non-uniform FFT: the entries of a row are spread over an even grid with a cubic
+The binned method follows the non-uniform FFT: the entries of a row are spread over an even grid with a cubic
 B-spline, the grid is convolved with the Gaussian in the frequency domain, where the smoothing of the two
 splines (spreading and reading) is divided out again, and the result is read at the entries with the same
-spline. With eight grid steps a bandwidth the relative error is about 1e-7. Because a row's range is at most
-1.33 n^0.7 Scott bandwidths, even with an outlier, the grid stays small and the cost is O(n) a row; rows with very many
-equal or almost equal entries are computed exactly, which takes O(n^2).
+spline. With eight grid steps per bandwidth the relative error is about 1e-7. Because a row's range is at most
+1.33 n^0.7 Scott bandwidths, even with an outlier, the grid stays small and the cost is O(n) per row; rows with very
+many equal or almost equal entries are computed exactly, which takes O(n^2).
 """
 
 import functools
@@ -27,13 +27,13 @@ _SPLINE_NODES = 4
 # bandwidth) has densities that differ by less than the grid resolves: it is computed exactly.
 _CROWDED_SHARE = 1 / 8
 _LARGEST_GRID = 2**17
-# Rows whose range is at most so many standard deviations get the same grid: to take a block of rows apart costs more
-# than a grid too fine for some. It depends on n alone, so that a row's densities do not depend on its neighbours.
+# Rows whose range is at most this many standard deviations get the same grid: splitting a block of rows costs more than
+# a grid too fine for some. It depends on n alone, so that the densities of a row do not depend on other rows.
 _COMMON_RANGE = 10
 # Below this length the pairwise sum is faster than the grid.
 _SHORT_ROW = 64
-# Entries of rows, and pairs of entries, that an intermediate array holds at once. On a CPU small enough for the cache,
-# on a GPU large enough to keep it busy.
+# Entries of rows, and pairs of entries, in an intermediate array: few enough for the cache of a CPU, many enough to
+# keep a GPU busy.
 _BLOCK = {"cpu": 2**18, "cuda": 2**23}
 _PAIRS = {"cpu": 2**18, "cuda": 2**28}
 # Veltkamp's splitter: keeps 40 of the 53 bits of a float64.
@@ -98,33 +98,36 @@ def density(
     result = torch.ones(points.shape, dtype=torch.float64, device=rows.device)
     if points.numel() == 0:
         return result
-    for place, block in _row_blocks(rows):
-        at_block = block if at is None else at[place].double().contiguous()
-        h = _bandwidth(block) if bandwidth is None else bandwidth[place]
+    for indices, block in _row_blocks(rows):
+        at_block = block if at is None else at[indices].double().contiguous()
+        h = _bandwidth(block) if bandwidth is None else bandwidth[indices]
         spread = h > 0
         if spread.all():
-            result[place] = _density(block, at_block, h, method)
+            result[indices] = _density(block, at_block, h, method)
         elif spread.any():
-            result[place][spread] = _density(block[spread], at_block[spread], h[spread], method)
+            result[indices][spread] = _density(block[spread], at_block[spread], h[spread], method)
     return result
 
 
 def resolved_method(method: str, rows: torch.Tensor) -> str:
-    """What "auto" stands for: the faster for this n. It is the same on a CPU and a GPU, and so are the kept sets."""
+    """The method that "auto" chooses: the faster one for this n, on CPU and GPU alike, so that the kept sets agree."""
     if method != "auto":
         return method
     return "exact" if rows.shape[1] <= _SHORT_ROW else "binned"
 
 
 def check_rows(rows: torch.Tensor, what: str = "rows") -> None:
-    """Refuse what has no density.
+    """Check that rows have a density.
+
+    Args:
+        what: what the message calls the tensor.
 
     Raises:
-        ValueError: not 2-D, not floating, or not finite; the sentence calls the tensor `what`.
+        ValueError: not 2-D, not floating, or not finite.
     """
     if rows.ndim != 2 or not rows.is_floating_point():
         raise ValueError(f"{what} must be 2-D and floating, found {rows.ndim}-D of {rows.dtype}.")
-    # A finite sum shows that all entries are finite; only a suspicious one is worth a look at every entry.
+    # A finite sum means that all entries are finite; only otherwise is every entry checked.
     if not rows.sum(dtype=torch.float64).isfinite() and not (finite := torch.isfinite(rows)).all():
         row, column = (~finite).nonzero()[0].tolist()
         raise ValueError(
@@ -136,8 +139,8 @@ def check_rows(rows: torch.Tensor, what: str = "rows") -> None:
 def _row_blocks(rows: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
     height = max(1, _BLOCK.get(rows.device.type, _BLOCK["cuda"]) // max(1, rows.shape[1]))
     for start in range(0, rows.shape[0], height):
-        place = slice(start, min(start + height, rows.shape[0]))
-        yield place, rows[place].double().contiguous()
+        indices = slice(start, min(start + height, rows.shape[0]))
+        yield indices, rows[indices].double().contiguous()
 
 
 def _bandwidth(rows: torch.Tensor) -> torch.Tensor:
@@ -172,8 +175,8 @@ def _exact(rows: torch.Tensor, at: torch.Tensor, h: torch.Tensor) -> torch.Tenso
     sums = _fused_pair_sums() if many else pair_sums
     for top in range(0, rows.shape[0], height):
         for left in range(0, q, width):
-            place = (slice(top, top + height), slice(left, left + width))
-            result[place] = sums(points[place], entries[top : top + height])
+            indices = (slice(top, top + height), slice(left, left + width))
+            result[indices] = sums(points[indices], entries[top : top + height])
     return result.mul_((1 / (n * math.sqrt(2 * math.pi) * h))[:, None])
 
 
@@ -193,9 +196,9 @@ def _binned(rows: torch.Tensor, at: torch.Tensor, h: torch.Tensor) -> torch.Tens
     low, high = torch.aminmax(rows, dim=1)
     if (flat := low == high).any():  # no range to lay a grid over; only with a bandwidth that was given
         result = torch.empty(at.shape, dtype=torch.float64, device=rows.device)
-        for part, way in ((flat, _exact), (~flat, _binned)):
+        for part, method in ((flat, _exact), (~flat, _binned)):
             if part.any():
-                result[part] = way(rows[part], at[part], h[part])
+                result[part] = method(rows[part], at[part], h[part])
         return result
     common = _COMMON_RANGE / (1.06 * rows.shape[1] ** -0.2)
     bandwidths = ((high - low) / h).clamp(min=common)
@@ -215,7 +218,9 @@ def _binned(rows: torch.Tensor, at: torch.Tensor, h: torch.Tensor) -> torch.Tens
     return result
 
 
-def _on_grid(rows, at, h, low, high, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _on_grid(
+    rows: torch.Tensor, at: torch.Tensor, h: torch.Tensor, low: torch.Tensor, high: torch.Tensor, size: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Densities on a circular grid of `size` nodes, and which rows the grid resolves."""
     r, n = rows.shape
     # The range takes a whole number of steps, so that a symmetric row has a symmetric grid.
@@ -223,7 +228,7 @@ def _on_grid(rows, at, h, low, high, size: int) -> tuple[torch.Tensor, torch.Ten
     per_unit = steps / (high - low)
     first_node = (torch.arange(r, device=rows.device) * size)[:, None]
 
-    def nodes_and_weights(points):
+    def nodes_and_weights(points: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
         position = (points - low[:, None]).mul_(per_unit[:, None])
         cell = position.floor()
         return cell.long().add_(first_node), _spline(position.sub_(cell))

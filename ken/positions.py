@@ -1,7 +1,7 @@
 """Positions of kept entries as bytes, close to the entropy of the choice.
 
-Two codings: one bit an entry, or the gaps between the rarer kind of entries (kept or reset) in Rice codes.
-The smaller is taken, so the size stays within a few percent of log2 C(n, k) a row at every share.
+Two codings: one bit per entry, or the gaps between the rarer kind of entries (kept or reset) in Rice codes.
+The smaller one is used, so the size stays within a few percent of log2 C(n, k) a row at every share.
 """
 
 from dataclasses import dataclass
@@ -49,11 +49,11 @@ def decode(coded: Coded, size: int, kept: int) -> np.ndarray:
     elif coded.coding == "gaps":
         rarer = _rarer(kept, size)
         gaps = _unrice(coded.data, coded.low_bits, kept if rarer else size - kept)
-        places = np.cumsum(gaps + 1) - 1
-        if places.size and places[-1] >= size:
-            raise ValueError(f"coded positions reach entry {places[-1]} of a tensor with {size} entries.")
+        indices = np.cumsum(gaps + 1) - 1
+        if indices.size and indices[-1] >= size:
+            raise ValueError(f"coded positions reach entry {indices[-1]} of a tensor with {size} entries.")
         mask = np.full(size, not rarer)
-        mask[places] = rarer
+        mask[indices] = rarer
     else:
         raise ValueError(f"unknown coding of positions {coded.coding!r}.")
     if np.count_nonzero(mask) != kept:
@@ -65,8 +65,8 @@ def _rarer(kept: int, size: int) -> bool:
     return 2 * kept <= size
 
 
-def _gaps(places: np.ndarray) -> np.ndarray:
-    return np.diff(places, prepend=-1) - 1
+def _gaps(indices: np.ndarray) -> np.ndarray:
+    return np.diff(indices, prepend=-1) - 1
 
 
 def _best_low_bits(gaps: np.ndarray) -> tuple[int, int]:

@@ -6,13 +6,13 @@ budget, so one ranking serves a whole grid of budgets and the kept sets are nest
 
 import difflib
 import hashlib
-import math
 from collections.abc import Callable, Mapping
 
 import torch
 
 from ken import kde
 from ken.grid import grid_mask
+from ken.tensors import as_rows, row_blocks
 
 Criterion = Callable[[torch.Tensor, torch.Tensor, torch.Generator | None], torch.Tensor]
 """(fine-tuned rows, pre-trained rows, generator) -> scores, all (r, n); sees blocks of whole rows."""
@@ -21,10 +21,6 @@ CRITERIA: dict[str, Criterion] = {}
 
 GRID = "ken-grid"
 """The rule of the authors' released code: needs the budget, so it selects but does not rank."""
-
-# Entries ranked at once: bounds the memory of scores and sorting for very large embeddings. `ken.sources` reads as
-# many, so that a draw at random is the same from memory and from disk.
-BLOCK = 2**22
 
 
 def criterion(name: str) -> Callable[[Criterion], Criterion]:
@@ -73,18 +69,11 @@ def kept_count(n: int, k: int | float) -> int:
     raise ValueError(f"k must be an int of at least 1 or a float share in (0, 1], found {k!r}.")
 
 
-def as_rows(tensor: torch.Tensor) -> torch.Tensor:
-    """(r, n) view or copy: 2-D as is, 1-D and 0-D one row, more dimensions flattened after the first."""
-    if tensor.ndim <= 1:
-        return tensor.reshape(1, tensor.numel())
-    return tensor.reshape(tensor.shape[0], math.prod(tensor.shape[1:]))
-
-
 def rank_scores(scores: torch.Tensor) -> torch.Tensor:
-    """(r, n) scores -> int32 ranks along rows, 0 for the highest; equal scores in order of position."""
+    """(r, n) scores -> int32 ranks along rows, 0 for the highest; equal scores in the order of their indices."""
     order = torch.sort(scores, dim=1, descending=True, stable=True).indices
-    places = torch.arange(scores.shape[1], dtype=torch.int32, device=scores.device).expand(scores.shape)
-    return torch.empty(scores.shape, dtype=torch.int32, device=scores.device).scatter_(1, order, places)
+    ranks = torch.arange(scores.shape[1], dtype=torch.int32, device=scores.device).expand(scores.shape)
+    return torch.empty(scores.shape, dtype=torch.int32, device=scores.device).scatter_(1, order, ranks)
 
 
 def rank(
@@ -113,16 +102,14 @@ def rank(
     scores_of = _criterion(method)
     finetuned_rows, pretrained_rows = _checked_rows(finetuned, pretrained)
     ranks = torch.empty(finetuned_rows.shape, dtype=torch.int32, device=finetuned.device)
-    height = max(1, BLOCK // max(1, ranks.shape[1]))
-    for start in range(0, ranks.shape[0] if ranks.numel() else 0, height):
-        place = slice(start, start + height)
-        scores = scores_of(finetuned_rows[place], pretrained_rows[place], generator)
-        if scores.shape != ranks[place].shape or scores.isnan().any():
+    for block in row_blocks(*ranks.shape) if ranks.numel() else ():
+        scores = scores_of(finetuned_rows[block], pretrained_rows[block], generator)
+        if scores.shape != ranks[block].shape or scores.isnan().any():
             raise ValueError(
-                f"criterion {method!r} must give {tuple(ranks[place].shape)} scores without NaN, "
+                f"criterion {method!r} must give {tuple(ranks[block].shape)} scores without NaN, "
                 f"found {tuple(scores.shape)} with {int(scores.isnan().sum())} NaN."
             )
-        ranks[place] = rank_scores(scores)
+        ranks[block] = rank_scores(scores)
     return ranks.reshape(finetuned.shape)
 
 
@@ -176,7 +163,7 @@ def rank_tensors(
         method: as in `rank`.
         seed: with the tensor's name it seeds that tensor's generator, so that a result never depends on the
             order of the tensors; None gives the criterion no generator.
-        device: where the ranks are computed; None: where the tensors lie. They are returned where the tensors lie.
+        device: where the ranks are computed, by default the device of the tensors, to which they are returned.
 
     Raises:
         ValueError: as in `rank`; the sentence names the tensor.
@@ -206,7 +193,7 @@ def names() -> list[str]:
 
 
 def check_method(method: str | Criterion) -> None:
-    """Refuse a method that `select` does not know.
+    """Check that `select` knows a method.
 
     Raises:
         ValueError: with the nearest names.
@@ -216,7 +203,7 @@ def check_method(method: str | Criterion) -> None:
 
 
 def method_name(method: str | Criterion) -> str:
-    """What records call a method: its name, or that of its function."""
+    """Name of a method in records: its own, or that of its function."""
     return method if isinstance(method, str) else getattr(method, "__name__", "custom")
 
 

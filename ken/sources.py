@@ -1,4 +1,4 @@
-"""Where tensors come from: memory, or checkpoints on disk and on the hub, read a block of rows at a time.
+"""Sources of tensors: memory, or checkpoints on disk and on the hub, read one block of rows at a time.
 
 Nothing but safetensors is read, never pickle and never code.
 """
@@ -6,56 +6,19 @@ Nothing but safetensors is read, never pickle and never code.
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from math import prod
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from ken.selection import BLOCK, as_rows
+from ken import hub
+from ken.checkpoint_files import CONFIG, GENERATION, INDEX, TOKENIZER, WEIGHTS
+from ken.errors import UserError
+from ken.tensors import DTYPES, TensorSpec, as_rows, bytes_of
 
 Tensors = Mapping[str, torch.Tensor]
-
-INDEX = "model.safetensors.index.json"
-# Files beside the weights that make a folder a model: fetched from the hub, copied beside injected weights.
-COMPANIONS = ("config.json", "generation_config.json", "tokenizer*.json", "special_tokens_map.json")
-COMPANIONS += ("added_tokens.json", "vocab.*", "merges.txt", "*.model", INDEX)
-
-DTYPES = {
-    "F64": torch.float64, "I64": torch.int64, "F32": torch.float32, "I32": torch.int32, "F16": torch.float16,
-    "BF16": torch.bfloat16, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
-}  # fmt: skip
-"""Name in safetensors -> dtype, widest first: so ordered, every tensor of a file begins at a multiple of its width."""
-
-
-@dataclass(frozen=True)
-class Meta:
-    """Dtype and shape of a tensor, and the rows it is read as (`ken.selection.as_rows`)."""
-
-    dtype: torch.dtype
-    shape: tuple[int, ...]
-
-    @property
-    def size(self) -> int:
-        """Number of entries."""
-        return prod(self.shape)
-
-    @property
-    def rows(self) -> tuple[int, int]:
-        """(r, n)."""
-        if len(self.shape) <= 1:
-            return 1, self.size
-        return self.shape[0], prod(self.shape[1:])
-
-    def blocks(self) -> Iterator[slice]:
-        """Consecutive row ranges of at most about `BLOCK` entries; one empty range for an empty tensor."""
-        r, n = self.rows
-        height = max(1, BLOCK // max(1, n))
-        for start in range(0, max(1, r), height):
-            yield slice(start, min(r, start + height))
 
 
 class Source:
@@ -63,19 +26,19 @@ class Source:
 
     Attributes:
         label: what messages call it.
-        metas: name -> `Meta`, in the order of reading.
+        specs: name -> dtype and shape, in the order of reading.
         aliases: name -> name of the tensor it is tied to.
         buffers: names of tensors known to be no parameters (a module knows, a file does not).
         folder: where files that belong to the model lie, or None.
     """
 
     label: str
-    metas: dict[str, Meta]
+    specs: dict[str, TensorSpec]
     aliases: dict[str, str]
     buffers: frozenset[str] = frozenset()
     folder: Path | None = None
 
-    def rows(self, name: str, place: slice) -> torch.Tensor:
+    def rows(self, name: str, block: slice) -> torch.Tensor:
         """A range of the rows (r, n) of a tensor; not to be written to."""
         raise NotImplementedError
 
@@ -85,8 +48,8 @@ class Source:
 
     def tensor(self, name: str) -> torch.Tensor:
         """A whole tensor; not to be written to."""
-        meta = self.metas[name]
-        return torch.cat([self.rows(name, place) for place in meta.blocks()]).reshape(meta.shape)
+        spec = self.specs[name]
+        return torch.cat([self.rows(name, block) for block in spec.blocks()]).reshape(spec.shape)
 
 
 class Memory(Source):
@@ -101,10 +64,10 @@ class Memory(Source):
         self.label = type(tensors).__name__
         self.aliases = _tied(state)
         self.tensors = {name: tensor for name, tensor in state.items() if name not in self.aliases}
-        self.metas = {name: Meta(tensor.dtype, tuple(tensor.shape)) for name, tensor in self.tensors.items()}
+        self.specs = {name: TensorSpec.of(tensor) for name, tensor in self.tensors.items()}
 
-    def rows(self, name: str, place: slice) -> torch.Tensor:
-        return as_rows(self.tensors[name])[place]
+    def rows(self, name: str, block: slice) -> torch.Tensor:
+        return as_rows(self.tensors[name])[block]
 
     def config(self) -> dict | None:
         return self.model_config.to_diff_dict() if hasattr(self.model_config, "to_diff_dict") else None
@@ -127,24 +90,28 @@ class Checkpoint(Source):
         self.folder = path if path.is_dir() else None
         self.aliases = {}
         self.files: dict[str, Path] = {}
-        self.metas = {}
+        self.specs = {}
         for file in _weight_files(path):
-            for name, meta in _read_metas(file).items():
-                self.files[name], self.metas[name] = file, meta
+            for name, spec in _read_specs(file).items():
+                self.files[name], self.specs[name] = file, spec
 
-    def rows(self, name: str, place: slice) -> torch.Tensor:
-        meta = self.metas[name]
+    def rows(self, name: str, block: slice) -> torch.Tensor:
+        spec = self.specs[name]
         with safe_open(self.files[name], framework="pt") as file:
-            if len(meta.shape) <= 1:
-                return file.get_tensor(name).reshape(meta.rows)[place]
-            return as_rows(file.get_slice(name)[place.start : place.stop])
+            if len(spec.shape) <= 1:
+                return file.get_tensor(name).reshape(spec.row_shape)[block]
+            return as_rows(file.get_slice(name)[block.start : block.stop])
 
     def config(self) -> dict | None:
         path = self.folder / "config.json" if self.folder else None
         return _read_json(path) if path and path.is_file() else None
 
 
-def open_source(source: "Source | str | Path | Tensors | nn.Module") -> Source:
+AnySource = Source | str | Path | Tensors | nn.Module
+"""What `open_source` takes."""
+
+
+def open_source(source: AnySource) -> Source:
     """A source from a state dict, a module, a safetensors file, a checkpoint folder, or the id of a hub repository.
 
     Raises:
@@ -158,31 +125,41 @@ def open_source(source: "Source | str | Path | Tensors | nn.Module") -> Source:
     if path.exists():
         return Checkpoint(path)
     if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(source)) and path.suffix != ".safetensors":
-        from ken import hub
-
-        return Checkpoint(hub.download_checkpoint(str(source)), label=str(source))
+        return Checkpoint(_fetch_checkpoint(str(source)), label=str(source))
     raise ValueError(f"{source} does not exist: give a safetensors file, a checkpoint folder or a hub repository.")
 
 
 class Fingerprint:
-    """Hash over names, dtypes, shapes and bytes of tensors, whatever their order and their layout in memory."""
+    """Hash over names, dtypes, shapes and bytes of tensors, independent of their order and layout in memory."""
 
     def __init__(self) -> None:
         self.digests: dict[str, str] = {}
         self._open: tuple[str, object] | None = None
 
-    def update(self, name: str, meta: Meta, rows: torch.Tensor) -> None:
-        """Take in the next rows of a tensor; its blocks follow each other."""
+    def update(self, name: str, spec: TensorSpec, rows: torch.Tensor) -> None:
+        """Add the next rows of a tensor; all blocks of one tensor are added before the next tensor."""
         if self._open is None or self._open[0] != name:
             self._close()
-            start = json.dumps([name, str(meta.dtype), list(meta.shape)]).encode()
+            start = json.dumps([name, str(spec.dtype), list(spec.shape)]).encode()
             self._open = (name, hashlib.sha256(start))
         self._open[1].update(bytes_of(rows))
 
     def hexdigest(self) -> str:
-        """64 hexadecimal digits of sha256."""
+        """SHA-256, 64 hexadecimal digits."""
         self._close()
         return hashlib.sha256(json.dumps(sorted(self.digests.items())).encode()).hexdigest()
+
+    def check(self, expected: str) -> None:
+        """Refuse a base that is not the one a sub-network was made from.
+
+        Raises:
+            ValueError: the fingerprints differ.
+        """
+        if (digest := self.hexdigest()) != expected:
+            raise ValueError(
+                f"the base has fingerprint {digest[:12]}, expected {expected[:12]}: give the pre-trained values the "
+                "sub-network was made from."
+            )
 
     def _close(self) -> None:
         if self._open is not None:
@@ -190,18 +167,22 @@ class Fingerprint:
             self._open = None
 
 
-def fingerprint(tensors: "Source | str | Path | Tensors | nn.Module") -> str:
+def fingerprint(tensors: AnySource) -> str:
     """`Fingerprint` of all tensors of a source, tied ones once."""
     source, result = open_source(tensors), Fingerprint()
-    for name, meta in source.metas.items():
-        for place in meta.blocks():
-            result.update(name, meta, source.rows(name, place))
+    for name, spec in source.specs.items():
+        for block in spec.blocks():
+            result.update(name, spec, source.rows(name, block))
     return result.hexdigest()
 
 
-def bytes_of(tensor: torch.Tensor) -> memoryview:
-    """The bytes of a tensor's entries, in row-major order."""
-    return memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+def _fetch_checkpoint(repository: str) -> Path:
+    """Folder with weights, configuration and tokenizer of a hub repository."""
+    patterns = (*WEIGHTS, *CONFIG, *GENERATION, *TOKENIZER)
+    try:
+        return hub.fetch(repository, "model", "main", lambda names: hub.at_the_top(names, patterns)).folder
+    except UserError as error:
+        raise ValueError(f"{repository} is not a local path, and {error}") from None
 
 
 def _weight_files(path: Path) -> list[Path]:
@@ -215,16 +196,16 @@ def _weight_files(path: Path) -> list[Path]:
         if not names or any(Path(name).name != name for name in names):
             raise ValueError(f"{path / INDEX} has no usable weight_map: fetch the checkpoint again.")
         return [path / name for name in names]
-    found = sorted(path.glob("*.safetensors"))
-    if len(found) == 1:
-        return found
+    files = sorted(path.glob("*.safetensors"))
+    if len(files) == 1:
+        return files
     raise ValueError(
-        f"{path} holds {len(found)} safetensors files and no {INDEX}, expected model.safetensors or shards with that "
+        f"{path} holds {len(files)} safetensors files and no {INDEX}, expected model.safetensors or shards with that "
         "index: save the model there with save_pretrained (pickled weights are not read)."
     )
 
 
-def _read_metas(path: Path) -> dict[str, Meta]:
+def _read_specs(path: Path) -> dict[str, TensorSpec]:
     try:
         with safe_open(path, framework="pt") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
@@ -236,7 +217,7 @@ def _read_metas(path: Path) -> dict[str, Meta]:
     for name, (dtype, _) in read.items():
         if dtype not in DTYPES:
             raise ValueError(f"tensor {name!r} of {path} is of {dtype}, expected one of {', '.join(DTYPES)}: cast it.")
-    return {name: Meta(DTYPES[dtype], shape) for name, (dtype, shape) in read.items()}
+    return {name: TensorSpec(DTYPES[dtype], shape) for name, (dtype, shape) in read.items()}
 
 
 def _read_json(path: Path) -> dict:
@@ -254,7 +235,7 @@ def _tied(state: Tensors) -> dict[str, str]:
     first: dict[tuple, str] = {}
     aliases = {}
     for name, tensor in state.items():
-        place = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype, tensor.device)
-        if tensor.numel() and first.setdefault(place, name) != name:
-            aliases[name] = first[place]
+        memory = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype, tensor.device)
+        if tensor.numel() and first.setdefault(memory, name) != name:
+            aliases[name] = first[memory]
     return aliases

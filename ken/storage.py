@@ -1,8 +1,8 @@
 """The file of a sub-network: a safetensors container with few, large parts, so that its overhead is small.
 
 Parts: `values.<dtype>`, all stored entries of a dtype one after the other; `positions`, the coded positions of all
-tensors, block by block (`ken.positions`); `table`, what is where, as compressed JSON. The metadata has one key, `ken`,
-with the settings and a checksum of everything. Parts are written and read block by block: neither end needs the whole.
+tensors, block by block (`ken.positions`); `table`, a list of the tensors, as compressed JSON. The metadata has one key,
+`ken`, with the settings and a checksum of everything. Parts are written and read block by block, never as a whole.
 """
 
 import hashlib
@@ -20,29 +20,28 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
-from ken import positions
+from ken import positions, tensors
 from ken.files import replacing
-from ken.sources import BLOCK, DTYPES, Meta, bytes_of
+from ken.tensors import DTYPE_NAMES, DTYPES, TensorSpec, bytes_of
 
 FORMAT = "ken-subnetwork-1"
 SETTINGS = ("method", "k", "rule", "scope", "base")
-NAMES = {dtype: name for name, dtype in DTYPES.items()}
-_SPOOL = 2**24  # bytes of a part that stay in memory while it is put together
+_SPOOL = 2**24  # bytes of a part that are held in memory while it grows
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One stored tensor.
+class StoredTensor:
+    """Where the parts of a tensor are in the file.
 
     Attributes:
-        meta: dtype and shape.
-        blocks: of a body tensor, for each of `meta.blocks()`: coding, kept entries, low bits and bytes of the
+        spec: dtype and shape.
+        blocks: of a body tensor, for each of `spec.blocks()`: coding, kept entries, low bits and bytes of the
             positions; None for a tensor that is stored whole.
-        first_value: place of its first entry in the values of its dtype.
-        first_byte: place of its first byte in the positions.
+        first_value: index of its first entry in the values of its dtype.
+        first_byte: index of its first byte in the positions.
     """
 
-    meta: Meta
+    spec: TensorSpec
     blocks: list[tuple[str, int, int, int]] | None
     first_value: int
     first_byte: int
@@ -50,11 +49,11 @@ class Entry:
     @property
     def kept(self) -> int:
         """Stored entries."""
-        return self.meta.size if self.blocks is None else sum(block[1] for block in self.blocks)
+        return self.spec.size if self.blocks is None else sum(block[1] for block in self.blocks)
 
 
 class _Part:
-    """Bytes that grow: in memory while small, then in a nameless file beside the file to be written."""
+    """A growing part of the file: in memory while small, then in a nameless temporary file in the same folder."""
 
     def __init__(self, folder: Path):
         self.file = tempfile.SpooledTemporaryFile(_SPOOL, dir=folder)  # noqa: SIM115
@@ -67,7 +66,7 @@ class _Part:
 
 
 class Writer:
-    """Takes tensors block by block and writes the file under a temporary name, which is then renamed.
+    """Writes a file whole or not at all, from tensors that come block by block.
 
     Used as a context manager; without `finish` nothing is left behind.
 
@@ -92,29 +91,29 @@ class Writer:
         for part in self.parts.values():
             part.file.close()
 
-    def add_block(self, name: str, meta: Meta, mask: torch.Tensor, values: torch.Tensor) -> None:
-        """The next block of a body tensor: bool mask (rows, n) on the CPU, and its kept entries in row-major order."""
+    def add_block(self, name: str, spec: TensorSpec, mask: torch.Tensor, values: torch.Tensor) -> None:
+        """Add the next block of a body tensor: bool mask (rows, n) on the CPU, kept entries in row-major order."""
         if not self.table or self.table[-1][0] != name:
-            self.table.append([name, self._dtype(name, meta), list(meta.shape), []])
+            self.table.append([name, _dtype_name(name, spec), list(spec.shape), []])
         coded = positions.encode(mask.reshape(-1).numpy())
         self.table[-1][3].append([coded.coding, values.numel(), coded.low_bits, len(coded.data)])
         self.parts["positions"].add(coded.data)
-        self._add_values(meta, values)
+        self._add_values(spec, values)
 
     def add_whole(self, name: str, tensor: torch.Tensor) -> None:
-        """A tensor stored in full."""
-        meta = Meta(tensor.dtype, tuple(tensor.shape))
-        self.table.append([name, self._dtype(name, meta), list(meta.shape), None])
-        self._add_values(meta, tensor)
+        """Add a tensor that is stored in full."""
+        spec = TensorSpec.of(tensor)
+        self.table.append([name, _dtype_name(name, spec), list(spec.shape), None])
+        self._add_values(spec, tensor)
 
     def finish(self, settings: dict, aliases: dict[str, str], config: dict | None) -> None:
-        """Put the file together: settings of `SETTINGS`, tied names, the model's config.json if there is one."""
+        """Write the file: values of `SETTINGS`, tied names, the model's config.json if there is one."""
         table = json.dumps({"tensors": self.table, "aliases": aliases, "config": config}, separators=(",", ":"))
         self.parts["table"] = _Part(self.path.parent)
         self.parts["table"].add(zlib.compress(table.encode(), 9))
         values = [f"values.{name}" for name in DTYPES if f"values.{name}" in self.parts]
         parts = {name: self.parts[name] for name in (*values, "positions", "table")}
-        header = {"format": FORMAT, "torch": torch.__version__, "block": BLOCK, **settings}
+        header = {"format": FORMAT, "torch": torch.__version__, "block": tensors.BLOCK, **settings}
         described = _described(parts)
         header["checksum"] = _checksum(header, described, [part.digest.hexdigest() for part in parts.values()])
         with replacing(self.path) as temporary, open(temporary, "wb") as file:
@@ -123,20 +122,21 @@ class Writer:
                 part.file.seek(0)
                 shutil.copyfileobj(part.file, file, _SPOOL)
 
-    def _dtype(self, name: str, meta: Meta) -> str:
-        if meta.dtype not in NAMES:
-            raise ValueError(f"tensor {name!r} is of {meta.dtype}, which a sub-network file cannot hold: cast it.")
-        return NAMES[meta.dtype]
-
-    def _add_values(self, meta: Meta, values: torch.Tensor) -> None:
-        part = f"values.{NAMES[meta.dtype]}"
+    def _add_values(self, spec: TensorSpec, values: torch.Tensor) -> None:
+        part = f"values.{DTYPE_NAMES[spec.dtype]}"
         if part not in self.parts:
             self.parts[part] = _Part(self.path.parent)
         self.parts[part].add(bytes_of(values))
 
 
+def _dtype_name(name: str, spec: TensorSpec) -> str:
+    if spec.dtype not in DTYPE_NAMES:
+        raise ValueError(f"tensor {name!r} is of {spec.dtype}, which a sub-network file cannot hold: cast it.")
+    return DTYPE_NAMES[spec.dtype]
+
+
 def _described(parts: dict[str, _Part]) -> dict[str, dict]:
-    """Dtype, shape and place of every part, as the header of a safetensors file has them."""
+    """Dtype, shape and offsets of every part, as in the header of a safetensors file."""
     described: dict[str, dict] = {}
     start = 0
     for name, part in parts.items():
@@ -155,7 +155,7 @@ def framed(described: dict) -> bytes:
 
 
 def _checksum(header: dict, described: dict, digests: list[str]) -> str:
-    # Half of the hash is ample against damage and keeps the header of small files short.
+    # Half of the hash is enough to detect damage and keeps the header of small files short.
     return hashlib.sha256(json.dumps([header, described, digests], sort_keys=True).encode()).hexdigest()[:32]
 
 
@@ -164,7 +164,8 @@ class Reader:
 
     Attributes:
         settings: values of `SETTINGS`.
-        entries: name -> `Entry`, in the order of writing.
+        tensors: name -> `StoredTensor`, in the order of writing.
+        body: body tensor -> dtype and shape; the other tensors are stored whole.
         aliases: name -> name of the tensor it is tied to.
         config: the model's config.json, or None.
 
@@ -176,46 +177,49 @@ class Reader:
     def __init__(self, path: Path):
         self.path = path
         header, described, start = _read_header(path)
-        places = {name: [start + offset for offset in part["data_offsets"]] for name, part in described.items()}
-        self._places: dict[str, list[int]] = dict(sorted(places.items(), key=lambda item: item[1]))
+        offsets = {name: [start + offset for offset in part["data_offsets"]] for name, part in described.items()}
+        self._offsets: dict[str, list[int]] = dict(sorted(offsets.items(), key=lambda item: item[1]))
         expected = header.pop("checksum", None)
-        if _checksum(header, described, [self._digest(name) for name in self._places]) != expected:
+        if _checksum(header, described, [self._digest(name) for name in self._offsets]) != expected:
             raise ValueError(f"{path} was altered after it was written (its checksum differs): write it again.")
-        if header["block"] != BLOCK:
-            raise ValueError(f"{path} has blocks of {header['block']} entries, expected {BLOCK}: write it again.")
+        if header["block"] != tensors.BLOCK:
+            raise ValueError(
+                f"{path} has blocks of {header['block']} entries, expected {tensors.BLOCK}: write it again."
+            )
         self.settings = {name: header[name] for name in SETTINGS}
         self.versions = {"torch": header["torch"]}
         with open(path, "rb") as file:
             table = json.loads(zlib.decompress(self._bytes(file, "table", 0, None)))
         self.aliases: dict[str, str] = table["aliases"]
         self.config: dict | None = table["config"]
-        self.entries = _entries(table["tensors"])
+        self.tensors = _stored_tensors(table["tensors"])
+        self.body = {name: stored.spec for name, stored in self.tensors.items() if stored.blocks is not None}
 
     def blocks(self, name: str) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
         """Blocks of a body tensor: rows, bool mask (rows, n), kept entries in row-major order."""
-        entry = self.entries[name]
-        value, byte = entry.first_value, entry.first_byte
+        stored = self.tensors[name]
+        value, byte = stored.first_value, stored.first_byte
         with open(self.path, "rb") as file:
-            for place, (coding, kept, low_bits, length) in zip(entry.meta.blocks(), entry.blocks, strict=True):
+            for block, (coding, kept, low_bits, length) in zip(stored.spec.blocks(), stored.blocks, strict=True):
                 coded = positions.Coded(coding, low_bits, self._bytes(file, "positions", byte, length))
-                shape = (place.stop - place.start, entry.meta.rows[1])
+                shape = (block.stop - block.start, stored.spec.row_shape[1])
                 mask = torch.from_numpy(positions.decode(coded, shape[0] * shape[1], kept)).reshape(shape)
-                yield place, mask, self._values(file, entry.meta, value, kept)
+                yield block, mask, self._values(file, stored.spec, value, kept)
                 value, byte = value + kept, byte + length
 
     def whole(self, name: str) -> torch.Tensor:
         """A tensor stored in full."""
-        entry = self.entries[name]
+        stored = self.tensors[name]
         with open(self.path, "rb") as file:
-            return self._values(file, entry.meta, entry.first_value, entry.meta.size).reshape(entry.meta.shape)
+            return self._values(file, stored.spec, stored.first_value, stored.spec.size).reshape(stored.spec.shape)
 
-    def _values(self, file: BinaryIO, meta: Meta, start: int, count: int) -> torch.Tensor:
-        width = meta.dtype.itemsize
-        data = self._bytes(file, f"values.{NAMES[meta.dtype]}", start * width, count * width)
-        return torch.from_numpy(np.frombuffer(data, np.uint8)).view(meta.dtype)
+    def _values(self, file: BinaryIO, spec: TensorSpec, start: int, count: int) -> torch.Tensor:
+        width = spec.dtype.itemsize
+        data = self._bytes(file, f"values.{DTYPE_NAMES[spec.dtype]}", start * width, count * width)
+        return torch.from_numpy(np.frombuffer(data, np.uint8)).view(spec.dtype)
 
     def _bytes(self, file: BinaryIO, part: str, start: int, length: int | None) -> bytearray:
-        first, last = self._places[part]
+        first, last = self._offsets[part]
         data = bytearray(last - first if length is None else length)
         file.seek(first + start)
         if len(data) and file.readinto(data) != len(data):
@@ -223,7 +227,7 @@ class Reader:
         return data
 
     def _digest(self, part: str) -> str:
-        first, last = self._places[part]
+        first, last = self._offsets[part]
         digest, left = hashlib.sha256(), last - first
         with open(self.path, "rb") as file:
             file.seek(first)
@@ -234,7 +238,7 @@ class Reader:
 
 
 def _read_header(path: Path) -> tuple[dict, dict[str, dict], int]:
-    """The header in the metadata, the description of the parts, and where in the file their data begins."""
+    """The header in the metadata, the description of the parts, and the byte at which their data begins."""
     try:
         with safe_open(path, framework="pt") as file:  # refuses what is damaged or not of the format
             header = json.loads((file.metadata() or {}).get("ken", "{}"))
@@ -249,11 +253,11 @@ def _read_header(path: Path) -> tuple[dict, dict[str, dict], int]:
     return header, described, 8 + length
 
 
-def _entries(table: list[list]) -> dict[str, Entry]:
-    values, byte, entries = dict.fromkeys(DTYPES, 0), 0, {}
+def _stored_tensors(table: list[list]) -> dict[str, StoredTensor]:
+    values, byte, stored = dict.fromkeys(DTYPES, 0), 0, {}
     for name, dtype, shape, blocks in table:
-        meta = Meta(DTYPES[dtype], tuple(shape))
-        entries[name] = Entry(meta, None if blocks is None else [tuple(b) for b in blocks], values[dtype], byte)
-        values[dtype] += entries[name].kept
+        spec = TensorSpec(DTYPES[dtype], tuple(shape))
+        stored[name] = StoredTensor(spec, None if blocks is None else [tuple(b) for b in blocks], values[dtype], byte)
+        values[dtype] += stored[name].kept
         byte += sum(block[3] for block in blocks or ())
-    return entries
+    return stored

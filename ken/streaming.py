@@ -1,7 +1,4 @@
-"""From checkpoints to a sub-network file and back, block by block: models of any size in little memory.
-
-At no time is more in memory than a block of rows of each model, whatever their size.
-"""
+"""From checkpoints to a sub-network file and back, for models of any size: one block of rows of each in memory."""
 
 import json
 import os
@@ -14,11 +11,12 @@ import torch
 from tqdm import tqdm
 
 from ken import extraction, selection
+from ken.checkpoint_files import CONFIG, GENERATION, TOKENIZER
 from ken.files import replacing
 from ken.pairing import Pair, names_in
-from ken.sources import COMPANIONS, INDEX, Fingerprint, Source, bytes_of, open_source
-from ken.storage import NAMES, Reader, Writer, framed
-from ken.subnetwork import AnySource, check_fingerprint
+from ken.sources import AnySource, Fingerprint, Source, open_source
+from ken.storage import Reader, Writer, framed
+from ken.tensors import DTYPE_NAMES, bytes_of
 
 
 def prune(
@@ -35,7 +33,7 @@ def prune(
 ) -> None:
     """Write the sub-network of a fine-tuned model to a file, whole or not at all.
 
-    The file is that of `Subnetwork.extract(...).save(out)`, which explains the arguments; only the memory differs.
+    The file is that of `Subnetwork.extract(...).save(out)`, which explains the arguments; this takes less memory.
 
     Args:
         progress: show a bar on stderr.
@@ -46,9 +44,9 @@ def prune(
     """
     choose = extraction.chooser(k, method, seed, device)
     pair, fingerprint = Pair.of(open_source(pretrained), open_source(finetuned)), Fingerprint()
-    with Writer(Path(out)) as writer, _bar(sum(pair.meta(name).size for name in pair.body), progress) as bar:
+    with Writer(Path(out)) as writer, _bar(sum(pair.spec(name).size for name in pair.body), progress) as bar:
         for block in extraction.kept_blocks(pair, choose, rule, scope, fingerprint):
-            writer.add_block(block.name, block.meta, block.mask, block.values)
+            writer.add_block(block.name, block.spec, block.mask, block.values)
             bar.update(block.mask.numel())
         for name in pair.whole:
             writer.add_whole(name, pair.finetuned_tensor(name))
@@ -82,48 +80,47 @@ def inject(pretrained: AnySource, subnetwork: str | Path, out: str | Path, progr
         folder = Path(around, "model")
         folder.mkdir()
         _write_weights(base, reader, folder / "model.safetensors", progress)
-        _copy_companions(base, reader, folder)
+        _copy_other_files(base, reader, folder)
         os.replace(folder, out)
 
 
 def _write_weights(base: Source, reader: Reader, path: Path, progress: bool) -> None:
-    metas = {name: entry.meta for name, entry in reader.entries.items() if entry.blocks is not None}
-    names, fingerprint = names_in(base, metas), Fingerprint()
+    names, fingerprint = names_in(base, reader.body), Fingerprint()
     described, start = {"__metadata__": {"format": "pt"}}, 0
     # Widest first, so that every tensor begins at a multiple of its width.
-    order = sorted(reader.entries, key=lambda name: -reader.entries[name].meta.dtype.itemsize)
+    order = sorted(reader.tensors, key=lambda name: -reader.tensors[name].spec.dtype.itemsize)
     for name in order:
-        meta = reader.entries[name].meta
-        end = start + meta.size * meta.dtype.itemsize
-        described[name] = {"dtype": NAMES[meta.dtype], "shape": list(meta.shape), "data_offsets": [start, end]}
+        spec = reader.tensors[name].spec
+        end = start + spec.bytes
+        described[name] = {"dtype": DTYPE_NAMES[spec.dtype], "shape": list(spec.shape), "data_offsets": [start, end]}
         start = end
-    with open(path, "wb") as file, _bar(sum(entry.meta.size for entry in reader.entries.values()), progress) as bar:
+    with open(path, "wb") as file, _bar(sum(stored.spec.size for stored in reader.tensors.values()), progress) as bar:
         file.write(framed(described))
         for name in order:
             for rows in _rows_of(base, reader, name, names, fingerprint):
                 file.write(bytes_of(rows))
                 bar.update(rows.numel())
-    check_fingerprint(fingerprint, reader.settings["base"])
+    fingerprint.check(reader.settings["base"])
 
 
 def _rows_of(
     base: Source, reader: Reader, name: str, names: dict[str, str], fingerprint: Fingerprint
 ) -> Iterator[torch.Tensor]:
-    entry = reader.entries[name]
-    if entry.blocks is None:
+    if name not in reader.body:
         yield reader.whole(name)
         return
-    for place, mask, values in reader.blocks(name):
-        rows = base.rows(names[name], place).to("cpu", entry.meta.dtype, copy=True)
-        fingerprint.update(name, entry.meta, rows)
+    spec = reader.body[name]
+    for block, mask, values in reader.blocks(name):
+        rows = base.rows(names[name], block).to("cpu", spec.dtype, copy=True)
+        fingerprint.update(name, spec, rows)
         yield rows.masked_scatter_(mask, values)
 
 
-def _copy_companions(base: Source, reader: Reader, folder: Path) -> None:
+def _copy_other_files(base: Source, reader: Reader, folder: Path) -> None:
     if base.folder is not None:
-        for pattern in COMPANIONS:
+        for pattern in (*CONFIG, *GENERATION, *TOKENIZER):
             for path in base.folder.glob(pattern):
-                if path.name != INDEX and path.is_file():
+                if path.is_file():
                     shutil.copyfile(path, folder / path.name)
     if reader.config is not None:
         (folder / "config.json").write_text(json.dumps(reader.config, indent=2) + "\n", encoding="utf-8")

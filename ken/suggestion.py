@@ -1,8 +1,8 @@
-"""How much has to be kept? The smallest share whose validation score is not inferior to the fine-tuned model's.
+"""The smallest share to keep: the smallest whose validation score is not inferior to the fine-tuned model's.
 
-The paper leaves k open. Here shares are looked at by bisection over one nested ranking, and each is judged by a paired
-bootstrap over the same validation examples: a share is not inferior when, with the given confidence, the weighted F1
-that it loses is at most the margin (one-sided percentile interval; Efron and Tibshirani 1993, chapter 13).
+The paper leaves k open. Here shares are tried by bisection over one nested ranking, and each is compared by a paired
+bootstrap over the same validation examples: a share is not inferior when, with the given confidence, it loses at most
+the margin of weighted F1 (one-sided percentile interval; Efron and Tibshirani 1993, chapter 13).
 """
 
 from collections.abc import Callable
@@ -15,8 +15,8 @@ from tqdm import tqdm
 
 from ken import selection
 from ken.pairing import Pair
-from ken.sources import Memory, open_source
-from ken.subnetwork import AnySource, Subnetwork
+from ken.sources import AnySource, Memory, open_source
+from ken.subnetwork import Subnetwork
 
 Predict = Callable[[nn.Module], np.ndarray]
 """Model -> predicted class index of every validation example."""
@@ -25,11 +25,12 @@ RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
-class Look:
-    """One share that was tried: its scores on validation.
+class Trial:
+    """The validation scores of one share.
 
     Attributes:
-        share: kept of each row, as asked. kept_share: of the whole body, as it came out.
+        share: kept share of each row, as asked for.
+        kept_share: kept share of the whole body, as it came out.
         weighted_f1: of the restored model.
         loss: weighted F1 of the fine-tuned model minus that.
         loss_bound: upper confidence bound of the loss.
@@ -46,25 +47,25 @@ class Look:
 
 @dataclass(frozen=True)
 class Suggestion:
-    """The smallest share found not inferior, and all that was looked at on the way, by share."""
+    """The smallest share found not inferior, and all trials on the way, by share."""
 
     share: float
     full_weighted_f1: float
     margin: float
     confidence: float
-    curve: list[Look]
+    curve: list[Trial]
 
     def as_dict(self) -> dict:
-        """For JSON."""
+        """The fields as plain values, for JSON."""
         return asdict(self)
 
     def text(self) -> str:
-        """For people: the curve, then the share."""
+        """A table of the trials, then the share."""
         lines = ["   kept  weighted F1     loss  at most"]
-        for look in self.curve:
-            verdict = "enough" if look.not_inferior else "too little"
-            numbers = f"{look.weighted_f1:12.4f} {look.loss:8.4f} {look.loss_bound:8.4f}"
-            lines.append(f"{look.share:7.2%} {numbers}  {verdict}")
+        for trial in self.curve:
+            verdict = "enough" if trial.not_inferior else "too little"
+            numbers = f"{trial.weighted_f1:12.4f} {trial.loss:8.4f} {trial.loss_bound:8.4f}"
+            lines.append(f"{trial.share:7.2%} {numbers}  {verdict}")
         bound = f"at {self.confidence:.0%} confidence at most {self.margin:g} of {self.full_weighted_f1:.4f} is lost"
         return "\n".join([*lines, f"keep {self.share:.2%} of each row: {bound}"])
 
@@ -84,18 +85,19 @@ def suggest(
 ) -> Suggestion:
     """Find the smallest share to keep of each row.
 
-    Bisection supposes that keeping more does not hurt; where it does, the result still is a share that was found
-    enough, and the curve shows what was looked at.
+    Bisection assumes that keeping more does not hurt. Where it does, the result still is a share that was found not
+    inferior, and the curve shows all trials.
 
     Args:
         pretrained: the base, as in `Subnetwork.extract`.
-        model: the fine-tuned model; its weights are exchanged during the search and put back at the end.
+        model: the fine-tuned model; its weights are replaced during the search and restored at the end.
         predict: predictions of a model on the validation examples.
         labels: (examples,) class index of each.
         margin: weighted F1 that may be lost, 0 to 1.
-        confidence: of not losing more, between 0.5 and 1.
+        confidence: that no more is lost, between 0.5 and 1.
         resolution: of the share.
         method, rule, seed: as in `Subnetwork.extract`; a method that ranks.
+        progress: show a bar on stderr.
 
     Raises:
         ValueError: an argument out of range, or as `Subnetwork.extract`.
@@ -104,41 +106,42 @@ def suggest(
     _check_range("confidence", confidence, 0.5, 1)
     _check_range("resolution", resolution, 0, 1)
     labels, full = np.asarray(labels), np.asarray(predict(model))
+    full_score = weighted_f1(labels, full)
     pair = Pair.of(open_source(pretrained), Memory(model))
     finetuned = {name: pair.finetuned_tensor(name) for name in (*pair.body, *pair.whole)}  # tied ones once
-    base = {name: pair.base.tensor(other).to(finetuned[name]) for name, other in pair.body.items()}
+    base = {name: pair.base.tensor(base_name).to(finetuned[name]) for name, base_name in pair.body.items()}
     ranks = selection.rank_tensors(finetuned, base, method, seed)
     steps = max(1, round(1 / resolution))
-    looks: dict[int, Look] = {}
+    trials: dict[int, Trial] = {}
 
-    def enough(step: int) -> bool:
-        share = step / steps
-        found = Subnetwork.from_ranks(base, finetuned, ranks, share, method, rule)
-        found.inject(model)
-        looks[step] = _look(share, found.kept_share, labels, full, np.asarray(predict(model)), margin, confidence)
-        return looks[step].not_inferior
+    def is_enough(step: int) -> bool:
+        subnetwork = Subnetwork.from_ranks(base, finetuned, ranks, step / steps, method, rule)
+        subnetwork.inject(model)
+        pruned = np.asarray(predict(model))
+        score, bound = weighted_f1(labels, pruned), loss_bound(labels, full, pruned, confidence)
+        trials[step] = Trial(step / steps, subnetwork.kept_share, score, full_score - score, bound, bound <= margin)
+        return trials[step].not_inferior
 
     try:
         _write(model, base)
-        low, high = 0, steps  # keeping everything is enough, by definition
-        with tqdm(total=steps.bit_length(), disable=not progress, unit="share", leave=False) as bar:
-            while high - low > 1:
-                middle = (low + high) // 2
-                low, high = (low, middle) if enough(middle) else (middle, high)
-                bar.update()
-        if high == steps:
-            enough(steps)
+        smallest = _bisect(is_enough, steps, progress)
     finally:
         Subnetwork.forget(model)
         _write(model, finetuned)
-    curve = [looks[step] for step in sorted(looks)]
-    return Suggestion(high / steps, weighted_f1(labels, full), margin, confidence, curve)
+    return Suggestion(smallest / steps, full_score, margin, confidence, [trials[step] for step in sorted(trials)])
 
 
-def _look(share, kept_share, labels, full, pruned, margin: float, confidence: float) -> Look:
-    loss = weighted_f1(labels, full) - weighted_f1(labels, pruned)
-    bound = loss_bound(labels, full, pruned, confidence)
-    return Look(share, kept_share, weighted_f1(labels, pruned), loss, bound, bound <= margin)
+def _bisect(is_enough: Callable[[int], bool], steps: int, progress: bool) -> int:
+    """The smallest step found enough; the last one is, by definition, and is tried when no other was enough."""
+    low, high = 0, steps
+    with tqdm(total=steps.bit_length(), disable=not progress, unit="share", leave=False) as bar:
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if is_enough(middle) else (middle, high)
+            bar.update()
+    if high == steps:
+        is_enough(steps)
+    return high
 
 
 def weighted_f1(labels: np.ndarray, predictions: np.ndarray) -> float:
@@ -153,15 +156,15 @@ def weighted_f1(labels: np.ndarray, predictions: np.ndarray) -> float:
 
 
 def loss_bound(labels: np.ndarray, full: np.ndarray, pruned: np.ndarray, confidence: float) -> float:
-    """Upper bound of weighted F1 lost from `full` to `pruned`, by resampling examples in pairs, from a fixed seed.
+    """Upper confidence bound of the weighted F1 lost from `full` to `pruned`: paired bootstrap with a fixed seed.
 
     Args:
         labels, full, pruned: (examples,) class indices.
         confidence: that the loss is not greater.
     """
-    kinds, counts = np.unique(np.stack([labels, full, pruned]), axis=1, return_counts=True)
+    outcomes, counts = np.unique(np.stack([labels, full, pruned]), axis=1, return_counts=True)
     draws = np.random.default_rng(0).multinomial(len(labels), counts / len(labels), RESAMPLES).astype(float)
-    lost = _weighted_f1s(kinds[0], kinds[1], draws) - _weighted_f1s(kinds[0], kinds[2], draws)
+    lost = _weighted_f1s(outcomes[0], outcomes[1], draws) - _weighted_f1s(outcomes[0], outcomes[2], draws)
     return float(np.quantile(lost, confidence))
 
 

@@ -19,8 +19,8 @@ class TextClassifier:
 
     Args:
         finetuned: checkpoint folder or hub repository of the model.
-        tokenizer: where its tokenizer is if the model's own place has none.
-        max_length: tokens after which a text is cut off.
+        tokenizer: checkpoint folder or hub repository of its tokenizer, for a model that comes without one.
+        max_length: tokens after which a text is truncated.
 
     Raises:
         ValueError: transformers is not installed, or cannot load the model.
@@ -36,7 +36,7 @@ class TextClassifier:
             self.model = AutoModelForSequenceClassification.from_pretrained(finetuned, **safe).to(device).eval()
         except (OSError, ValueError) as error:
             reason = " ".join(str(error).split()).rstrip(".")
-            raise ValueError(f"{finetuned} is no classifier that transformers can load ({reason}).") from error
+            raise ValueError(f"{finetuned} is not a classifier that transformers can load ({reason}).") from error
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(finetuned, trust_remote_code=False)
         except (OSError, ValueError):
@@ -59,8 +59,8 @@ class TextClassifier:
             raise ValueError(f"{path} cannot be read as CSV in UTF-8 ({error}).") from None
         for column in (text, label):
             if not rows or column not in rows[0]:
-                found = ", ".join(rows[0]) if rows else "no rows"
-                raise ValueError(f"{path} has no column {column!r}: found {found}.")
+                columns = ", ".join(rows[0]) if rows else "no rows"
+                raise ValueError(f"{path} has no column {column!r}: found {columns}.")
         for line, row in enumerate(rows, 2):
             if row[text] is None or row[label] is None:
                 raise ValueError(f"{path} lacks a text or a label in row {line - 1}: complete it.")
@@ -68,7 +68,8 @@ class TextClassifier:
         known |= {str(index): index for index in known.values() if str(index) not in known}
         unknown = sorted({row[label] for row in rows} - known.keys())
         if unknown:
-            raise ValueError(f"{path} has the label {unknown[0]!r}, which the model does not know: {', '.join(known)}.")
+            names = ", ".join(known)
+            raise ValueError(f"{path} has the label {unknown[0]!r}, which is not a class of the model: {names}.")
         return [row[text] for row in rows], np.array([known[row[label]] for row in rows])
 
     def predictor(self, texts: Sequence[str]) -> Callable[[nn.Module], np.ndarray]:

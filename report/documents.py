@@ -1,6 +1,6 @@
-"""Put the numbers of the committed runs into README and docs, between marks; nothing there is typed.
+"""Write the numbers of the committed runs into README and docs, between marks.
 
-`python -m report.documents` after something in results/reference has changed.
+Run `python -m report.documents` after a change in results/reference.
 """
 
 import argparse
@@ -18,21 +18,22 @@ Block = Callable[[Path], str]
 
 
 def of(study: str, block: Block) -> Block:
-    """A block of one committed study, as one that is given the folder of all."""
+    """A block that reads one committed study, given the folder of all."""
     return lambda references: block(references / study)
 
 
 DOCUMENTS: dict[str, dict[str, Block]] = {
     "README.md": {
-        "results": of("mini", findings.study_block),
-        "claims": findings.claims_block,
-        "surgeon": of("surgeon", findings.surgeon_block),
-        "benchmarks": of("benchmarks", benchmark_block),
+        "answer": of("mini", findings.answer_block),
     },
     "docs/findings.md": {
+        "claims": findings.claims_block,
+        "mini": of("mini", findings.study_block),
         "real": of("real", findings.study_block),
         "offline": of("offline", findings.study_block),
     },
+    "docs/surgeon.md": {"surgeon": of("surgeon", findings.surgeon_block)},
+    "docs/benchmarks.md": {"benchmarks": of("benchmarks", benchmark_block)},
     "docs/cluster.md": {"gpu": of("benchmarks/h100", gpu_block)},
     "docs/faq.md": {
         "speed": of("mini", findings.speed_answer),
@@ -43,10 +44,12 @@ DOCUMENTS: dict[str, dict[str, Block]] = {
 
 
 def updated(name: str, text: str, references: Path = REFERENCES) -> str:
-    """A document with its blocks made new.
+    """A document with its blocks written anew.
 
     Args:
-        name: of the document, one of `DOCUMENTS`. text: what it says now. references: folder of committed runs.
+        name: of the document, one of `DOCUMENTS`.
+        text: of the document as it is.
+        references: folder of committed runs.
 
     Raises:
         UserError: marks are missing.

@@ -1,5 +1,6 @@
-"""What committed runs found, as Markdown for README and docs; no number of it is typed."""
+"""Findings of the committed runs as Markdown for README and docs; every number comes from a results file."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from report.measurements.checks import zero_sentence
 from report.measurements.inference import speed
 from report.measurements.overview import SHOWN_METHODS
 from report.measurements.perplexity import result_sentences
+from report.measurements.verdicts import VERDICTS
 from report.results import read_claims, read_json, read_scores
 from report.scores import keeps_more
 from report.summary import answer, sentences
@@ -18,10 +20,77 @@ from report.tables import Tables
 ROOT = Path(__file__).parent.parent
 ROWS = 12  # of the table of methods
 STUDIES = {"mini": "default study", "offline": "offline study", "real": "real encoder"}  # folder -> its name
+LOSSES = (
+    "Difference to the full model in points of weighted F1, mean over all cells, by the share of each row that is kept"
+)
+MIXED = "different from case to case"
+SHARES = (0.05, 0.25)  # kept shares that the answer names
+BESIDE_RANDOM = {
+    "reproduced": "KEN's choice of entries is better than a random one",
+    "not reproduced": "KEN's choice of entries is no better than a random one",
+    "not decided": "whether KEN's choice of entries is better than a random one is not decided",
+}  # verdict on the claim -> the answer
+RECOVERED = {0.9: "nearly all", 0.5: "most", 0.0: "part", -math.inf: "none"}  # least share recovered -> word
+
+
+def answer_block(folder: Path) -> str:
+    """The answer of a committed run: three sentences and its summary figure.
+
+    Args:
+        folder: results folder with tables/, claims.csv and figures/summary.png, in this repository.
+    """
+    tables = Tables.read(folder)
+    answers = [random_sentence(tables), rescaling_sentence(tables), scope_sentence(tables)]
+    return f"{listed(answers)}\n\n{summary_figure(folder)}"
+
+
+def random_sentence(tables: Tables) -> str:
+    """Is KEN's choice better than a random one at an equal share? The verdict on the claim, with its interval."""
+    claim = tables.claims.set_index("claim").loc["ahead-of-random"]
+    difference, low, high = (style.points(claim[column]) for column in ("estimate", "low", "high"))
+    return (
+        f"**At an equal kept share, {BESIDE_RANDOM[claim['verdict']]}**: the difference is {difference} points of "
+        f"weighted F1 (95 % interval {low} to {high})."
+    )
+
+
+def rescaling_sentence(tables: Tables) -> str:
+    """How much of what the reset costs is recovered by rescaling, at `SHARES`."""
+    points = tables.over_all_cells().set_index(["method", "budget"])["difference_points"]
+    pairs = [(points["ken", share], points["ken-rescaled", share]) for share in SHARES]
+    recovered = min(1 - rescaled / plain for plain, rescaled in pairs)
+    amount = next(word for least, word in RECOVERED.items() if recovered >= least)
+    parts = [
+        f"{style.points(rescaled)} instead of {style.points(plain)} points with {style.percent(share)} kept"
+        for share, (plain, rescaled) in zip(SHARES, pairs, strict=True)
+    ]
+    return (
+        f"**Multiplying the k kept updates of n in a row by n/k recovers {amount} of the lost score**: compared "
+        f"with the fully fine-tuned model, {', '.join(parts)}."
+    )
+
+
+def scope_sentence(tables: Tables) -> str:
+    """What the study can say, from its size and its verdicts on the paper's claims."""
+    claims = tables.claims[tables.claims["source"] == "paper"].groupby("claim", sort=False)["verdict"]
+    verdicts = claims.agg(lambda rows: rows.iloc[0] if rows.nunique() == 1 else MIXED).value_counts()
+    number = {name: len(tables.counts[name]) for name in ("models", "tasks", "seeds")}
+    tally = ", ".join(f"{verdicts[word]} {word}" for word in (*VERDICTS, MIXED) if word in verdicts)
+    return (
+        f"**The study compares methods on small models and does not measure the paper's checkpoints**: with "
+        f"{number['models']} models, {number['tasks']} tasks and {number['seeds']} seeds, the verdicts on the paper's "
+        f"{len(claims)} claims are: {tally}."
+    )
+
+
+def summary_figure(folder: Path) -> str:
+    """The summary figure of a committed run, as Markdown."""
+    text = "Weighted F1 minus that of the full model, against the kept share of the body"
+    return f"![{text}]({picture(folder, 'summary')})"
 
 
 def study_block(folder: Path) -> str:
-    """What came out of a committed run.
+    """Findings of a committed run: a paragraph, the summary figure, sentences and the table of methods.
 
     Args:
         folder: results folder with tables/, figures/summary.png and provenance.json, in this repository.
@@ -30,13 +99,13 @@ def study_block(folder: Path) -> str:
     pairs, seeds = style.count(len(tables.finetuned), "pair"), ", ".join(map(str, tables.counts["seeds"]))
     return f"""**{answer(tables)}**
 
-![Weighted F1 minus that of the full model, against the kept share of the body]({picture(folder, "summary")})
+{summary_figure(folder)}
 
-From {pairs} of model and task, seeds {seeds}:
+Over {pairs} of model and task with seeds {seeds}:
 
 {listed(sentences(tables))}
 
-Points of weighted F1 to the full model, mean over all cells, by the share kept of each row:
+{LOSSES}:
 
 {losses(tables)}
 
@@ -44,13 +113,13 @@ Points of weighted F1 to the full model, mean over all cells, by the share kept 
 
 
 def surgeon_block(folder: Path) -> str:
-    """What curvature comes to: on language models in sentences, on classifiers beside KEN in a table, and verdicts."""
+    """Findings about curvature: sentences on language models, a table of classifiers, verdicts and costs."""
     tables = Tables.read(folder)
     return f"""{listed(result_sentences(tables.perplexity))}
 
 ![Perplexity of pruned language models]({picture(folder, "perplexity")})
 
-On {style.count(tables.counts["cells"], "fine-tuned classifier")}, points of weighted F1 to the full model:
+For {style.count(tables.counts["cells"], "fine-tuned classifier")}. {LOSSES}:
 
 {losses(tables)}
 
@@ -74,19 +143,19 @@ def verdicts(judged: dict[str, pd.DataFrame], sources: Sequence[str]) -> str:
     """Markdown table of the claims of some sources, a row each.
 
     Args:
-        judged: title of a column -> claims of the study that it is for.
-        sources: of the claims.
+        judged: title of a column -> claims of its study.
+        sources: whose claims.
     """
     claims = pd.concat(judged.values())
     rows = []
     for claim in claims[claims["source"].isin(sources)].drop_duplicates("claim").itertuples():
-        found = [_verdict(study[study["claim"] == claim.claim]) for study in judged.values()]
-        rows.append([claim.source, claim.text, *found])
-    return style.markdown(["of", "claim", *judged], rows, [False] * (2 + len(judged))).rstrip()
+        cells = [_verdict(study[study["claim"] == claim.claim]) for study in judged.values()]
+        rows.append([claim.source, claim.text, *cells])
+    return style.markdown(["source", "claim", *judged], rows, [False] * (2 + len(judged))).rstrip()
 
 
 def _verdict(rows: pd.DataFrame) -> str:
-    """Verdict and estimate of a claim; of one that was judged for several subjects, how many have which verdict."""
+    """Verdict and estimate of a claim; if it was judged for several subjects, the number of each verdict."""
     if len(rows) > 1:
         return ", ".join(f"{number} × {verdict}" for verdict, number in rows["verdict"].value_counts().items())
     if rows.empty:
@@ -101,11 +170,11 @@ def _verdict(rows: pd.DataFrame) -> str:
 
 
 def losses(tables: Tables) -> str:
-    """Markdown table: points of weighted F1 against the full model, a row per method, a column per kept share.
+    """Markdown table: points of weighted F1 compared with the full model, a row per method, a column per kept share.
 
-    It holds at most `ROWS` methods with a score in every cell: those of `SHOWN_METHODS` and the best others, best mean
-    first, over the kept shares that all of them were run at. A method that holds more than the others at its budgets
-    is left out.
+    At most `ROWS` methods with a score in every cell are shown: those of `SHOWN_METHODS` and the best of the others.
+    They are sorted by their mean over the kept shares that all were run at, best first. A method whose files hold more
+    than the others' at the same budget is left out.
     """
     overview = tables.over_all_cells()
     overview = overview[(overview["cells"] == tables.counts["cells"]) & ~keeps_more(overview, ["budget"])]
@@ -120,7 +189,7 @@ def losses(tables: Tables) -> str:
     header = ["kept", *map(style.budget_label, points.columns)]
     table = style.markdown(header, rows, [False] + [True] * len(points.columns)).rstrip()
     left_out = [style.label(name) for name in tables.counts["methods"] if name not in (*shown, *style.CONTROLS)]
-    rest = f"\n\nThe report has {', '.join(left_out)} too." if left_out else ""
+    rest = f"\n\nThe report also has {', '.join(left_out)}." if left_out else ""
     return table + rest
 
 
@@ -129,17 +198,17 @@ def _points(value: float) -> str:
 
 
 def how_long(folder: Path) -> str:
-    """How long the run took from its first job to its scores; tables, figures and page take less than a minute more."""
+    """Time of a run from its first job to its scores; tables, figures and page take less than a minute more."""
     provenance = read_json(folder / "provenance.json")
     machine, minutes = provenance["machine"], provenance["wall_seconds"] / 60
-    return f"Up to its scores the run took {minutes:.0f} minutes on {machine['cores']} cores ({machine['cpu']})."
+    where = f"{machine['cores']} cores ({machine['cpu']})"
+    return f"From its first job to its scores, the run took {minutes:.0f} minutes on {where}."
 
 
 def random_answer(folder: Path) -> str:
-    """What KEN gains over a random choice, choosing by the update over KEN, and the reset over zero."""
+    """KEN against a random choice, choosing by the update against KEN, and the reset against zero."""
     claims = read_claims(folder).set_index("claim")["why"]
-    found = [*claims[["ahead-of-random", "update-over-value"]], zero_sentence(Tables.read(folder).checks)]
-    return " ".join(found)
+    return " ".join([*claims[["ahead-of-random", "update-over-value"]], zero_sentence(Tables.read(folder).checks)])
 
 
 def speed_answer(folder: Path) -> str:
@@ -151,23 +220,22 @@ def cost_answer(folder: Path) -> str:
     """Time and disk of a committed run."""
     scores = read_scores(folder)
     stored, full = scores["stored_bytes"].sum(), scores.loc[scores["method"] == "full", "stored_bytes"].sum()
-    took = how_long(folder)
     return (
-        f"{took} Its {len(scores):,} stored files take {style.size(stored)}, the initial states and the fine-tuned "
-        f"models {style.size(2 * full)}."
+        f"{how_long(folder)} Its {len(scores):,} stored files take {style.size(stored)}; the initial states and the "
+        f"fine-tuned models take {style.size(2 * full)}."
     )
 
 
 def surgeon_cost(folder: Path) -> str:
-    """What curvature adds to a study: seconds of its methods in a cell beside KEN's, and to prune language models."""
+    """Cost of curvature: seconds of a method in a cell, with KEN's to compare; minutes of pruning language models."""
     scores, rules = read_scores(folder), read_json(folder / "provenance.json")["seconds"]
     cells = len(scores[["model", "task", "seed"]].drop_duplicates())
     seconds = scores.groupby("method", sort=False)["seconds"].sum() / cells
     curved = [name for name in seconds.index if "surgeon" in name and not name.endswith("-rescaled")]
     parts = ", ".join(f"{style.label(name)} {seconds[name]:.1f} s" for name in ("ken", *curved))
     return (
-        f"To choose and store all its budgets took a method in a cell: {parts}. All of the pruning of language models "
-        f"took {rules['prune_language_model'] / 60:.0f} minutes of one core."
+        f"Time to choose and store all budgets of a method in one cell: {parts}. Pruning all language models took "
+        f"{rules['prune_language_model'] / 60:.0f} minutes of one core."
     )
 
 

@@ -2,8 +2,8 @@
 
 `python -m report.kenviz --subnetwork FILE --out results/mini/figures/kenviz` writes kenviz.svg, kenviz.pdf, kenviz.png
 and, with the facts of its caption, kenviz.json. The stored file holds all that is drawn: the kept entries. With
-`--explorer PAGE.html` it also writes a page (`ken.explorer`) that shows the sub-network first and those of `--compared`
-after it; `--pretrained` and `--finetuned` are the initial state and the fine-tuned model of the same cell.
+`--explorer PAGE.html` it also writes a page (`ken.viz.explorer`) that shows the sub-network first and those of
+`--compared` after it; `--pretrained` and `--finetuned` are the initial state and the fine-tuned model of the same cell.
 """
 
 import argparse
@@ -39,34 +39,35 @@ def load(path: Path) -> "Subnetwork":
 
 
 def choose_kind(subnetwork: "Subnetwork", part: str | None) -> str:
-    """`ken.viz.choose_kind`.
+    """`ken.viz.matrix_kinds.choose_kind`.
 
     Raises:
         UserError: no kind of matrix, or not exactly one, fits.
     """
-    from ken import viz
+    from ken.viz import matrix_kinds
 
     try:
-        return viz.choose_kind(subnetwork, part)
+        return matrix_kinds.choose_kind(subnetwork, part)
     except ValueError as error:
         raise UserError(str(error)) from None
 
 
 def facts(subnetwork: "Subnetwork", kind: str, source: Path) -> dict:
     """What the caption says: source, method, kept share, mean number of kept neighbours, observed and expected."""
-    from ken import viz
+    from ken.viz.matrix_kinds import kinds
+    from ken.viz.neighbours import expected_neighbours, neighbour_counts
 
     layers = []
-    for layer, name in viz.kinds(subnetwork)[kind].items():
+    for layer, name in kinds(subnetwork)[kind].items():
         mask = subnetwork.masks[name]
-        counted = viz.neighbour_counts(mask)
+        counted = neighbour_counts(mask)
         counted = counted[counted >= 0]
         layers.append(
             {
                 "layer": layer,
                 "kept_share": float(mask.float().mean()),
                 "neighbours": float(np.mean(counted)) if counted.size else 0.0,
-                "expected_neighbours": viz.expected_neighbours(mask),
+                "expected_neighbours": expected_neighbours(mask),
             }
         )
     return {
@@ -82,18 +83,18 @@ def facts(subnetwork: "Subnetwork", kind: str, source: Path) -> dict:
 def write_explorer(
     subnetworks: list[Path], page: Path, pretrained: Path | None = None, finetuned: Path | None = None
 ) -> dict:
-    """`ken.explorer.write`; the folder of the page is made.
+    """`ken.viz.explorer.write_page`; the folder of the page is made.
 
     Raises:
         UserError: a file is missing or no sub-network, or the files and models are not of one cell.
     """
-    from ken import explorer
+    from ken.viz import explorer
 
     if missing := [path for path in subnetworks if not path.is_file()]:
         raise UserError(f"{missing[0]} does not exist: give sub-networks that a study has stored.")
     page.parent.mkdir(parents=True, exist_ok=True)
     try:
-        return explorer.write(subnetworks, page, pretrained, finetuned)
+        return explorer.write_page(subnetworks, page, pretrained, finetuned)
     except ValueError as error:
         raise UserError(str(error)) from None
 
@@ -108,13 +109,13 @@ def main() -> None:
     parser.add_argument("--pretrained", type=Path, help="base of the sub-networks, for the page")
     parser.add_argument("--finetuned", type=Path, help="the model that was pruned, for the page")
     arguments = parser.parse_args()
-    from ken import viz
+    from ken.viz.pictures import draw_layers
 
     subnetwork = load(arguments.subnetwork)
     kind = choose_kind(subnetwork, arguments.matrix)
-    # Grid lines would hide entries, and ken.viz reads its own titles back from the centre.
+    # Grid lines would hide entries, and ken.viz.pictures reads its own titles back from the centre.
     with drawing.applied({"axes.grid": False, "axes.titlelocation": "center"}):
-        drawing.save(viz.draw_layers(subnetwork, kind), arguments.out)
+        drawing.save(draw_layers(subnetwork, kind), arguments.out)
     described = facts(subnetwork, kind, arguments.subnetwork)
     shown = [arguments.subnetwork, *arguments.compared, arguments.pretrained, arguments.finetuned]
     described["files"] = sorted({os.path.relpath(path, arguments.out.parent) for path in shown if path})

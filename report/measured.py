@@ -1,4 +1,4 @@
-"""What the committed benchmarks measured of the library, as a Markdown table."""
+"""Results of the committed benchmarks of the library, as Markdown tables."""
 
 from pathlib import Path
 
@@ -7,26 +7,26 @@ from report.results import read_json
 
 
 def benchmark_block(folder: Path) -> str:
-    """Speed, memory and size of the library, as the committed benchmarks measured them."""
-    found = {path.stem: read_json(path) for path in sorted(folder.glob("*.json"))}
-    numbers = {name: record["numbers"] for name, record in found.items()}
+    """Speed, memory and file size of the library."""
+    records = {path.stem: read_json(path) for path in sorted(folder.glob("*.json"))}
+    numbers = {name: record["numbers"] for name, record in records.items()}
     described = {
         "ranking": _speed, "streaming": _streaming, "swapping": _swapping, "file_size": _files,
         "curvature": _curvature,
     }  # fmt: skip
     rows = [row for name, describe in described.items() if name in numbers for row in describe(numbers[name])]
-    commands = ", ".join(f"`python -m benchmarks.{name}`" for name in found)
-    machine = next(iter(found.values()))["machine"]
+    commands = ", ".join(f"`python -m benchmarks.{name}`" for name in records)
+    machine = next(iter(records.values()))["machine"]
     return f"Measured by {commands} with two threads ({machine['cpu']}):\n\n{_table(rows)}"
 
 
 def gpu_block(folder: Path) -> str:
-    """Ranking and fine-tuning on a GPU, as the benchmarks in a folder of one machine measured them."""
+    """Ranking and fine-tuning on a GPU, from the benchmarks of one machine."""
     rankings = [read_json(path)["numbers"] for path in sorted(folder.glob("ranking_*.json"))]
     record = read_json(folder / "finetuning.json")
     machine, torch = record["machine"], record["versions"]["torch"]
     rows = [_gpu_ranking(numbers) for numbers in rankings] + _gpu_steps(record["numbers"])
-    where = f"one {machine['gpu']} beside {machine['cores']} cores ({machine['cpu']}), torch {torch}{_state(record)}"
+    where = f"one {machine['gpu']} with {machine['cores']} CPU cores ({machine['cpu']}), torch {torch}{_state(record)}"
     return f"Measured on {where}:\n\n{_table(rows)}"
 
 
@@ -36,7 +36,7 @@ def _table(rows: list[tuple[str, str]]) -> str:
 
 def _state(record: dict) -> str:
     """Commit that a record was made at."""
-    return f", commit {record['commit'][:7]}{' with changes that were committed later' if record['dirty'] else ''}"
+    return f", commit {record['commit'][:7]}{' with uncommitted changes' if record['dirty'] else ''}"
 
 
 def _gpu_ranking(ranking: dict) -> tuple[str, str]:
@@ -45,8 +45,8 @@ def _gpu_ranking(ranking: dict) -> tuple[str, str]:
     return (
         f"rank the {ranking['rows']:,} rows of {ranking['size']} for every k",
         f"{binned:.1f} s, {ranking['entries'] / binned / 1e6:,.0f} million entries a second (with the exact density "
-        f"{exact:.1f} s); equal to the CPU's are {same['binned']:.3%} of the ranks of a sample (exact: "
-        f"{same['exact']:.3%}); {'kernels that repeat' if ranking['deterministic'] else 'the fastest kernels'}",
+        f"{exact:.1f} s); ranks of a sample equal to the CPU's: {same['binned']:.3%} (exact: {same['exact']:.3%}); "
+        f"{'deterministic' if ranking['deterministic'] else 'fastest'} kernels",
     )
 
 
@@ -81,7 +81,7 @@ def _speed(ranking: dict) -> list[tuple[str, str]]:
             f"{loops:,.0f} times faster than scikit-learn row by row for one k",
         ),
         (
-            "the rule of the authors' released code (`ken-grid`), the same rows",
+            "rank the same rows by the rule of the authors' released code (`ken-grid`)",
             f"{ranking['ken-grid, times faster than the loop']:.0f} times faster than a loop over rows and points, "
             "with the same kept sets",
         ),
@@ -93,24 +93,24 @@ def _streaming(streaming: dict) -> list[tuple[str, str]]:
     peak = max(streaming[f"{name}, peak MiB"] for name in ("prune", "info", "inject"))
     return [
         (
-            f"`ken prune` of a pair of the size of {streaming['size']}, {checkpoint} each",
+            f"`ken prune` of two checkpoints of the size of {streaming['size']}, {checkpoint} each",
             f"{streaming['prune, s'] / 60:.1f} minutes, {streaming['prune, times reading']:.0f} times reading both "
-            f"files once; {style.percent(streaming['k'])} kept make {stored}",
+            f"files; the sub-network with {style.percent(streaming['k'])} kept has {stored}",
         ),
         (
             "`ken inject` of the result",
             f"{streaming['inject, s']:.0f} s, {streaming['inject, times reading']:.1f} times reading both files",
         ),
         (
-            "memory of these commands",
-            f"at most {peak:,.0f} MiB, where the largest tensor has {streaming['largest tensor, MiB']:,.0f} MiB",
+            "peak memory of these commands",
+            f"{peak:,.0f} MiB; the largest tensor alone has {streaming['largest tensor, MiB']:,.0f} MiB",
         ),
     ]
 
 
 def _files(sizes: dict) -> list[tuple[str, str]]:
     overhead = max(value for name, value in sizes.items() if name.endswith("times values + entropy")) - 1
-    return [("size of a file", f"at most {overhead:.1%} above the kept values + log2 C(n, k) bits a row")]
+    return [("size of a file", f"at most {overhead:.1%} more than the kept values and log2 C(n, k) bits per row")]
 
 
 def _curvature(curvature: dict) -> list[tuple[str, str]]:
@@ -123,14 +123,14 @@ def _curvature(curvature: dict) -> list[tuple[str, str]]:
     return [
         (
             f"LLM Surgeon on one layer of {width:,} × {width:,}, one thread",
-            f"inverses {at('inverses, CPU s'):.1f} s (growing with the width to the power of {growth:.1f}), update for "
-            f"5 % of rows and columns {at('rows and columns, CPU s'):.0f} s, for "
-            f"{style.percent(curvature['elements removed'])} of its elements {at('elements, CPU s'):.0f} s",
+            f"inverses {at('inverses, CPU s'):.1f} s (grows with the width to the power of {growth:.1f}); update after "
+            f"removing 5 % of rows and columns {at('rows and columns, CPU s'):.0f} s, "
+            f"{style.percent(curvature['elements removed'])} of the elements {at('elements, CPU s'):.0f} s",
         ),
         (
-            "its memory",
-            f"{at('memory, times both factors'):.1f} times its two factors, where a Fisher matrix would take "
-            f"{at('explicit Fisher matrix, times both factors'):,.0f} times as much as they",
+            "memory of LLM Surgeon on this layer",
+            f"{at('memory, times both factors'):.1f} times its two Kronecker factors; the full Fisher matrix would be "
+            f"{at('explicit Fisher matrix, times both factors'):,.0f} times their size",
         ),
     ]
 
@@ -140,10 +140,10 @@ def _swapping(swapping: dict) -> list[tuple[str, str]]:
     return [
         (
             f"swap two sub-networks with {style.percent(swapping['kept share'])} kept in a live BERT-base",
-            f"{swapping['swap, s']:.2f} s (loading a whole checkpoint that is in memory already: {loading:.2f} s)",
+            f"{swapping['swap, s']:.2f} s (loading a whole checkpoint from the page cache: {loading:.2f} s)",
         ),
         (
-            "go to the next k of a grid in it",
+            "change it to the next k of a grid",
             f"{swapping['next k, share of that evaluation']:.1%} of the time of evaluating 1,000 texts",
         ),
     ]

@@ -1,7 +1,7 @@
-"""Keep a finished study as a committed reference: its tables, main figures and provenance, and the README's numbers.
+"""Make a finished study the committed reference: its tables, main figures and provenance.
 
-`python -m report.reference results/mini` replaces results/reference/mini and writes the numbers of the documents anew.
-What is kept is listed with its hashes in manifest.json: `python -m study.verify results/reference/mini`.
+`python -m report.reference results/mini` replaces results/reference/mini and updates the numbers in README and docs.
+manifest.json lists the kept files with their hashes; `python -m study.verify results/reference/mini` checks them.
 """
 
 import argparse
@@ -20,17 +20,18 @@ LEFT_OUT = ("figures/model_*.png", "tables/spread_matrices.md", "tables/comparis
 
 
 def files_of(results: Path) -> list[Path]:
-    """What is kept of a study, relative to its folder."""
+    """Files of a study to keep, relative to its folder."""
     left_out = {path for pattern in LEFT_OUT for path in results.glob(pattern)}
-    found = {path for pattern in KEPT for path in results.glob(pattern)} - left_out
-    return sorted(path.relative_to(results) for path in found)
+    kept = {path for pattern in KEPT for path in results.glob(pattern)} - left_out
+    return sorted(path.relative_to(results) for path in kept)
 
 
 def keep(results: Path, folder: Path = documents.REFERENCES) -> Path:
-    """Replace the reference of a study by what a finished run holds; a search of learning rates that it lacks stays.
+    """Replace the reference of a study by a finished run; a search of learning rates that the run lacks stays.
 
     Args:
-        results: results folder of the run. folder: of all references.
+        results: results folder of the run.
+        folder: of all references.
 
     Returns:
         The folder written.

@@ -110,7 +110,7 @@ def matrices_of(path: Path) -> Iterator[tuple[dict, np.ndarray]]:
         UserError: the file is not a sub-network.
     """
     from ken.subnetwork import Subnetwork
-    from ken.viz import kinds
+    from ken.viz.matrix_kinds import kinds
 
     try:
         subnetwork = Subnetwork.load(path)

@@ -1,45 +1,67 @@
-"""Adapt one causal language model to a text: plain training of all of it, the best epoch on validation kept."""
+"""Adapt one causal language model to a text: all parameters are trained, the best epoch on validation is kept."""
 
-import time
 from pathlib import Path
 
+import torch
+
+from study.definition.step import parse_step
 from study.models.classifiers import checked_checkpoint, load_tokenizer
-from study.models.language_models import load_language_model, read_chunks, train
-from study.perplexity import step_parser
+from study.models.language_models import load_language_model
 from study.running import files, provenance
+from study.running.device import acquire_device
 from study.running.workflow import run
+from study.training.chunks import read_chunks
+from study.training.gradients import CPU
+from study.training.language_modelling import train_language_model
+from study.training.resumption import Checkpoint
 
 
-def adapt(pretrained: Path, text: Path, axes: dict, settings: dict, out: Path) -> dict[str, object]:
+def adapt(
+    pretrained: Path,
+    text: Path,
+    axes: dict,
+    settings: dict,
+    out: Path,
+    device: torch.device = CPU,
+    checkpoint_minutes: float | None = None,
+) -> dict[str, object]:
     """Adapt a model and write it, its tokenizer and a manifest into the folder `out`.
 
     Args:
-        pretrained: checkpoint folder. text: folder of `study.text`.
+        pretrained: checkpoint folder.
+        text: folder of `study.text`.
         axes: model and seed, from which the order of the chunks is derived.
         settings: epochs, batch_size, learning_rate, max_length.
+        device: to compute on.
+        checkpoint_minutes: see `Checkpoint`. The state of the training is written into a folder beside `out`; after a
+            kill, a call with the same arguments goes on from there.
 
     Returns:
-        The manifest: axes, settings, inputs, best_epoch, history, seconds, hashes.
+        The manifest: axes, settings, inputs, best_epoch, history, precision, device, seconds, hashes.
     """
-    start = time.monotonic()
+    checkpoint = Checkpoint.beside(out, checkpoint_minutes)
     inputs = {"pretrained": checked_checkpoint(pretrained), "text": files.checked(text)}
     order = provenance.seed_of("adaptation", *axes.values())
     provenance.deterministic(order)
     tokenizer = load_tokenizer(pretrained, settings["max_length"])
     parts = [read_chunks(text, split, tokenizer, settings["max_length"]) for split in ("train", "validation")]
-    model = load_language_model(pretrained)
+    model = load_language_model(pretrained).to(device)
     with files.replacing_folder(out) as folder:
-        fitted = train(model, *parts, settings, order)
+        fitted = train_language_model(model, *parts, settings, order, checkpoint)
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        seconds = round(time.monotonic() - start, 2)
-        return provenance.write_manifest(folder, **axes, settings=settings, inputs=inputs, **fitted, seconds=seconds)
+        facts = {key: fitted[key] for key in ("best_epoch", "history", "precision")}
+        facts |= {"device": provenance.device_name(device), "seconds": round(checkpoint.seconds(), 2)}
+        manifest = provenance.write_manifest(folder, **axes, settings=settings, inputs=inputs, **facts)
+    checkpoint.remove()
+    return manifest
 
 
 def main() -> None:
-    parser = step_parser("Adapt one causal language model to a text.")
-    a = parser.parse_args()
-    manifest = adapt(a.pretrained, a.text_folder, {"model": a.model, "seed": a.seed}, a.settings, a.out)
+    a, study, paths = parse_step("Adapt one causal language model to a text.", "model", "seed")
+    axes, settings = {"model": a.model, "seed": a.seed}, study.adaptation_settings()
+    texts = paths.text("adaptation")
+    manifest = adapt(paths.pretrained(a.model), texts, axes, settings, paths.adapted(**axes), acquire_device())
     print(f"best epoch {manifest['best_epoch']}")
 
 

@@ -1,15 +1,14 @@
-"""What critical readers ask of KEN, each a small grid on a few cells: bandwidth, reset or zero, which matrices.
+"""Ablations of KEN on one cell, each a small grid:
 
-- bandwidth: the density with Scott's bandwidth multiplied by a factor; does the rule of thumb matter?
-- zero: what is not kept is reset to its pre-trained value, or set to zero; is it the reset that saves the model?
-- matrices: one kind of matrix is pruned and all others are kept; which suffer most?
+- bandwidth: Scott's bandwidth is multiplied by a factor. Does the rule of thumb matter?
+- zero: the entries that are not kept are reset to their pre-trained values, or set to zero. Does the reset matter?
+- matrices: one kind of matrix is pruned, all others are kept. Which kind loses most?
 
-Every variant is stored, loaded back, applied and evaluated like any method of the study.
+Every variant is stored, loaded back and evaluated, as the methods are.
 """
 
-import argparse
-import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,8 +19,9 @@ from baselines.magnitude import zeros
 from ken import kde, selection
 from ken.subnetwork import Subnetwork
 from study.cells.finetuned_cell import FinetunedCell
+from study.definition.step import parse_step
 from study.running import files, provenance
-from study.running.device import take
+from study.running.device import acquire_device
 from study.running.workflow import run
 from study.training import metrics
 from study.training.examples import predict
@@ -43,7 +43,7 @@ OTHERS = "others"
 
 
 def kind_of(name: str, tensor: torch.Tensor) -> str:
-    """Kind of a matrix by what architectures call it; vectors and what has no kind are "others"."""
+    """Kind of a matrix, by the names that architectures give it; "others" for vectors and unknown names."""
     if tensor.ndim < 2:
         return OTHERS
     return next((kind for kind, pattern in KINDS.items() if re.search(pattern, name)), OTHERS)
@@ -55,17 +55,17 @@ def bandwidth_masks(cell: FinetunedCell, factor: float, share: float) -> dict[st
     def scaled(finetuned, pretrained, generator):
         return kde.density(finetuned, bandwidth=factor * kde.scott_bandwidth(finetuned))
 
-    return masks_of(cell, scaled, share)
+    return select_masks(cell, scaled, share)
 
 
-def masks_of(cell: FinetunedCell, method, share: float) -> dict[str, torch.Tensor]:
-    """Masks of every body tensor by a criterion."""
-    ranks = selection.rank_tensors(cell.finetuned, cell.pretrained, method, device=cell.device)
-    return {name: selection.mask_from_ranks(found, share) for name, found in ranks.items()}
+def select_masks(cell: FinetunedCell, criterion: str | selection.Criterion, share: float) -> dict[str, torch.Tensor]:
+    """Bool masks of all body tensors, True = kept, by a criterion."""
+    ranks = selection.rank_tensors(cell.finetuned, cell.pretrained, criterion, device=cell.device)
+    return {name: selection.mask_from_ranks(rank, share) for name, rank in ranks.items()}
 
 
 def variants(cell: FinetunedCell, settings: dict) -> Iterator[tuple[dict, dict, bool]]:
-    """(description, masks, whether the rest becomes zero) of everything that is looked at."""
+    """Description, masks, and whether the rest is set to zero, of every variant."""
     for share in settings["kept_shares"]:
         for factor in settings["bandwidth_factors"]:
             yield (
@@ -75,11 +75,11 @@ def variants(cell: FinetunedCell, settings: dict) -> Iterator[tuple[dict, dict, 
             )
         if settings["zero"]:
             for method in ("ken", "magnitude"):
-                masks = masks_of(cell, method, share)
+                masks = select_masks(cell, method, share)
                 yield {"check": "zero", "variant": "reset", "method": method}, masks, False
                 yield {"check": "zero", "variant": "zero", "method": method}, masks, True
     if settings["matrices"]:
-        masks = masks_of(cell, "ken", settings["matrices_kept_share"])
+        masks = select_masks(cell, "ken", settings["matrices_kept_share"])
         kinds = {name: kind_of(name, tensor) for name, tensor in cell.pretrained.items()}
         for kind in (kind for kind in (*KINDS, OTHERS) if kind in kinds.values()):
             chosen = {name: masks[name] if kinds[name] == kind else torch.ones_like(masks[name]) for name in masks}
@@ -87,7 +87,7 @@ def variants(cell: FinetunedCell, settings: dict) -> Iterator[tuple[dict, dict, 
 
 
 def evaluate(cell: FinetunedCell, masks: dict[str, torch.Tensor], zero: bool, path: Path) -> dict:
-    """Store, load back, apply, answer the test set."""
+    """Store the masked entries, load them back, apply them and evaluate the restored model on the test set."""
     base = zeros(cell.pretrained) if zero else cell.pretrained
     Subnetwork.from_masks(base, cell.finetuned, masks).save(path)
     stored = Subnetwork.load(path)
@@ -97,38 +97,32 @@ def evaluate(cell: FinetunedCell, masks: dict[str, torch.Tensor], zero: bool, pa
     return {"kept_share": stored.kept_share, "stored_bytes": path.stat().st_size, "weighted_f1": f1}
 
 
-def check(cell: FinetunedCell, settings: dict, out: Path) -> pd.DataFrame:
-    """All variants of a cell; the stored files lie in the folder `out`."""
-    sizes = {}
+def run_ablations(cell: FinetunedCell, settings: dict, out: Path) -> pd.DataFrame:
+    """Evaluate all variants, one row each; the stored files are written into the folder `out`."""
+    sizes: Counter[str] = Counter()
     for name, tensor in cell.pretrained.items():
-        kind = kind_of(name, tensor)
-        sizes[kind] = sizes.get(kind, 0) + tensor.numel()
-    ends = {}
+        sizes[kind_of(name, tensor)] += tensor.numel()
+    controls = {}
     for name, keeps in (("full", True), ("none", False)):
         masks = {key: torch.full(tensor.shape, keeps) for key, tensor in cell.pretrained.items()}
-        ends[f"{name}_weighted_f1"] = evaluate(cell, masks, False, out / f"{name}.safetensors")["weighted_f1"]
+        controls[f"{name}_weighted_f1"] = evaluate(cell, masks, False, out / f"{name}.safetensors")["weighted_f1"]
     rows = []
-    for place, (described, masks, zero) in enumerate(variants(cell, settings)):
-        found = evaluate(cell, masks, zero, out / f"{place}.safetensors")
-        parameters = sizes[described["variant"]] if described["check"] == "matrices" else sum(sizes.values())
-        rows.append(cell.axes | described | found | ends | {"parameters": parameters})
-        print(f"{described['check']} {described['variant']}: weighted F1 {found['weighted_f1']:.3f}", flush=True)
+    for index, (variant, masks, zero) in enumerate(variants(cell, settings)):
+        result = evaluate(cell, masks, zero, out / f"{index}.safetensors")
+        parameters = sizes[variant["variant"]] if variant["check"] == "matrices" else sizes.total()
+        rows.append(cell.axes | variant | result | controls | {"parameters": parameters})
+        print(f"{variant['check']} {variant['variant']}: weighted F1 {result['weighted_f1']:.3f}", flush=True)
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Check KEN's bandwidth, its reset, and kinds of matrices on one cell.")
-    parser.add_argument("--finetuned", required=True, type=Path, help="folder of study.finetune")
-    parser.add_argument("--task-folder", required=True, type=Path)
-    parser.add_argument("--settings", required=True, type=json.loads, help="JSON: those of study.compress")
-    parser.add_argument("--checks", required=True, type=json.loads, help="JSON: the section checks of the config")
-    parser.add_argument("--out", required=True, type=Path, help="folder to write")
-    a = parser.parse_args()
-    on = take()
+    a, study, paths = parse_step("Run the ablations of KEN on one cell.", "model", "task", "seed")
+    axes, section = (a.model, a.task, a.seed), study.ablation_settings()
+    on = acquire_device()
     provenance.deterministic(0)
-    cell = FinetunedCell(a.finetuned, a.task_folder, a.settings, on)
-    with files.replacing_folder(a.out) as folder:
-        files.write_csv(folder / "checks.csv", check(cell, a.checks, folder))
+    cell = FinetunedCell(paths.finetuned(*axes), paths.task(a.task), section["settings"], on)
+    with files.replacing_folder(paths.checks(*axes)) as folder:
+        files.write_csv(folder / "checks.csv", run_ablations(cell, section["checks"], folder))
         provenance.write_manifest(folder, inputs=cell.inputs)
 
 

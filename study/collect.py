@@ -4,8 +4,6 @@ Every score that a step wrote must follow from the predictions that lie beside i
 the study's `evaluate` metric says (it takes ten times as long), or the collection stops.
 """
 
-import argparse
-import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -14,17 +12,17 @@ import pandas as pd
 
 from ken.errors import UserError
 from study import checks, inference
+from study.definition import method_settings
+from study.definition.paths import Paths
+from study.definition.step import parse_step
+from study.definition.study import Study
 from study.running import files, provenance
 from study.running.workflow import run
 from study.training import metrics
+from study.training.evaluate_metric import WeightedF1
 from study.training.examples import load_task
 
 SCORES = ("weighted_f1", "macro_f1", "accuracy")
-
-
-def cell_folder(results: Path, model: str, task: str, seed: int) -> Path:
-    """Folder of one cell."""
-    return results / "cells" / model / task / f"seed{seed}"
 
 
 def read_scores(folder: Path, references: list[int], compute: Callable = metrics.scores) -> pd.DataFrame:
@@ -42,9 +40,9 @@ def read_scores(folder: Path, references: list[int], compute: Callable = metrics
     tables = {name: written[name] for name in ("scores.csv", "predictions.parquet")}
     files.check(folder, tables, remove=folder / "scores.csv")
     scores = pd.read_csv(folder / "scores.csv", keep_default_na=False, na_values={"weighted_f1": [""]})
-    predictions = pd.read_parquet(folder / "predictions.parquet")
-    for place, row in enumerate(scores[scores["status"] == "ok"].itertuples()):
-        of_row = metrics.scores if place else compute
+    predictions = files.read_parquet(folder / "predictions.parquet")
+    for index, row in enumerate(scores[scores["status"] == "ok"].itertuples()):
+        of_row = metrics.scores if index else compute
         computed = of_row(references=references, predictions=predictions[row.file].tolist())
         for name in SCORES:
             if abs(computed[name] - float(getattr(row, name))) > 1e-9:
@@ -55,13 +53,11 @@ def read_scores(folder: Path, references: list[int], compute: Callable = metrics
     return scores
 
 
-def finetuning_table(results: Path, cells: list[tuple], random_init_seeds: list[int]) -> pd.DataFrame:
-    """One row a cell and arm: settings, learning outcome, scores on test."""
-    arms = [(cell, "finetuned") for cell in cells]
-    arms += [(cell, "random-init") for cell in cells if cell[2] in random_init_seeds]
+def finetuning_table(folders: list[Path]) -> pd.DataFrame:
+    """One row a folder of a fine-tuned model or control: settings, learning curve's best, scores on test."""
     rows = []
-    for cell, folder in arms:
-        manifest = files.read_json(cell_folder(results, *cell) / folder / "manifest.json")
+    for folder in folders:
+        manifest = files.read_json(folder / "manifest.json")
         plain = ("model", "task", "seed", "arm", "best_epoch", "validation_weighted_f1", *SCORES, "seconds", "peak_mib")
         settings = {key: manifest["settings"][key] for key in ("learning_rate", "epochs")}
         rows.append({key: manifest[key] for key in plain} | settings)
@@ -74,22 +70,21 @@ SUGGESTION_COLUMNS = (
 )
 
 
-def cell_tables(results: Path, cells: list[tuple], name: str, columns: tuple[str, ...]) -> pd.DataFrame:
-    """A table that every one of the cells has, one below the other; no rows where there are no cells."""
-    if not cells:
+def joined_tables(paths: list[Path], columns: tuple[str, ...]) -> pd.DataFrame:
+    """Tables of cells, one below the other, checked against the hashes in their manifests; no rows without paths."""
+    if not paths:
         return pd.DataFrame(columns=list(columns))
-    paths = [cell_folder(results, *cell) / name for cell in cells]
     for path in paths:
         manifest = path.with_suffix(".json") if path.stem == "inference" else path.with_name("manifest.json")
         files.check(path.parent, {path.name: files.read_json(manifest)["sha256"][path.name]}, remove=path)
     return pd.concat([pd.read_csv(path) for path in paths])[list(columns)]
 
 
-def tasks_table(results: Path, tasks: list[str]) -> pd.DataFrame:
+def tasks_table(paths: Paths, tasks: list[str]) -> pd.DataFrame:
     """One row a task: sizes, classes, reference scores."""
     rows = []
     for task in tasks:
-        manifest = files.read_json(results / "tasks" / task / "manifest.json")
+        manifest = files.read_json(paths.task(task) / "manifest.json")
         counts = manifest["counts"]
         sizes = {split: sum(counts[split].values()) for split in counts}
         rows.append(
@@ -110,14 +105,14 @@ def tasks_table(results: Path, tasks: list[str]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def models_table(results: Path, models: list[str], task: str, seed: int) -> pd.DataFrame:
+def models_table(paths: Paths, models: list[str], task: str, seed: int) -> pd.DataFrame:
     """One row a model: architecture, sizes of body and head (on the first task), how it was pre-trained."""
     from safetensors import safe_open
 
     rows = []
     for model in models:
-        imported = files.read_json(results / "models" / model / "pretrained" / "manifest.json")
-        finetuned = cell_folder(results, model, task, seed) / "finetuned"
+        imported = files.read_json(paths.pretrained(model) / "manifest.json")
+        finetuned = paths.finetuned(model, task, seed)
         head = set(files.read_json(finetuned / "manifest.json")["head"])
         with safe_open(finetuned / "initial.safetensors", framework="numpy") as file:
             sizes = {name: file.get_tensor(name).size for name in file.keys()}  # noqa: SIM118
@@ -141,46 +136,44 @@ def models_table(results: Path, models: list[str], task: str, seed: int) -> pd.D
     return pd.DataFrame(rows)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Collect the scores of all cells of a study.")
-    parser.add_argument("results", type=Path, help="results folder of the study")
-    parser.add_argument("--models", required=True, nargs="+")
-    parser.add_argument("--tasks", required=True, nargs="+")
-    parser.add_argument("--seeds", required=True, nargs="+", type=int)
-    parser.add_argument("--methods", required=True, nargs="+")
-    parser.add_argument("--trained", type=json.loads, help="JSON: model, task, seed and methods of those that train")
-    parser.add_argument("--measured", action="store_true", help="inference was measured on the cells of --trained")
-    parser.add_argument("--checked", action="store_true", help="checks were made on the cells of --trained")
-    parser.add_argument("--random-init-seeds", nargs="*", type=int, default=[], help="seeds with a random-init arm")
-    parser.add_argument("--suggested", action="store_true", help="kept shares were suggested too")
-    a = parser.parse_args()
-    metric = metrics.evaluate_metric()
-    cells = list(itertools.product(a.models, a.tasks, a.seeds))
-    trained = a.trained or {"model": [], "task": [], "seed": [], "methods": []}
-    trained_cells = list(itertools.product(*(trained[axis] for axis in ("model", "task", "seed"))))
-    tasks = {task: load_task(a.results / "tasks" / task) for task in a.tasks}
-    tables = []
-    for cell in cells:
+def scores_table(study: Study, paths: Paths) -> pd.DataFrame:
+    """Scores of every method in each of its cells, all of them computed again from the saved predictions."""
+    metric, tables = WeightedF1(keep_in_memory=True), []
+    post_hoc, trained = method_settings.by_training(study.methods)
+    tasks = {task: load_task(paths.task(task)) for task in study.axes["task"]}
+    for cell in study.cells:
         splits, classes = tasks[cell[1]]
         references = [classes.index(label) for label in splits["test"]["label"]]
-        for place, method in enumerate([*a.methods, *(trained["methods"] if cell in trained_cells else [])]):
-            folder = cell_folder(a.results, *cell) / "compressed" / method
-            tables.append(read_scores(folder, references, metrics.scores if place else metric.compute))
-    files.write_csv(a.results / "scores.csv", pd.concat(tables, ignore_index=True))
-    files.write_csv(a.results / "finetuning.csv", finetuning_table(a.results, cells, a.random_init_seeds))
-    own_tables = {
-        "suggestions": (cells if a.suggested else [], "suggested/suggestions.csv", SUGGESTION_COLUMNS),
-        "inference": (trained_cells if a.measured else [], "inference.csv", inference.COLUMNS),
-        "checks": (trained_cells if a.checked else [], "checks/checks.csv", checks.COLUMNS),
+        for index, method in enumerate([*post_hoc, *(trained if cell in study.trained_cells else [])]):
+            folder = paths.compressed(*cell, method)
+            tables.append(read_scores(folder, references, metrics.scores if index else metric.compute))
+    return pd.concat(tables, ignore_index=True)
+
+
+def main() -> None:
+    _, study, paths = parse_step("Collect the results of all cells of a study.")
+    first_task, first_seed = study.axes["task"][0], study.axes["seed"][0]
+    folders = [paths.finetuned(*cell) for cell in study.cells]
+    folders += [paths.random_init(*cell) for cell in study.random_init_cells]
+    searched = study.cells if study.config["suggestion"]["methods"] else []
+    measured = study.trained_cells if study.config["inference"]["methods"] else []
+    ablated = study.trained_cells if study.has_ablations else []
+    tables = {
+        "scores": scores_table(study, paths),
+        "finetuning": finetuning_table(folders),
+        "suggestions": joined_tables(
+            [paths.suggested(*cell) / "suggestions.csv" for cell in searched], SUGGESTION_COLUMNS
+        ),
+        "inference": joined_tables([paths.inference(*cell) for cell in measured], inference.COLUMNS),
+        "checks": joined_tables([paths.checks(*cell) / "checks.csv" for cell in ablated], checks.COLUMNS),
+        "tasks": tasks_table(paths, study.axes["task"]),
+        "models": models_table(paths, study.axes["model"], first_task, first_seed),
     }
-    for name, (where, file, columns) in own_tables.items():
-        files.write_csv(a.results / f"{name}.csv", cell_tables(a.results, where, file, columns))
-    files.write_csv(a.results / "tasks.csv", tasks_table(a.results, a.tasks))
-    files.write_csv(a.results / "models.csv", models_table(a.results, a.models, a.tasks[0], a.seeds[0]))
-    names = [f"{name}.csv" for name in ("scores", "finetuning", *own_tables, "tasks", "models")]
-    sha256 = {name: files.sha256(a.results / name) for name in names}
-    files.write_json(a.results / "collected.json", {"sha256": sha256, "made": provenance.made()})
-    print(f"{sum(map(len, tables))} rows from {len(cells)} cells")
+    for name, table in tables.items():
+        files.write_csv(paths.table(name), table)
+    sha256 = {f"{name}.csv": files.sha256(paths.table(name)) for name in tables}
+    files.write_json(paths.results / "collected.json", {"sha256": sha256, "made": provenance.made()})
+    print(f"{len(tables['scores'])} rows from {len(study.cells)} cells")
 
 
 if __name__ == "__main__":

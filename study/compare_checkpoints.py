@@ -1,21 +1,21 @@
 """Do checkpoints pre-trained here equal those that come with the suite?"""
 
-import argparse
 from pathlib import Path
 
 import pandas as pd
 from safetensors.numpy import load_file
 
+from study.definition.step import parse_step
 from study.running import files
 from study.running.workflow import run
 
 
-def compare(made: Path, committed: Path) -> dict[str, object]:
+def compare(made: Path, committed: Path | None) -> dict[str, object]:
     """One row: hashes of both weight files, whether they are equal, and the largest difference of a weight."""
     own = made / "model.safetensors"
     row = {"model": made.name, "made_sha256": files.sha256(own), "committed_sha256": "", "identical": False}
-    other = committed / "model.safetensors"
-    if not other.exists():
+    other = committed / "model.safetensors" if committed else None
+    if other is None or not other.exists():
         return row | {"largest_difference": None}
     mine, theirs = load_file(own), load_file(other)
     same_shapes = {n: t.shape for n, t in mine.items()} == {n: t.shape for n, t in theirs.items()}
@@ -29,14 +29,11 @@ def compare(made: Path, committed: Path) -> dict[str, object]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Compare pre-trained checkpoints with the committed ones.")
-    parser.add_argument("--made", required=True, type=Path, nargs="+", help="folders of study.pretrain")
-    parser.add_argument("--committed", required=True, type=Path, nargs="+", help='as many folders, "-" for none')
-    parser.add_argument("--out", required=True, type=Path)
-    arguments = parser.parse_args()
-    pairs = zip(arguments.made, arguments.committed, strict=True)
-    table = pd.DataFrame([compare(made, committed) for made, committed in pairs])
-    files.write_csv(arguments.out, table)
+    _, study, paths = parse_step("Compare pre-trained checkpoints with the committed ones.")
+    committed = {model: study.config["models"][model].get("checkpoint") for model in study.pretrained_models}
+    rows = [compare(paths.pretraining(model), folder and Path(folder)) for model, folder in committed.items()]
+    table = pd.DataFrame(rows)
+    files.write_csv(paths.pretraining("comparison.csv"), table)
     print(table.drop(columns=["made_sha256", "committed_sha256"]).to_string(index=False))
 
 

@@ -1,6 +1,6 @@
-"""Compress the update of one adapted language model: store, load back, apply to the base, meet the held-out text.
+"""Compress the update of one adapted language model: store, load back, apply to the base, evaluate on held-out text.
 
-The same methods as on classifiers. The base is the pre-trained language model, all of it; there is no head.
+The methods are those of the classifiers. The base is the whole pre-trained language model; there is no head.
 """
 
 import json
@@ -11,27 +11,23 @@ import torch
 
 import baselines
 from baselines import Cell, Method, TrainedMethod
+from study.cells.calibration import Calibration, calibration_indices
+from study.cells.perplexity_rows import Row, describe_stored, evaluate, load_or_run, write_results
 from study.definition import method_settings
+from study.definition.step import parse_step
 from study.models.classifiers import checked_checkpoint, load_tokenizer
-from study.models.language_models import (
-    Calibration,
-    body_of,
-    calibration_places,
-    document_losses,
-    empty_language_model,
-    load_body,
-    load_language_model,
-    read_chunks,
-)
-from study.perplexity import Row, evaluated, remembered, step_parser, stored_facts, write_results
+from study.models.language_models import body_of, empty_language_model, load_body, load_language_model
 from study.running import files, provenance
+from study.running.code import code_hash
 from study.running.workflow import run
+from study.training.chunks import read_chunks
+from study.training.language_modelling import document_losses
 
-TRAINS = "methods that train do so on a task with labels."
+TRAINS = "methods that train need a task with labels."
 
 
 class Adapted:
-    """A language model and its base on disk, ready to be compressed.
+    """An adapted language model and its base.
 
     Args:
         pretrained: checkpoint folder of the base. adapted: folder of `study.adapt_language_model`.
@@ -49,8 +45,8 @@ class Adapted:
         }
         tokenizer = load_tokenizer(pretrained, settings["max_length"])
         train, self.test = (read_chunks(text, split, tokenizer, settings["max_length"]) for split in ("train", "test"))
-        places = calibration_places(train, len(train), provenance.seed_of("calibration", axes["seed"]))
-        self.training = Calibration(pretrained, train, places)
+        order = calibration_indices(train, len(train), provenance.seed_of("calibration", axes["seed"]))
+        self.training = Calibration(pretrained, train, order)
         self.base = body_of(load_language_model(pretrained))
         self.adapted = body_of(load_language_model(adapted))
         self.skeleton = empty_language_model(pretrained)
@@ -69,63 +65,66 @@ class Adapted:
 
     def rows(self, method: Method, draw: int) -> list[tuple[Row, list[float]]]:
         """Rows of all budgets of one draw."""
-        seen, prepared, start, results = self.cell(method, draw), None, time.monotonic(), []
+        view, prepared, start, results = self.cell(method, draw), None, time.monotonic(), []
         for budget in list(method.budgets or self.settings["kept_shares"]):
             file = f"{method.name}/draw{draw}/{budget}.safetensors"
             row = Row("adaptation", **self.axes, draw=draw, method=method.name, structure="", shots=0, budget=budget,
                       file=file)  # fmt: skip
             losses: list[float] = []
             try:
-                if reason := TRAINS if isinstance(method, TrainedMethod) else method.decline(seen):
+                if reason := TRAINS if isinstance(method, TrainedMethod) else method.decline(view):
                     row.status, row.reason, row.file = "declined", reason, ""
                 else:
-                    prepared = method.prepare(seen) if prepared is None else prepared
-                    losses = self.score(method, seen, prepared, row, start)
+                    prepared = method.prepare(view) if prepared is None else prepared
+                    losses = self.score(method, view, prepared, row, start)
             except (ValueError, RuntimeError, ArithmeticError, NotImplementedError) as error:
                 row.status, row.reason, row.file = "failed", f"{type(error).__name__}: {error}", ""
             results.append((row, losses))
             start = time.monotonic()
         return results
 
-    def score(self, method: Method, seen: Cell, prepared: object, row: Row, start: float) -> list[float]:
-        """Store one budget, load it back, evaluate the restored model; the loss of each held-out document."""
+    def score(self, method: Method, view: Cell, prepared: object, row: Row, start: float) -> list[float]:
+        """Store one budget, load it back, evaluate the restored model; returns the loss of each held-out document."""
         path = self.out / row.file
         path.parent.mkdir(parents=True, exist_ok=True)
-        stored = method.store(seen, prepared, row.budget, path)
-        row.seconds, row.stored_bytes, row.sha256 = stored_facts(path, start)
-        row.kept_share = stored.kept / seen.body_size
+        stored = method.store(view, prepared, row.budget, path)
+        row.seconds, row.stored_bytes, row.sha256 = describe_stored(path, start)
+        row.kept_share = stored.kept / view.body_size
         load_body(self.skeleton, method.restore(self.base, path))
-        return evaluated(row, self.skeleton, self.test, self.settings["batch_size"])
+        return evaluate(row, self.skeleton, self.test, self.settings["batch_size"])
 
 
 def compress_all(adapted: Adapted, methods: list[str]) -> list[tuple[Row, list[float]]]:
-    """Every draw of every method, those done before from their records; prints progress."""
+    """Run every draw of every method, or take it from its record; shows progress."""
     rows, start = [], time.monotonic()
     for done, name in enumerate(methods, 1):
         options = method_settings.options(adapted.settings["methods"].get(name, {}))
         method = baselines.METHODS[name].configured(options)
-        parts = [adapted.key, baselines.source_hash(method), options, adapted.settings["kept_shares"]]
+        parts = [
+            adapted.key,
+            code_hash("study.compress_language_model", baselines.module_of(name)),
+            options,
+            adapted.settings["kept_shares"],
+        ]
         for draw in range(adapted.settings["draws"] if method.stochastic else 1):
             key = provenance.text_hash(json.dumps([*parts, draw], sort_keys=True))
             record = adapted.out / f"{name}-{draw}.json"
-            rows += remembered(record, key, lambda method=method, draw=draw: adapted.rows(method, draw))
+            rows += load_or_run(record, key, lambda method=method, draw=draw: adapted.rows(method, draw))
         seconds = time.monotonic() - start
         print(f"{name}: {seconds:.0f} s, about {seconds / done * (len(methods) - done):.0f} s left", flush=True)
     return rows
 
 
 def main() -> None:
-    parser = step_parser("Compress the update of one adapted language model.")
-    parser.add_argument("--adapted", required=True, type=Path, help="folder of study.adapt_language_model")
-    parser.add_argument("--methods", required=True, nargs="+", choices=sorted(baselines.METHODS))
-    a = parser.parse_args()
+    a, study, paths = parse_step("Compress the update of one adapted language model.", "model", "seed")
+    axes, settings = {"model": a.model, "seed": a.seed}, study.language_settings("adaptation")
+    out = paths.experiment("adaptation", **axes)
     provenance.deterministic(0)
-    axes = {"model": a.model, "seed": a.seed}
-    adapted = Adapted(a.pretrained, a.adapted, a.text_folder, axes, a.settings, a.out)
-    rows = compress_all(adapted, a.methods)
+    adapted = Adapted(paths.pretrained(a.model), paths.adapted(**axes), paths.text("adaptation"), axes, settings, out)
+    rows = compress_all(adapted, study.adaptation_methods)
     load_body(adapted.skeleton, adapted.base)
-    _, tokens = document_losses(adapted.skeleton, adapted.test, a.settings["batch_size"])
-    write_results(a.out, rows, adapted.test, tokens, adapted.inputs)
+    _, tokens = document_losses(adapted.skeleton, adapted.test, settings["batch_size"])
+    write_results(out, rows, adapted.test, tokens, adapted.inputs)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
-"""Text that every installation carries: the prose of the docstrings of the pinned packages.
+"""Extract the prose of the docstrings of an installed, pinned package.
 
-Source files are read with `ast` and never imported, so extraction is safe and does not depend on what a package can
-do on this machine. A file belongs to one split for ever (`split_of`), decided by a hash of its path: no file, and so
-no docstring, is on two sides of any task, and pre-training never sees the text of a validation or test file.
+Source files are parsed with `ast` and never imported, so extraction is safe and gives the same text on every machine.
+A hash of its path assigns each file to one split (`split_of`). So no docstring is in two splits of any task, and
+pre-training never uses the text of a validation or test file.
 """
 
-import argparse
 import ast
 import hashlib
 import importlib.metadata
@@ -17,11 +16,11 @@ from pathlib import Path
 import pandas as pd
 
 from ken.errors import UserError
+from study.definition.step import parse_step
 from study.running import files
 from study.running.workflow import run
 
 SKIPPED_FOLDERS = {"tests", "test", "testing", "_vendor", "vendor", "externals", "extern", "__pycache__"}
-SPLITS = ("train", "validation", "test")
 SPLIT_SHARES = {"test": 0.2, "validation": 0.15}  # the rest is train
 
 _MARKUP = [
@@ -62,7 +61,7 @@ def docstrings(source: str) -> Iterator[str]:
 
 
 def paragraphs(docstring: str) -> Iterator[str]:
-    """Prose paragraphs of a docstring: code, tables, headings, directives and literal blocks are left out."""
+    """Prose paragraphs of a docstring, without code, tables, headings, directives and literal blocks."""
     block: list[str] = []
     indent = literal_indent = -1
     for line in [*docstring.expandtabs().splitlines(), ""]:
@@ -73,7 +72,7 @@ def paragraphs(docstring: str) -> Iterator[str]:
                 continue
             literal_indent = -1
         if _UNDERLINE.match(stripped):
-            block = []  # what stood above was a heading
+            block = []  # the line above was a heading
             continue
         heading = _HEADING.match(stripped)
         not_prose = not stripped or _NOT_PROSE.match(stripped)
@@ -90,7 +89,7 @@ def paragraphs(docstring: str) -> Iterator[str]:
 
 
 def sentences(paragraph: str) -> Iterator[str]:
-    """Sentences of plain English: 4 to 60 words, mostly letters, with a capital first and a full stop last."""
+    """English sentences of 4 to 60 words: mostly letters, with a capital at the start and a stop at the end."""
     for pattern, replacement in _MARKUP:
         paragraph = pattern.sub(replacement, paragraph)
     for sentence in _SENTENCE_END.split(paragraph.strip()):
@@ -114,21 +113,20 @@ def source_files(package: str) -> list[tuple[str, Path]]:
     if spec is None or not spec.submodule_search_locations:
         raise UserError(f'corpus package "{package}" is not installed here: install it or take it out of the config.')
     root = Path(next(iter(spec.submodule_search_locations)))
-    found = []
+    sources = []
     for path in root.rglob("*.py"):
         relative = path.relative_to(root.parent)
-        skipped = SKIPPED_FOLDERS.intersection(relative.parts) or path.name.startswith(("test_", "conftest"))
-        if not skipped:
-            found.append((relative.as_posix(), path))
-    return sorted(found)
+        if not SKIPPED_FOLDERS.intersection(relative.parts) and not path.name.startswith(("test_", "conftest")):
+            sources.append((relative.as_posix(), path))
+    return sorted(sources)
 
 
 def extract(package: str) -> pd.DataFrame:
     """Unique prose sentences of a package.
 
     Returns:
-        One row a sentence, in order: file, split, docstring (its number in the file), paragraph (its number in the
-        docstring), sentence. A sentence that occurs again, up to case, digits and punctuation, is kept once.
+        One row per sentence, in order: file, split, docstring (its number in the file), paragraph (its number in the
+        docstring), sentence. Repeated sentences, ignoring case, digits and punctuation, are kept once.
     """
     rows, seen = [], set()
     for name, path in source_files(package):
@@ -138,7 +136,7 @@ def extract(package: str) -> pd.DataFrame:
         try:
             texts = list(docstrings(source))
         except (SyntaxError, ValueError):
-            continue  # templates and files for other Python versions
+            continue  # a template, or for another version of Python
         for d, text in enumerate(texts):
             for p, paragraph in enumerate(paragraphs(text)):
                 for sentence in sentences(paragraph):
@@ -150,40 +148,36 @@ def extract(package: str) -> pd.DataFrame:
 
 
 def read(path: Path) -> pd.DataFrame:
-    """What `main` has written, after comparing it with the hash in its manifest.
+    """Read a corpus that `main` has written, after comparing it with the hash in its manifest.
 
     Raises:
-        UserError: the file is not the one that was written.
+        UserError: the file is missing or has changed.
     """
     files.check(path.parent, {path.name: files.read_json(path.with_suffix(".json"))["sha256"]}, remove=path)
-    return pd.read_parquet(path)
+    return files.read_parquet(path)
 
 
 def version(package: str) -> str:
     """Installed version of the distribution that provides an import package."""
     distributions = importlib.metadata.packages_distributions().get(package, [package])
-    return importlib.metadata.version(distributions[0]).partition("+")[0]  # "2.13.0+cpu": the build is not the text
+    return importlib.metadata.version(distributions[0]).partition("+")[0]  # without the build, as in "2.13.0+cpu"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Extract the docstring prose of one installed package.")
-    parser.add_argument("package")
-    parser.add_argument("--out", type=Path, required=True, help="Parquet file; a manifest (.json) is put beside it")
-    arguments = parser.parse_args()
-    corpus = extract(arguments.package)
-    files.write_parquet(arguments.out, corpus)
+    a, _, paths = parse_step("Extract the docstring prose of one installed package.", "package")
+    out = paths.corpus(a.package)
+    corpus = extract(a.package)
+    files.write_parquet(out, corpus)
     manifest = {
-        "package": arguments.package,
-        "version": version(arguments.package),
+        "package": a.package,
+        "version": version(a.package),
         "files": int(corpus["file"].nunique()),
         "sentences": len(corpus),
         "words": int(corpus["sentence"].str.split().str.len().sum()),
-        "sha256": files.sha256(arguments.out),
+        "sha256": files.sha256(out),
     }
-    files.write_json(arguments.out.with_suffix(".json"), manifest)
-    print(
-        f"{manifest['package']} {manifest['version']}: {manifest['sentences']:,} sentences, {manifest['words']:,} words"
-    )
+    files.write_json(out.with_suffix(".json"), manifest)
+    print(f"{a.package} {manifest['version']}: {manifest['sentences']:,} sentences, {manifest['words']:,} words")
 
 
 if __name__ == "__main__":

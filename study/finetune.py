@@ -1,33 +1,35 @@
 """Fine-tune one cell (model x task x seed), or its control that starts from random weights.
 
-The exact initial state, pre-trained body and this cell's fresh head, is saved before the first step: resetting a weight
+The exact initial state, pre-trained body and this cell's new head, is saved before the first step: resetting a weight
 means going back to it. The epoch with the best weighted F1 on validation is kept; test data plays no part in training.
 """
 
-import argparse
-import json
 import resource
-import time
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
+from study.definition.step import parse_step
 from study.models.classifiers import checked_checkpoint, load_classifier, load_tokenizer, random_classifier
-from study.running import device, files, provenance
+from study.running import files, provenance
+from study.running.device import acquire_device
 from study.running.workflow import run
 from study.training import metrics
-from study.training.examples import encode, load_task, predict
+from study.training.classification import train_classifier
+from study.training.examples import data_order_seed, encode, load_task, predict
 from study.training.gradients import CPU
-from study.training.loop import train
 from study.training.resumption import Checkpoint
 
 ARMS = ("pretrained", "random-init")
 
 
-def data_order(axes: dict) -> int:
-    """Seed of the order of the training data of a cell."""
-    return provenance.seed_of("data order", axes["task"], axes["seed"])
+def initial_model(pretrained: Path, arm: str, classes: list[str], pad_token_id: int) -> tuple[nn.Module, list[str]]:
+    """The classifier that an arm starts from, and the names of its new head; no names for "random-init"."""
+    if arm == "pretrained":
+        return load_classifier(pretrained, classes, pad_token_id)
+    return random_classifier(pretrained, classes, pad_token_id), []
 
 
 def finetune(
@@ -37,44 +39,38 @@ def finetune(
     settings: dict,
     out: Path,
     arm: str = "pretrained",
-    on: torch.device = CPU,
+    device: torch.device = CPU,
     checkpoint_minutes: float | None = None,
 ) -> dict[str, object]:
     """Fine-tune one cell and write it into the folder `out`.
 
     Args:
-        pretrained: checkpoint folder. task: task folder.
+        pretrained: checkpoint folder.
+        task: task folder.
         axes: model, task and seed of the cell, from which every random choice is derived.
-        settings: the cell's section finetuning (see `loop.train`) with max_length.
+        settings: the cell's section finetuning (see `train_classifier`) with max_length.
         arm: "pretrained" saves initial.safetensors, the fine-tuned model and its tokenizer; "random-init" saves only
             the manifest, it is a control.
-        on: device to compute on.
-        checkpoint_minutes: see `Checkpoint`; the state of the training lies in a folder beside `out`, and a call with
-            the same arguments goes on from there after one that was killed.
+        device: to compute on.
+        checkpoint_minutes: see `Checkpoint`. The state of the training is written into a folder beside `out`; after a
+            kill, a call with the same arguments goes on from there.
 
     Returns:
         The manifest that is also written: head names, scores on test, learning curve, settings, device, time, memory.
     """
-    start = time.monotonic()
-    imported = checked_checkpoint(pretrained)
-    checkpoint = Checkpoint(out.with_name(f"{out.name}.training"), checkpoint_minutes)
+    checkpoint = Checkpoint.beside(out, checkpoint_minutes)
+    inputs = {"pretrained": checked_checkpoint(pretrained)}
     splits, classes = load_task(task)
     tokenizer = load_tokenizer(pretrained, settings["max_length"])
     encoded = {name: encode(frame, classes, tokenizer) for name, frame in splits.items()}
     provenance.deterministic(provenance.seed_of("initial", arm, *axes.values()))
     with files.replacing_folder(out) as folder:
-        head: list[str] = []
+        model, head = initial_model(pretrained, arm, classes, tokenizer.pad_token_id)
         if arm == "pretrained":
-            model, head = load_classifier(pretrained, classes, tokenizer.pad_token_id)
-            save_file(
-                {name: tensor.contiguous() for name, tensor in model.state_dict().items()},
-                folder / "initial.safetensors",
-            )
-        else:
-            model = random_classifier(pretrained, classes, tokenizer.pad_token_id)
-        order = data_order(axes)
-        model.to(on)
-        _, fitted = train(model, encoded["train"], encoded["validation"], settings, order, checkpoint=checkpoint)
+            initial = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+            save_file(initial, folder / "initial.safetensors")
+        sets = encoded["train"], encoded["validation"]
+        _, fitted = train_classifier(model.to(device), *sets, settings, data_order_seed(axes), checkpoint=checkpoint)
         predictions = predict(model, encoded["test"], settings["evaluation_batch_size"])
         if arm == "pretrained":
             model.save_pretrained(folder)
@@ -86,10 +82,10 @@ def finetune(
             "settings": settings,
             **fitted,
             **metrics.scores(encoded["test"].labels, predictions),
-            "device": torch.cuda.get_device_name() if on.type == "cuda" else "cpu",
-            "seconds": round(checkpoint.seconds_before + time.monotonic() - start, 2),
+            "device": provenance.device_name(device),
+            "seconds": round(checkpoint.seconds(), 2),
             "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-            "inputs": {"pretrained": imported, "task": files.read_json(task / "manifest.json")["sha256"]},
+            "inputs": inputs | {"task": files.read_json(task / "manifest.json")["sha256"]},
         }
         manifest = provenance.write_manifest(folder, **manifest)
     checkpoint.remove()
@@ -97,18 +93,13 @@ def finetune(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Fine-tune one cell of the study.")
-    parser.add_argument("--pretrained", required=True, type=Path, help="checkpoint folder")
-    parser.add_argument("--task-folder", required=True, type=Path)
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--task", required=True)
-    parser.add_argument("--seed", required=True, type=int)
-    parser.add_argument("--settings", required=True, type=json.loads, help="JSON: epochs, learning_rate, ...")
-    parser.add_argument("--arm", choices=ARMS, default="pretrained")
-    parser.add_argument("--out", required=True, type=Path, help="folder to write")
-    a = parser.parse_args()
+    arm = {"choices": ARMS, "default": "pretrained", "help": "weights that it starts from"}
+    a, study, paths = parse_step("Fine-tune one cell of the study.", "model", "task", "seed", arm=arm)
     axes = {"model": a.model, "task": a.task, "seed": a.seed}
-    manifest = finetune(a.pretrained, a.task_folder, axes, a.settings, a.out, a.arm, device.take())
+    out = (paths.finetuned if a.arm == "pretrained" else paths.random_init)(**axes)
+    settings = study.finetuning_settings(a.model, a.arm)
+    inputs = paths.pretrained(a.model), paths.task(a.task)
+    manifest = finetune(*inputs, axes, settings, out, a.arm, acquire_device())
     print(f"best epoch {manifest['best_epoch']}, test weighted F1 {manifest['weighted_f1']:.3f}")
 
 

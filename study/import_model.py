@@ -1,6 +1,5 @@
 """Bring one checkpoint into the study, from a folder or the hub: what a model needs, checked, with its manifest."""
 
-import argparse
 import math
 import shutil
 from pathlib import Path
@@ -8,13 +7,13 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig
 
+from ken import checkpoint_files
 from ken.errors import UserError
+from study.definition.step import parse_step
 from study.running import files, hub, provenance
 from study.running.workflow import run
 
-# Never pickle, never code: weights in safetensors, configuration and tokenizer as text.
-COPIED = ("*.safetensors", "*.safetensors.index.json", "config.json", "tokenizer*.json", "special_tokens_map.json")
-COPIED += ("vocab.*", "merges.txt", "*.model", "added_tokens.json")
+COPIED = (*checkpoint_files.WEIGHTS, *checkpoint_files.CONFIG, *checkpoint_files.TOKENIZER)
 
 
 def import_model(checkpoint: Path, name: str, out: Path, origin: dict | None = None) -> dict[str, object]:
@@ -22,7 +21,7 @@ def import_model(checkpoint: Path, name: str, out: Path, origin: dict | None = N
 
     Args:
         checkpoint: folder in the Hugging Face layout; a manifest.json in it (from study.pretrain) is passed on.
-        origin: where on the hub the folder comes from (`hub.Snapshot.origin`); then only the files it names are copied.
+        origin: where on the hub the folder comes from (`ken.hub.Snapshot.origin`); then only files it names are copied.
 
     Returns:
         The manifest: model, source, architecture, size, tokenizer, hash of every file, pre-training if known.
@@ -89,18 +88,14 @@ def tokenizer_kind(path: Path) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Copy a checkpoint into the study and check it.")
-    parser.add_argument("checkpoint", help="folder with config.json, *.safetensors and a tokenizer, or hub repository")
-    parser.add_argument("--revision", help="commit, tag or branch: the checkpoint is a repository on the hub")
-    parser.add_argument("--name", required=True)
-    parser.add_argument("--out", required=True, type=Path)
-    arguments = parser.parse_args()
-    if arguments.revision:
-        snapshot = hub.fetch_model(arguments.checkpoint, arguments.revision, COPIED)
-        manifest = import_model(snapshot.folder, arguments.name, arguments.out, snapshot.origin())
+    a, study, paths = parse_step("Copy a checkpoint into the study and check it.", "model")
+    section, folder = study.models[a.model], study.checkpoint(a.model, paths)
+    if folder is None:
+        snapshot = hub.fetch_model(section["repository"], section["revision"], COPIED)
+        manifest = import_model(snapshot.folder, a.model, paths.pretrained(a.model), snapshot.origin())
     else:
-        manifest = import_model(Path(arguments.checkpoint), arguments.name, arguments.out)
-    print(f"{arguments.name}: {manifest['architecture']}, {manifest['checkpoint_parameters']:,} parameters")
+        manifest = import_model(folder, a.model, paths.pretrained(a.model))
+    print(f"{a.model}: {manifest['architecture']}, {manifest['checkpoint_parameters']:,} parameters")
 
 
 if __name__ == "__main__":

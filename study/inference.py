@@ -1,11 +1,9 @@
-"""Is it faster? Time and memory of restored models on the same texts in one run, beside the dense model.
+"""Time and memory of inference with restored models, relative to the dense model, on the same texts in one run.
 
-Every model is built from its stored file; the models take turns, so that what else the machine does hits all alike.
-All of it is measured on the CPU, where time and memory mean the same on every machine.
+Every model is built from its stored file. The models take turns, so that other load on the machine affects all of them
+alike. All of it is measured on the CPU, where time and memory mean the same on every machine.
 """
 
-import argparse
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +12,8 @@ import pandas as pd
 import torch
 from torch import nn
 
-import baselines
 from study.cells.finetuned_cell import FinetunedCell
+from study.definition.step import parse_step
 from study.running import files, provenance
 from study.running.workflow import run
 from study.training.examples import Examples, predict
@@ -28,7 +26,11 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Restored:
-    """A model to be measured; `form` is dense, restored, merged, beside (an adapter beside its weights) or compiled."""
+    """A model to be measured.
+
+    Attributes:
+        form: "dense", "restored", "merged", "beside" (an unmerged adapter) or "compiled" (compacted to smaller layers).
+    """
 
     method: str
     budget: float | int
@@ -38,11 +40,12 @@ class Restored:
 
 
 def restored_models(cell: FinetunedCell, methods: list[str], compressed: Path) -> list[Restored]:
-    """The fully fine-tuned model, then every budget of the methods (of those that keep a share of each row, the first).
+    """The fine-tuned model, then the models restored from the files of the methods.
 
-    What a method has declined to store is left out.
+    Of methods that keep a share of each row, the first budget is enough: they all restore a dense model. Budgets that a
+    method declined to store are left out.
     """
-    found = [_restored(cell, "full", 1.0, compressed, "dense")]
+    models = [_restored(cell, "full", 1.0, compressed, "dense")]
     for name in methods:
         method = cell.method(name)
         budgets = cell.budgets(method)
@@ -50,11 +53,12 @@ def restored_models(cell: FinetunedCell, methods: list[str], compressed: Path) -
             if not _stored(compressed, name, budget).with_suffix(".json").is_file():
                 print(f"{name} has stored nothing at {budget}: its scores.csv says why", flush=True)
                 continue
-            found.append(_restored(cell, name, budget, compressed, method.form))
+            models.append(_restored(cell, name, budget, compressed, method.form))
             path = _stored(compressed, name, budget)
-            if (beside := method.beside(_initial_model(cell), cell.for_method(method, 0), path)) is not None:
-                found.append(Restored(name, budget, method.unit, "beside", beside.eval()))
-    return found
+            adapter = method.unmerged_adapter(_initial_model(cell), cell.for_method(method, 0), path)
+            if adapter is not None:
+                models.append(Restored(name, budget, method.unit, "beside", adapter.eval()))
+    return models
 
 
 def _stored(compressed: Path, name: str, budget: float | int) -> Path:
@@ -76,7 +80,7 @@ def _restored(cell: FinetunedCell, name: str, budget: float | int, compressed: P
 
 
 def measure(models: list[Restored], examples: Examples, batch_size: int, passes: int) -> list[dict]:
-    """One row a model: its parameters, time a text (fastest of the passes), time against the first model's, memory."""
+    """One row a model: parameters, time per text (fastest pass), time relative to the first model, peak memory."""
     seconds: list[list[float]] = [[] for _ in models]
     for _ in range(passes + 1):  # the first pass warms up
         for times, entry in zip(seconds, models, strict=True):
@@ -98,7 +102,7 @@ def measure(models: list[Restored], examples: Examples, batch_size: int, passes:
 
 
 def peak_bytes(model: nn.Module, examples: Examples, batch_size: int) -> int:
-    """Bytes of the parameters and of the intermediate results that a pass holds at once."""
+    """Bytes of the parameters and of the intermediate results that a pass holds at the same time."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         predict(model, examples, batch_size)
     held = peak = 0
@@ -109,23 +113,16 @@ def peak_bytes(model: nn.Module, examples: Examples, batch_size: int) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Measure inference time and memory of restored models of a cell.")
-    parser.add_argument("--finetuned", required=True, type=Path, help="folder of study.finetune")
-    parser.add_argument("--task-folder", required=True, type=Path)
-    parser.add_argument("--compressed", required=True, type=Path, help="folder that study.compress has written")
-    parser.add_argument("--methods", required=True, nargs="+", choices=sorted(baselines.METHODS))
-    parser.add_argument("--settings", required=True, type=json.loads, help="JSON: those of study.compress")
-    parser.add_argument("--texts", required=True, type=int, help="test texts in a pass")
-    parser.add_argument("--passes", required=True, type=int)
-    parser.add_argument("--out", required=True, type=Path, help="CSV file to write")
-    a = parser.parse_args()
+    a, study, paths = parse_step("Measure inference of the restored models of a cell.", "model", "task", "seed")
+    axes, section = (a.model, a.task, a.seed), study.inference_settings()
     provenance.deterministic(0)
-    cell = FinetunedCell(a.finetuned, a.task_folder, a.settings)
-    models = restored_models(cell, a.methods, a.compressed)
-    rows = measure(models, cell.split("test").first(a.texts), cell.batch_size, a.passes)
-    files.write_csv(a.out, pd.DataFrame([cell.axes | row for row in rows], columns=list(COLUMNS)))
-    manifest = {"sha256": {a.out.name: files.sha256(a.out)}, "inputs": cell.inputs, "made": provenance.made()}
-    files.write_json(a.out.with_suffix(".json"), manifest)
+    cell = FinetunedCell(paths.finetuned(*axes), paths.task(a.task), section["settings"])
+    models = restored_models(cell, section["methods"], paths.cell(*axes) / "compressed")
+    rows = measure(models, cell.split("test").first(section["texts"]), cell.batch_size, section["passes"])
+    out = paths.inference(*axes)
+    files.write_csv(out, pd.DataFrame([cell.axes | row for row in rows], columns=list(COLUMNS)))
+    manifest = {"sha256": {out.name: files.sha256(out)}, "inputs": cell.inputs, "made": provenance.made()}
+    files.write_json(out.with_suffix(".json"), manifest)
     for row in rows:
         print(f"{row['method']} {row['budget']} {row['form']}: {row['relative_time']:.2f} times the dense model")
 

@@ -1,7 +1,7 @@
-"""Prune one causal language model by its own loss: every method, structure, number of shots and sparsity.
+"""Prune one causal language model for its own loss: every method, structure, number of shots and sparsity.
 
-Every number comes from a file: a pruned model is written, read again, and the model restored from it meets the held-out
-text. A run of several shots visits the smaller sparsities on its way to the largest, and each is stored.
+Every number comes from a file: a pruned model is written and read again, and the restored model is evaluated on
+held-out text. A run of several shots passes the smaller sparsities on the way to the largest; each of them is stored.
 """
 
 import copy
@@ -13,38 +13,32 @@ from pathlib import Path
 import torch
 from torch import nn
 
-import baselines
-from baselines.llm_surgeon.compilation import compiled, with_shapes
+from baselines.llm_surgeon.compaction import compact, with_shapes
 from baselines.llm_surgeon.curvature import estimate
-from baselines.llm_surgeon.method import from_zeros, masks_of, masks_of_zeros
+from baselines.llm_surgeon.method import from_zeros, kept_masks, nonzero_masks
 from baselines.llm_surgeon.schedule import VARIANTS, Layers, Settings, removable_entries, shots_of
 from baselines.magnitude import zeros
 from ken.subnetwork import Subnetwork
+from study.cells.calibration import Calibration, calibration_indices
+from study.cells.perplexity_rows import Row, describe_stored, evaluate, load_or_run, write_results
+from study.definition.step import parse_step
 from study.models.classifiers import checked_checkpoint, load_tokenizer
-from study.models.language_models import (
-    Calibration,
-    body_of,
-    calibration_places,
-    document_losses,
-    empty_language_model,
-    linear_layers,
-    load_body,
-    load_language_model,
-    read_chunks,
-)
-from study.perplexity import Row, evaluated, remembered, step_parser, stored_facts, write_results
+from study.models.language_models import body_of, empty_language_model, linear_layers, load_body, load_language_model
 from study.running import files, provenance
+from study.running.code import code_hash
 from study.running.workflow import run
+from study.training.chunks import read_chunks
+from study.training.language_modelling import document_losses
 
 HALF = 0.5  # what 2:4 removes
 
 
 class Pruning:
-    """One language model with its text, ready to be pruned.
+    """One language model with its text.
 
     Args:
         checkpoint: folder of the model. text: folder of `study.text`.
-        axes: model and seed, which the calibration text is drawn by.
+        axes: model and seed, from which the calibration text is drawn.
         settings: methods, structures, sparsities, shots, calibration, low_rank, max_length, batch_size.
         out: folder of the stored files.
     """
@@ -54,12 +48,12 @@ class Pruning:
         self.inputs = {"pretrained": checked_checkpoint(checkpoint), "text": files.checked(text)}
         tokenizer = load_tokenizer(checkpoint, settings["max_length"])
         train, self.test = (read_chunks(text, split, tokenizer, settings["max_length"]) for split in ("train", "test"))
-        places = calibration_places(train, settings["calibration"], provenance.seed_of("calibration", axes["seed"]))
-        self.batches = list(Calibration(checkpoint, train, places).examples(settings["batch_size"]))
+        chosen = calibration_indices(train, settings["calibration"], provenance.seed_of("calibration", axes["seed"]))
+        self.batches = list(Calibration(checkpoint, train, chosen).examples(settings["batch_size"]))
         self.dense = load_language_model(checkpoint)
         self.layers = linear_layers(self.dense)
         self.factors = None
-        source = baselines.source_hash(baselines.METHODS["llm-surgeon"])
+        source = code_hash("study.prune_language_model")
         own = {key: settings[key] for key in ("calibration", "low_rank", "max_length", "batch_size")}
         self.key = [self.inputs, source, axes, own, torch.__version__.partition("+")[0]]
 
@@ -70,16 +64,16 @@ class Pruning:
         return self.factors if settings.curved else None
 
     def row(self, method: str, structure: str, shots: int, sparsity: float, file: str) -> Row:
-        """A row without results."""
+        """A row that has no results yet."""
         return Row(
             "pruning", **self.axes, draw=0, method=method, structure=structure, shots=shots, budget=sparsity, file=file,
             linear_layers=len(self.layers),
         )  # fmt: skip
 
     def evaluate(self, row: Row, start: float) -> list[float]:
-        """Complete a row from its stored file alone, begun at `start`; the loss of each held-out document."""
+        """Complete a row, begun at `start`, from its stored file alone; returns the loss of each held-out document."""
         path = self.out / row.file
-        row.seconds, row.stored_bytes, row.sha256 = stored_facts(path, start)
+        row.seconds, row.stored_bytes, row.sha256 = describe_stored(path, start)
         state = from_zeros(path)
         skeleton = empty_language_model(self.checkpoint)
         restored = load_body(with_shapes(skeleton, state), state)
@@ -87,18 +81,18 @@ class Pruning:
         before = [skeleton.get_submodule(name).weight for name in self.layers]
         row.kept_share = sum(int(w.count_nonzero()) for w in weights) / sum(w.numel() for w in before)
         row.smaller_layers = sum(w.shape != other.shape for w, other in zip(weights, before, strict=True))
-        return evaluated(row, restored, self.test, self.settings["batch_size"])
+        return evaluate(row, restored, self.test, self.settings["batch_size"])
 
     def store(
         self, model: nn.Module, removed: Layers, method: str, sparsity: float, structured: bool, file: str
     ) -> None:
-        """Write a pruned model: what is not zero, in smaller layers where rows and columns allow."""
+        """Write a pruned model: its nonzero entries, in smaller layers where whole rows and columns are gone."""
         path = self.out / file
         path.parent.mkdir(parents=True, exist_ok=True)
         if structured:
-            model = compiled(model, removed, self.batches[0])
+            model = compact(model, removed, self.batches[0])
         body = body_of(model)
-        masks = masks_of_zeros(body, removed) if structured else masks_of(body, removed)
+        masks = nonzero_masks(body, removed) if structured else kept_masks(body, removed)
         Subnetwork.from_masks(zeros(body), body, masks, 1 - sparsity, method).save(path)
 
     def run(self, method: str, structure: str, shots: int) -> list[tuple[Row, list[float]]]:
@@ -111,7 +105,7 @@ class Pruning:
         return results
 
     def pruned(self, method: str, structure: str, shots: int, wanted: list[float]) -> list[tuple[Row, list[float]]]:
-        """Rows of one run; when it fails, the sparsities that are left have rows that say so."""
+        """Rows of one run. When it fails, the remaining sparsities get rows with the reason."""
         options = VARIANTS[method] | {"structure": structure}
         if "low_rank" in self.settings and VARIANTS[method]["costs"] == "obs":
             options["low_rank"] = self.settings["low_rank"]
@@ -134,7 +128,7 @@ class Pruning:
         return results
 
     def visited(self, settings: Settings, shots: int, wanted: list[float]) -> Iterator[tuple[float, nn.Module, Layers]]:
-        """(sparsity, model, masks) of the wanted sparsities of one run from the dense model."""
+        """Sparsity, model and masks at each wanted sparsity of one run that starts from the dense model."""
         model = copy.deepcopy(self.dense)
         total = removable_entries(model, self.layers, settings)
         steps = schedule(wanted, shots)
@@ -146,7 +140,7 @@ class Pruning:
                 yield sparsity, model, removed
 
     def dense_row(self) -> list[tuple[Row, list[float]]]:
-        """The model as it came, stored in the same way."""
+        """The dense model, stored in the same way."""
         row = self.row("dense", "", 0, 0.0, "dense.safetensors")
         start = time.monotonic()
         self.store(self.dense, {}, "dense", 0.0, False, row.file)
@@ -154,17 +148,17 @@ class Pruning:
 
 
 def schedule(wanted: list[float], shots: int) -> list[float]:
-    """Sparsities after each shot: `shots` equal steps to the largest, and the wanted ones between them, rising."""
+    """Sparsities after each shot, rising: `shots` equal steps to the largest, and the wanted ones between them."""
     equal = [round(max(wanted) * t / shots, 9) for t in range(1, shots + 1)]
     near = {step: next((own for own in wanted if abs(own - step) < 1e-9), step) for step in equal}
     return sorted({*near.values(), *(wanted if shots > 1 else [])})
 
 
 def prune_all(pruning: Pruning) -> list[tuple[Row, list[float]]]:
-    """Every run that the settings ask for, those done before from their records; prints progress."""
+    """Run everything that the settings ask for, or take it from its record; shows progress."""
     settings, start = pruning.settings, time.monotonic()
     key = provenance.text_hash(json.dumps(pruning.key, sort_keys=True))
-    rows = remembered(pruning.out / "dense.json", key, pruning.dense_row)
+    rows = load_or_run(pruning.out / "dense.json", key, pruning.dense_row)
     axes = [
         (method, structure, shots)
         for method in settings["methods"]
@@ -174,7 +168,7 @@ def prune_all(pruning: Pruning) -> list[tuple[Row, list[float]]]:
     for done, (method, structure, shots) in enumerate(axes, 1):
         name = f"{method}-{structure.replace(':', '-')}-{shots}"
         key = provenance.text_hash(json.dumps([pruning.key, settings["sparsities"]], sort_keys=True))
-        rows += remembered(
+        rows += load_or_run(
             pruning.out / f"{name}.json", key, lambda axis=(method, structure, shots): pruning.run(*axis)
         )
         seconds = time.monotonic() - start
@@ -184,13 +178,14 @@ def prune_all(pruning: Pruning) -> list[tuple[Row, list[float]]]:
 
 
 def main() -> None:
-    parser = step_parser("Prune one causal language model.")
-    a = parser.parse_args()
+    a, study, paths = parse_step("Prune one causal language model.", "model", "seed")
+    axes, settings = {"model": a.model, "seed": a.seed}, study.language_settings("pruning")
+    out = paths.experiment("pruning", **axes)
     provenance.deterministic(0)
-    pruning = Pruning(a.pretrained, a.text_folder, {"model": a.model, "seed": a.seed}, a.settings, a.out)
+    pruning = Pruning(paths.pretrained(a.model), paths.text("pruning"), axes, settings, out)
     rows = prune_all(pruning)
-    _, tokens = document_losses(pruning.dense, pruning.test, a.settings["batch_size"])
-    write_results(a.out, rows, pruning.test, tokens, pruning.inputs)
+    _, tokens = document_losses(pruning.dense, pruning.test, settings["batch_size"])
+    write_results(out, rows, pruning.test, tokens, pruning.inputs)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Make tables, figures and pages of a finished study again, and nothing else: `python -m study.rebuild results/mini`.
+"""Make the tables, figures and pages of a finished study again: `python -m study.rebuild results/mini`.
 
-The rules are those of the Snakefile, with the config that the study was run with; rules that compute results are not
-looked at, so that what is not there any more, or was never unpacked, is not missed.
+Runs the report's rules of the Snakefile with the study's own config. Rules that compute results are left out, so their
+files may be missing, as in an unpacked archive.
 """
 
 import argparse
@@ -21,9 +21,9 @@ TARGETS = ("write_report", "write_publication")
 
 
 def command(results: Path, config: Path) -> list[str]:
-    """The call of Snakemake."""
-    weights = any(results.glob("cells/*/*/*/finetuned/model.safetensors"))  # what KENviz shows is there, or none
-    rules = [*RULES, KENVIZ] if weights else [*RULES]
+    """The Snakemake command."""
+    has_weights = any(results.glob("cells/*/*/*/finetuned/model.safetensors"))  # without any, KENviz has none to show
+    rules = [*RULES, KENVIZ] if has_weights else [*RULES]
     options = ["--configfile", str(config), "--forceall", "--allowed-rules", *rules]
     return [sys.executable, "-m", "snakemake", *options, "--", *TARGETS]
 
@@ -32,20 +32,20 @@ def rebuild(results: Path) -> None:
     """Run the rules of the report.
 
     Raises:
-        UserError: the folder is no finished study, or does not lie where Snakemake looks for it.
+        UserError: the folder is not a finished study, is not where Snakemake expects it, or a rule fails.
     """
     provenance = files.read_json(results / "provenance.json")
-    place = Path("results", provenance["study"])
-    if results.resolve() != place.resolve():
+    expected = Path("results", provenance["study"])
+    if results.resolve() != expected.resolve():
         raise UserError(
-            f"{results} is the study {provenance['study']}: move it to {place} in the folder of the Snakefile."
+            f"{results} is the study {provenance['study']}: move it to {expected} in the folder of the Snakefile."
         )
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder, "config.json")
         config.write_text(json.dumps(provenance["config"] | {"report_only": True}), encoding="utf-8")
-        done = subprocess.run(command(place, config))
+        done = subprocess.run(command(expected, config))
     if done.returncode:
-        raise UserError("snakemake has ended with an error, which stands above.")
+        raise UserError("snakemake failed: its error is above.")
 
 
 def main() -> None:

@@ -1,41 +1,30 @@
-"""Write down what a finished study came from: config, inputs, code, versions, machine, time spent."""
+"""Record the provenance of a finished study: config, inputs, code, versions, machine, time spent."""
 
-import argparse
-import csv
 import datetime
 import json
-from collections.abc import Iterator
+from collections import Counter
 from pathlib import Path
 
 from study import manifest
+from study.definition.paths import Paths
+from study.definition.step import parse_step
 from study.running import files, provenance
+from study.running.benchmarks import read_jobs
 from study.running.workflow import run
 
 
-def jobs(benchmarks: Path) -> Iterator[tuple[str, float, float]]:
-    """(rule, seconds, end as time since the epoch) of every job, from Snakemake's benchmark files.
-
-    A benchmark file is written when its job ends.
-    """
-    for path in sorted(benchmarks.rglob("*.tsv")):
-        rule = path.relative_to(benchmarks).parts[0].removesuffix(".tsv")
-        with open(path, newline="") as file:
-            for row in csv.DictReader(file, delimiter="\t"):
-                yield rule, float(row["s"]), path.stat().st_mtime
-
-
 def seconds_per_rule(benchmarks: Path) -> dict[str, float]:
-    """Rule -> seconds of all its jobs together."""
+    """Rule -> total seconds of its jobs."""
     seconds: dict[str, float] = {}
-    for rule, duration, _ in jobs(benchmarks):
+    for rule, duration, _ in read_jobs(benchmarks):
         seconds[rule] = round(seconds.get(rule, 0.0) + duration, 1)
     return seconds
 
 
 def wall_seconds(benchmarks: Path) -> float:
-    """Seconds in which at least one of the jobs ran: pauses of a study that was run in parts do not count."""
+    """Seconds during which at least one job ran: pauses of a study that was run in parts do not count."""
     total, covered = 0.0, float("-inf")
-    for start, end in sorted((end - seconds, end) for _, seconds, end in jobs(benchmarks)):
+    for start, end in sorted((end - seconds, end) for _, seconds, end in read_jobs(benchmarks)):
         total += max(0.0, end - max(start, covered))
         covered = max(covered, end)
     return round(total, 1)
@@ -43,43 +32,39 @@ def wall_seconds(benchmarks: Path) -> float:
 
 def inputs(results: Path) -> dict[str, dict]:
     """Where the tasks and models of a study come from, and the hashes of their files."""
-    found: dict[str, dict] = {"tasks": {}, "models": {}}
-    for path in sorted(results.glob("tasks/*/manifest.json")):
-        task = files.read_json(path)
-        found["tasks"][path.parts[-2]] = {key: task.get(key) for key in ("origin", "inputs", "sha256")}
-    for path in sorted(results.glob("models/*/pretrained/manifest.json")):
-        model = files.read_json(path)
-        found["models"][path.parts[-3]] = {key: model.get(key) for key in ("source", "hub", "sha256")}
-    return found
+
+    def facts(path: Path, *keys: str) -> dict:
+        content = files.read_json(path)
+        return {key: content.get(key) for key in keys}
+
+    tasks = sorted(results.glob(f"{Paths('').task('*')}/manifest.json"))
+    models = sorted(results.glob(f"{Paths('').pretrained('*')}/manifest.json"))
+    return {
+        "tasks": {path.parts[-2]: facts(path, "origin", "inputs", "sha256") for path in tasks},
+        "models": {path.parts[-3]: facts(path, "source", "hub", "sha256") for path in models},
+    }
 
 
 def makers(results: Path) -> list[dict]:
-    """Code and machines that the steps of a study recorded, each with how many manifests and rows it made."""
-    counts: dict[str, int] = {}
-    for record in manifest.records(results):
-        if "made" in record:
-            text = json.dumps(record["made"], sort_keys=True)
-            counts[text] = counts.get(text, 0) + 1
+    """Code and machines that made the parts of a study, each with its number of manifests and rows."""
+    made = (record["made"] for record in manifest.records(results) if "made" in record)
+    counts = Counter(json.dumps(maker, sort_keys=True) for maker in made)
     return [json.loads(text) | {"records": counts[text]} for text in sorted(counts)]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Record where the results of a study come from.")
-    parser.add_argument("results", type=Path)
-    parser.add_argument("--config", required=True, type=json.loads, help="JSON: the whole resolved config")
-    arguments = parser.parse_args()
-    results, benchmarks = arguments.results, arguments.results / "benchmarks"
+    _, study, paths = parse_step("Record where the results of a study come from.")
     record = {
-        "study": arguments.config["study"],
-        "config": arguments.config,
-        "inputs": inputs(results),
+        "study": study.name,
+        "config": study.config,
+        "inputs": inputs(paths.results),
         **provenance.made(),
-        "makers": makers(results),
-        "seconds": seconds_per_rule(benchmarks),
-        "wall_seconds": wall_seconds(benchmarks),
+        "makers": makers(paths.results),
+        "seconds": seconds_per_rule(paths.benchmarks),
+        "wall_seconds": wall_seconds(paths.benchmarks),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
-    files.write_json(results / "provenance.json", record)
+    files.write_json(paths.provenance, record)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A SLURM profile for a study: memory and time of every rule, by model, from its plan.
+"""Write a SLURM profile for a study: memory and time of every rule, by model, from its plan.
 
 `python -m study.slurm --config config/paper.yaml --machine a100 --out profiles/slurm` writes the committed one.
 """
@@ -10,31 +10,29 @@ from pathlib import Path
 
 import yaml
 
-import baselines
 from ken.errors import UserError
-from study import config as study_config
-from study.plan import ROOT, Job, listed_jobs, planned, read_plan, sized_study
 from study.planning import cost
+from study.planning.jobs import ROOT, Job, calibrated_costs, list_jobs, read_plan, read_study
 from study.running import files
 from study.running.workflow import run
 
 PROFILE = ROOT / "profiles" / "slurm" / "config.v8+.yaml"
 MARK = "# Resources of every rule"
-SPARE_TIME, SPARE_MEMORY = 2.0, 1.25  # times the estimate that a job may take before it is stopped
-MB = 2**30 / 1e6  # in a GiB
+SPARE_TIME, SPARE_MEMORY = 2.0, 1.25  # a job may take that many times its estimate before SLURM stops it
+MB_PER_GIB = 2**30 / 1e6
 LEAST_MB, LEAST_MINUTES = 2000, 10
 
 
 def resources(jobs: list[Job], with_gpu: bool) -> dict[str, dict[str, str | int]]:
-    """Rule -> resources: of the largest job, or of that of each model; memory and time grow with every attempt."""
+    """Rule -> resources of its largest job, by model where models differ; memory and time grow with every attempt."""
     memory: dict[str, dict[str, int]] = defaultdict(dict)
     minutes: dict[str, dict[str, int]] = defaultdict(dict)
     for job in jobs:
         model = job.wildcards.get("model", "")
-        asked = max(LEAST_MB, 1000 * math.ceil(SPARE_MEMORY * job.gib * MB / 1000))
-        memory[job.rule][model] = max(asked, memory[job.rule].get(model, 0))
-        asked = max(LEAST_MINUTES, 10 * math.ceil(SPARE_TIME * job.seconds / 600))
-        minutes[job.rule][model] = max(asked, minutes[job.rule].get(model, 0))
+        megabytes = 1000 * math.ceil(SPARE_MEMORY * job.gib * MB_PER_GIB / 1000)
+        memory[job.rule][model] = max(LEAST_MB, megabytes, memory[job.rule].get(model, 0))
+        spare_minutes = 10 * math.ceil(SPARE_TIME * job.seconds / 600)
+        minutes[job.rule][model] = max(LEAST_MINUTES, spare_minutes, minutes[job.rule].get(model, 0))
     return {
         rule: {
             "mem_mb": f"attempt * {by_model(memory[rule])}",
@@ -46,18 +44,18 @@ def resources(jobs: list[Job], with_gpu: bool) -> dict[str, dict[str, str | int]
 
 
 def by_model(values: dict[str, int]) -> str:
-    """A number; where models differ an expression over Snakemake's wildcards, in which an unknown one gets the most.
+    """A number if all models have the same, else an expression over Snakemake's wildcards; unknown models get the most.
 
-    Without braces, in which Snakemake 9.27 looks for fields of its own messages.
+    The expression has no braces: Snakemake 9.27 would take them for fields of its own messages.
     """
     most = max(values.values())
-    return (
-        str(most) if set(values.values()) == {most} else f"dict({sorted(values.items())}).get(wildcards.model, {most})"
-    )
+    if set(values.values()) == {most}:
+        return str(most)
+    return f"dict({sorted(values.items())}).get(wildcards.model, {most})"
 
 
 def profile(jobs: list[Job], with_gpu: bool, command: str) -> str:
-    """The committed profile with the resources of these jobs in place of its own."""
+    """The committed profile, with the resources of these jobs instead of its own."""
     general, mark, _ = PROFILE.read_text(encoding="utf-8").partition(MARK)
     if not mark:
         raise UserError(f"{PROFILE} lacks the line that begins {MARK!r}: take it from the repository.")
@@ -72,8 +70,8 @@ def main() -> None:
     parser.add_argument("--machine", choices=plan["machines"], required=True, help="kind of worker (config/plan.yaml)")
     parser.add_argument("--out", type=Path, required=True, help="folder to write the profile into")
     a = parser.parse_args()
-    study = sized_study(study_config.read(a.config, baselines.METHODS), plan)
-    jobs = planned(study, listed_jobs(a.config, everything=True), a.machine, plan)
+    study, jobs = read_study(a.config, plan), list_jobs(a.config, everything=True)
+    jobs = calibrated_costs(study, jobs, a.machine, plan)
     command = f"python -m study.slurm --config {a.config} --machine {a.machine} --out {a.out}"
     files.write_text(a.out / PROFILE.name, profile(jobs, cost.is_gpu(plan["machines"][a.machine]), command))
 

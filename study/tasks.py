@@ -1,11 +1,9 @@
-"""Make one task: splits as Parquet and a manifest with counts, hashes and reference scores.
+"""Build one task: splits as Parquet files, and a manifest with counts, hashes and reference scores.
 
-The reference scores, always answering the commonest class and TF-IDF with logistic regression, tell whether a
-fine-tuned model is a learner at all.
+The reference scores are those of the most frequent class and of TF-IDF with logistic regression. A fine-tuned model
+that does not exceed them has learnt little.
 """
 
-import argparse
-import json
 from pathlib import Path
 
 import pandas as pd
@@ -15,23 +13,23 @@ from sklearn.pipeline import make_pipeline
 
 from ken.errors import UserError
 from study import corpus
-from study.corpus import SPLITS
-from study.data import docstring_tasks, hub_tasks
-from study.data import local_files as local_data
+from study.data import docstring_tasks, hub_tasks, local_files
+from study.definition.paths import SPLITS
+from study.definition.step import parse_step
 from study.running import files, provenance
 from study.running.workflow import run
 from study.training import metrics
 
 
 def reference_scores(splits: dict[str, pd.DataFrame]) -> dict[str, dict[str, float]]:
-    """Scores on test of the commonest training label and of TF-IDF + logistic regression, untuned."""
+    """Scores on test of the most frequent training label and of TF-IDF with untuned logistic regression."""
     train, test = splits["train"], splits["test"]
     majority = train["label"].value_counts(sort=True).index[0]
     pipeline = make_pipeline(
         TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), token_pattern=r"\S+"),
         LogisticRegression(C=10, max_iter=2000),
     )
-    pipeline.fit(train["text"] + " .", train["label"])  # an empty text still is a document
+    pipeline.fit(train["text"] + " .", train["label"])  # so that an empty text has a token
     return {
         "majority": metrics.scores(test["label"], [majority] * len(test)),
         "tfidf": metrics.scores(test["label"], pipeline.predict(test["text"] + " .")),
@@ -39,9 +37,28 @@ def reference_scores(splits: dict[str, pd.DataFrame]) -> dict[str, dict[str, flo
 
 
 def class_order(labels: pd.Series) -> list[str]:
-    """Classes in the order of the model's outputs: numbers by value, names by alphabet."""
+    """Classes in the order of the model's outputs: numbers by value, names alphabetically."""
     unique = sorted(set(labels))
     return sorted(unique, key=int) if all(label.lstrip("-").isdigit() for label in unique) else unique
+
+
+def read_splits(
+    spec: dict, corpora: dict[str, Path]
+) -> tuple[dict[str, pd.DataFrame], list[str], dict[str, object], dict[str, object]]:
+    """Splits of a task, notes, where its text comes from, and the hashes of its inputs; see `build`."""
+    if spec["source"] == "docstrings":
+        splits = docstring_tasks.build({package: corpus.read(path) for package, path in corpora.items()}, spec)
+        manifests = [files.read_json(path.with_suffix(".json")) for path in corpora.values()]
+        origin = {manifest["package"]: manifest["version"] for manifest in manifests}
+        return splits, [], origin, {manifest["package"]: manifest["sha256"] for manifest in manifests}
+    if spec["source"] == "hub":
+        *frames, notes, origin = hub_tasks.prepare(spec)
+        inputs = origin["sha256"]
+    else:
+        *frames, notes = local_files.prepare(spec)
+        origin = {split: str(spec[split]) for split in SPLITS if spec.get(split)}
+        inputs = {path: local_files.sha256(path) for path in origin.values()}
+    return dict(zip(SPLITS, frames, strict=True)), notes, origin, inputs
 
 
 def build(name: str, spec: dict, corpora: dict[str, Path], out: Path) -> dict[str, object]:
@@ -50,25 +67,14 @@ def build(name: str, spec: dict, corpora: dict[str, Path], out: Path) -> dict[st
     Args:
         spec: the task's section of the config (source "docstrings", "files" or "hub").
         corpora: package -> Parquet file of study.corpus, for docstring tasks.
+
+    Raises:
+        UserError: the task has only one class, or its source cannot be read.
     """
-    if spec["source"] == "docstrings":
-        splits = docstring_tasks.build({package: corpus.read(path) for package, path in corpora.items()}, spec)
-        manifests = [files.read_json(path.with_suffix(".json")) for path in corpora.values()]
-        notes: list[str] = []
-        origin = {manifest["package"]: manifest["version"] for manifest in manifests}
-        inputs = {manifest["package"]: manifest["sha256"] for manifest in manifests}
-    elif spec["source"] == "hub":
-        *frames, notes, origin = hub_tasks.prepare(spec)
-        inputs = origin["sha256"]
-        splits = dict(zip(SPLITS, frames, strict=True))
-    else:
-        *frames, notes = local_data.prepare(spec)
-        splits = dict(zip(SPLITS, frames, strict=True))
-        origin = {split: str(spec[split]) for split in SPLITS if spec.get(split)}
-        inputs = {path: local_data.sha256(path) for path in origin.values()}
+    splits, notes, origin, inputs = read_splits(spec, corpora)
     classes = class_order(splits["train"]["label"])
     if len(classes) < 2:
-        raise UserError(f"task {name!r} has one class only ({classes[0]!r}): there is nothing to classify.")
+        raise UserError(f"task {name!r} has only one class ({classes[0]!r}): there is nothing to classify.")
     with files.replacing_folder(out) as folder:
         for split, frame in splits.items():
             files.write_parquet(folder / f"{split}.parquet", frame.reset_index(drop=True))
@@ -89,17 +95,12 @@ def build(name: str, spec: dict, corpora: dict[str, Path], out: Path) -> dict[st
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Make one task of the study.")
-    parser.add_argument("--name", required=True)
-    parser.add_argument("--spec", required=True, type=json.loads, help="JSON: the task's section of the config")
-    parser.add_argument("--corpus", type=Path, nargs="*", default=[], help="Parquet files of study.corpus")
-    parser.add_argument("--out", required=True, type=Path, help="folder to write")
-    arguments = parser.parse_args()
+    a, study, paths = parse_step("Make one task of the study.", "task")
     provenance.deterministic(0)
-    corpora = {path.stem: path for path in arguments.corpus}
-    manifest = build(arguments.name, arguments.spec, corpora, arguments.out)
+    corpora = {package: paths.corpus(package) for package in study.task_packages(a.task)}
+    manifest = build(a.task, study.task_settings(a.task), corpora, paths.task(a.task))
     sizes = {split: sum(counts.values()) for split, counts in manifest["counts"].items()}
-    print(f"{arguments.name}: {sizes}, TF-IDF reference {manifest['reference']['tfidf']['weighted_f1']:.3f}")
+    print(f"{a.task}: {sizes}, TF-IDF reference {manifest['reference']['tfidf']['weighted_f1']:.3f}")
     for note in manifest["notes"]:
         print(f"note: {note}")
 

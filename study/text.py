@@ -1,30 +1,31 @@
-"""Running text for language models: documents of a training, a validation and a held-out part.
+"""Collect running text for language models: documents for training, validation and test.
 
-A document is the prose of one source file, or a part of a text file or of a data set's column with at least
-`DOCUMENT_WORDS` words: what intervals of perplexity are resampled by.
+A document is the prose of one source file, or a part with at least `DOCUMENT_WORDS` words of a text file or of a data
+set's column. Confidence intervals of perplexity resample documents.
 """
 
-import argparse
 import hashlib
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from ken.errors import UserError
-from study.corpus import SPLITS
-from study.data import hub_tasks
-from study.running import files, hub, provenance
+from study import corpus
+from study.data import hub_tasks, local_files
+from study.definition.paths import SPLITS
+from study.definition.step import parse_step
+from study.running import files, provenance
 from study.running.workflow import run
 
 DOCUMENT_WORDS = 500
-VALIDATION_EVERY = 10  # without a validation part, which documents of train become it
-HELD_OUT_WORDS = 200  # of one source file at most, so that many files stand behind a number
+VALIDATION_EVERY = 10  # without a validation part, every tenth document of train is used
+HELD_OUT_WORDS = 200  # most words of one source file in validation and test, so that many files are represented
 
 
 def from_docstrings(corpora: Iterable[pd.DataFrame]) -> dict[str, pd.DataFrame]:
-    """split -> documents, a source file each, in an order by the hash of its path."""
+    """split -> documents, one for each source file, ordered by the hash of its path."""
     rows = pd.concat(corpora, ignore_index=True)
     documents = rows.groupby(["split", "file"], sort=False)["sentence"].agg(" ".join).reset_index()
     held_out = documents["split"] != "train"
@@ -37,8 +38,8 @@ def from_docstrings(corpora: Iterable[pd.DataFrame]) -> dict[str, pd.DataFrame]:
 
 
 def from_lines(lines: Iterable[str], name: str) -> pd.DataFrame:
-    """Documents of running text: consecutive lines with at least `DOCUMENT_WORDS` words, the last perhaps fewer."""
-    rows = [(f"{name}:{place}", text) for place, text in enumerate(_joined(lines))]
+    """Documents of consecutive lines with at least `DOCUMENT_WORDS` words; the last one may be shorter."""
+    rows = [(f"{name}:{index}", text) for index, text in enumerate(_joined(lines))]
     return pd.DataFrame(rows, columns=["document", "text"])
 
 
@@ -61,93 +62,82 @@ def from_files(spec: dict) -> dict[str, pd.DataFrame]:
     Raises:
         UserError: a file is not UTF-8.
     """
-    found = {}
+    documents = {}
     for split in (split for split in SPLITS if split in spec):
         try:
-            found[split] = from_lines(Path(spec[split]).read_text(encoding="utf-8").splitlines(), split)
+            documents[split] = from_lines(Path(spec[split]).read_text(encoding="utf-8").splitlines(), split)
         except UnicodeDecodeError:
-            raise UserError(f"{spec[split]} is not text in UTF-8: convert it.") from None
-    return with_validation(found)
+            raise UserError(f"{spec[split]} is not UTF-8 text: convert it to UTF-8.") from None
+    return with_validation(documents)
 
 
 def from_hub(spec: dict) -> tuple[dict[str, pd.DataFrame], dict[str, object]]:
-    """split -> documents of a data set's splits train, validation and test, and where on the hub they come from.
+    """split -> documents of a data set's splits train, validation and test, and their origin on the hub.
 
     Raises:
-        UserError: see `hub.fetch` and `hub_tasks.parquet_files`; or there is no such column.
+        UserError: see `hub_tasks.fetch_splits` and `local_files.read_columns`.
     """
-    wanted = list(SPLITS)
-    snapshot = hub.fetch(
-        spec["repository"],
-        "dataset",
-        spec["revision"],
-        lambda listed: [name for shards in hub_tasks.parquet_files(listed, spec, wanted).values() for name in shards],
-    )
-    shards = hub_tasks.parquet_files(snapshot.names, spec, wanted)
-    found = {}
+    column = spec["text"]
+    snapshot, shards = hub_tasks.fetch_splits(spec, list(SPLITS))
+    documents = {}
     for split in SPLITS:
-        try:
-            parts = [pd.read_parquet(snapshot.folder / name, columns=[spec["text"]]) for name in shards[split]]
-        except (ValueError, OSError) as error:
-            raise UserError(
-                f'{spec["repository"]} has no column "{spec["text"]}" in its split {split}: correct text.'
-            ) from error
-        found[split] = from_lines(pd.concat(parts)[spec["text"]], split)
-    return found, snapshot.origin()
+        lines = [line for path in shards[split] for line in local_files.read_columns(path, [column])[column]]
+        documents[split] = from_lines(lines, split)
+    return documents, snapshot.origin()
 
 
 def with_validation(documents: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
-    """The same with every tenth document of train as validation where there is none."""
+    """The documents, with every tenth one of train moved to validation if there is no validation part."""
     if "validation" in documents:
         return documents
     train = documents["train"]
-    chosen = [place % VALIDATION_EVERY == VALIDATION_EVERY - 1 for place in range(len(train))]
-    kept = [not own for own in chosen]
-    return documents | {"train": train[kept], "validation": train[chosen]}
+    chosen = np.arange(len(train)) % VALIDATION_EVERY == VALIDATION_EVERY - 1
+    return documents | {"train": train[~chosen], "validation": train[chosen]}
 
 
 def first_words(documents: pd.DataFrame, words: int) -> pd.DataFrame:
-    """The first documents, so many that they have at most `words` words, and at least one."""
+    """The first documents with at most `words` words together, at least one document."""
     counts = documents["text"].str.split().str.len()
     number = max(1, int((counts.cumsum() <= words).sum()))
     return documents.head(number).reset_index(drop=True)
 
 
 def build(spec: dict, corpora: list[Path]) -> tuple[dict[str, pd.DataFrame], dict[str, object] | None]:
-    """split -> documents (columns document and text) as a config's section `text` says, and their origin on the hub.
+    """split -> documents (columns document and text), and their origin on the hub or None.
+
+    Args:
+        spec: the config's section `text` (source "docstrings", "files" or "hub").
+        corpora: Parquet files of study.corpus, for docstrings.
 
     Raises:
         UserError: a part has no text.
     """
     origin = None
     if spec["source"] == "docstrings":
-        found = from_docstrings(pd.read_parquet(path) for path in corpora)
+        documents = from_docstrings(map(corpus.read, corpora))
     elif spec["source"] == "files":
-        found = from_files(spec)
+        documents = from_files(spec)
     else:
-        found, origin = from_hub(spec)
+        documents, origin = from_hub(spec)
     limits = {"train": spec["train_words"], "validation": spec["test_words"], "test": spec["test_words"]}
     result = {}
     for split in SPLITS:
-        if found[split].empty:
+        if documents[split].empty:
             raise UserError(f"the text has no documents in its part {split}: give a longer text.")
-        result[split] = first_words(found[split], limits[split])
+        result[split] = first_words(documents[split], limits[split])
     return result, origin
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Bring together running text for language models.")
-    parser.add_argument("--spec", required=True, type=json.loads, help="JSON: the config's section text")
-    parser.add_argument("--corpus", nargs="*", type=Path, default=[], help="Parquet files of study.corpus")
-    parser.add_argument("--out", required=True, type=Path, help="folder to write")
-    arguments = parser.parse_args()
-    documents, origin = build(arguments.spec, arguments.corpus)
-    with files.replacing_folder(arguments.out) as folder:
+    a, study, paths = parse_step("Make the running text of an experiment on language models.", "experiment")
+    spec = study.text_settings(a.experiment)
+    documents, origin = build(spec, [paths.corpus(package) for package in spec.get("packages", [])])
+    with files.replacing_folder(paths.text(a.experiment)) as folder:
         for split, frame in documents.items():
             files.write_parquet(folder / f"{split}.parquet", frame)
         manifest = provenance.write_manifest(
             folder,
-            spec=arguments.spec,
+            spec=spec,
             hub=origin,
             documents={split: len(frame) for split, frame in documents.items()},
             words={split: int(frame["text"].str.split().str.len().sum()) for split, frame in documents.items()},

@@ -1,17 +1,16 @@
-"""How does the time of pruning grow with the size of a model and with k? Measured on random rows of one length.
+"""Time of pruning against the size of a model and against k, measured on random rows.
 
-The authors name the growth with both as a limitation of KEN. One row of the table is one selection: (rows x n) values,
-k kept in each row, by the paper's density or by the rule of the released code.
+The authors name this growth as a limitation of KEN. One row of the table is one selection: k entries kept in each row
+of a matrix (rows, n), by the paper's density or by the rule of the released code.
 """
 
-import argparse
 import time
-from pathlib import Path
 
 import pandas as pd
 import torch
 
 from ken import selection
+from study.definition.step import parse_step
 from study.running import files, provenance
 from study.running.workflow import run
 
@@ -19,7 +18,7 @@ METHODS = ("ken", selection.GRID)
 
 
 def seconds_of(rows: torch.Tensor, k: int, method: str, repeats: int) -> float:
-    """Time of one selection, the fastest of the repeats: what else runs only makes one slower."""
+    """Time of one selection: the fastest of the repeats, since other load only makes one slower."""
     times = []
     for _ in range(repeats + 1):  # the first warms up
         start = time.perf_counter()
@@ -29,30 +28,26 @@ def seconds_of(rows: torch.Tensor, k: int, method: str, repeats: int) -> float:
 
 
 def timing_table(heights: list[int], n: int, budgets: list[int], repeats: int) -> pd.DataFrame:
-    """One row a method, size and k: every size at the middle k, every k at the largest size."""
+    """One row per method, size and k: every size at the middle k, every k at the largest size."""
     generator = torch.Generator().manual_seed(0)
     rows = torch.randn(max(heights), n, generator=generator) * 0.04
     middle = budgets[len(budgets) // 2]
     points = [(height, middle) for height in heights] + [(max(heights), k) for k in budgets if k != middle]
-    found = [
+    rows_of_table = [
         {"method": method, "size": height * n, "k": k, "seconds": seconds_of(rows[:height], k, method, repeats)}
         for method in METHODS
         for height, k in points
     ]
-    return pd.DataFrame(found)
+    return pd.DataFrame(rows_of_table)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Measure the time of pruning against size and k.")
-    parser.add_argument("--heights", type=int, nargs="+", default=[128, 256, 512, 1024, 2048], help="rows")
-    parser.add_argument("--length", type=int, default=768, help="entries of a row")
-    parser.add_argument("--budgets", type=int, nargs="+", default=[16, 48, 96, 192, 384], help="k")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--out", required=True, type=Path, help="CSV file to write")
-    a = parser.parse_args()
+    repeats = {"type": int, "default": 3, "help": "the fastest counts"}
+    a, study, paths = parse_step("Measure the time of pruning against size and k.", repeats=repeats)
+    section = study.config["timing"]
     provenance.deterministic(0)
-    table = timing_table(a.heights, a.length, a.budgets, a.repeats)
-    files.write_csv(a.out, table)
+    table = timing_table(section["heights"], section["length"], section["budgets"], a.repeats)
+    files.write_csv(paths.table("timing"), table)
     print(table.to_string(index=False))
 
 

@@ -1,7 +1,7 @@
-"""Where one row of scores.csv comes from: `python -m study.trace results/mini bert library6 0 ken 0.25`.
+"""Trace one row of scores.csv to its origins: `python -m study.trace results/mini bert library6 0 ken 0.25`.
 
-Prints what the steps wrote down, from the row back to what the study started from: each with its settings, seed, the
-hashes of its inputs, the code, the versions and the machine. Works on an unpacked archive too.
+Prints the records of the steps from the row back to the pre-trained model and the task: settings, seed, hashes of the
+inputs, code, versions and machine of each. Also works on an unpacked archive.
 """
 
 import argparse
@@ -9,36 +9,37 @@ import json
 from pathlib import Path
 
 from ken.errors import UserError
+from study.definition.paths import Paths
 from study.running import files
 from study.running.workflow import run
 
 
 def trace(results: Path, model: str, task: str, seed: int, method: str, budget: str, draw: int = 0) -> dict[str, dict]:
-    """Records of a row, of its fine-tuned model, of its pre-trained model and of its task, and the study's config.
+    """Records of a row, its fine-tuned model, its pre-trained model and its task, and the study's config.
 
     Args:
         budget: as in the name of the stored file, such as "0.25".
 
     Raises:
-        UserError: there is no such row, or a record was made from other files than those that lie there now.
+        UserError: there is no such row, or an input has changed since a record was made.
     """
-    cell = results / "cells" / model / task / f"seed{seed}"
-    row = files.read_json(cell / "compressed" / method / f"draw{draw}" / f"{budget}.json")
-    finetuned = files.read_json(cell / "finetuned" / "manifest.json")
-    pretrained = files.read_json(results / "models" / model / "pretrained" / "manifest.json")
-    data = files.read_json(results / "tasks" / task / "manifest.json")
-    for what, made_from, there in (
+    paths, cell = Paths(results), (model, task, seed)
+    row = files.read_json(paths.stored(*cell, method, budget, draw).with_suffix(".json"))
+    finetuned = files.read_json(paths.finetuned(*cell) / "manifest.json")
+    pretrained = files.read_json(paths.pretrained(model) / "manifest.json")
+    data = files.read_json(paths.task(task) / "manifest.json")
+    for what, recorded, current in (
         ("row", row["inputs"]["finetuned"], finetuned["sha256"]),
         ("row", row["inputs"]["task"], data["sha256"]),
         ("fine-tuned model", finetuned["inputs"]["pretrained"], pretrained["sha256"]),
         ("fine-tuned model", finetuned["inputs"]["task"], data["sha256"]),
     ):
-        if made_from != there:
+        if recorded != current:
             raise UserError(
-                f"the {what} of {cell} was made from other files than those now there: run snakemake again."
+                f"the {what} of {paths.cell(*cell)} was made from files that have changed: run snakemake again."
             )
     del row["predictions"]
-    config = files.read_json(results / "provenance.json")["config"]
+    config = files.read_json(paths.provenance)["config"]
     return {"row": row, "finetuned": finetuned, "pretrained": pretrained, "task": data, "config": config}
 
 

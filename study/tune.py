@@ -1,36 +1,33 @@
-"""Search learning rate and epochs of one model on validation, for each arm; what is best goes into the config by hand.
+"""Search learning rate and epochs of one model on validation, for each arm; the best are put into the config by hand.
 
 The search has a seed of its own and never reads test data.
 """
 
-import argparse
 import itertools
-import json
 from pathlib import Path
 
 import pandas as pd
 
-from study.finetune import ARMS
-from study.models.classifiers import checked_checkpoint, load_classifier, load_tokenizer, random_classifier
-from study.running import device, files, provenance
+from study.definition.step import parse_step
+from study.finetune import initial_model
+from study.models.classifiers import checked_checkpoint, load_tokenizer
+from study.running import files, provenance
+from study.running.device import acquire_device
 from study.running.workflow import run
+from study.training.classification import train_classifier
 from study.training.examples import encode, load_task
-from study.training.loop import train
 
 
 def try_settings(pretrained: Path, task: Path, arm: str, settings: dict, seed: int) -> dict[str, object]:
     """Best validation weighted F1 of one fine-tuning, and the epoch it came from."""
-    on = device.take()
+    device = acquire_device()
     checked_checkpoint(pretrained)
     splits, classes = load_task(task)
     tokenizer = load_tokenizer(pretrained, settings["max_length"])
     provenance.deterministic(provenance.seed_of("tune", arm, task.name, seed))
-    if arm == "pretrained":
-        model, _ = load_classifier(pretrained, classes, tokenizer.pad_token_id)
-    else:
-        model = random_classifier(pretrained, classes, tokenizer.pad_token_id)
-    encoded = {s: encode(splits[s], classes, tokenizer) for s in ("train", "validation")}
-    _, fitted = train(model.to(on), encoded["train"], encoded["validation"], settings, seed)
+    model, _ = initial_model(pretrained, arm, classes, tokenizer.pad_token_id)
+    sets = [encode(splits[split], classes, tokenizer) for split in ("train", "validation")]
+    _, fitted = train_classifier(model.to(device), *sets, settings, seed)
     return {key: fitted[key] for key in ("best_epoch", "validation_weighted_f1")}
 
 
@@ -52,17 +49,11 @@ def tune(model: str, pretrained: Path, tasks: list[Path], arms: list[str], grid:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Search learning rate and epochs of one model on validation.")
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--pretrained", required=True, type=Path)
-    parser.add_argument("--tasks", required=True, type=Path, nargs="+", help="task folders")
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS)
-    parser.add_argument("--grid", required=True, type=json.loads, help="JSON: learning_rates, epochs, seed")
-    parser.add_argument("--settings", required=True, type=json.loads, help="JSON: the rest of the finetuning settings")
-    parser.add_argument("--out", required=True, type=Path)
-    a = parser.parse_args()
-    table = tune(a.model, a.pretrained, a.tasks, a.arms, a.grid, a.settings)
-    files.write_csv(a.out, table)
+    a, study, paths = parse_step("Search learning rate and epochs of one model on validation.", "model")
+    search = study.tuning_settings(a.model)
+    tasks = [paths.task(task) for task in search.pop("tasks")]
+    table = tune(a.model, paths.pretrained(a.model), tasks, **search)
+    files.write_csv(paths.tuning(a.model), table)
     print(table.to_string(index=False))
 
 

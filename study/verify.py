@@ -1,12 +1,12 @@
-"""Hash the files of a study again and say which are not what they were: `python -m study.verify results/mini`.
+"""Hash the files of a study again and name those that have changed: `python -m study.verify results/mini`.
 
-A finished study is compared with its manifest.json, one that is not finished with what its steps have written down so
-far, one that was unpacked from an archive with what was packed.
+A finished study is compared with its manifest.json, an unfinished one with what its steps have recorded so far, one
+unpacked from an archive with what was packed.
 """
 
 import argparse
 import sys
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -33,12 +33,12 @@ KINDS = {
     "report": "report",
     "publication": "tables for a paper",
 }
-FOLDERS = {"tasks": 2, "models": 3, "cells": 5}  # parts of the path of what a step writes as a whole
-SHOWN = 20  # files that are named, of many
+FOLDERS = {"tasks": 2, "models": 3, "cells": 5}  # number of path parts of a folder that one step writes as a whole
+SHOWN = 20  # most files that are named
 
 
 def kind_of(name: str) -> str:
-    """Kind of a file of a study, from its path in the study's folder."""
+    """Kind of a file of a study, from its path in the study's folder, in words."""
     parts = name.split("/")
     if parts[0] != "cells":
         return KINDS.get(parts[0], "collected tables, provenance")
@@ -48,17 +48,17 @@ def kind_of(name: str) -> str:
 
 
 def to_remove(name: str) -> str:
-    """What has to be removed so that Snakemake makes a file again: an output of the rule that it comes from."""
+    """The output of a rule to remove so that Snakemake makes a file again."""
     parts = name.split("/")
     if parts[0] == "cells" and parts[4] == "compressed":
-        return "/".join([*parts[:6], "scores.csv"])  # sound rows are taken over
+        return "/".join([*parts[:6], "scores.csv"])  # undamaged rows are kept
     if parts[0] == "cells" and len(parts) == 5:
         return "/".join([*parts[:4], "inference.csv"])
     return "/".join(parts[: FOLDERS.get(parts[0], len(parts))])
 
 
 def expected(results: Path) -> tuple[dict[str, str], int]:
-    """Path -> SHA-256 of the files that have to be there, and how many more were left out when it was packed.
+    """Path -> SHA-256 of the files that must be there, and how many were left out when the study was packed.
 
     Raises:
         UserError: there is no study, or its list is damaged.
@@ -74,28 +74,24 @@ def expected(results: Path) -> tuple[dict[str, str], int]:
 
 
 def hashes(paths: list[Path]) -> Iterable[str | None]:
-    """SHA-256 of each file, None for one that is not there."""
-    with ThreadPoolExecutor() as pool:  # hashing leaves the interpreter to others
-        found = pool.map(lambda path: files.sha256(path) if path.is_file() else None, paths)
-        yield from tqdm(found, total=len(paths), unit=" files", delay=2, leave=False)
+    """SHA-256 of each file, None for a missing one."""
+    with ThreadPoolExecutor() as pool:  # hashing releases the interpreter lock
+        digests = pool.map(lambda path: files.sha256(path) if path.is_file() else None, paths)
+        yield from tqdm(digests, total=len(paths), unit=" files", delay=2, leave=False)
 
 
 def problems(results: Path, sha256: dict[str, str]) -> dict[str, str]:
-    """Path -> "missing" or "changed", for every file that is not what it was."""
-    found = hashes([results / name for name in sha256])
-    pairs = zip(sha256.items(), found, strict=True)
+    """Path -> "missing" or "changed", for every file that does not have its SHA-256."""
+    pairs = zip(sha256.items(), hashes([results / name for name in sha256]), strict=True)
     return {name: "changed" if now else "missing" for (name, digest), now in pairs if now != digest}
 
 
 def summary(sha256: dict[str, str], wrong: dict[str, str]) -> str:
-    """One line a kind of file: how many there are, and how many are not what they were."""
-    counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
-    for name in sha256:
-        counts[kind_of(name)][0] += 1
-        counts[kind_of(name)][1] += name in wrong
+    """One line for each kind of file: how many there are, and how many are changed or missing."""
+    counts, bad = Counter(map(kind_of, sha256)), Counter(map(kind_of, wrong))
     lines = [
-        f"{kind:<38} {count:>6} files  {f'{bad} not as they were' if bad else 'ok'}"
-        for kind, (count, bad) in counts.items()
+        f"{kind:<38} {count:>6} files  {f'{bad[kind]} changed or missing' if bad[kind] else 'ok'}"
+        for kind, count in counts.items()
     ]
     return "\n".join(lines)
 
@@ -110,7 +106,7 @@ def main() -> None:
     wrong = problems(results, sha256)
     print(summary(sha256, wrong))
     if not (results / manifest.NAME).exists():
-        print("The study is not finished: only what its steps have written down so far was compared.")
+        print("The study is not finished: only what its steps have recorded so far was compared.")
     elif more := sorted(set(manifest.result_files(results)) - set(sha256)):
         print(f"{len(more)} files were made later and are not listed, such as {more[0]}.")
     if left_out:
@@ -119,10 +115,10 @@ def main() -> None:
         print(f"{what}: {results / name} (made again after `rm -r {results / to_remove(name)}`)")
     if wrong:
         sys.exit(
-            f"error: {len(wrong)} of {len(sha256)} files are not what they were: remove what is named above and run "
+            f"error: {len(wrong)} of {len(sha256)} files are changed or missing: remove what is named above and run "
             "the same snakemake command again."
         )
-    print(f"All {len(sha256)} files are what they were.")
+    print(f"All {len(sha256)} files are unchanged.")
 
 
 if __name__ == "__main__":

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 import torch
 
-from study import pretrain
 from study.finetune import finetune
 from study.models.architectures import ARCHITECTURES
+from study.models.pretraining import build
 from study.models.tokenization import train_tokenizer
 from study.running import files, provenance
 
@@ -65,7 +65,7 @@ def make_checkpoint(folder, model: str) -> None:
     settings = {"max_length": 24, "mask_share": 0.2}
     tokenizer = train_tokenizer(kind.tokenizer, make_texts(), 320, 24)
     torch.manual_seed(provenance.seed_of("test", model))
-    language_model = pretrain.build(MODELS[model], SIZES[model], tokenizer, settings)
+    language_model = build(MODELS[model], SIZES[model], tokenizer, settings)
     language_model.body.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 

@@ -25,11 +25,11 @@ from tests.test_workflow import STUDY, copy_checkout, snakemake
 @pytest.mark.parametrize(
     ("number", "said"),
     [
-        (errno.ENOSPC, "there is no room left on the disk of /data/a: make some, then run the same command again"),
-        (errno.EDQUOT, "there is no room left on the disk of /data/a"),
-        (errno.EFBIG, "/data/a may not grow so large here"),
+        (errno.ENOSPC, "the disk of /data/a is full: free some space, then run the same command again"),
+        (errno.EDQUOT, "the disk of /data/a is full"),
+        (errno.EFBIG, "/data/a exceeds the size limit for files"),
         (errno.EROFS, r"/data/a cannot be read or written \(the disk is read-only\)"),
-        (errno.EACCES, r"/data/a cannot be read or written \(the system does not permit it\)"),
+        (errno.EACCES, r"/data/a cannot be read or written \(permission denied\)"),
         (errno.ENOENT, None),
         (errno.ECONNREFUSED, None),
     ],
@@ -44,7 +44,7 @@ def test_sentences(number, said):
 def test_what_really_comes_from_a_full_disk():
     with pytest.raises(OSError) as refused, open("/dev/full", "wb", buffering=0) as file:
         file.write(b"x")
-    assert "no room left" in disk_sentence(refused.value)
+    assert "is full" in disk_sentence(refused.value)
 
 
 @contextmanager
@@ -64,7 +64,10 @@ def test_the_command_leaves_nothing_half_written(tmp_path):
     before = sorted(path.name for path in tmp_path.iterdir())
     names = {"--pretrained": "base.safetensors", "--finetuned": "tuned.safetensors", "--out": "sub.safetensors"}
     arguments = [word for option, name in names.items() for word in (option, str(tmp_path / name))]
-    with files_of_at_most(4096), pytest.raises(SystemExit, match=r"error: .* may not grow so large here .*raise the"):
+    with (
+        files_of_at_most(4096),
+        pytest.raises(SystemExit, match=r"error: .* exceeds the size limit for files.*raise the"),
+    ):
         cli.main(["prune", *arguments, "--k", "0.9", "--quiet"])
     assert sorted(path.name for path in tmp_path.iterdir()) == before
     cli.main(["prune", *arguments, "--k", "0.9", "--quiet"])
@@ -78,7 +81,7 @@ def test_steps_end_with_the_sentence_and_leave_nothing(end, tmp_path):
     writers += [lambda: study.running.files.write_parquet(tmp_path / "a.parquet", frame)]
     writers += [lambda: report.results.write_text(tmp_path / "a.svg", "x" * 10_000)]
     for write in writers:
-        with files_of_at_most(4096), pytest.raises(SystemExit, match=r"^error: .* may not grow so large here "):
+        with files_of_at_most(4096), pytest.raises(SystemExit, match=r"^error: .* exceeds the size limit for files"):
             end(write)
         assert not list(tmp_path.iterdir())
     with pytest.raises(FileNotFoundError):
@@ -87,10 +90,13 @@ def test_steps_end_with_the_sentence_and_leave_nothing(end, tmp_path):
 
 def test_errors_of_safetensors_are_understood(tmp_path):
     save = lambda: save_file({"weight": torch.zeros(10_000)}, tmp_path / "a.safetensors")  # noqa: E731
-    with files_of_at_most(4096), pytest.raises(SystemExit, match="may not grow so large here"):
+    with files_of_at_most(4096), pytest.raises(SystemExit, match="exceeds the size limit for files"):
         study.running.workflow.run(save)
     error = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
-    assert disk_sentence(error).startswith("there is no room left on the disk")
+    assert (
+        disk_sentence(error)
+        == "the disk is full: free some space, then run the same command again; finished work is kept."
+    )
 
 
 @contextmanager
@@ -112,12 +118,12 @@ def test_a_study_says_that_its_disk_is_full_or_read_only_and_goes_on_when_it_is_
     goal = [*STUDY, "--", "results/test/models/bert/pretrained/manifest.json"]
     with small_disk(place, "1500k"):  # enough to start, not enough for the weights
         output = snakemake(checkout, *goal, expect=1)
-        assert "there is no room left on the disk" in output and "Traceback" not in output
+        assert "is full: free some space" in output and "Traceback" not in output
         assert not list(place.rglob("*.safetensors"))
         subprocess.run(["mount", "-o", "remount,size=1100k", place], check=True)
         (place / "filler").write_bytes(b"x" * 2**19)
         output = snakemake(checkout, *goal, expect=1)
-        assert f"error: there is no room left on the disk of {place}" in output and "Traceback" not in output
+        assert f"error: the disk of {place}" in output and "Traceback" not in output
         subprocess.run(["mount", "-o", "remount,ro,size=20m", place], check=True)
         output = snakemake(checkout, *goal, expect=1)
         assert "cannot be read or written (the disk is read-only)" in output and "Traceback" not in output

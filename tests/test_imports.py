@@ -1,13 +1,16 @@
 """Imports run one way: study -> baselines -> ken, report -> ken, and the library needs nothing of the suite."""
 
 import ast
+import graphlib
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 
 import ken
-from docs import api
+import ken.viz
+from tests import sources
 
 MAY_IMPORT = {
     "ken": {"ken"},
@@ -22,7 +25,7 @@ OF_THE_LIBRARY = {"torch", "numpy", "safetensors", "tqdm", "huggingface_hub", "t
 def imported(module: str) -> set[str]:
     """Top-level packages that a module imports anywhere."""
     names = set()
-    for node in ast.walk(api.parsed(module)):
+    for node in ast.walk(sources.parsed(module)):
         if isinstance(node, ast.Import):
             names |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -33,31 +36,65 @@ def imported(module: str) -> set[str]:
 
 @pytest.mark.parametrize("package", MAY_IMPORT)
 def test_imports_run_one_way(package):
-    for module in api.modules(package):
+    for module in sources.modules(package):
         assert imported(module) & MAY_IMPORT.keys() <= MAY_IMPORT[package], module
 
 
 def test_the_library_needs_what_it_asks_for():
-    for module in api.modules("ken"):
+    for module in sources.modules("ken"):
         assert imported(module) - sys.stdlib_module_names <= OF_THE_LIBRARY | {"ken"}, module
 
 
+LAZY = {"ken": ken, "ken.viz": ken.viz}  # packages that import their public names at first use
+
+
 def lazy_imports(module: str) -> list[str]:
-    """Imports of the names that `ken` loads at first use: what a step depends on is read from import statements."""
+    """Imports of names that a package loads at first use: what a step depends on is read from import statements."""
     used = []
-    for node in ast.walk(api.parsed(module)):
+    for node in without_type_checking(sources.parsed(module)):
         if isinstance(node, ast.Import):
-            used += [alias.name for alias in node.names if alias.name == "ken"]
-        elif isinstance(node, ast.ImportFrom) and node.module == "ken":
-            used += [f"ken.{alias.name}" for alias in node.names if alias.name in ken._MODULES]
+            used += [alias.name for alias in node.names if alias.name in LAZY]
+        elif isinstance(node, ast.ImportFrom) and node.module in LAZY:
+            used += [f"{node.module}.{alias.name}" for alias in node.names if alias.name in LAZY[node.module]._MODULES]
+            used += [f"{node.module}.viz" for alias in node.names if (node.module, alias.name) == ("ken", "viz")]
     return used
+
+
+def without_type_checking(tree: ast.AST) -> Iterator[ast.AST]:
+    """All nodes but those in `if TYPE_CHECKING:` blocks."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        yield node
+        yield from without_type_checking(node)
 
 
 @pytest.mark.parametrize("package", ["ken", "baselines", "study", "report", "benchmarks"])
 def test_code_imports_from_the_module_that_defines_a_name(package):
-    assert {module: lazy_imports(module) for module in api.modules(package) if module != "ken"} == {
-        module: [] for module in api.modules(package) if module != "ken"
-    }
+    used = {module: lazy_imports(module) for module in sources.modules(package)}
+    assert {module: names for module, names in used.items() if names} == {}
+
+
+def imported_modules(module: str, modules: set[str]) -> set[str]:
+    """Those of the modules that a module imports, also inside functions."""
+    names = set()
+    for node in without_type_checking(sources.parsed(module)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            submodules = {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= submodules & modules if submodules <= modules else submodules | {node.module}
+    return names & modules - {module}
+
+
+@pytest.mark.parametrize("package", ["ken", "baselines", "study"])
+def test_no_modules_import_each_other_in_a_circle(package):
+    modules = set(sources.modules(package))
+    graph = {module: imported_modules(module, modules) for module in modules}
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
 
 
 def test_the_public_names_are_imported_at_first_use():
@@ -72,11 +109,13 @@ try:
 except AttributeError as error:
     assert str(error) == "module 'ken' has no attribute 'nothing'"
 """
-    subprocess.run([sys.executable, "-c", program], check=True, cwd=api.ROOT)
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=sources.ROOT)
 
 
-def test_the_imports_for_type_checkers_are_those_of_first_use():
-    (block,) = (node for node in api.parsed("ken").body if isinstance(node, ast.If))
+@pytest.mark.parametrize("package", LAZY)
+def test_the_imports_for_type_checkers_are_those_of_first_use(package):
+    (block,) = (node for node in sources.parsed(package).body if isinstance(node, ast.If))
     imports = {alias.name: node.module for node in block.body for alias in node.names}
-    assert {name: module for name, module in imports.items() if module != "ken"} == ken._MODULES
-    assert sorted(imports) == sorted(ken.__all__)
+    assert {name: module for name, module in imports.items() if module != package} == LAZY[package]._MODULES
+    assert sorted(imports) == sorted(LAZY[package].__all__)
+    assert all(getattr(LAZY[package], name) for name in imports)

@@ -1,4 +1,4 @@
-"""The README tells the truth: its numbers are those of the committed run, its rules those of the Snakefile."""
+"""README and docs match the repository: numbers of the committed runs, rules of the Snakefile, learning rates."""
 
 import re
 from pathlib import Path
@@ -9,13 +9,14 @@ import pytest
 from baselines import METHODS
 from ken.errors import UserError
 from report import documents, reference
-from study import config as study_config
 from study import manifest, verify
+from study.definition import config as study_config
 from study.running import files
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "results" / "reference" / "mini"
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+LINES = 150  # of the README, at most
 
 
 @pytest.mark.parametrize("name", documents.DOCUMENTS)
@@ -27,7 +28,7 @@ def test_numbers_come_from_the_committed_runs(name):
 
 
 def test_a_document_without_its_marks_is_named():
-    with pytest.raises(UserError, match=r"README\.md lacks the marks .*results: written by"):
+    with pytest.raises(UserError, match=r"README\.md lacks the marks .*answer: written by"):
         documents.updated("README.md", "no marks")
 
 
@@ -70,8 +71,13 @@ def test_committed_runs_are_what_they_were(study):
 def test_the_picture_of_the_dag_names_the_rules_of_the_snakefile():
     picture = re.search(r"```mermaid\n(.*?)```", (ROOT / "docs" / "dag.md").read_text(), re.S)[1]
     drawn = set(re.findall(r"\b([a-z]+_[a-z_]+)\b", picture))
-    rules = set(re.findall(r"^rule (\w+):", (ROOT / "Snakefile").read_text(), re.M))
+    workflow = [ROOT / "Snakefile", *(ROOT / "rules").glob("*.smk")]
+    rules = {rule for path in workflow for rule in re.findall(r"^rule (\w+):", path.read_text(), re.M)}
     assert drawn == {rule for rule in rules if "_" in rule}
+
+
+def test_the_readme_is_short():
+    assert len(TEXT.splitlines()) <= LINES
 
 
 def test_what_the_readme_names_exists():

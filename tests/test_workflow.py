@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
+from baselines import module_of
+from study.running.code import dependencies
 from study.trace import trace
 
 ROOT = Path(__file__).parents[1]
@@ -114,7 +117,7 @@ def test_every_file_has_its_hash_and_every_row_leads_to_where_it_comes_from(fini
     checkout, _ = finished
     results = checkout / "results" / "test"
     printed = step(checkout, "study.verify", "results/test")
-    assert "files are what they were" in printed and "made later" not in printed and "not finished" not in printed
+    assert "files are unchanged" in printed and "made later" not in printed and "not finished" not in printed
     rows = pd.read_csv(results / "scores.csv", dtype=str, keep_default_na=False)
     for row in rows.itertuples():
         budget = Path(row.file).stem
@@ -144,7 +147,7 @@ def test_the_report_is_made_again_from_an_archive_without_computing_anything(fin
     assert not {"finetune_model", "compress_model", "collect_scores", "build_task"} & set(planned(output))
     for path in made:
         assert path.read_bytes() == (results / path.relative_to(restored)).read_bytes(), path
-    assert "files are what they were" in step(elsewhere, "study.verify", "results/test")
+    assert "files are unchanged" in step(elsewhere, "study.verify", "results/test")
 
 
 def test_a_second_run_does_nothing(finished):
@@ -156,23 +159,120 @@ def test_a_second_run_does_nothing(finished):
 def test_a_changed_plot_redraws_the_figures_and_nothing_else(finished):
     checkout, _ = finished
     with open(checkout / "report" / "figures.py", "a") as file:
-        file.write("\n# changed\n")
+        file.write("\nCHANGED = 1\n")
     output = snakemake(checkout, *STUDY)
     assert set(planned(output)) - {"all"} == {"draw_figures", "write_report", "write_manifest"}
     assert "Nothing to be done" in snakemake(checkout, *STUDY)
 
 
+def logged_steps(results: Path) -> dict[str, str]:
+    """Rule -> module of its step, from the command that the log of a job begins with."""
+    steps = {}
+    for log in sorted((results / "logs").rglob("*.log")):
+        rule = log.relative_to(results / "logs").parts[0].removesuffix(".log")
+        python, option, module, *_ = log.read_text().splitlines()[0].split()
+        assert (python, option) == ("python", "-m")
+        steps[rule] = module
+    return steps
+
+
+def with_what_follows(rules: set[str], graph: str) -> set[str]:
+    """Rules and all that depend on them, from what `snakemake --rulegraph` prints."""
+    names = dict(re.findall(r'(\d+)\[label = "(\w+)', graph))
+    edges = [(names[a], names[b]) for a, b in re.findall(r"(\d+) -> (\d+)", graph)]
+    while more := {after for before, after in edges if before in rules} - rules:
+        rules = rules | more
+    return rules
+
+
 @pytest.mark.slow
-def test_a_changed_method_reruns_compression_and_what_follows(finished):
+def test_a_change_of_code_reruns_the_rules_whose_step_imports_it_and_what_follows_and_nothing_else(finished):
     checkout, _ = finished
-    for changed in ("ken/kde.py", "baselines/magnitude.py"):
-        path = checkout / changed
+    config = yaml.safe_load((checkout / "config" / "test.yaml").read_text())
+    steps, graph = logged_steps(checkout / "results" / "test"), snakemake(checkout, *STUDY, "--rulegraph")
+    methods = {
+        "compress_model": ["full", "none", *(name for name in config["methods"] if name not in ("lora", "flop"))],
+        "train_method": ["lora", "flop"], "measure_inference": config["inference"]["methods"],
+        "check_cell": ["ken", "magnitude"],
+    }  # fmt: skip
+    imported = {rule: set(dependencies(step, *map(module_of, methods.get(rule, ())))) for rule, step in steps.items()}
+    modules = set().union(*imported.values())
+    for rule in imported:  # by the module of its step that the fewest others import
+        own_files = sorted(path for path in imported[rule] if path.suffix == ".py")
+        own = min(own_files, key=lambda path: sum(path in files for files in imported.values()))
+        path = checkout / own.relative_to(ROOT)
         before = path.read_text()
-        path.write_text(before + "\n# changed\n")
-        jobs = planned(snakemake(checkout, *STUDY, "--dry-run"))
+        path.write_text(before + "\nCHANGED = 1\n")
+        jobs = set(planned(snakemake(checkout, *STUDY, "--dry-run"))) - {"all"}
+        path.write_text(before.replace("\n\n\n", "\n\n\n# A comment.\n\n"))
+        changed = {name for name, files in imported.items() if own in files}
+        assert rule in changed and jobs == with_what_follows(changed, graph) - {"all"}, own
+        assert "Nothing to be done" in snakemake(checkout, *STUDY, "--dry-run"), "a comment reruns nothing"
         path.write_text(before)
-        assert jobs["compress_model"] == 2 and {"collect_scores", "write_report"} <= set(jobs)
-        assert not {"finetune_model", "finetune_random_init", "build_task", "pretrain_model"} & set(jobs)
+    assert len(modules) > 80
+
+
+@pytest.mark.slow
+def test_a_changed_method_computes_its_own_scores_again_and_no_others(finished):
+    checkout, _ = finished
+    cell, path = checkout / CELL / "compressed", checkout / "baselines" / "magnitude.py"
+    before, times = path.read_text(), {record: record.stat().st_mtime_ns for record in cell.rglob("draw*/*.json")}
+    path.write_text(before + "\nCHANGED = 1\n")
+    snakemake(checkout, *STUDY, "--", f"{CELL}/compressed/ken/scores.csv")
+    again = {record.parts[-3] for record, time in times.items() if record.stat().st_mtime_ns != time}
+    assert again == {"delta-magnitude"}
+    path.write_text(before)
+    snakemake(checkout, *STUDY)
+    assert "Nothing to be done" in snakemake(checkout, *STUDY)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("key", "rules"),
+    [
+        ("pretraining.tokens=60001", {"pretrain_model"}),
+        ("finetuning.learning_rate=0.002", {"finetune_model", "finetune_random_init"}),
+        ("inference.passes=2", {"measure_inference"}),
+        ("timing.length=65", {"measure_pruning_time"}),
+        ("spread.draws=21", {"describe_spread"}),
+        ("suggestion.margin=0.25", {"compress_model"}),
+        ("tuning.seed=101", set()),
+        ("device=cpu", set()),
+    ],
+)
+def test_a_changed_setting_reruns_the_rules_that_read_it_and_what_follows(finished, tmp_path, key, rules):
+    checkout, _ = finished
+    graph = snakemake(checkout, *STUDY, "--rulegraph")
+    config = yaml.safe_load((checkout / "config" / "test.yaml").read_text())
+    *sections, name = key.partition("=")[0].split(".")
+    section = config
+    for part in sections:
+        section = section[part]
+    section[name] = yaml.safe_load(key.partition("=")[2])
+    (tmp_path / "changed.yaml").write_text(yaml.safe_dump(config))
+    output = snakemake(checkout, "--configfile", str(tmp_path / "changed.yaml"), "--dry-run")
+    always = {"record_provenance"}  # which writes down the whole config
+    assert set(planned(output)) - {"all"} == with_what_follows(rules | always, graph) - {"all"}
+
+
+@pytest.mark.slow
+def test_what_is_missing_from_a_finished_study_is_made_again(finished):
+    checkout, _ = finished
+    results = checkout / "results" / "test"
+    for name, rule in (
+        (f"{CELL}/compressed/ken/scores.csv", "compress_model"),
+        (f"{CELL}/finetuned/manifest.json", "finetune_model"),
+        ("results/test/figures/summary.png", "draw_figures"),
+        ("results/test/tables/overview.md", "make_tables"),
+    ):
+        path = checkout / name
+        content = path.read_bytes()
+        path.unlink()
+        assert rule in planned(snakemake(checkout, *STUDY, "--dry-run")), name
+        snakemake(checkout, *STUDY)
+        assert path.exists() and "files are what they were" in step(checkout, "study.verify", results)
+        if path.suffix != ".json":  # which has the time that was spent
+            assert path.read_bytes() == content or path.name == "scores.csv"
     assert "Nothing to be done" in snakemake(checkout, *STUDY)
 
 

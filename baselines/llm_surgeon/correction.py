@@ -1,4 +1,4 @@
-"""A low-rank correction of what is kept, trained on the task loss between two shots (LLM Surgeon, section 3.6)."""
+"""A low-rank correction of the kept entries, trained on the task loss between two shots (LLM Surgeon, section 3.6)."""
 
 from collections.abc import Iterable
 
@@ -10,7 +10,7 @@ from baselines.llm_surgeon.curvature import Batch
 
 
 class MaskedLowRank(nn.Module):
-    """W + kept ∘ (B A) in place of a weight W (rows, columns), so that what is removed stays as it is.
+    """W + kept ∘ (B A) in place of a weight W (rows, columns), so that removed entries do not change.
 
     A (rank, columns) starts at random and B (rows, rank) at zero, as in LoRA (Hu et al. 2022).
     """
@@ -32,20 +32,20 @@ def correct(
 ) -> None:
     """Train a low-rank correction of the linear layers for one pass over the batches and add it to their weights.
 
-    Nothing but the correction is trained, with Adam; the model is in evaluation mode. Repeatable: the start is drawn
-    from a fixed seed.
+    Only the correction is trained, with Adam and with the model in evaluation mode. The result is repeatable: initial
+    values are drawn from a fixed seed.
 
     Args:
-        removed: layer -> bool (rows, inputs), True = stays as it is.
+        removed: layer -> bool (rows, inputs), True = not changed.
         rank: of the correction of each layer. rate: learning rate.
     """
     model.eval()
-    generator, parts = torch.Generator().manual_seed(0), {}
+    generator, corrections = torch.Generator().manual_seed(0), {}
     for name, mask in removed.items():
         layer = model.get_submodule(name)
-        parts[layer] = MaskedLowRank(~mask[:, : layer.weight.shape[1]], rank, generator)
-        parametrize.register_parametrization(layer, "weight", parts[layer])
-    trained = [parameter for part in parts.values() for parameter in part.parameters()]
+        corrections[layer] = MaskedLowRank(~mask[:, : layer.weight.shape[1]], rank, generator)
+        parametrize.register_parametrization(layer, "weight", corrections[layer])
+    trained = [parameter for part in corrections.values() for parameter in part.parameters()]
     optimizer = torch.optim.Adam(trained, rate)
     device = next(model.parameters()).device
     for batch in batches:
@@ -55,5 +55,5 @@ def correct(
         for parameter, gradient in zip(trained, gradients, strict=True):
             parameter.grad = gradient
         optimizer.step()
-    for layer in parts:
+    for layer in corrections:
         parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)

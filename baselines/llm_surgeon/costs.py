@@ -1,7 +1,7 @@
-"""What removing a part of a linear layer costs: the second-order rise of the loss, each part by itself.
+"""Costs of removing parts of a linear layer: the second-order rise of the loss, for each part by itself.
 
-A layer is its deviation D (rows, inputs): the weight, and the bias as one more column, less what removed entries become
-(zero, or the pre-trained values). Costs are those of LLM Surgeon, section 3.2, with F = G ⊗ A.
+A layer is given by its deviation D (rows, inputs): the weight, with the bias as one more column, minus the values that
+removed entries take (zero, or the pre-trained values). Costs follow LLM Surgeon, section 3.2, with F = G ⊗ A.
 """
 
 from dataclasses import dataclass
@@ -16,11 +16,12 @@ KINDS = ("obs", "obd", "l-obd", "magnitude")
 
 @dataclass(frozen=True)
 class Curvature:
-    """What costs need of a layer's damped factors.
+    """A layer's damped factors and the curvature along single rows and inputs.
 
     Attributes:
         factors: G and A.
-        g, a: (rows,) and (inputs,): curvature along one row and one input, the others held (OBD) or adapting (OBS).
+        g, a: (rows,) and (inputs,): curvature along one row and one input while the others are fixed (OBD) or adapt
+            (OBS).
     """
 
     factors: Factors
@@ -29,11 +30,12 @@ class Curvature:
 
 
 def curvature(factors: Factors, kind: str = "obs", inverses: Factors | None = None) -> Curvature:
-    """Curvature for costs of a kind, from damped factors.
+    """Curvature for one of the `KINDS` of costs, from damped factors.
 
     Args:
-        kind: "obs" (what remains adapts), "obd" (what remains is held), "l-obd" (held, G = I) or "magnitude" (both I).
-        inverses: of the factors, which "obs" computes where they are not given.
+        kind: "obs" (remaining entries adapt), "obd" (they are fixed), "l-obd" (fixed, with G = I) or "magnitude"
+            (fixed, with G = A = I).
+        inverses: of the factors; "obs" computes them if they are None.
 
     Raises:
         ValueError: another kind, or factors that are not positive definite.
@@ -47,26 +49,26 @@ def curvature(factors: Factors, kind: str = "obs", inverses: Factors | None = No
     return Curvature(factors, factors.g.diagonal(), factors.a.diagonal())
 
 
-def element_costs(deviation: torch.Tensor, found: Curvature) -> torch.Tensor:
-    """(rows, inputs): ½ D_ij² / ([G⁻¹]_ii [A⁻¹]_jj), or ½ D_ij² G_ii A_jj where what remains is held."""
-    return 0.5 * deviation.square() * found.g[:, None] * found.a
+def element_costs(deviation: torch.Tensor, curved: Curvature) -> torch.Tensor:
+    """(rows, inputs): ½ D_ij² / ([G⁻¹]_ii [A⁻¹]_jj), or ½ D_ij² G_ii A_jj if remaining entries are fixed."""
+    return 0.5 * deviation.square() * curved.g[:, None] * curved.a
 
 
-def row_costs(deviation: torch.Tensor, found: Curvature) -> torch.Tensor:
-    """(rows,): ½ D_r A D_rᵀ / [G⁻¹]_rr, or times G_rr; a row's bias goes with it."""
-    return 0.5 * ((deviation @ found.factors.a) * deviation).sum(dim=1) * found.g
+def row_costs(deviation: torch.Tensor, curved: Curvature) -> torch.Tensor:
+    """(rows,): ½ D_r A D_rᵀ / [G⁻¹]_rr, or times G_rr; a row includes its bias."""
+    return 0.5 * ((deviation @ curved.factors.a) * deviation).sum(dim=1) * curved.g
 
 
-def column_costs(deviation: torch.Tensor, found: Curvature) -> torch.Tensor:
-    """(inputs,): ½ D_cᵀ G D_c / [A⁻¹]_cc, or times A_cc; the last is the bias' where there is one."""
-    return 0.5 * ((found.factors.g @ deviation) * deviation).sum(dim=0) * found.a
+def column_costs(deviation: torch.Tensor, curved: Curvature) -> torch.Tensor:
+    """(inputs,): ½ D_cᵀ G D_c / [A⁻¹]_cc, or times A_cc; the last column is the bias, if there is one."""
+    return 0.5 * ((curved.factors.g @ deviation) * deviation).sum(dim=0) * curved.a
 
 
 def semi_structured_costs(costs: torch.Tensor) -> torch.Tensor:
-    """Element costs (rows, columns), infinite but for the two cheapest of every four neighbours in a row.
+    """Element costs (rows, columns); infinite except for the two cheapest of every four neighbours in a row.
 
     Raises:
-        ValueError: the columns are no multiple of four.
+        ValueError: the number of columns is not a multiple of four.
     """
     if costs.shape[1] % GROUP:
         raise ValueError(

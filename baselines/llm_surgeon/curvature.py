@@ -16,16 +16,16 @@ class Factors:
 
     Attributes:
         g: (rows, rows), of the gradients of the loss with respect to the layer's outputs.
-        a: (inputs, inputs), of its inputs; inputs are the columns of the weight, and a one where there is a bias.
+        a: (inputs, inputs), of its inputs: the columns of the weight, and a constant one if there is a bias.
     """
 
     g: torch.Tensor
     a: torch.Tensor
 
     def damped(self, g: float, a: float) -> "Factors":
-        """With a multiple of the mean of its diagonal added to the diagonal of each factor.
+        """Both factors with a multiple of the mean of their diagonal added to the diagonal.
 
-        A factor of zeros, of a layer that the loss does not depend on, becomes that multiple of the identity.
+        A factor of zeros, of a layer without influence on the loss, becomes that multiple of the identity.
         """
         return Factors(_damped(self.g, g), _damped(self.a, a))
 
@@ -38,11 +38,11 @@ class Factors:
         return Factors(_inverse(self.g), _inverse(self.a))
 
     def identity(self) -> "Factors":
-        """Both factors the identity: no curvature, so that costs are those of magnitude pruning."""
+        """Identities in place of both factors: no curvature, so that costs are those of magnitude pruning."""
         return Factors(torch.eye(len(self.g)).to(self.g), torch.eye(len(self.a)).to(self.a))
 
     def inputs_only(self) -> "Factors":
-        """G the identity: the squared error of the layer's own outputs, as L-OBD has it."""
+        """The identity in place of G: the squared error of the layer's own outputs, as in L-OBD."""
         return Factors(torch.eye(len(self.g)).to(self.g), self.a)
 
 
@@ -61,17 +61,17 @@ def _inverse(factor: torch.Tensor) -> torch.Tensor:
 def estimate(
     model: nn.Module, layers: Iterable[str], batches: Iterable[Batch], dtype: torch.dtype = torch.float64
 ) -> dict[str, Factors]:
-    """Factors of linear layers, A = Σ a aᵀ / √N and G = Σ g gᵀ / √N, from the loss of one sequence at a time.
+    """Estimate factors of linear layers, A = Σ a aᵀ / √N and G = Σ g gᵀ / √N, from the loss of each sequence.
 
-    N counts the positions that a layer has seen, so that factors of layers that see a pooled sequence are of the scale
-    of those that see every token. Nothing is trained; the model is put into evaluation mode.
+    N counts the positions of a layer's inputs, so that factors of a layer with pooled inputs have the scale of those of
+    a layer with an input for every token. Nothing is trained; the model is put into evaluation mode.
 
     Args:
-        model: its `model(**batch).loss` is the task's, as transformers' classifiers and language models have it; a
-            sequence weighs what this loss of it alone says, which in language modelling is a mean over its tokens.
-        layers: names of modules that are `nn.Linear`.
-        batches: input_ids, labels and an attention_mask if there is padding, sequences along the first axis.
-        dtype: in which the sums are kept.
+        model: `model(**batch).loss` is the loss of the task, as in transformers' classifiers and language models. The
+            weight of a sequence is that of its own loss, which in language modelling is a mean over its tokens.
+        layers: names of `nn.Linear` modules.
+        batches: input_ids, labels and, if there is padding, an attention_mask; sequences are along the first axis.
+        dtype: of the sums.
 
     Raises:
         ValueError: there are no sequences.
@@ -80,10 +80,10 @@ def estimate(
     modules = {name: model.get_submodule(name) for name in layers}
     sums = {name: _Sums(module, dtype) for name, module in modules.items()}
     empty = True
-    for sequence, number in (part for batch in batches for part in _together(batch)):
+    for sequence, number in (part for batch in batches for part in _parts(batch)):
         empty = False
         device = next(model.parameters()).device
-        with _uses(modules) as uses:
+        with _recorded_uses(modules) as uses:
             loss = model(**{name: tensor.to(device) for name, tensor in sequence.items()}).loss * number
         outputs = [output for _, _, output in uses]
         gradients = torch.autograd.grad(loss, outputs, allow_unused=True)
@@ -91,28 +91,28 @@ def estimate(
             sums[name].add(inputs, torch.zeros_like(output) if gradient is None else gradient)
     if empty:
         raise ValueError("curvature needs at least one sequence: give batches of the training set.")
-    return {name: found.factors() for name, found in sums.items()}
+    return {name: layer_sums.factors() for name, layer_sums in sums.items()}
 
 
 def sequences(batch: Batch) -> Iterator[Batch]:
-    """The sequences of a batch as batches of one, without the positions that the attention mask leaves out."""
+    """The sequences of a batch as batches of one, without their masked positions."""
     mask = batch.get("attention_mask")
     for row in range(len(batch["input_ids"])):
         sequence = {name: tensor[row : row + 1] for name, tensor in batch.items()}
         if mask is not None:
-            seen = mask[row].bool()
+            visible = mask[row].bool()
             sequence = {
-                name: tensor[:, seen] if tensor.shape[1:2] == seen.shape else tensor
+                name: tensor[:, visible] if tensor.shape[1:2] == visible.shape else tensor
                 for name, tensor in sequence.items()
             }
         yield sequence
 
 
-def _together(batch: Batch) -> Iterator[tuple[Batch, int]]:
-    """Parts of a batch, with the number of sequences whose losses the loss of a part is the mean of.
+def _parts(batch: Batch) -> Iterator[tuple[Batch, int]]:
+    """Parts of a batch, each with its number of sequences; the loss of a part is the mean of their losses.
 
-    Sequences without padding and without labels that are left out weigh the same, so that their gradients can be taken
-    at once; all others come one by one.
+    Sequences without padding and ignored labels have equal weights, so their gradients are taken at once. Other
+    sequences come one by one.
     """
     mask, labels = batch.get("attention_mask"), batch.get("labels")
     if (mask is None or bool(mask.all())) and (labels is None or bool((labels >= 0).all())):
@@ -122,8 +122,8 @@ def _together(batch: Batch) -> Iterator[tuple[Batch, int]]:
 
 
 @contextmanager
-def _uses(modules: dict[str, nn.Module]) -> Iterator[list[tuple[str, torch.Tensor, torch.Tensor]]]:
-    """(layer, inputs, outputs) of every use of a layer within the context."""
+def _recorded_uses(modules: dict[str, nn.Module]) -> Iterator[list[tuple[str, torch.Tensor, torch.Tensor]]]:
+    """(layer, inputs, outputs) of every call of a layer within the context."""
     uses: list[tuple[str, torch.Tensor, torch.Tensor]] = []
 
     def hook(name: str):
@@ -138,7 +138,7 @@ def _uses(modules: dict[str, nn.Module]) -> Iterator[list[tuple[str, torch.Tenso
 
 
 class _Sums:
-    """Running sums of one layer's outer products, over all positions of all its uses."""
+    """Running sums of one layer's outer products, over all positions of all its calls."""
 
     def __init__(self, layer: nn.Linear, dtype: torch.dtype):
         rows, columns = layer.weight.shape

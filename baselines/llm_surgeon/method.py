@@ -1,4 +1,4 @@
-"""LLM Surgeon towards zero, as its paper has it, and towards the pre-trained values: which updates to keep."""
+"""LLM Surgeon as in its paper, towards zero, and as a choice of updates to keep, towards the pre-trained values."""
 
 import copy
 from itertools import islice
@@ -8,13 +8,17 @@ import torch
 from torch import nn
 
 from baselines.base import Cell, Method, Stored, StoredSubnetwork, Tensors, register
-from baselines.llm_surgeon.compilation import compiled, with_shapes
+from baselines.estimates import FLOAT32_BYTES, Effort, ModelShapes, kept_bytes
+from baselines.llm_surgeon.compaction import compact, with_shapes
 from baselines.llm_surgeon.curvature import Batch, Factors, estimate
+from baselines.llm_surgeon.options import CurvatureOptions, SurgeonOptions
 from baselines.llm_surgeon.schedule import Layers, Settings, joined, prune
 from baselines.magnitude import Zeroed, zeros
 from ken import selection
 from ken.selection import as_rows, kept_count
 from ken.subnetwork import Subnetwork
+
+FLOAT64_BYTES = 8  # of an entry of the curvature
 
 
 class Surgeon(StoredSubnetwork):
@@ -22,66 +26,78 @@ class Surgeon(StoredSubnetwork):
 
     Attributes:
         settings: see `Settings`.
-        sequences: training texts that the curvature is estimated from, the first ones.
+        sequences: number of training texts, the first ones, from which the curvature is estimated.
     """
 
     needs_data = True
     settings = Settings()
     sequences = 128
+    options_model = CurvatureOptions
 
     def configured(self, options: dict) -> Method:
         """With other settings.
 
         Args:
-            options: `sequences`, and what `Settings.with_options` takes.
+            options: of the fields of `options_model`: `sequences`, and what `Settings.with_options` takes.
         """
         if not options:
             return self
-        found, options = copy.copy(self), dict(options)
-        found.sequences = options.pop("sequences", self.sequences)
-        found.settings = self.settings.with_options(options)
-        return found
+        values = self.options_model.model_validate(options).model_dump()
+        configured = copy.copy(self)
+        configured.sequences = values.pop("sequences", self.sequences)
+        configured.settings = self.settings.with_options(values)
+        return configured
 
     def decline(self, cell: Cell) -> str | None:
         return None if cell.linear_layers else "the body has no linear layer to prune."
 
     def prepare(self, cell: Cell) -> dict[str, Factors] | None:
-        """Curvature of the fine-tuned model, with which every budget begins."""
+        """Curvature of the fine-tuned model, which is the same at the start of every budget."""
         if not self.settings.curved:
             return None
-        return estimate(self.finetuned(cell), cell.linear_layers, self.calibration(cell))
+        return estimate(self.finetuned_model(cell), cell.linear_layers, self.calibration_texts(cell))
 
-    def finetuned(self, cell: Cell) -> nn.Module:
-        """A live fine-tuned model of its own."""
+    def finetuned_model(self, cell: Cell) -> nn.Module:
+        """A new live model with the fine-tuned values."""
         model = cell.training.initial_model()
-        model.load_state_dict(cell.finetuned, strict=False)  # of tied tensors, one name is there
+        model.load_state_dict(cell.finetuned, strict=False)  # the state has one name for tied tensors
         return model
 
-    def calibration(self, cell: Cell) -> list[Batch]:
-        """Texts for the curvature, one a batch."""
+    def calibration_texts(self, cell: Cell) -> list[Batch]:
+        """Texts for the curvature, one text a batch."""
         return list(islice(cell.training.examples(batch_size=1), self.sequences))
 
     def pruned(
         self, cell: Cell, prepared: dict[str, Factors] | None, kept: int, targets: Layers | None = None
     ) -> tuple[nn.Module, Layers]:
-        """The pruned model, and bool (rows, inputs), True = removed, of its linear layers."""
-        model = self.finetuned(cell)
-        calibration = self.calibration(cell)
-        return model, prune(model, cell.linear_layers, calibration, kept, self.settings, targets, prepared)
+        """The pruned model, and bool (rows, inputs), True = removed, for each of its linear layers."""
+        model, texts = self.finetuned_model(cell), self.calibration_texts(cell)
+        return model, prune(model, cell.linear_layers, texts, kept, self.settings, targets, prepared)
+
+    def memory_bytes(self, shapes: ModelShapes) -> float:
+        """Also the factors, damped factors and inverses of all layers, and about four copies of their weights."""
+        factors = sum(outputs**2 + (inputs + 1) ** 2 for outputs, inputs in shapes.linear.values())
+        return super().memory_bytes(shapes) + FLOAT64_BYTES * (3 * factors + 4 * shapes.linear_entries)
+
+    def effort(self, shapes: ModelShapes, budgets: int) -> Effort:
+        inverses = sum(2 * (outputs**3 + inputs**3) for outputs, inputs in shapes.linear.values())
+        return Effort(ranked=shapes.body_entries, gradient_texts=self.sequences, flops=budgets * inverses)
 
 
 class SurgeonZero(Surgeon, Zeroed):
-    """LLM Surgeon (van der Ouderaa et al. 2024), by default unstructured, which needs no pre-trained model.
+    """LLM Surgeon (van der Ouderaa et al. 2024), by default unstructured; it needs no pre-trained model.
 
-    A budget is the kept share of the weights of the body's linear layers; which ones, is one choice over all layers.
-    What remains of these layers, biases included, is updated in every shot. All else of the body is kept in full, and
-    counts as kept. Its file is a sub-network whose base is all zeros, as that of `magnitude-zero`, of the shapes that
-    the model has left: rows and columns that are removed make feed-forward layers smaller (see `compilation`).
+    A budget is the kept share of the weights of the body's linear layers, chosen over all layers together. The
+    remaining entries of these layers, biases included, are updated in every shot. All other tensors of the body are
+    kept in full and count as kept. The file is a sub-network relative to a base of zeros, like that of
+    `magnitude-zero`. It has the shapes of the pruned model: removed rows and columns make feed-forward layers smaller
+    (see `compaction`).
     """
 
     name = "llm-surgeon"
     family = "other"
     budgets = (0.25, 0.5, 0.75)
+    options_model = SurgeonOptions
 
     @property
     def form(self) -> str:
@@ -90,12 +106,12 @@ class SurgeonZero(Surgeon, Zeroed):
     def store(self, cell: Cell, prepared: dict[str, Factors] | None, budget: float | int, path: Path) -> Stored:
         weights = [f"{layer}.weight" for layer in cell.linear_layers]
         model, removed = self.pruned(cell, prepared, _kept(cell, weights, budget))
-        masks = masks_of(cell.pretrained, removed)
+        masks = kept_masks(cell.pretrained, removed)
         if self.settings.structure != "row-column":
             return self.save_kept(path, zeros(cell.pretrained), model.state_dict(), masks, budget)
-        state = compiled(model, removed, self.calibration(cell)[0]).state_dict()
+        state = compact(model, removed, self.calibration_texts(cell)[0]).state_dict()
         body = {name: state[name] for name in cell.pretrained}
-        stored = self.save_kept(path, zeros(body), state, masks_of_zeros(body, removed), budget)
+        stored = self.save_kept(path, zeros(body), state, nonzero_masks(body, removed), budget)
         return Stored(stored.kept, sum(tensor.numel() for tensor in state.values()))
 
     def restore(self, pretrained: Tensors, path: Path) -> Tensors:
@@ -107,13 +123,17 @@ class SurgeonZero(Surgeon, Zeroed):
         model.load_state_dict(state)
         return model
 
+    def stored_bytes(self, budget: float | int, shapes: ModelShapes) -> float:
+        return shapes.dense_bytes - FLOAT32_BYTES * shapes.linear_entries + kept_bytes(shapes.linear, budget)
+
 
 class SurgeonDelta(Surgeon):
-    """Which updates of the linear layers to keep, by what resetting each would cost (ours, from LLM Surgeon's costs).
+    """Keeps the updates whose reset would cost most, by LLM Surgeon's costs (our method).
 
-    One choice over the weights and biases of all linear layers, of as many entries as k in every row would be. Other
-    tensors of the body have no such curvature: of their rows the k largest updates are kept, as `delta-magnitude` does.
-    So the budget means what it means for every method that resets. Kept entries hold their fine-tuned values.
+    Entries are chosen over the weights and biases of all linear layers together, as many as k entries of every row
+    would be. Other tensors of the body have no such curvature: of each of their rows the k largest updates are kept, as
+    in `delta-magnitude`. So a budget means the same as for every method that resets. Kept entries have their fine-tuned
+    values.
 
     Attributes:
         rule: "reset", or "rescale" to multiply the kept updates of a row of n entries by n / kept.
@@ -129,7 +149,7 @@ class SurgeonDelta(Surgeon):
         return self.save_kept(path, cell.pretrained, cell.finetuned, masks, budget, self.rule)
 
     def reset(self, cell: Cell, prepared: dict[str, Factors], budget: float | int) -> tuple[Tensors, Tensors]:
-        """State with the linear layers pruned towards the pre-trained values, and masks of the whole body."""
+        """The state with linear layers pruned towards the pre-trained values, and bool masks of the whole body."""
         targets = {
             layer: joined(cell.pretrained[f"{layer}.weight"], cell.pretrained.get(f"{layer}.bias"))
             for layer in cell.linear_layers
@@ -137,16 +157,16 @@ class SurgeonDelta(Surgeon):
         names = [f"{layer}.{part}" for layer in targets for part in ("weight", "bias")]
         names = [name for name in names if name in cell.pretrained]
         model, removed = self.pruned(cell, prepared, _kept(cell, names, budget), targets)
-        masks = masks_of(cell.pretrained, removed)
+        masks = kept_masks(cell.pretrained, removed)
         others = {name: base for name, base in cell.pretrained.items() if name not in names}
         ranks = selection.rank_tensors(cell.finetuned, others, "delta-magnitude")
         return model.state_dict(), masks | {
-            name: selection.mask_from_ranks(found, budget) for name, found in ranks.items()
+            name: selection.mask_from_ranks(tensor, budget) for name, tensor in ranks.items()
         }
 
 
 class SurgeonDeltaUpdated(SurgeonDelta):
-    """The same choice, and what is kept of the linear layers is updated to make up for what is reset."""
+    """The same choice, but kept entries of the linear layers are updated to compensate for the reset ones."""
 
     name = "surgeon-delta-updated"
     family = "reset"
@@ -173,8 +193,8 @@ class SurgeonDeltaUpdatedRescaled(SurgeonDeltaUpdated):
     rule = "rescale"
 
 
-def masks_of(tensors: Tensors, removed: Layers) -> Tensors:
-    """Bool masks, True = kept, of tensors, of which those of linear layers are kept in part.
+def kept_masks(tensors: Tensors, removed: Layers) -> Tensors:
+    """Bool masks, True = kept, of a body: linear layers are kept in part, other tensors in full.
 
     Args:
         removed: layer -> bool (rows, inputs), True = removed; a bias is one more column.
@@ -188,8 +208,8 @@ def masks_of(tensors: Tensors, removed: Layers) -> Tensors:
     return masks
 
 
-def masks_of_zeros(tensors: Tensors, layers: Layers) -> Tensors:
-    """Bool masks, True = kept, of a compiled model, where what is removed and still there is zero."""
+def nonzero_masks(tensors: Tensors, layers: Layers) -> Tensors:
+    """Bool masks, True = kept, of a compacted model, in whose linear layers removed entries are zero."""
     parts = {f"{layer}.{part}" for layer in layers for part in ("weight", "bias")}
     return {
         name: tensor != 0 if name in parts else torch.ones(tensor.shape, dtype=torch.bool)
@@ -198,13 +218,13 @@ def masks_of_zeros(tensors: Tensors, layers: Layers) -> Tensors:
 
 
 def from_zeros(path: Path) -> Tensors:
-    """State from a sub-network whose base is all zeros, of the shapes in the file."""
+    """The state of a sub-network relative to a base of zeros, with the shapes in its file."""
     stored = Subnetwork.load(path)
-    return stored.apply({name: torch.zeros(meta.shape, dtype=meta.dtype) for name, meta in stored.metas.items()})
+    return stored.apply({name: torch.zeros(spec.shape, dtype=spec.dtype) for name, spec in stored.specs.items()})
 
 
 def _kept(cell: Cell, names: list[str], budget: float | int) -> int:
-    """Entries that k in every row of these tensors would be."""
+    """Number of entries that k entries of every row of these tensors are."""
     rows = [as_rows(cell.pretrained[name]).shape for name in names]
     return sum(height * kept_count(width, budget) for height, width in rows)
 

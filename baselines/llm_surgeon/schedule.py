@@ -1,4 +1,4 @@
-"""Pruning in several shots, the curvature estimated again before each (LLM Surgeon, section 3.5)."""
+"""Pruning in several shots, with the curvature estimated before each (LLM Surgeon, section 3.5)."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -12,15 +12,15 @@ from baselines.llm_surgeon.curvature import Batch, Factors, estimate
 STRUCTURES = ("element", "2:4", "row-column")
 UPDATES = ("correlated", "independent", "none")
 VARIANTS = {
+    "magnitude": {"costs": "magnitude"},
+    "l-obd": {"costs": "l-obd"},
+    "k-obd": {"costs": "obd"},
     "llm-surgeon": {"costs": "obs"},
     "llm-surgeon-independent": {"costs": "obs", "updates": "independent"},
-    "k-obd": {"costs": "obd"},
-    "l-obd": {"costs": "l-obd"},
-    "magnitude": {"costs": "magnitude"},
 }
 """Name -> options (`Settings.with_options`) of the methods that LLM Surgeon's paper compares."""
 Layers = dict[str, torch.Tensor]
-"""Layer -> (rows, inputs): of its weight, and of its bias as one more column where it has one."""
+"""Layer -> (rows, inputs): its weight, with its bias, if it has one, as one more column."""
 
 
 @dataclass(frozen=True)
@@ -28,14 +28,15 @@ class Settings:
     """How layers are pruned.
 
     Attributes:
-        structure: what is removed: one of `STRUCTURES`; a removed row takes its bias along.
+        structure: what is removed, one of `STRUCTURES`; the bias of a removed row is removed too.
         kind: of costs, one of `costs.KINDS`.
-        update: whether what remains makes up for what is removed.
+        update: whether remaining entries are updated to compensate for removed ones.
         biases: whether biases are elements that may be removed.
-        shots: how often the curvature is estimated and a part removed; the paper has up to 40.
-        damping_g, damping_a: in units of the factors' mean diagonals; what the authors' scripts set for elements.
-        max_correlate: elements that are updated for jointly (`updates.remove_elements`), None: all of a layer.
-        correlated: False adds up the updates for each removed part by itself.
+        shots: number of times that the curvature is estimated and a part removed; up to 40 in the paper.
+        damping_g, damping_a: in units of the factors' mean diagonals; defaults of the authors' scripts for elements.
+        max_correlate: number of removed elements whose updates are joint (`updates.remove_elements`); None: all of a
+            layer.
+        correlated: False adds up separate updates for each removed part.
         low_rank: rank of the correction that is trained after every shot but the last (`correction.correct`); 0: none.
         low_rank_rate: its learning rate.
     """
@@ -89,7 +90,7 @@ class Settings:
 
 
 def kept_counts(total: int, kept: int, shots: int) -> list[int]:
-    """Entries kept after each shot: the share α_t = 1 - t (1 - α) / T of all, to the nearest; the last is `kept`."""
+    """Entries kept after each shot: the share α_t = 1 - t (1 - α) / T of all, rounded; the last is `kept`."""
     return [total - round(t * (total - kept) / shots) for t in range(1, shots + 1)]
 
 
@@ -102,14 +103,14 @@ def prune(
     targets: Layers | None = None,
     factors: dict[str, Factors] | None = None,
 ) -> Layers:
-    """Prune linear layers of a live model in place, in as many shots as the settings say.
+    """Prune linear layers of a live model in place, in `settings.shots` shots.
 
     Args:
-        model, layers, batches: as `curvature.estimate` takes them; batches are gone through once a shot.
-        kept: entries kept in all these layers' weights, and biases where they may be removed. Met exactly by elements
-            and 2:4; by rows and columns undercut by less than one of them.
-        targets: what removed entries become; None: zero.
-        factors: of the model as it is given, where they are known; then the first shot does not estimate them.
+        model, layers, batches: see `curvature.estimate`; every shot makes one pass over the batches.
+        kept: entries to keep in the weights of these layers, and in their biases if these may be removed. Exact for
+            elements and 2:4; with rows and columns, fewer entries are kept, by less than one row or column.
+        targets: values of removed entries; None: zero.
+        factors: curvature of the given model, if known; None: the first shot estimates it.
 
     Returns:
         Bool masks, True = removed.
@@ -132,10 +133,10 @@ def shots_of(
     targets: Layers | None = None,
     factors: dict[str, Factors] | None = None,
 ) -> Iterator[Layers]:
-    """`prune` shot by shot, so that the model can be looked at after each.
+    """`prune` shot by shot, so that the caller can use the model after each.
 
     Args:
-        counts: entries kept after each shot, falling; `settings.shots` is not looked at.
+        counts: entries kept after each shot, in falling order; they take the place of `settings.shots`.
 
     Yields:
         Bool masks, True = removed so far.
@@ -146,11 +147,11 @@ def shots_of(
     removable = {name: _removable(module, settings) for name, module in modules.items()}
     removed = {name: torch.zeros_like(mask) for name, mask in removable.items()}
     total = sum(int(mask.sum()) for mask in removable.values())
-    for shot, left in enumerate(counts, 1):
+    for shot, kept in enumerate(counts, 1):
         if factors is None:
             with torch.enable_grad():
                 factors = estimate(model, layers, batches) if settings.curved else _identities(modules)
-        removed = _shot(modules, factors, targets, removable, removed, total - left, settings)
+        removed = _shot(modules, factors, targets, removable, removed, total - kept, settings)
         if settings.low_rank and shot < len(counts):
             correction.correct(model, removed, batches, settings.low_rank, settings.low_rank_rate)
         factors = None
@@ -166,40 +167,41 @@ def _shot(
     count: int,
     settings: Settings,
 ) -> Layers:
-    """Remove entries until `count` are gone and let the others make up for them; the masks of what is removed."""
-    damped = {name: found.damped(settings.damping_g, settings.damping_a) for name, found in factors.items()}
+    """Remove entries until `count` are removed, and update the others; returns bool masks, True = removed."""
+    damped = {name: pair.damped(settings.damping_g, settings.damping_a) for name, pair in factors.items()}
     inverted = settings.update or settings.kind == "obs"
-    inverses = {name: found.inverses() if inverted else None for name, found in damped.items()}
+    inverses = {name: pair.inverses() if inverted else None for name, pair in damped.items()}
     deviations = {name: matrix(module) - targets[name] for name, module in modules.items()}
     curvatures = {name: costs.curvature(damped[name], settings.kind, inverses[name]) for name in modules}
     removed = _choose(deviations, curvatures, removable, removed, count, settings)
     for name, module in modules.items():
         remaining = matrix(module)
         if settings.update:
-            found = (damped[name], inverses[name])
-            remaining = targets[name] + _updated(deviations[name], *found, removed[name], settings)
+            remaining = targets[name] + _updated(
+                deviations[name], damped[name], inverses[name], removed[name], settings
+            )
         write(module, torch.where(removed[name], targets[name], remaining))
     return removed
 
 
 def removable_entries(model: nn.Module, layers: list[str], settings: Settings) -> int:
-    """Entries among which is chosen and counted: of the weights, and of the biases where they may be removed."""
+    """Number of entries that may be removed: of the weights, and of the biases if the settings say so."""
     return sum(int(_removable(model.get_submodule(name), settings).sum()) for name in layers)
 
 
 def matrix(layer: nn.Linear) -> torch.Tensor:
-    """(rows, inputs) in float64: the weight, and the bias as one more column where there is one."""
+    """(rows, inputs) in float64: the weight of a layer, with its bias, if any, as one more column."""
     return joined(layer.weight.detach(), None if layer.bias is None else layer.bias.detach())
 
 
 def joined(weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    """(rows, inputs) in float64 from a weight and the bias that belongs to it, if any."""
+    """(rows, inputs) in float64: a weight with a bias, if any, as one more column."""
     return (weight if bias is None else torch.cat([weight, bias[:, None]], dim=1)).double()
 
 
 @torch.no_grad()
 def write(layer: nn.Linear, values: torch.Tensor) -> None:
-    """Put (rows, inputs) back into a layer."""
+    """Write (rows, inputs), as `matrix` returns them, into a layer."""
     columns = layer.weight.shape[1]
     layer.weight.copy_(values[:, :columns])
     if layer.bias is not None:
@@ -207,14 +209,13 @@ def write(layer: nn.Linear, values: torch.Tensor) -> None:
 
 
 def _identities(modules: dict[str, nn.Linear]) -> dict[str, Factors]:
-    """Factors without any curvature."""
-    sizes = {name: matrix(module).shape for name, module in modules.items()}
-    like = {name: {"dtype": torch.float64, "device": module.weight.device} for name, module in modules.items()}
-    return {name: Factors(*(torch.eye(n, **like[name]) for n in size)) for name, size in sizes.items()}
+    """Identities as factors: no curvature."""
+    matrices = {name: matrix(module) for name, module in modules.items()}
+    return {name: Factors(*(torch.eye(n).to(values) for n in values.shape)) for name, values in matrices.items()}
 
 
 def _removable(layer: nn.Linear, settings: Settings) -> torch.Tensor:
-    """Bool (rows, inputs): the entries among which is chosen and counted."""
+    """Bool (rows, inputs), True = may be removed."""
     mask = torch.ones_like(matrix(layer), dtype=torch.bool)
     mask[:, layer.weight.shape[1] :] = settings.biases and settings.structure == "element"
     return mask
@@ -222,22 +223,22 @@ def _removable(layer: nn.Linear, settings: Settings) -> torch.Tensor:
 
 def _choose(
     deviations: Layers,
-    found: dict[str, costs.Curvature],
+    curvatures: dict[str, costs.Curvature],
     removable: Layers,
     before: Layers,
     count: int,
     settings: Settings,
 ) -> Layers:
-    """Masks of `count` removed entries, among them those that were removed before."""
+    """Masks of `count` removed entries, including those that were removed before."""
     if settings.structure == "row-column":
-        rows = {name: costs.row_costs(deviations[name], found[name]) for name in found}
-        columns = {name: costs.column_costs(deviations[name], found[name]) for name in found}
+        rows = {name: costs.row_costs(deviations[name], curvatures[name]) for name in curvatures}
+        columns = {name: costs.column_costs(deviations[name], curvatures[name]) for name in curvatures}
         for name, mask in before.items():
             rows[name][mask.all(dim=1)] = columns[name][mask.all(dim=0)] = -torch.inf
             columns[name] = columns[name][removable[name].any(dim=0)]
         chosen = updates.cheapest_structures(rows, columns, count)
         return {name: _union(*masks, removable[name]) for name, masks in chosen.items()}
-    values = {name: costs.element_costs(deviations[name], found[name]) for name in found}
+    values = {name: costs.element_costs(deviations[name], curvatures[name]) for name in curvatures}
     for name, mask in before.items():
         values[name].masked_fill_(mask, -torch.inf).masked_fill_(~removable[name], torch.inf)
         if settings.structure == "2:4":
@@ -247,7 +248,7 @@ def _choose(
 
 
 def _union(rows: torch.Tensor, columns: torch.Tensor, removable: torch.Tensor) -> torch.Tensor:
-    """Bool (rows, inputs) of removed rows, their biases with them, and removed columns of the weight."""
+    """Bool (rows, inputs), True in removed rows (with their biases) and in removed columns of the weight."""
     mask = torch.zeros_like(removable)
     mask[:, : len(columns)] = columns
     mask[rows] = True
@@ -257,6 +258,7 @@ def _union(rows: torch.Tensor, columns: torch.Tensor, removable: torch.Tensor) -
 def _updated(
     deviation: torch.Tensor, factors: Factors, inverses: Factors, removed: torch.Tensor, settings: Settings
 ) -> torch.Tensor:
+    """The deviation (rows, inputs) after the update of remaining entries that the settings ask for."""
     if settings.structure == "row-column":
         parts = (removed.all(dim=1), removed.all(dim=0))
         if settings.correlated:

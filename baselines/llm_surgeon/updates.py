@@ -1,4 +1,4 @@
-"""What is removed, by one threshold over all layers, and how what remains adapts (LLM Surgeon, 3.3 and 3.4)."""
+"""The choice of what to remove, by one threshold over all layers, and updates of the rest (LLM Surgeon, 3.3, 3.4)."""
 
 import torch
 
@@ -6,60 +6,60 @@ from baselines.llm_surgeon.curvature import Factors
 
 
 def cheapest_elements(costs: dict[str, torch.Tensor], count: int) -> dict[str, torch.Tensor]:
-    """Masks, True = removed, of exactly `count` entries of lowest cost over all layers, the first of equal ones.
+    """Masks, True = removed, of exactly `count` entries of lowest cost over all layers; ties are broken by position.
 
     Raises:
-        ValueError: so many entries of finite cost do not exist.
+        ValueError: fewer than `count` entries have a finite cost.
     """
-    flat = torch.cat([found.reshape(-1) for found in costs.values()])
+    flat = torch.cat([layer.reshape(-1) for layer in costs.values()])
     order = flat.sort(stable=True).indices[:count]
     if len(order) < count or (count and not flat[order[-1]] < torch.inf):
         raise ValueError(f"{count} entries cannot be removed from {int((flat < torch.inf).sum())}: keep more.")
     removed = torch.zeros(flat.shape, dtype=torch.bool, device=flat.device)
     removed[order] = True
-    parts = removed.split([found.numel() for found in costs.values()])
+    parts = removed.split([layer.numel() for layer in costs.values()])
     return {name: part.view(costs[name].shape) for name, part in zip(costs, parts, strict=True)}
 
 
 def cheapest_structures(
     rows: dict[str, torch.Tensor], columns: dict[str, torch.Tensor], count: int
 ) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """Masks of the removed rows and columns of every layer, by one threshold on the costs of both.
+    """Masks, True = removed, of the rows and columns of every layer, by one threshold on the costs of both.
 
-    Rows and columns are removed in the order of their costs until their entries, those in a removed row and a removed
-    column counted once, are `count` or more: less than one row or column above it.
+    Rows and columns are removed in the order of their costs until at least `count` entries are removed. An entry in a
+    removed row and a removed column counts once.
 
     Args:
         rows, columns: layer -> costs, (rows,) and (columns,).
-        count: entries to remove of all layers' weights.
+        count: entries to remove from the weights of all layers.
     """
     removed = {name: (torch.zeros(len(rows[name])).bool(), torch.zeros(len(columns[name])).bool()) for name in rows}
-    left = {name: [len(rows[name]), len(columns[name])] for name in rows}
+    remaining = {name: [len(rows[name]), len(columns[name])] for name in rows}
     structures = [
-        (cost, layer, axis, place)
+        (cost, layer, axis, index)
         for layer, name in enumerate(rows)
         for axis, costs in enumerate((rows[name], columns[name]))
-        for place, cost in enumerate(costs.tolist())
+        for index, cost in enumerate(costs.tolist())
     ]
     names = list(rows)
-    for _, layer, axis, place in sorted(structures):
+    for _, layer, axis, index in sorted(structures):
         if count <= 0:
             break
         name = names[layer]
-        removed[name][axis][place] = True
-        left[name][axis] -= 1
-        count -= left[name][1 - axis]
+        removed[name][axis][index] = True
+        remaining[name][axis] -= 1
+        count -= remaining[name][1 - axis]
     return {name: (masks[0].to(rows[name].device), masks[1].to(rows[name].device)) for name, masks in removed.items()}
 
 
 def remove_structures(
     deviation: torch.Tensor, factors: Factors, rows: torch.Tensor, columns: torch.Tensor
 ) -> torch.Tensor:
-    """Deviation (rows, inputs) after whole rows and columns became 0 and the rest was updated jointly.
+    """Deviation (rows, inputs) with removed rows and columns set to 0 and the rest updated jointly.
 
-    The change X of the kept block solves G_KK X A_JJ = (G D' A)_KJ, D' the removed part of the deviation: the exact
-    optimum, because what is kept is a product of kept rows K and kept inputs J. With no column removed it is
-    D - G⁻¹[:, R] (G⁻¹[R, R])⁻¹ D[R, :], with no row D - D[:, C] (A⁻¹[C, C])⁻¹ A⁻¹[C, :].
+    The change X of the kept block solves G_KK X A_JJ = (G D' A)_KJ, with D' the removed part of the deviation. This is
+    the exact optimum, because the kept entries are all pairs of kept rows K and kept inputs J. If only rows R are
+    removed it is D - G⁻¹[:, R] (G⁻¹[R, R])⁻¹ D[R, :]; if only columns C, D - D[:, C] (A⁻¹[C, C])⁻¹ A⁻¹[C, :].
 
     Args:
         factors: damped G and A.
@@ -78,19 +78,20 @@ def remove_structures(
 def remove_elements(
     deviation: torch.Tensor, inverses: Factors, removed: torch.Tensor, max_correlate: int | None = None
 ) -> torch.Tensor:
-    """Deviation (rows, inputs) after any set of entries became 0 and the rest was updated.
+    """Deviation (rows, inputs) with any set of entries set to 0 and the rest updated.
 
-    D - F⁻¹Eᵀ (E F⁻¹ Eᵀ)⁻¹ E D with F⁻¹ = G⁻¹ ⊗ A⁻¹, of which only the entries between removed elements are formed. In
-    blocks, removed elements of different blocks count as uncorrelated, in the order of rows, and their updates add up.
+    D - F⁻¹Eᵀ (E F⁻¹ Eᵀ)⁻¹ E D with F⁻¹ = G⁻¹ ⊗ A⁻¹, of which only the entries between removed elements are computed.
+    Removed elements are split into blocks in the order of rows. Elements of different blocks count as uncorrelated, and
+    the updates of all blocks are added up.
 
     Args:
         inverses: G⁻¹ and A⁻¹ of damped factors.
         removed: bool (rows, inputs).
-        max_correlate: elements of a block, for a block of n takes memory n² and time n³; None: all are one block.
+        max_correlate: elements of a block; a block of n needs memory n² and time n³. None: one block of all elements.
     """
-    places = removed.nonzero()
+    indices = removed.nonzero()
     forces = torch.zeros_like(deviation)
-    for block in places.split(max_correlate or max(1, len(places))):
+    for block in indices.split(max_correlate or max(1, len(indices))):
         i, j = block.T
         between = inverses.g[i][:, i] * inverses.a[j][:, j]
         forces[i, j] = torch.cholesky_solve(deviation[i, j, None], torch.linalg.cholesky(between))[:, 0]
@@ -98,7 +99,7 @@ def remove_elements(
 
 
 def remove_elements_independently(deviation: torch.Tensor, inverses: Factors, removed: torch.Tensor) -> torch.Tensor:
-    """`remove_elements` as if each removed element were the only one: what blocks of one element give."""
+    """`remove_elements` with blocks of one element: an update for each removed element as if it were the only one."""
     scale = inverses.g.diagonal()[:, None] * inverses.a.diagonal()
     forces = (deviation / scale).masked_fill(~removed, 0.0)
     return (deviation - inverses.g @ forces @ inverses.a).masked_fill(removed, 0.0)
@@ -107,9 +108,9 @@ def remove_elements_independently(deviation: torch.Tensor, inverses: Factors, re
 def remove_structures_independently(
     deviation: torch.Tensor, inverses: Factors, rows: torch.Tensor, columns: torch.Tensor
 ) -> torch.Tensor:
-    """Deviation after rows and columns became 0, the updates that each alone would ask for added up.
+    """Deviation with removed rows and columns set to 0, and separate updates for each of them added up.
 
-    D - Σ_r G⁻¹[:, r] D[r, :] / [G⁻¹]_rr - Σ_c D[:, c] A⁻¹[c, :] / [A⁻¹]_cc, then 0 in what is removed.
+    D - Σ_r G⁻¹[:, r] D[r, :] / [G⁻¹]_rr - Σ_c D[:, c] A⁻¹[c, :] / [A⁻¹]_cc, then 0 in removed rows and columns.
     """
     g, a = inverses.g[:, rows] / inverses.g.diagonal()[rows], inverses.a[columns] / inverses.a.diagonal()[columns, None]
     updated = deviation - g @ deviation[rows] - deviation[:, columns] @ a

@@ -6,22 +6,23 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from baselines.training import Fitted, Recipe, Training
-from study.finetune import data_order
+from baselines.training import Fitted, Training, TrainingHooks
 from study.models.classifiers import empty_classifier
-from study.training.examples import Examples
+from study.training.classification import train_classifier
+from study.training.examples import Examples, data_order_seed
 from study.training.gradients import CPU
-from study.training.loop import train
 
 
 class CellTraining(Training):
     """Trains with the settings, the data and the data order that the cell was fine-tuned with.
 
     Args:
-        folder: of the fine-tuned cell. initial: its initial state. manifest: of its fine-tuning.
+        folder: of the fine-tuned cell.
+        initial: initial state of the cell.
+        manifest: of its fine-tuning.
         splits: split -> examples; train and validation are used.
-        rate_factors: learning rates to try, in units of the fine-tuning's.
-        device: to train on; what is fitted comes back to the CPU.
+        learning_rate_multipliers: learning rates to try, in units of the fine-tuning's.
+        device: to train on; the fitted model is moved to the CPU.
     """
 
     def __init__(
@@ -30,27 +31,27 @@ class CellTraining(Training):
         initial: dict,
         manifest: dict,
         splits: dict[str, Examples],
-        rate_factors: tuple[float, ...],
+        learning_rate_multipliers: tuple[float, ...],
         device: torch.device = CPU,
     ):
         self.folder, self.initial, self.splits, self.device = folder, initial, splits, device
-        self.settings, self.rate_factors = manifest["settings"], rate_factors
-        self.order = data_order(manifest)
+        self.settings, self.learning_rate_multipliers = manifest["settings"], learning_rate_multipliers
+        self.order = data_order_seed(manifest)
 
     def initial_model(self) -> nn.Module:
         model = empty_classifier(self.folder)
         model.load_state_dict(self.initial)
         return model.to(self.device)
 
-    def fit(self, model: nn.Module, recipe: Recipe, rate_factor: float) -> Fitted:
-        rate = self.settings["learning_rate"] * rate_factor
+    def fit(self, model: nn.Module, hooks: TrainingHooks, learning_rate_multiplier: float) -> Fitted:
+        rate = self.settings["learning_rate"] * learning_rate_multiplier
         print(f"learning rate {rate:g}", flush=True)
-        settings = self.settings | {"learning_rate": rate}
-        best, record = train(model, self.splits["train"], self.splits["validation"], settings, self.order, recipe)
+        sets, settings = (self.splits["train"], self.splits["validation"]), self.settings | {"learning_rate": rate}
+        best, record = train_classifier(model, *sets, settings, self.order, hooks)
         return Fitted(best.eval().cpu(), rate, record["validation_weighted_f1"])
 
     def examples(self, batch_size: int) -> Iterator[dict[str, torch.Tensor]]:
-        found = self.splits["train"]
-        for start in range(0, len(found), batch_size):
-            batch = found.batch(list(range(start, min(start + batch_size, len(found)))))
+        train_set = self.splits["train"]
+        for start in range(0, len(train_set), batch_size):
+            batch = train_set.batch(list(range(start, min(start + batch_size, len(train_set)))))
             yield {name: tensor.to(self.device) for name, tensor in batch.items()}

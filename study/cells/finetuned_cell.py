@@ -1,4 +1,4 @@
-"""A fine-tuned cell on disk as the steps that compress, check and measure it see it."""
+"""A fine-tuned cell, as the steps that compress, evaluate and measure it load it."""
 
 import functools
 import json
@@ -16,18 +16,25 @@ from study.cells.cell_training import CellTraining
 from study.definition import method_settings
 from study.models.classifiers import empty_classifier, load_tokenizer
 from study.running import files, provenance
+from study.running.code import code_hash
 from study.training.examples import Examples, encode, load_task
 from study.training.gradients import CPU
 
 
+@functools.cache  # every row asks for it
+def scoring_code(method: str) -> str:
+    """Hash of the code that the scores of a method depend on."""
+    return code_hash("study.cells.scoring", baselines.module_of(method))
+
+
 class FinetunedCell:
-    """A fine-tuned cell on disk, ready to be compressed and evaluated.
+    """A fine-tuned cell, loaded from disk.
 
     Args:
         folder: of the fine-tuned cell. task: task folder.
-        settings: kept_shares, draws, batch_size, max_length, methods: method -> budgets, draws, rate_factors and
-            options of its own that are not those by default, and scores_only: methods whose files are not kept.
-        device: on which models answer, are trained, and entries are ranked; tensors are kept on the CPU.
+        settings: kept_shares, draws, batch_size, max_length; methods: method -> budgets, draws, rate_factors and own
+            options, where they are not the default ones; scores_only: methods whose stored files are not kept.
+        device: where models are trained and evaluated and entries are ranked; state dicts stay on the CPU.
     """
 
     def __init__(self, folder: Path, task: Path, settings: dict, device: torch.device = CPU):
@@ -49,18 +56,16 @@ class FinetunedCell:
 
         self.split = split
         self.batch_size = settings["batch_size"]
-        # A row asks for its method's hash, for which source files are parsed: once a method is enough.
-        self.source_hash = functools.cache(lambda name: baselines.source_hash(baselines.METHODS[name]))
         evaluation = {key: settings[key] for key in ("batch_size", "max_length")}
         task_hashes = files.read_json(task / "manifest.json")["sha256"]
         self.inputs = {"finetuned": self.manifest["sha256"], "task": task_hashes, "evaluation": evaluation}
 
     def new_model(self) -> nn.Module:
-        """The cell's architecture with values that mean nothing."""
+        """The cell's architecture with arbitrary values."""
         return empty_classifier(self.folder).to(self.device)
 
     def reset_model(self) -> None:
-        """Put the initial state into the model, whatever a method has left there."""
+        """Load the initial state into the model, which the last method has changed."""
         Subnetwork.forget(self.model)
         self.model.load_state_dict(self.initial)
 
@@ -70,9 +75,9 @@ class FinetunedCell:
         training = None
         if method.needs_data:
             splits = {name: self.split(name) for name in ("train", "validation")}
-            # What only looks at gradients compares them with tensors, which are on the CPU.
+            # Methods that only need gradients compare them with state dicts, which are on the CPU.
             device = self.device if isinstance(method, TrainedMethod) else CPU
-            rates = self.rate_factors(method)
+            rates = self.learning_rate_multipliers(method)
             training = CellTraining(self.folder, self.initial, self.manifest, splits, rates, device)
         return Cell(self.pretrained, self.finetuned, seed, self.model, training)
 
@@ -89,12 +94,12 @@ class FinetunedCell:
         return method_settings.draws(method, self._said(method), self.settings["draws"])
 
     def keeps_files(self, method: Method) -> bool:
-        """Whether the stored files of a method stay after they were scored."""
+        """Whether the stored files of a method are kept after they have been scored."""
         return method.name not in self.settings.get("scores_only", ())
 
-    def rate_factors(self, method: Method) -> tuple[float, ...]:
-        """See `method_settings.rate_factors`."""
-        return method_settings.rate_factors(method, self._said(method))
+    def learning_rate_multipliers(self, method: Method) -> tuple[float, ...]:
+        """See `method_settings.learning_rate_multipliers`."""
+        return method_settings.learning_rate_multipliers(method, self._said(method))
 
     def _said(self, method: Method) -> dict:
         return self.settings["methods"].get(method.name, {})
@@ -104,9 +109,9 @@ class FinetunedCell:
 
     def key(self, method: Method, budget: float | int, draw: int) -> str:
         """Hash of everything a score depends on."""
-        parts = [self.inputs, self.source_hash(method.name), budget, draw, torch.__version__.partition("+")[0]]
+        parts = [self.inputs, scoring_code(method.name), budget, draw, torch.__version__.partition("+")[0]]
         if isinstance(method, TrainedMethod):
-            parts.append([self.rate_factors(method), self.manifest["settings"]])
+            parts.append([self.learning_rate_multipliers(method), self.manifest["settings"]])
         if options := self._options(method):
             parts.append(options)
         return provenance.text_hash(json.dumps(parts, sort_keys=True))

@@ -1,7 +1,7 @@
-"""Choose k for one fine-tuned cell: the smallest kept share that is not inferior on validation, then one look at test.
+"""Search for the smallest kept share of a cell that is not inferior on validation; evaluate that share once on test.
 
-The search is `ken.suggest`; it sees validation only. The share that it finds is stored, loaded back and applied, and
-that restored model answers the test set once.
+The search is `ken.suggest`, which sees validation only. The suggested share is stored and loaded back, and the restored
+model is evaluated on the test set.
 """
 
 from pathlib import Path
@@ -20,7 +20,7 @@ from study.training.examples import predict
 
 
 def search(cell: FinetunedCell, method: Selection, settings: dict) -> Suggestion:
-    """Bisection over kept shares on the cell's validation examples."""
+    """Bisect over kept shares on the cell's validation examples."""
     cell.reset_model()
     cell.model.load_state_dict(cell.finetuned)
     validation = cell.split("validation")
@@ -36,32 +36,34 @@ def search(cell: FinetunedCell, method: Selection, settings: dict) -> Suggestion
     )
 
 
-def answer_test(cell: FinetunedCell, method: Selection, share: float, path: Path) -> dict[str, float]:
-    """Kept share of the body, stored bytes and scores on test of the stored share; and the full model's weighted F1."""
-    seen, test = cell.for_method(method, draw=0), cell.split("test")
-    kept = method.store(seen, method.prepare(seen), share, path).kept
+def evaluate_on_test(cell: FinetunedCell, method: Selection, share: float, path: Path) -> dict[str, float]:
+    """Kept share of the body, stored bytes and test scores of a share, with the weighted F1 of the full model."""
+    view, test = cell.for_method(method, draw=0), cell.split("test")
+    kept = method.store(view, method.prepare(view), share, path).kept
     cell.reset_model()
     method.restore_into(cell.model, cell.pretrained, path)
-    found = metrics.scores(test.labels, predict(cell.model, test, cell.batch_size))
-    body = {"kept_share": kept / seen.body_size, "stored_bytes": path.stat().st_size}
-    return body | found | {"full_weighted_f1": cell.manifest["weighted_f1"]}
+    scores = metrics.scores(test.labels, predict(cell.model, test, cell.batch_size))
+    body = {"kept_share": kept / view.body_size, "stored_bytes": path.stat().st_size}
+    return body | scores | {"full_weighted_f1": cell.manifest["weighted_f1"]}
 
 
 def suggest(cell: FinetunedCell, methods: list[str], settings: dict, out: Path) -> None:
-    """Write suggestions.csv (a row a method), curves.csv (a row a look) and the stored sub-networks into `out`."""
+    """Write suggestions.csv (one row per method), curves.csv (one per evaluated share) and stored files to `out`."""
     rows, curves = [], []
     with files.replacing_folder(out) as folder:
         for name in methods:
             method = baselines.METHODS[name]
             if not isinstance(method, Selection):
-                raise UserError(f"{name} has no ranking of entries, so no share can be looked for: take it out.")
-            found = search(cell, method, settings)
+                raise UserError(
+                    f"{name} does not rank entries, so no share can be searched for: take it out of suggestion."
+                )
+            suggested = search(cell, method, settings)
             axes = cell.axes | {"method": name}
-            validation = {"validation_full_weighted_f1": found.full_weighted_f1, "looks": len(found.curve)}
-            tested = answer_test(cell, method, found.share, folder / f"{name}.safetensors")
-            rows.append(axes | {"share": found.share} | settings | validation | tested)
-            curves += [axes | vars(look) for look in found.curve]
-            print(f"{name}: keep {100 * found.share:g} %, {len(found.curve)} shares looked at", flush=True)
+            validation = {"validation_full_weighted_f1": suggested.full_weighted_f1, "looks": len(suggested.curve)}
+            tested = evaluate_on_test(cell, method, suggested.share, folder / f"{name}.safetensors")
+            rows.append(axes | {"share": suggested.share} | settings | validation | tested)
+            curves += [axes | vars(look) for look in suggested.curve]
+            print(f"{name}: keep {100 * suggested.share:g} %, {len(suggested.curve)} shares evaluated", flush=True)
         files.write_csv(folder / "curves.csv", pd.DataFrame(curves))
         files.write_csv(folder / "suggestions.csv", pd.DataFrame(rows))
         provenance.write_manifest(folder, inputs=cell.inputs)

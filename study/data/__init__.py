@@ -1,1 +1,1 @@
-"""Text and tasks: from docstrings, local files or the hub to tables of text and label."""
+"""Tasks as tables of text and label: from docstrings, local files or the hub."""

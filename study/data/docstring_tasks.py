@@ -1,7 +1,7 @@
-"""Classification tasks that docstring prose carries by itself: which library, or which part of one, is described?
+"""Classification tasks from docstrings: which library, or which part of one, does a text describe?
 
-Names that would give the answer away are masked; near-duplicates are removed within and across splits; splits follow
-the source file (`corpus.split_of`). Sampling is by hash of the text: no random state, the same rows everywhere.
+Names that reveal the class are masked. Near-duplicates are removed within and across splits. Splits follow the source
+file (`corpus.split_of`). Rows are sampled by the hash of their text, so they are the same everywhere.
 """
 
 import hashlib
@@ -13,10 +13,10 @@ import pandas as pd
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from ken.errors import UserError
-from study.corpus import SPLITS
+from study.definition.paths import SPLITS
 
 MASK = "X"
-NEAR_DUPLICATE = 0.8  # cosine similarity of TF-IDF vectors
+NEAR_DUPLICATE = 0.8  # cosine similarity of TF-IDF vectors above which a text is dropped
 ALIASES = {
     "matplotlib": ["mpl", "pyplot", "plt"],
     "networkx": ["nx"],
@@ -32,10 +32,13 @@ _DOTTED = re.compile(r"\w+(?:\.\w+)+")
 
 
 def snippets(corpus: pd.DataFrame, min_words: int, max_words: int) -> pd.DataFrame:
-    """Consecutive sentences of one docstring, as many as fit into `max_words`, where that gives at least `min_words`.
+    """Join consecutive sentences of a docstring into texts of `min_words` to `max_words` words.
+
+    Args:
+        corpus: sentences, as `corpus.extract` returns them.
 
     Returns:
-        One row a snippet: file, split, text.
+        One row per text: file, split, text.
     """
     rows = []
     for (file, split, _), group in corpus.groupby(["file", "split", "docstring"], sort=False):
@@ -50,7 +53,7 @@ def snippets(corpus: pd.DataFrame, min_words: int, max_words: int) -> pd.DataFra
 
 
 def mask_names(texts: Iterable[str], packages: Iterable[str], words: Iterable[str]) -> list[str]:
-    """Replace by "X": dotted names, words with a package's name in them, its usual short forms, and the given words."""
+    """Replace by "X": dotted names, words that contain a package's name, its usual short forms, and the given words."""
     packages = list(packages)
     inside = "|".join(map(re.escape, packages))
     forms = {form for name in packages for form in ALIASES.get(name, [])}.union(words)
@@ -62,7 +65,7 @@ def mask_names(texts: Iterable[str], packages: Iterable[str], words: Iterable[st
 
 
 def without_near_duplicates(texts: pd.Series) -> np.ndarray:
-    """Mask (n,) of the texts that resemble no earlier one (TF-IDF cosine below `NEAR_DUPLICATE`)."""
+    """Mask (n,), True for texts that are no near-duplicate of an earlier one (see `NEAR_DUPLICATE`)."""
     vectors = TfidfVectorizer(dtype=np.float32).fit_transform(texts)
     keep = np.ones(len(texts), dtype=bool)
     step = 512
@@ -73,24 +76,21 @@ def without_near_duplicates(texts: pd.Series) -> np.ndarray:
     return keep
 
 
-def evenly(rows: pd.DataFrame, size: int) -> pd.DataFrame:
-    """At most `size` rows, the classes as even as the text allows, chosen and ordered by the hash of the text."""
-    ordered = rows.assign(hash=[hashlib.sha256(text.encode()).hexdigest() for text in rows["text"]])
-    ordered = ordered.sort_values("hash")
-    turn = ordered.groupby("label").cumcount()
-    chosen = ordered.assign(turn=turn).sort_values(["turn", "hash"]).head(size)
-    return chosen.sort_values("hash").drop(columns=["hash", "turn"])
+def sample_evenly(rows: pd.DataFrame, size: int) -> pd.DataFrame:
+    """At most `size` rows, with classes as balanced as possible, chosen and ordered by the hash of the text."""
+    hashes = [hashlib.sha256(text.encode()).hexdigest() for text in rows["text"]]
+    ordered = rows.assign(hash=hashes).sort_values("hash")
+    rank = ordered.groupby("label").cumcount()  # within the class
+    chosen = ordered.assign(rank=rank).sort_values(["rank", "hash"]).head(size)
+    return chosen.sort_values("hash").drop(columns=["hash", "rank"])
 
 
 def label_snippets(corpora: dict[str, pd.DataFrame], spec: dict) -> pd.DataFrame:
-    """Snippets of the wanted classes with their label: the package, or the sub-package one level down."""
-    parts = []
-    for corpus in corpora.values():
-        found = snippets(corpus, spec["min_words"], spec["max_words"])
-        depth = 0 if spec["label"] == "library" else 1
-        names = found["file"].str.split("/").str[depth].str.removesuffix(".py")
-        parts.append(found.assign(label=names))
+    """Texts of the wanted classes with their label: the package, or its sub-package or module."""
+    parts = [snippets(corpus, spec["min_words"], spec["max_words"]) for corpus in corpora.values()]
     rows = pd.concat(parts, ignore_index=True)
+    depth = 0 if spec["label"] == "library" else 1
+    rows["label"] = rows["file"].str.split("/").str[depth].str.removesuffix(".py")
     return rows[rows["label"].isin(spec["classes"])]
 
 
@@ -98,23 +98,23 @@ def build(corpora: dict[str, pd.DataFrame], spec: dict) -> dict[str, pd.DataFram
     """Build a task from docstrings.
 
     Args:
-        corpora: package -> sentences as `corpus.extract` gives them.
+        corpora: package -> sentences, as `corpus.extract` returns them.
         spec: label ("library" or "topic"), classes, min_words, max_words and the sizes train, validation, test.
 
     Returns:
-        split -> frame with columns text, label.
+        split -> table with columns text and label.
 
     Raises:
-        UserError: a class has no text in some split.
+        UserError: a class has no text in one of the splits.
     """
     rows = label_snippets(corpora, spec)
     words = spec["classes"] if spec["label"] == "topic" else []
     rows["text"] = mask_names(rows["text"], {*corpora, "numpy"}, ["python", *words])
-    splits = ("test", "validation", "train")  # what resembles a test row leaves train, not the other way round
-    pool = pd.concat([evenly(rows[rows["split"] == split], 2 * spec[split]) for split in splits])
+    splits = ("test", "validation", "train")  # of near-duplicates in train and test, the one in test is kept
+    pool = pd.concat([sample_evenly(rows[rows["split"] == split], 2 * spec[split]) for split in splits])
     pool = pool[without_near_duplicates(pool["text"])]
-    result = {split: evenly(pool[pool["split"] == split], spec[split])[["text", "label"]] for split in SPLITS}
+    result = {split: sample_evenly(pool[pool["split"] == split], spec[split])[["text", "label"]] for split in SPLITS}
     for split, frame in result.items():
         if missing := sorted(set(spec["classes"]) - set(frame["label"])):
-            raise UserError(f"class {missing[0]!r} has no docstring text in the {split} split: take it out of classes.")
+            raise UserError(f"class {missing[0]!r} has no docstring text in the {split} split: remove it from classes.")
     return {split: frame.reset_index(drop=True) for split, frame in result.items()}

@@ -1,7 +1,7 @@
-"""How large models and tasks are before anything is fetched or built: shapes without values, numbers of rows.
+"""Sizes of models and tasks before anything is downloaded or built: shapes without values, numbers of rows.
 
-A model's shapes come from its configuration: that of its folder, that which the hub's copy has if it is here already,
-or that of config/plan.yaml. The architecture is built on torch's meta device, which allocates nothing.
+A model's shapes come from its configuration: that of a local folder if there is one, else that of config/plan.yaml. The
+architecture is built on torch's meta device, which allocates no memory.
 """
 
 import math
@@ -13,50 +13,36 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedConfig
 
+from baselines import METHODS, Method, TrainedMethod
+from baselines.estimates import ModelShapes
 from ken.errors import UserError, did_you_mean
-from study.data import local_files as local_data
+from study.data import local_files
+from study.definition import method_settings
 from study.models.architectures import ARCHITECTURES
 from study.running import files
 from study.training.gradients import NOT_IN_BFLOAT16
 
-Shapes = dict[str, tuple[int, ...]]
-
 
 @dataclass(frozen=True)
-class ModelSize:
-    """Shapes of a classifier.
+class ModelSize(ModelShapes):
+    """Shapes of a classifier, and what its work depends on.
 
     Attributes:
-        body: name -> shape of what comes from the checkpoint. head: entries of what is new.
-        linear: name -> (outputs, inputs) of the body's linear layers.
         width, layers, heads: hidden size, number of layers, attention heads of a layer.
         score_maps: attention score matrices of a head (DeBERTa adds two for relative positions).
-        bfloat16: whether it can be trained in that.
+        bfloat16: whether it can be trained in bfloat16.
     """
 
-    body: Shapes
-    head: int
-    linear: dict[str, tuple[int, int]]
     width: int
     layers: int
     heads: int
     score_maps: int = 1
     bfloat16: bool = True
 
-    @property
-    def parameters(self) -> int:
-        """Entries of body and head."""
-        return self.head + sum(map(math.prod, self.body.values()))
-
-    @property
-    def multiplied(self) -> int:
-        """Entries that a token is multiplied with: those of linear layers, not of the tables it is looked up in."""
-        return sum(map(math.prod, self.linear.values()))
-
 
 @dataclass(frozen=True)
 class TaskSize:
-    """Rows of each split and mean tokens of a text, as the model reads it (cut off)."""
+    """Rows of each split, mean tokens of a text as the model reads it (truncated), and number of classes."""
 
     train: int
     validation: int
@@ -65,12 +51,63 @@ class TaskSize:
     classes: int
 
 
+@dataclass(frozen=True)
+class SizedStudy:
+    """A complete config with the sizes of its models, including language models, and of its tasks."""
+
+    config: dict
+    models: dict[str, ModelSize]
+    tasks: dict[str, TaskSize]
+
+    def finetuning(self, model: str) -> dict:
+        """Section finetuning, with the keys that the model overrides."""
+        section = self.config["finetuning"]
+        overrides = self.config["models"].get(model, {})
+        return section | {key: value for key, value in overrides.items() if key in section}
+
+    def post_hoc(self) -> list[Method]:
+        """Methods that do not train, controls first."""
+        controls = [name for name, method in METHODS.items() if method.family == "control"]
+        methods = [METHODS[name] for name in dict.fromkeys([*controls, *self.config["methods"]])]
+        return [method for method in methods if not isinstance(method, TrainedMethod)]
+
+    def budgets(self, method: Method) -> list[float | int]:
+        """Budgets that a method is run at."""
+        return method_settings.budgets_in(self.config, method)
+
+    def draws(self, method: Method) -> int:
+        """Number of draws of a method."""
+        return method_settings.draws(method, self._section(method), self.config["draws"])
+
+    def learning_rates(self, method: Method) -> int:
+        """Number of learning rates that a method tries; 0 if it does not train."""
+        return len(method_settings.learning_rate_multipliers(method, self._section(method)))
+
+    def _section(self, method: Method) -> dict:
+        return self.config["method_settings"].get(method.name, {})
+
+
+def size_study(config: dict, plan: dict) -> SizedStudy:
+    """A complete config with the sizes of its models and tasks.
+
+    Args:
+        plan: config/plan.yaml.
+    """
+    tasks = {name: task_size(name, config, plan) for name in config["tasks"]}
+    classes = max(task.classes for task in tasks.values())
+    models = {
+        name: model_size(model_config(name, config, plan["repositories"], classes), model["source"] == "pretraining")
+        for name, model in (config["models"] | config["language_modelling"]["models"]).items()
+    }
+    return SizedStudy(config, models, tasks)
+
+
 def model_size(config: PreTrainedConfig, trained_here: bool = False) -> ModelSize:
     """Shapes of the classifier of a configuration.
 
     Args:
-        config: with `num_labels`.
-        trained_here: its checkpoint is that of a language model trained by the suite, which has no pooler.
+        config: has `num_labels`.
+        trained_here: whether the suite pre-trains the model; its checkpoint has no pooler then.
     """
     with torch.device("meta"):
         model = AutoModelForSequenceClassification.from_config(config)
@@ -101,20 +138,23 @@ def model_config(name: str, study: dict, known: dict, classes: int) -> PreTraine
     """Configuration of a model of a study.
 
     Args:
-        name: of a model or language model. study: the study's config, complete. known: repository -> its configuration.
+        name: of a model or language model.
+        study: the study's complete config.
+        known: repository -> its configuration, from config/plan.yaml.
+        classes: number of classes.
 
     Raises:
-        UserError: the hub's model is not here and config/plan.yaml does not know its size.
+        UserError: the model has not been downloaded and its repository is not in config/plan.yaml.
     """
     model = (study["models"] | study["language_modelling"]["models"])[name]
-    fetched = Path("results", study["study"], "models", name, "pretrained")
-    folder = model.get("path") or model.get("checkpoint") or fetched
+    downloaded = Path("results", study["study"], "models", name, "pretrained")
+    folder = model.get("path") or model.get("checkpoint") or downloaded
     if Path(folder, "config.json").is_file():
         return AutoConfig.from_pretrained(folder, local_files_only=True, num_labels=classes)
     if model["source"] == "pretraining":
         settings = study["pretraining"]
-        make = ARCHITECTURES[model["architecture"]].config
-        config = make(model["size"], settings["vocabulary"], settings["max_length"], 0)
+        make_config = ARCHITECTURES[model["architecture"]].config
+        config = make_config(model["size"], settings["vocabulary"], settings["max_length"], 0)
         config.num_labels = classes
         return config
     repository = model["repository"]
@@ -126,19 +166,19 @@ def model_config(name: str, study: dict, known: dict, classes: int) -> PreTraine
 
 
 def task_size(name: str, study: dict, plan: dict) -> TaskSize:
-    """Rows and tokens of a task of a study: of the built task, of the user's files, or of config/plan.yaml.
+    """Rows and tokens of a task: from the built task if there is one, else from the user's files or config/plan.yaml.
 
     Args:
         plan: config/plan.yaml.
 
     Raises:
-        UserError: the data set is not here and config/plan.yaml does not know its size, or files cannot be read.
+        UserError: the task is not built and its data set is not in config/plan.yaml, or files cannot be read.
     """
     task, longest = study["tasks"][name], study["finetuning"]["max_length"]
     folder = Path("results", study["study"], "tasks", name)
     if (folder / "manifest.json").is_file():
         counts = files.read_json(folder / "manifest.json")["counts"]
-        texts = pd.read_parquet(folder / "train.parquet", columns=["text"])["text"]
+        texts = files.read_parquet(folder / "train.parquet", columns=["text"])["text"]
         rows = {split: sum(counts[split].values()) for split in counts}
         return TaskSize(**rows, tokens=_tokens(_words(texts), plan, longest), classes=len(counts["train"]))
     if task["source"] == "docstrings":
@@ -146,26 +186,26 @@ def task_size(name: str, study: dict, plan: dict) -> TaskSize:
         rows = {split: task[split] for split in ("train", "validation", "test")}
         return TaskSize(**rows, tokens=_tokens(words, plan, longest), classes=len(task["classes"]))
     if task["source"] == "files":
-        train, validation, test, _ = local_data.prepare(task)
+        train, validation, test, _ = local_files.prepare(task)
         tokens = _tokens(_words(train["text"]), plan, longest)
         return TaskSize(len(train), len(validation), len(test), tokens, train["label"].nunique())
     return _hub_task_size(task, plan, longest)
 
 
 def _hub_task_size(task: dict, plan: dict, longest: int) -> TaskSize:
-    place = "/".join(filter(None, (task["repository"], task.get("config"))))
-    if place not in plan["data_sets"]:
+    name = "/".join(filter(None, (task["repository"], task.get("config"))))
+    if name not in plan["data_sets"]:
         advice = "add it to data_sets in config/plan.yaml, or build the task first"
-        raise UserError(f"the size of {place} is not known here: {advice}.{did_you_mean(place, plan['data_sets'])}")
-    found, splits = plan["data_sets"][place], task["splits"]
-    train = found[splits.get("train", "train")]
+        raise UserError(f"the size of {name} is not known here: {advice}.{did_you_mean(name, plan['data_sets'])}")
+    size, splits = plan["data_sets"][name], task["splits"]
+    train = size[splits.get("train", "train")]
     if "validation" in splits and "test" in splits:
-        validation = found[splits["validation"]]
+        validation = size[splits["validation"]]
     else:
         validation = round(train * task["validation_share"])
         train -= validation
-    test = found[splits.get("test") or splits["validation"]]
-    return TaskSize(train, validation, test, min(longest, found["tokens"]), found["classes"])
+    test = size[splits.get("test") or splits["validation"]]
+    return TaskSize(train, validation, test, min(longest, size["tokens"]), size["classes"])
 
 
 def _words(texts: pd.Series) -> float:
@@ -173,4 +213,4 @@ def _words(texts: pd.Series) -> float:
 
 
 def _tokens(words: float, plan: dict, longest: int) -> float:
-    return min(longest, words * plan["tokens_per_word"] + 2)  # two marks around a text
+    return min(longest, words * plan["tokens_per_word"] + 2)  # the two special tokens around a text

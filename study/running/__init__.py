@@ -1,1 +1,1 @@
-"""What runs a step: errors in one sentence, whole files, provenance, the device, the hub, progress."""
+"""What runs a step: files, provenance, the device, the hub, progress, the workflow."""

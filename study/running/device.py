@@ -1,7 +1,7 @@
-"""Which device a step computes on: a GPU of its own where there is one, otherwise the CPU.
+"""The device that a step computes on: a GPU of its own where there is one, otherwise the CPU.
 
-A step takes one GPU and holds it by a lock of the operating system, which ends with the process however that ends. So
-jobs of one run, of two runs and of two users never share one.
+A step locks one GPU with a lock of the operating system, which is released when the process ends, however it ends. So
+jobs of one run, of two runs and of two users never share a GPU.
 """
 
 import fcntl
@@ -19,7 +19,7 @@ from ken.errors import UserError, did_you_mean
 if TYPE_CHECKING:  # the Snakefile and the tests ask for GPUs without the time that torch takes to import
     import torch
 
-VARIABLE = "STUDY_DEVICE"  # says what the config's `device` says, and comes first
+VARIABLE = "STUDY_DEVICE"  # overrides the config's `device`
 CHOICES = ("auto", "cpu", "cuda")
 LOCKS = Path("/tmp")
 POLL = 5.0  # seconds between two looks whether a GPU is free
@@ -28,20 +28,20 @@ _held: list[int] = []  # open lock files: closing one would free its GPU
 
 
 @functools.cache
-def take() -> "torch.device":
-    """The device of this process. To be called before anything asks CUDA for its devices, which no import does.
+def acquire_device() -> "torch.device":
+    """Lock a GPU for this process until it ends, and return the device to compute on; the same one in later calls.
 
-    Waits while other processes hold all GPUs.
+    Waits while other processes hold all GPUs. Must be called before anything asks CUDA for its devices, which no import
+    does.
 
     Raises:
         UserError: an unknown choice, or a GPU is asked for and there is none.
     """
     import torch
 
-    found = gpus()
-    if found:
-        os.environ["CUDA_VISIBLE_DEVICES"] = hold_one(found)
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # sums of matrix products repeat only so
+    if names := gpus():
+        os.environ["CUDA_VISIBLE_DEVICES"] = hold_one(names)
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # matrix products repeat to the bit only with it
     if chosen() != "cpu" and torch.cuda.is_available():
         return torch.device("cuda")
     if chosen() == "cuda":
@@ -53,16 +53,16 @@ def chosen() -> str:
     """What the environment asks for, one of `CHOICES`.
 
     Raises:
-        UserError: something else.
+        UserError: it asks for something else.
     """
-    found = os.environ.get(VARIABLE, "auto")
-    if found not in CHOICES:
-        raise UserError(f'{VARIABLE} is "{found}", which is not known here.{did_you_mean(found, CHOICES)}')
-    return found
+    choice = os.environ.get(VARIABLE, "auto")
+    if choice not in CHOICES:
+        raise UserError(f'{VARIABLE} is "{choice}", which is not known here.{did_you_mean(choice, CHOICES)}')
+    return choice
 
 
 def gpus() -> list[str]:
-    """GPUs that a step may take, by UUID where nvidia-smi knows it; none where torch or the choice is for the CPU."""
+    """GPUs that a step may use, by UUID where nvidia-smi knows it; none where torch or the choice is for the CPU."""
     import torch
 
     if chosen() == "cpu" or not torch.backends.cuda.is_built():

@@ -1,22 +1,21 @@
-"""Files that are whole or absent: written under a temporary name beside their place, then renamed."""
+"""Files of a study: written atomically, read with one-line error messages, compared with their hashes."""
 
 import glob
 import hashlib
 import json
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ken.errors import UserError, disk_sentence
 from ken.files import replacing
 
-NEEDED = 2**20  # bytes of a disk, without which no step gets far
-CHECKSUM = "checksum"  # key of an object that was written with one
+NEEDED = 2**20  # free bytes below which a study does not start
+CHECKSUM = "checksum"  # key that `write_json` adds to an object
 
 if TYPE_CHECKING:  # importing pandas takes most of a second, which steps without tables need not spend
     import pandas as pd
@@ -24,32 +23,32 @@ if TYPE_CHECKING:  # importing pandas takes most of a second, which steps withou
 
 @contextmanager
 def replacing_folder(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `path` that takes its place on success; `path` may exist.
+    """Yield a temporary folder that replaces `path` on success; `path` may exist.
 
-    When the block raises, the temporary folder is removed and what was at `path` stays.
+    When the block raises, the temporary folder is removed and `path` stays as it was.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in path.parent.glob(f".{glob.escape(path.name)}.????????"):  # of a step that was killed
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.????????"):  # from a step that was killed
         shutil.rmtree(leftover, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as around:
         temporary = Path(around, "new")
         temporary.mkdir()
         yield temporary
-        if path.exists():  # a folder that is not empty cannot be renamed over
+        if path.exists():  # a rename cannot replace a folder that is not empty
             os.replace(path, Path(around, "old"))
         os.replace(temporary, path)
 
 
 def remove_leftovers(folder: str | Path) -> None:
-    """Remove the temporary files, hidden ones, that writers which were killed have left in a folder and below."""
+    """Remove the hidden temporary files that killed writers have left in a folder and below."""
     for path in Path(folder).rglob(".*"):
         if path.is_file():
             path.unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write `text` as UTF-8, line ends as they are."""
+    """Write `text` as UTF-8, with its own line ends."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="")
 
@@ -57,7 +56,7 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, value: object) -> None:
     """Write `value` as JSON: keys sorted, indented, a newline at the end. Equal values give equal files.
 
-    An object has one key more, a checksum of the others, which `read_json` compares and takes away.
+    An object gets one more key, a checksum of the others, which `read_json` compares and removes.
 
     Raises:
         ValueError: `value` holds NaN or an infinity, which JSON does not have.
@@ -93,13 +92,38 @@ def read_json(path: str | Path) -> object:
         value = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: run the step that writes it.") from None
-    except ValueError as error:  # also what UnicodeDecodeError is
-        problem = f"{path} is not a whole JSON file ({error}): delete it and run the step that writes it again."
-        raise UserError(problem) from None
+    except ValueError as error:  # UnicodeDecodeError is one
+        raise UserError(
+            f"{path} is not a complete JSON file ({error}): delete it and run the step that writes it again."
+        ) from None
     if isinstance(value, dict) and CHECKSUM in value and value.pop(CHECKSUM) != _checksum(value):
         remedy = f"remove it with `rm {path}` and run the same snakemake command again"
         raise UserError(f"{path} was changed or damaged after it was made (its checksum differs): {remedy}.")
     return value
+
+
+def read_parquet(path: str | Path, columns: list[str] | None = None) -> "pd.DataFrame":
+    """Read a Parquet file that a step has written.
+
+    Args:
+        columns: names of the columns to read; all by default.
+
+    Raises:
+        UserError: the file is missing, damaged, not a Parquet file, or lacks a column.
+    """
+    import pandas as pd
+
+    try:
+        return pd.read_parquet(path, columns=columns)
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist: run the step that writes it.") from None
+    except (ValueError, OSError) as error:  # pyarrow's errors are of these types
+        if sentence := disk_sentence(error):
+            raise UserError(sentence) from None
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise UserError(
+            f"{path} cannot be read as Parquet ({reason}): delete it and run the step that writes it again."
+        ) from None
 
 
 def sha256(path: str | Path) -> str:
@@ -109,63 +133,57 @@ def sha256(path: str | Path) -> str:
 
 
 def sha256_of(folder: str | Path) -> dict[str, str]:
-    """Name -> SHA-256 of every file that lies in a folder itself."""
+    """Name -> SHA-256 of every file directly in a folder."""
     return {path.name: sha256(path) for path in sorted(Path(folder).iterdir()) if path.is_file()}
 
 
 def check(folder: str | Path, expected: Mapping[str, str], remove: str | Path | None = None) -> None:
-    """Compare files with the hashes that were written down when they were made.
+    """Compare files with the hashes that were recorded when they were made.
 
     Args:
-        folder: where the files lie.
+        folder: where the files are.
         expected: name -> SHA-256.
-        remove: what to take away so that Snakemake makes them again; the folder by default.
+        remove: what to remove so that Snakemake makes them again; the folder by default.
 
     Raises:
-        UserError: a file is missing, or is not the one that it was.
+        UserError: a file is missing, or has another hash.
     """
     for name, digest in expected.items():
         path = Path(folder, name)
-        found = sha256(path) if path.is_file() else None
-        if found != digest:
+        actual = sha256(path) if path.is_file() else None
+        if actual != digest:
             changed = "was changed or damaged after it was made (its SHA-256 differs)"
-            problem = "is missing" if found is None else changed
+            problem = "is missing" if actual is None else changed
             remedy = f"remove it with `rm -r {remove or folder}` and run the same snakemake command again"
             raise UserError(f"{path} {problem}: {remedy}.")
 
 
 def checked(folder: str | Path) -> dict[str, str]:
-    """Hashes that a folder's manifest lists of its files, after comparing them.
+    """Compare the files of a folder with its manifest, and return the manifest's hashes.
 
     Raises:
         UserError: see `check`; or there is no manifest.
     """
-    sha256 = read_json(Path(folder) / "manifest.json")["sha256"]
-    check(folder, sha256)
-    return sha256
-
-
-def leads_out(name: str) -> bool:
-    """Whether a relative path that others have written would leave the folder it is put into, on any system."""
-    parts = re.split(r"[/\\]", name)
-    return ".." in parts or PurePosixPath(name).is_absolute() or bool(PureWindowsPath(name).anchor)
+    hashes = read_json(Path(folder) / "manifest.json")["sha256"]
+    check(folder, hashes)
+    return hashes
 
 
 def check_writable(folder: str | Path) -> None:
     """Refuse to start a study whose results could not be written.
 
-    A nameless file is written where the folder is, or where it will be, so that nothing is left behind.
+    Writes a temporary file to the folder, or to its nearest parent if it does not exist yet.
 
     Raises:
-        UserError: the disk is full or read-only, or the folder is closed to this user.
+        UserError: the disk is full or read-only, or this user may not write to the folder.
     """
-    place = Path(folder).absolute()
-    while not place.exists():
-        place = place.parent
+    existing = Path(folder).absolute()
+    while not existing.exists():
+        existing = existing.parent
     try:
-        with tempfile.TemporaryFile(dir=place) as file:
+        with tempfile.TemporaryFile(dir=existing) as file:
             file.write(b"\0" * NEEDED)
             file.flush()
     except OSError as error:
-        error.filename = str(place)
-        raise UserError(disk_sentence(error) or f"{place} cannot be written ({error.strerror}).") from None
+        error.filename = str(existing)
+        raise UserError(disk_sentence(error) or f"{existing} cannot be written ({error.strerror}).") from None

@@ -1,9 +1,19 @@
-"""One line for every finished job of a run: how many of how many, how long it took, how long the rest will.
+"""A progress line for each finished job: count, elapsed time, estimated time left, and what the job was.
 
-Snakemake's own lines for the same events are left out on the terminal (its log file keeps them).
+The lines replace Snakemake's own on the terminal; its log file keeps those.
+
+The Snakefile adds a handler to Snakemake's logger. Snakemake's interface for logger plugins cannot do the same
+(version 9.27):
+
+- A plugin is a package of the environment, and only a profile or the command line can select it. Where a profile
+  names a plugin that is not installed, `snakemake` does not start: an environment made from the lock alone would no
+  longer do. Runs with another profile (`--workflow-profile none`, a user's own) would have no progress lines.
+- A plugin that writes to the terminal replaces Snakemake's handler, including its colours and error messages. One that
+  does not cannot hide Snakemake's own lines: `--quiet progress` stops the events as well as the lines.
+- A plugin is created before the Snakefile is read, so it does not know the study's benchmark files. It runs in a
+  thread of its own, so its lines mix with what the Snakefile prints.
 """
 
-import csv
 import logging
 import shutil
 import sys
@@ -17,26 +27,28 @@ from snakemake.settings.enums import Quietness
 from snakemake_interface_executor_plugins.settings import ExecMode
 from snakemake_interface_logger_plugins.common import LogEvent
 
+from study.running.benchmarks import read_jobs
+
 if TYPE_CHECKING:
     from snakemake.workflow import Workflow
 
 REPLACED_EVENTS = {LogEvent.JOB_STARTED, LogEvent.JOB_FINISHED, LogEvent.PROGRESS}
 REPLACED_MESSAGES = {"Select jobs to execute..."}
-LOG_LINES = 8  # shown of the log of a failed job
-ENOUGH = 0.1  # of the jobs: after so many their mean stands for the rules that have not been timed
-ROOM = 2**20  # bytes; a disk with less is as good as full
+LOG_LINES = 8  # last lines of a failed job's log that are shown
+ENOUGH_JOBS = 0.1  # share of jobs after which their mean is used for rules that were never timed
+FULL_DISK = 2**20  # a disk with fewer free bytes counts as full
 
 
 def show_progress(workflow: "Workflow", expected: Mapping[str, float] | None = None) -> None:
-    """Print a line to stderr for every job that finishes; to be called once, in the Snakefile.
+    """Print a line to stderr for each job that finishes. Call this once, in the Snakefile.
 
-    Nothing is printed in dry runs, in the child processes that Snakemake starts for single jobs, and where
-    ``--quiet`` asks for no progress (Snakemake then does not tell when jobs finish).
+    Prints nothing in dry runs, in the child processes that Snakemake starts for single jobs, or where ``--quiet``
+    covers progress (Snakemake then sends no event when a job finishes).
 
     Args:
         workflow: the global of that name in a Snakefile.
-        expected: rule -> seconds of a job in earlier runs, used until a job of the rule has finished in this
-            one; see `benchmarked_seconds`.
+        expected: rule -> seconds of a job in earlier runs, used until a job of the rule has finished in this run;
+            see `benchmarked_seconds`.
 
     Example:
         In the Snakefile: ``show_progress(workflow, benchmarked_seconds("results/mini/benchmarks"))``
@@ -48,35 +60,24 @@ def show_progress(workflow: "Workflow", expected: Mapping[str, float] | None = N
         return
     for handler in logger.handlers:
         if handler.name == "DefaultStreamHandler":
-            handler.addFilter(_is_not_replaced)
+            handler.addFilter(_is_kept)
     logger.addHandler(ProgressHandler(expected))
 
 
 def benchmarked_seconds(folder: str | Path) -> dict[str, float]:
-    """Mean seconds of a job of each rule from the benchmark files of earlier runs.
-
-    Args:
-        folder: holds, named after each rule, its benchmark file (.tsv) or a folder with its benchmark files;
-            it may be missing.
-    """
+    """Mean seconds of a job of each rule, from the benchmark files of earlier runs; see `read_jobs`."""
     seconds: dict[str, list[float]] = defaultdict(list)
-    for path in Path(folder).glob("**/*.tsv"):
-        rule = path.relative_to(folder).parts[0].removesuffix(".tsv")
-        with open(path, newline="") as file:
-            for row in csv.DictReader(file, delimiter="\t"):
-                try:
-                    seconds[rule].append(float(row["s"]))
-                except (KeyError, TypeError, ValueError):
-                    continue  # a run that was cut off may leave half a file; an estimate can do without it
-    return {rule: fmean(values) for rule, values in seconds.items() if values}
+    for rule, job_seconds, _ in read_jobs(folder):
+        seconds[rule].append(job_seconds)
+    return {rule: fmean(values) for rule, values in seconds.items()}
 
 
-def _is_not_replaced(record: logging.LogRecord) -> bool:
+def _is_kept(record: logging.LogRecord) -> bool:
     return getattr(record, "event", None) not in REPLACED_EVENTS and record.msg not in REPLACED_MESSAGES
 
 
 class ProgressHandler(logging.Handler):
-    """Follows the events of one run through the records that Snakemake logs, and their times."""
+    """Follows one run through the events that Snakemake logs."""
 
     def __init__(self, expected: Mapping[str, float] | None = None):
         super().__init__(logging.INFO)
@@ -102,12 +103,12 @@ class ProgressHandler(logging.Handler):
                     _, description, _ = self.running.pop(record.jobid, ("", record.rule_name, 0.0))
                     print(failure(description, record.log or ()), file=sys.stderr, flush=True)
                 case LogEvent.JOB_FINISHED if record.job_id in self.running:
-                    print(self.line(record.job_id, record.created), file=sys.stderr, flush=True)
+                    print(self.finish(record.job_id, record.created), file=sys.stderr, flush=True)
         except Exception:
             self.handleError(record)
 
-    def line(self, job: int, now: float) -> str:
-        """Take note that a running job has finished and say so."""
+    def finish(self, job: int, now: float) -> str:
+        """Move a running job to the finished ones and return its line."""
         rule, description, start = self.running.pop(job)
         self.finished[rule].append(now - start)
         done = sum(map(len, self.finished.values()))
@@ -123,18 +124,18 @@ class ProgressHandler(logging.Handler):
         return f"{counts} {so_far:>11}, {outlook:<23}  {description} ({duration(now - start)})"
 
     def seconds_left(self, now: float) -> float | None:
-        """Work to do at the speed of the run so far; None early on if a rule to come was never timed.
+        """Remaining job seconds divided by the run's speed so far; None if a remaining rule was never timed.
 
-        The speed is the job seconds done in a second: the parallelism with the scheduler's idle times in it.
+        The speed is job seconds done per second of run time, so it includes parallelism and the scheduler's pauses.
         """
         timed = self.expected | {rule: fmean(seconds) for rule, seconds in self.finished.items()}
-        to_come = +self.waiting + Counter(rule for rule, _, _ in self.running.values())
+        remaining = +self.waiting + Counter(rule for rule, _, _ in self.running.values())
         busy = [seconds for rule in self.finished.values() for seconds in rule]
-        unknown = any(count > 1 and rule not in timed for rule, count in to_come.items())
-        if unknown and len(busy) < ENOUGH * self.total:
+        unknown = any(count > 1 and rule not in timed for rule, count in remaining.items())
+        if unknown and len(busy) < ENOUGH_JOBS * self.total:
             return None
         overall = fmean(busy) if busy else 0.0
-        work = sum(count * timed.get(rule, overall) for rule, count in to_come.items())
+        work = sum(count * timed.get(rule, overall) for rule, count in remaining.items())
         for rule, _, begun in self.running.values():
             work -= min(now - begun, timed.get(rule, overall))
             busy.append(now - begun)
@@ -143,26 +144,24 @@ class ProgressHandler(logging.Handler):
 
 
 def describe(rule: str, wildcards: Mapping[str, str]) -> str:
-    """A job in words, e.g. "finetune_model bert topic seed 0": numbers with their wildcard's name."""
+    """A job's rule and wildcards, numbers with their name, e.g. "finetune_model bert topic seed 0"."""
     words = [f"{name} {value}" if value.isdigit() else value for name, value in wildcards.items()]
     return " ".join([rule, *words])
 
 
 def failure(description: str, logs: Iterable[str]) -> str:
-    """What failed and the end of its log, where the step said why."""
+    """The failed job and the end of its log, where the step says why."""
     text = f"failed: {description}"
     for log in map(Path, logs):
         lines = log.read_text(errors="replace").splitlines() if log.exists() else []
         text += "".join(f"\n    {line}" for line in lines[-LOG_LINES:]) + f"\n    (log: {log})"
-        if log.parent.exists() and shutil.disk_usage(log.parent).free < ROOM:  # then the log may be cut off too
-            text += (
-                f"\n    There is no room left on the disk of {log.parent}: make some, then run the same command again."
-            )
+        if log.parent.exists() and shutil.disk_usage(log.parent).free < FULL_DISK:  # the log may be incomplete
+            text += f"\n    The disk of {log.parent} is full: free some space, then run the same command again."
     return text
 
 
 def duration(seconds: float) -> str:
-    """Seconds in the two largest units, e.g. "18 s", "4 min 10 s", "1 h 5 min"."""
+    """Seconds in the one or two largest units, e.g. "18 s", "4 min 10 s", "1 h 5 min"."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

@@ -1,8 +1,10 @@
-"""Where a number comes from: seeds from named axes, versions, machine, code.
+"""Provenance of a number: seeds from named axes, commit of the code, versions, machine.
 
-Every random choice of the study derives its seed here, from what it is about and never from the order of execution.
+The seed of every random choice is derived here from named axes (model, task, seed, …), never from the order of
+execution.
 """
 
+import contextlib
 import functools
 import hashlib
 import importlib.metadata
@@ -11,8 +13,12 @@ import platform
 import random
 import subprocess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from study.running import files
+
+if TYPE_CHECKING:  # most steps need no torch
+    import torch
 
 RECORDED = (
     "torch",
@@ -33,20 +39,20 @@ RECORDED = (
 
 
 def seed_of(*axes: object) -> int:
-    """63-bit seed from named axes, e.g. ``seed_of("finetune", model, task, 0)``; the same on every machine."""
+    """63-bit seed from named axes, e.g. ``seed_of("finetune", model, task, 0)``, the same on every machine."""
     text = "\x1f".join(str(axis) for axis in axes)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 def text_hash(text: str) -> str:
-    """First 16 hexadecimal digits of a text's SHA-256: enough to tell inputs apart."""
+    """First 16 hexadecimal digits of a text's SHA-256, enough to tell inputs apart."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def deterministic(seed: int) -> None:
-    """Seed Python, NumPy and torch, ask for repeatable kernels and one thread unless OMP_NUM_THREADS says otherwise.
+    """Seed Python, NumPy and torch, and ask for repeatable kernels and one thread, or OMP_NUM_THREADS if it is set.
 
-    The number of threads is part of what makes sums repeatable, so a step run by hand uses as many as in the workflow.
+    Sums depend on the number of threads, so a step run by hand uses as many as in the workflow.
     """
     import numpy as np
     import torch
@@ -55,12 +61,12 @@ def deterministic(seed: int) -> None:
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    if torch.cuda.is_available():  # one CPU thread repeats its sums anyway, and the call imports torch's compiler
+    if torch.cuda.is_available():  # not needed on the CPU, and slow: it imports torch's compiler
         _repeatable_kernels()
 
 
 def _repeatable_kernels() -> None:
-    """Ask CUDA for kernels that give the same bits again; `device.take` has set what its matrix products need."""
+    """Ask CUDA for kernels that give the same bits again; `acquire_device` has set what its matrix products need."""
     import torch
 
     torch.use_deterministic_algorithms(True, warn_only=True)  # an error would stop models that have no such kernel
@@ -72,14 +78,12 @@ def _repeatable_kernels() -> None:
 
 
 def versions() -> dict[str, str]:
-    """Python's version and those of the packages that numbers depend on."""
-    found = {"python": platform.python_version()}
+    """Versions of Python and of the packages that results depend on."""
+    installed = {"python": platform.python_version()}
     for name in RECORDED:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            installed[name] = importlib.metadata.version(name)
+    return installed
 
 
 def machine() -> dict[str, object]:
@@ -101,8 +105,15 @@ def machine() -> dict[str, object]:
     }
 
 
+def device_name(device: "torch.device") -> str:
+    """The GPU's name, or "cpu"."""
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
 def commit() -> tuple[str, bool]:
-    """(git commit of the code or "unknown", whether files differed from it)."""
+    """(git commit of the code or "unknown", whether files differ from it)."""
 
     def git(*arguments: str) -> str:
         folder = Path(__file__).parent
@@ -116,13 +127,13 @@ def commit() -> tuple[str, bool]:
 
 @functools.cache
 def made() -> dict[str, object]:
-    """What a step records of itself: commit of the code, whether files differed from it, versions, machine."""
-    found, dirty = commit()
-    return {"commit": found, "dirty": dirty, "versions": versions(), "machine": machine()}
+    """What a step records of itself: commit of the code, whether files differ from it, versions, machine."""
+    revision, dirty = commit()
+    return {"commit": revision, "dirty": dirty, "versions": versions(), "machine": machine()}
 
 
 def write_manifest(folder: Path, **facts: object) -> dict[str, object]:
-    """Write manifest.json of a folder that is finished, and return it: the facts, the hash of every file, `made`."""
+    """Write the manifest.json of a finished folder and return it: `facts`, the hash of every file, and `made`."""
     manifest = {**facts, "sha256": files.sha256_of(folder), "made": made()}
     files.write_json(folder / "manifest.json", manifest)
     return manifest

@@ -1,4 +1,4 @@
-"""What surrounds the steps of a study: their environment, one run at a time, and an end with the run they belong to."""
+"""Run the steps of a study: their environment, one run at a time, and steps that end when their run is killed."""
 
 import contextlib
 import fcntl
@@ -15,21 +15,21 @@ from ken import errors
 from ken.errors import UserError
 
 SNAKEMAKE = "STUDY_SNAKEMAKE"  # process id of the Snakemake that starts the steps
-POLL = 1.0  # seconds between two looks whether it is still there
+POLL = 1.0  # seconds between checks that it is still running
 
-_held: list[int] = []  # open lock files: closing one would let another run in
+_held: list[int] = []  # open lock files: closing one releases its lock
 
 
 def prepare_environment(device: str, checkpoint_minutes: float) -> None:
-    """Let steps use the Python that runs Snakemake, activated or not, and keep their memory between tensors.
+    """Set environment variables for the steps. Variables that the user has set are kept.
 
-    glibc otherwise returns the memory of every larger tensor to the system and asks for it again, which takes a third
-    of the time. What the user has set stays.
+    Steps use the Python that runs Snakemake, whether its environment is activated or not. glibc keeps the memory of
+    large tensors instead of returning it to the system, which otherwise takes a third of the time.
 
     Args:
-        device: what the config says of it, see `study.running.device`.
-        checkpoint_minutes: see `study.training.resumption`. Neither changes what a step is to do, so neither is part of
-            its command, which would have to run again when it changes.
+        device: the config's `device`; see `study.running.device`.
+        checkpoint_minutes: see `study.training.resumption`. Neither changes a step's result, so both are passed here
+            and not in the commands, where a change would run the steps again.
     """
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**30))
@@ -40,13 +40,13 @@ def prepare_environment(device: str, checkpoint_minutes: float) -> None:
 
 
 def hold_study(study: str, folder: Path = Path(".snakemake")) -> None:
-    """Keep other runs of a study out until this process ends.
+    """Lock a study until this process ends, so that only one run of it works at a time.
 
-    In place of Snakemake's own lock, whose files outlive a run that was killed and then want --unlock: this one is the
-    operating system's and ends with the process, however that ends.
+    Used instead of Snakemake's own lock, which stays behind when a run is killed and then needs --unlock. This lock is
+    one of the operating system, which is released when the process ends, however it ends.
 
     Raises:
-        UserError: another run holds it; the sentence says which.
+        UserError: another run holds the lock; the message says which.
     """
     path = folder / f"{study}.lock"
     folder.mkdir(parents=True, exist_ok=True)
@@ -57,7 +57,7 @@ def hold_study(study: str, folder: Path = Path(".snakemake")) -> None:
         os.close(file)
         raise UserError(f"the study {study} is being run by {path.read_text()}: wait for its end or stop it.") from None
     except OSError as error:
-        print(f"no lock in {folder} ({error}): see that only one run of {study} works here at a time", file=sys.stderr)
+        print(f"no lock in {folder} ({error}): start only one run of {study} at a time here", file=sys.stderr)
     since = time.strftime("%Y-%m-%d %H:%M:%S")
     os.truncate(file, 0)
     os.write(file, f"process {os.getpid()} on {socket.gethostname()} since {since}".encode())
@@ -65,15 +65,15 @@ def hold_study(study: str, folder: Path = Path(".snakemake")) -> None:
 
 
 def run(main: Callable[[], object]) -> None:
-    """Run the `main` of a step: `ken.errors.run`, and the step also ends when its run is killed."""
+    """Run the `main` of a step with `ken.errors.run`; the step also ends when its run is killed."""
     end_with_snakemake()
     errors.run(main)
 
 
 def end_with_snakemake() -> None:
-    """End this process when the Snakemake that started it, or the shell between them, has been killed.
+    """End this process when the Snakemake that started it, or the shell between them, is killed.
 
-    Left alone it would go on, and write the same files as its successor in the next run.
+    Otherwise it would continue, and write the same files as the same step of the next run.
     """
     import psutil
 
@@ -81,13 +81,13 @@ def end_with_snakemake() -> None:
         return  # run by hand
     ids = [process.pid for process in psutil.Process().parents()]
     snakemake = int(os.environ[SNAKEMAKE])
-    if snakemake not in ids:  # killed while this process was being loaded
+    if snakemake not in ids:  # killed while this process was starting
         sys.exit("error: the run that this step belongs to has been killed: run it again.")
     threading.Thread(target=_watch, args=(ids[: ids.index(snakemake) + 1],), daemon=True).start()
 
 
 def _watch(ids: list[int]) -> None:
-    """Wait, without using the processor, until one of the processes ends; then end this one."""
+    """Wait, without using the CPU, until one of the processes ends; then end this one."""
     if hasattr(os, "pidfd_open"):
         with contextlib.suppress(ProcessLookupError):  # one has ended already
             select.select([os.pidfd_open(number) for number in ids], [], [])

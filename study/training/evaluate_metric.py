@@ -1,6 +1,7 @@
-"""The study's scores as a metric of the `evaluate` library: made in place, never fetched from the hub.
+"""The study's scores as a metric of the `evaluate` library, without any network.
 
-The library wants the imports of `datasets` and `evaluate` on lines of their own.
+Importing that library takes five seconds, so only the step that collects the tables uses this module. The library
+wants the imports of `datasets` and `evaluate` on lines of their own.
 """
 
 import datasets

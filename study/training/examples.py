@@ -1,5 +1,6 @@
 """From a task's tables to padded batches, and from a model to predictions."""
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from study.running import files
+from study.running import files, provenance
+from study.training.memory import in_batches
 
 POOL = 8  # batches that are sorted by length together: less padding, still shuffled
 
@@ -30,6 +32,10 @@ class Examples:
         """The first rows."""
         return Examples(self.ids[:count], self.labels[:count], self.pad)
 
+    def content(self) -> list[bytes]:
+        """All ids, the length of each row and all labels, to tell two sets apart."""
+        return [*id_content(self.ids), self.labels.tobytes()]
+
     def batch(self, rows: list[int]) -> dict[str, torch.Tensor]:
         """input_ids and attention_mask (rows, longest row) and labels (rows,)."""
         width = max(1, *(len(self.ids[row]) for row in rows))
@@ -41,6 +47,17 @@ class Examples:
         return {"input_ids": ids, "attention_mask": mask, "labels": torch.from_numpy(self.labels[rows])}
 
 
+def id_content(ids: list[list[int]]) -> list[bytes]:
+    """All token ids and the length of each row, as bytes."""
+    flat = np.fromiter(itertools.chain.from_iterable(ids), dtype=np.int64)
+    return [flat.tobytes(), np.array([len(row) for row in ids]).tobytes()]
+
+
+def data_order_seed(axes: dict) -> int:
+    """Seed of the order of the training data of a cell with these axes: task and seed."""
+    return provenance.seed_of("data order", axes["task"], axes["seed"])
+
+
 def load_task(folder: Path) -> tuple[dict[str, pd.DataFrame], list[str]]:
     """(split -> frame with text and label, class names in index order) of a task folder.
 
@@ -49,7 +66,7 @@ def load_task(folder: Path) -> tuple[dict[str, pd.DataFrame], list[str]]:
     """
     manifest = files.read_json(folder / "manifest.json")
     files.check(folder, {f"{split}.parquet": digest for split, digest in manifest["sha256"].items()})
-    frames = {split: pd.read_parquet(folder / f"{split}.parquet") for split in ("train", "validation", "test")}
+    frames = {split: files.read_parquet(folder / f"{split}.parquet") for split in ("train", "validation", "test")}
     return frames, manifest["classes"]
 
 
@@ -80,18 +97,11 @@ def predict(model: nn.Module, examples: Examples, batch_size: int) -> np.ndarray
     """
     model.eval()
     device = next(model.parameters()).device
-    longest_first = sorted(range(len(examples)), key=lambda row: -len(examples.ids[row]))
     predictions = np.empty(len(examples), dtype=np.int64)
-    start = 0
-    while start < len(examples):
-        rows = longest_first[start : start + batch_size]
+
+    def predict_batch(rows: list[int]) -> None:
         batch = {name: tensor.to(device) for name, tensor in examples.batch(rows).items() if name != "labels"}
-        try:
-            predictions[rows] = model(**batch).logits.argmax(dim=1).cpu().numpy()
-        except torch.OutOfMemoryError:
-            if batch_size == 1:
-                raise
-            batch_size = -(-batch_size // 2)
-        else:
-            start += len(rows)
+        predictions[rows] = model(**batch).logits.argmax(dim=1).cpu().numpy()
+
+    in_batches(sorted(range(len(examples)), key=lambda row: -len(examples.ids[row])), batch_size, predict_batch)
     return predictions

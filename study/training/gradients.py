@@ -1,4 +1,4 @@
-"""What every training loop shares: the learning rate's course, and the gradients of a batch."""
+"""What every step of a training needs: the learning rate's schedule, and the gradients of a batch."""
 
 from collections.abc import Callable
 
@@ -15,6 +15,9 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 # lowest float32, which is out of their range.
 NOT_IN_BFLOAT16 = ("deberta",)
 
+Batch = dict[str, torch.Tensor]  # what a model takes: input_ids, labels, ..., all with the rows along the first axis
+Loss = Callable[[nn.Module, Batch, Batch], torch.Tensor]
+
 
 def linear_schedule(optimizer: Optimizer, steps: int, warmup_share: float) -> LambdaLR:
     """Learning rate that rises linearly over the first share of the steps, then falls linearly to zero."""
@@ -23,13 +26,15 @@ def linear_schedule(optimizer: Optimizer, steps: int, warmup_share: float) -> La
 
 
 def precision_on(device: torch.device, wanted: str, architecture: str = "") -> str:
-    """What `wanted`, one of `PRECISIONS`, means: auto is bfloat16 where the GPU and the architecture can.
+    """The precision that `wanted`, one of `PRECISIONS`, means on a device.
+
+    "auto" is bfloat16 where the GPU and the architecture support it, float32 elsewhere.
 
     Args:
         architecture: `model_type` of the model's configuration.
 
     Raises:
-        UserError: bfloat16 is wanted of an architecture that cannot.
+        UserError: bfloat16 is wanted and the architecture does not support it.
     """
     if wanted == "bfloat16" and architecture in NOT_IN_BFLOAT16:
         raise UserError(f"{architecture} cannot be trained in bfloat16: set finetuning.precision to auto or float32.")
@@ -39,26 +44,40 @@ def precision_on(device: torch.device, wanted: str, architecture: str = "") -> s
     return "bfloat16" if capable and architecture not in NOT_IN_BFLOAT16 else "float32"
 
 
+def mean_over_rows(model: nn.Module, part: Batch, whole: Batch) -> torch.Tensor:
+    """What the rows of `part` contribute to the mean loss of the batch `whole`, for models that return a mean loss.
+
+    Exact for a mean over rows, and for a mean over tokens where all rows have equally many, as chunks of a text do.
+    """
+    return model(**part).loss * (len(part["labels"]) / len(whole["labels"]))
+
+
 class Gradients:
     """Gradients of the mean loss of a batch, in parts of fewer rows where the whole does not fit into memory.
 
-    Weights and gradients are float32; with `precision` bfloat16 the products between them are computed in that.
+    Weights and gradients are float32; with `precision` bfloat16 the products between them are computed in bfloat16.
+
+    Args:
+        loss: (model, part, whole) -> what the rows of `part` contribute to the mean loss of the batch `whole`.
+        length_setting: key of the config that limits the length of a text, to be named where one does not fit.
 
     Attributes:
         part: rows computed at once; None: all of a batch. Once halved it stays so, since other batches are as large.
     """
 
-    def __init__(self, device: torch.device, precision: str = "float32"):
+    def __init__(
+        self,
+        device: torch.device,
+        precision: str = "float32",
+        loss: Loss = mean_over_rows,
+        length_setting: str = "finetuning.max_length",
+    ):
         self.device, self.low_precision = device, precision == "bfloat16"
+        self.loss, self.length_setting = loss, length_setting
         self.part: int | None = None
 
-    def compute(
-        self, model: nn.Module, batch: dict[str, torch.Tensor], penalty: Callable[[], torch.Tensor | float]
-    ) -> float:
+    def compute(self, model: nn.Module, batch: Batch, penalty: Callable[[], torch.Tensor | float]) -> float:
         """Put the gradients of loss and penalty into the model's parameters; returns the loss without the penalty.
-
-        Args:
-            batch: what the model takes; all tensors have the rows along their first axis.
 
         Raises:
             UserError: the memory is too small for one row.
@@ -70,21 +89,21 @@ class Gradients:
             if tried == 1:
                 length = batch["input_ids"].shape[1]
                 text = f"one text of {length} tokens does not fit into the memory of the GPU"
-                raise UserError(f"{text}: set finetuning.max_length lower, or device to cpu.")
+                raise UserError(f"{text}: set {self.length_setting} lower, or device to cpu.")
             self.part = -(-tried // 2)
             torch.cuda.empty_cache()
             print(f"out of memory with {tried} texts at once: going on with {self.part}", flush=True)
         return loss
 
-    def _attempt(self, model: nn.Module, batch: dict, part: int, penalty: Callable) -> float | None:
-        """The loss, or None where memory ran out: what holds it is let go with this frame."""
-        rows, total = len(batch["labels"]), 0.0
+    def _attempt(self, model: nn.Module, batch: Batch, rows_at_once: int, penalty: Callable) -> float | None:
+        """The loss, or None where memory ran out: what holds it is freed with this frame."""
+        total = 0.0
         model.zero_grad()
         try:
-            for start in range(0, rows, part):
-                some = {name: tensor[start : start + part] for name, tensor in batch.items()}
+            for start in range(0, len(batch["labels"]), rows_at_once):
+                part = {name: tensor[start : start + rows_at_once] for name, tensor in batch.items()}
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=self.low_precision):
-                    loss = model(**some).loss * (len(some["labels"]) / rows)
+                    loss = self.loss(model, part, batch)
                 (loss + (penalty() if start == 0 else 0.0)).backward()
                 total += loss.item()
         except torch.OutOfMemoryError:

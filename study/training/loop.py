@@ -1,49 +1,107 @@
-"""The loop of fine-tuning, which methods that train share; it can be stopped at any step and go on later."""
+"""The training loop of classifiers, language models and pre-training; it can be stopped at any step and resumed."""
 
-import itertools
 import json
 import time
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import nn
 
-from baselines.training import Recipe
-from study.running import files
-from study.training import metrics
-from study.training.examples import Examples, predict, shuffled_batches
-from study.training.gradients import Gradients, linear_schedule, precision_on
+from baselines.training import TrainingHooks
+from study.training.batches import Batches
+from study.training.gradients import Gradients, Loss, linear_schedule, mean_over_rows, precision_on
 from study.training.resumption import Checkpoint, digest
+
+if TYPE_CHECKING:  # so that fine-tuning does not run again when the code of a method changes
+    from baselines.training import TrainingHooks
+
+PROGRESS_LINES = 40  # of a training without an objective
+RECENT = 50  # steps whose mean loss such a line shows
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """Settings of AdamW, its linear schedule and the precision of the products (see `precision_on`)."""
+
+    learning_rate: float
+    warmup_share: float
+    weight_decay: float
+    betas: tuple[float, float] = (0.9, 0.999)
+    precision: str = "auto"
+
+
+@dataclass(frozen=True)
+class Objective:
+    """How the best epoch is chosen.
+
+    Attributes:
+        name: of its value in the history.
+        evaluate: model -> value on the validation set.
+        higher_is_better: otherwise lower is.
+        includes_start: the model before the first step takes part, as epoch 0.
+    """
+
+    name: str
+    evaluate: Callable[[nn.Module], float]
+    higher_is_better: bool = True
+    includes_start: bool = False
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What is trained on: batches, their loss, and the objective on validation.
+
+    Attributes:
+        batches: of every epoch. steps: batches of an epoch.
+        identity: code, settings, seed and content of the data: what tells this training from another.
+        objective: None keeps the model of the last step.
+        loss, length_setting: see `Gradients`.
+    """
+
+    batches: Batches
+    epochs: int
+    steps: int
+    identity: list[str | bytes]
+    objective: Objective | None = None
+    loss: Loss = mean_over_rows
+    length_setting: str = "finetuning.max_length"
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best epoch so far: its number, the objective's value, and the model with a copy of its values."""
+
+    epoch: int
+    value: float
+    model: nn.Module
+    values: dict[str, torch.Tensor]
 
 
 def train(
     model: nn.Module,
-    train_set: Examples,
-    validation_set: Examples,
-    settings: dict,
-    seed: int,
-    recipe: Recipe | None = None,
+    workload: Workload,
+    settings: OptimizerSettings,
+    hooks: "TrainingHooks | None" = None,
     checkpoint: Checkpoint | None = None,
 ) -> tuple[nn.Module, dict]:
-    """Train a model, on the device where it is, and choose its best epoch on validation; prints progress.
+    """Train a model, on the device where it is, and choose its best epoch by the objective; prints progress.
 
     Args:
-        settings: epochs, batch_size, learning_rate, warmup_share, weight_decay, evaluation_batch_size, precision.
-        seed: of the data order, the same for every method that trains on this cell.
-        recipe: what a method changes in the loop; nothing by default.
-        checkpoint: where the state is left from time to time, and taken up again if it is there; not with a recipe,
-            whose own state it would lack.
+        hooks: what a method changes in the loop; nothing by default.
+        checkpoint: where the state is written from time to time, and from which it is resumed; not with hooks, whose
+            own state is not saved.
 
     Returns:
-        The model of the best epoch (`model` itself, unless the recipe judges another) and a record: best_epoch (from
-        1), validation_weighted_f1 at it, precision of the products, and history: one entry an epoch.
+        The model of the best epoch (`model` itself, unless the hooks evaluate another) and a record: precision of the
+        products, history (one entry an epoch) and, with an objective, best_epoch (from 1) and the objective's value.
 
     Raises:
-        ValueError: the recipe has offered no model to choose.
-        UserError: not even one text fits into the memory of the device, or the model cannot have that precision.
+        ValueError: the hooks have offered no model to choose.
+        UserError: the memory of the device is too small for one text, or the model does not support the precision.
     """
-    loop = Loop(model, train_set, validation_set, settings, seed, recipe or Recipe())
+    loop = Loop(model, workload, settings, hooks)
     if checkpoint is not None:
         loop.resume_from(checkpoint)
     return loop.run()
@@ -54,94 +112,114 @@ class Loop:
 
     Attributes:
         epoch: the current one, from 1. losses: of its steps so far. history: of the epochs before it.
-        order: state of the generator of the data order when the epoch began.
-        best: (weighted F1, epoch, model, its values) of the best epoch so far.
+        best: the best epoch so far.
     """
 
-    def __init__(self, model: nn.Module, train_set: Examples, validation_set: Examples, settings, seed, recipe):
-        self.model, self.settings, self.recipe = model, settings, recipe
-        self.train_set, self.validation_set, self.seed = train_set, validation_set, seed
+    def __init__(
+        self, model: nn.Module, workload: Workload, settings: OptimizerSettings, hooks: "TrainingHooks | None"
+    ):
+        self.model, self.workload, self.settings, self.hooks = model, workload, settings, hooks
         self.device = next(model.parameters()).device
-        self.steps_an_epoch = -(-len(train_set) // settings["batch_size"])
-        self.steps = settings["epochs"] * self.steps_an_epoch
-        groups = recipe.parameter_groups(model, settings["learning_rate"])
+        self.steps = workload.epochs * workload.steps
+        groups = [{"params": [parameter for parameter in model.parameters() if parameter.requires_grad]}]
+        if hooks is not None:
+            groups = hooks.parameter_groups(model, settings.learning_rate)
         self.trained = [parameter for group in groups for parameter in group["params"]]
         self.optimizer = torch.optim.AdamW(
-            groups, settings["learning_rate"], weight_decay=settings["weight_decay"], fused=True
+            groups, settings.learning_rate, betas=settings.betas, weight_decay=settings.weight_decay, fused=True
         )
-        self.schedule = linear_schedule(self.optimizer, self.steps, settings["warmup_share"])
-        self.precision = precision_on(self.device, settings.get("precision", "auto"), model.config.model_type)
-        self.gradients = Gradients(self.device, self.precision)
-        self.generator = torch.Generator().manual_seed(seed)
-        self.order = self.generator.get_state()
-        self.epoch, self.losses, self.history, self.best = 1, [], [], None
+        self.schedule = linear_schedule(self.optimizer, self.steps, settings.warmup_share)
+        self.precision = precision_on(self.device, settings.precision, model.config.model_type)
+        self.gradients = Gradients(self.device, self.precision, workload.loss, workload.length_setting)
+        self.epoch, self.losses, self.history = 1, [], []
+        self.best: Best | None = None
         self.start, self.checkpoint, self.identity = time.monotonic(), None, ""
 
     def run(self) -> tuple[nn.Module, dict]:
         """Train to the end; see `train`."""
-        while self.epoch <= self.settings["epochs"]:
+        objective = self.workload.objective
+        if objective is not None and objective.includes_start and not self.history:
+            self.history.append({"epoch": 0, "loss": None, objective.name: self._evaluate(0)})
+        while self.epoch <= self.workload.epochs:
             self._train_epoch()
-            self._judge()
-            self.epoch, self.losses, self.order = self.epoch + 1, [], self.generator.get_state()
+            self._end_epoch()
+        record = {"precision": self.precision, "history": self.history}
+        if objective is None:
+            return self.model, record
         if self.best is None:
             raise ValueError("no epoch gave a model that can be chosen: train for more epochs.")
-        f1, epoch, model, values = self.best
-        model.load_state_dict(values)
-        record = {"best_epoch": epoch, "validation_weighted_f1": f1, "precision": self.precision}
-        return model, record | {"history": self.history}
+        _copy_values(self.best.values, self.best.model)
+        return self.best.model, record | {"best_epoch": self.best.epoch, objective.name: self.best.value}
 
     @property
     def progress(self) -> float:
         """Share of all steps that are done."""
-        return ((self.epoch - 1) * self.steps_an_epoch + len(self.losses)) / self.steps
+        return ((self.epoch - 1) * self.workload.steps + len(self.losses)) / self.steps
+
+    def _penalty(self) -> torch.Tensor | float:
+        return 0.0 if self.hooks is None else self.hooks.penalty(self.progress)
 
     def _train_epoch(self) -> None:
-        """The steps of the epoch that are still to be done."""
+        """Do the steps of the epoch that are left."""
         self.model.train()
-        self.generator.set_state(self.order)
-        batches = shuffled_batches(self.train_set, self.settings["batch_size"], self.generator)
-        for batch in itertools.islice(batches, len(self.losses), None):
-            loss = self.gradients.compute(self.model, batch, lambda: self.recipe.penalty(self.progress))
+        for batch in self.workload.batches.epoch(len(self.losses)):
+            loss = self.gradients.compute(self.model, batch, self._penalty)
             nn.utils.clip_grad_norm_(self.trained, 1.0)
             self.optimizer.step()
             self.schedule.step()
             self.losses.append(loss)
-            self.recipe.after_step(self.progress)
+            if self.hooks is not None:
+                self.hooks.after_step(self.progress)
+            if self.workload.objective is None:
+                self._print_step()
             if self.checkpoint is not None and self.checkpoint.due():
                 self.checkpoint.write(self.identity, *self.state())
 
-    def _judge(self) -> None:
-        """Score the model of the epoch on validation and keep it if it is the best so far."""
-        candidate, f1 = self.recipe.candidate(self.model, self.progress), None
-        if candidate is not None:
-            predictions = predict(candidate, self.validation_set, self.settings["evaluation_batch_size"])
-            f1 = metrics.scores(self.validation_set.labels, predictions)["weighted_f1"]
-            if self.best is None or f1 > self.best[0]:
-                values = {name: tensor.clone() for name, tensor in candidate.state_dict().items()}
-                self.best = (f1, self.epoch, candidate, values)
-        loss = sum(self.losses) / len(self.losses)
-        self.history.append({"epoch": self.epoch, "loss": loss, "validation_weighted_f1": f1})
-        left = (time.monotonic() - self.start) / self.epoch * (self.settings["epochs"] - self.epoch)
-        judged = "not judged yet" if f1 is None else f"{f1:.3f}"
-        print(f"epoch {self.epoch}: loss {loss:.3f}, validation F1 {judged}, about {left:.0f} s left", flush=True)
+    def _end_epoch(self) -> None:
+        """Add the epoch to the history, with the objective's value, and begin the next."""
+        entry = {"epoch": self.epoch, "loss": sum(self.losses) / len(self.losses)}
+        if (objective := self.workload.objective) is not None:
+            value = entry[objective.name] = self._evaluate(self.epoch)
+            shown = "not evaluated yet" if value is None else f"{value:.3f}"
+            left = (time.monotonic() - self.start) / self.epoch * (self.workload.epochs - self.epoch)
+            text = f"epoch {self.epoch}: loss {entry['loss']:.3f}, {objective.name.replace('_', ' ')} {shown}"
+            print(f"{text}, about {left:.0f} s left", flush=True)
+        self.history.append(entry)
+        self.epoch, self.losses = self.epoch + 1, []
+
+    def _evaluate(self, epoch: int) -> float | None:
+        """The objective's value of the model as it is, kept if it is the best so far; None where there is no model."""
+        objective, candidate = self.workload.objective, self.model
+        if self.hooks is not None:
+            candidate = self.hooks.candidate(self.model, self.progress)
+        if candidate is None:
+            return None
+        value, best = objective.evaluate(candidate), self.best
+        if best is None or (value > best.value if objective.higher_is_better else value < best.value):
+            values = {name: tensor.detach().clone() for name, tensor in _values(candidate).items()}
+            self.best = Best(epoch, value, candidate, values)
+        return value
+
+    def _print_step(self) -> None:
+        step, steps = len(self.losses), self.workload.steps
+        if step % max(1, steps // PROGRESS_LINES) == 0 or step == steps:
+            recent, seconds = self.losses[-RECENT:], time.monotonic() - self.start
+            text = f"step {step}/{steps}, loss {sum(recent) / len(recent):.3f}, {seconds:.0f} s"
+            print(f"{text}, about {seconds / step * (steps - step):.0f} s left", flush=True)
 
     def resume_from(self, checkpoint: Checkpoint) -> None:
-        """Take up what lies there if it is of this very training, and leave the state there from now on."""
+        """Go on from the state in `checkpoint` if it is of this very training, and write the state there from now."""
         self.checkpoint, self.identity = checkpoint, self._identity()
-        if (found := checkpoint.read(self.identity)) is not None:
-            self.load_state(*found)
+        if (saved := checkpoint.read(self.identity)) is not None:
+            self.load_state(*saved)
             self.start -= checkpoint.seconds_before
             print(f"going on in epoch {self.epoch} after {len(self.losses)} steps of it", flush=True)
 
     def _identity(self) -> str:
-        """Hash of all that the training depends on, before its first step."""
-        sets = []
-        for examples in (self.train_set, self.validation_set):
-            flat = np.fromiter(itertools.chain.from_iterable(examples.ids), dtype=np.int64)
-            sets += [flat.tobytes(), np.array([len(ids) for ids in examples.ids]).tobytes(), examples.labels.tobytes()]
-        code = [files.sha256(Path(__file__).with_name(f"{name}.py")) for name in ("loop", "gradients", "examples")]
-        others = [self.settings, self.seed, self.device.type, torch.__version__, *code]
-        return digest(_values(self.model), json.dumps(others, sort_keys=True), *sets)
+        """Hash of everything that the training depends on, before its first step."""
+        workload = {"epochs": self.workload.epochs, "steps": self.workload.steps}
+        others = [workload, asdict(self.settings), self.device.type, torch.__version__]
+        return digest(_values(self.model), json.dumps(others, sort_keys=True), *self.workload.identity)
 
     def state(self) -> tuple[dict[str, torch.Tensor], dict]:
         """Tensors and record from which `load_state` goes on."""
@@ -149,24 +227,22 @@ class Loop:
         for index, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in moments.items()}
         if self.best is not None:
-            tensors |= {f"best.{name}": tensor for name, tensor in self.best[3].items()}
-        tensors |= {"order": self.order, "random.cpu": torch.get_rng_state()}
+            tensors |= {f"best.{name}": tensor for name, tensor in self.best.values.items()}
+        tensors |= {"order": self.workload.batches.order, "random.cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             tensors["random.cuda"] = torch.cuda.get_rng_state()
         record = {name: getattr(self, name) for name in ("epoch", "losses", "history")}
-        record |= {"best": self.best and self.best[:2], "part": self.gradients.part}
+        record |= {"best": self.best and [self.best.epoch, self.best.value], "part": self.gradients.part}
         record |= {"schedule": self.schedule.state_dict(), "rates": [g["lr"] for g in self.optimizer.param_groups]}
         return tensors, record
 
-    @torch.no_grad()
     def load_state(self, tensors: dict[str, torch.Tensor], record: dict) -> None:
         """Become the training that `state` was called on."""
         parts: dict[str, dict[str, torch.Tensor]] = {"best": {}, "optimizer": {}}
         for name, tensor in tensors.items():
             part, _, rest = name.partition(".")
             parts.setdefault(part, {})[rest] = tensor
-        for name, tensor in _values(self.model).items():
-            tensor.copy_(parts["model"][name])
+        _copy_values(parts["model"], self.model)
         moments: dict[int, dict[str, torch.Tensor]] = {}
         for name, tensor in parts["optimizer"].items():
             index, _, moment = name.partition(".")
@@ -176,9 +252,9 @@ class Loop:
             group["lr"] = rate
         self.schedule.load_state_dict(record["schedule"])
         if record["best"]:
-            self.best = (*record["best"], self.model, parts["best"])
+            self.best = Best(*record["best"], self.model, parts["best"])
         self.epoch, self.losses, self.history = record["epoch"], record["losses"], record["history"]
-        self.order, self.gradients.part = tensors["order"], record["part"]
+        self.workload.batches.order, self.gradients.part = tensors["order"], record["part"]
         torch.set_rng_state(tensors["random.cpu"])
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(tensors["random.cuda"])
@@ -187,3 +263,9 @@ class Loop:
 def _values(model: nn.Module) -> dict[str, torch.Tensor]:
     """Parameters and buffers, tied ones once."""
     return dict(model.named_parameters()) | dict(model.named_buffers())
+
+
+@torch.no_grad()
+def _copy_values(values: dict[str, torch.Tensor], model: nn.Module) -> None:
+    for name, tensor in _values(model).items():
+        tensor.copy_(values[name])

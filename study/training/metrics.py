@@ -1,14 +1,6 @@
-"""Scores of predictions: weighted F1 (the paper's measure), macro F1 and accuracy.
-
-`scores` is for loops. `evaluate_metric` gives the same numbers as a metric of the `evaluate` library, whose
-import takes five seconds: only the step that collects the tables uses it.
-"""
+"""Scores of predictions: weighted F1 (the paper's measure), macro F1 and accuracy."""
 
 from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import evaluate
 
 
 def scores(
@@ -46,17 +38,3 @@ def scores(
         "macro_f1": float(average(f1)),
         "accuracy": float((asarray(references) == asarray(predictions)).mean()),
     }
-
-
-def evaluate_metric(cache: str | None = None) -> "evaluate.Metric":
-    """`scores` as a metric of the `evaluate` library, without any network.
-
-    Args:
-        cache: folder the library may create its (empty) folders in; by default the one it finds for itself.
-
-    Returns:
-        A metric: ``evaluate_metric().compute(references=..., predictions=...)`` equals ``scores(...)``.
-    """
-    from study.training.evaluate_metric import WeightedF1
-
-    return WeightedF1(cache_dir=cache, keep_in_memory=True)

@@ -1,7 +1,7 @@
-"""The state of a training on disk, so that one that was stopped goes on where it was, to the bit.
+"""The state of a training on disk, from which a training that was stopped goes on to the same bits.
 
 One safetensors file, no pickle: tensors, and in its metadata a JSON record, a hash of both, and a hash of everything
-that the training depends on. A file that is damaged, or of another training, is not used.
+that the training depends on. A file that is damaged or belongs to another training is not used.
 """
 
 import hashlib
@@ -23,14 +23,14 @@ Tensors = Mapping[str, torch.Tensor]
 
 
 class Checkpoint:
-    """Where one training leaves its state, and how often.
-
-    Attributes:
-        seconds_before: time that earlier processes have spent on the training that was resumed.
+    """Where the state of one training is written, and how often.
 
     Args:
         folder: for this training alone. No rule of the workflow may declare it, or it would be deleted before a rerun.
         minutes: between two writes, 0 for one after every step; None: what the environment says, or 10.
+
+    Attributes:
+        seconds_before: time that earlier processes have spent on the training that was resumed.
     """
 
     def __init__(self, folder: Path, minutes: float | None = None):
@@ -39,20 +39,28 @@ class Checkpoint:
         self.start = self.written = time.monotonic()
         self.seconds_before = 0.0
 
+    @classmethod
+    def beside(cls, out: Path, minutes: float | None = None) -> "Checkpoint":
+        """In a folder beside `out`, the folder that a step writes when the training has ended."""
+        return cls(out.with_name(f"{out.name}.training"), minutes)
+
+    def seconds(self) -> float:
+        """Time spent on the training so far, by this process and earlier ones."""
+        return self.seconds_before + time.monotonic() - self.start
+
     def due(self) -> bool:
         """Whether the last write is long enough ago."""
         return time.monotonic() - self.written >= 60 * self.minutes
 
     def write(self, identity: str, tensors: Tensors, record: dict) -> None:
-        """Replace the file, whole or not at all; where that fails, say so and leave the one before.
+        """Replace the file as a whole; where that fails, say so and leave the file as it was.
 
         Args:
             identity: hash of everything that the training depends on.
             tensors: must not share memory.
-            record: anything that JSON can say.
+            record: anything that JSON can hold.
         """
-        seconds = self.seconds_before + time.monotonic() - self.start
-        text = json.dumps({"identity": identity, "seconds": seconds, "record": record}, sort_keys=True)
+        text = json.dumps({"identity": identity, "seconds": self.seconds(), "record": record}, sort_keys=True)
         tensors = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
         metadata = {"state": text, "sha256": digest(tensors, text)}
         try:
@@ -63,7 +71,7 @@ class Checkpoint:
         self.written = time.monotonic()
 
     def read(self, identity: str) -> tuple[dict[str, torch.Tensor], dict] | None:
-        """Tensors, on the CPU, and record of the training with this identity, if they are there and whole."""
+        """Tensors, on the CPU, and record of the training with this identity; None where there is no such file."""
         files.remove_leftovers(self.path.parent)
         if not self.path.exists():
             return None
@@ -85,19 +93,19 @@ class Checkpoint:
         return tensors, state["record"]
 
     def remove(self) -> None:
-        """Delete the folder: the training has ended and its result is in its place."""
+        """Delete the folder: the training has ended and its result has been written."""
         shutil.rmtree(self.path.parent, ignore_errors=True)
 
 
 def digest(tensors: Tensors, *others: str | bytes) -> str:
     """SHA-256 over names, types, shapes and values of tensors, and over texts or bytes."""
-    found = hashlib.sha256()
+    hashed = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
-        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        found.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        hashed.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        hashed.update(tensor.reshape(-1).view(torch.uint8).numpy())
     for other in others:
         data = other.encode() if isinstance(other, str) else other
-        found.update(f"{len(data)}\n".encode())
-        found.update(data)
-    return found.hexdigest()
+        hashed.update(f"{len(data)}\n".encode())
+        hashed.update(data)
+    return hashed.hexdigest()

@@ -1,17 +1,20 @@
 """The contract, over all that registers and all seven models: exact budgets, untouched base, round trips, seeds."""
 
 import dataclasses
+import json
+import math
 
 import pandas as pd
 import pytest
 import torch
 
-import baselines
-from baselines import METHODS, TrainedMethod, source_hash
+from baselines import METHODS, Method, TrainedMethod, module_of
 from baselines.base import FAMILIES, UNITS, Selection, register
+from baselines.estimates import ModelShapes
 from ken.selection import as_rows, kept_count
 from study.cells.finetuned_cell import FinetunedCell
 from study.compress import compress
+from study.running.code import dependencies
 from tests.conftest import MODELS
 
 BUDGETS = [0.02, 0.25, 0.75, 1, 7]  # on BERT, the others have fewer: the rules do not know the architecture
@@ -46,6 +49,20 @@ def stored(method, cell, budget, path):
     return told, method.restore(cell.pretrained, path)
 
 
+def shapes_of(cell) -> ModelShapes:
+    linear = {layer: tuple(cell.pretrained[f"{layer}.weight"].shape) for layer in cell.linear_layers}
+    head = sum(tensor.numel() for name, tensor in cell.finetuned.items() if name not in cell.pretrained)
+    return ModelShapes({name: tuple(tensor.shape) for name, tensor in cell.pretrained.items()}, head, linear)
+
+
+def content_bytes(path) -> int:
+    """Bytes of a file without names and shapes of its tensors, which count in models as small as these only."""
+    content = path.read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")
+    table = json.loads(content[8:start]).get("table", {"data_offsets": [0, 0]})["data_offsets"]
+    return len(content) - start - (table[1] - table[0])
+
+
 @pytest.mark.parametrize(("name", "model"), PAIRS)
 def test_contract(name, model, found_cells, tmp_path):
     method, found = METHODS[name], found_cells[model]
@@ -56,6 +73,8 @@ def test_contract(name, model, found_cells, tmp_path):
     for budget in found.budgets(method):
         told, state = stored(method, cell, budget, tmp_path / "file")
         assert 0 <= told.kept <= 1.1 * cell.body_size
+        estimate = method.stored_bytes(budget, shapes_of(cell))
+        assert estimate == pytest.approx(content_bytes(tmp_path / "file"), rel=0.05), "as large as it was planned"
         if told.parameters is None:
             assert_same_architecture(state, cell, trains=isinstance(method, TrainedMethod))
         rows = {key: as_rows(tensor) for key, tensor in cell.pretrained.items()}
@@ -158,10 +177,43 @@ def test_a_name_is_registered_once():
         register(Selection("ken", criterion="ken"))
 
 
-def test_source_hash_follows_the_files_a_method_is_made_of():
-    assert (
-        source_hash(METHODS["magnitude"]) == source_hash(METHODS["delta-magnitude"]) != source_hash(METHODS["random"])
-    )
-    names = {path.name for path in baselines.source.source_files("baselines.magnitude")}
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_every_method_estimates_what_it_costs_on_all_models(name, found_cells):
+    method = METHODS[name]
+    for model, found in found_cells.items():
+        shapes = shapes_of(found.for_method(method, 0))
+        for budget in {*found.budgets(method), *(method.budgets or BUDGETS)}:
+            assert 0 < method.stored_bytes(budget, shapes) < math.inf, (model, budget)
+        assert shapes.dense_bytes <= method.memory_bytes(shapes) < math.inf
+        once, twice = method.effort(shapes, 1), method.effort(shapes, 2)
+        for cost in dataclasses.fields(once):
+            assert 0 <= getattr(once, cost.name) <= getattr(twice, cost.name) < math.inf
+
+
+def test_a_method_without_estimates_of_its_own_has_those_of_a_ranking():
+    class Plain(Method):
+        name, store, restore = "plain", None, None
+
+    shapes = ModelShapes({"layer.weight": (40, 80), "norm.bias": (80,)}, head=6, linear={"layer": (40, 80)})
+    half, whole = (Plain().stored_bytes(share, shapes) for share in (0.5, 1.0))
+    assert 4 * 6 < half < 0.6 * whole and whole == pytest.approx(shapes.dense_bytes, rel=0.03)
+    assert Plain().effort(shapes, 3).ranked == 40 * 80 + 80
+
+
+def test_the_module_of_a_method_is_the_one_that_registered_it():
+    assert {name: module_of(name) for name in ("magnitude", "random", "ken-delta-rescaled", "full", "fish")} == {
+        "magnitude": "baselines.magnitude",  # which baselines.llm_surgeon imports too
+        "random": "baselines.random_choice",
+        "ken-delta-rescaled": "baselines.kernel_density",
+        "full": "baselines.controls",
+        "fish": "baselines.masked_training",
+    }
+    assert module_of("llm-surgeon") == "baselines.llm_surgeon.method"
+    assert all(module_of(name).startswith("baselines.") for name in METHODS)
+
+
+def test_a_method_depends_on_its_own_module_and_what_that_imports():
+    assert module_of("magnitude") == module_of("delta-magnitude") == "baselines.magnitude"
+    names = {path.name for path in dependencies(module_of("magnitude"))}
     assert {"magnitude.py", "base.py", "kde.py", "selection.py", "subnetwork.py"} <= names
     assert "random_choice.py" not in names

@@ -1,4 +1,4 @@
-"""FLOP: gates against sampling and finite differences, factorised and compiled models, sizes, files."""
+"""FLOP: gates against sampling and finite differences, factorised and compacted models, sizes, files."""
 
 import math
 
@@ -23,7 +23,7 @@ def cells(finetuned_cells, task_folder):
 def factorised(found: FinetunedCell, log_alpha: str = "open") -> nn.Module:
     """The cell's initial model with gated layers, all gates open or of mixed values."""
     seen = found.for_method(METHOD, draw=0)
-    model = flop.factorised(seen.training.initial_model(), seen.linear_layers).eval()
+    model = flop.factorise(seen.training.initial_model(), seen.linear_layers).eval()
     if log_alpha == "mixed":
         generator = torch.Generator().manual_seed(3)
         for layer in flop.gated_layers(model).values():
@@ -110,13 +110,13 @@ def test_nothing_is_lost_before_pruning(model, cells):
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_a_compiled_model_answers_as_the_gated_one(model, cells):
+def test_a_compacted_model_answers_as_the_gated_one(model, cells):
     gated = factorised(cells[model], "mixed")
     layers = flop.gated_layers(gated)
     alive = {name: flop.gates(layer.log_alpha) > 0 for name, layer in layers.items()}
     assert 0.2 < torch.cat(list(alive.values())).float().mean() < 0.8
     expected = logits(gated, cells[model])
-    plain = flop.with_layers(gated, {name: layer.compiled(alive[name]) for name, layer in layers.items()})
+    plain = flop.with_layers(gated, {name: layer.compact(alive[name]) for name, layer in layers.items()})
     assert not flop.gated_layers(plain) and flop.gated_layers(gated)
     assert torch.allclose(logits(plain, cells[model]), expected, atol=1e-5)
 
@@ -165,19 +165,19 @@ def test_gates_have_their_own_rate_and_no_weight_decay_and_every_parameter_is_tr
 
 def test_the_lagrangian_by_hand(cells):
     model = factorised(cells["bert"])
-    recipe = flop.SizeControl(model, 0.5)
-    start = flop.expected_size(recipe.layers.values()).item()
+    hooks = flop.SizeControl(model, 0.5)
+    start = flop.expected_size(hooks.layers.values()).item()
     assert start > 1, "full-rank factors are larger than the dense weights"
-    assert recipe.candidate(model, 0.49) is None
-    linear, quadratic = recipe.multipliers
+    assert hooks.candidate(model, 0.49) is None
+    linear, quadratic = hooks.multipliers
     for progress in (0.0, 0.2, 0.7):
-        next(iter(recipe.layers.values())).log_alpha.data -= 1
-        gap = flop.expected_size(recipe.layers.values()).item() - (start + (0.5 - start) * min(1, progress / 0.5))
-        assert recipe.penalty(progress).item() == pytest.approx(linear * gap + quadratic * gap**2, rel=1e-4)
-        recipe.after_step(progress + 0.1)
-        step = recipe.multiplier_rate * {0.0: 0.1, 0.2: 0.2, 0.7: 0.5}[progress]
+        next(iter(hooks.layers.values())).log_alpha.data -= 1
+        gap = flop.expected_size(hooks.layers.values()).item() - (start + (0.5 - start) * min(1, progress / 0.5))
+        assert hooks.penalty(progress).item() == pytest.approx(linear * gap + quadratic * gap**2, rel=1e-4)
+        hooks.after_step(progress + 0.1)
+        step = hooks.multiplier_rate * {0.0: 0.1, 0.2: 0.2, 0.7: 0.5}[progress]
         linear, quadratic = linear + step * gap, quadratic + step * gap**2
-        assert recipe.multipliers == pytest.approx((linear, quadratic), rel=1e-4)
+        assert hooks.multipliers == pytest.approx((linear, quadratic), rel=1e-4)
 
 
 @pytest.mark.parametrize(("steps", "target"), [(250, 0.25), (250, 0.75), (1000, 0.5)])
@@ -185,18 +185,18 @@ def test_the_expected_size_arrives_at_the_target(steps, target):
     torch.manual_seed(0)
     model = nn.Sequential(flop.GatedLinear(nn.Linear(24, 24)), nn.Tanh(), flop.GatedLinear(nn.Linear(24, 48)))
     wanted = nn.Linear(24, 48)
-    recipe = flop.SizeControl(model, target)
-    optimizer = torch.optim.AdamW(recipe.parameter_groups(model, 1e-3), 1e-3)
+    hooks = flop.SizeControl(model, target)
+    optimizer = torch.optim.AdamW(hooks.parameter_groups(model, 1e-3), 1e-3)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
     for step in range(steps):
         inputs = torch.randn(8, 24)
-        loss = (model(inputs) - wanted(inputs).detach()).square().mean() + recipe.penalty(step / steps)
+        loss = (model(inputs) - wanted(inputs).detach()).square().mean() + hooks.penalty(step / steps)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
-        recipe.after_step((step + 1) / steps)
-    assert flop.expected_size(recipe.layers.values()).item() == pytest.approx(target, abs=0.05)
+        hooks.after_step((step + 1) / steps)
+    assert flop.expected_size(hooks.layers.values()).item() == pytest.approx(target, abs=0.05)
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -205,8 +205,8 @@ def test_a_file_brings_back_the_model_that_was_trained(model, cells, tmp_path, m
     seen = found.for_method(METHOD, draw=0)
     best_fit = METHOD.best_fit
 
-    def remember(cell, build):
-        fits.append(best_fit(cell, build))
+    def remember(*args):
+        fits.append(best_fit(*args))
         return fits[-1]
 
     monkeypatch.setattr(METHOD, "best_fit", remember, raising=False)

@@ -9,12 +9,14 @@ from torch import nn
 from torch.nn import functional
 from transformers import BloomConfig, BloomForCausalLM
 
-from baselines import METHODS, source
+from baselines import METHODS, module_of
+from baselines.estimates import ModelShapes
 from baselines.llm_surgeon import costs, curvature, schedule, updates
 from baselines.llm_surgeon.curvature import Factors, estimate
 from baselines.llm_surgeon.schedule import Settings, joined, kept_counts, prune
 from ken.selection import as_rows, kept_count
 from study.cells.finetuned_cell import FinetunedCell
+from study.running.code import dependencies
 from tests.conftest import MODELS
 
 NAMES = ["llm-surgeon", "surgeon-delta", "surgeon-delta-updated"]
@@ -150,7 +152,7 @@ def test_factors_of_a_language_model_are_those_of_its_own_loss():
 def test_one_token_gives_the_outer_product_of_its_gradient(model, finetuned_cells, task_folder):
     cell = FinetunedCell(finetuned_cells[model], task_folder, SETTINGS)
     seen = cell.for_method(METHODS["llm-surgeon"], 0)
-    live = METHODS["llm-surgeon"].finetuned(seen).double()
+    live = METHODS["llm-surgeon"].finetuned_model(seen).double()
     batch = {"input_ids": torch.tensor([[9, 0, 0]]), "labels": torch.tensor([1])}
     batch["attention_mask"] = torch.tensor([[1, 0, 0]])
     found = estimate(live, seen.linear_layers, [batch])
@@ -227,8 +229,8 @@ def test_updates_of_rows_or_columns_alone_have_their_closed_forms():
 @pytest.mark.parametrize("count", [0, 1, 6, 20, ROWS * INPUTS])
 def test_updates_of_free_elements_against_brute_force(count):
     factors, deviation = random_factors(2), random_deviation(3)
-    places = torch.randperm(ROWS * INPUTS, generator=torch.Generator().manual_seed(count))[:count]
-    mask = torch.zeros(ROWS * INPUTS, dtype=torch.bool).scatter(0, places, True).view(ROWS, INPUTS)
+    indices = torch.randperm(ROWS * INPUTS, generator=torch.Generator().manual_seed(count))[:count]
+    mask = torch.zeros(ROWS * INPUTS, dtype=torch.bool).scatter(0, indices, True).view(ROWS, INPUTS)
     expected, _ = brute_force(deviation, factors, mask)
     for max_correlate in (None, max(1, count), 100):
         found = updates.remove_elements(deviation, factors.inverses(), mask, max_correlate)
@@ -237,14 +239,14 @@ def test_updates_of_free_elements_against_brute_force(count):
 
 def test_blocks_of_elements_are_updated_for_as_if_each_were_alone():
     factors, deviation = random_factors(), random_deviation()
-    places = [(0, 1), (0, 4), (2, 2), (3, 0), (4, 6)]
+    elements = [(0, 1), (0, 4), (2, 2), (3, 0), (4, 6)]
     for size in (1, 2):
         expected = deviation.clone()
-        for start in range(0, len(places), size):
-            alone, _ = brute_force(deviation, factors, mask_of(elements=places[start : start + size]))
+        for start in range(0, len(elements), size):
+            alone, _ = brute_force(deviation, factors, mask_of(elements=elements[start : start + size]))
             expected += alone - deviation
-        found = updates.remove_elements(deviation, factors.inverses(), mask_of(elements=places), size)
-        kept = ~mask_of(elements=places)
+        found = updates.remove_elements(deviation, factors.inverses(), mask_of(elements=elements), size)
+        kept = ~mask_of(elements=elements)
         assert torch.allclose(found[kept], expected[kept], atol=1e-9) and (found[~kept] == 0).all()
 
 
@@ -398,7 +400,7 @@ def test_shots_by_hand():
             scored += [
                 (float(w[i, j]) ** 2 / float(g[i] * a[j]), name, i, j) for i in range(len(w)) for j in range(columns)
             ]
-        gone = {place[1:] for place in sorted(scored)[:count]}
+        gone = {entry[1:] for entry in sorted(scored)[:count]}
         for name, w in before.items():
             mask = torch.tensor([[(name, i, j) in gone for j in range(w.shape[1])] for i in range(len(w))])
             schedule.write(expected.get_submodule(name), brute_force(w, damped[name], mask)[0])
@@ -533,8 +535,16 @@ def test_a_language_model_is_pruned_by_its_own_loss(structure):
     assert model(input_ids=ids, labels=ids).loss.isfinite()
 
 
-def test_the_source_hash_follows_every_module_of_the_package():
-    names = {path.name for path in source.source_files(source.MODULES["surgeon-delta"])}
+def test_memory_is_planned_for_factors_their_damped_copies_and_inverses():
+    shapes = ModelShapes({"layer.weight": (30, 20), "layer.bias": (30,)}, head=0, linear={"layer": (30, 20)})
+    usual = METHODS["delta-magnitude"].memory_bytes(shapes)
+    for name in NAMES:
+        more = METHODS[name].memory_bytes(shapes) - usual
+        assert 3 * 8 * (30**2 + 21**2) < more < 3 * 8 * (30**2 + 21**2) + 5 * 8 * 600
+
+
+def test_a_method_of_a_package_depends_on_its_modules():
+    names = {path.name for path in dependencies(module_of("surgeon-delta"))}
     assert {"curvature.py", "costs.py", "updates.py", "schedule.py", "method.py", "magnitude.py"} <= names
 
 

@@ -9,7 +9,7 @@ from transformers import BloomConfig, BloomForCausalLM, LlamaConfig, LlamaForCau
 
 from baselines import METHODS
 from baselines.llm_surgeon import schedule, updates
-from baselines.llm_surgeon.compilation import compiled, hidden_units, with_shapes
+from baselines.llm_surgeon.compaction import compact, hidden_units, with_shapes
 from baselines.llm_surgeon.correction import correct
 from baselines.llm_surgeon.schedule import VARIANTS, Settings, prune, shots_of
 from study.cells.finetuned_cell import FinetunedCell
@@ -52,9 +52,9 @@ def token_batch() -> dict:
 
 def test_independent_updates_add_up_what_each_element_alone_asks_for():
     factors, deviation = random_factors(), random_deviation()
-    places = [(0, 1), (0, 4), (2, 2), (3, 0), (4, 6)]
-    mask = mask_of(elements=places)
-    expected = deviation + sum(brute_force(deviation, factors, mask_of(elements=[p]))[0] - deviation for p in places)
+    elements = [(0, 1), (0, 4), (2, 2), (3, 0), (4, 6)]
+    mask = mask_of(elements=elements)
+    expected = deviation + sum(brute_force(deviation, factors, mask_of(elements=[p]))[0] - deviation for p in elements)
     found = updates.remove_elements_independently(deviation, factors.inverses(), mask)
     assert torch.allclose(found, expected.masked_fill(mask, 0), atol=1e-9) and (found[mask] == 0).all()
     one_by_one = updates.remove_elements(deviation, factors.inverses(), mask, max_correlate=1)
@@ -156,12 +156,12 @@ def test_hidden_units_of_language_models_are_those_of_the_feed_forward_layers(ki
 
 @pytest.mark.parametrize("kind", ["bloom", "opt", "llama"])
 @pytest.mark.parametrize("share", [0.9, 0.5, 0.1])
-def test_a_compiled_language_model_is_the_masked_one_in_smaller_layers(kind, share):
+def test_a_compacted_language_model_is_the_masked_one_in_smaller_layers(kind, share):
     model, batch = language_model(kind), token_batch()
     layers = linear_names(model)
     total = sum(model.get_submodule(name).weight.numel() for name in layers)
     removed = prune(model, layers, [batch], round(share * total), Settings("row-column", shots=2))
-    smaller = compiled(model, removed, batch)
+    smaller = compact(model, removed, batch)
     with torch.no_grad():
         assert torch.allclose(smaller(**batch).logits, model(**batch).logits, atol=1e-5)
     sizes = [sum(p.numel() for p in found.parameters()) for found in (smaller, model)]

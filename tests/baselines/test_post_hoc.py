@@ -34,10 +34,10 @@ def restored(name, cell, budget, path):
 
 
 def largest(scores: dict, count: int) -> set:
-    """(tensor, place) of the highest scores over all tensors, in plain Python."""
-    places = [(-value, t, i, name) for t, (name, found) in enumerate(scores.items())
+    """(tensor, index) of the highest scores over all tensors, in plain Python."""
+    entries = [(-value, t, i, name) for t, (name, found) in enumerate(scores.items())
               for i, value in enumerate(found.reshape(-1).tolist())]  # fmt: skip
-    return {(name, i) for _, _, i, name in sorted(places)[:count]}
+    return {(name, i) for _, _, i, name in sorted(entries)[:count]}
 
 
 @pytest.mark.parametrize("name", ["delta-global", "magnitude-zero"])

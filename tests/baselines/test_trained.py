@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from baselines import METHODS, lora
+from baselines import METHODS
 from baselines.magnitude import global_masks
 from baselines.masked_training import Masked
 from baselines.training import Fitted
@@ -38,7 +38,7 @@ def test_only_chosen_entries_and_the_head_move(name, cell, tmp_path):
 def test_weight_decay_moves_nothing_that_is_masked():
     model = torch.nn.Linear(4, 3)
     mask = torch.rand(3, 4) < 0.5
-    recipe = Masked(model, {"weight": mask})
+    hooks = Masked(model, {"weight": mask})
     before = model.weight.detach().clone()
     optimizer = torch.optim.AdamW(model.parameters(), 0.1, weight_decay=0.5)
     for _ in range(3):
@@ -46,7 +46,7 @@ def test_weight_decay_moves_nothing_that_is_masked():
         model(torch.randn(2, 4)).square().sum().backward()
         assert (model.weight.grad[~mask] == 0).all(), "so that clipping sees only what is trained"
         optimizer.step()
-        recipe.after_step(0.5)
+        hooks.after_step(0.5)
     assert torch.equal(model.weight[~mask], before[~mask])
     assert (model.weight[mask] != before[mask]).all()
 
@@ -71,8 +71,8 @@ def test_lora_merges_as_peft_does(model, finetuned_cells, task_folder, tmp_path)
     method, seen = METHODS["lora"], found.for_method(METHODS["lora"], 0)
     told = method.store(seen, None, 2, tmp_path / "file")
     state = method.restore(found.pretrained, tmp_path / "file")
-    beside = lora.unmerged(seen.training.initial_model(), seen, tmp_path / "file")
-    merged = beside.merge_and_unload().state_dict()
+    adapter = method.unmerged_adapter(seen.training.initial_model(), seen, tmp_path / "file")
+    merged = adapter.merge_and_unload().state_dict()
     assert set(merged) == set(state)
     assert all(torch.allclose(state[key], merged[key], atol=1e-6) for key in state)
     changed = {key for key, base in found.pretrained.items() if not torch.equal(state[key], base)}
@@ -84,42 +84,39 @@ def test_lora_merges_as_peft_does(model, finetuned_cells, task_folder, tmp_path)
     assert set(head) == set(found.manifest["head"])
 
 
-def test_an_adapter_beside_its_weights_answers_as_the_merged_one(cell, tmp_path):
+def test_an_unmerged_adapter_answers_as_the_merged_one(cell, tmp_path):
     method, seen = METHODS["lora"], cell.for_method(METHODS["lora"], 0)
     method.store(seen, None, 2, tmp_path / "file")
     batch = cell.split("test").batch([0, 1, 2])
-    beside = lora.unmerged(seen.training.initial_model(), seen, tmp_path / "file").eval()
+    adapter = method.unmerged_adapter(seen.training.initial_model(), seen, tmp_path / "file").eval()
     merged = method.restore_into(seen.training.initial_model(), cell.pretrained, tmp_path / "file").eval()
     with torch.no_grad():
-        assert torch.allclose(beside(**batch).logits, merged(**batch).logits, atol=1e-5)
+        assert torch.allclose(adapter(**batch).logits, merged(**batch).logits, atol=1e-5)
 
 
 def test_the_best_learning_rate_on_validation_counts(cell):
     method, tried = METHODS["lora"], []
 
     class Scripted:
-        rate_factors = (1.0, 2.0, 3.0, 4.0)
+        learning_rate_multipliers = (1.0, 2.0, 3.0, 4.0)
 
-        def fit(self, model, recipe, factor):
-            tried.append((factor, float(torch.rand(1))))
-            return Fitted(model, factor, {1.0: 0.5, 2.0: 0.7, 3.0: 0.7, 4.0: 0.1}[factor])
+        def fit(self, model, hooks, multiplier):
+            tried.append((multiplier, float(torch.rand(1))))
+            return Fitted(model, multiplier, {1.0: 0.5, 2.0: 0.7, 3.0: 0.7, 4.0: 0.1}[multiplier])
 
-    class Seen:
-        seed, training = 1, Scripted()
-
-    best = method.best_fit(Seen(), lambda: ("model", "recipe"))
+    best = method.best_fit(Scripted(), 1, lambda: ("model", "hooks"))
     assert best.learning_rate == 2.0, "of equal ones the first"
-    assert [factor for factor, _ in tried] == [1.0, 2.0, 3.0, 4.0]
+    assert [multiplier for multiplier, _ in tried] == [1.0, 2.0, 3.0, 4.0]
     assert len({draw for _, draw in tried}) == 1, "every rate starts from the same draws"
 
 
 def test_training_follows_the_cell(cell):
-    """Trained with a recipe that changes nothing, the initial model becomes the fine-tuned one."""
+    """Trained with hooks that change nothing, the initial model becomes the fine-tuned one."""
     training = cell.for_method(METHODS["lora"], 0).training
-    from baselines.training import Recipe
+    from baselines.training import TrainingHooks
 
     torch.manual_seed(0)
-    fitted = training.fit(training.initial_model(), Recipe(), 1.0)
+    fitted = training.fit(training.initial_model(), TrainingHooks(), 1.0)
     for name, tensor in fitted.model.state_dict().items():
         assert torch.allclose(tensor, cell.finetuned[name], atol=1e-6), name
     assert fitted.validation_weighted_f1 == cell.manifest["validation_weighted_f1"]

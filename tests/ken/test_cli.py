@@ -92,7 +92,7 @@ def test_suggest_on_a_csv_file(stored, tmp_path, capsys, task_folder):
     with pytest.raises(SystemExit, match="lacks a text or a label in row 2"):
         cli.main(arguments)
     frame.assign(label="vegetable").to_csv(tmp_path / "validation.csv", index=False)
-    with pytest.raises(SystemExit, match="label 'vegetable', which the model does not know: fruit, tool"):
+    with pytest.raises(SystemExit, match="label 'vegetable', which is not a class of the model: fruit, tool"):
         cli.main(arguments)
 
 

@@ -18,8 +18,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from ken import cli, explorer
+from ken import cli
+from ken.sources import open_source
 from ken.subnetwork import Subnetwork
+from ken.viz import explorer, explorer_data
 from tests.ken.test_viz import loop_counts
 
 HOSTILE = "</script><script>alert('1 & 2')</script><!-- \"'"
@@ -56,11 +58,11 @@ def page_of(out: Path) -> dict:
 def written(cell):
     """The page with all files, its data, and what `write` answered."""
     patch = pytest.MonkeyPatch()
-    patch.setattr(explorer, "EXACT_ENTRIES", LIMIT)
-    patch.setattr(explorer, "TILES", TILES)
+    patch.setattr(explorer_data, "EXACT_ENTRIES", LIMIT)
+    patch.setattr(explorer_data, "TILES", TILES)
     files = [cell / f"{name}.safetensors" for name in ("ken", "even", "rescaled")]
     out = cell / "page.html"
-    facts = explorer.write(files, out, cell / "base.safetensors", cell / "tuned.safetensors")
+    facts = explorer.write_page(files, out, cell / "base.safetensors", cell / "tuned.safetensors")
     patch.undo()
     return out, page_of(out), facts, [Subnetwork.load(path) for path in files]
 
@@ -80,14 +82,14 @@ def layers_of(data: dict, exact: bool):
 @pytest.mark.parametrize("scale", [1e-40, 1e-9, 0.03, 1.0, 1e6])
 def test_packed_values_keep_three_digits(scale):
     values = np.concatenate([np.linspace(-1, 1, 999), [1e-3, -1e-4]]) * scale
-    np.testing.assert_allclose(unpacked(explorer.packed(values)), values, rtol=2**-11, atol=scale * 2**-39)
-    assert unpacked(explorer.packed(np.zeros(3))).tolist() == [0, 0, 0]
-    assert unpacked(explorer.packed(np.zeros(0))).size == 0
+    np.testing.assert_allclose(unpacked(explorer_data.packed(values)), values, rtol=2**-11, atol=scale * 2**-39)
+    assert unpacked(explorer_data.packed(np.zeros(3))).tolist() == [0, 0, 0]
+    assert unpacked(explorer_data.packed(np.zeros(0))).size == 0
 
 
 def test_matrices_entry_by_entry_are_those_of_the_subnetworks(written, cell):
     _, data, _, subnetworks = written
-    base, tuned = (explorer.open_source(cell / f"{name}.safetensors") for name in ("base", "tuned"))
+    base, tuned = (open_source(cell / f"{name}.safetensors") for name in ("base", "tuned"))
     seen = 0
     for layer, file, i in layers_of(data, exact=True):
         name, subnetwork = layer["tensor"], subnetworks[i]
@@ -107,7 +109,7 @@ def test_matrices_entry_by_entry_are_those_of_the_subnetworks(written, cell):
 
 def test_counts_are_those_of_a_loop(written, cell):
     _, data, _, subnetworks = written
-    base, tuned = (explorer.open_source(cell / f"{name}.safetensors") for name in ("base", "tuned"))
+    base, tuned = (open_source(cell / f"{name}.safetensors") for name in ("base", "tuned"))
     for layer, file, i in layers_of(data, exact=True):
         mask = subnetworks[i].masks[layer["tensor"]]
         counts = loop_counts(mask)
@@ -128,7 +130,7 @@ def loop_tiles(matrix: np.ndarray, tile: tuple[int, int]) -> list[np.ndarray]:
 
 def test_binned_matrices_are_those_of_a_loop_over_tiles(written, cell):
     _, data, facts, subnetworks = written
-    base, tuned = (explorer.open_source(cell / f"{name}.safetensors") for name in ("base", "tuned"))
+    base, tuned = (open_source(cell / f"{name}.safetensors") for name in ("base", "tuned"))
     assert facts["binned"] == [f"bert.layer.{i}.output.dense.weight" for i in (0, 1, 10)] and not facts["left_out"]
     for layer, file, i in layers_of(data, exact=False):
         name, subnetwork = layer["tensor"], subnetworks[i]
@@ -178,7 +180,7 @@ def test_names_cannot_end_the_script(written):
 
 
 def test_without_models_only_kept_values_are_known(cell):
-    facts = explorer.write([cell / "ken.safetensors"], cell / "kept.html", matrices=["key.weight"])
+    facts = explorer.write_page([cell / "ken.safetensors"], cell / "kept.html", matrices=["key.weight"])
     layer = page_of(cell / "kept.html")["kinds"][0]["layers"][0]
     assert (layer["pretrained"], layer["changes"], layer["files"][0]["updates"]) == (None, None, None)
     assert facts["exact"] == [f"bert.layer.{i}.key.weight" for i in (0, 1, 10)]
@@ -187,9 +189,9 @@ def test_without_models_only_kept_values_are_known(cell):
 
 @pytest.mark.parametrize("megabytes", [0.2, 0.5, 1.0])
 def test_a_page_stays_within_its_size(cell, megabytes, monkeypatch):
-    monkeypatch.setattr(explorer, "TILES", 64)
+    monkeypatch.setattr(explorer_data, "TILES", 64)
     files = [cell / f"{name}.safetensors" for name in ("ken", "even", "rescaled")]
-    facts = explorer.write(files, cell / "small.html", cell / "base.safetensors", megabytes=megabytes)
+    facts = explorer.write_page(files, cell / "small.html", cell / "base.safetensors", megabytes=megabytes)
     assert facts["bytes"] == (cell / "small.html").stat().st_size <= megabytes * 1e6
     data = page_of(cell / "small.html")
     shown = {layer["tensor"] for kind in data["kinds"] for layer in kind["layers"]}
@@ -242,16 +244,18 @@ def test_command_writes_the_page_and_says_what_is_in_it(cell, capsys):
     assert [kind["name"] for kind in page_of(Path(out))["kinds"]] == [f"bert.layer.*.{part}.weight" for part in
                                                                      ("key", "query")]  # fmt: skip
     cli.main(command)
-    assert "the updates that the reset took away are not known" in capsys.readouterr().out
-    with pytest.raises(SystemExit, match="nothing is to be written"):
+    assert "the updates that the reset removed are not known" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="there is nothing to write"):
         cli.main(["viz", str(cell / "ken.safetensors")])
 
 
 def test_the_template_is_part_of_the_package_and_asks_for_nothing_else():
     root = Path(__file__).parents[2]
-    patterns = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["ken"]
-    assert root / "ken" / "explorer.html" in {path for pattern in patterns for path in (root / "ken").glob(pattern)}
-    text = (root / "ken" / "explorer.html").read_text("utf-8")
+    patterns = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["ken.viz"]
+    assert root / "ken" / "viz" / "explorer.html" in {
+        path for pattern in patterns for path in (root / "ken" / "viz").glob(pattern)
+    }
+    text = (root / "ken" / "viz" / "explorer.html").read_text("utf-8")
     assert not re.search(r"https?:|\bsrc=|url\(|@import|\bfetch\(|XMLHttpRequest", text)
     assert text.count("KENVIZ_DATA") == 1 and len(text.encode()) < explorer._PAGE_BYTES
 
@@ -427,7 +431,7 @@ def test_the_page_says_what_an_entry_holds(browser, written, cell, kept):
     name, subnetwork = "bert.layer.10.key.weight", subnetworks[0]
     mask = subnetwork.masks[name]
     row, column = (mask if kept else ~mask).nonzero()[17].tolist()
-    base, tuned = (explorer.open_source(cell / f"{of}.safetensors").tensor(name) for of in ("base", "tuned"))
+    base, tuned = (open_source(cell / f"{of}.safetensors").tensor(name) for of in ("base", "tuned"))
     browser.open(page, kind="key.weight", layer=10, row=row, column=column)
     found = browser.entry()
     assert (number(found["Row"]), number(found["Column"]), found["State"]) == (row, column, "kept" if kept else "reset")
@@ -454,7 +458,7 @@ def test_the_browser_decodes_every_entry(browser, written, cell, file):
     page, _, _, subnetworks = written
     name, subnetwork = "bert.layer.0.query.weight", subnetworks[file]
     mask, shape = subnetwork.masks[name].numpy(), SHAPES["query.weight"]
-    base, tuned = (explorer.open_source(cell / f"{of}.safetensors").tensor(name).numpy() for of in ("base", "tuned"))
+    base, tuned = (open_source(cell / f"{of}.safetensors").tensor(name).numpy() for of in ("base", "tuned"))
     values = np.full(shape, np.nan)
     values[mask] = subnetwork.values[name].numpy()
     browser.open(page, file=file)
@@ -569,7 +573,7 @@ def test_names_are_shown_as_they_are(browser, written):
 
 
 def test_a_page_without_models_shows_kept_values_only(browser, cell):
-    explorer.write([cell / "ken.safetensors"], cell / "alone.html")
+    explorer.write_page([cell / "ken.safetensors"], cell / "alone.html")
     row, column = Subnetwork.load(cell / "ken.safetensors").masks["bert.layer.0.query.weight"].nonzero()[3].tolist()
     browser.open(cell / "alone.html", row=row, column=column, view="updates")
     assert list(browser.entry()) == ["Row", "Column", "State", "Kept value", "Kept neighbours"]

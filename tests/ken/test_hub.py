@@ -55,9 +55,9 @@ Subnetwork.from_hub("lab/task").save(sys.argv[1] + ".back")
 
 def test_what_the_hub_does_not_have_is_one_sentence(hub, tmp_path):
     expected = {
-        "fingerprint('lab/absent')": "lab/absent is no local path and cannot be had from the hub",
+        "fingerprint('lab/absent')": "lab/absent is not a local path, and model lab/absent is not on the hub",
         "Subnetwork.from_hub('lab/base')": "lab/base has 0 files ending in .ken.safetensors: name one",
-        "Subnetwork.from_hub('lab/base', 'x.ken.safetensors')": "lab/base is no local path and cannot be had",
+        "Subnetwork.from_hub('lab/base', 'x.ken.safetensors')": "lab/base has no file x.ken.safetensors.",
     }
     attempts = "".join(f"try:\n    {call}\nexcept ValueError as e: print('!', e)\n" for call in expected)
     printed = run(hub.address, tmp_path, "-c", f"from ken import Subnetwork, fingerprint\n{attempts}")
@@ -68,4 +68,6 @@ def test_what_the_hub_does_not_have_is_one_sentence(hub, tmp_path):
 
 def test_without_a_network_the_name_is_refused_with_a_sentence(tmp_path):
     program = "from ken import fingerprint\ntry:\n    fingerprint('lab/base')\nexcept ValueError as e: print('!', e)"
-    assert "! lab/base is no local path" in run("http://127.0.0.1:9", tmp_path, "-c", program)
+    assert "! lab/base is not a local path, and a request to the hub for model lab/base" in run(
+        "http://127.0.0.1:9", tmp_path, "-c", program
+    )

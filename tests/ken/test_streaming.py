@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import ken
-from ken import selection, sources, streaming
-from ken.sources import INDEX
+from ken import streaming, tensors
+from ken.checkpoint_files import INDEX
 from ken.storage import Reader
 from ken.subnetwork import Subnetwork
 from tests.conftest import MODELS
@@ -47,9 +47,7 @@ def pair(tmp_path):
 def test_streamed_equals_in_memory(pair, tmp_path, monkeypatch, block, method, rule, scope):
     pretrained, finetuned = pair
     expected = Subnetwork.extract(pretrained, finetuned, 5, method, scope, rule)
-    monkeypatch.setattr(sources, "BLOCK", block)
-    monkeypatch.setattr(selection, "BLOCK", block)
-    monkeypatch.setattr("ken.storage.BLOCK", block)
+    monkeypatch.setattr(tensors, "BLOCK", block)
     streaming.prune(tmp_path / "base", tmp_path / "tuned", tmp_path / "sub", 5, method, scope, rule)
     found = Subnetwork.load(tmp_path / "sub")
     assert found.base == expected.base and found.aliases == {}
@@ -224,9 +222,8 @@ def test_memory_stays_at_a_block_of_rows(tmp_path):
     program = """
 import resource, sys
 from pathlib import Path
-from ken import selection, sources, storage, streaming
-for module in (selection, sources, storage):
-    module.BLOCK = 2**18
+from ken import streaming, tensors
+tensors.BLOCK = 2**18
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 folder, before = Path(sys.argv[1]), peak()
 streaming.prune(folder / "base.safetensors", folder / "tuned.safetensors", folder / "sub", 0.1)

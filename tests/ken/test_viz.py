@@ -6,6 +6,8 @@ import torch
 
 from ken import viz
 from ken.subnetwork import Subnetwork
+from ken.viz.pictures import FORMATS
+from ken.viz.tiles import tile_means, tile_size, tile_sums
 
 
 def loop_counts(mask):
@@ -46,7 +48,7 @@ def test_tiles_are_those_of_a_loop(tile):
     matrix = torch.randn(7, 5).numpy()
     matrix[torch.rand(7, 5).numpy() < 0.4] = np.nan
     matrix[:2, :3] = np.nan
-    sums, means = viz.tile_sums(np.nan_to_num(matrix), tile), viz.tile_means(matrix, tile)
+    sums, means = tile_sums(np.nan_to_num(matrix), tile), tile_means(matrix, tile)
     for i, top in enumerate(range(0, 7, tile[0])):
         for j, left in enumerate(range(0, 5, tile[1])):
             part = matrix[top : top + tile[0], left : left + tile[1]]
@@ -57,8 +59,8 @@ def test_tiles_are_those_of_a_loop(tile):
 
 
 def test_tiles_are_at_most_as_many_as_asked():
-    assert viz.tile_size((4096, 768), 256) == (16, 3)
-    assert viz.tile_size((7, 256), 256) == (1, 1)
+    assert tile_size((4096, 768), 256) == (16, 3)
+    assert tile_size((7, 256), 256) == (1, 1)
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +127,7 @@ def test_a_large_matrix_is_drawn_by_tiles(subnetwork):
     assert values.shape == (600, 8)  # one panel alone has room for every row
 
 
-@pytest.mark.parametrize("suffix", viz.FORMATS)
+@pytest.mark.parametrize("suffix", FORMATS)
 def test_pictures_are_written_whole_and_alike(subnetwork, suffix, tmp_path):
     paths = [tmp_path / f"{name}{suffix}" for name in ("first", "second")]
     for path in paths:

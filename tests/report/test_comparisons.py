@@ -280,7 +280,7 @@ def test_the_readme_has_a_dozen_methods_best_first_and_names_the_rest(tmp_path):
     lines = [line.split(" | ")[0].removeprefix("| ") for line in text.splitlines() if line.startswith("| ")][2:]
     assert len(lines) == ROWS
     assert lines[0] == "method-n" and lines[-2:] == ["Random", "KEN"]
-    assert text.endswith("The report has method-a, method-b, method-c, method-d, LoRA too.")
+    assert text.endswith("The report also has method-a, method-b, method-c, method-d, LoRA.")
 
 
 @pytest.mark.parametrize(

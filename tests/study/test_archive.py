@@ -1,4 +1,4 @@
-"""Archives come back byte for byte; what is not as an archive lists it never reaches the disk."""
+"""Archives are restored byte for byte; entries that differ from an archive's list are never written."""
 
 import hashlib
 import json
@@ -67,14 +67,14 @@ def test_what_kenviz_shows_is_packed_and_nothing_outside_the_study(study, tmp_pa
     shown = [f"../{CELL}/compressed/ken/draw0/0.1.safetensors", f"../{CELL}/finetuned/initial.safetensors"]
     files.write_json(study / "figures" / "kenviz.json", {"files": [*shown, "../../../outside.safetensors"]})
     call(manifest.main, study)
-    names = archive.chosen(study, weights=False, kenviz=True)
+    names = archive.files_to_pack(study, weights=False, kenviz=True)
     assert {name for name in names if name.endswith(".safetensors")} == {name.removeprefix("../") for name in shown}
-    assert not [name for name in archive.chosen(study, False, kenviz=False) if name.endswith(".safetensors")]
+    assert not [name for name in archive.files_to_pack(study, False, kenviz=False) if name.endswith(".safetensors")]
 
 
 def test_only_a_finished_and_undamaged_study_is_packed(study, tmp_path):  # noqa: F811
     flip(study / "figures" / "pareto.svg")
-    with pytest.raises(UserError, match=r"pareto.svg is not what it was: `python -m study.verify"):
+    with pytest.raises(UserError, match=r"pareto.svg is missing or has changed: `python -m study.verify"):
         archive.pack(study, tmp_path / "a.zip")
     (study / "manifest.json").unlink()
     with pytest.raises(UserError, match="is not a finished study"):
@@ -84,11 +84,11 @@ def test_only_a_finished_and_undamaged_study_is_packed(study, tmp_path):  # noqa
 
 def refused(path, into, match, **options):
     """An archive is refused with a sentence, and nothing of it stays."""
-    before = {found for found in into.parent.rglob("*")}
+    before = set(into.parent.rglob("*"))
     with pytest.raises(UserError, match=match) as error:
         archive.restore(path, into, **options)
     assert "\n" not in str(error.value)
-    assert {found for found in into.parent.rglob("*")} - before <= {into}
+    assert set(into.parent.rglob("*")) - before <= {into}
 
 
 LINK = zipfile.ZipInfo("link")
@@ -100,21 +100,21 @@ def test_hostile_archives_write_nothing(tmp_path):
     into, path = tmp_path / "into", tmp_path / "evil.zip"
     for name in ("../out", "/tmp/out", "a/../../out", "..\\out", "C:out", "C:/out"):
         refused(evil(path, {name: b"x"}), into, "leads out of the folder")
-        refused(evil(path, {name: b"x"}, {}), into, "which is not as it lists it")
-    refused(evil(path, {LINK: b"/etc/passwd"}), into, "'link', which is not as it lists it")
-    refused(evil(path, {FOLDER: b""}, {}), into, "'folder/', which is not as it lists it")
-    refused(evil(path, {"extra": b"x"}, {}), into, "'extra', which is not as it lists it")
-    refused(evil(path, {"a": b"xx"}, {"a": {"sha256": digest(b"xx"), "bytes": 1}}), into, "not as it lists it")
-    refused(evil(path, {"a": b"x"}, {"a": {"sha256": digest(b"y"), "bytes": 1}}), into, "does not have the hash")
-    refused(evil(path, {}, {"a": {"sha256": "", "bytes": 1}}), into, "lists 'a', which is not in it")
+        refused(evil(path, {name: b"x"}, {}), into, "which differs from its list")
+    refused(evil(path, {LINK: b"/etc/passwd"}), into, "'link', which differs from its list")
+    refused(evil(path, {FOLDER: b""}, {}), into, "'folder/', which differs from its list")
+    refused(evil(path, {"extra": b"x"}, {}), into, "'extra', which differs from its list")
+    refused(evil(path, {"a": b"xx"}, {"a": {"sha256": digest(b"xx"), "bytes": 1}}), into, "differs from its list")
+    refused(evil(path, {"a": b"x"}, {"a": {"sha256": digest(b"y"), "bytes": 1}}), into, "does not have the listed hash")
+    refused(evil(path, {}, {"a": {"sha256": "", "bytes": 1}}), into, "lists 'a', which it does not hold")
     refused(evil(path, {"a": b"x"}, []), into, "not a list of the files")
     for name in ("..", "../out", "/tmp/out", "", None, "a\n", "a/b", ".hidden"):
-        refused(evil(path, {"a": b"x"}, study=name), into, "no name of a study")
+        refused(evil(path, {"a": b"x"}, study=name), into, "not a valid name")
     with pytest.warns(UserWarning, match="Duplicate"):
         double = evil(path, {"a": b"x"})
         with zipfile.ZipFile(double, "a") as zipped:
             zipped.writestr("a", b"y")
-    refused(double, into, "'a', which is not as it lists it")
+    refused(double, into, "'a', which differs from its list")
     assert not list(tmp_path.rglob("out"))
 
 
@@ -123,14 +123,14 @@ def test_a_small_archive_of_much_is_refused_before_anything_is_written(tmp_path)
     bomb = evil(tmp_path / "bomb.zip", {f"zeros{i}": data for i in range(4)})
     refused(bomb, tmp_path / "into", r"unpacks to 0.1 GiB: allow that with --gibibytes", gibibytes=0.05)
     listed = {"a": {"sha256": digest(b"x"), "bytes": 2**60}}
-    refused(evil(tmp_path / "a.zip", {"a": b"x"}, listed), tmp_path / "into", "not as it lists it")
+    refused(evil(tmp_path / "a.zip", {"a": b"x"}, listed), tmp_path / "into", "differs from its list")
 
 
 def test_what_is_damaged_cut_off_or_no_archive_is_one_sentence(packed, tmp_path):
     into, data = tmp_path / "into", packed.read_bytes()
     for broken in (b"", b"text", data[: len(data) // 2], data[:-30]):
         packed.write_bytes(broken)
-        refused(packed, into, "is damaged or no archive of a study")
+        refused(packed, into, "is damaged or not an archive of a study")
     with zipfile.ZipFile(packed, "w") as zipped:
         zipped.writestr("a", "x")
     refused(packed, into, "has no archive.json")
@@ -138,10 +138,10 @@ def test_what_is_damaged_cut_off_or_no_archive_is_one_sentence(packed, tmp_path)
         archive.restore(tmp_path / "absent.zip", into)
     step = max(1, len(data) // 50)
     end_record = range(len(data) - 22, len(data))
-    for place in (*range(0, len(data), step), *end_record):
-        packed.write_bytes(data[:place] + bytes([data[place] ^ 255]) + data[place + 1 :])
+    for position in (*range(0, len(data), step), *end_record):
+        packed.write_bytes(data[:position] + bytes([data[position] ^ 255]) + data[position + 1 :])
         try:
-            folder = archive.restore(packed, tmp_path / f"flipped{place}")
+            folder = archive.restore(packed, tmp_path / f"flipped{position}")
         except UserError:
             continue
         assert verify.problems(folder, verify.expected(folder)[0]) == {}, "a byte that means nothing, such as a date"

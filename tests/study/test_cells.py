@@ -1,6 +1,8 @@
 """One cell from checkpoint to scores, for all seven models: initial state, learning, stored files, cached rows."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -22,6 +24,7 @@ from study.models.classifiers import empty_classifier, load_classifier, load_tok
 from study.running import files
 from study.training.examples import Examples, encode, load_task, predict, shuffled_batches
 from tests.conftest import MODELS, SETTINGS
+from tests.test_workflow import copy_checkout
 
 EVALUATION = {"batch_size": 16, "max_length": 24, "kept_shares": [0.1, 0.5], "draws": 1, "methods": {}}
 METHODS = ["full", "none", "ken", "ken-rescaled", "random", "magnitude", "delta-magnitude"]
@@ -268,6 +271,7 @@ def test_a_method_that_declines_or_fails_is_shown_with_its_reason(tmp_path, fine
 
     for method in (Declines(), Fails()):
         monkeypatch.setitem(baselines.METHODS, method.name, method)
+        monkeypatch.setitem(baselines.base.MODULES, method.name, "baselines.controls")
     cell = FinetunedCell(finetuned_cells["bert"], task_folder, EVALUATION)
     compress(cell, ["declines", "fails"], tmp_path)
     rows = [pd.read_csv(tmp_path / m / "scores.csv", keep_default_na=False).iloc[0] for m in ("declines", "fails")]
@@ -309,3 +313,46 @@ def test_a_damaged_or_foreign_checkpoint_is_refused_with_a_sentence(tmp_path, ch
     with pytest.raises(UserError, match="damaged"):
         import_model(broken, "broken", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+CODE = """
+import json, baselines
+from study.cells.finetuned_cell import scoring_code
+print(json.dumps({name: scoring_code(name) for name in baselines.METHODS}))
+"""
+
+
+def test_a_recorded_score_is_that_of_the_code_it_depends_on(tmp_path):
+    checkout = copy_checkout(tmp_path)
+
+    def codes() -> dict[str, str]:
+        done = subprocess.run([sys.executable, "-c", CODE], cwd=checkout, capture_output=True, text=True, check=True)
+        return json.loads(done.stdout)
+
+    def changed(name: str) -> set[str]:
+        path = checkout / name
+        text = path.read_text()
+        path.write_text(text + "\nCHANGED = 1\n")
+        after = codes()
+        path.write_text(text)
+        return {method for method in before if after[method] != before[method]}
+
+    before = codes()
+    assert changed("baselines/bitdelta.py") == {"bitdelta"}
+    assert {"delta-magnitude", "lt-sft"} <= changed("baselines/magnitude.py") < set(before) - {"ken", "random", "dare"}
+    assert changed("study/training/metrics.py") == changed("ken/kde.py") == set(before)
+    assert not changed("study/running/progress.py") and not changed("study/collect.py")
+
+
+def test_a_row_of_other_code_is_computed_again(tmp_path, finetuned_cells, task_folder, monkeypatch):
+    cell = FinetunedCell(finetuned_cells["bert"], task_folder, EVALUATION)
+    compress(cell, ["ken"], tmp_path)
+    times = [path.stat().st_mtime_ns for path in sorted(tmp_path.rglob("*.safetensors"))]
+    compress(cell, ["ken"], tmp_path)
+    assert times == [path.stat().st_mtime_ns for path in sorted(tmp_path.rglob("*.safetensors"))]
+    monkeypatch.setattr("study.cells.finetuned_cell.scoring_code", lambda method: "other")
+    compress(cell, ["ken"], tmp_path)
+    assert all(
+        time != path.stat().st_mtime_ns
+        for time, path in zip(times, sorted(tmp_path.rglob("*.safetensors")), strict=True)
+    )

@@ -32,7 +32,7 @@ def test_every_matrix_has_its_kind(model, finetuned_cells, task_folder):
 
 def test_rows_of_a_cell(finetuned_cells, task_folder, tmp_path):
     cell = FinetunedCell(finetuned_cells["bert"], task_folder, SETTINGS)
-    table = checks.check(cell, CHECKS, tmp_path)
+    table = checks.run_ablations(cell, CHECKS, tmp_path)
     counts = table.groupby("check").size().to_dict()
     assert counts == {"bandwidth": 6, "zero": 8, "matrices": 7}
     assert (
@@ -44,7 +44,7 @@ def test_rows_of_a_cell(finetuned_cells, task_folder, tmp_path):
     matrices = table[table["check"] == "matrices"]
     assert matrices["parameters"].sum() == sum(tensor.numel() for tensor in cell.pretrained.values())
     assert (matrices["kept_share"] > 0.05).all()
-    pd.testing.assert_frame_equal(table, checks.check(cell, CHECKS, tmp_path))
+    pd.testing.assert_frame_equal(table, checks.run_ablations(cell, CHECKS, tmp_path))
 
 
 def test_bandwidth_and_zero_are_what_they_say(finetuned_cells, task_folder, tmp_path):

@@ -1,19 +1,25 @@
 """The configuration: defaults everywhere, and every mistake one sentence with the path of its key."""
 
 import copy
+import json
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
+from pydantic import Field
 
 import baselines
+from baselines.options import Positive, Section
 from ken.errors import UserError
-from study import config
+from study import config as command
+from study.definition import config
 from study.running.workflow import run
 
+ROOT = Path(__file__).parents[2]
 NAMES = ("ken", "ken-rescaled", "random", "magnitude", "delta-magnitude", "lora")
 METHODS = {name: baselines.METHODS[name] for name in NAMES}
 SMALL = """
@@ -130,7 +136,7 @@ MISTAKES = [
     (["trained_on"], {"seeds": [4]}, r"trained_on.seeds\[0\] is 4, which seeds does not name"),
     (["inference"], {"methods": ["magnitude"]}, r'inference.methods\[0\] is "magnitude", which methods does not name'),
     (["suggestion"], {"methods": ["magnitude"]}, r'suggestion.methods\[0\] is "magnitude", which methods does not'),
-    (["method_settings"], {"randm": {}}, 'method_settings is "randm", which is not known here. Did you mean "random"?'),
+    (["method_settings"], {"randm": {}}, 'method_settings.randm is not known here. Did you mean "random"?'),
     (["method_settings"], {"ken": {"budget": [1]}}, 'ken.budget is not known here. Did you mean "budgets"?'),
     (["method_settings"], {"ken": {"budgets": [0]}}, r"ken.budgets\[0\] is 0, but must be greater than 0"),
     (["seds"], 1, 'config key seds is not known here. Did you mean "seeds"?'),
@@ -146,7 +152,7 @@ MISTAKES = [
     (
         [*SMALL_MODEL, "source"],
         "del",
-        "models.small.source is missing: .*directory or pretraining",
+        "models.small.source is missing: .*directory, hub or pretraining",
     ),
     ([*SMALL_MODEL, "sorce"], "files", 'models.small.sorce is not known here. Did you mean "source"?'),
     ([*SMALL_MODEL, "source"], ["files"], "models.small.source is .*not known here"),
@@ -211,7 +217,7 @@ MISTAKES = [
         {k: v for k, v in FILES.items() if k != "label"},
         "tasks.mine.label is missing: name of",
     ),
-    (["tasks", "mine"], {**FILES, "label": "t"}, "tasks.mine.label names the same column as tasks.mine.text"),
+    (["tasks", "mine"], {**FILES, "label": "t"}, "tasks.mine.label names the same column as text"),
     (
         ["tasks", "mine"],
         {**FILES, "validation_share": 1},
@@ -220,27 +226,31 @@ MISTAKES = [
     (
         ["models", "hub"],
         {**HUB_MODEL, "repository": "a/b/c"},
-        'hub.repository is "a/b/c", but must be name of a rep',
+        'hub.repository is "a/b/c", but must be the name of a rep',
     ),
     (
         ["models", "hub"],
         {**HUB_MODEL, "repository": "../b"},
-        'hub.repository is "../b", but must be name of a rep',
+        'hub.repository is "../b", but must be the name of a rep',
     ),
     (
         ["models", "hub"],
         {**HUB_MODEL, "repository": "a b; ls"},
-        "hub.repository is .*, but must be name of a rep",
+        "hub.repository is .*, but must be the name of a rep",
     ),
-    (["models", "hub"], {**HUB_MODEL, "revision": "../main"}, 'hub.revision is "../main", but must be commit, tag or'),
+    (
+        ["models", "hub"],
+        {**HUB_MODEL, "revision": "../main"},
+        'hub.revision is "../main", but must be a commit, tag',
+    ),
     (["models", "hub"], {**HUB_MODEL, "revision": 7}, "hub.revision is 7, but must be text in quotes"),
     (
         ["models", "hub"],
         {"source": "hub", "repository": "bert"},
-        "models.hub.revision is missing: commit, tag",
+        "models.hub.revision is missing: a commit, tag",
     ),
     (["models", "hub"], {**HUB_MODEL, "branch": "x"}, "models.hub.branch is not known here"),
-    (["tasks", "hub"], {**HUB_TASK, "label": "sentence"}, "tasks.hub.label names the same column as tasks.hub.text"),
+    (["tasks", "hub"], {**HUB_TASK, "label": "sentence"}, "tasks.hub.label names the same column as text"),
     (["tasks", "hub"], {**HUB_TASK, "splits": {}}, "tasks.hub.splits.test is missing: name of the split of the test"),
     (
         ["tasks", "hub"],
@@ -253,6 +263,9 @@ MISTAKES = [
         'splits.tset is not known here. Did you mean "test"?',
     ),
     (["tasks", "hub"], {**HUB_TASK, "splits": {"test": 1}}, "hub.splits.test is 1, but must be text in quotes"),
+    (["[key]"], 1, r"\[key\] is not known here"),
+    (["tasks", "[key]"], FILES, r'tasks has the name "\[key\]", but a name must be'),
+    (["trained_on"], {False: 1}, "trained_on.False is read as false, not as text: put quotes around it"),
     (["tasks", 1], FILES, "tasks.1 is read as 1, not as text: put quotes around it"),
     (["kenviz"], {"model": "smal"}, 'kenviz.model is "smal", .* Did you mean "small"?'),
     (["kenviz"], {"task": "topics"}, 'kenviz.task is "topics", .* Did you mean "topic"?'),
@@ -351,24 +364,35 @@ def test_the_schema_is_a_schema_and_describes_every_key():
 
     def described(node, path):
         if "$ref" in node:
-            node = {**config._resolved(node, schema)}
+            node = schema["$defs"][node["$ref"].rpartition("/")[2]] | node
         assert node.get("description") or "oneOf" in node, f"{path} has no description"
         for key, inner in node.get("properties", {}).items():
             described(inner, f"{path}.{key}")
-        for key in ("items", "additionalProperties"):
-            if isinstance(node.get(key), dict):
-                described(node[key], f"{path}.{key}")
+        for inner in node.get("patternProperties", {}).values():
+            described(inner, f"{path}.*")
+        if "items" in node:
+            described({"description": node.get("description")} | node["items"], f"{path}[]")
         for branch in node.get("oneOf", []):
             described(branch, f"{path}.oneOf")
 
     described(schema, "config")
-    assert schema["properties"]["methods"]["items"]["enum"] == sorted(METHODS)
+    assert schema["$defs"]["MethodName"]["enum"] == sorted(METHODS)
+    assert sorted(schema["$defs"]["SettingsByMethod"]["properties"]) == sorted(METHODS)
+
+
+def test_the_schema_accepts_the_configs_of_this_repository():
+    validator = Draft202012Validator(config.schema(baselines.METHODS))
+    for name in ("mini", "offline", "paper", "surgeon", "test", "examples/real"):
+        raw = yaml.safe_load((ROOT / "config" / f"{name}.yaml").read_text())
+        if "extends" not in raw:
+            validator.validate(raw)
+        validator.validate(config.load(raw, baselines.METHODS, sources=False))
 
 
 def test_architectures_of_the_schema_are_those_that_can_be_pretrained():
     from study.models.architectures import ARCHITECTURES
 
-    model = config.schema(METHODS)["$defs"]["pretraining_model"]
+    model = config.schema(METHODS)["$defs"]["PretrainingModel"]
     assert sorted(model["properties"]["architecture"]["enum"]) == sorted(ARCHITECTURES)
 
 
@@ -390,12 +414,49 @@ def test_command_line_prints_the_whole_config_or_one_sentence(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["config", "c.yaml"])
     (tmp_path / "c.yaml").write_text(SMALL)
-    config.main()
+    command.main()
     assert yaml.safe_load(capsys.readouterr().out) == config.load(yaml.safe_load(SMALL), METHODS)
     (tmp_path / "c.yaml").write_text(SMALL.replace("seeds:", "seed:"))
     with pytest.raises(SystemExit) as ended:
-        run(config.main)
+        run(command.main)
     assert ended.value.code == 'error: config key seed is not known here. Did you mean "seeds"?'
+
+
+def test_command_line_prints_the_schema(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["config", "--schema"])
+    command.main()
+    assert json.loads(capsys.readouterr().out) == config.schema(baselines.METHODS)
+
+
+class Degree(Section):
+    degree: Positive = Field(2, description="of the polynomial")
+
+
+class Polynomial(baselines.Method):
+    name = "polynomial"
+    options_model = Degree
+
+    def store(self, cell, prepared, budget, path):
+        raise NotImplementedError
+
+    def restore(self, pretrained, path):
+        raise NotImplementedError
+
+
+def test_a_method_describes_its_own_options(small):
+    methods = METHODS | {"polynomial": Polynomial()}
+    small["methods"].append("polynomial")
+    settings = {"polynomial": {"degree": "3", "budgets": [0.5]}}
+    assert config.load(small | {"method_settings": settings}, methods)["method_settings"] == {
+        "polynomial": {"degree": 3, "budgets": [0.5]}
+    }
+    for options, message in {
+        "degre": r'polynomial.degre is not known here. Did you mean "degree"\?',
+        "degree": "polynomial.degree is 0, but must be at least 1",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            config.load(small | {"method_settings": {"polynomial": {options: 0}}}, methods)
+    assert config.schema(methods)["$defs"]["DegreeSettings"]["properties"]["degree"]["description"]
 
 
 OUTSIDE = (

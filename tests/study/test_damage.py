@@ -1,4 +1,4 @@
-"""A file that is not what it was is named or made again by whatever reads it next, and found by study.verify."""
+"""A changed or missing file is named, or made again, by the next step that reads it, and reported by study.verify."""
 
 import json
 import os
@@ -15,12 +15,13 @@ from study import collect, corpus, inference, manifest, record, trace, verify
 from study.cells.finetuned_cell import FinetunedCell
 from study.cells.suggest import suggest
 from study.compress import compress
+from study.definition.study import Study
 from study.finetune import finetune
 from study.import_model import import_model
 from study.running import files, provenance
 from study.running.workflow import run
+from study.training.evaluate_metric import WeightedF1
 from study.training.examples import load_task
-from study.training.metrics import evaluate_metric
 from tests.conftest import SETTINGS
 
 EVALUATION = {"batch_size": 16, "max_length": 24, "kept_shares": [0.1, 0.5], "draws": 1, "methods": {}}
@@ -79,14 +80,14 @@ def open_cell(study):
 
 
 def finetune_again(study):
-    places = study / "models" / "bert" / "pretrained", study / "tasks" / "words"
-    return finetune(*places, AXES, SETTINGS, study / CELL / "finetuned")
+    inputs = study / "models" / "bert" / "pretrained", study / "tasks" / "words"
+    return finetune(*inputs, AXES, SETTINGS, study / CELL / "finetuned")
 
 
 def collect_cell(study):
     splits, classes = load_task(study / "tasks" / "words")
     references = [classes.index(label) for label in splits["test"]["label"]]
-    return collect.read_scores(study / CELL / "compressed" / "ken", references, evaluate_metric().compute)
+    return collect.read_scores(study / CELL / "compressed" / "ken", references, WeightedF1(keep_in_memory=True).compute)
 
 
 def measure(study):
@@ -94,8 +95,7 @@ def measure(study):
 
 
 def collect_suggestions(study):
-    cells = [("bert", "words", 0)]
-    return collect.cell_tables(study, cells, "suggested/suggestions.csv", collect.SUGGESTION_COLUMNS)
+    return collect.joined_tables([study / CELL / "suggested" / "suggestions.csv"], collect.SUGGESTION_COLUMNS)
 
 
 DAMAGED = [
@@ -155,8 +155,9 @@ def test_a_changed_fact_in_a_manifest_or_a_record_is_noticed(study):
 
 
 def test_a_damaged_corpus_is_named(tmp_path, monkeypatch):
-    path = tmp_path / "mpmath.parquet"
-    call(corpus.main, "mpmath", "--out", path)
+    path = tmp_path / "corpus" / "mpmath.parquet"
+    Study({"study": "mine", "corpus": {"packages": ["mpmath"]}}).write(tmp_path)
+    call(corpus.main, tmp_path, "--package", "mpmath")
     assert len(corpus.read(path)) > 100
     flip(path)
     with pytest.raises(UserError, match=rf"{path} was changed or damaged .*`rm -r {path}`"):
@@ -201,7 +202,7 @@ def test_every_file_of_a_finished_study_is_listed_with_the_hash_from_when_it_was
     kinds = ("train.parquet", "initial.safetensors", "tokenizer.json", "0.1.safetensors", "scores.csv", "curves.csv")
     assert all(any(name.endswith(kind) for name in written) for kind in kinds)
     out, ended = verified(small_study, capsys)
-    assert not ended and f"All {len(listed)} files are what they were." in out
+    assert not ended and f"All {len(listed)} files are unchanged." in out
 
 
 def test_every_single_flipped_bit_is_found(study, capsys):
@@ -219,7 +220,7 @@ def test_every_single_flipped_bit_is_found(study, capsys):
         f"missing: {study}/{CELL}/finetuned/initial.safetensors (made again after `rm -r {study}/{CELL}/finetuned`"
         in out
     )
-    assert re.search(r"fine-tuned models and initial states +\d+ files  1 not as they were", out)
+    assert re.search(r"fine-tuned models and initial states +\d+ files  1 changed or missing", out)
     assert "1 files were made later and are not listed, such as figures/later.svg" in out
     assert ended.startswith("error: 2 of ")
 
@@ -255,8 +256,8 @@ def test_what_has_to_be_removed_is_an_output_of_the_rule():
 
 
 def test_a_row_leads_to_its_seed_inputs_code_and_machine(study):
-    found = trace.trace(study, "bert", "words", 0, "ken", "0.1")
-    row = found["row"]
+    records = trace.trace(study, "bert", "words", 0, "ken", "0.1")
+    row = records["row"]
     assert row["random_seed"] == provenance.seed_of("compress", "bert", "words", 0, "ken", 0)
     stored = study / CELL / "compressed" / row["row"]["file"]
     assert row["row"]["sha256"] == files.sha256(stored)
@@ -265,14 +266,14 @@ def test_a_row_leads_to_its_seed_inputs_code_and_machine(study):
     )
     assert row["inputs"]["task"]["test"] == files.sha256(study / "tasks" / "words" / "test.parquet")
     weights = study / "models" / "bert" / "pretrained" / "model.safetensors"
-    assert found["finetuned"]["inputs"]["pretrained"]["model.safetensors"] == files.sha256(weights)
+    assert records["finetuned"]["inputs"]["pretrained"]["model.safetensors"] == files.sha256(weights)
     for part in ("row", "finetuned", "pretrained"):
-        made = found[part]["made"]
+        made = records[part]["made"]
         assert made["commit"] and made["versions"]["torch"] and made["machine"]["cpu"]
-    assert found["config"] == {"study": "small"} and found["finetuned"]["settings"] == SETTINGS
+    assert records["config"] == {"study": "small"} and records["finetuned"]["settings"] == SETTINGS
     finetune(study / "models" / "bert" / "pretrained", study / "tasks" / "words", AXES, SETTINGS | {"epochs": 1},
              study / CELL / "finetuned")  # fmt: skip
-    with pytest.raises(UserError, match="was made from other files"):
+    with pytest.raises(UserError, match="was made from files that have changed"):
         trace.trace(study, "bert", "words", 0, "ken", "0.1")
 
 
@@ -294,9 +295,9 @@ def test_time_of_a_study_counts_moments_in_which_a_job_ran(tmp_path):
 
 
 def test_provenance_has_every_input_and_everything_that_made_it(study):
-    found = record.inputs(study)
-    assert set(found["tasks"]["words"]["sha256"]) == {"train", "validation", "test"}
-    assert "model.safetensors" in found["models"]["bert"]["sha256"] and found["models"]["bert"]["source"]
+    inputs = record.inputs(study)
+    assert set(inputs["tasks"]["words"]["sha256"]) == {"train", "validation", "test"}
+    assert "model.safetensors" in inputs["models"]["bert"]["sha256"] and inputs["models"]["bert"]["source"]
     (maker,) = record.makers(study)
     rows = len(list(study.rglob("draw0/*.json")))
     assert maker["records"] == rows + 4, "rows, the model, the fine-tuned cell, its suggestions, the collected table"

@@ -1,4 +1,4 @@
-"""What only a GPU can show: kept sets of the CPU, training that repeats and goes on to the bit, real lack of memory."""
+"""On a GPU: the kept entries of the CPU, training that repeats and resumes to the bit, real lack of memory."""
 
 import contextlib
 import os
@@ -6,26 +6,50 @@ import subprocess
 import sys
 import time
 
-os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as `device.take` has it
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as `acquire_device` sets it
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 
+from study.adapt_language_model import adapt
 from study.cells.finetuned_cell import FinetunedCell
 from study.compress import compress
 from study.finetune import finetune
-from study.running import files
+from study.models.architectures import ARCHITECTURES
+from study.models.classifiers import load_tokenizer
+from study.models.language_models import load_language_model
+from study.models.pretraining import build
+from study.models.tokenization import train_tokenizer
+from study.pretrain import pretrain
+from study.running import files, provenance
 from study.running.workflow import run
+from study.training.chunks import Chunks, read_chunks
 from study.training.examples import predict
 from study.training.gradients import Gradients
-from study.training.resumption import Checkpoint
+from study.training.language_modelling import document_losses
+from study.training.pretraining import blocks, objective_loss
 from tests.conftest import MODELS, SETTINGS
-from tests.study.training.test_loop import Killed, examples, gradients_of, new_model  # noqa: F401
+from tests.study.training.test_language_training import (
+    ADAPTATION,
+    AXES,
+    PRETRAINING,
+    SIZE,
+    always_the_same,
+)
+from tests.study.training.test_loop import gradients_of
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
-TAKE = "import sys; from study.running import device; print(device.take(), flush=True); sys.stdin.readline()"
+CUDA = torch.device("cuda")
+
+ACQUIRE = """
+import sys
+from study.running.device import acquire_device
+print(acquire_device(), flush=True)
+sys.stdin.readline()
+"""
 
 
 @pytest.fixture
@@ -51,7 +75,7 @@ def small_memory():
 
 def trained(checkpoints, task_folder, model, out, **changed):
     axes = {"model": model, "task": "words", "seed": 0}
-    return finetune(checkpoints[model], task_folder, axes, SETTINGS | changed, out, on=torch.device("cuda"))
+    return finetune(checkpoints[model], task_folder, axes, SETTINGS | changed, out, device=CUDA)
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -64,21 +88,44 @@ def test_training_repeats_to_the_bit_in_bfloat16_with_weights_in_float32(model, 
     assert single["precision"] == "float32" and (single["sha256"] == first["sha256"]) == (model == "deberta")
 
 
-def test_a_killed_training_goes_on_to_the_same_bits(tmp_path, checkpoints, task_folder, monkeypatch):
+def test_a_killed_training_goes_on_to_the_same_bits(tmp_path, checkpoints, task_folder, killed_after):
     undisturbed = trained(checkpoints, task_folder, "bert", tmp_path / "whole")
-    write = Checkpoint.write
-
-    def killed_after_the_write(self, *state):
-        write(self, *state)
-        raise Killed
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Checkpoint, "write", killed_after_the_write)
-        patched.setenv("STUDY_CHECKPOINT_MINUTES", "0")
-        with pytest.raises(Killed):
-            trained(checkpoints, task_folder, "bert", tmp_path / "killed")
+    killed_after(3, lambda: trained(checkpoints, task_folder, "bert", tmp_path / "killed"))
     resumed = trained(checkpoints, task_folder, "bert", tmp_path / "killed")
     assert resumed["sha256"] == undisturbed["sha256"] and resumed["history"] == undisturbed["history"]
+
+
+def test_an_adaptation_repeats_to_the_bit_in_bfloat16(tmp_path, checkpoint, text_folder):
+    first, second = (adapt(checkpoint, text_folder, AXES, ADAPTATION, tmp_path / name, CUDA) for name in "ab")
+    assert first["precision"] == "bfloat16" and first["device"] == torch.cuda.get_device_name()
+    assert first["sha256"] == second["sha256"] and first["history"] == second["history"]
+    on_cpu = adapt(checkpoint, text_folder, AXES, ADAPTATION, tmp_path / "cpu")
+    for epoch, other in zip(first["history"], on_cpu["history"], strict=True):
+        assert epoch["validation_perplexity"] == pytest.approx(other["validation_perplexity"], rel=0.1)
+
+
+@pytest.mark.parametrize("steps", [1, 11])
+def test_a_killed_adaptation_goes_on_to_the_same_bits(steps, tmp_path, checkpoint, text_folder, killed_after):
+    whole = adapt(checkpoint, text_folder, AXES, ADAPTATION, tmp_path / "whole", CUDA)
+    killed_after(steps, lambda: adapt(checkpoint, text_folder, AXES, ADAPTATION, tmp_path / "killed", CUDA))
+    assert (tmp_path / "killed.training").exists()
+    resumed = adapt(checkpoint, text_folder, AXES, ADAPTATION, tmp_path / "killed", CUDA)
+    assert resumed["sha256"] == whole["sha256"] and resumed["history"] == whole["history"]
+    assert not (tmp_path / "killed.training").exists()
+
+
+@pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
+def test_a_pretraining_repeats_and_goes_on_to_the_same_bits(architecture, tmp_path, texts, killed_after, capsys):
+    first, second = (pretrain(texts, architecture, SIZE, PRETRAINING, tmp_path / name, CUDA) for name in "ab")
+    assert first["device"] == torch.cuda.get_device_name()
+    assert first["sha256"] == second["sha256"] and first["validation_loss"] == second["validation_loss"]
+    killed_after(15, lambda: pretrain(texts, architecture, SIZE, PRETRAINING, tmp_path / "killed", CUDA))
+    resumed = pretrain(texts, architecture, SIZE, PRETRAINING, tmp_path / "killed", CUDA)
+    assert "going on in epoch 1 after 15 steps of it" in capsys.readouterr().out
+    assert resumed["sha256"] == first["sha256"] and resumed["validation_loss"] == first["validation_loss"]
+    on_cpu = pretrain(texts, architecture, SIZE, PRETRAINING, tmp_path / "cpu")  # ELECTRA draws on the device
+    near = 0.2 if architecture == "electra" else 0.01
+    assert first["validation_loss"] == pytest.approx(on_cpu["validation_loss"], rel=near)
 
 
 def test_a_cell_keeps_the_same_entries_as_on_the_cpu(tmp_path, finetuned_cells, task_folder):
@@ -95,19 +142,49 @@ def test_a_cell_keeps_the_same_entries_as_on_the_cpu(tmp_path, finetuned_cells, 
         assert len(stored) == 2 and stored[0] == stored[1], method
 
 
-def test_a_batch_too_large_for_the_gpu_has_the_same_gradients_in_parts(examples, new_model, small_memory, capsys):  # noqa: F811
-    cuda, rows = torch.device("cuda"), list(range(30)) * 100
-    model, batch = new_model().eval().to(cuda), examples["train"].batch(rows)
-    whole = Gradients(cuda).compute(model, batch, lambda: 0.0)
-    expected = [gradient.clone() for gradient in gradients_of(model)]
+def test_a_batch_too_large_for_the_gpu_has_the_same_gradients_in_parts(examples, new_model, small_memory, capsys):
+    rows = list(range(30)) * 100
+    model, batch = new_model().eval().to(CUDA), examples["train"].batch(rows)
+    check_parts(model, batch, Gradients(CUDA), Gradients(CUDA), small_memory)
+    assert "out of memory with 3000" in capsys.readouterr().out
+
+
+def check_parts(model, batch, gradients: Gradients, in_parts: Gradients, small_memory) -> None:
+    """A batch that does not fit into memory any more has the loss and the gradients that it had as a whole."""
+    rows = len(batch["labels"])
+    whole = gradients.compute(model, batch, lambda: 0.0)
+    assert gradients.part is None
+    expected = torch.cat([gradient.flatten() for gradient in gradients_of(model)])
     model.zero_grad()
     small_memory(24 * 2**20)
-    parts = Gradients(cuda)
-    loss = parts.compute(model, batch, lambda: 0.0)
-    assert parts.part is not None and parts.part < len(rows) and "out of memory with 3000" in capsys.readouterr().out
+    loss = in_parts.compute(model, batch, lambda: 0.0)
+    assert in_parts.part is not None and in_parts.part < rows
     assert loss == pytest.approx(whole, rel=1e-5)
-    for found, right in zip(gradients_of(model), expected, strict=True):
-        assert torch.allclose(found, right, rtol=1e-3, atol=1e-6)
+    computed = torch.cat([gradient.flatten() for gradient in gradients_of(model)])
+    assert torch.allclose(computed, expected, rtol=1e-3, atol=float(1e-5 * expected.abs().max()))
+
+
+def test_chunks_too_many_for_the_gpu_have_the_same_gradients_in_parts(checkpoint, text_folder, small_memory, capsys):
+    chunks = read_chunks(text_folder, "train", load_tokenizer(checkpoint, 12), 12)
+    longest = next(chunks.by_length(list(range(len(chunks)))))
+    batch = chunks.batch((longest * 200)[:3000])
+    model = load_language_model(checkpoint).to(CUDA)
+    check_parts(model, batch, Gradients(CUDA), Gradients(CUDA), small_memory)
+    assert "out of memory with 3000" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("architecture", ["bert", "electra", "bloom"])
+def test_blocks_too_many_for_the_gpu_have_the_same_gradients_in_parts(
+    architecture, texts, small_memory, monkeypatch, capsys
+):
+    monkeypatch.setattr(torch.distributions.Categorical, "sample", always_the_same)
+    provenance.deterministic(0)
+    tokenizer = train_tokenizer(ARCHITECTURES[architecture].tokenizer, texts["train"], 300, 16)
+    model = build(architecture, SIZE, tokenizer, PRETRAINING).to(CUDA)
+    batch = model.batch(blocks(tokenizer, texts["train"], 16)[:10].repeat(600, 1))
+    whole, parts = (Gradients(CUDA, loss=objective_loss) for _ in range(2))
+    check_parts(model, batch, whole, parts, small_memory)
+    assert "out of memory with 6000" in capsys.readouterr().out
 
 
 def test_no_memory_for_one_text_is_a_sentence_and_leaves_nothing_half_written(
@@ -119,7 +196,7 @@ def test_no_memory_for_one_text_is_a_sentence_and_leaves_nothing_half_written(
     assert not (tmp_path / "cell").exists()
 
 
-def test_predictions_go_on_in_smaller_batches_where_memory_runs_out(examples, new_model, small_memory):  # noqa: F811
+def test_predictions_go_on_in_smaller_batches_where_memory_runs_out(examples, new_model, small_memory):
     model = new_model().cuda()
     many = type(examples["test"])(examples["test"].ids * 300, examples["test"].labels.repeat(300), examples["test"].pad)
     whole = predict(model, many, len(many))
@@ -127,12 +204,22 @@ def test_predictions_go_on_in_smaller_batches_where_memory_runs_out(examples, ne
     assert (predict(model, many, len(many)) == whole).all()
 
 
+def test_losses_of_documents_go_on_in_smaller_batches_where_memory_runs_out(checkpoint, text_folder, small_memory):
+    chunks = read_chunks(text_folder, "train", load_tokenizer(checkpoint, 12), 12)
+    many = Chunks(chunks.ids * 200, np.tile(chunks.documents, 200), chunks.names)
+    model = load_language_model(checkpoint).to(CUDA)
+    whole, counts = document_losses(model, many, len(many))
+    small_memory(24 * 2**20)
+    losses, tokens = document_losses(model, many, len(many))
+    assert np.allclose(losses, whole, rtol=1e-5) and (tokens == counts).all()
+
+
 def test_a_second_process_waits_for_the_gpu_that_a_first_one_has(tmp_path):
     if torch.cuda.device_count() > 1:
         pytest.skip("a second GPU would be free")
 
     def start():
-        return subprocess.Popen([sys.executable, "-c", TAKE], stdin=-1, stdout=-1, text=True)
+        return subprocess.Popen([sys.executable, "-c", ACQUIRE], stdin=-1, stdout=-1, text=True)
 
     first = start()
     assert first.stdout.readline().startswith(("cuda", "waiting"))

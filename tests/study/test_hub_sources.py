@@ -16,8 +16,12 @@ from huggingface_hub import constants
 
 from baselines import METHODS
 from ken.errors import UserError
-from study import config, import_model, tasks
+from ken.hub import Snapshot, fetch
+from study import import_model, tasks, text
 from study.data import hub_tasks
+from study.definition import config
+from study.definition.paths import Paths
+from study.definition.study import Study
 from study.finetune import finetune
 from study.running import files, hub
 from study.running.workflow import run
@@ -105,20 +109,15 @@ def refusal(call, *arguments) -> str:
     return str(refused.value)
 
 
-def fetch_bert(revision: str = "main") -> hub.Snapshot:
+def fetch_bert(revision: str = "main") -> Snapshot:
     return hub.fetch_model("google-bert/bert-base-uncased", revision, import_model.COPIED)
 
 
 def step_arguments(paper: dict, out: Path) -> list[list[str]]:
-    """What the rules import_model and build_task pass to the steps, for two models and a task of the paper."""
-    calls = []
-    for name in ("bert", "bloom-560m"):
-        model = paper["models"][name]
-        place = [model["repository"], "--revision", model["revision"]]
-        calls.append(["import_model", *place, "--name", name, "--out", str(out / "models" / name)])
-    spec = json.dumps(paper["tasks"]["sst2"])
-    calls.append(["tasks", "--name", "sst2", "--spec", spec, "--out", str(out / "tasks" / "sst2")])
-    return calls
+    """How the rules import_model and build_task call the steps, for two models and a task of the paper."""
+    Study(paper).write(out)
+    calls = [["import_model", str(out), "--model", name] for name in ("bert", "bloom-560m")]
+    return [*calls, ["tasks", str(out), "--task", "sst2"]]
 
 
 def test_two_checkpoints_and_a_data_set_of_the_paper_from_the_hub_and_again_without_it(
@@ -154,8 +153,8 @@ for step, *arguments in json.loads(sys.argv[1]):
         second = tmp_path / "second" / first.relative_to(tmp_path / "first")
         assert first.is_dir() or first.read_bytes() == second.read_bytes()
     axes = {"model": "bert", "task": "sst2", "seed": 0}
-    folder = tmp_path / "second"
-    trained = finetune(folder / "models" / "bert", folder / "tasks" / "sst2", axes, SETTINGS, tmp_path / "cell")
+    paths = Paths(tmp_path / "second")
+    trained = finetune(paths.pretrained("bert"), paths.task("sst2"), axes, SETTINGS, tmp_path / "cell")
     assert trained["head"] and 0 <= trained["accuracy"] <= 1
 
 
@@ -219,7 +218,7 @@ def test_a_conversion_that_cannot_be_looked_for_is_not_said_to_be_missing(hub_he
     hub_here.repositories[name] = {file: data for file, data in whole.items() if not file.endswith(".safetensors")}
     hub_here.repositories[f"{name}@refs/pr/3"] = whole
     hub_here.discussions[name] = 500
-    assert f"the hub gave no answer for model {name}" in refusal(fetch_bert)
+    assert f"a request to the hub for model {name}" in refusal(fetch_bert)
     hub_here.discussions[name] = [hub_server.pull_request(name, 3, "SFconvertbot")]
     commit = fetch_bert().commit
     reach(hub_here.address, offline=True)
@@ -266,15 +265,29 @@ def test_the_conversion_of_a_data_set_with_a_loading_script(hub_here):
     assert 'holds only a part of the split "extra"' in found
 
 
+def test_a_column_of_a_data_set_becomes_documents_of_running_text(hub_here):
+    shards = {f"{split}.parquet": table("text", "label", start, 10) for start, split in enumerate(text.SPLITS)}
+    hub_here.repositories["datasets/lab/lines"] = shards
+    spec = {"source": "hub", "repository": "lab/lines", "revision": "main", "text": "text"}
+    spec |= {"train_words": 1000, "test_words": 1000}
+    documents, origin = text.build(spec, [])
+    assert set(origin["sha256"]) == set(shards)
+    assert {split: len(frame) for split, frame in documents.items()} == dict.fromkeys(text.SPLITS, 1)
+    lines = documents["validation"]["text"][0].splitlines()
+    assert len(lines) == 10 and lines[0].startswith("Item 1 is a ")
+    message = refusal(text.build, spec | {"text": "txet"}, [])
+    assert 'has no column "txet"' in message and 'Did you mean "text"?' in message
+
+
 def test_a_repository_that_was_renamed_is_found_under_its_old_name(hub_here):
     hub_here.repositories["datasets/SemEvalWorkshop/emo"] = {"train.parquet": table("text", "label", 0, 4)}
     hub_here.moved["datasets/emo"] = "datasets/SemEvalWorkshop/emo"
-    snapshot = hub.fetch("emo", "dataset", "main", lambda listed: listed)
+    snapshot = fetch("emo", "dataset", "main", lambda listed: listed)
     assert snapshot.names == ["train.parquet"] and snapshot.origin()["repository"] == "emo"
 
 
 @pytest.mark.parametrize(
-    ("name", "place"),
+    ("name", "config_and_split"),
     {
         "data/train-00000-of-00001.parquet": ("default", "train"),
         "data/train-00000-of-00002-1359597a978bc4fa.parquet": ("default", "train"),
@@ -284,8 +297,8 @@ def test_a_repository_that_was_renamed_is_found_under_its_old_name(hub_here):
         "a/b/part-of-speech/0001.parquet": ("a/b", "part-of-speech"),
     }.items(),
 )
-def test_where_splits_are(name, place):
-    assert hub_tasks._place(name) == place
+def test_where_splits_are(name, config_and_split):
+    assert hub_tasks._config_and_split(name) == config_and_split
 
 
 WRONG_TASKS = [
@@ -295,7 +308,7 @@ WRONG_TASKS = [
     ({"splits": {"train": "train", "test": "test"}}, "no label in column .* name a split that has labels"),
     ({"text": "sentnce"}, 'has no column "sentnce".* Did you mean "sentence"?'),
     ({"revision": "v2"}, 'data set nyu-mll/glue has no revision "v2": name a commit, tag or branch that .* shows'),
-    ({"repository": "nyu-mll/glue.git"}, "data set nyu-mll/glue.git cannot be a repository .*correct the name"),
+    ({"repository": "nyu-mll/glue.git"}, "nyu-mll/glue.git is not a valid repository name .*correct it"),
     ({"repository": "nyu-mll/gleu"}, "data set nyu-mll/gleu is not on the hub, or private: correct the name"),
 ]  # fmt: skip
 
@@ -307,16 +320,16 @@ def test_what_a_data_set_lacks_is_one_sentence(hub_here, tmp_path, change, messa
 
 
 REFUSED = {
-    "gated": (403, {"X_Error_Code": "GatedRepo"}, "is gated: ask for access on .*, then set HF_TOKEN"),
-    "gated, no token": (401, {"X_Error_Code": "GatedRepo"}, "is gated: ask for access on"),
+    "gated": (403, {"X_Error_Code": "GatedRepo"}, "is gated: request access on .*, then set HF_TOKEN"),
+    "gated, no token": (401, {"X_Error_Code": "GatedRepo"}, "is gated: request access on"),
     "private": (401, {}, "is not on the hub, or private: correct the name; for a private one set HF_TOKEN"),
     "wrong token": (
         401,
         {"X_Error_Message": "Invalid credentials in Authorization header"},
-        r"does not know the token that it was shown for model .* \(401\): renew or unset HF_TOKEN",
+        r"the hub rejects the token for model .* \(401\): renew or unset HF_TOKEN",
     ),
-    "forbidden": (403, {"X_Error_Message": "No right for {shown}"}, r"refuses to give out model .* \(403\)"),
-    "down": (500, {"X_Error_Message": "Broken for {shown}"}, "the hub gave no answer for model .*check the network"),
+    "forbidden": (403, {"X_Error_Message": "No right for {shown}"}, r"denies access to model .* \(403\)"),
+    "down": (500, {"X_Error_Message": "Broken for {shown}"}, "a request to the hub for model .*check the network"),
 }
 
 
@@ -333,10 +346,10 @@ def test_no_network_and_no_cache(reach, monkeypatch):
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     reach("http://someone:secret@127.0.0.1:9")
     found = refusal(fetch_bert)
-    assert "the hub gave no answer for model google-bert/bert-base-uncased" in found and "secret" not in found
+    assert "a request to the hub for model google-bert/bert-base-uncased" in found and "secret" not in found
     reach("http://127.0.0.1:9", offline=True)
     found = refusal(fetch_bert)
-    assert "is not whole in the cache" in found and "HF_HUB_OFFLINE is set: unset it" in found
+    assert "is not complete in the cache" in found and "HF_HUB_OFFLINE is set: unset it" in found
 
 
 def test_a_full_disk_is_one_sentence(hub_here, monkeypatch):
@@ -344,7 +357,7 @@ def test_a_full_disk_is_one_sentence(hub_here, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("huggingface_hub.file_download.http_get", full)
-    assert "there is no room for model google-bert/bert-base-uncased in" in refusal(fetch_bert)
+    assert "no space for model google-bert/bert-base-uncased is left in" in refusal(fetch_bert)
 
 
 @pytest.mark.parametrize("how", ["short", "cut"])
@@ -352,11 +365,11 @@ def test_a_download_that_breaks_off_leaves_nothing_half_written_and_goes_on(hub_
     monkeypatch.setattr("time.sleep", lambda seconds: None)  # the library waits between its attempts
     hub_here.broken["model.safetensors"] = how
     found = refusal(fetch_bert)
-    assert "the download of model google-bert/bert-base-uncased broke off" in found and "run again" in found
+    assert "the download of model google-bert/bert-base-uncased was interrupted" in found and "run again" in found
     cache = Path(constants.HF_HUB_CACHE)
     assert not list(cache.rglob("*.incomplete")) and not list(cache.rglob("model.safetensors"))
     reach(hub_here.address, offline=True)
-    assert "is not whole in the cache" in refusal(fetch_bert)
+    assert "is not complete in the cache" in refusal(fetch_bert)
     reach(hub_here.address)
     hub_here.broken.clear()
     before = len(hub_here.requests)
@@ -380,14 +393,14 @@ def test_a_file_that_was_damaged_in_the_cache_is_found(hub_here):
 )
 def test_a_name_that_leads_out_of_the_folder_is_refused(hub_here, tmp_path, name):
     hub_here.repositories["datasets/lab/evil"] = {name: b"x", "train.parquet": b"x"}
-    found = refusal(hub.fetch, "lab/evil", "dataset", "main", lambda listed: listed)
+    found = refusal(fetch, "lab/evil", "dataset", "main", lambda listed: listed)
     assert "leads out of its folder" in found
     assert not any("resolve" in path for path in hub_here.requests) and not list(tmp_path.rglob("out.parquet"))
 
 
 def test_names_with_brackets_are_names_and_not_patterns(hub_here):
     hub_here.repositories["datasets/lab/odd"] = {"[a]*.parquet": b"x", "a1.parquet": b"y"}
-    assert hub.fetch("lab/odd", "dataset", "main", lambda listed: listed[:1]).names == ["[a]*.parquet"]
+    assert fetch("lab/odd", "dataset", "main", lambda listed: listed[:1]).names == ["[a]*.parquet"]
     assert not any("a1.parquet" in path for path in hub_here.requests)
 
 
@@ -411,9 +424,9 @@ def test_code_beside_a_model_is_never_run(hub_here, tmp_path):
 
 
 def test_a_step_ends_with_the_sentence(hub_here, monkeypatch, tmp_path):
-    out = tmp_path / "model"
-    arguments = ["lab/absent", "--revision", "main", "--name", "m", "--out", str(out)]
-    monkeypatch.setattr(sys, "argv", ["import_model", *arguments])
+    model, out = {"source": "hub", "repository": "lab/absent", "revision": "main"}, tmp_path / "models"
+    Study({"study": "mine", "models": {"m": model}, "language_modelling": {"models": {}}}).write(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["import_model", str(tmp_path), "--model", "m"])
     with pytest.raises(SystemExit) as ended:
         run(import_model.main)
     assert str(ended.value.code).startswith("error: model lab/absent is not on the hub") and not out.exists()

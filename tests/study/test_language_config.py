@@ -7,7 +7,7 @@ import yaml
 
 from baselines import METHODS
 from ken.errors import UserError
-from study import config
+from study.definition import config
 from tests.study.test_config import SMALL, put
 
 ROOT = Path(__file__).parents[2]

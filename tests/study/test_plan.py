@@ -1,5 +1,6 @@
 """The plan against what it plans: jobs of a dry run, files of a compressed cell, operations that torch counts."""
 
+import ast
 import json
 import math
 import re
@@ -15,16 +16,15 @@ from snakemake.cli import parse_set_resources
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForSequenceClassification, BertConfig, DebertaConfig
 
-import baselines
+from baselines import METHODS, estimates
 from ken.errors import UserError
 from study import compress, plan, slurm
-from study import config as study_config
 from study.cells.finetuned_cell import FinetunedCell
-from study.planning import cost, sizes
+from study.planning import cost, jobs, sizes, tables
 
 ROOT = Path(__file__).parents[2]
 TEST = ROOT / "config" / "test.yaml"
-PLAN = plan.read_plan()
+PLAN = jobs.read_plan()
 # As their authors give them: the body of each, without a classifier.
 PUBLISHED = {
     "bert": 109.5e6, "distilbert": 66.4e6, "deberta": 138.6e6, "ernie": 109.5e6, "electra": 13.5e6,
@@ -34,12 +34,12 @@ PUBLISHED = {
 
 @pytest.fixture(scope="module")
 def paper():
-    return plan.sized_study(study_config.read(ROOT / "config" / "paper.yaml", baselines.METHODS), PLAN)
+    return jobs.read_study(ROOT / "config" / "paper.yaml", PLAN)
 
 
 @pytest.fixture(scope="module")
 def small():
-    return plan.sized_study(study_config.read(TEST, baselines.METHODS), PLAN)
+    return jobs.read_study(TEST, PLAN)
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +54,10 @@ def test_jobs_are_those_that_snakemake_counts(dry_run):
     table = re.search(r"^job +count\n-+ +-+\n(.*?)^total", dry_run, re.S | re.M)[1]
     counted = {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", table, re.M)}
     del counted["all"]
-    jobs = plan.jobs_in(dry_run)
-    assert {rule: sum(job.rule == rule for job in jobs) for rule in counted} == counted
-    assert len(jobs) == sum(counted.values())
-    cells = {tuple(job.wildcards.values()) for job in jobs if job.rule == "compress_model"}
+    listed = jobs.parse_jobs(dry_run)
+    assert {rule: sum(job.rule == rule for job in listed) for rule in counted} == counted
+    assert len(listed) == sum(counted.values())
+    cells = {tuple(job.wildcards.values()) for job in listed if job.rule == "compress_model"}
     seeds = map(str, yaml.safe_load(TEST.read_text())["seeds"])
     assert cells == {(model, "library3", seed) for seed in seeds for model in ("bert", "bloom-small")}
 
@@ -67,7 +67,7 @@ def test_a_study_that_snakemake_refuses_is_refused_with_its_sentence(tmp_path):
     config = tmp_path / "bad.yaml"
     config.write_text(TEST.read_text().replace("seeds:", "sedes:", 1))
     with pytest.raises(UserError, match=r'sedes is not known here\. Did you mean "seeds"'):
-        plan.listed_jobs(config)
+        jobs.list_jobs(config)
 
 
 @pytest.mark.parametrize("model", PUBLISHED)
@@ -157,32 +157,39 @@ def test_disk_is_that_of_the_files_of_a_cell(tmp_path, checkpoints, finetuned_ce
     compared = 0
     for path in tmp_path.rglob("*.safetensors"):
         method, budget = path.parts[-3], json.loads(path.with_suffix(".json").read_text())["row"]["budget"]
-        estimate = cost.stored_bytes(method, budget, size)
+        estimate = METHODS[method].stored_bytes(budget, size)
         # A header with the tensors' names, at most, which only counts in models as small as these.
         assert estimate == pytest.approx(path.stat().st_size, rel=0.05, abs=12_000), (method, budget)
         compared += 1
     assert compared == 2 + 5 * 3 + 1 + 1 + 1
 
 
-def test_the_position_of_k_of_n_takes_log2_of_the_number_of_choices():
+def test_a_choice_of_k_of_n_takes_log2_of_the_number_of_choices():
     for n, k in ((10, 3), (64, 64), (200, 17)):
-        assert cost.log2_choices(n, k) == pytest.approx(math.log2(math.comb(n, k)), abs=1e-9)
-    assert cost.kept_bytes({"w": (5, 10)}, 3) == pytest.approx(1.02 * 5 * (3 * 4 + math.log2(120) / 8))
+        assert estimates.choice_bits(n, k) == pytest.approx(math.log2(math.comb(n, k)), abs=1e-9)
+    assert estimates.kept_bytes({"w": (5, 10)}, 3) == pytest.approx(1.02 * 5 * (3 * 4 + math.log2(120) / 8))
+
+
+def test_the_plan_names_no_method():
+    names = METHODS.keys() - {"none"}  # also the word for "no GPU" and for no profile
+    for path in [*(ROOT / "study" / "planning").glob("*.py"), ROOT / "study" / "plan.py", ROOT / "study" / "slurm.py"]:
+        nodes = ast.walk(ast.parse(path.read_text()))
+        assert not names & {node.value for node in nodes if isinstance(node, ast.Constant)}, path
 
 
 def test_work_grows_with_seeds_draws_and_shares(small):
-    job = {"model": "bert", "task": "library3", "seed": "0"}
+    job, random = {"model": "bert", "task": "library3", "seed": "0"}, METHODS["random"]
     once = cost.work_of(small, "compress_model", job)
-    more = cost.Study(small.config | {"draws": 4}, small.models, small.tasks)
+    more = sizes.SizedStudy(small.config | {"draws": 4}, small.models, small.tasks)
     grown = cost.work_of(more, "compress_model", job)
     entries = sum(math.prod(shape) for shape in small.models["bert"].body.values())
     assert grown.ranked - once.ranked == 2 * entries, "two more draws of random"
     assert grown.coded - once.coded == 2 * 2 * entries, "at two shares each"
     assert grown.disk > once.disk and grown.flops > once.flops
-    scored = cost.Study(small.config | {"scores_only": ["random"]}, small.models, small.tasks)
+    scored = sizes.SizedStudy(small.config | {"scores_only": ["random"]}, small.models, small.tasks)
     without = cost.work_of(scored, "compress_model", job)
-    files = small.draws("random") * sum(
-        cost.stored_bytes("random", b, small.models["bert"]) for b in small.budgets("random")
+    files = small.draws(random) * sum(
+        random.stored_bytes(budget, small.models["bert"]) for budget in small.budgets(random)
     )
     assert once.disk - without.disk == pytest.approx(files) and without.coded == once.coded
 
@@ -190,7 +197,7 @@ def test_work_grows_with_seeds_draws_and_shares(small):
 def test_seconds_are_work_over_speed():
     machine = {"tflops": 2.0, "utilisation": 0.5, "gb_per_s": 100, "layer_ms": 2}
     core = {"start_s": 3, "ranked": 5, "grid": 1, "coded": 10, "items": 4}
-    work = cost.Work(flops=4e12, low_flops=6e12, passes=500, moved=2e11, ranked=5e6, grid=2e6, coded=3e7, items=8)
+    work = cost.Work(flops=4e12, low_flops=6e12, passes=500, moved=2e11, ranked=5e6, chosen=2e6, coded=3e7, items=8)
     assert cost.seconds_of(work, machine, core) == pytest.approx(3 + (4 + 6 + 2 + 1) + 1 + 2 + 3 + 2)
     gpu = machine | {"memory_gib": 80, "float32_tflops": 0.5, "ranked": 10}
     assert cost.seconds_of(work, gpu, core) == pytest.approx(3 + (8 + 6 + 2) + 0.5 + 2 + 3 + 2), "starting is hidden"
@@ -210,42 +217,47 @@ def test_what_cannot_be_trained_in_bfloat16_is_planned_in_float32():
 
 def test_what_does_not_run_on_the_gpu_has_the_speed_and_memory_of_the_cpu(paper):
     axes = {"model": "bloom-560m", "task": "sst2", "seed": "0"}
-    jobs = [plan.Job(rule, axes) for rule in ("measure_inference", "compress_model")]
-    core, gpu = (plan.costed(paper, jobs, PLAN["machines"][name], PLAN) for name in ("cpu", "h100"))
+    listed = [jobs.Job(rule, axes) for rule in ("measure_inference", "compress_model")]
+    core, gpu = (jobs.with_costs(paper, listed, PLAN["machines"][name], PLAN) for name in ("cpu", "h100"))
     assert core[0].seconds == gpu[0].seconds > 600 and not gpu[0].on_gpu
     assert core[1].seconds > 5 * gpu[1].seconds and gpu[1].on_gpu
     at_once = (
         1 + 1 + 1 + 3 + 3
-    )  # full, ken, bitdelta, ranks of LoRA, sizes of FLOP; a LoRA may stand beside its weights
+    )  # full, ken, bitdelta, ranks of LoRA, sizes of FLOP; an adapter of LoRA may be unmerged too
     assert gpu[0].gib > (3 + at_once) * 4 * paper.models["bloom-560m"].parameters / 2**30
 
 
 def test_the_study_of_language_models_is_planned_and_what_is_not_estimated_said():
-    study = plan.sized_study(study_config.read(ROOT / "config" / "surgeon.yaml", baselines.METHODS), PLAN)
-    jobs = [plan.Job("import_model", {"model": "bloom-1b7"}), plan.Job("prune_language_model", {"model": "bloom-1b7"})]
-    text = plan.report(study, plan.costed(study, jobs, PLAN["machines"]["cpu"], PLAN), "cpu", PLAN, gpus=1, cores=2)
+    study = jobs.read_study(ROOT / "config" / "surgeon.yaml", PLAN)
+    listed = [
+        jobs.Job("import_model", {"model": "bloom-1b7"}),
+        jobs.Job("prune_language_model", {"model": "bloom-1b7"}),
+    ]
+    text = tables.plan_text(
+        study, jobs.with_costs(study, listed, PLAN["machines"]["cpu"], PLAN), "cpu", PLAN, gpus=1, cores=2
+    )
     assert "on disk, more than" in text
     assert "Not estimated, and counted as if they did nothing: prune_language_model." in text
 
 
 def test_the_wall_time_is_that_of_the_busiest_and_of_the_longest():
-    jobs = [plan.Job("a", {}, 10, on_gpu=True)] * 6 + [plan.Job("b", {}, 4)] * 2
-    assert plan.wall_seconds(jobs, gpus=2, cores=4) == 30 + 2
-    assert plan.wall_seconds([plan.Job("a", {}, 100)], gpus=1, cores=8) == 100
+    listed = [jobs.Job("a", {}, 10, on_gpu=True)] * 6 + [jobs.Job("b", {}, 4)] * 2
+    assert jobs.wall_seconds(listed, gpus=2, cores=4) == 30 + 2
+    assert jobs.wall_seconds([jobs.Job("a", {}, 100)], gpus=1, cores=8) == 100
 
 
 def test_the_reference_run_is_its_own_measure(monkeypatch, dry_run, small):
     """Rules that a finished run has timed take, in all, what they took."""
     machine = PLAN["machines"]["cpu"]
-    jobs = plan.jobs_in(dry_run)
-    estimated = plan.seconds_by_rule(plan.costed(small, jobs, machine, PLAN))
+    listed = jobs.parse_jobs(dry_run)
+    estimated = jobs.seconds_by_rule(jobs.with_costs(small, listed, machine, PLAN))
     record = {"config": small.config, "seconds": {rule: 3 * seconds for rule, seconds in estimated.items()}}
-    monkeypatch.setattr(plan.files, "read_json", lambda path: record)
-    monkeypatch.setattr(plan, "listed_jobs", lambda *_, **__: jobs)
-    monkeypatch.setattr(plan, "sized_study", lambda *_: small)
-    factors = plan.measured_factors(Path("anywhere"), PLAN, machine)
+    monkeypatch.setattr(jobs.files, "read_json", lambda path: record)
+    monkeypatch.setattr(jobs, "list_jobs", lambda *_, **__: listed)
+    monkeypatch.setattr(jobs, "read_study", lambda *_: small)
+    factors = jobs.measured_factors(Path("anywhere"), PLAN, machine)
     assert factors == pytest.approx(dict.fromkeys(estimated, 3.0))
-    corrected = plan.seconds_by_rule(plan.costed(small, jobs, machine, PLAN, factors))
+    corrected = jobs.seconds_by_rule(jobs.with_costs(small, listed, machine, PLAN, factors))
     assert corrected == pytest.approx(record["seconds"])
 
 
@@ -253,31 +265,31 @@ def test_an_estimate_is_compared_with_what_a_run_took(tmp_path):
     (tmp_path / "a").mkdir()
     for name, seconds in (("one", 4), ("two", 6)):
         (tmp_path / "a" / f"{name}.tsv").write_text(f"s\tio_in\n{seconds}\t0\n")
-    jobs = [plan.Job("a", {}, 9), plan.Job("a", {}, 11), plan.Job("b", {}, 5)]
-    *_, rule, all_rules = plan.comparison(jobs, tmp_path).splitlines()
+    listed = [jobs.Job("a", {}, 9), jobs.Job("a", {}, 11), jobs.Job("b", {}, 5)]
+    *_, rule, all_rules = plan.compare_with_run(listed, tmp_path).splitlines()
     assert rule.split() == ["a", "20", "10", "2.00"] and all_rules.split()[-3:] == ["20", "10", "2.00"]
     with pytest.raises(UserError, match="holds no times"):
-        plan.comparison([plan.Job("c", {}, 1)], tmp_path)
+        plan.compare_with_run([jobs.Job("c", {}, 1)], tmp_path)
 
 
 def test_the_report_has_every_rule_and_model(small, dry_run):
-    jobs = plan.costed(small, plan.jobs_in(dry_run), PLAN["machines"]["a100"], PLAN)
-    text = plan.report(small, jobs, "a100", PLAN, gpus=2, cores=8)
+    listed = jobs.with_costs(small, jobs.parse_jobs(dry_run), PLAN["machines"]["a100"], PLAN)
+    text = tables.plan_text(small, listed, "a100", PLAN, gpus=2, cores=8)
     for word in ("finetune_model", "collect_scores", "bloom-small", "A100", "peak is assumed"):
         assert word in text
-    assert plan.report(small, [], "a100", PLAN, 1, 1) == "test: nothing to do."
+    assert tables.plan_text(small, [], "a100", PLAN, 1, 1) == "test: nothing to do."
 
 
 def test_slurm_resources_hold_what_the_plan_asks_for(paper):
     axes = {"task": "sst2", "seed": "0"}
-    jobs = [plan.Job("finetune_model", axes | {"model": model}) for model in paper.models] + [
-        plan.Job("make_tables", {})
+    listed = [jobs.Job("finetune_model", axes | {"model": model}) for model in paper.models] + [
+        jobs.Job("make_tables", {})
     ]
-    jobs = plan.costed(paper, jobs, PLAN["machines"]["a100"], PLAN)
-    found = slurm.resources(jobs, with_gpu=True)
+    listed = jobs.with_costs(paper, listed, PLAN["machines"]["a100"], PLAN)
+    found = slurm.resources(listed, with_gpu=True)
     assert found["make_tables"] == {"mem_mb": "attempt * 3000", "runtime": "attempt * 10", "gpu": 0}
     assert found["finetune_model"]["gpu"] == 1
-    for job in jobs[:-1]:
+    for job in listed[:-1]:
         names = {"attempt": 2, "wildcards": type("Wildcards", (), job.wildcards)}
         assert eval(found["finetune_model"]["mem_mb"], names) >= 2 * 1.25 * job.gib * 1073
         assert eval(found["finetune_model"]["runtime"], names) * 60 >= 2 * 2 * job.seconds
@@ -287,7 +299,8 @@ def test_slurm_resources_hold_what_the_plan_asks_for(paper):
 
 
 def test_rules_on_a_gpu_are_those_that_ask_for_one():
-    rules = re.split(r"^rule (\w+):", (ROOT / "Snakefile").read_text(), flags=re.M)
+    text = "".join(path.read_text() for path in sorted((ROOT / "rules").glob("*.smk")))
+    rules = re.split(r"^rule (\w+):", text, flags=re.M)
     asking = {name for name, body in zip(rules[1::2], rules[2::2], strict=True) if "gpu=" in body}
     assert asking == set(cost.ON_GPU)
 
@@ -304,7 +317,8 @@ def test_the_committed_profile_has_every_rule_of_the_snakefile_that_a_study_runs
     assert committed["executor"] == "slurm" and committed["retries"] > 0
     assert {"finetune_model", "compress_model", "train_method", "write_report"} <= committed["set-resources"].keys()
     assert all(found["gpu"] == int(rule in cost.ON_GPU) for rule, found in committed["set-resources"].items())
-    rules = set(re.findall(r"^rule (\w+):", (ROOT / "Snakefile").read_text(), re.M))
+    text = "".join(path.read_text() for path in (ROOT / "rules").glob("*.smk"))
+    rules = set(re.findall(r"^rule (\w+):", text, re.M))
     assert committed["set-resources"].keys() <= rules
     assigned = committed["set-resources"].items()
     texts = [f"{rule}:{name}={value}" for rule, found in assigned for name, value in found.items()]

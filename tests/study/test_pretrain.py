@@ -7,10 +7,14 @@ import pytest
 import torch
 
 from ken.errors import UserError
-from study import corpus, pretrain
+from study import corpus
+from study.models import initial_embeddings
 from study.models.architectures import ARCHITECTURES
 from study.models.classifiers import load_classifier, load_tokenizer
+from study.models.pretraining import Masking
 from study.models.tokenization import train_tokenizer
+from study.pretrain import pretrain
+from study.training.pretraining import blocks
 from tests.conftest import MODELS, make_texts
 
 SETTINGS = {"tokens": 3000, "learning_rate": 1e-3, "batch_size": 4, "max_length": 16, "mask_share": 0.2, "seed": 0}
@@ -21,7 +25,7 @@ def dense_ppmi(ids, size):
     counts = np.zeros((size, size))
     for i in range(len(ids)):
         for j in range(len(ids)):
-            if 0 < abs(i - j) <= pretrain.WINDOW:
+            if 0 < abs(i - j) <= initial_embeddings.WINDOW:
                 counts[ids[i], ids[j]] += 1 / abs(i - j)
     totals = counts.sum(axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -31,7 +35,7 @@ def dense_ppmi(ids, size):
 
 def test_ppmi_embeddings_are_the_truncated_svd_of_the_dense_matrix():
     ids = np.random.default_rng(0).integers(0, 12, 400)
-    vectors = pretrain.ppmi_embeddings(ids, 14, 5).numpy()  # two token types never occur
+    vectors = initial_embeddings.ppmi_embeddings(ids, 14, 5).numpy()  # two token types never occur
     left, singular, _ = np.linalg.svd(dense_ppmi(ids, 14))
     expected = left[:, :5] * np.sqrt(singular[:5])
     expected[:12] -= expected[:12].mean(axis=0)
@@ -42,7 +46,7 @@ def test_ppmi_embeddings_are_the_truncated_svd_of_the_dense_matrix():
 
 
 def test_sinusoids_have_length_one_and_differ():
-    positions = pretrain.sinusoids(20, 8)
+    positions = initial_embeddings.sinusoids(20, 8)
     assert torch.allclose(positions.norm(dim=1), torch.ones(20), atol=1e-6)
     assert torch.pdist(positions).min() > 1e-3
 
@@ -50,10 +54,10 @@ def test_sinusoids_have_length_one_and_differ():
 @pytest.mark.parametrize("whole_words", [False, True])
 def test_masking_rates_and_whole_words(whole_words):
     tokenizer = train_tokenizer("wordpiece", list(corpus.extract("mpmath")["sentence"]), 300, 32)
-    masking = pretrain.Masking(tokenizer, 0.2, whole_words)
+    masking = Masking(tokenizer, 0.2, whole_words)
     torch.manual_seed(0)
     texts = list(corpus.extract("mpmath")["sentence"])
-    ids = pretrain.blocks(tokenizer, texts, 32)
+    ids = blocks(tokenizer, texts, 32)
     seen, chosen = masking(ids)
     inner = ~torch.isin(ids, masking.special)
     assert not chosen[~inner].any()
@@ -67,10 +71,10 @@ def test_masking_rates_and_whole_words(whole_words):
 
 def test_blocks_hold_the_text_in_order():
     tokenizer = train_tokenizer("wordpiece", make_texts(), 300, 16)
-    blocks = pretrain.blocks(tokenizer, make_texts(), 16)
+    cut = blocks(tokenizer, make_texts(), 16)
     plain = [token for text in make_texts() for token in tokenizer(text, add_special_tokens=False)["input_ids"]]
-    assert blocks[:, 1:-1].flatten().tolist() == plain[: blocks[:, 1:-1].numel()]
-    assert (blocks[:, 0] == tokenizer.cls_token_id).all() and (blocks[:, -1] == tokenizer.sep_token_id).all()
+    assert cut[:, 1:-1].flatten().tolist() == plain[: cut[:, 1:-1].numel()]
+    assert (cut[:, 0] == tokenizer.cls_token_id).all() and (cut[:, -1] == tokenizer.sep_token_id).all()
 
 
 @pytest.mark.parametrize(
@@ -85,11 +89,11 @@ def test_pretraining_repeats_to_the_byte_and_lowers_the_loss(architecture, tmp_p
     sentences = list(corpus.extract("mpmath")["sentence"])
     texts = {"train": sentences[:300], "validation": sentences[300:400]}
     settings = SETTINGS | {"vocabulary": 300}
-    first = pretrain.pretrain(texts, architecture, size, settings | {"tokens": 20_000}, tmp_path / "a")
-    second = pretrain.pretrain(texts, architecture, size, settings | {"tokens": 20_000}, tmp_path / "b")
+    first = pretrain(texts, architecture, size, settings | {"tokens": 20_000}, tmp_path / "a")
+    second = pretrain(texts, architecture, size, settings | {"tokens": 20_000}, tmp_path / "b")
     assert first["sha256"] == second["sha256"]
     assert json.loads((tmp_path / "a" / "manifest.json").read_text())["sha256"] == first["sha256"]
-    untrained = pretrain.pretrain(texts, architecture, size, settings | {"tokens": 64}, tmp_path / "c")
+    untrained = pretrain(texts, architecture, size, settings | {"tokens": 64}, tmp_path / "c")
     assert first["validation_loss"] < untrained["validation_loss"]
     assert "left" in capsys.readouterr().out
     tokenizer = load_tokenizer(tmp_path / "a", 16)

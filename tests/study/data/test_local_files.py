@@ -1,4 +1,4 @@
-"""A person's own data: every format, every awkward row, every refusal."""
+"""A user's own data: every format, every special row, every refusal."""
 
 import csv
 import json
@@ -145,8 +145,8 @@ def damaged_parquet(path):
 
 REFUSED = {
     "missing.csv": (None, "missing.csv does not exist"),
-    "d.xlsx": (b"x", r'the ending ".xlsx".*supported are .csv, .tsv, .jsonl, .parquet'),
-    "d": (b"x", "has no ending"),
+    "d.xlsx": (b"x", r'the extension ".xlsx".*supported are .csv, .tsv, .jsonl, .parquet'),
+    "d": (b"x", "has no extension"),
     "empty.csv": (b"", "is empty"),
     "latin.csv": ("text,label\nüber,a\n".encode("latin-1"), r"not UTF-8 \(it has a byte 0xfc\)"),
     "utf16.csv": ("text,label\nüber,a\n".encode("utf-16"), "not UTF-8"),
@@ -158,8 +158,8 @@ REFUSED = {
     "surplus.csv": (b"text,label\na,b,c\na,b,c\n", "damaged or not a .csv file"),
     "open.csv": (b'text,label\n"a,b\nc,d\n', "damaged or not a .csv file"),
     "quotes.tsv": (b'text\tlabel\n"a\tx\nb"\ty\n', "lines and tabs inside one field"),
-    "line.jsonl": (b'{"text": "a", "label": 1}\n{"text": \n', "no JSON in line 2"),
-    "list.jsonl": (b"[1]\n", "no JSON object in line 1"),
+    "line.jsonl": (b'{"text": "a", "label": 1}\n{"text": \n', "no JSON on line 2"),
+    "list.jsonl": (b"[1]\n", "no JSON object on line 1"),
     "nested.jsonl": (b'{"text": ["a"], "label": 1}\n', "list instead of text at row 1"),
     "label.jsonl": (b'{"text": "a", "label": [1]}\n', r"the label \[1\] at row 1"),
     "labels.csv": (b"text,label\na,x\nb,\nc, \nd\n", 'no label in column "label" at rows 2, 3, 4'),
@@ -243,16 +243,16 @@ def test_labels_that_cannot_be_learnt_are_refused(tmp_path):
         prepare(spec(tmp_path, many(10), [("x", "c"), ("y", "c"), ("z", "a")]))
     with pytest.raises(UserError, match=r'label "C" occurs in validation \(.*validation.csv, 1 row\)'):
         prepare(spec(tmp_path, many(10), many(2, prefix="test"), [("x", "C")]))
-    with pytest.raises(UserError, match=r'label "c" of .* has one training row only'):
+    with pytest.raises(UserError, match=r'label "c" of .* has only one training row'):
         prepare(spec(tmp_path, [*many(10), ("x", "c")], many(2, prefix="test")))
     with pytest.raises(UserError, match='label "c" occurs in test'):  # its training row was the test's own
         prepare(spec(tmp_path, [*many(10), ("x", "c")], [("x", "c")]))
 
 
 def test_a_split_without_rows_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"no rows that can be used as train: .*later split dropped"):
+    with pytest.raises(UserError, match=r"no usable rows for train: .*later split dropped"):
         prepare(spec(tmp_path, many(3), many(3)))
-    with pytest.raises(UserError, match="no rows that can be used as test: it is empty"):
+    with pytest.raises(UserError, match="no usable rows for test: it is empty"):
         prepare(spec(tmp_path, many(3), []))
 
 

@@ -1,6 +1,5 @@
 """Language models: text in documents and chunks, the loss of a document, pruned and adapted models from files."""
 
-import json
 import math
 import shutil
 
@@ -11,16 +10,21 @@ import torch
 
 from baselines import METHODS
 from ken.errors import UserError
-from study import adapt_language_model, perplexity, prune_language_model, text
+from study import adapt_language_model, prune_language_model, text
 from study.adapt_language_model import adapt
+from study.cells import perplexity_rows
+from study.cells.perplexity_rows import Row, load_or_run, write_results
 from study.compress_language_model import Adapted, compress_all
+from study.definition.paths import Paths
+from study.definition.study import Study
 from study.models import language_models
 from study.models.classifiers import load_tokenizer
-from study.models.language_models import Chunks, document_losses, load_language_model, read_chunks
-from study.perplexity import Row, collected, remembered, write_results
+from study.models.language_models import load_language_model
+from study.perplexity import collect
 from study.prune_language_model import Pruning, prune_all, schedule
 from study.running import files
-from tests.conftest import make_texts
+from study.training.chunks import Chunks, read_chunks
+from study.training.language_modelling import document_losses, perplexity
 
 PRUNING = {
     "methods": ["magnitude", "llm-surgeon"], "structures": ["element", "2:4", "row-column"], "sparsities": [0.25, 0.5],
@@ -33,41 +37,17 @@ def words(count: int) -> str:
     return " ".join(["word"] * count)
 
 
-@pytest.fixture(scope="module")
-def checkpoint(checkpoints, tmp_path_factory):
-    """A tiny BLOOM as study.import_model writes it."""
-    folder = tmp_path_factory.mktemp("language") / "model"
-    for path in checkpoints["bloom-560m"].iterdir():
-        (folder / path.name).parent.mkdir(exist_ok=True)
-        (folder / path.name).write_bytes(path.read_bytes())
-    files.write_json(
-        folder / "manifest.json", {"sha256": {"model.safetensors": files.sha256(folder / "model.safetensors")}}
-    )
-    return folder
-
-
-@pytest.fixture(scope="module")
-def text_folder(tmp_path_factory):
-    """Forty short documents in three parts."""
-    folder = tmp_path_factory.mktemp("text")
-    frame = pd.DataFrame({"document": [f"d{i}" for i in range(40)], "text": make_texts()})
-    parts = {"train": frame[:24], "validation": frame[24:30], "test": frame[30:]}
-    for split, part in parts.items():
-        part.reset_index(drop=True).to_parquet(folder / f"{split}.parquet")
-    files.write_json(folder / "manifest.json", {"sha256": files.sha256_of(folder)})
-    return folder
-
-
 def test_documents_are_source_files_held_out_ones_cut(tmp_path):
     rows = [("a.py", "train", words(300)), ("a.py", "train", "End."), ("b.py", "test", words(150)),
             ("b.py", "test", words(150)), ("c.py", "validation", "One two.")]  # fmt: skip
     corpus = pd.DataFrame(rows, columns=["file", "split", "sentence"]).assign(docstring=0, paragraph=0)
     corpus.to_parquet(tmp_path / "p.parquet")
+    files.write_json(tmp_path / "p.json", {"sha256": files.sha256(tmp_path / "p.parquet")})
     spec = {"source": "docstrings", "packages": ["p"], "train_words": 1000, "test_words": 1000}
-    found, origin = text.build(spec, [tmp_path / "p.parquet"])
-    assert origin is None and {split: len(frame) for split, frame in found.items()} == dict.fromkeys(text.SPLITS, 1)
-    assert found["train"]["text"][0] == f"{words(300)} End." and found["train"]["document"][0] == "a.py"
-    assert found["test"]["text"][0] == words(text.HELD_OUT_WORDS)
+    documents, origin = text.build(spec, [tmp_path / "p.parquet"])
+    assert origin is None and {split: len(frame) for split, frame in documents.items()} == dict.fromkeys(text.SPLITS, 1)
+    assert documents["train"]["text"][0] == f"{words(300)} End." and documents["train"]["document"][0] == "a.py"
+    assert documents["test"]["text"][0] == words(text.HELD_OUT_WORDS)
 
 
 def test_text_files_are_cut_into_documents_and_give_their_own_validation(tmp_path):
@@ -75,9 +55,10 @@ def test_text_files_are_cut_into_documents_and_give_their_own_validation(tmp_pat
     (tmp_path / "train.txt").write_text("\n".join(lines))
     (tmp_path / "test.txt").write_text("\n".join(lines[:7]))
     spec = {"source": "files", "train": str(tmp_path / "train.txt"), "test": str(tmp_path / "test.txt")}
-    found, _ = text.build(spec | {"train_words": 5000, "test_words": 5000}, [])
-    assert [len(one.split()) for one in found["test"]["text"]] == [500, 200]
-    assert len(found["validation"]) == 2 and len(found["train"]) == 10, "of 24 documents every tenth, then 5,000 words"
+    documents, _ = text.build(spec | {"train_words": 5000, "test_words": 5000}, [])
+    assert [len(one.split()) for one in documents["test"]["text"]] == [500, 200]
+    assert len(documents["validation"]) == 2, "every tenth of 24 documents"
+    assert len(documents["train"]) == 10, "5,000 words"
     (tmp_path / "train.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="UTF-8"):
         text.build(spec | {"train_words": 5000, "test_words": 5000}, [])
@@ -90,15 +71,15 @@ def test_chunks_stay_within_documents(checkpoint, text_folder):
     tokenizer = load_tokenizer(checkpoint, 7)
     chunks = read_chunks(text_folder, "test", tokenizer, 7)
     documents = pd.read_parquet(text_folder / "test.parquet")
-    for place, name in enumerate(chunks.names):
-        own = [ids for ids, owner in zip(chunks.ids, chunks.documents, strict=True) if owner == place]
-        tokens = tokenizer(documents["text"][place], add_special_tokens=False)["input_ids"]
+    for index, name in enumerate(chunks.names):
+        own = [ids for ids, owner in zip(chunks.ids, chunks.documents, strict=True) if owner == index]
+        tokens = tokenizer(documents["text"][index], add_special_tokens=False)["input_ids"]
         whole = [token for ids in own for token in ids]
-        assert whole == tokens[: len(whole)] and len(tokens) - len(whole) < 2 and name == documents["document"][place]
+        assert whole == tokens[: len(whole)] and len(tokens) - len(whole) < 2 and name == documents["document"][index]
         assert all(len(ids) == 7 for ids in own[:-1]) and all(len(ids) >= 2 for ids in own)
     batches = list(chunks.batches(list(range(len(chunks))), 4))
-    assert sorted(place for batch in batches for place in batch) == list(range(len(chunks)))
-    assert all(len({len(chunks.ids[place]) for place in batch}) == 1 and len(batch) <= 4 for batch in batches)
+    assert sorted(index for batch in batches for index in batch) == list(range(len(chunks)))
+    assert all(len({len(chunks.ids[index]) for index in batch}) == 1 and len(batch) <= 4 for batch in batches)
 
 
 def test_losses_of_documents_against_a_loop_over_tokens(checkpoint, text_folder):
@@ -113,7 +94,7 @@ def test_losses_of_documents_against_a_loop_over_tokens(checkpoint, text_folder)
                 expected[owner] += float(torch.logsumexp(scores, 0) - scores[ids[end]])
                 counts[owner] += 1
     assert (tokens == counts).all() and np.allclose(losses, expected, rtol=1e-5)
-    assert perplexity.perplexity(losses, tokens) == pytest.approx(math.exp(expected.sum() / counts.sum()), rel=1e-5)
+    assert perplexity(losses, tokens) == pytest.approx(math.exp(expected.sum() / counts.sum()), rel=1e-5)
 
 
 def test_a_checkpoint_that_is_no_language_model_is_refused(checkpoints, tmp_path):
@@ -178,13 +159,13 @@ def test_a_second_run_takes_the_records_up(pruned, checkpoint, text_folder, monk
 def test_records_of_another_key_or_a_missing_file_are_made_again(tmp_path):
     (tmp_path / "f").write_text("abc")
     row = Row("pruning", "m", 0, 0, "x", "element", 1, 0.5, loss=1.0, file="f", sha256=files.sha256(tmp_path / "f"))
-    assert remembered(tmp_path / "r.json", "key", lambda: [(row, [1.0])]) == [(row, [1.0])]
-    assert remembered(tmp_path / "r.json", "key", None) == [(row, [1.0])]
+    assert load_or_run(tmp_path / "r.json", "key", lambda: [(row, [1.0])]) == [(row, [1.0])]
+    assert load_or_run(tmp_path / "r.json", "key", None) == [(row, [1.0])]
     (tmp_path / "f").write_text("abd")
-    assert remembered(tmp_path / "r.json", "key", lambda: []) == []
-    assert remembered(tmp_path / "r.json", "other", lambda: []) == []
+    assert load_or_run(tmp_path / "r.json", "key", lambda: []) == []
+    assert load_or_run(tmp_path / "r.json", "other", lambda: []) == []
     failed = Row("pruning", "m", 0, 0, "x", "element", 1, 0.5, status="failed")
-    assert remembered(tmp_path / "s.json", "key", lambda: [(failed, [])]) == [(failed, [])]
+    assert load_or_run(tmp_path / "s.json", "key", lambda: [(failed, [])]) == [(failed, [])]
     assert not (tmp_path / "s.json").exists(), "failures are tried again"
 
 
@@ -220,19 +201,19 @@ def test_tables_are_brought_together_and_checked(tmp_path):
     chunks = Chunks([[1, 2, 3], [1, 2]], np.array([0, 1]), ["a", "b"])
     for seed in (0, 1):
         row = Row("pruning", "m", seed, 0, "x", "element", 1, 0.5, tokens=3, loss=2.0, perplexity=math.exp(2), file="f")
-        folder = perplexity.folder_of(tmp_path, "pruning", "m", seed)
+        folder = Paths(tmp_path).experiment("pruning", "m", seed)
         folder.mkdir(parents=True)
         write_results(folder, [(row, [4.0, 2.0])], chunks, np.array([2, 1]), {})
-    table = collected(tmp_path, ["pruning"], ["m"], [0, 1])
+    table = collect(Paths(tmp_path), ["pruning"], ["m"], [0, 1])
     assert table["seed"].tolist() == [0, 1]
     wrong = pd.read_parquet(folder / "losses.parquet").assign(f=[4.0, 2.5])
     wrong.to_parquet(folder / "losses.parquet")
     with pytest.raises(UserError, match="changed or damaged"):
-        collected(tmp_path, ["pruning"], ["m"], [0, 1])
-    tables = {name: files.sha256(folder / name) for name in perplexity.TABLES}
+        collect(Paths(tmp_path), ["pruning"], ["m"], [0, 1])
+    tables = {name: files.sha256(folder / name) for name in perplexity_rows.TABLES}
     files.write_json(folder / "manifest.json", {"sha256": tables})
     with pytest.raises(UserError, match="its documents give"):
-        collected(tmp_path, ["pruning"], ["m"], [0, 1])
+        collect(Paths(tmp_path), ["pruning"], ["m"], [0, 1])
 
 
 def test_a_text_or_a_checkpoint_that_has_changed_is_not_used(checkpoint, text_folder, tmp_path):
@@ -249,29 +230,20 @@ def test_a_text_or_a_checkpoint_that_has_changed_is_not_used(checkpoint, text_fo
     assert not (tmp_path / "adapted").exists()
 
 
-def test_steps_run_by_hand(checkpoint, text_folder, tmp_path, monkeypatch, capsys):
-    common = [
-        "--pretrained",
-        str(checkpoint),
-        "--text-folder",
-        str(text_folder),
-        "--model",
-        "bloom-560m",
-        "--seed",
-        "0",
-    ]
+def test_steps_run_by_hand(checkpoint, text_folder, tmp_path, monkeypatch):
     few = PRUNING | {"methods": ["magnitude"], "structures": ["element"], "sparsities": [0.5], "shots": [1]}
-    out = tmp_path / "language" / "bloom-560m" / "seed0" / "pruning"
-    arguments = ["step", *common, "--settings", json.dumps(few), "--out", str(out)]
-    monkeypatch.setattr("sys.argv", arguments)
-    prune_language_model.main()
-    monkeypatch.setattr(
-        "sys.argv", ["step", str(tmp_path), "--experiments", "pruning", "--models", "bloom-560m", "--seeds", "0"]
-    )
-    perplexity.main()
-    assert pd.read_csv(tmp_path / "perplexity.csv")["method"].tolist() == ["dense", "magnitude"]
-    settings = {"epochs": 1, "batch_size": 4, "learning_rate": 0.01, "max_length": 12}
-    arguments = ["step", *common, "--settings", json.dumps(settings), "--out", str(tmp_path / "adapted")]
-    monkeypatch.setattr("sys.argv", arguments)
-    adapt_language_model.main()
-    assert "about 0 s left" in capsys.readouterr().out
+    adaptation = {"epochs": 1, "batch_size": 4, "learning_rate": 0.01, "text": {}}
+    section = {"models": {"bloom-560m": {}}, "pruning": few | {"text": {}}, "adaptation": adaptation}
+    section |= {"max_length": 12, "batch_size": 4}
+    study, paths = Study({"study": "mine", "seeds": [0], "models": {}, "language_modelling": section}), Paths(tmp_path)
+    study.write(tmp_path)
+    shutil.copytree(checkpoint, paths.pretrained("bloom-560m"))
+    for experiment in ("pruning", "adaptation"):
+        shutil.copytree(text_folder, paths.text(experiment))
+    axes = ["--model", "bloom-560m", "--seed", "0"]
+    for step, arguments in ((prune_language_model, axes), (adapt_language_model, axes)):
+        monkeypatch.setattr("sys.argv", ["step", str(tmp_path), *arguments])
+        step.main()
+    assert (paths.adapted("bloom-560m", 0) / "manifest.json").is_file()
+    table = collect(paths, ["pruning"], ["bloom-560m"], [0])
+    assert table["method"].tolist() == ["dense", "magnitude"]

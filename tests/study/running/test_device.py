@@ -37,11 +37,11 @@ def environment(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: True)
     monkeypatch.setattr(device, "LOCKS", tmp_path)
     monkeypatch.setattr(device, "_held", [])
-    device.take.cache_clear()
+    device.acquire_device.cache_clear()
     yield monkeypatch
     for file in device._held:
         os.close(file)
-    device.take.cache_clear()
+    device.acquire_device.cache_clear()
 
 
 def holder(folder, *names: str) -> subprocess.Popen:
@@ -77,21 +77,21 @@ def test_gpus_are_named_by_uuid_and_limited_to_what_the_environment_allows(envir
 def test_a_step_takes_one_gpu_and_sees_no_other(environment):
     environment.setattr(torch.cuda, "is_available", lambda: os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-aa")
     environment.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-    assert device.take() == torch.device("cuda") == device.take(), "asking twice takes one"
+    assert device.acquire_device() == torch.device("cuda") == device.acquire_device(), "asking twice takes one"
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-aa" and len(device._held) == 1
 
 
 def test_without_a_gpu_a_step_computes_on_the_cpu_unless_one_is_asked_for(environment):
     environment.setattr(torch.cuda, "is_available", lambda: False)
     environment.setattr(torch.backends.cuda, "is_built", lambda: False)
-    assert device.gpus() == [] and device.take() == torch.device("cpu")
-    device.take.cache_clear()
+    assert device.gpus() == [] and device.acquire_device() == torch.device("cpu")
+    device.acquire_device.cache_clear()
     environment.setenv(device.VARIABLE, "cuda")
     with pytest.raises(UserError, match="torch finds none"):
-        device.take()
+        device.acquire_device()
     environment.setenv(device.VARIABLE, "gpu")
     with pytest.raises(UserError, match='"gpu", which is not known here'):
-        device.take()
+        device.acquire_device()
 
 
 def no_memory(*_, **__):
@@ -111,7 +111,7 @@ def test_a_full_gpu_ends_the_job_and_is_no_result(tmp_path, finetuned_cells, tas
     settings = {"batch_size": 16, "max_length": 24, "kept_shares": [0.1], "draws": 1, "methods": {}}
     cell = FinetunedCell(finetuned_cells["bert"], task_folder, settings)
     with monkeypatch.context() as patched:
-        patched.setattr("study.compress.predict", no_memory)
+        patched.setattr("study.cells.scoring.predict", no_memory)
         with pytest.raises(torch.OutOfMemoryError):
             compress(cell, ["ken"], tmp_path)
     assert not (tmp_path / "ken" / "scores.csv").exists()

@@ -1,38 +1,19 @@
-"""Files are whole or absent; steps end with a sentence and a status."""
+"""Files are whole or absent, and come back as they were written."""
 
 import hashlib
-import subprocess
-import sys
-from pathlib import Path
 
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ken.errors import UserError, did_you_mean
-from ken.files import replacing
+from ken.errors import UserError
 from study.running import files
 
-ROOT = Path(__file__).parents[3]
 
-
-def test_replacing_takes_its_place_or_leaves_what_was_there(tmp_path):
-    path = tmp_path / "new folder" / "a.txt"
-    files.write_text(path, "one\r\ntwo 😀\n")
-    assert path.read_bytes() == "one\r\ntwo 😀\n".encode()
-    with pytest.raises(RuntimeError), replacing(path) as temporary:
-        assert temporary.parent == path.parent and temporary.suffix == ".txt"
-        temporary.write_text("half")
-        raise RuntimeError
-    assert path.read_text() == "one\ntwo 😀\n" and list(path.parent.iterdir()) == [path]
-
-
-def test_replacing_without_a_file_written_is_an_error_and_keeps_the_old_one(tmp_path):
-    files.write_text(tmp_path / "a", "old")
-    with pytest.raises(FileNotFoundError), replacing(tmp_path / "a"):
-        pass
-    assert (tmp_path / "a").read_text() == "old"
+def test_text_is_written_as_it_is(tmp_path):
+    files.write_text(tmp_path / "new folder" / "a.txt", "one\r\ntwo 😀\n")
+    assert (tmp_path / "new folder" / "a.txt").read_bytes() == "one\r\ntwo 😀\n".encode()
 
 
 def test_replacing_folder_leaves_nothing_of_the_old_one(tmp_path):
@@ -72,13 +53,13 @@ def test_json_is_the_same_for_equal_values_and_has_no_nan(tmp_path):
     assert files.read_json(tmp_path / "a") == {"x": 1, "y": [2]}
 
 
-def test_unreadable_json_is_said_in_a_sentence(tmp_path):
+def test_unreadable_json_is_one_sentence(tmp_path):
     with pytest.raises(UserError, match=r"missing.json does not exist"):
         files.read_json(tmp_path / "missing.json")
     files.write_json(tmp_path / "m.json", {"text": "long enough"})
     for damaged in ((tmp_path / "m.json").read_bytes()[:-5], b"", b"\xff\xfe{}"):
         (tmp_path / "m.json").write_bytes(damaged)
-        with pytest.raises(UserError, match=r"m.json is not a whole JSON file .*delete it"):
+        with pytest.raises(UserError, match=r"m.json is not a complete JSON file .*delete it"):
             files.read_json(tmp_path / "m.json")
 
 
@@ -86,44 +67,27 @@ def test_tables_come_back_without_an_index(tmp_path):
     frame = pd.DataFrame({"text": ["a\nb", 'c "d", é'], "n": [1, 2]}, index=[5, 7])
     files.write_csv(tmp_path / "t.csv", frame)
     files.write_parquet(tmp_path / "t.parquet", frame)
-    for back in (pd.read_csv(tmp_path / "t.csv"), pd.read_parquet(tmp_path / "t.parquet")):
+    for back in (pd.read_csv(tmp_path / "t.csv"), files.read_parquet(tmp_path / "t.parquet")):
         pd.testing.assert_frame_equal(back, frame.reset_index(drop=True))
+    assert list(files.read_parquet(tmp_path / "t.parquet", columns=["n"])) == ["n"]
+
+
+def test_unreadable_parquet_is_one_sentence(tmp_path):
+    path = tmp_path / "t.parquet"
+    with pytest.raises(UserError, match=r"t.parquet does not exist: run the step that writes it"):
+        files.read_parquet(path)
+    files.write_parquet(path, pd.DataFrame({"text": ["a"] * 100}))
+    whole = path.read_bytes()
+    with pytest.raises(UserError, match=r"cannot be read as Parquet \(No match for FieldRef.Name\(label\) in text"):
+        files.read_parquet(path, columns=["label"])
+    for damaged in (b"", b"text", whole[:-20], whole[: len(whole) // 2], b"\0" * 8 + whole[8:]):
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match=r"t.parquet cannot be read as Parquet \(.+\): delete it") as refused:
+            files.read_parquet(path)
+        assert "\n" not in str(refused.value)
 
 
 def test_sha256(tmp_path):
     content = bytes(range(256)) * 10_000
     (tmp_path / "a").write_bytes(content)
     assert files.sha256(tmp_path / "a") == hashlib.sha256(content).hexdigest()
-
-
-def test_nearest_name():
-    assert did_you_mean("brt", ["bloom", "bert"]) == ' Did you mean "bert"?'
-    assert did_you_mean("BERT", ["bloom", "bert"]) == ' Did you mean "bert"?'
-    assert did_you_mean("xyz", ["bloom", "bert"]) == " Valid: bert, bloom."
-    assert did_you_mean("!", map(str, range(100))).endswith(" and 88 more.")
-    assert did_you_mean("x", []) == ""
-
-
-@pytest.mark.parametrize(
-    ("statement", "status", "last", "has_traceback"),
-    [
-        ("raise UserError('found this.')", 1, "error: found this.", False),
-        ("metrics.scores([], [])", 1, "error: got 0 references and 0 predictions: need equally many.", True),
-        ("int('x')", 1, "ValueError: invalid literal for int() with base 10: 'x'", True),
-        ("{}['key']", 1, "KeyError: 'key'", True),
-        ("pass", 0, "", False),
-    ],
-)
-def test_how_a_step_ends(statement, status, last, has_traceback):
-    program = f"""
-from study.training import metrics
-from ken.errors import UserError
-from study.running.workflow import run
-def main():
-    {statement}
-run(main)
-"""
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert done.returncode == status
-    assert (done.stderr.strip().splitlines() or [""])[-1] == last
-    assert ("Traceback" in done.stderr) == has_traceback

@@ -180,7 +180,7 @@ def test_a_real_run_prints_one_line_a_job(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     printed = done.stdout + done.stderr
     assert done.returncode == 0, printed
-    found = re.findall(r"^\[(\d)/4\] +\d+ s, .* (make_raw|make_text|all)( [ab])? \(\d+ s\)$", printed, re.MULTILINE)
-    assert [number for number, *_ in found] == ["1", "2", "3", "4"]
-    assert sorted(rule + name for _, rule, name in found) == ["all", "make_raw a", "make_raw b", "make_text a"]
+    matches = re.findall(r"^\[(\d)/4\] +\d+ s, .* (make_raw|make_text|all)( [ab])? \(\d+ s\)$", printed, re.MULTILINE)
+    assert [number for number, *_ in matches] == ["1", "2", "3", "4"]
+    assert sorted(rule + name for _, rule, name in matches) == ["all", "make_raw a", "make_raw b", "make_text a"]
     assert "Finished jobid" not in printed and "steps (" not in printed and "Job stats" in printed

@@ -1,4 +1,4 @@
-"""The loop of fine-tuning: stopped and resumed to the bit, bfloat16, and batches that do not fit into memory."""
+"""The training loop with a classifier: stopped and resumed to the bit, bfloat16, batches larger than the memory."""
 
 import numpy as np
 import pytest
@@ -8,45 +8,23 @@ from torch import nn
 
 from ken.errors import UserError
 from study.finetune import finetune
-from study.models.classifiers import load_classifier, load_tokenizer
-from study.running import files, provenance
-from study.training.examples import encode, load_task, predict
+from study.models.classifiers import load_classifier
+from study.running import files
+from study.training.classification import train_classifier
+from study.training.examples import predict
 from study.training.gradients import CPU, NOT_IN_BFLOAT16, Gradients, precision_on
-from study.training.loop import train
 from study.training.resumption import Checkpoint
 from tests.conftest import MODELS, SETTINGS
 
 STEPS = 2 * 4  # of SETTINGS on the thirty rows of the task
 
 
-@pytest.fixture(scope="module")
-def examples(checkpoints, task_folder):
-    splits, classes = load_task(task_folder)
-    tokenizer = load_tokenizer(checkpoints["bert"], 24)
-    return {name: encode(frame, classes, tokenizer) for name, frame in splits.items()}
-
-
-@pytest.fixture
-def new_model(checkpoints):
-    """A classifier that draws at random while it trains, so that a resumed run needs the state of the generator."""
-
-    def build() -> nn.Module:
-        provenance.deterministic(0)
-        model, _ = load_classifier(checkpoints["bert"], ["fruit", "tool"], 0)
-        for module in model.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = 0.2
-        return model
-
-    return build
-
-
 class Killed(Exception):
-    """What stands for the end of the process."""
+    """Stands for the end of the process."""
 
 
 class Fragile(Checkpoint):
-    """Writes after every step, and is killed after one of the writes."""
+    """Writes after every step, and the training is killed after the last of some writes."""
 
     def __init__(self, folder, last: int):
         super().__init__(folder, minutes=0)
@@ -60,7 +38,9 @@ class Fragile(Checkpoint):
 
 
 def run(model, examples, checkpoint=None, **changed):
-    return train(model, examples["train"], examples["validation"], SETTINGS | changed, 3, checkpoint=checkpoint)
+    return train_classifier(
+        model, examples["train"], examples["validation"], SETTINGS | changed, 3, checkpoint=checkpoint
+    )
 
 
 def same(a: nn.Module, b: nn.Module) -> bool:
@@ -114,8 +94,8 @@ def test_the_state_of_another_training_or_a_damaged_one_is_not_used(what, tmp_pa
     model, sets, changed = begin()
     fresh, record = run(model, sets, **changed)
     model, sets, changed = begin()
-    found, again = run(model, sets, Checkpoint(tmp_path, 10), **changed)
-    assert same(fresh, found) and record == again
+    anew, again = run(model, sets, Checkpoint(tmp_path, 10), **changed)
+    assert same(fresh, anew) and record == again
     assert "starting anew" in capsys.readouterr().out
 
 
@@ -132,25 +112,16 @@ def test_the_state_is_written_only_when_it_is_due_and_holds_no_code(tmp_path, ex
 def test_a_state_that_cannot_be_written_does_not_stop_the_training(tmp_path, examples, new_model, capsys):
     (tmp_path / "file").write_text("")
     undisturbed, _ = run(new_model(), examples)
-    found, _ = run(new_model(), examples, Checkpoint(tmp_path / "file" / "folder", 0))
-    assert same(undisturbed, found) and capsys.readouterr().out.count("could not be written") == STEPS
+    other, _ = run(new_model(), examples, Checkpoint(tmp_path / "file" / "folder", 0))
+    assert same(undisturbed, other) and capsys.readouterr().out.count("could not be written") == STEPS
 
 
-def test_a_killed_cell_gives_the_same_files_and_leaves_nothing_behind(tmp_path, checkpoints, task_folder, monkeypatch):
+def test_a_killed_cell_gives_the_same_files_and_leaves_nothing_behind(tmp_path, checkpoints, task_folder, killed_after):
     cells = [tmp_path / name / "finetuned" for name in ("a", "b")]
     axes = {"model": "bert", "task": "words", "seed": 0}
     whole = finetune(checkpoints["bert"], task_folder, axes, SETTINGS, cells[0])
-    write = Checkpoint.write
-
-    def killed_after_the_write(self, *state):
-        write(self, *state)
-        raise Killed
-
-    monkeypatch.setattr(Checkpoint, "write", killed_after_the_write)
-    with pytest.raises(Killed):
-        finetune(checkpoints["bert"], task_folder, axes, SETTINGS, cells[1], checkpoint_minutes=0)
+    killed_after(1, lambda: finetune(checkpoints["bert"], task_folder, axes, SETTINGS, cells[1]))
     assert [path.name for path in cells[1].parent.iterdir()] == ["finetuned.training"]
-    monkeypatch.setattr(Checkpoint, "write", write)
     (cells[1].parent / ".finetuned.leftover").mkdir()  # of eight letters, as tempfile has them
     resumed = finetune(checkpoints["bert"], task_folder, axes, SETTINGS, cells[1])
     differ = {key for key in whole if whole[key] != resumed[key]}
@@ -165,11 +136,11 @@ class Small(nn.Module):
         super().__init__()
         self.model, self.rows, self.seen = model, rows, []
 
-    def forward(self, **batch):
-        self.seen.append(len(batch["input_ids"]))
+    def forward(self, *parts, **batch):
+        self.seen.append(len((*parts, batch)[0]["input_ids"]))
         if self.seen[-1] > self.rows:
             raise torch.cuda.OutOfMemoryError("out of memory")
-        return self.model(**batch)
+        return self.model(*parts, **batch)
 
 
 def gradients_of(model: nn.Module) -> list[torch.Tensor]:

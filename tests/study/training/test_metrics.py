@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score
 
-from study.training.metrics import evaluate_metric, scores
+from study.training.evaluate_metric import WeightedF1
+from study.training.metrics import scores
 
 pairs = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=60)
 
@@ -68,7 +69,7 @@ def test_the_evaluate_metric_gives_the_same_and_opens_no_connection(tmp_path, mo
         raise AssertionError("a connection was opened")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
-    metric = evaluate_metric(str(tmp_path))
+    metric = WeightedF1(cache_dir=str(tmp_path), keep_in_memory=True)
     generator = np.random.default_rng(0)
     for kind in (int, str):
         references, predictions = generator.integers(5, size=(2, 300)).astype(kind)

@@ -1,8 +1,8 @@
-"""Really smaller layers from removed rows and columns, where nothing but an activation lies between two linear layers.
+"""Smaller dense layers from removed rows and columns, wherever only an activation lies between two linear layers.
 
-A unit between them, as in the feed-forward part of a transformer, can go if its column in the second layer is removed,
-or its row in the first one, since the activation of 0 is 0. Rows and columns that face a residual stream, attention
-heads or a norm cannot: they stay as zeros.
+A hidden unit between two layers, as in the feed-forward part of a transformer, can be deleted if its column in the
+second layer or its row in the first is removed, because the activation maps 0 to 0. Rows and columns next to a residual
+stream, attention heads or a norm cannot be deleted; they stay as zeros.
 """
 
 import copy
@@ -15,16 +15,16 @@ from torch import nn
 from baselines.llm_surgeon.curvature import Batch
 
 Units = tuple[tuple[str, ...], str]
-"""The layers that write hidden units (two where one gates the other), and the layer that reads them."""
+"""The layers that write hidden units (two if one gates the other), and the layer that reads them."""
 
 
-def compiled(model: nn.Module, removed: dict[str, torch.Tensor], batch: Batch) -> nn.Module:
-    """A copy of a pruned model without the hidden units that are removed; the same function, in smaller layers.
+def compact(model: nn.Module, removed: dict[str, torch.Tensor], batch: Batch) -> nn.Module:
+    """A copy of a pruned model without its removed hidden units: the same function in smaller layers.
 
     Args:
         model: its removed entries are zero.
         removed: linear layer -> bool (rows, inputs), True = removed; a bias is one more column.
-        batch: any input of the model with labels and two tokens or more, to find the layers with.
+        batch: any input of the model, with labels and at least two tokens, for `hidden_units`.
     """
     smaller = copy.deepcopy(model)
     for writers, reader in hidden_units(model, list(removed), batch):
@@ -33,7 +33,7 @@ def compiled(model: nn.Module, removed: dict[str, torch.Tensor], batch: Batch) -
         for name in writers:
             dead = dead | removed[name].all(dim=1)
         if dead.all():
-            dead[0] = False  # a layer keeps a unit
+            dead[0] = False  # every layer keeps at least one unit
         for name in writers:
             layer = model.get_submodule(name)
             smaller.set_submodule(name, linear(layer.weight[~dead], None if layer.bias is None else layer.bias[~dead]))
@@ -43,7 +43,7 @@ def compiled(model: nn.Module, removed: dict[str, torch.Tensor], batch: Batch) -
 
 
 def linear(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Linear:
-    """A linear layer of copies of a weight (rows, columns) and a bias (rows,)."""
+    """A linear layer with copies of a weight (rows, columns) and a bias (rows,)."""
     rows, columns = weight.shape
     like = {"device": weight.device, "dtype": weight.dtype}
     layer = nn.utils.skip_init(nn.Linear, columns, rows, bias=bias is not None, **like)
@@ -52,7 +52,7 @@ def linear(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Linear:
 
 
 def with_shapes(model: nn.Module, state: dict[str, torch.Tensor]) -> nn.Module:
-    """A model that can load a state: `model` itself, or a copy whose linear layers have the shapes of the state."""
+    """A model that can load a state: `model` itself, or a copy with linear layers of the state's shapes."""
     changed = [
         name
         for name, module in model.named_modules()
@@ -69,13 +69,15 @@ def with_shapes(model: nn.Module, state: dict[str, torch.Tensor]) -> nn.Module:
 
 @torch.no_grad()
 def hidden_units(model: nn.Module, layers: list[str], batch: Batch) -> list[Units]:
-    """Where the units between two linear layers are each other's equals and depend on nothing else.
+    """Find the linear layers whose hidden units are interchangeable and independent of each other.
 
-    Found by what the model does, not by what its modules are called: noise takes the place of the outputs of the one or
-    two layers that are called just before another. If the noise is turned by one unit, the inputs of that other must
-    turn along; if it is silent at the first position, they must be zero there and the same elsewhere; and with noise in
-    place of the outputs of that other, nothing of the first noise may reach the loss. The weights are noise too, for
-    through pruned ones nothing may pass. Layers that are called more than once have no such units.
+    The test runs the model instead of relying on the names of its modules. For a layer (the reader) and the one or two
+    layers called just before it (the writers), noise replaces the writers' outputs. Then
+    1. shifting the noise by one unit must shift the reader's inputs by one unit;
+    2. noise of zero at the first position must give inputs of zero there, and the same inputs elsewhere;
+    3. with noise in place of the reader's outputs too, the writers' noise must not affect the loss.
+    The weights are replaced by noise as well, because nothing passes through pruned ones. Layers that are called more
+    than once are left out.
 
     Returns:
         Disjoint groups in the order of the calls.
@@ -88,45 +90,48 @@ def hidden_units(model: nn.Module, layers: list[str], batch: Batch) -> list[Unit
         module.weight.copy_(weight * module.in_features**-0.5)
     order = _calls(model, modules, batch)
     once = [name if order.count(name) == 1 else None for name in order]
-    found: list[Units] = []
-    for place, reader in enumerate(once):
+    groups: list[Units] = []
+    for index, reader in enumerate(once):
         for number in (1, 2):
-            writers = tuple(once[max(0, place - number) : place])
-            used = {name for group, other in found for name in (*group, other)}
+            writers = tuple(once[max(0, index - number) : index])
+            used = {name for group, other in groups for name in (*group, other)}
             if reader is None or len(writers) < number or None in writers or used.intersection((*writers, reader)):
                 continue
             width = modules[reader].in_features
             fits = all(modules[name].out_features == width for name in writers)
-            if fits and _between(model, modules, writers, reader, batch):
-                found.append((writers, reader))
+            if fits and _only_activation_between(model, modules, writers, reader, batch):
+                groups.append((writers, reader))
                 break
-    return found
+    return groups
 
 
-def _between(model: nn.Module, modules: dict, writers: tuple[str, ...], reader: str, batch: Batch) -> bool:
-    """Whether nothing but a function of each unit, 0 at 0, lies between layers (see `hidden_units`)."""
+def _only_activation_between(
+    model: nn.Module, modules: dict, writers: tuple[str, ...], reader: str, batch: Batch
+) -> bool:
+    """Whether only a function of each unit, 0 at 0, lies between writers and reader (see `hidden_units`)."""
 
-    def read(change: Callable, changed: tuple[str, ...]) -> torch.Tensor:
-        changes = {name: change if name in changed else _same for name in writers}
-        return _from_noise(model, modules, reader, changes, batch)[0]
+    def inputs(change: Callable, changed: tuple[str, ...]) -> torch.Tensor:
+        changes = {name: change if name in changed else _unchanged for name in writers}
+        return _run_with_noise(model, modules, reader, changes, batch)[0]
 
-    def cut_off(change: Callable) -> torch.Tensor:
-        return _from_noise(model, modules, reader, dict.fromkeys(writers, change) | {reader: _same}, batch)[1]
+    def loss(change: Callable) -> torch.Tensor:
+        changes = dict.fromkeys(writers, change) | {reader: _unchanged}
+        return _run_with_noise(model, modules, reader, changes, batch)[1]
 
-    plain = read(_same, ())
-    wanted = _without_first(plain)
-    silent = [read(_without_first, (name,)) for name in writers]
-    alone = all(_close(found, wanted) and not found.flatten(0, -2)[0].any() for found in silent)
-    if not alone or not _close(read(_turned, writers), _turned(plain)):
+    plain = inputs(_unchanged, ())
+    expected = _without_first(plain)
+    silenced = [inputs(_without_first, (name,)) for name in writers]
+    separate = all(_close(states, expected) and not states.flatten(0, -2)[0].any() for states in silenced)
+    if not separate or not _close(inputs(_shifted, writers), _shifted(plain)):
         return False
-    return torch.allclose(cut_off(_same), cut_off(_turned), rtol=1e-6)
+    return torch.allclose(loss(_unchanged), loss(_shifted), rtol=1e-6)
 
 
-def _same(states: torch.Tensor) -> torch.Tensor:
+def _unchanged(states: torch.Tensor) -> torch.Tensor:
     return states
 
 
-def _turned(states: torch.Tensor) -> torch.Tensor:
+def _shifted(states: torch.Tensor) -> torch.Tensor:
     return states.roll(1, -1)
 
 
@@ -137,8 +142,8 @@ def _without_first(states: torch.Tensor) -> torch.Tensor:
     return changed
 
 
-def _close(found: torch.Tensor, expected: torch.Tensor) -> bool:
-    return found.shape == expected.shape and torch.allclose(found, expected, rtol=1e-4, atol=1e-6)
+def _close(states: torch.Tensor, expected: torch.Tensor) -> bool:
+    return states.shape == expected.shape and torch.allclose(states, expected, rtol=1e-4, atol=1e-6)
 
 
 def _calls(model: nn.Module, modules: dict[str, nn.Module], batch: Batch) -> list[str]:
@@ -152,10 +157,14 @@ def _calls(model: nn.Module, modules: dict[str, nn.Module], batch: Batch) -> lis
     return order
 
 
-def _from_noise(
+def _run_with_noise(
     model: nn.Module, modules: dict, reader: str, changes: dict[str, Callable], batch: Batch
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """A layer's input and the loss when noise, changed in one way or another, takes the place of outputs of layers."""
+    """The reader's input and the loss when (changed) noise replaces the outputs of layers.
+
+    Args:
+        changes: layer -> function applied to the noise that replaces its outputs.
+    """
     seen: list[torch.Tensor] = []
     with ExitStack() as stack:
         for seed, (name, change) in enumerate(changes.items()):

@@ -1,22 +1,20 @@
-"""KENviz: where the kept entries of a weight matrix lie, over all layers of a model (KEN paper, KENviz).
+"""Pictures of the kept entries of a weight matrix, over all layers of a model (KEN paper, KENviz).
 
-Three views: the kept values, others blank; for every kept entry the number of its kept neighbours; and both
-side by side for each layer. The paper claims that kept entries are spread evenly: the mean number of neighbours
-that an even random choice would have stands beside the observed one. `ken.explorer` shows the same in a browser.
+Three views: the kept values, others blank; for every kept entry the number of its kept neighbours; and both side by
+side for each layer. Titles give the mean number of neighbours, observed and expected of an even random choice.
 """
 
-import difflib
-import re
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from ken.files import replacing
-from ken.selection import as_rows
 from ken.subnetwork import Subnetwork
+from ken.tensors import as_rows
+from ken.viz.matrix_kinds import choose_kind, kinds
+from ken.viz.neighbours import expected_neighbours, neighbour_counts
+from ken.viz.tiles import tile_means, tile_size
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,87 +22,10 @@ if TYPE_CHECKING:
 
 VIEWS = ("values", "neighbours", "both")
 FORMATS = (".svg", ".pdf", ".png")
-QUERIES = ("query", "q_lin", "q_proj", "in_proj")  # what architectures call the matrix of the queries, fused or not
 
 BLANK = "#f4f4f4"
-_EXACT_SIDE = 1024  # entries along the longer side of all panels beside each other that are drawn one by one
+_EXACT_SIDE = 1024  # entries along the longer side of all panels in a row that are drawn one by one
 _TILES = 256  # tiles along the longer side of a matrix that is larger
-
-
-def neighbour_counts(mask: torch.Tensor) -> np.ndarray:
-    """Kept neighbours (up, down, left, right) of every kept entry.
-
-    Args:
-        mask: bool, True = kept; any shape, read as rows (`ken.selection.as_rows`).
-
-    Returns:
-        (r, n) int8: 0 to 4 for kept entries, -1 for the others. Entries beyond the border are not kept.
-
-    Example:
-        >>> neighbour_counts(torch.tensor([[True, True, False], [True, False, True]]))
-        array([[ 2,  1, -1],
-               [ 1, -1,  0]], dtype=int8)
-    """
-    kept = as_rows(mask).cpu().numpy()
-    padded = np.pad(kept, 1).astype(np.int8)
-    counts = padded[:-2, 1:-1] + padded[2:, 1:-1] + padded[1:-1, :-2] + padded[1:-1, 2:]
-    return np.where(kept, counts, np.int8(-1))
-
-
-def expected_neighbours(mask: torch.Tensor) -> float:
-    """Mean of `neighbour_counts` over kept entries, expected if each row kept as many uniformly at random."""
-    kept = as_rows(mask).cpu().numpy()
-    n, counts = kept.shape[1], kept.sum(1).astype(float)
-    if counts.sum() == 0:
-        return 0.0
-    pairs = (counts * (counts - 1)).sum() / n + (counts[1:] * counts[:-1]).sum() / n
-    return float(2 * pairs / counts.sum())
-
-
-def kinds(subnetwork: Subnetwork) -> dict[str, dict[int, str]]:
-    """`kinds_of` the body of a sub-network."""
-    return kinds_of({name: tuple(mask.shape) for name, mask in subnetwork.masks.items()})
-
-
-def kinds_of(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, dict[int, str]]:
-    """Matrix kinds that repeat over layers: name with `*` for the number -> layer number -> tensor name."""
-    found: dict[str, dict[int, str]] = {}
-    for name, shape in shapes.items():
-        match = re.search(r"(?<=\.)\d+(?=\.)", name)
-        if match and len(shape) >= 2:
-            kind = f"{name[: match.start()]}*{name[match.end() :]}"
-            found.setdefault(kind, {})[int(match.group())] = name
-    return {kind: dict(sorted(layers.items())) for kind, layers in found.items()}
-
-
-def choose_kind(subnetwork: Subnetwork, part: str | None = None) -> str:
-    """`matching_kind` of a sub-network; a part that fits none is answered with the nearest name, also of a tensor."""
-    return matching_kind(kinds(subnetwork), part, subnetwork.masks)
-
-
-def matching_kind(known: Iterable[str], part: str | None = None, tensors: Iterable[str] = ()) -> str:
-    """The kind that has `part` in its name; without a part the queries, or else the first kind.
-
-    Args:
-        known: kinds, as `kinds_of` names them.
-        part: a kind, or a part of the name of exactly one, such as "query.weight".
-        tensors: names that may be meant too, for the message.
-
-    Raises:
-        ValueError: there are no kinds, or `part` is in the name of none or of several.
-    """
-    known = sorted(known)
-    if not known:
-        raise ValueError("the sub-network has no matrices that repeat over layers: give one of a model with layers.")
-    if part is None:
-        return next((kind for kind in known if any(name in kind for name in QUERIES)), known[0])
-    found = [kind for kind in known if kind == part] or [kind for kind in known if part in kind]
-    if len(found) == 1:
-        return found[0]
-    endings = {".".join(name.split(".")[start:]) for name in known for start in range(name.count(".") + 1)}
-    near = [] if found else difflib.get_close_matches(part, sorted(endings | set(tensors)), n=1)
-    advice = f"did you mean {near[0]!r}?" if near else "give a longer or another name."
-    raise ValueError(f"{part!r} fits {len(found)} kinds of matrices, expected one of {', '.join(known)}: {advice}")
 
 
 def draw_matrix(subnetwork: Subnetwork, name: str, view: str = "both") -> "Figure":
@@ -128,7 +49,7 @@ def draw_layers(
 ) -> "Figure":
     """One matrix kind over all layers, or of one layer.
 
-    Up to 1,024 entries along the longer side of all panels beside each other every entry is a pixel. A larger matrix
+    Up to 1,024 entries along the longer side of all panels in a row, every entry is a pixel. A larger matrix
     is drawn by tiles: the share of a tile that is kept, and the mean kept neighbours of its kept entries.
 
     Args:
@@ -164,24 +85,6 @@ def save(figure: "Figure", path: Path) -> None:
         figure.savefig(temporary, format=path.suffix[1:], dpi=200, metadata=no_date)
 
 
-def tile_size(shape: tuple[int, int], largest_side: int) -> tuple[int, int]:
-    """Height and width of tiles, so that neither side has more than `largest_side` of them."""
-    return -(-shape[0] // largest_side), -(-shape[1] // largest_side)
-
-
-def tile_sums(matrix: np.ndarray, tile: tuple[int, int]) -> np.ndarray:
-    """Sums over tiles (float64); those at the lower and right border may be smaller than `tile`."""
-    rows, columns = (np.arange(0, side, size) for side, size in zip(matrix.shape, tile, strict=True))
-    return np.add.reduceat(np.add.reduceat(matrix, rows, 0, np.float64), columns, 1)
-
-
-def tile_means(matrix: np.ndarray, tile: tuple[int, int]) -> np.ndarray:
-    """Means over tiles, leaving NaN out; NaN for a tile that has nothing."""
-    present = ~np.isnan(matrix)
-    counts, sums = tile_sums(present, tile), tile_sums(np.where(present, matrix, 0), tile)
-    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
-
-
 def _check_view(view: str) -> None:
     if view not in VIEWS:
         raise ValueError(f"unknown view {view!r}: expected one of {', '.join(VIEWS)}.")
@@ -197,15 +100,15 @@ def _draw(subnetwork: Subnetwork, tensors: dict[str, str], view: str, title: str
     views = ["share" if binned and name == "values" else name for name in views]
     subtitle = f"{subnetwork.method}, {subnetwork.kept_share:.1%} of the body kept"
     figure, axes = _panels(shapes, columns, len(views), f"{title}\n{subtitle}")
-    for place, shown in enumerate(views):
-        taken = axes[:, place] if view == "both" else axes.flat[: len(tensors)]
+    for column, shown in enumerate(views):
+        taken = axes[:, column] if view == "both" else axes.flat[: len(tensors)]
         matrices = [_shown(subnetwork, name, shown, tile) for name, tile in zip(tensors.values(), tiles, strict=True)]
         scale, bar = _scale(shown, matrices, binned)
         for axis, (label, name), matrix, tile in zip(taken, tensors.items(), matrices, tiles, strict=True):
             image = _show(axis, matrix, _shape(subnetwork, name), tile, scale)
             prefix = "" if label == title else f"{label} · "
             axis.set_title(prefix + _title(subnetwork, name, shown), fontsize=10)
-        shared = axes[:, place] if view == "both" else axes
+        shared = axes[:, column] if view == "both" else axes
         figure.colorbar(image, ax=shared, location="bottom", shrink=0.8, aspect=30, **bar)
     for axis in axes.flat[len(tensors) * len(views) :]:
         axis.set_axis_off()

@@ -1,0 +1,92 @@
+"""What a method will store and compute, estimated from the shapes of a model alone."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ken.selection import kept_count
+
+FLOAT32_BYTES = 4
+FILE_OVERHEAD = 1.02  # bytes of a sub-network's file over those of its values and indices, see benchmarks.file_size
+HELD_BYTES = 37  # a parameter: initial, fine-tuned and live model; a sort of all entries; a file and its mask
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ModelShapes:
+    """Shapes of a classifier, without its values.
+
+    Attributes:
+        body: name -> shape of every tensor that comes from the checkpoint.
+        head: number of entries of the classification head, which is new.
+        linear: name -> (outputs, inputs) of the linear layers of the body.
+    """
+
+    body: dict[str, Shape]
+    head: int
+    linear: dict[str, tuple[int, int]]
+
+    @property
+    def body_entries(self) -> int:
+        """Entries of the body."""
+        return count_entries(self.body)
+
+    @property
+    def linear_entries(self) -> int:
+        """Entries of the weights of the linear layers."""
+        return count_entries(self.linear)
+
+    @property
+    def parameters(self) -> int:
+        """Entries of body and head."""
+        return self.body_entries + self.head
+
+    @property
+    def dense_bytes(self) -> int:
+        """Bytes of the whole model in float32."""
+        return FLOAT32_BYTES * self.parameters
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What one draw of a method computes besides training, storing, loading and evaluating its files.
+
+    Attributes:
+        ranked: entries that are ranked once for all budgets.
+        chosen: entries that are chosen from without a ranking, the sum over all budgets.
+        gradient_texts: training texts whose gradients are taken, one text at a time.
+        flops: further floating-point operations, in float32 or float64.
+    """
+
+    ranked: int = 0
+    chosen: int = 0
+    gradient_texts: int = 0
+    flops: float = 0.0
+
+
+def count_entries(shapes: Mapping[str, Shape]) -> int:
+    """Entries of all tensors together."""
+    return sum(map(math.prod, shapes.values()))
+
+
+def row_lengths(shapes: Mapping[str, Shape]) -> Counter[int]:
+    """Length of a row -> number of such rows."""
+    counts: Counter[int] = Counter()
+    for shape in shapes.values():
+        rows, n = (shape[0], math.prod(shape[1:])) if len(shape) > 1 else (1, math.prod(shape))
+        counts[n] += rows
+    return counts
+
+
+def kept_bytes(shapes: Mapping[str, Shape], budget: float | int, width: int = FLOAT32_BYTES) -> float:
+    """Bytes of a file with k entries of each row: `width` bytes a value, log2 C(n, k) bits a row for the indices."""
+    rows = row_lengths(shapes)
+    kept = {n: kept_count(n, budget) for n in rows if n}
+    return FILE_OVERHEAD * sum(rows[n] * (k * width + choice_bits(n, k) / 8) for n, k in kept.items())
+
+
+def choice_bits(n: int, k: int) -> float:
+    """log2 C(n, k): bits that identify a choice of k entries out of n."""
+    return (math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)) / math.log(2)

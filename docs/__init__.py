@@ -1,1 +1,0 @@
-"""Documents, and the program that writes the one about the code."""

@@ -1,0 +1,7 @@
+"""Files of a checkpoint in the Hugging Face layout, as patterns. Never pickle, never code."""
+
+INDEX = "model.safetensors.index.json"
+WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
+CONFIG = ("config.json",)
+TOKENIZER = ("tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model")
+GENERATION = ("generation_config.json",)

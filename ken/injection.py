@@ -1,0 +1,165 @@
+"""Sub-networks in a live model, in place: put in, exchanged for another one of the same base, and taken out again."""
+
+import weakref
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from ken.sources import Tensors
+
+if TYPE_CHECKING:
+    from ken.subnetwork import Subnetwork
+
+
+@dataclass(frozen=True)
+class Injected:
+    """What a model holds.
+
+    Attributes:
+        subnetwork: the one that is in the model; None for an empty model.
+        body: body tensor -> the pre-trained values at the kept indices, which the sub-network has overwritten.
+        whole: name -> what the model had in place of the head, buffers and tied tensors.
+    """
+
+    subnetwork: "Subnetwork | None"
+    body: dict[str, torch.Tensor]
+    whole: dict[str, torch.Tensor]
+
+
+_INJECTED: weakref.WeakKeyDictionary[nn.Module, Injected] = weakref.WeakKeyDictionary()
+
+
+@torch.no_grad()
+def inject(subnetwork: "Subnetwork", model: nn.Module) -> None:
+    """See `Subnetwork.inject`."""
+    injected = _INJECTED.get(model)
+    if injected is not None and injected.subnetwork is subnetwork:
+        raise ValueError("this sub-network is already in the model: eject it first.")
+    state = _state(model)
+    _check_shapes(subnetwork, state)
+    _check_ties(subnetwork, state)
+    _check_base(subnetwork, state, injected)
+    old = injected or Injected(None, {}, {})
+    body = {name: _exchange(subnetwork, name, state[name], old) for name in subnetwork.masks}
+    whole = _exchange_whole(subnetwork, state, old.whole)
+    _INJECTED[model] = Injected(subnetwork, body, whole)
+
+
+def eject(subnetwork: "Subnetwork", model: nn.Module) -> None:
+    """See `Subnetwork.eject`."""
+    if model not in _INJECTED or _INJECTED[model].subnetwork is not subnetwork:
+        raise ValueError("this sub-network is not in the model: there is nothing to eject.")
+    state = _state(model)
+    injected = _INJECTED.pop(model)
+    for name, values in injected.body.items():
+        _put(state[name], subnetwork.indices(name).to(values.device), values)
+    for name, tensor in injected.whole.items():
+        state[name].copy_(tensor)
+
+
+def forget(model: nn.Module) -> None:
+    """See `Subnetwork.forget`."""
+    _INJECTED.pop(model, None)
+
+
+def _state(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach() for name, tensor in model.state_dict().items()}
+
+
+def _check_shapes(subnetwork: "Subnetwork", state: Tensors) -> None:
+    for name, tensor in subnetwork.whole.items():
+        if name not in state or state[name].shape != tensor.shape:
+            shape = tuple(state[name].shape) if name in state else "none"
+            raise ValueError(
+                f"the model needs a tensor {name!r} of {tuple(tensor.shape)}, found {shape}: "
+                "build it with the head the sub-network was trained with."
+            )
+
+
+def _check_ties(subnetwork: "Subnetwork", state: Tensors) -> None:
+    owners: dict[int, str] = {}
+    for name in (*subnetwork.masks, *subnetwork.whole):
+        if name in state and state[name].numel():
+            owner = owners.setdefault(state[name].data_ptr(), name)
+            if owner != name:
+                raise ValueError(f"{owner!r} and {name!r} are tied in the model only, not in the sub-network: untie.")
+
+
+def _check_base(subnetwork: "Subnetwork", state: Tensors, injected: Injected | None) -> None:
+    if injected is not None:
+        if injected.subnetwork.base != subnetwork.base:
+            raise ValueError("the model holds a sub-network of another base: eject that one first.")
+        return
+    if missing := [name for name in subnetwork.masks if name not in state]:
+        raise ValueError(f"the base lacks tensor {missing[0]!r}: give the model the sub-network was made from.")
+    subnetwork.check_base(state)
+
+
+def _exchange(subnetwork: "Subnetwork", name: str, tensor: torch.Tensor, old: Injected) -> torch.Tensor:
+    """Write kept entries into a live tensor; returns the pre-trained values at their indices.
+
+    Args:
+        tensor: the base, or the base with what `old` has written there. Of two sub-networks with much in common, such
+            as neighbours in a grid of k, only the entries that differ are written.
+    """
+    indices, values = subnetwork.indices(name).to(tensor.device), subnetwork.values[name].to(tensor.device)
+    if old.subnetwork is not None:
+        old_indices = old.subnetwork.indices(name).to(tensor.device)
+        stays = subnetwork.masks[name].to(tensor.device).take(old_indices)
+        if 2 * int(stays.sum()) > len(old_indices):
+            return _exchange_changed(subnetwork, name, tensor, old, stays)
+        _put(tensor, old_indices, old.body[name])
+    base = tensor.take(indices)
+    _put(tensor, indices, values)
+    return base
+
+
+def _exchange_changed(
+    subnetwork: "Subnetwork", name: str, tensor: torch.Tensor, old: Injected, stays: torch.Tensor
+) -> torch.Tensor:
+    """`_exchange` of the entries that differ; `stays`: which of the old indices this sub-network keeps too."""
+    indices, values = subnetwork.indices(name).to(tensor.device), subnetwork.values[name].to(tensor.device)
+    old_indices, old_base = old.subnetwork.indices(name).to(tensor.device), old.body[name]
+    old_values = old.subnetwork.values[name].to(tensor.device)
+    was_kept = old.subnetwork.masks[name].to(tensor.device).take(indices)
+    gone, common_in_old = (~stays).nonzero()[:, 0], stays.nonzero()[:, 0]
+    new, common = (~was_kept).nonzero()[:, 0], was_kept.nonzero()[:, 0]
+    _put(tensor, old_indices.take(gone), old_base.take(gone))
+    base = torch.empty_like(values)
+    base.index_copy_(0, new, tensor.take(indices.take(new)))
+    base.index_copy_(0, common, old_base.take(common_in_old))
+    differ = _bits(old_values.take(common_in_old)) != _bits(values.take(common))
+    for changed in (new, common.masked_select(differ)):
+        _put(tensor, indices.take(changed), values.take(changed))
+    return base
+
+
+def _exchange_whole(subnetwork: "Subnetwork", state: Tensors, old: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Write head, buffers and names that are tied here but not in the model; returns what they replace."""
+    untied = {
+        alias: state[name]
+        for alias, name in subnetwork.aliases.items()
+        if alias in state and state[alias].data_ptr() != state[name].data_ptr()
+    }
+    for name in old.keys() - subnetwork.whole.keys() - untied.keys():
+        state[name].copy_(old[name])
+    replaced = {}
+    for name, tensor in (subnetwork.whole | untied).items():
+        replaced[name] = old[name] if name in old else state[name].clone()
+        state[name].copy_(tensor)
+    return replaced
+
+
+def _put(tensor: torch.Tensor, indices: torch.Tensor, values: torch.Tensor) -> None:
+    """Write entries at row-major indices of a live tensor."""
+    flat = tensor.reshape(-1)
+    flat.index_copy_(0, indices, values)
+    if flat.data_ptr() != tensor.data_ptr():  # no view: the tensor is not contiguous
+        tensor.copy_(flat.view(tensor.shape))
+
+
+def _bits(tensor: torch.Tensor) -> torch.Tensor:
+    """The entries as integers of their width, so that NaN equals itself and -0.0 is not 0.0."""
+    return tensor.view({1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.dtype.itemsize])

@@ -1,0 +1,170 @@
+"""Scores of one method in a cell: store, load back, restore, evaluate, and keep a record of every row.
+
+The stored file of a budget is written, read again and applied to the initial state, and the restored model is evaluated
+on the test set. The record of a row lies beside its stored file. A row whose inputs, settings and code have not changed
+is taken from its record, so a run that was stopped goes on where it was.
+"""
+
+import resource
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from baselines import Cell, Method
+from ken.errors import UserError
+from study.cells.finetuned_cell import FinetunedCell
+from study.running import files, provenance
+from study.training import metrics
+from study.training.examples import predict
+
+
+@dataclass
+class Score:
+    """One row of scores.csv.
+
+    Attributes:
+        family, unit: of the method.
+        kept: entries of body and head in the stored file. kept_share: share of the body in it.
+        parameters: of the restored model.
+        seconds: to choose, or train, and store.
+        peak_mib: largest memory of the process so far.
+        file: stored file, and the column of the row's predictions. sha256: its hash.
+        key: hash of everything the row depends on.
+    """
+
+    model: str
+    task: str
+    seed: int
+    draw: int
+    method: str
+    family: str
+    budget: float | int
+    unit: str
+    kept: int | None = None
+    kept_share: float | None = None
+    parameters: int | None = None
+    stored_bytes: int | None = None
+    weighted_f1: float | None = None
+    macro_f1: float | None = None
+    accuracy: float | None = None
+    learning_rate: float | None = None
+    validation_weighted_f1: float | None = None
+    seconds: float | None = None
+    peak_mib: int | None = None
+    status: str = "ok"
+    reason: str = ""
+    file: str = ""
+    sha256: str = ""
+    key: str = ""
+
+
+def score_method(cell: FinetunedCell, method: Method, folder: Path) -> Iterator[tuple[Score, list[int]]]:
+    """Score one method at all its budgets; rows with a record under the same key are taken from there.
+
+    A method that declines or fails gives rows that say why. Such rows have no key and are tried again next time.
+
+    Args:
+        folder: of the method in the cell.
+
+    Yields:
+        Row and predicted class indices of the test set.
+    """
+    keep = cell.keeps_files(method)
+    for draw in range(cell.draws(method)):
+        run = _Run(cell, method, cell.for_method(method, draw))
+        for budget in cell.budgets(method):
+            path = folder / f"draw{draw}" / f"{budget}.safetensors"
+            key = cell.key(method, budget, draw)
+            if (recorded := read_record(path, key, needs_file=keep)) is None:
+                row = Score(
+                    **cell.axes, draw=draw, method=method.name, family=method.family, budget=budget, unit=method.unit,
+                    file=str(path.relative_to(folder.parent)), key=key,
+                )  # fmt: skip
+                recorded = row, run.score(row, path)
+            if not keep and recorded[0].status == "ok":
+                remove_stored(path)
+            yield recorded
+
+
+class _Run:
+    """One draw of one method in a cell.
+
+    Attributes:
+        view: the cell as the method sees it. start: when the work on the current budget began.
+    """
+
+    def __init__(self, cell: FinetunedCell, method: Method, view: Cell):
+        self.cell, self.method, self.view = cell, method, view
+        self.prepared, self.reason, self.start = None, None, time.monotonic()
+
+    def score(self, row: Score, path: Path) -> list[int]:
+        """Complete a row and write its record; returns the predictions, none where the row is not ok."""
+        predictions: list[int] = []
+        try:
+            if self.reason is None:
+                self.reason = self.method.decline(self.view) or ""
+            if self.reason:
+                row.status, row.reason, row.key = "declined", self.reason, ""
+            else:
+                predictions = self._store_and_evaluate(row, path)
+                record = {"row": asdict(row), "predictions": predictions, "random_seed": self.view.seed}
+                record |= {"inputs": self.cell.inputs, "made": provenance.made()}
+                files.write_json(path.with_suffix(".json"), record)
+        except torch.OutOfMemoryError:  # a state of this GPU, not a result: the job ends with a sentence
+            raise
+        except (UserError, ValueError, RuntimeError, ArithmeticError, NotImplementedError) as error:
+            row.status, row.reason, row.key = "failed", f"{type(error).__name__}: {error}", ""
+        self.start = time.monotonic()
+        return predictions
+
+    def _store_and_evaluate(self, row: Score, path: Path) -> list[int]:
+        """Store one budget, load it back and evaluate the restored model on the test set."""
+        cell, view = self.cell, self.view
+        if self.prepared is None:
+            self.prepared = self.method.prepare(view)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stored = self.method.store(view, self.prepared, row.budget, path)
+        row.seconds = round(time.monotonic() - self.start, 3)
+        restored = self.method.restore_into(cell.model, cell.pretrained, path)
+        test = cell.split("test")
+        predictions = predict(restored, test, cell.batch_size)
+        head_size = sum(cell.finetuned[name].numel() for name in cell.manifest["head"])
+        row.kept, row.kept_share = stored.kept + head_size, stored.kept / view.body_size
+        row.parameters = stored.parameters or view.body_size + head_size
+        if stored.fitted:
+            row.learning_rate = stored.fitted.learning_rate
+            row.validation_weighted_f1 = stored.fitted.validation_weighted_f1
+        row.stored_bytes, row.sha256 = path.stat().st_size, files.sha256(path)
+        for name, value in metrics.scores(test.labels, predictions).items():
+            setattr(row, name, value)
+        row.peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        return predictions.tolist()
+
+
+def read_record(path: Path, key: str, needs_file: bool = True) -> tuple[Score, list[int]] | None:
+    """Row and predictions of the record beside a stored file, or None if record or file is damaged or of another key.
+
+    Args:
+        needs_file: whether the record counts only as long as its stored file exists.
+    """
+    try:
+        record = files.read_json(path.with_suffix(".json"))
+        row, removed = Score(**record["row"]), record.get("removed", False)
+        if row.key != key or (needs_file and removed):
+            return None
+        if (removed and not path.exists()) or row.sha256 == files.sha256(path):
+            return row, record["predictions"]
+    except (UserError, OSError, TypeError, KeyError):
+        pass
+    return None
+
+
+def remove_stored(path: Path) -> None:
+    """Remove a stored file that has been scored. Its record says so first, so that nothing expects the file."""
+    record = files.read_json(path.with_suffix(".json"))
+    if not record.get("removed"):
+        files.write_json(path.with_suffix(".json"), record | {"removed": True})
+    path.unlink(missing_ok=True)

@@ -1,0 +1,160 @@
+"""Names and numbers of a config that have to fit each other, which types of single values cannot say."""
+
+from collections.abc import Collection, Iterable, Mapping
+
+from baselines import Method, TrainedMethod
+from baselines.options import shown
+from ken.errors import UserError, did_you_mean
+from study.definition import method_settings
+
+METHOD_SECTIONS = ("inference", "spread", "suggestion")  # sections with a list of methods of the study
+CAUSAL = ("bloom",)  # architectures of this study's own pre-training that are language models
+
+
+def check(config: Mapping, methods: Mapping[str, Method]) -> None:
+    """Refuse a config whose values are valid one by one but not together.
+
+    Args:
+        config: with all defaults, but section kenviz as it was written.
+        methods: the registered methods by name.
+
+    Raises:
+        UserError: one sentence with the full path of the key.
+    """
+    _check_corpus(config)
+    _check_names(config)
+    for name, model in config["models"].items():
+        _check_size(f"models.{name}", model)
+    _check_language(config)
+    _check_method_settings(config, methods)
+    _check_spread(config, methods)
+
+
+def pictured(config: Mapping, methods: Mapping[str, Method]) -> dict:
+    """Section kenviz with what it leaves open: the first model and task, and a method that is run at the share.
+
+    Raises:
+        UserError: no method is run at the share, or not the one that is named.
+    """
+    chosen, shares = config["kenviz"], config["kept_shares"]
+    first = {"model": next(iter(config["models"])), "task": next(iter(config["tasks"]))}
+    share = chosen.get("kept_share", 0.25 if 0.25 in shares else shares[-1])
+    selecting = [name for name in config["methods"] if methods[name].unit == "share"]
+    drawn = [name for name in selecting if share in method_settings.budgets_in(config, methods[name])]
+    if not drawn:
+        _refuse(f"kenviz.kept_share is {share}, at which no method is run that keeps a share: name one of a method.")
+    if (name := chosen.get("method")) not in (None, *drawn):
+        not_run = f"kenviz.method is {shown(name)}, which is not run at its kept_share ({share})"
+        _refuse(f"{not_run}: name one that is ({', '.join(drawn)}).")
+    return first | {"kept_share": share, "method": "ken" if "ken" in drawn else drawn[-1]} | chosen
+
+
+def check_scores_only(config: Mapping) -> None:
+    """Refuse to remove a stored file that a later step reads; takes a config with the whole section kenviz.
+
+    Raises:
+        UserError: a method is no method of the study, or its files are read.
+    """
+    _check_named("scores_only", config["scores_only"], "methods", config["methods"])
+    readers = {name: config[name]["methods"] for name in ("inference", "spread")}
+    readers |= {"kenviz": [config["kenviz"]["method"]]}
+    for index, method in enumerate(config["scores_only"]):
+        if used := [name for name, methods in readers.items() if method in methods]:
+            key = f"scores_only[{index}] is {shown(method)}"
+            _refuse(f"{key}, whose stored files {used[0]} reads: take it out of one of the two.")
+
+
+def _refuse(sentence: str) -> None:
+    raise UserError(f"config key {sentence}")
+
+
+def _check_named(key: str, entries: Iterable, section: str, names: Collection, always: Collection = ()) -> None:
+    """All entries of a list are among the names of a section, or those that every study has."""
+    for index, entry in enumerate(entries):
+        if entry not in names and entry not in always:
+            near = did_you_mean(str(entry), map(str, names))
+            _refuse(f"{key}[{index}] is {shown(entry)}, which {section} does not name.{near}")
+
+
+def _check_names(config: Mapping) -> None:
+    """What sections name of the study's models, tasks, seeds and methods is there."""
+    for seed in config["finetuning"].get("random_init_seeds", []):
+        if seed not in config["seeds"]:
+            listed = ", ".join(map(str, config["seeds"]))
+            _refuse(f"finetuning.random_init_seeds names {seed}, but must name some of seeds ({listed}).")
+    for axis in ("models", "tasks", "seeds"):
+        _check_named(f"trained_on.{axis}", config["trained_on"].get(axis, []), axis, config[axis])
+    for section in METHOD_SECTIONS:
+        _check_named(f"{section}.methods", config[section]["methods"], "methods", config["methods"], ("full", "none"))
+    for key, names in {"model": config["models"], "task": config["tasks"]}.items():
+        if (name := config["kenviz"].get(key)) not in (None, *names):
+            _refuse(f'kenviz.{key} is "{name}", which {key}s does not name.{did_you_mean(name, names)}')
+
+
+def _check_corpus(config: Mapping) -> None:
+    """What takes its text from docstrings finds its packages in the corpus."""
+    tasks = {name: task for name, task in config["tasks"].items() if task["source"] == "docstrings"}
+    models = config["models"] | config["language_modelling"]["models"]
+    pretrained = [name for name, model in models.items() if _is_pretrained_here(model)]
+    users = [f"tasks.{name}" for name in tasks] + [f"models.{name}" for name in pretrained]
+    if users and "corpus" not in config:
+        _refuse(f"corpus is missing: {users[0]} takes its text from the packages named there.")
+    if "corpus" in config and config["corpus"]["min_words"] > config["corpus"]["max_words"]:
+        _refuse("corpus.min_words is greater than corpus.max_words: no snippet would fit.")
+    for name, task in tasks.items():
+        packages = config["corpus"]["packages"]
+        if task["label"] == "library":
+            _check_named(f"tasks.{name}.classes", task["classes"], "corpus.packages", packages)
+        elif (package := task["package"]) not in packages:
+            near = did_you_mean(package, packages)
+            _refuse(f"tasks.{name}.package is {shown(package)}, which corpus.packages does not name.{near}")
+
+
+def _is_pretrained_here(model: Mapping) -> bool:
+    return model["source"] == "pretraining" and "checkpoint" not in model
+
+
+def _check_size(key: str, model: Mapping) -> None:
+    """The feed-forward width is given where the architecture does not imply it."""
+    if model.get("architecture", "bloom") != "bloom" and "intermediate_size" not in model["size"]:
+        _refuse(f"{key}.size.intermediate_size is missing: width of the feed-forward layers.")
+
+
+def _check_language(config: Mapping) -> None:
+    """Language models have text, its packages are in the corpus, and a name means one model."""
+    section = config["language_modelling"]
+    texts = {name: section[name]["text"] for name in ("pruning", "adaptation") if "text" in section[name]}
+    if section["models"] and not texts:
+        _refuse("language_modelling.pruning.text is missing, and so is adaptation.text: the models need a text.")
+    if texts and not section["models"]:
+        _refuse("language_modelling.models is empty: name a causal language model.")
+    for name, model in section["models"].items():
+        key = f"language_modelling.models.{name}"
+        _check_size(key, model)
+        if config["models"].get(name, model) != model:
+            _refuse(f"{key} differs from models.{name}: give one of them another name.")
+        if model.get("architecture", "bloom") not in CAUSAL:
+            architecture = f"{key}.architecture is {shown(model['architecture'])}"
+            _refuse(f"{architecture}, but language models here are {', '.join(CAUSAL)}.")
+    packages = config.get("corpus", {}).get("packages", [])
+    for name, text in texts.items():
+        _check_named(f"language_modelling.{name}.text.packages", text.get("packages", []), "corpus.packages", packages)
+
+
+def _check_method_settings(config: Mapping, methods: Mapping[str, Method]) -> None:
+    """Settings of a method mean something to it."""
+    for name, settings in config["method_settings"].items():
+        key = f"method_settings.{name}"
+        if "draws" in settings and not methods[name].stochastic:
+            _refuse(f"{key}.draws is {settings['draws']}, but {name} draws nothing at random: leave it out.")
+        if "rate_factors" in settings and not isinstance(methods[name], TrainedMethod):
+            _refuse(f"{key}.rate_factors is {settings['rate_factors']}, but {name} does not train: leave it out.")
+
+
+def _check_spread(config: Mapping, methods: Mapping[str, Method]) -> None:
+    """The methods whose kept entries are tested are run at that share."""
+    share = config["spread"]["kept_share"]
+    for index, name in enumerate(config["spread"]["methods"]):
+        if share not in (budgets := method_settings.budgets_in(config, methods[name])):
+            key, listed = f"spread.methods[{index}] is {name}", ", ".join(map(str, budgets))
+            _refuse(f"{key}, which is not run at spread.kept_share ({share}), but at {listed}.")

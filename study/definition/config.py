@@ -1,0 +1,96 @@
+"""A study's configuration: read, checked, and completed with defaults."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+from pydantic import ValidationError
+
+from baselines import Method
+from baselines.options import shown
+from ken.errors import UserError
+from study.definition import checks
+from study.definition.sections import study_model
+from study.definition.sentences import sentence
+
+
+def schema(methods: Mapping[str, Method]) -> dict:
+    """JSON schema of a config, with the names and options of the registered methods."""
+    described = study_model(methods).model_json_schema()
+    described["$defs"]["MethodName"]["enum"] = sorted(methods)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | described
+
+
+def load(raw: dict, methods: Mapping[str, Method], sources: bool = True) -> dict:
+    """Check a configuration and fill in its defaults.
+
+    Args:
+        raw: the configuration as YAML gives it; it is not changed.
+        methods: the registered methods by name.
+        sources: whether data files and model folders have to be there.
+
+    Returns:
+        A new dict with every default written out, also those of each model and task.
+
+    Raises:
+        UserError: one sentence with the full path of the key, what was found and what may stand there.
+
+    Example:
+        >>> from baselines import METHODS
+        >>> load({"study": "s", "seeds": [0], "sedes": [1]}, METHODS)
+        Traceback (most recent call last):
+        ken.errors.UserError: config key sedes is not known here. Did you mean "seeds"?
+    """
+    if not isinstance(raw, dict):
+        raise UserError(f"the config is {shown(raw)}, but must be a section with keys.")
+    model = study_model(methods)
+    try:
+        study = model.model_validate(_extended(raw), context={"methods": methods, "sources": sources})
+    except ValidationError as error:
+        raise UserError(f"config key {sentence(error.errors(), model.model_json_schema())}") from None
+    config = study.model_dump()
+    checks.check(config, methods)
+    config["kenviz"] = checks.pictured(config, methods)
+    checks.check_scores_only(config)
+    return config
+
+
+def read(path: str | Path, methods: Mapping[str, Method]) -> dict:
+    """`load` a YAML file.
+
+    Raises:
+        UserError: there is no such file, it is not YAML, or `load` refuses it.
+    """
+    return load(_read_yaml(path), methods)
+
+
+def _read_yaml(path: str | Path) -> dict:
+    try:
+        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read the config {path}: {error.strerror}.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}.") from None
+    return raw if raw is not None else {}
+
+
+def _extended(raw: dict) -> dict:
+    """The config merged into the one that its key extends names."""
+    own = {key: value for key, value in raw.items() if key != "extends"}
+    path = raw.get("extends")
+    if path is None:
+        return own
+    if not isinstance(path, str) or not Path(path).is_file():
+        raise UserError(f"config key extends is {shown(path)}, but must be the path of a config, from {Path.cwd()}.")
+    base = _read_yaml(path)
+    if "extends" in base:
+        raise UserError(f"config key extends is {shown(path)}, which extends another: name the last of them.")
+    return _merged(base, own)
+
+
+def _merged(base: object, over: object) -> object:
+    """Sections of both, `over` winning; anything but a section is replaced, and null takes a key away."""
+    if not isinstance(base, dict) or not isinstance(over, dict):
+        return over
+    merged = base | {key: _merged(base.get(key), value) for key, value in over.items()}
+    return {key: value for key, value in merged.items() if value is not None}

@@ -1,0 +1,278 @@
+"""The sections of a config: what each key means, what may stand there, and its default."""
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import MISSING, AfterValidator, BeforeValidator, Field, ValidationInfo, create_model
+from pydantic_core import PydanticCustomError
+from typing_extensions import TypeAliasType
+
+from baselines import Method
+from baselines.llm_surgeon.options import LowRank, Structure
+from baselines.llm_surgeon.schedule import STRUCTURES, VARIANTS
+from baselines.options import Above0, Integer, Natural, Number, Positive, Section, Several, Share, Unique, optional
+from ken.errors import did_you_mean
+from study.definition.sources import BatchSize, Epochs, LearningRate, Models, Name, RandomInitLearningRate, Tasks, Text
+
+CONTROLS = "the controls full and none are always run"
+NAMED = 'a name is lower-case letters, digits, ".", "_" and "-"'
+
+
+def _registered(name: str, info: ValidationInfo) -> str:
+    if name not in (methods := info.context["methods"]):
+        raise ValueError(f"is {json.dumps(name)}, which is not known here.{did_you_mean(name, methods)}")
+    return name
+
+
+def _kept(budget: float | int) -> float | int:
+    if not (0 < budget < 1 or (isinstance(budget, int) and budget >= 1)):
+        raise PydanticCustomError("budget", "neither a share nor a number of entries")
+    return budget
+
+
+KEPT = "a share between 0 and 1 (both excluded), or a whole number of entries per row from 1"
+ANY_OF = {"anyOf": [{"exclusiveMinimum": 0, "exclusiveMaximum": 1}, {"type": "integer", "minimum": 1}]}
+EMPTY = BeforeValidator(lambda value: {} if value is None else value)  # all its lines may be commented out
+Budget = Annotated[Number, AfterValidator(_kept), Field(description=KEPT, json_schema_extra=ANY_OF)]
+MethodName = TypeAliasType(  # with a definition of its own in the schema, into which the registered names are put
+    "MethodName", Annotated[str, AfterValidator(_registered), Field(description="name of a registered method")]
+)
+Package = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$(?!\n)", description="a name under which a package is imported")]
+
+
+class MethodSettings(Section):
+    """Settings of one method."""
+
+    budgets: Several[Above0] | MISSING = optional("budgets in its unit; by default its own, or kept_shares")
+    draws: Positive | MISSING = optional("number of draws, for a method that chooses at random")
+    rate_factors: Several[Above0] | MISSING = optional(
+        "multiples of the fine-tuning's learning rate that a method that trains tries; the best on validation counts"
+    )
+
+
+class TrainedOn(Section):
+    """Cells on which methods that train are run, inference is measured and checks are made; by default all."""
+
+    models: Several[str] | MISSING = optional("some of the models")
+    tasks: Several[str] | MISSING = optional("some of the tasks")
+    seeds: Several[Natural] | MISSING = optional("some of the seeds")
+
+
+class Inference(Section):
+    """How inference time and memory of restored models are measured, on the cells of trained_on."""
+
+    methods: Unique[MethodName] = Field(
+        [],
+        description="methods measured beside the dense model, at their first budget, or at every budget where that "
+        "is no kept share; none by default",
+    )
+    texts: Positive = Field(128, description="test texts in a pass")
+    passes: Positive = Field(5, description="passes of each model, taken in turns")
+
+
+class Checks(Section):
+    """Ablations of KEN, on the cells of trained_on; none by default."""
+
+    kept_shares: Several[Share] = Field([0.25], description="shares of each row kept in those of bandwidth and zero")
+    bandwidth_factors: Unique[Above0] = Field([], description="what Scott's bandwidth is multiplied by")
+    zero: bool = Field(False, description="whether entries are also set to zero instead of reset")
+    matrices: bool = Field(False, description="whether one kind of matrix is pruned at a time")
+    matrices_kept_share: Share = Field(0.05, description="share of each row that is kept of that kind")
+
+
+class Spread(Section):
+    """Methods whose kept entries are tested for clusters, on every model's first cell."""
+
+    methods: Unique[MethodName] = Field([], description="methods to test; none by default")
+    kept_share: Number = Field(0.25, description="share of each row at which they are tested")
+    draws: Integer = Field(200, ge=20, description="random choices that each is compared with")
+
+
+class Timing(Section):
+    """How the time of pruning grows with size and k, on random rows."""
+
+    heights: Unique[Positive] = Field([], description="numbers of rows; nothing is measured by default")
+    length: Integer = Field(768, ge=2, description="entries of a row")
+    budgets: Several[Positive] = Field([16, 48, 96, 192, 384], description="numbers of entries kept of a row")
+
+
+class Corpus(Section):
+    """Docstring prose of installed packages, for tasks with "source" docstrings and for pre-training."""
+
+    packages: Several[Package] = Field(description="names under which the packages are imported")
+    min_words: Positive = Field(15, description="shortest snippet that becomes an example, in words")
+    max_words: Positive = Field(45, description="longest snippet that becomes an example, in words")
+
+
+class Pretraining(Section):
+    """How models with "source" pretraining are pre-trained."""
+
+    tokens: Positive = Field(1_200_000, description="tokens seen in training")
+    learning_rate: LearningRate = 0.001
+    batch_size: Positive = Field(16, description="blocks in a batch")
+    max_length: Integer = Field(64, ge=8, description="tokens in a block, and the longest text the model can read")
+    vocabulary: Integer = Field(4096, ge=300, description="entries of the tokenizer's vocabulary")
+    mask_share: Share = Field(0.2, description="share of the tokens that a masked language model has to guess")
+    seed: Natural = Field(0, description="seed of initialisation, order and masks")
+
+
+class Finetuning(Section):
+    """How every cell is fine-tuned; a model may override some of it."""
+
+    epochs: Epochs = 3
+    batch_size: BatchSize = 16
+    learning_rate: LearningRate = 0.0005
+    random_init_learning_rate: RandomInitLearningRate | MISSING = MISSING
+    max_length: Integer = Field(
+        64, ge=2, description="tokens after which a text is cut off; fewer where the model has fewer positions"
+    )
+    warmup_share: Number = Field(0.1, ge=0, le=1, description="share of the steps in which the learning rate rises")
+    weight_decay: Number = Field(0.01, ge=0, description="decoupled weight decay of AdamW")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="of products; auto is bfloat16 on a GPU that has it (DeBERTa cannot), else float32"
+    )
+    checkpoint_minutes: Number = Field(
+        10, ge=0, description="minutes between writes of the state that a killed training resumes; 0 for every step"
+    )
+    random_init_seeds: Unique[Natural] | MISSING = optional(
+        "seeds also fine-tuned from random initialisation, to show what pre-training adds; by default the first seed"
+    )
+
+
+class Evaluation(Section):
+    """How models are evaluated."""
+
+    batch_size: Positive = Field(32, description="examples in a batch, without effect on the numbers")
+
+
+class Suggestion(Section):
+    """Search on validation for the smallest kept share that is not inferior to the full model."""
+
+    methods: Unique[MethodName] = Field([], description="methods to search for, which rank entries; none by default")
+    margin: Share = Field(0.01, description="weighted F1 that may be lost")
+    confidence: Number = Field(
+        0.95, gt=0.5, lt=1, description="that no more is lost, by a paired bootstrap over the validation examples"
+    )
+    resolution: Share = Field(0.01, description="of the share that is searched")
+
+
+class Kenviz(Section):
+    """Which sub-network the report draws; by default that of the first model, task and seed."""
+
+    model: str | MISSING = optional("name of a model of this study")
+    task: str | MISSING = optional("name of a task of this study")
+    method: MethodName | MISSING = optional(
+        "method of this study that keeps a share of each row; by default ken, or the last that is run at kept_share"
+    )
+    kept_share: Number | MISSING = optional("share of each row kept; by default 0.25, or the last of kept_shares")
+    matrix: str | MISSING = optional(
+        "a part of a matrix name, such as query.weight; by default the queries", pattern=r"^[A-Za-z0-9_.*]+$(?!\n)"
+    )
+
+
+class Pruning(Section):
+    """Linear layers pruned towards zero by the curvature of the loss; not run where text is not given."""
+
+    text: Text | MISSING = optional("text whose loss counts")
+    methods: Several[Literal[*VARIANTS]] = Field([*VARIANTS], description="methods of pruning to compare")
+    structures: Several[Structure] = Field([*STRUCTURES], description="what is removed at once")
+    sparsities: Several[Share] = Field(
+        [0.1, 0.2, 0.3, 0.4, 0.5],
+        description="shares of the linear layers' entries that are removed; 2:4 removes one half and nothing else",
+    )
+    shots: Several[Positive] = Field(
+        [1, 5],
+        description="numbers of shots to the largest sparsity, the smaller ones on the way; with 1 shot each sparsity "
+        "is reached from the dense model",
+    )
+    calibration: Positive = Field(128, description="chunks of training text that the curvature is estimated from")
+    low_rank: LowRank = 0
+
+
+class Adaptation(Section):
+    """Training on a text, whose update is then compressed; not run where text is not given."""
+
+    text: Text | MISSING = optional("text to adapt to")
+    methods: Several[MethodName] = Field(
+        ["ken", "ken-rescaled", "random", "delta-magnitude"], description=f"methods to compare; {CONTROLS}"
+    )
+    kept_shares: Several[Share] = Field([0.05, 0.25, 0.5], description="shares of each row that are kept")
+    epochs: Epochs = 3
+    batch_size: BatchSize = 16
+    learning_rate: LearningRate = 0.0005
+
+
+class LanguageModelling(Section):
+    """Causal language models, pruned for their own loss and adapted to a text; nothing by default."""
+
+    models: Annotated[Models, EMPTY] = Field(
+        {}, description="name -> causal language model; a name that models has too must mean the same there"
+    )
+    max_length: Integer = Field(64, ge=2, description="tokens that a model sees at once")
+    batch_size: Positive = Field(32, description="chunks of text in a batch of an evaluation")
+    pruning: Pruning = Pruning()
+    adaptation: Adaptation = Adaptation()
+
+
+class Tuning(Section):
+    """Grid of the search for learning rate and epochs, judged on validation."""
+
+    learning_rates: Several[LearningRate] = Field([0.0002, 0.0005, 0.001], description="learning rates to try")
+    epochs: Several[Epochs] = Field([3, 5], description="numbers of epochs to try")
+    seed: Natural = Field(100, description="seed of the search, apart from the study's own")
+
+
+class StudyConfig(Section):
+    """One study is every method on every cell, where a cell is a model, a task and a seed."""
+
+    extends: str | MISSING = optional(
+        "path of a config from which this one differs: sections are merged, lists replaced, null takes a key away"
+    )
+    study: Name = Field(
+        description='lower-case letters, digits, ".", "_" and "-" that name the study; results go to results/<study>'
+    )
+    seeds: Several[Natural] = Field(description="seeds of the cells; each fine-tunes every model on every task once")
+    draws: Positive = Field(3, description="number of draws of the methods that choose at random")
+    kept_shares: Several[Budget] = Field(
+        [0.02, 0.05, 0.10, 0.25, 0.50, 0.75], description="how much of each row is kept, one budget an entry"
+    )
+    methods: Several[MethodName] = Field(description=f"methods to compare; {CONTROLS}")
+    scores_only: Unique[MethodName] = Field(
+        [],
+        description="methods whose stored files are removed after scoring, for studies of large models (hash and "
+        "size stay in the tables); none by default",
+    )
+    trained_on: TrainedOn = TrainedOn()
+    inference: Inference = Inference()
+    checks: Checks = Checks()
+    spread: Spread = Spread()
+    timing: Timing = Timing()
+    corpus: Corpus | MISSING = MISSING
+    tasks: Annotated[Tasks, EMPTY] = Field(min_length=1, description=f"name -> classification task; {NAMED}")
+    models: Annotated[Models, EMPTY] = Field(min_length=1, description=f"name -> model; {NAMED}")
+    pretraining: Pretraining = Pretraining()
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="where to compute; auto takes a GPU where torch finds one; STUDY_DEVICE overrides it"
+    )
+    finetuning: Finetuning = Finetuning()
+    evaluation: Evaluation = Evaluation()
+    suggestion: Suggestion = Suggestion()
+    kenviz: Kenviz = Kenviz()
+    language_modelling: LanguageModelling = LanguageModelling()
+    tuning: Tuning = Tuning()
+
+
+def study_model(methods: Mapping[str, Method]) -> type[StudyConfig]:
+    """`StudyConfig` with a section of settings for every registered method."""
+    doc, settings = MethodSettings.__doc__, {}
+    for options in dict.fromkeys(method.options_model for method in methods.values()):
+        settings[options] = create_model(f"{options.__name__}Settings", __base__=(MethodSettings, options), __doc__=doc)
+    by_method = create_model(
+        "SettingsByMethod",
+        __base__=Section,
+        __doc__="Method -> what differs from its defaults; adapting language models reads its own options only.",
+        **{name: (settings[method.options_model] | MISSING, MISSING) for name, method in methods.items()},
+    )
+    doc, base = StudyConfig.__doc__, StudyConfig
+    return create_model("StudyOfMethods", __base__=base, __doc__=doc, method_settings=(by_method, by_method()))

@@ -1,0 +1,224 @@
+"""Config entries that name their source: tasks, models, and texts for language models."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import MISSING, AfterValidator, Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError, PydanticKnownError
+
+from baselines.options import Above0, Integer, Natural, Positive, Section, Several, Share, optional, shown
+
+SOURCE = "where it comes from"
+
+
+def _existing(path: str, info: ValidationInfo) -> str:
+    if info.context["sources"] and not Path(path.partition("#")[0]).exists():
+        raise PydanticCustomError("no_such_path", "does not exist")
+    return path
+
+
+def _checkpoint(path: str, info: ValidationInfo) -> str:
+    if info.context["sources"] and not Path(path, "config.json").is_file():
+        raise ValueError(f"is {shown(path)}, which has no config.json: name a folder in the Hugging Face layout.")
+    return path
+
+
+def _matching(pattern: str, description: str) -> object:
+    return Field(pattern=rf"^{pattern}$(?!\n)", description=description)
+
+
+NAME = 'lower-case letters, digits, ".", "_" and "-", the first a letter or digit'
+REPOSITORY = "the name of a repository on the Hugging Face hub, such as google-bert/bert-base-uncased"
+REVISION = "a commit, tag or branch of the repository; only a commit never changes, and every manifest records it"
+PART = "[A-Za-z0-9][A-Za-z0-9._-]*"  # of the name of a repository
+ExistingPath = Annotated[str, AfterValidator(_existing)]
+Name = Annotated[str, _matching("[a-z0-9][a-z0-9._-]*", NAME)]
+Repository = Annotated[str, _matching(rf"(?!.*(--|\.\.)){PART}(/{PART})?", REPOSITORY)]
+Revision = Annotated[str, _matching(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._/-]*", REVISION)]
+Epochs = Annotated[Positive, Field(description="passes over the training examples")]
+BatchSize = Annotated[Positive, Field(description="examples in a batch")]
+LearningRate = Annotated[Above0, Field(description="peak of the learning rate")]
+RandomInitLearningRate = Annotated[
+    Above0, Field(description="peak of the learning rate from random initialisation; by default learning_rate")
+]
+
+
+class HubSource(Section):
+    """A repository of the Hugging Face hub."""
+
+    source: Literal["hub"] = Field(description=SOURCE)
+    repository: Repository
+    revision: Revision
+
+
+class HubData(HubSource):
+    """The Parquet files of a data set on the Hugging Face hub."""
+
+    config: str | MISSING = optional("the configuration of the data set, where it has several", min_length=1)
+
+
+class DocstringTask(Section):
+    """Text and labels from the docstrings of the corpus."""
+
+    source: Literal["docstrings"] = Field(description=SOURCE)
+    label: Literal["library", "topic"] = Field(
+        description="library (which package is described) or topic (which part of one package)"
+    )
+    package: str | MISSING = optional("package whose parts are the classes, for the label topic", validate_default=True)
+    classes: Several[str] = Field(min_length=2, description="packages, or parts of the package")
+    train: Positive = Field(description="number of training examples at most")
+    validation: Positive = Field(description="number of validation examples at most")
+    test: Positive = Field(description="number of test examples at most")
+
+    @field_validator("package")
+    @classmethod
+    def _given_for_topics(cls, package: str, info: ValidationInfo) -> str:
+        if package is MISSING and info.data.get("label") == "topic":
+            raise PydanticKnownError("missing")
+        return package
+
+
+class ColumnTask(Section):
+    """Text and labels from two columns of a table."""
+
+    text: str = Field(description="name of the column with the text")
+    label: str = Field(description="name of the column with the label, or with classes whose names are used")
+    validation_share: Share = Field(0.1, description="share of train that becomes validation where none is named")
+    seed: Natural = Field(0, description="seed of that choice")
+
+    @field_validator("label")
+    @classmethod
+    def _is_another_column(cls, label: str, info: ValidationInfo) -> str:
+        if label == info.data.get("text"):
+            raise ValueError(f"names the same column as text ({shown(label)}): name the column with the label.")
+        return label
+
+
+class FileTask(ColumnTask):
+    """Text and labels from CSV, TSV, JSONL or Parquet files or folders saved by the datasets library."""
+
+    source: Literal["files"] = Field(description=SOURCE)
+    train: ExistingPath = Field(description="file or folder of the training examples")
+    validation: ExistingPath | MISSING = optional(
+        "file or folder of the validation examples; without it a part of train is taken"
+    )
+    test: ExistingPath = Field(description="file or folder of the test examples")
+
+
+class Splits(Section):
+    """Split of the data set for each role; without test, that for validation is the test set, and without validation a
+    part of train is taken."""
+
+    train: str = Field("train", description="name of the split of the training examples")
+    validation: str | MISSING = optional("name of the split of the validation examples")
+    test: str | MISSING = optional(
+        "name of the split of the test examples, which must have labels", validate_default=True
+    )
+
+    @field_validator("validation", "test")
+    @classmethod
+    def _is_another_split(cls, split: str, info: ValidationInfo) -> str:
+        if split is MISSING:
+            if info.data.get("validation") is MISSING:
+                raise PydanticKnownError("missing")
+        elif split in info.data.values():
+            raise ValueError(f"is {shown(split)} like one before it: name another split or leave it out.")
+        return split
+
+
+class HubTask(ColumnTask, HubData):
+    """Text and labels from the Parquet files of a data set on the Hugging Face hub."""
+
+    splits: Splits = Field({}, validate_default=True)
+
+
+class Model(Section):
+    """What a model may override of the section finetuning."""
+
+    epochs: Epochs | MISSING = MISSING
+    batch_size: BatchSize | MISSING = MISSING
+    learning_rate: LearningRate | MISSING = MISSING
+    random_init_learning_rate: RandomInitLearningRate | MISSING = MISSING
+
+
+class DirectoryModel(Model):
+    """A local folder in the Hugging Face layout."""
+
+    source: Literal["directory"] = Field(description=SOURCE)
+    path: Annotated[ExistingPath, AfterValidator(_checkpoint)] = Field(
+        description="folder with config.json and model.safetensors"
+    )
+
+
+class HubModel(Model, HubSource):
+    """A model of the Hugging Face hub whose weights are in safetensors."""
+
+
+class Size(Section):
+    """Width and depth of the model."""
+
+    hidden_size: Integer = Field(ge=2, description="width of the layers")
+    layers: Positive = Field(description="number of layers")
+    heads: Positive = Field(description="attention heads, a divisor of hidden_size")
+    intermediate_size: Positive | MISSING = optional(
+        "width of the feed-forward layers (BLOOM's is four times hidden_size)"
+    )
+    embedding_size: Positive | MISSING = optional("width of ELECTRA's embeddings, by default half of hidden_size")
+
+    @field_validator("heads")
+    @classmethod
+    def _divide_the_width(cls, heads: int, info: ValidationInfo) -> int:
+        width = info.data.get("hidden_size", heads)
+        if width % heads:
+            raise ValueError(f"is {heads}, which does not divide hidden_size {width}.")
+        return heads
+
+
+class PretrainingModel(Model):
+    """A small model that this study pre-trains on the corpus."""
+
+    source: Literal["pretraining"] = Field(description=SOURCE)
+    architecture: Literal["bert", "bloom", "deberta", "distilbert", "electra", "ernie"] = Field(
+        description="family of the model"
+    )
+    size: Size
+    checkpoint: ExistingPath | MISSING = optional(
+        "folder of the checkpoint that this pre-training made before; used instead of training again"
+    )
+
+
+class Words(Section):
+    """How much of a text is taken, in whole documents."""
+
+    train_words: Integer = Field(100_000, ge=100, description="words of training text at most")
+    test_words: Integer = Field(300_000, ge=100, description="words of held-out text at most")
+
+
+class DocstringText(Words):
+    """Prose of the docstrings of packages of the corpus, a document a source file."""
+
+    source: Literal["docstrings"] = Field(description=SOURCE)
+    packages: Several[str] = Field(description="packages of the corpus")
+    test_words: Integer = Field(30_000, ge=100, description="words of held-out text at most")
+
+
+class FileText(Words):
+    """Text files in UTF-8."""
+
+    source: Literal["files"] = Field(description=SOURCE)
+    train: ExistingPath = Field(description="file with the training text")
+    validation: ExistingPath | MISSING = optional(
+        "file with the validation text; without it every tenth document of train is taken"
+    )
+    test: ExistingPath = Field(description="file with the held-out text")
+
+
+class HubText(Words, HubData):
+    """Text from the Parquet files of a data set on the Hugging Face hub."""
+
+    text: str = Field(description="name of the column with the text")
+
+
+Tasks = dict[Name, Annotated[DocstringTask | FileTask | HubTask, Field(discriminator="source")]]
+Models = dict[Name, Annotated[DirectoryModel | PretrainingModel | HubModel, Field(discriminator="source")]]
+Text = Annotated[DocstringText | FileText | HubText, Field(discriminator="source")]

@@ -1,0 +1,230 @@
+"""A study as its resolved config describes it: cells, methods, and the settings of every step.
+
+The Snakefile and the steps read the same settings here, so what a rule declares as a trigger is what its step uses.
+Nothing is imported that a light step, such as the extraction of text, does not need.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+from study.definition.paths import SPLITS, Paths
+from study.running import files
+
+CONTROLS = ("full", "none")
+EXPERIMENTS = ("pruning", "adaptation")  # on language models
+Cell = tuple[str, str, int]  # model, task, seed
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study with all defaults of its config written out.
+
+    Attributes:
+        config: as `definition.config.load` returns it.
+    """
+
+    config: Mapping
+
+    @classmethod
+    def read(cls, results: Path) -> "Study":
+        """The study whose resolved config lies in a results folder, where Snakemake writes it when a run starts.
+
+        Raises:
+            UserError: there is no such file, or it was changed by hand.
+        """
+        return cls(files.read_json(Paths(results).config))
+
+    def write(self, results: Path) -> None:
+        """Put the resolved config into the results folder, where the steps read it."""
+        files.write_json(Paths(results).config, dict(self.config))
+
+    @property
+    def name(self) -> str:
+        """Name of the study and of its results folder."""
+        return self.config["study"]
+
+    # Axes.
+
+    @property
+    def axes(self) -> dict[str, list]:
+        """Values of the axes of all cells."""
+        return {"model": list(self.config["models"]), "task": list(self.config["tasks"]), "seed": self.config["seeds"]}
+
+    @property
+    def trained_axes(self) -> dict[str, list]:
+        """Values of the axes of the cells on which methods that train are run and inference and ablations measured."""
+        return {axis: self.config["trained_on"].get(f"{axis}s", values) for axis, values in self.axes.items()}
+
+    @property
+    def cells(self) -> list[Cell]:
+        """All cells."""
+        return list(product(*self.axes.values()))
+
+    @property
+    def trained_cells(self) -> list[Cell]:
+        """Cells of `trained_axes`."""
+        return list(product(*self.trained_axes.values()))
+
+    @property
+    def random_init_seeds(self) -> list[int]:
+        """Seeds of the control that is trained from random weights: the first one by default."""
+        return self.config["finetuning"].get("random_init_seeds", self.config["seeds"][:1])
+
+    @property
+    def random_init_cells(self) -> list[Cell]:
+        """Cells with that control."""
+        return [cell for cell in self.cells if cell[2] in self.random_init_seeds]
+
+    @property
+    def methods(self) -> list[str]:
+        """All methods, the controls first."""
+        return [*CONTROLS, *(method for method in self.config["methods"] if method not in CONTROLS)]
+
+    @property
+    def models(self) -> dict[str, dict]:
+        """Name -> section of the config, of classifiers and language models."""
+        return self.config["models"] | self.config["language_modelling"]["models"]
+
+    @property
+    def experiments(self) -> list[str]:
+        """Experiments on language models that have a text."""
+        section = self.config["language_modelling"]
+        return [name for name in EXPERIMENTS if section["models"] and "text" in section[name]]
+
+    @property
+    def language_axes(self) -> dict[str, list]:
+        """Values of the axes of the language models."""
+        return {"model": list(self.config["language_modelling"]["models"]), "seed": self.config["seeds"]}
+
+    @property
+    def has_ablations(self) -> bool:
+        """Whether any ablation of KEN is run."""
+        return any(self.config["checks"][check] for check in ("bandwidth_factors", "zero", "matrices"))
+
+    # Text and tasks.
+
+    def task_settings(self, task: str) -> dict:
+        """What a task is made from."""
+        spec = self.config["tasks"][task]
+        limits = ("min_words", "max_words") if spec["source"] == "docstrings" else ()
+        return spec | {key: self.config["corpus"][key] for key in limits}
+
+    def task_packages(self, task: str) -> list[str]:
+        """Packages whose docstrings a task is made from."""
+        spec = self.config["tasks"][task]
+        if spec["source"] != "docstrings":
+            return []
+        return spec["classes"] if spec["label"] == "library" else [spec["package"]]
+
+    def task_files(self, task: str) -> list[str]:
+        """Files or folders of the user's own that a task is made from."""
+        spec = self.config["tasks"][task]
+        return [spec[split].partition("#")[0] for split in SPLITS if split in spec and spec["source"] == "files"]
+
+    def text_settings(self, experiment: str) -> dict:
+        """What the running text of an experiment on language models is made from."""
+        return self.config["language_modelling"][experiment]["text"]
+
+    def text_files(self, experiment: str) -> list[str]:
+        """Files of the user's own that it is made from."""
+        spec = self.text_settings(experiment)
+        return [spec[split] for split in SPLITS if split in spec and spec["source"] == "files"]
+
+    # Models.
+
+    def pretraining_settings(self, model: str) -> dict:
+        """Architecture, size and settings of a model that is pre-trained in this study."""
+        section = self.models[model]
+        return {key: section[key] for key in ("architecture", "size")} | {"settings": self.config["pretraining"]}
+
+    @property
+    def pretrained_models(self) -> list[str]:
+        """Classifiers whose checkpoint is, or once was, pre-trained by the suite."""
+        return [name for name, model in self.config["models"].items() if model["source"] == "pretraining"]
+
+    def checkpoint(self, model: str, paths: Paths) -> Path | None:
+        """Folder that a model comes from: the user's, a committed one or one pre-trained here; None for the hub."""
+        section = self.models[model]
+        if section["source"] == "hub":
+            return None
+        return Path(section.get("path") or section.get("checkpoint") or paths.pretraining(model))
+
+    def import_settings(self, model: str) -> dict:
+        """Where a model comes from."""
+        keys = ("source", "path", "checkpoint", "repository", "revision")
+        return {key: value for key, value in self.models[model].items() if key in keys}
+
+    # Cells.
+
+    def finetuning_settings(self, model: str, arm: str = "pretrained") -> dict:
+        """Settings of a fine-tuning: the section finetuning with what the model overrides."""
+        section, own = self.config["finetuning"], self.config["models"][model]
+        settings = section | {"evaluation_batch_size": self.config["evaluation"]["batch_size"]}
+        settings |= {key: own[key] for key in settings.keys() & own.keys()}
+        scratch_rate = own.get("random_init_learning_rate", section.get("random_init_learning_rate"))
+        if arm == "random-init" and scratch_rate is not None:
+            settings["learning_rate"] = scratch_rate
+        others = ("random_init_learning_rate", "random_init_seeds", "checkpoint_minutes")
+        return {key: value for key, value in settings.items() if key not in others}
+
+    def tuning_settings(self, model: str) -> dict:
+        """Grid, arms, tasks and settings of the search for learning rate and epochs."""
+        arms = ["pretrained", *(["random-init"] if self.random_init_seeds else [])]
+        settings = self.finetuning_settings(model)
+        return {"grid": self.config["tuning"], "arms": arms, "tasks": self.axes["task"], "settings": settings}
+
+    def compression_settings(self, methods: Iterable[str]) -> dict:
+        """What `cells.finetuned_cell` needs to know to run these methods."""
+        methods = list(methods)
+        own = {name: section for name, section in self.config["method_settings"].items() if name in methods}
+        scores_only = [name for name in self.config["scores_only"] if name in methods]
+        shared = {key: self.config[key] for key in ("kept_shares", "draws")} | self.config["evaluation"]
+        max_length = self.config["finetuning"]["max_length"]
+        return shared | {"max_length": max_length, "methods": own, "scores_only": scores_only}
+
+    def inference_settings(self) -> dict:
+        """Methods, number of texts and passes, and how the methods are run."""
+        section = self.config["inference"]
+        return section | {"settings": self.compression_settings(section["methods"])}
+
+    def ablation_settings(self) -> dict:
+        """Which ablations of KEN are run, and how models are evaluated."""
+        return {"checks": self.config["checks"], "settings": self.compression_settings([])}
+
+    # Language models.
+
+    def adaptation_settings(self) -> dict:
+        """How a language model is adapted to a text."""
+        section = self.config["language_modelling"]
+        settings = {key: section["adaptation"][key] for key in ("epochs", "batch_size", "learning_rate")}
+        return settings | {"max_length": section["max_length"]}
+
+    @property
+    def adaptation_methods(self) -> list[str]:
+        """Methods that compress the update of an adapted language model, the controls first."""
+        methods = self.config["language_modelling"]["adaptation"]["methods"]
+        return [*CONTROLS, *(method for method in methods if method not in CONTROLS)]
+
+    def language_settings(self, experiment: str) -> dict:
+        """How language models are pruned, or the updates of adapted ones compressed."""
+        section = self.config["language_modelling"]
+        settings = section[experiment] | {key: section[key] for key in ("max_length", "batch_size")}
+        if experiment == "adaptation":
+            settings |= {"draws": self.config["draws"], "methods": self.config["method_settings"]}
+        return {key: value for key, value in settings.items() if key != "text"}
+
+    # What is collected.
+
+    def collection_settings(self) -> dict:
+        """What `study.collect` brings together."""
+        return {
+            **self.axes,
+            "methods": self.methods,
+            "trained": self.trained_axes,
+            "measured": bool(self.config["inference"]["methods"]),
+            "checked": self.has_ablations,
+            "random_init_seeds": self.random_init_seeds,
+            "suggested": bool(self.config["suggestion"]["methods"]),
+        }

@@ -1,0 +1,144 @@
+"""Jobs of a study and their costs: which ones a dry run of Snakemake lists, and what each takes on a machine."""
+
+import re
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import yaml
+
+from baselines import METHODS
+from ken.errors import UserError
+from study.definition import config as study_config
+from study.planning import cost
+from study.planning.sizes import SizedStudy, size_study
+from study.running import files
+
+ROOT = Path(__file__).parents[2]
+PLAN = ROOT / "config" / "plan.yaml"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job and its estimated cost.
+
+    Attributes:
+        rule, wildcards: as Snakemake names them.
+        seconds: it takes.
+        disk: bytes that stay on disk.
+        gib: memory in GiB.
+        on_gpu: whether it runs on a GPU.
+    """
+
+    rule: str
+    wildcards: dict[str, str]
+    seconds: float = 0.0
+    disk: float = 0.0
+    gib: float = 0.0
+    on_gpu: bool = False
+
+
+def read_plan() -> dict:
+    """Read config/plan.yaml: speeds of machines, sizes of models and data sets."""
+    return yaml.safe_load(PLAN.read_text(encoding="utf-8"))
+
+
+def read_study(config: Path, plan: dict) -> SizedStudy:
+    """Read a study's config and determine the sizes of its models and tasks."""
+    return size_study(study_config.read(config, METHODS), plan)
+
+
+def list_jobs(config: Path, everything: bool = False) -> list[Job]:
+    """List the jobs that Snakemake would run, without their costs.
+
+    Args:
+        config: of the study.
+        everything: whether finished jobs are listed too.
+
+    Raises:
+        UserError: Snakemake refuses the study; the message is Snakemake's.
+    """
+    snakemake = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
+    options = ["--directory", str(Path.cwd()), "--configfile", str(config.resolve()), "--workflow-profile", "none"]
+    options += ["--dry-run", "--nolock", "--cores", "1", *(["--forceall"] if everything else [])]
+    done = subprocess.run([*snakemake, *options], capture_output=True, text=True)
+    output = done.stdout + done.stderr
+    if done.returncode:
+        said = [line.removeprefix("error: ") for line in output.splitlines() if line.startswith("error: ")]
+        raise UserError(f"Snakemake refuses {config}: {said[0] if said else output[-800:]}")
+    return parse_jobs(output)
+
+
+def parse_jobs(output: str) -> list[Job]:
+    """Jobs in the output of a dry run, without the target rule `all`."""
+    jobs = []
+    for rule, description in re.findall(r"^(?:local)?rule (\w+):\n((?: {4}.*\n)+)", output, re.M):
+        line = re.search(r"^ {4}wildcards: (.*)$", description, re.M)
+        jobs.append(Job(rule, dict(pair.split("=", 1) for pair in line[1].split(", ")) if line else {}))
+    return [job for job in jobs if job.rule != "all"]
+
+
+def with_costs(
+    study: SizedStudy, jobs: Iterable[Job], machine: dict, plan: dict, factors: Mapping[str, float] | None = None
+) -> list[Job]:
+    """The same jobs with their costs.
+
+    Args:
+        machine: entry of config/plan.yaml; jobs that need no GPU run on the cpu of that file.
+        factors: rule -> factor for the seconds of its jobs; 1 for other rules.
+    """
+    costed = []
+    for job in jobs:
+        work = cost.work_of(study, job.rule, job.wildcards)
+        on_gpu = cost.is_gpu(machine) and job.rule in cost.ON_GPU
+        worker = machine if on_gpu else plan["machines"]["cpu"]
+        seconds = cost.seconds_of(work, worker, plan["core"]) * (factors or {}).get(job.rule, 1.0)
+        gib = cost.memory_gib(study, job.rule, job.wildcards, half=on_gpu)
+        costed.append(replace(job, seconds=seconds, disk=work.disk, gib=gib, on_gpu=on_gpu))
+    return costed
+
+
+def calibrated_costs(study: SizedStudy, jobs: list[Job], name: str, plan: dict) -> list[Job]:
+    """Jobs with their costs on a machine, corrected by the run that the machine is calibrated with, if there is one."""
+    machine = plan["machines"][name]
+    run = calibration_run(machine)
+    return with_costs(study, jobs, machine, plan, measured_factors(run, plan, machine) if run else None)
+
+
+def calibration_run(machine: dict) -> Path | None:
+    """Results folder of the run that a machine is calibrated with, or None if there is none."""
+    folder = ROOT / machine.get("calibrated", "")
+    return folder if "calibrated" in machine and (folder / "provenance.json").is_file() else None
+
+
+def measured_factors(folder: Path, plan: dict, machine: dict) -> dict[str, float]:
+    """Rule -> seconds that its jobs took in a finished run, divided by their estimate.
+
+    Args:
+        folder: a results folder whose provenance.json has the config and the seconds of every rule.
+    """
+    record = files.read_json(folder / "provenance.json")
+    with tempfile.TemporaryDirectory() as temporary:
+        config = Path(temporary, "config.yaml")
+        config.write_text(yaml.safe_dump(record["config"]))
+        study, jobs = read_study(config, plan), list_jobs(config, everything=True)
+    estimates = seconds_by_rule(with_costs(study, jobs, machine, plan))
+    return {rule: seconds / estimates[rule] for rule, seconds in record["seconds"].items() if estimates[rule]}
+
+
+def seconds_by_rule(jobs: Iterable[Job]) -> Counter[str]:
+    """Rule -> seconds of all its jobs."""
+    seconds: Counter[str] = Counter()
+    for job in jobs:
+        seconds[job.rule] += job.seconds
+    return seconds
+
+
+def wall_seconds(jobs: list[Job], gpus: int, cores: int) -> float:
+    """Seconds from start to end if all workers are always busy, but at least those of the longest job."""
+    busy = sum(job.seconds / (gpus if job.on_gpu else cores) for job in jobs)
+    return max([busy, *(job.seconds for job in jobs)])

@@ -1,0 +1,201 @@
+"""Inputs and settings of the Snakemake rules, as functions of their wildcards.
+
+All of it can be called and tested without Snakemake: wildcards are any object with the axes as attributes.
+"""
+
+import json
+import shlex
+from collections.abc import Iterable
+from itertools import product
+from pathlib import Path
+
+import baselines
+from study.definition import method_settings
+from study.definition.config import load as load_config
+from study.definition.paths import Paths
+from study.definition.study import Cell, Study
+from study.running import files
+from study.running.code import code_hash
+from study.running.workflow import prepare_environment
+
+
+def as_json(value: object) -> str:
+    """Settings as text: as a parameter of a rule, Snakemake shows what changed in them."""
+    return json.dumps(value, sort_keys=True)
+
+
+def logged(step: str, arguments: str) -> str:
+    """Shell command of a rule that runs a step. Its log begins with the command itself, ready to be pasted.
+
+    Args:
+        step: name of a module, such as "study.finetune".
+        arguments: with the fields that Snakemake fills in, such as "--model {wildcards.model}".
+    """
+    command = f"python -m {step} {arguments}"
+    return f"cat > {{log}} <<'END'\n{command}\nEND\n{command} >> {{log}} 2>&1"
+
+
+def prepare_study(config: dict, dry_run: bool) -> Study:
+    """Check the config that Snakemake has read, and prepare this process to run the study.
+
+    Args:
+        config: with the key report_only, only rules of the report are run, and data and models need not be there.
+        dry_run: nothing will be written.
+
+    Raises:
+        UserError: the config has a mistake, or the results cannot be written.
+    """
+    sources = not config.pop("report_only", False)
+    study = Study(load_config(config, baselines.METHODS, sources))
+    if not dry_run:
+        files.check_writable(Path("results", study.name))
+    prepare_environment(study.config["device"], study.config["finetuning"]["checkpoint_minutes"])
+    return study
+
+
+class Rules:
+    """Inputs and settings of the rules of one study.
+
+    Args:
+        study: with its resolved config.
+        paths: of its results folder.
+
+    Attributes:
+        post_hoc: methods that are run on all cells. trained: methods that train, run on `Study.trained_cells`.
+        searched: methods whose kept share is searched for.
+        collected: tables that `study.collect` writes.
+    """
+
+    collected = ("scores", "finetuning", "suggestions", "inference", "checks", "tasks", "models")
+
+    def __init__(self, study: Study, paths: Paths):
+        self.study, self.paths = study, paths
+        self.post_hoc, self.trained = method_settings.by_training(study.methods)
+        self.searched = study.config["suggestion"]["methods"]
+
+    # Text and tasks.
+
+    def corpora(self, packages: Iterable[str]) -> list[Path]:
+        """Sentences of packages."""
+        return [self.paths.corpus(package) for package in packages]
+
+    def task_inputs(self, wildcards) -> list:
+        """Corpora of a docstring task, or the files of a task of the user's own; nothing for one from the hub."""
+        study = self.study
+        return [*self.corpora(study.task_packages(wildcards.task)), *study.task_files(wildcards.task)]
+
+    def text_inputs(self, wildcards) -> list:
+        """The same for a running text."""
+        packages = self.study.text_settings(wildcards.experiment).get("packages", [])
+        return [*self.corpora(packages), *self.study.text_files(wildcards.experiment)]
+
+    # Models.
+
+    def checkpoint_inputs(self, wildcards) -> list[Path]:
+        """A small file of the folder a model comes from, in place of gigabytes of weights; nothing for the hub."""
+        folder = self.study.checkpoint(wildcards.model, self.paths)
+        if folder is None:
+            return []
+        own = self.study.models[wildcards.model]["source"] == "directory"
+        return [folder / ("config.json" if own else "manifest.json")]
+
+    # Cells.
+
+    def method_code(self, step: str, methods: Iterable[str]) -> str:
+        """Hash of the code of a step and of the methods it runs."""
+        return code_hash(step, *map(baselines.module_of, methods))
+
+    def finetuned_manifests(self) -> list[Path]:
+        """Manifests of all fine-tuned cells and of the controls from random weights."""
+        paths, study = self.paths, self.study
+        folders = [paths.finetuned(*cell) for cell in study.cells]
+        folders += [paths.random_init(*cell) for cell in study.random_init_cells]
+        return [folder / "manifest.json" for folder in folders]
+
+    def scores(self) -> list[Path]:
+        """Scores of every method on each of its cells."""
+        runs = [*product(self.study.cells, self.post_hoc), *product(self.study.trained_cells, self.trained)]
+        return [self.paths.scores(*cell, method) for cell, method in runs]
+
+    def suggestions(self) -> list[Path]:
+        """Suggested kept shares of all cells, if any are searched for."""
+        cells = self.study.cells if self.searched else []
+        return [self.paths.suggested(*cell) / "suggestions.csv" for cell in cells]
+
+    def inference(self) -> list[Path]:
+        """Inference times, if any are measured."""
+        cells = self.study.trained_cells if self.study.config["inference"]["methods"] else []
+        return [self.paths.inference(*cell) for cell in cells]
+
+    def checks(self) -> list[Path]:
+        """Ablations of KEN, if any are run."""
+        cells = self.study.trained_cells if self.study.has_ablations else []
+        return [self.paths.checks(*cell) / "checks.csv" for cell in cells]
+
+    # Language models.
+
+    def perplexities(self) -> list[Path]:
+        """Perplexities of every experiment on all language models."""
+        runs = product(self.study.experiments, *self.study.language_axes.values())
+        return [self.paths.experiment(*run) / "perplexity.csv" for run in runs]
+
+    # The report.
+
+    def measured_tables(self) -> list[Path]:
+        """Tables of results that only some studies have."""
+        config = self.study.config
+        measured = {
+            "spread": config["spread"]["methods"],
+            "timing": config["timing"]["heights"],
+            "perplexity": self.study.experiments,
+        }
+        return [self.paths.table(name) for name, wanted in measured.items() if wanted]
+
+    def spread_cells(self) -> list[tuple[Cell, str]]:
+        """(cell, method) whose kept entries are looked at: all models on the first task and seed."""
+        axes = self.study.axes
+        cells = product(axes["model"], axes["task"][:1], axes["seed"][:1])
+        return list(product(cells, self.study.config["spread"]["methods"]))
+
+    def spread_scores(self) -> list[Path]:
+        """Scores of those: written when the stored files are."""
+        return [self.paths.scores(*cell, method) for cell, method in self.spread_cells()]
+
+    def spread_files(self) -> list[Path]:
+        """Stored files of those."""
+        share = self.study.config["spread"]["kept_share"]
+        return [self.paths.stored(*cell, method, share) for cell, method in self.spread_cells()]
+
+    @property
+    def kenviz_cell(self) -> Cell:
+        """Cell that KENviz shows."""
+        section = self.study.config["kenviz"]
+        return section["model"], section["task"], self.study.config["seeds"][0]
+
+    def kenviz_files(self) -> list[Path]:
+        """Stored sub-networks that KENviz shows: its own, then the others at its share that reset what is not kept."""
+        section, config = self.study.config["kenviz"], self.study.config
+        share = section["kept_share"]
+        compared = []
+        for name in self.post_hoc:
+            method = baselines.METHODS[name]
+            stays = name not in config["scores_only"]
+            if method.family == "reset" and stays and share in method_settings.budgets_in(config, method):
+                compared.append(name)
+        return [self.paths.stored(*self.kenviz_cell, name, share) for name in (section["method"], *compared)]
+
+    @property
+    def kenviz_matrix(self) -> str:
+        """Option of the step that draws KENviz: part of the name of the matrix, where the config gives one."""
+        matrix = self.study.config["kenviz"].get("matrix")
+        return f"--matrix {shlex.quote(matrix)}" if matrix else ""
+
+    # Everything.
+
+    def results(self) -> list[Path]:
+        """Every intermediate result: what is missing of it is made again, even in a finished study."""
+        study, paths = self.study, self.paths
+        manifests = [paths.task(task) / "manifest.json" for task in study.axes["task"]]
+        manifests += [paths.pretrained(model) / "manifest.json" for model in study.models]
+        cells = [*self.finetuned_manifests(), *self.scores(), *self.suggestions(), *self.inference(), *self.checks()]
+        return [*manifests, *cells, *self.perplexities()]

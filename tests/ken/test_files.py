@@ -1,0 +1,39 @@
+"""Files are whole or absent."""
+
+import pytest
+
+from ken.files import leads_out, replacing
+
+
+def test_replacing_takes_its_place_or_leaves_what_was_there(tmp_path):
+    path = tmp_path / "new folder" / "a.txt"
+    with replacing(path) as temporary:
+        temporary.write_text("whole")
+    with pytest.raises(RuntimeError), replacing(path) as temporary:
+        assert temporary.parent == path.parent and temporary.suffix == ".txt"
+        temporary.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "whole" and list(path.parent.iterdir()) == [path]
+
+
+def test_replacing_without_a_file_written_is_an_error_and_keeps_the_old_one(tmp_path):
+    (tmp_path / "a").write_text("old")
+    with pytest.raises(FileNotFoundError), replacing(tmp_path / "a"):
+        pass
+    assert (tmp_path / "a").read_text() == "old"
+
+
+@pytest.mark.parametrize(
+    ("name", "out"),
+    [
+        ("a/b.txt", False),
+        ("..a", False),
+        ("../a", True),
+        ("a/../../b", True),
+        ("/a", True),
+        ("C:a", True),
+        ("..\\a", True),
+    ],
+)
+def test_names_that_leave_their_folder(name, out):
+    assert leads_out(name) is out
