@@ -115,7 +115,7 @@ def _is_number(value: object) -> bool:
 
 
 def judge_all(evidence: Evidence, rules: Sequence[Rule]) -> pd.DataFrame:
-    """A row a claim and subject, in the order of the rules."""
+    """One row per claim and subject, in the order of the rules."""
     rows = []
     for rule in rules:
         for finding in CLAIMS[rule.claim](evidence, **rule.numbers):

@@ -49,7 +49,7 @@ def text(head: str, field: columns.Field, kind: str = "number") -> Column:
 
 
 def weighted_f1_tables(tables: ResultTables, comparisons: pd.DataFrame) -> list[Table]:
-    """Weighted F1 per model and task (rows): a table per kept share, a column a method; then the budgets of others.
+    """Weighted F1 per model and task (rows): a table per kept share, one column per method; then the budgets of others.
 
     The best of a row is bold where budgets are equal. As in the report, a method that holds more than the others at a
     kept share is not marked best, and neither is one that lacks seeds.

@@ -180,7 +180,7 @@ def check_statuses(table: pd.DataFrame, path: Path) -> None:
 
 
 def read_scores(results: Path) -> pd.DataFrame:
-    """scores.csv of a study, one row a model, task, seed, draw, method and budget.
+    """scores.csv of a study, one row per model, task, seed, draw, method and budget.
 
     Raises:
         UserError: as `read_table`, or no rows, an unknown status, a score outside 0 to 1, a row twice, no `full`, an
@@ -227,22 +227,22 @@ def _check_methods(scores: pd.DataFrame, path: Path) -> None:
 
 
 def read_finetuning(results: Path) -> pd.DataFrame:
-    """finetuning.csv of a study, one row a model, task, seed and arm (pretrained or random-init)."""
+    """finetuning.csv of a study, one row per model, task, seed and arm (pretrained or random-init)."""
     return read_table(results / "finetuning.csv", *FINETUNING)
 
 
 def read_tasks(results: Path) -> pd.DataFrame:
-    """tasks.csv of a study, one row a task."""
+    """tasks.csv of a study, one row per task."""
     return read_table(results / "tasks.csv", *TASKS)
 
 
 def read_models(results: Path) -> pd.DataFrame:
-    """models.csv of a study, one row a model."""
+    """models.csv of a study, one row per model."""
     return read_table(results / "models.csv", *MODELS)
 
 
 def read_claims(results: Path) -> pd.DataFrame:
-    """claims.csv of a study, one row a claim and subject; no rows if claims were not judged."""
+    """claims.csv of a study, one row per claim and subject; no rows if claims were not judged."""
     return read_if_run(results / "claims.csv", CLAIMS)
 
 
@@ -252,7 +252,7 @@ def read_statistics(results: Path, name: str) -> pd.DataFrame:
 
 
 def read_perplexity(results: Path) -> pd.DataFrame:
-    """perplexity.csv of a study, one row a stored file; no rows if the study has no language models.
+    """perplexity.csv of a study, one row per stored file; no rows if the study has no language models.
 
     Raises:
         UserError: as `read_table`, or an unknown status, or a loss that is no number in a row that is ok.

@@ -11,7 +11,7 @@ _ROUNDING = 1e-9  # of a difference of two scores with three decimals, so that e
 
 
 def average_draws(scores: pd.DataFrame) -> pd.DataFrame:
-    """One row a model, task, seed, method and budget: means over the draws that are ok, and their number.
+    """One row per model, task, seed, method and budget: means over the draws that are ok, and their number.
 
     `difference_points` is 100 × (weighted F1 − that of `full` of the same model, task and seed), `stored_share` the
     bytes of the file in units of those of `full`.

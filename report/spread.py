@@ -125,7 +125,7 @@ def matrices_of(path: Path) -> Iterator[tuple[dict, np.ndarray]]:
 
 
 def spread_table(paths: list[Path], draws: int) -> pd.DataFrame:
-    """One row a file and matrix; prints progress."""
+    """One row per file and matrix; prints progress."""
     rows, start = [], time.monotonic()
     for done, path in enumerate(paths, 1):
         for described, mask in matrices_of(path):

@@ -46,7 +46,7 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True)
 class Sample:
-    """The scores of a study with their bootstrap resamples, one row a cell, method and budget.
+    """The scores of a study with their bootstrap resamples, one row per cell, method and budget.
 
     Attributes:
         rows: model, task, seed, method, family, unit, budget, kept, stored_bytes, weighted_f1, all means over draws;
@@ -284,7 +284,7 @@ def critical_difference(methods: int, pairs: int, alpha: float = 1 - CONFIDENCE)
 
 
 def comparisons(sample: Sample, references: Sequence[str] = REFERENCES) -> pd.DataFrame:
-    """Every method against reference methods, a row a cell, budget and reference.
+    """Every method against reference methods, one row per cell, budget and reference.
 
     Intervals are over the test examples of the cell. Holm's correction is over the whole table.
     """

@@ -160,7 +160,7 @@ def groups(frame: pd.DataFrame, keys: list[str], over: str | list[str]) -> Itera
 
 
 def wide(heads: Mapping[Any, str], cell: Callable[[Any, Any], TableCell]) -> list[Column]:
-    """A column a value of `groups`: its cell is made from a row and what the row has at the value, if anything."""
+    """One column per value of `groups`; its cell comes from a row and what the row has at that value, if anything."""
 
     def at(row: Any, key: Any) -> TableCell:
         return cell(row, row.at[key]) if key in row.at else TableCell()

@@ -32,7 +32,7 @@ from report.statistics import Differences, Interval, Sample, differences
 
 
 def reset_a_quarter(evidence: Evidence, *, kept_share: float, within: float, margin_points: float) -> list[Finding]:
-    """KEN against full at the largest share up to `kept_share`, a verdict each model."""
+    """KEN against full at the largest share up to `kept_share`, one verdict per model."""
 
     def judge(model: str) -> Finding:
         pairs = evidence.pairs("ken", "full", model)

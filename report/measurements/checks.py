@@ -204,7 +204,7 @@ def drawings(tables: ResultTables) -> dict[str, Drawing]:
 
 
 def draw_bandwidth(rows: pd.DataFrame) -> Figure:
-    """Difference to full against the factor of Scott's bandwidth, a line a kept share, with the range over cells."""
+    """Difference to full by factor of Scott's bandwidth, one line per kept share, with its range over cells."""
     rows = rows.assign(factor=pd.to_numeric(rows["variant"])).sort_values("factor")
     figure, ((axes,),) = canvas(6.4, 3.6)
     shade_near(axes, NEAR)

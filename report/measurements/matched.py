@@ -56,7 +56,7 @@ def interpolated(curve: pd.DataFrame, measure: str, sizes: pd.Series) -> np.ndar
 
 
 def page(tables: ResultTables) -> dict[str, Any]:
-    """The methods' own scores, and a table a measure that has comparisons."""
+    """The methods' own scores, and one table per measure that has comparisons."""
     return {"own_budgets": own_budgets_table(tables), "at_equal": matched_tables(tables)}
 
 

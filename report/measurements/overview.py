@@ -116,12 +116,12 @@ def partial_methods(tables: ResultTables) -> list[str]:
 
 def drawings(tables: ResultTables) -> dict[str, Drawing]:
     """The figure of differences to full over kept shares."""
-    text = "Difference to full against kept share, a panel a family of methods, a line a method"
+    text = "Difference to full against kept share, one panel per family of methods, one line per method"
     return {"summary": Drawing(partial(draw_summary, tables), text)}
 
 
 def draw_summary(tables: ResultTables) -> Figure:
-    """Difference to full in points against kept share, mean over all cells, a panel a family of methods."""
+    """Difference to full in points against kept share, mean over all cells, one panel per family of methods."""
     frame = tables.overview
     frame = frame[frame["cells"] + frame["without_score"] == tables.cells]
     frame = frame.assign(low=frame["difference_points_q25"], high=frame["difference_points_q75"])

@@ -46,7 +46,7 @@ def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """A row an experiment, model, method, structure, number of shots and budget: means over seeds and draws.
+    """One row per experiment, model, method, structure, number of shots and budget: means over seeds and draws.
 
     `perplexity` is that of the mean loss, `rise` the mean loss minus the dense model's (pruning) or the fully adapted
     one's (adaptation), in nats a token.
@@ -133,7 +133,7 @@ def drawings(tables: ResultTables) -> dict[str, Drawing]:
 
 
 def draw_pruning(table: pd.DataFrame) -> Figure:
-    """Perplexity against sparsity: a row of panels a model, a column a structure; dashed is one shot."""
+    """Perplexity against sparsity: one row of panels per model, one column per structure; dashed is one shot."""
     pruned = table[table["method"] != REFERENCES["pruning"]]
     models, structures, methods = (list(dict.fromkeys(pruned[name])) for name in ("model", "structure", "method"))
     figure, panels = canvas(
@@ -164,7 +164,7 @@ def draw_pruning(table: pd.DataFrame) -> Figure:
 
 
 def draw_adaptation(table: pd.DataFrame) -> Figure:
-    """Perplexity of an adapted model against the kept share of its update, a panel a model, between its two ends."""
+    """Perplexity of an adapted model against the kept share of its update, one panel per model, with both ends."""
     compressed = table[~table["method"].isin(style.CONTROLS)]
     models, methods = (list(dict.fromkeys(compressed[name])) for name in ("model", "method"))
     styles = style.method_styles(methods)

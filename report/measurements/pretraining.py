@@ -83,7 +83,7 @@ def drawings(tables: ResultTables) -> dict[str, Drawing]:
 
 
 def draw_gain(tables: ResultTables) -> Figure:
-    """Random initialisation joined with pre-training by a line, one row a model, one panel a task."""
+    """Random initialisation joined with pre-training by a line, one row per model, one panel per task."""
     gain, models, tasks = tables.pretraining_gain, tables.counts["models"], tables.counts["tasks"]
     figure, panels = canvas(max(6.4, 3.7 * len(tasks)), 0.32 * len(models) + 1.3, 1, len(tasks), sharey=True)
     tfidf = tables.tasks.set_index("task")["tfidf_weighted_f1"]

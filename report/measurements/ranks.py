@@ -24,7 +24,7 @@ def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
 
 
 def page(tables: ResultTables) -> dict[str, Any]:
-    """Ranks per method and budget, the tests of each budget, and a sentence a budget that has a picture."""
+    """Ranks per method and budget, the tests of each budget, and one sentence per budget that has a picture."""
     return {
         "table": ranks_table(tables),
         "tests": tests_table(tables),
@@ -113,7 +113,7 @@ def drawings(tables: ResultTables) -> dict[str, Drawing]:
 
 
 def draw_ranks(ranks: pd.DataFrame) -> Figure:
-    """Average ranks with critical differences, a panel a budget, as in Demšar 2006, figure 1: best on the left."""
+    """Average ranks with critical differences, one panel per budget, as in Demšar 2006, figure 1: best on the left."""
     budgets = list(ranks.sort_values("budget", kind="stable").groupby(KEYS, sort=False))
     across = min(2, len(budgets))
     down = math.ceil(len(budgets) / across)

@@ -1,4 +1,4 @@
-"""Weighted F1 per model, task, method and budget: means over seeds, and a figure a model."""
+"""Weighted F1 per model, task, method and budget: means over seeds, and one figure per model."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -111,7 +111,7 @@ def file_name(model: str) -> str:
 
 
 def drawings(tables: ResultTables) -> dict[str, Drawing]:
-    """A figure a model, which only the page shows and which is therefore no PDF."""
+    """One figure per model, which only the page shows and which is therefore no PDF."""
     text = "Weighted F1 against kept share, a panel for each task and family of methods: "
     return {
         file_name(model): Drawing(partial(draw_curves, tables, model), text + model, formats=("svg", "png"))
@@ -120,7 +120,7 @@ def drawings(tables: ResultTables) -> dict[str, Drawing]:
 
 
 def draw_curves(tables: ResultTables, model: str) -> Figure:
-    """Weighted F1 of one model against kept share: a row of panels a task, a column a family of methods."""
+    """Weighted F1 of one model against kept share: one row of panels per task, one column per family of methods."""
     summary, tasks = tables.scores_summary, tables.counts["tasks"]
     summary = summary[summary["model"] == model]
     figure, panels, families = method_panels(tables, 2.6 * len(tasks) + 1.6, len(tasks), sharey="row")

@@ -33,7 +33,7 @@ FILE = Columns(
 
 
 def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
-    """A row a matrix and statistic: observed minus the mean of choices at random; and counts of them per method."""
+    """One row per matrix and statistic: observed minus the mean of choices at random; and counts of them per method."""
     matrices = _matrices(read_if_run(files.results / "spread.csv", FILE))
     counted = matrices.assign(**{side: (matrices["place"] == side).astype(int) for side in SIDES})
     table = counted.groupby(["method", "statistic", "budget"], sort=False).agg(
@@ -59,7 +59,7 @@ def _matrices(spread: pd.DataFrame) -> pd.DataFrame:
 
 
 def page(tables: ResultTables) -> dict[str, Any]:
-    """Counts of matrices, a sentence a method, and what the figure shows."""
+    """Counts of matrices, one sentence per method, and what the figure shows."""
     table = Table.of(
         [
             columns.method(),
@@ -106,14 +106,14 @@ def method_sentences(spread: pd.DataFrame) -> list[str]:
 
 def drawings(tables: ResultTables) -> dict[str, Drawing]:
     """The figure of all matrices."""
-    text = "Observed minus random places of kept entries, a dot a matrix"
+    text = "Observed minus random places of kept entries, one dot per matrix"
     note = "The places of kept entries were not looked at in this study."
     models = tables.counts["models"]
     return {"spread": drawing_of(draw_spread, tables.spread_matrices, models, description=text, note=note)}
 
 
 def draw_spread(matrices: pd.DataFrame, models: list[str]) -> Figure:
-    """Observed minus random, a dot a matrix, over the interval of choices at random; a column a method."""
+    """Observed minus random, one dot per matrix, over the interval of choices at random; one column per method."""
     methods = list(dict.fromkeys(matrices["method"]))
     widest = matrices.drop_duplicates(["method", "model", "task", "seed", "matrix"]).groupby("method").size().max()
     width = max(6.4, min(12.0, 1.2 + len(methods) * max(2.4, 0.055 * widest)))

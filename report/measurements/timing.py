@@ -15,7 +15,7 @@ COLUMNS = {"timing": Columns(("method",), ("size", "k", "seconds"))}
 
 
 def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
-    """timing.csv, one row a rule, size and k; no rows if that was not measured."""
+    """timing.csv, one row per rule, size and k; no rows if that was not measured."""
     return {"timing": read_if_run(files.results / "timing.csv", COLUMNS["timing"])}
 
 

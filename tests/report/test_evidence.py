@@ -201,7 +201,8 @@ def test_numbers_of_the_page_are_those_of_the_tables(wide_study):
         ["KEN", "1.00", "2.50"], ["Random", "2.00", "3.00"], ["KEN rescaled", "3.00", "1.00"],
     ]  # fmt: skip
     html = page_of(wide_study)
-    for sheet in (differences.comparisons_table(tables), cost.page(tables)["section"].table, timing.page(tables)["table"]):
+    shown = (differences.comparisons_table(tables), cost.page(tables)["section"].table, timing.page(tables)["table"])
+    for sheet in shown:
         for row in sheet.rows:
             for cell in row:
                 assert f">{cell.text}" in html
