@@ -29,8 +29,8 @@ FORMS = {
     "dense": "dense",
     "restored": "restored to a dense model",
     "merged": "merged into the weights",
-    "beside": "adapter beside the weights",
-    "compiled": "compiled to smaller layers",
+    "beside": "unmerged adapter",
+    "compiled": "compacted to smaller layers",
 }  # in inference.csv -> for people
 NOTE = (
     "Geometric mean and range over cells of the time of a text, relative to the dense model on the same inputs in the "

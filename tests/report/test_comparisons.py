@@ -242,7 +242,7 @@ def test_inference_is_a_geometric_mean_with_its_range(tmp_path):
 def test_the_sentence_on_speed(wide, tmp_path):
     text = speed(wide.inference).replace("\xa0", " ")
     assert "restored to a dense model: KEN 25 % 1.01" in text
-    assert "adapter beside the weights: LoRA rank 4 1.30" in text
+    assert "unmerged adapter: LoRA rank 4 1.30" in text
     assert "Full" not in text
     times = [timing("ken", budget, "restored", 1 + budget) for budget in (0.1, 0.2, 0.3, 0.4)]
     many = Tables.compute(write_results(tmp_path / "a", controls(), inference=times)).inference
