@@ -24,11 +24,13 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from ken.errors import UserError, run
 from report import style
-from report.errors import ReportError, run
-from report.results import read_claims, read_json, read_scores, read_statistics, write_whole
+from report import table as columns
+from report.results import read_claims, read_json, read_scores, read_statistics, write_csv
+from report.scores import average_draws
 from report.statistics import CONFIDENCE
-from report.tables import average_draws
+from report.table import Column, Table, TableCell, plain
 
 KIND = ["method", "unit", "budget"]
 ROW = ["model", "task", *KIND]
@@ -36,6 +38,8 @@ MOST_OUTSIDE = 0.10  # share of the rows that may lie outside their intervals by
 MEASURED_UNITS = ("slope",)  # of claims about seconds, which belong to a machine
 CONFIGS = "configs"
 LISTED = 5  # names that one sentence lists
+_SETTING = (columns.method("method"), columns.budget("kept"))
+_OUTSIDE = Column("outside", lambda row: TableCell("yes" if row.outside else ""))
 _ROUNDING = 1e-6  # points; files hold a limited number of digits
 
 
@@ -63,17 +67,17 @@ class Comparison:
 
     def disagreements(self) -> list[str]:
         """Why the run does not agree with its reference, a part of a sentence each; none if it does."""
-        found = []
+        reasons = []
         if len(self.missing):
-            found.append(f"{len(self.missing)} rows of the reference have no score here ({_settings(self.missing)})")
+            reasons.append(f"{len(self.missing)} rows of the reference have no score here ({_settings(self.missing)})")
         if self.rows["outside"].mean() > MOST_OUTSIDE:
-            found.append(f"{_outside(self.rows)} rows are outside their intervals, more than chance explains")
+            reasons.append(f"{_outside(self.rows)} rows are outside their intervals, more than chance explains")
         if self.means["outside"].any():
             which = _settings(self.means[self.means["outside"]])
-            found.append(f"{_outside(self.means)} means over models and tasks are outside theirs ({which})")
+            reasons.append(f"{_outside(self.means)} means over models and tasks are outside theirs ({which})")
         if number := int(self.claims["counts"].sum()):
-            found.append(f"{number} of {self.judged} verdicts on claims changed")
-        return found
+            reasons.append(f"{number} of {self.judged} verdicts on claims changed")
+        return reasons
 
 
 def compare(results: Path, reference: Path) -> Comparison:
@@ -84,19 +88,19 @@ def compare(results: Path, reference: Path) -> Comparison:
             are compared where both have them.
 
     Raises:
-        ReportError: a folder holds no finished study, a file is malformed, or the two have no row in common.
+        UserError: a folder holds no finished study, a file is malformed, or the two have no row in common.
     """
     for folder in (results, reference):
         if not (folder / "scores.csv").is_file():
-            raise ReportError(f"{folder} holds no finished study (no scores.csv): run it, or name another folder.")
-    found, expected = (row_means(read_scores(folder)) for folder in (results, reference))
-    both = expected.merge(found, "left", on=ROW, suffixes=("_reference", "_here"), indicator="held")
+            raise UserError(f"{folder} holds no finished study (no scores.csv): run it, or name another folder.")
+    own, expected = (row_means(read_scores(folder)) for folder in (results, reference))
+    both = expected.merge(own, "left", on=ROW, suffixes=("_reference", "_here"), indicator="held")
     rows, missing = both[both["held"] == "both"], both.loc[both["held"] == "left_only", ROW]
     if rows.empty:
-        raise ReportError(f"{results} and {reference} have no model, task, method and budget in common: name others.")
+        raise UserError(f"{results} and {reference} have no model, task, method and budget in common: name others.")
     verdicts = paired_verdicts(read_claims(results), read_claims(reference))
     changed = verdicts[verdicts["here"] != verdicts["reference"]]
-    means = compared_means(read_statistics(results)["pairwise"], read_statistics(reference)["pairwise"])
+    means = compared_means(read_statistics(results, "pairwise"), read_statistics(reference, "pairwise"))
     notes = list(differing(*(read_json(folder / "provenance.json") for folder in (results, reference))))
     if means.empty:
         notes.append("No means over models and tasks are compared: the two do not both have them over as many pairs.")
@@ -150,34 +154,34 @@ def judged_rows(rows: pd.DataFrame, spread: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def compared_means(found: pd.DataFrame, expected: pd.DataFrame) -> pd.DataFrame:
+def compared_means(own: pd.DataFrame, expected: pd.DataFrame) -> pd.DataFrame:
     """`Comparison.means` from pairwise.csv of a run and of its reference."""
-    expected, found = (table[table["other"] == "full"] for table in (expected, found))
-    both = expected.merge(found[[*KIND, "n", "difference_points"]], on=[*KIND, "n"], suffixes=("", "_here"))
+    expected, own = (table[table["other"] == "full"] for table in (expected, own))
+    both = expected.merge(own[[*KIND, "n", "difference_points"]], on=[*KIND, "n"], suffixes=("", "_here"))
     here = both["difference_points_here"]
     inside = here.between(both["low"] - _ROUNDING, both["high"] + _ROUNDING)
     table = both[[*KIND, "difference_points", "low", "high"]].rename(columns={"difference_points": "reference"})
     return table.assign(here=here, outside=~inside)
 
 
-def paired_verdicts(found: pd.DataFrame, expected: pd.DataFrame) -> pd.DataFrame:
+def paired_verdicts(own: pd.DataFrame, expected: pd.DataFrame) -> pd.DataFrame:
     """Columns claim, subject, reference, here (verdicts) and counts, for the claims that both have judged."""
     keys = ["claim", "subject"]
-    both = expected[[*keys, "verdict", "unit"]].merge(found[[*keys, "verdict"]], on=keys, suffixes=("", "_here"))
+    both = expected[[*keys, "verdict", "unit"]].merge(own[[*keys, "verdict"]], on=keys, suffixes=("", "_here"))
     table = both.rename(columns={"verdict": "reference", "verdict_here": "here"})
     return table[[*keys, "reference", "here"]].assign(counts=~table["unit"].isin(MEASURED_UNITS))
 
 
-def differing(found: dict, expected: dict) -> Iterator[str]:
+def differing(own: dict, expected: dict) -> Iterator[str]:
     """Sentences on what two records of provenance have not in common."""
     for part, name in (("config", CONFIGS), ("versions", "versions of packages"), ("machine", "machines")):
-        here, there = (dict(_leaves(record.get(part) or {})) for record in (found, expected))
+        here, there = (dict(_leaves(record.get(part) or {})) for record in (own, expected))
         keys = [key for key in there | here if here.get(key) != there.get(key)]
         shown = [f"{key} is {here.get(key, 'not there')}, not {there.get(key, 'there')}" for key in keys[:LISTED]]
         more = f"; and {len(keys) - LISTED} more" if len(keys) > LISTED else ""
         if keys:
             yield f"The {name} differ: {'; '.join(shown)}{more}."
-    for record, which in ((found, "This run"), (expected, "The reference")):
+    for record, which in ((own, "This run"), (expected, "The reference")):
         if record.get("dirty"):
             yield f"{which} was made with code that differs from its commit."
 
@@ -192,59 +196,67 @@ def _leaves(section: dict, before: str = "") -> Iterator[tuple[str, object]]:
 
 def _settings(table: pd.DataFrame) -> str:
     """Methods at budgets that the rows of a table are about, at most `LISTED` of them."""
-    found = table.drop_duplicates(KIND)
-    names = [style.setting(row.method, row.budget, row.unit) for row in found[:LISTED].itertuples()]
-    return ", ".join([*names, f"{len(found) - LISTED} more"] if len(found) > LISTED else names)
+    distinct = table.drop_duplicates(KIND)
+    names = [style.setting(row.method, row.budget, row.unit) for row in distinct[:LISTED].itertuples()]
+    return ", ".join([*names, f"{len(distinct) - LISTED} more"] if len(distinct) > LISTED else names)
 
 
 def _outside(table: pd.DataFrame) -> str:
     return f"{int(table['outside'].sum())} of {len(table)}"
 
 
-def shown(table: pd.DataFrame) -> str:
-    """A table for people: methods and budgets by their labels, numbers in points, yes or nothing for `outside`."""
-    budgets = [style.budget_label(row.budget, row.unit) for row in table.itertuples()]
-    columns = {"method": table["method"].map(style.label), "kept": budgets}
-    for name in table.columns.difference(KIND, sort=False):
-        values = table[name]
-        if name == "outside":
-            columns[name] = ["yes" if value else "" for value in values]
-        elif name == "half_width":
-            columns["±"] = ["" if np.isnan(value) else f"{value:.1f}" for value in values]
-        elif values.dtype.kind == "f":
-            signed = name == "difference" or "low" in table  # means are differences, rows are scores
-            columns[name] = values.map(style.points if signed else "{:.1f}".format)
-        else:
-            columns[name] = values
-    front = [name for name in ("model", "task") if name in columns]
-    return pd.DataFrame(columns)[[*front, *(name for name in columns if name not in front)]].to_string(index=False)
+def rows_table(rows: pd.DataFrame) -> Table:
+    """`Comparison.rows` for people: scores in points, their difference with its sign."""
+    points = "{:.1f}".format
+    return Table.of(
+        [
+            columns.name("model", "model"),
+            columns.name("task", "task"),
+            *_SETTING,
+            columns.number("reference", "reference", points),
+            columns.number("±", "half_width", points),
+            columns.number("here", "here", points),
+            columns.number("difference", "difference", style.points),
+            _OUTSIDE,
+        ],
+        rows.itertuples(),
+    )
 
 
-def text(found: Comparison, all_rows: bool = False) -> str:
+def means_table(means: pd.DataFrame) -> Table:
+    """`Comparison.means` for people: all numbers are differences."""
+    numbers = [columns.number(name, name, style.points) for name in ("reference", "low", "high", "here")]
+    return Table.of([*_SETTING, *numbers, _OUTSIDE], means.itertuples())
+
+
+def text(comparison: Comparison, all_rows: bool = False) -> str:
     """The comparison for people: what differs besides numbers, means, rows, claims, and the conclusion last."""
-    parts = list(found.notes)
-    if len(found.means):
-        parts.append(f"Means over models and tasks, in points to the fine-tuned model:\n{shown(found.means)}")
-    rows = found.rows if all_rows else found.rows[found.rows["outside"]]
+    parts = list(comparison.notes)
+    if len(comparison.means):
+        parts.append(
+            f"Means over models and tasks, in points to the fine-tuned model:\n{plain(means_table(comparison.means))}"
+        )
+    rows = comparison.rows if all_rows else comparison.rows[comparison.rows["outside"]]
     if len(rows):
-        which = "All rows" if all_rows else f"Rows outside their intervals ({_outside(found.rows)})"
-        parts.append(f"{which}, weighted F1 in points, means over seeds:\n{shown(rows)}")
-    if without := int(found.rows["half_width"].isna().sum()):
+        which = "All rows" if all_rows else f"Rows outside their intervals ({_outside(comparison.rows)})"
+        parts.append(f"{which}, weighted F1 in points, means over seeds:\n{plain(rows_table(rows))}")
+    if without := int(comparison.rows["half_width"].isna().sum()):
         parts.append(f"{without} rows have no interval: the reference has one seed.")
-    for row in found.claims.itertuples():
+    for row in comparison.claims.itertuples():
         rest = "" if row.counts else " (measured in seconds: not held against this run)"
         parts.append(f"Claim {row.claim}, {row.subject}: {row.here}, in the reference {row.reference}{rest}.")
-    return "\n\n".join([*parts, conclusion(found)])
+    return "\n\n".join([*parts, conclusion(comparison)])
 
 
-def conclusion(found: Comparison) -> str:
+def conclusion(comparison: Comparison) -> str:
     """One sentence that says whether the run agrees with its reference."""
-    if reasons := found.disagreements():
-        other = " Its config is another: see above." if any(CONFIGS in note for note in found.notes) else ""
+    if reasons := comparison.disagreements():
+        other = " Its config is another: see above." if any(CONFIGS in note for note in comparison.notes) else ""
         return f"This run leaves the reference: {'; '.join(reasons)}.{other}"
+    changed = int(comparison.claims["counts"].sum())
     return (
-        f"This run agrees with the reference: {_outside(found.rows)} rows and {_outside(found.means)} means are "
-        f"outside their intervals, {int(found.claims['counts'].sum())} of {found.judged} verdicts on claims changed."
+        f"This run agrees with the reference: {_outside(comparison.rows)} rows and {_outside(comparison.means)} means "
+        f"are outside their intervals, {changed} of {comparison.judged} verdicts on claims changed."
     )
 
 
@@ -255,12 +267,11 @@ def main() -> None:
     parser.add_argument("--all", action="store_true", help="print every row, not only those outside their intervals")
     parser.add_argument("--out", type=Path, help="CSV file to write with every row")
     arguments = parser.parse_args()
-    found = compare(arguments.results, arguments.reference)
-    print(text(found, arguments.all))
+    comparison = compare(arguments.results, arguments.reference)
+    print(text(comparison, arguments.all))
     if arguments.out:
-        table = found.rows.round(6)
-        write_whole(arguments.out, lambda path: table.to_csv(path, index=False, lineterminator="\n"))
-    sys.exit(1 if found.disagreements() else 0)
+        write_csv(arguments.out, comparison.rows.round(6))
+    sys.exit(1 if comparison.disagreements() else 0)
 
 
 if __name__ == "__main__":

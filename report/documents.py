@@ -7,8 +7,8 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from ken.errors import UserError, run
 from report import findings, style
-from report.errors import ReportError, run
 from report.measured import benchmark_block, gpu_block
 from report.results import write_text
 
@@ -52,7 +52,7 @@ def updated(name: str, text: str, references: Path = REFERENCES) -> str:
         references: folder of committed runs.
 
     Raises:
-        ReportError: marks are missing.
+        UserError: marks are missing.
     """
     to_root = "../" * name.count("/")
     for title, block in DOCUMENTS[name].items():
@@ -60,7 +60,7 @@ def updated(name: str, text: str, references: Path = REFERENCES) -> str:
         before, found_start, rest = text.partition(start)
         _, found_end, after = rest.partition(end)
         if not (found_start and found_end):
-            raise ReportError(f"{name} lacks the marks {start!r} and {end!r}: put them where the {title} goes.")
+            raise UserError(f"{name} lacks the marks {start!r} and {end!r}: put them where the {title} goes.")
         written = block(references).replace(style.NO_BREAK_SPACE, " ").replace("](results/", f"]({to_root}results/")
         text = f"{before}{start}\n{written}\n{end}{after}"
     return text

@@ -6,10 +6,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from report import language, style
+from report import style
+from report.measurements.checks import zero_sentence
+from report.measurements.inference import speed
+from report.measurements.overview import SHOWN_METHODS
+from report.measurements.perplexity import result_sentences
+from report.measurements.verdicts import VERDICTS
 from report.results import read_claims, read_json, read_scores
-from report.summary import SHOWN_METHODS, VERDICTS, answer, sentences, speed, zero_sentence
-from report.tables import Tables, keeps_more
+from report.scores import keeps_more
+from report.summary import answer, sentences
+from report.tables import Tables
 
 ROOT = Path(__file__).parent.parent
 ROWS = 12  # of the table of methods
@@ -109,7 +115,7 @@ Over {pairs} of model and task with seeds {seeds}:
 def surgeon_block(folder: Path) -> str:
     """Findings about curvature: sentences on language models, a table of classifiers, verdicts and costs."""
     tables = Tables.read(folder)
-    return f"""{listed(language.sentences(language.read_summary(folder)))}
+    return f"""{listed(result_sentences(tables.perplexity))}
 
 ![Perplexity of pruned language models]({picture(folder, "perplexity")})
 

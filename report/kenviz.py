@@ -10,45 +10,49 @@ import argparse
 import json
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from report import style
-from report.errors import ReportError, run
+from ken.errors import UserError, run
+from report import drawing
 from report.results import write_text
 
+if TYPE_CHECKING:
+    from ken.subnetwork import Subnetwork
 
-def load(path: Path):
+
+def load(path: Path) -> "Subnetwork":
     """The stored sub-network.
 
     Raises:
-        ReportError: there is no such file, or it is no sub-network.
+        UserError: there is no such file, or it is no sub-network.
     """
     from ken.subnetwork import Subnetwork
 
     try:
         return Subnetwork.load(path)
     except FileNotFoundError:
-        raise ReportError(f"{path} does not exist: give a sub-network that a study has stored.") from None
+        raise UserError(f"{path} does not exist: give a sub-network that a study has stored.") from None
     except ValueError as error:
-        raise ReportError(str(error)) from None
+        raise UserError(str(error)) from None
 
 
-def choose_kind(subnetwork, part: str | None) -> str:
+def choose_kind(subnetwork: "Subnetwork", part: str | None) -> str:
     """`ken.viz.matrix_kinds.choose_kind`.
 
     Raises:
-        ReportError: no kind of matrix, or not exactly one, fits.
+        UserError: no kind of matrix, or not exactly one, fits.
     """
     from ken.viz import matrix_kinds
 
     try:
         return matrix_kinds.choose_kind(subnetwork, part)
     except ValueError as error:
-        raise ReportError(str(error)) from None
+        raise UserError(str(error)) from None
 
 
-def facts(subnetwork, kind: str, source: Path) -> dict:
+def facts(subnetwork: "Subnetwork", kind: str, source: Path) -> dict:
     """What the caption says: source, method, kept share, mean number of kept neighbours, observed and expected."""
     from ken.viz.matrix_kinds import kinds
     from ken.viz.neighbours import expected_neighbours, neighbour_counts
@@ -82,17 +86,17 @@ def write_explorer(
     """`ken.viz.explorer.write_page`; the folder of the page is made.
 
     Raises:
-        ReportError: a file is missing or no sub-network, or the files and models are not of one cell.
+        UserError: a file is missing or no sub-network, or the files and models are not of one cell.
     """
     from ken.viz import explorer
 
     if missing := [path for path in subnetworks if not path.is_file()]:
-        raise ReportError(f"{missing[0]} does not exist: give sub-networks that a study has stored.")
+        raise UserError(f"{missing[0]} does not exist: give sub-networks that a study has stored.")
     page.parent.mkdir(parents=True, exist_ok=True)
     try:
         return explorer.write_page(subnetworks, page, pretrained, finetuned)
     except ValueError as error:
-        raise ReportError(str(error)) from None
+        raise UserError(str(error)) from None
 
 
 def main() -> None:
@@ -110,8 +114,8 @@ def main() -> None:
     subnetwork = load(arguments.subnetwork)
     kind = choose_kind(subnetwork, arguments.matrix)
     # Grid lines would hide entries, and ken.viz.pictures reads its own titles back from the centre.
-    with style.applied({"axes.grid": False, "axes.titlelocation": "center"}):
-        style.save(draw_layers(subnetwork, kind), arguments.out)
+    with drawing.applied({"axes.grid": False, "axes.titlelocation": "center"}):
+        drawing.save(draw_layers(subnetwork, kind), arguments.out)
     described = facts(subnetwork, kind, arguments.subnetwork)
     shown = [arguments.subnetwork, *arguments.compared, arguments.pretrained, arguments.finetuned]
     described["files"] = sorted({os.path.relpath(path, arguments.out.parent) for path in shown if path})
@@ -120,8 +124,8 @@ def main() -> None:
     print(f"{kind} of {len(described['layers'])} layers: {arguments.out}.svg")
     if arguments.explorer:
         subnetworks = [arguments.subnetwork, *(path for path in arguments.compared if path != arguments.subnetwork)]
-        found = write_explorer(subnetworks, arguments.explorer, arguments.pretrained, arguments.finetuned)
-        print(f"{len(subnetworks)} sub-networks, {found['bytes']:,} bytes: {arguments.explorer}")
+        written = write_explorer(subnetworks, arguments.explorer, arguments.pretrained, arguments.finetuned)
+        print(f"{len(subnetworks)} sub-networks, {written['bytes']:,} bytes: {arguments.explorer}")
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from report.errors import ReportError, run
-from report.results import write_whole
+from ken.errors import UserError, run
+from ken.files import replacing
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 OPTIONS = (
@@ -45,23 +45,25 @@ def print_page(page: str, out: Path) -> None:
     """Write the page, as HTML, to a PDF file, whole or not at all.
 
     Raises:
-        ReportError: there is no program that can print it, or it failed.
+        UserError: there is no program that can print it, or it failed.
     """
     page = printable(page)
     try:
         from weasyprint import HTML
         from weasyprint.urls import URLFetcher
     except (ImportError, OSError):  # not installed, or pango is not
-        write_whole(out, lambda path: _with_browser(page, path))
+        with replacing(out) as path:
+            _with_browser(page, path)
     else:
         document = HTML(string=page, url_fetcher=URLFetcher(allowed_protocols=["data"]))
-        write_whole(out, document.write_pdf)
+        with replacing(out) as path:
+            document.write_pdf(path)
 
 
 def _with_browser(page: str, out: Path) -> None:
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
-        raise ReportError(
+        raise UserError(
             "There is no program to print the page with: install WeasyPrint (pip install weasyprint, and pango from "
             f"the system) or put Chromium on PATH (as {', '.join(BROWSERS[:-1])} or {BROWSERS[-1]})."
         )
@@ -72,10 +74,10 @@ def _with_browser(page: str, out: Path) -> None:
         try:
             ended = subprocess.run([browser, *OPTIONS, *paths], capture_output=True, timeout=SECONDS)
         except subprocess.TimeoutExpired:
-            raise ReportError(f"{browser} did not print the page within {SECONDS} s: try again.") from None
+            raise UserError(f"{browser} did not print the page within {SECONDS} s: try again.") from None
     if ended.returncode or not out.exists():
         said = (ended.stderr.decode(errors="replace").strip() or "it said nothing").splitlines()[-1]
-        raise ReportError(f"{browser} did not print the page (status {ended.returncode}: {said}): look at its message.")
+        raise UserError(f"{browser} did not print the page (status {ended.returncode}: {said}): look at its message.")
 
 
 def main() -> None:
@@ -90,7 +92,7 @@ def main() -> None:
     try:
         page = source.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ReportError(f"{source} does not exist: run the step that writes it (report.page) first.") from None
+        raise UserError(f"{source} does not exist: run the step that writes it (report.page) first.") from None
     print_page(page, out)
     print(out)
 

@@ -9,8 +9,8 @@ import json
 import shutil
 from pathlib import Path
 
+from ken.errors import UserError, run
 from report import documents
-from report.errors import ReportError, run
 from report.results import read_json, write_text
 
 MANIFEST = "manifest.json"  # of a finished study: path -> hash and bytes
@@ -37,14 +37,14 @@ def keep(results: Path, folder: Path = documents.REFERENCES) -> Path:
         The folder written.
 
     Raises:
-        ReportError: the study is not finished.
+        UserError: the study is not finished.
     """
     if not (results / MANIFEST).exists():
-        raise ReportError(f"{results} holds no finished study (no {MANIFEST}): run it to its end first.")
+        raise UserError(f"{results} holds no finished study (no {MANIFEST}): run it to its end first.")
     listed = read_json(results / MANIFEST)
     kept, reference = files_of(results), folder / results.resolve().name
     if missing := [path for path in kept if path.as_posix() not in listed["files"]]:
-        raise ReportError(f"{results / missing[0]} is not in {MANIFEST}: run the study to its end again.")
+        raise UserError(f"{results / missing[0]} is not in {MANIFEST}: run the study to its end again.")
     for old in files_of(reference):
         if old.parts[0] != "tuning":
             (reference / old).unlink()

@@ -1,4 +1,4 @@
-"""Are kept entries spread evenly, without clusters? Three statistics of their places, against choices at random.
+"""Are kept entries spread evenly, without clusters? Three statistics of their positions, against random choices.
 
 For every matrix of the numbered layers of a stored sub-network: the mean number of kept neighbours (up, down, left,
 right) of a kept entry, the entropy of the kept entries over the columns, and Moran's I of the mask with rook
@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from report.errors import ReportError, run
-from report.results import write_whole
+from ken.errors import UserError, run
+from report.results import write_csv
 
 STATISTICS = ("neighbours", "entropy", "moran")
 CONFIDENCE = 0.95
@@ -78,11 +78,11 @@ def random_masks(counts: np.ndarray, n: int, draws: int, generator: np.random.Ge
 
 def describe(mask: np.ndarray, draws: int, seed: int) -> dict[str, float]:
     """Each statistic of a mask (r, n), and the 95 % interval of random choices with as many kept in each row."""
-    found, chance = _statistics(mask[None]), _random_statistics(tuple(mask.sum(1)), mask.shape[1], draws, seed)
+    observed, chance = _statistics(mask[None]), _random_statistics(tuple(mask.sum(1)), mask.shape[1], draws, seed)
     row: dict[str, float] = {}
     for name in STATISTICS:
         low, high = np.quantile(chance[name], [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-        row |= {f"observed_{name}": float(found[name][0]), f"{name}_random": float(chance[name].mean())}
+        row |= {f"observed_{name}": float(observed[name][0]), f"{name}_random": float(chance[name].mean())}
         row |= {f"{name}_low": float(low), f"{name}_high": float(high)}
     return row
 
@@ -107,7 +107,7 @@ def matrices_of(path: Path) -> Iterator[tuple[dict, np.ndarray]]:
         path: ``.../<model>/<task>/seed<n>/compressed/<method>/draw<n>/<budget>.safetensors``.
 
     Raises:
-        ReportError: the file is not a sub-network.
+        UserError: the file is not a sub-network.
     """
     from ken.subnetwork import Subnetwork
     from ken.viz.matrix_kinds import kinds
@@ -115,7 +115,7 @@ def matrices_of(path: Path) -> Iterator[tuple[dict, np.ndarray]]:
     try:
         subnetwork = Subnetwork.load(path)
     except (ValueError, OSError) as error:
-        raise ReportError(f"{path} cannot be read as a sub-network ({error}): run its compression again.") from error
+        raise UserError(f"{path} cannot be read as a sub-network ({error}): run its compression again.") from error
     model, task, seed = path.parts[-7:-4]
     for layers in kinds(subnetwork).values():
         for name in layers.values():
@@ -125,7 +125,7 @@ def matrices_of(path: Path) -> Iterator[tuple[dict, np.ndarray]]:
 
 
 def spread_table(paths: list[Path], draws: int) -> pd.DataFrame:
-    """One row a file and matrix; prints progress."""
+    """One row per file and matrix; prints progress."""
     rows, start = [], time.monotonic()
     for done, path in enumerate(paths, 1):
         for described, mask in matrices_of(path):
@@ -145,7 +145,7 @@ def main() -> None:
     parser.add_argument("--out", required=True, type=Path, help="CSV file to write")
     a = parser.parse_args()
     table = spread_table(a.subnetworks, a.draws)
-    write_whole(a.out, lambda path: table.to_csv(path, index=False, lineterminator="\n"))
+    write_csv(a.out, table)
 
 
 if __name__ == "__main__":

@@ -23,15 +23,14 @@ from scipy import sparse, stats
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from report.errors import ReportError, run
-from report.results import read_json, read_scores, read_table, write_whole
+from ken.errors import UserError, run
+from report.results import CELL, PAIR, read_json, read_parquet, read_scores, read_table, write_csv
 
-CELL = ["model", "task", "seed"]
-PAIR = ["model", "task"]
 NEEDED = ("family", "unit", "file")  # columns of scores.csv beside those that every table uses
 REFERENCES = ("ken", "full", "random")
 RESAMPLES = 1000
 CONFIDENCE = 0.95
+DIGITS = "%.6g"  # of numbers in files: significant ones, so that small p-values stay
 FEW_DISCORDANT = 25  # below it the chi-square approximation of McNemar's test is poor
 _BLOCK = 100  # resamples counted at once
 _DECIMALS = 9  # after which two scores or differences are equal, so that a sum in another order is no difference
@@ -47,7 +46,7 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True)
 class Sample:
-    """The scores of a study with their bootstrap resamples, one row a cell, method and budget.
+    """The scores of a study with their bootstrap resamples, one row per cell, method and budget.
 
     Attributes:
         rows: model, task, seed, method, family, unit, budget, kept, stored_bytes, weighted_f1, all means over draws;
@@ -119,31 +118,31 @@ def weighted_f1(counts: np.ndarray, labels: np.ndarray, predictions: np.ndarray,
     one_hot = np.eye(classes, dtype=np.float32)
     true = one_hot[labels]
     support = (counts @ true).astype(float)
-    found = []
+    scores = []
     for predicted in one_hot[predictions]:
         hits, guesses = counts @ (true * predicted), counts @ predicted
         f1 = 2 * hits / np.maximum(support + guesses, 1)
-        found.append((support * f1).sum(1) / support.sum(1))
-    return np.array(found)
+        scores.append((support * f1).sum(1) / support.sum(1))
+    return np.array(scores)
 
 
 def read_sample(results: Path, resamples: int = RESAMPLES) -> Sample:
     """Scores and test predictions of a study, rows with a score only.
 
     Raises:
-        ReportError: a file is missing or malformed, or predictions do not have the scores of their rows.
+        UserError: a file is missing or malformed, or predictions do not have the scores of their rows.
     """
     read_table(results / "scores.csv", NEEDED, ())
     scores = read_scores(results)
     scores = scores[scores["status"] == "ok"].astype({"seed": int}).reset_index(drop=True)
     f1, correct = np.empty((len(scores), resamples)), {}
-    for cell, found in scores.groupby(CELL, sort=False):
+    for cell, rows in scores.groupby(CELL, sort=False):
         labels, classes = _labels(results / "tasks" / cell[1])
-        predictions = _predictions(results, found, len(labels), classes)
-        _check_scores(results, found, weighted_f1(np.ones((1, len(labels))), labels, predictions, classes)[:, 0])
+        predictions = _predictions(results, rows, len(labels), classes)
+        _check_scores(results, rows, weighted_f1(np.ones((1, len(labels))), labels, predictions, classes)[:, 0])
         blocks = resample_counts(cell[1], len(labels), resamples)
-        f1[found.index] = np.hstack([weighted_f1(block, labels, predictions, classes) for block in blocks])
-        correct |= dict(zip(found.index, predictions == labels, strict=True))
+        f1[rows.index] = np.hstack([weighted_f1(block, labels, predictions, classes) for block in blocks])
+        correct |= dict(zip(rows.index, predictions == labels, strict=True))
     draws = scores.groupby([*CELL, "method", "budget"], sort=False)
     means = {name: (name, "mean") for name in ("kept", "stored_bytes", "weighted_f1")}
     rows = draws.agg(family=("family", "first"), unit=("unit", "first"), **means).reset_index()
@@ -157,9 +156,9 @@ def read_sample(results: Path, resamples: int = RESAMPLES) -> Sample:
 def _labels(task: Path) -> tuple[np.ndarray, int]:
     """Class indices of the test examples of a task folder, and the number of classes."""
     classes = read_json(task / "manifest.json").get("classes", [])
-    labels = pd.Index(classes).get_indexer(_read_parquet(task / "test.parquet", ["label"])["label"])
+    labels = pd.Index(classes).get_indexer(read_parquet(task / "test.parquet", ["label"])["label"])
     if len(labels) == 0 or (labels < 0).any():
-        raise ReportError(
+        raise UserError(
             f"{task / 'test.parquet'} has no rows, or labels that are not among the classes of manifest.json: "
             "run the step that writes the task again."
         )
@@ -170,34 +169,24 @@ def _predictions(results: Path, rows: pd.DataFrame, examples: int, classes: int)
     """Predicted class indices of the rows of one cell, (rows, examples)."""
     model, task, seed = rows.iloc[0][CELL]
     folder = results / "cells" / model / task / f"seed{seed}" / "compressed"
-    found = {}
+    by_file = {}
     for method, own in rows.groupby("method", sort=False):
         path = folder / method / "predictions.parquet"
-        table = _read_parquet(path, list(own["file"]))
+        table = read_parquet(path, list(own["file"]))
         if len(table) != examples or not table.isin(range(classes)).all(axis=None):
-            raise ReportError(
+            raise UserError(
                 f"{path} has {len(table)} predictions a row, expected {examples} class indices below {classes}: "
                 "run the step that writes it again."
             )
-        found |= {name: table[name].to_numpy() for name in table}
-    return np.array([found[name] for name in rows["file"]])
-
-
-def _read_parquet(path: Path, columns: list[str]) -> pd.DataFrame:
-    try:
-        return pd.read_parquet(path, columns=columns)
-    except FileNotFoundError:
-        raise ReportError(f"{path} does not exist: run the step that writes it first.") from None
-    except (ValueError, OSError) as error:  # pyarrow's errors are of these kinds
-        problem = str(error).strip().splitlines()[0]
-        raise ReportError(f"{path} cannot be read ({problem}): run the step that writes it again.") from None
+        by_file |= {name: table[name].to_numpy() for name in table}
+    return np.array([by_file[name] for name in rows["file"]])
 
 
 def _check_scores(results: Path, rows: pd.DataFrame, computed: np.ndarray) -> None:
     wrong = np.flatnonzero(~np.isclose(computed, rows["weighted_f1"], atol=1e-5))
     if wrong.size:
         row = rows.iloc[wrong[0]]
-        raise ReportError(
+        raise UserError(
             f"{results / 'scores.csv'} has weighted_f1 {row['weighted_f1']:.6f} for {row['file']} of {row['model']}, "
             f"{row['task']}, seed {row['seed']}, but its predictions have {computed[wrong[0]]:.6f}: "
             "run the steps that write both again."
@@ -232,7 +221,7 @@ def percentiles(resampled: np.ndarray, confidence: float = CONFIDENCE) -> np.nda
     return ends.round(_DECIMALS) + 0.0  # no -0
 
 
-def hierarchical_interval(found: Differences, confidence: float = CONFIDENCE, over_pairs: bool = True) -> Interval:
+def hierarchical_interval(gaps: Differences, confidence: float = CONFIDENCE, over_pairs: bool = True) -> Interval:
     """Mean difference over models × tasks, and its interval over what the study has drawn.
 
     A resample draws pairs of model and task, then seeds of each pair, then test examples of each task. Pairs count
@@ -240,11 +229,11 @@ def hierarchical_interval(found: Differences, confidence: float = CONFIDENCE, ov
     resample shows even less of it: the spread is then that over examples and pairs.
 
     Args:
-        found: at least one difference.
+        gaps: at least one difference.
         confidence: of the interval.
         over_pairs: False takes the pairs as given, where the claim is about them and no others.
     """
-    cells = found.per_cell()
+    cells = gaps.per_cell()
     resamples = cells.resampled.shape[1]
     counts = cells.cells.groupby(PAIR).size().to_numpy()
     first = np.cumsum(counts) - counts
@@ -295,16 +284,16 @@ def critical_difference(methods: int, pairs: int, alpha: float = 1 - CONFIDENCE)
 
 
 def comparisons(sample: Sample, references: Sequence[str] = REFERENCES) -> pd.DataFrame:
-    """Every method against reference methods, a row a cell, budget and reference.
+    """Every method against reference methods, one row per cell, budget and reference.
 
     Intervals are over the test examples of the cell. Holm's correction is over the whole table.
     """
     pairs = pd.concat([matched(sample.rows, name).assign(reference=name) for name in references], ignore_index=True)
-    found = differences(sample, pairs)
-    low, high = percentiles(found.resampled)
+    gaps = differences(sample, pairs)
+    low, high = percentiles(gaps.resampled)
     p = [mcnemar_p(sample.correct[a], sample.correct[b]) for a, b in pairs[["row", "row_reference"]].to_numpy()]
     table = pairs[[*CELL, "method", "unit", "budget", "reference"]]
-    return table.assign(difference_points=found.points, low=low, high=high, mcnemar_p=p, mcnemar_p_holm=holm(p))
+    return table.assign(difference_points=gaps.points, low=low, high=high, mcnemar_p=p, mcnemar_p_holm=holm(p))
 
 
 def pairwise(sample: Sample) -> pd.DataFrame:
@@ -315,16 +304,16 @@ def pairwise(sample: Sample) -> pd.DataFrame:
     """
     methods = [name for name in dict.fromkeys(sample.rows["method"]) if name != "full"]
     tables = []
-    for place, other in enumerate([*methods, "full"]):
-        earlier = sample.rows[sample.rows["method"].isin(methods[:place])]
+    for index, other in enumerate([*methods, "full"]):
+        earlier = sample.rows[sample.rows["method"].isin(methods[:index])]
         pairs = matched(pd.concat([earlier, sample.rows[sample.rows["method"] == other]]), other)
         tables.append(pairs.assign(other=other))
     keys = ["method", "other", "unit", "budget"]
     rows = []
     for key, pairs in pd.concat(tables).groupby(keys, sort=False):
-        found = differences(sample, pairs)
-        means = pd.Series(found.points).groupby([pairs[name].to_numpy() for name in PAIR]).mean()
-        interval = hierarchical_interval(found)
+        gaps = differences(sample, pairs)
+        means = pd.Series(gaps.points).groupby([pairs[name].to_numpy() for name in PAIR]).mean()
+        interval = hierarchical_interval(gaps)
         rows.append((*key, len(means), *interval, wilcoxon_p(means.to_numpy())))
     table = pd.DataFrame(rows, columns=[*keys, "n", "difference_points", "low", "high", "wilcoxon_p"])
     return table.assign(wilcoxon_p_holm=holm(table["wilcoxon_p"]))
@@ -340,9 +329,9 @@ def ranks(sample: Sample) -> pd.DataFrame:
     rows = sample.rows[sample.rows["family"] != "control"]
     cells = pd.MultiIndex.from_frame(sample.rows[CELL].drop_duplicates())
     tables = []
-    for (unit, budget), found in rows.groupby(["unit", "budget"], sort=False):
-        wide = found.pivot(index=CELL, columns="method", values="weighted_f1").reindex(cells)
-        table = average_ranks(wide[list(dict.fromkeys(found["method"]))])
+    for (unit, budget), own in rows.groupby(["unit", "budget"], sort=False):
+        wide = own.pivot(index=CELL, columns="method", values="weighted_f1").reindex(cells)
+        table = average_ranks(wide[list(dict.fromkeys(own["method"]))])
         tables.append(table.assign(unit=unit, budget=budget))
     columns = ["unit", "budget", "method", "n", "average_rank", "methods", "critical_difference", "friedman_p"]
     return pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)
@@ -371,15 +360,6 @@ def _friedman_p(scores: np.ndarray) -> float:
     return float(stats.friedmanchisquare(*scores.T).pvalue)
 
 
-def write(folder: Path, tables: dict[str, pd.DataFrame]) -> None:
-    """Write each table as CSV with six significant digits, so that small p-values stay."""
-    for name, table in tables.items():
-        write_whole(
-            folder / f"{name}.csv",
-            lambda path, table=table: table.to_csv(path, index=False, float_format="%.6g", lineterminator="\n"),
-        )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="Compute intervals and tests of a study from its test predictions.")
     parser.add_argument("--results", required=True, type=Path, help="results folder of the study, with scores.csv")
@@ -387,7 +367,9 @@ def main() -> None:
     arguments = parser.parse_args()
     sample = read_sample(arguments.results)
     tables = {"comparisons": comparisons(sample), "pairwise": pairwise(sample), "ranks": ranks(sample)}
-    write(arguments.out or arguments.results / "statistics", tables)
+    folder = arguments.out or arguments.results / "statistics"
+    for name, table in tables.items():
+        write_csv(folder / f"{name}.csv", table, DIGITS)
     print(", ".join(f"{name}: {len(table)} rows" for name, table in tables.items()))
 
 

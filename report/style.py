@@ -1,20 +1,16 @@
-"""How results look, the same in every table and figure: names of methods, colours, markers, number formats, saving.
+"""Labels, colours, markers and number formats, the same in every table, figure and sentence.
 
 Colours follow Okabe and Ito's set, told apart by colour-blind readers; markers and dashes tell methods apart in grey.
 """
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from report.results import write_whole
-
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    import pandas as pd
 
 CONTROLS = ("none", "full")
 LABELS = {
@@ -48,12 +44,11 @@ FAMILY_LABELS = {"reset": "as they are", "rescaled": "rescaled", "other": "other
 RESCALED = "-rescaled"  # ends the name of a method that multiplies the updates which its base keeps
 ACCENT = "#1b82c4"
 INK, MUTED, GRID = "#1d2127", "#646b75", "#dfe2e6"  # the page gives these three other values in the dark
-FORMATS = ("svg", "png", "pdf")
 NO_BREAK_SPACE = "\u00a0"
 
 
 @dataclass(frozen=True)
-class Look:
+class MethodStyle:
     """Colour, marker, dash pattern, marker size (points) of a method, and whether its markers are hollow."""
 
     colour: str
@@ -64,31 +59,31 @@ class Look:
 
 
 FIXED = {
-    "ken": Look("#d55e00", "o"),
-    "ken-grid": Look("#e69f00", "D", size=4),
-    "ken-grid-layers": Look("#e69f00", "d", (0, (1, 1))),
-    "ken-delta": Look("#cc79a7", "P", size=5.5),
-    "random": Look("#808792", "s", (0, (2.5, 1)), 6.5),
-    "magnitude": Look("#0072b2", "^"),
-    "magnitude-zero": Look("#0072b2", "X", (0, (1, 1)), 5.5),
-    "delta-magnitude": Look("#009e73", "v"),
-    "delta-global": Look("#6f9a1f", ">"),
-    "dare": Look("#56b4e9", "p", size=6),
-    "della": Look("#7b52ab", "h", size=6),
-    "bitdelta": Look("#7f6a60", "8", size=6.5),
-    "lora": Look("#d81b60", "*", size=8.5),
-    "flop": Look("#00838f", (6, 1, 0), size=8.5),
-    "lt-sft": Look("#a6761d", "<", size=6),
-    "fish": Look("#6f6fd8", (4, 1, 0), size=8.5),
-    "llm-surgeon": Look("#2f4b7c", (8, 1, 0), size=8.5),
-    "llm-surgeon-independent": Look("#7b9fd4", "D"),
-    "k-obd": Look("#d55e00", "P", size=5.5),
-    "l-obd": Look("#e69f00", "v", size=5.5),
-    "surgeon-delta": Look("#8b1e3f", "H", size=6),
-    "surgeon-delta-updated": Look("#8b1e3f", "d", (0, (5, 1, 1, 1)), 6),
+    "ken": MethodStyle("#d55e00", "o"),
+    "ken-grid": MethodStyle("#e69f00", "D", size=4),
+    "ken-grid-layers": MethodStyle("#e69f00", "d", (0, (1, 1))),
+    "ken-delta": MethodStyle("#cc79a7", "P", size=5.5),
+    "random": MethodStyle("#808792", "s", (0, (2.5, 1)), 6.5),
+    "magnitude": MethodStyle("#0072b2", "^"),
+    "magnitude-zero": MethodStyle("#0072b2", "X", (0, (1, 1)), 5.5),
+    "delta-magnitude": MethodStyle("#009e73", "v"),
+    "delta-global": MethodStyle("#6f9a1f", ">"),
+    "dare": MethodStyle("#56b4e9", "p", size=6),
+    "della": MethodStyle("#7b52ab", "h", size=6),
+    "bitdelta": MethodStyle("#7f6a60", "8", size=6.5),
+    "lora": MethodStyle("#d81b60", "*", size=8.5),
+    "flop": MethodStyle("#00838f", (6, 1, 0), size=8.5),
+    "lt-sft": MethodStyle("#a6761d", "<", size=6),
+    "fish": MethodStyle("#6f6fd8", (4, 1, 0), size=8.5),
+    "llm-surgeon": MethodStyle("#2f4b7c", (8, 1, 0), size=8.5),
+    "llm-surgeon-independent": MethodStyle("#7b9fd4", "D"),
+    "k-obd": MethodStyle("#d55e00", "P", size=5.5),
+    "l-obd": MethodStyle("#e69f00", "v", size=5.5),
+    "surgeon-delta": MethodStyle("#8b1e3f", "H", size=6),
+    "surgeon-delta-updated": MethodStyle("#8b1e3f", "d", (0, (5, 1, 1, 1)), 6),
 }
 OTHERS = [
-    Look(colour, marker, line)
+    MethodStyle(colour, marker, line)
     for line in ((0, (1, 1.5)), (0, (5, 1, 1, 1)))
     for marker in ("P", "X", "p", "h", "<", ">", "*", "d")
     for colour in ("#cc79a7", "#56b4e9", "#8c6d1f", "#7b52ab", "#b01e50", "#5d8a0f", "#00838f")
@@ -101,24 +96,24 @@ def label(method: str) -> str:
     return f"{LABELS[base]} rescaled" if base != method and base in LABELS else LABELS.get(method, method)
 
 
-def looks(methods: Iterable[str]) -> dict[str, Look]:
-    """Method -> look: fixed for the methods known here, chosen by a hash of the name for others.
+def method_styles(methods: Iterable[str]) -> dict[str, MethodStyle]:
+    """Method -> style: fixed for the methods known here, chosen by a hash of the name for others.
 
-    A rescaled method has the look of its base, dashed and hollow. Two names with the same hash get different looks,
-    given out in alphabetical order.
+    A rescaled method has the style of its base, dashed and hollow. Two names with the same hash get different styles,
+    in alphabetical order.
     """
     methods = set(methods) - set(CONTROLS)
     bases, taken = dict(FIXED), set()
     for base in sorted({method.removesuffix(RESCALED) for method in methods} - FIXED.keys()):
         start = int.from_bytes(hashlib.sha256(base.encode()).digest()[:4], "big")
-        places = ((start + step) % len(OTHERS) for step in range(len(OTHERS)))
-        place = next((place for place in places if place not in taken), start % len(OTHERS))
-        taken.add(place)
-        bases[base] = OTHERS[place]
-    return {method: _look(method, bases) for method in sorted(methods)}
+        indices = ((start + step) % len(OTHERS) for step in range(len(OTHERS)))
+        index = next((index for index in indices if index not in taken), start % len(OTHERS))
+        taken.add(index)
+        bases[base] = OTHERS[index]
+    return {method: _method_style(method, bases) for method in sorted(methods)}
 
 
-def _look(method: str, bases: dict[str, Look]) -> Look:
+def _method_style(method: str, bases: dict[str, MethodStyle]) -> MethodStyle:
     base = method.removesuffix(RESCALED)
     return bases[base] if base == method else replace(bases[base], line=(0, (5, 1.5)), size=5, hollow=True)
 
@@ -126,6 +121,11 @@ def _look(method: str, bases: dict[str, Look]) -> Look:
 def count(number: float, noun: str, plural: str | None = None) -> str:
     """A number of things: "1 cell", "2 cells"."""
     return f"{number:.0f} {noun if number == 1 else plural or noun + 's'}"
+
+
+def listed(parts: Sequence[str]) -> str:
+    """Parts of a sentence: "a, b and c"."""
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[bool]) -> str:
@@ -137,6 +137,11 @@ def markdown(header: Sequence[str], rows: Iterable[Sequence[str]], right: Sequen
 def percent(share: float) -> str:
     """0.025 -> "2.5 %", with a space that does not break."""
     return f"{round(100 * share, 2):g}{NO_BREAK_SPACE}%"
+
+
+def share(value: float) -> str:
+    """A share to a tenth of a percent, "" if there is none."""
+    return "" if math.isnan(value) else percent(round(value, 3))
 
 
 def budget_label(budget: float, unit: str = "share") -> str:
@@ -153,6 +158,11 @@ def budget_label(budget: float, unit: str = "share") -> str:
 def setting(method: str, budget: float, unit: str) -> str:
     """A method at a budget: "LoRA rank 4"."""
     return f"{label(method)}{NO_BREAK_SPACE}{budget_label(budget, unit)}"
+
+
+def kept(budget: float) -> str:
+    """A kept share, or a number of entries above 1, in a sentence: "25 % of each row"."""
+    return f"{budget_label(budget)} of each row" if budget <= 1 else f"{budget:g} entries of each row"
 
 
 def score(value: float) -> str:
@@ -178,55 +188,26 @@ def size(count: float) -> str:
     return f"{digits}{NO_BREAK_SPACE}{('B', 'kB', 'MB', 'GB', 'TB')[power]}"
 
 
-@contextmanager
-def applied(changes: dict | None = None) -> Iterator[None]:
-    """The style of all figures, to be active while a figure is drawn and saved.
-
-    Args:
-        changes: matplotlib settings that differ for this figure.
-    """
-    import matplotlib
-
-    settings = {
-        "font.family": "DejaVu Sans",
-        "font.size": 9,
-        "axes.titlesize": 10,
-        "axes.titlelocation": "left",
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-        "axes.axisbelow": True,
-        "grid.color": GRID,
-        "grid.linewidth": 0.7,
-        "lines.linewidth": 1.6,
-        "legend.frameon": False,
-        "figure.facecolor": "white",
-        "savefig.dpi": 150,
-        "svg.fonttype": "path",  # the same letters on every machine
-        "svg.hashsalt": "report",
-        "text.parse_math": False,  # a name may hold a dollar sign
-    }
-    settings |= dict.fromkeys(("text.color", "axes.labelcolor", "axes.titlecolor"), INK)
-    settings |= dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), MUTED)
-    with matplotlib.rc_context(settings | (changes or {})):
-        yield
+def integer(value: float) -> str:
+    """A count with thousands set apart, "" if there is none."""
+    return "" if math.isnan(value) else f"{value:,.0f}".replace(",", "\u202f")
 
 
-def save(figure: "Figure", stem: Path, formats: Iterable[str] = FORMATS) -> list[Path]:
-    """Write `figure` in every format; equal figures give equal files, since no date is written.
+def span(low: float, high: float, text: Callable[[float], str], merged: bool = False) -> str:
+    """A range: "low to high"; "" if there is none, and one number where equal ends are to be merged."""
+    if math.isnan(low):
+        return ""
+    return text(low) if merged and text(low) == text(high) else f"{text(low)} to {text(high)}"
 
-    Args:
-        figure: drawn inside `applied`.
-        stem: path without suffix.
-        formats: of `FORMATS`.
 
-    Returns:
-        The paths written.
-    """
-    no_date = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": None}
-    paths = []
-    for kind in formats:
-        path = stem.with_name(f"{stem.name}.{kind}")
-        write_whole(path, lambda temporary, kind=kind: figure.savefig(temporary, format=kind, metadata=no_date[kind]))
-        paths.append(path)
-    return paths
+def count_range(counts: "pd.Series", noun: str) -> str:
+    """How many of a thing stand behind the rows of a table: "1 seed", "1 to 3 seeds"."""
+    if counts.empty:
+        return f"no {noun}s"
+    low, high = int(counts.min()), int(counts.max())
+    return count(low, noun) if low == high else f"{low} to {high} {noun}s"
+
+
+def p_value(value: float) -> str:
+    """A p-value; a small one is said to be below 0.001."""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"

@@ -1,5 +1,7 @@
 """Collected results and what they show: scores, provenance, spread of the kept entries, statistics, verdicts."""
 
+from report import outputs
+
 
 rule collect_scores:
     input:
@@ -78,7 +80,7 @@ rule compute_statistics:
     input:
         PATHS.table("scores"),
     output:
-        [PATHS.report("statistics", f"{name}.csv") for name in ("comparisons", "pairwise", "ranks")],
+        [PATHS.report("statistics", f"{name}.csv") for name in outputs.STATISTICS],
     log:
         PATHS.log("compute_statistics"),
     benchmark:

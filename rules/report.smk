@@ -1,23 +1,9 @@
 """Tables, figures, the page, tables for a paper, and the list of all files."""
 
-TABLES = [
-    "scores_summary",
-    "overview",
-    "pareto",
-    "matched",
-    "inference",
-    "finetuned",
-    "pretraining_gain",
-    "suggestions",
-]
-TABLES += ["claims", "comparisons", "pairwise", "ranks", "checks", "spread", "spread_matrices", "timing", "cost"]
-TABLES += ["tasks", "models", "not_ok"]
-TABLES += ["perplexity"] if STUDY.experiments else []
-FIGURES = ["summary", "pareto", "ranks", "bandwidth", "matrices", "spread", "timing"]
-FIGURES += ["pretraining_gain"] if STUDY.random_init_seeds else []
-FIGURES += ["perplexity"] if "pruning" in STUDY.experiments else []
-FIGURES += ["adaptation"] if "adaptation" in STUDY.experiments else []
-PUBLICATION = ["weighted_f1", "overview", "claims", "ranks", "published"]
+from report import outputs
+
+PARTS = [*STUDY.experiments, *(["random-init"] if STUDY.random_init_seeds else [])]
+TABLES, FIGURES = outputs.table_names(PARTS), outputs.figure_names(PARTS)
 CAPTIONED = ("summary", "pareto")  # in Snakemake's own report
 
 
@@ -114,7 +100,7 @@ rule write_publication:
         rules.make_tables.output,
         published="config/published.yaml",
     output:
-        [PATHS.report("publication", f"{table}.{kind}") for table in PUBLICATION for kind in ("tex", "md")],
+        [PATHS.report("publication", f"{table}.{kind}") for table in outputs.PUBLICATION for kind in ("tex", "md")],
     log:
         PATHS.log("write_publication"),
     conda:

@@ -14,12 +14,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-import report.errors
 import report.results
 import study.running.files
 import study.running.workflow
 from ken import cli
-from ken.errors import disk_sentence
+from ken.errors import disk_sentence, run
 from tests.test_workflow import STUDY, copy_checkout, snakemake
 
 
@@ -75,7 +74,7 @@ def test_the_command_leaves_nothing_half_written(tmp_path):
     assert (tmp_path / "sub.safetensors").stat().st_size > 4096
 
 
-@pytest.mark.parametrize("end", [study.running.workflow.run, report.errors.run], ids=["study", "report"])
+@pytest.mark.parametrize("end", [study.running.workflow.run, run], ids=["study", "report"])
 def test_steps_end_with_the_sentence_and_leave_nothing(end, tmp_path):
     frame = pd.DataFrame({"a": range(10_000)})
     writers = [lambda: study.running.files.write_csv(tmp_path / "a.csv", frame)]

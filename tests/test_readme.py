@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from baselines import METHODS
+from ken.errors import UserError
 from report import documents, reference
-from report.errors import ReportError
 from study import manifest, verify
 from study.definition import config as study_config
 from study.running import files
@@ -28,7 +28,7 @@ def test_numbers_come_from_the_committed_runs(name):
 
 
 def test_a_document_without_its_marks_is_named():
-    with pytest.raises(ReportError, match=r"README\.md lacks the marks .*answer: written by"):
+    with pytest.raises(UserError, match=r"README\.md lacks the marks .*answer: written by"):
         documents.updated("README.md", "no marks")
 
 
@@ -48,10 +48,10 @@ def test_a_reference_is_what_a_finished_run_holds(tmp_path):
     for name in ("tables/gone.csv", "tuning/bert.csv"):
         (old / name).parent.mkdir(parents=True, exist_ok=True)
         (old / name).write_text("old")
-    with pytest.raises(ReportError, match="no finished study"):
+    with pytest.raises(UserError, match="no finished study"):
         reference.keep(results, tmp_path / "reference")
     (results / "manifest.json").write_text('{"study": "x", "files": {"scores.csv": {}}}')
-    with pytest.raises(ReportError, match=r"figures/b.png is not in manifest.json"):
+    with pytest.raises(UserError, match=r"figures/b.png is not in manifest.json"):
         reference.keep(results, tmp_path / "reference")
     files.write_json(results / "manifest.json", {"study": "x", "files": manifest.describe(results)})
     assert reference.keep(results, tmp_path / "reference") == old

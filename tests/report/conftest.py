@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-import ken
+from ken.subnetwork import Subnetwork
 from report import figures, kenviz, page, tables
 from tests.report.synthetic import (
     arm,
@@ -74,7 +74,7 @@ def stored(tmp_path_factory):
     square = torch.tensor([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 0, 1]]).bool()
     masks = {names[0]: square, names[1]: torch.zeros(3, 4).bool()}
     path = tmp_path_factory.mktemp("cell") / "0.25.safetensors"
-    ken.Subnetwork.from_masks(base, tuned, masks).save(path)
+    Subnetwork.from_masks(base, tuned, masks).save(path)
     return path
 
 

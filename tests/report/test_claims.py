@@ -10,10 +10,14 @@ import pandas as pd
 import pytest
 import yaml
 
+from ken.errors import UserError
 from report import claims
-from report.claims import ALL, NOT_DECIDED, NOT_REPRODUCED, REPRODUCED, Study, from_curve, judge_all, read_rules
-from report.errors import ReportError
-from report.statistics import CELL, Interval, Sample
+from report.claims import judge_all, read_rules
+from report.judging import evidence
+from report.judging.evidence import ALL, NOT_DECIDED, NOT_REPRODUCED, REPRODUCED, Evidence
+from report.judging.scores import from_curve
+from report.results import CELL
+from report.statistics import Interval, Sample
 from tests.report.conftest import run_step
 from tests.report.test_statistics import FAMILIES, UNITS, answers, labels_of, small_study, write_study
 
@@ -23,7 +27,7 @@ VERDICTS = (REPRODUCED, NOT_REPRODUCED, NOT_DECIDED)
 OF_CELLS = {name for name in claims.CLAIMS if not name.startswith("surgeon-")}  # the others are of language models
 
 
-def study_of(points: dict, spread: float = 0.1, folder: Path = Path("nowhere"), models=SEVEN, **columns) -> Study:
+def study_of(points: dict, spread: float = 0.1, folder: Path = Path("nowhere"), models=SEVEN, **columns) -> Evidence:
     """A study where methods are so many points from a full model at 80 points, on two tasks alike.
 
     Args:
@@ -44,10 +48,10 @@ def study_of(points: dict, spread: float = 0.1, folder: Path = Path("nowhere"), 
             resampled.append(f1 + width * generator.standard_normal(400) / 100)
     frame = pd.DataFrame(rows)
     scores = frame.assign(status="ok", reason="", draw=0)
-    return Study(folder, scores, Sample(frame, np.array(resampled), []), 0.95)
+    return Evidence(folder, scores, Sample(frame, np.array(resampled), []), 0.95)
 
 
-def judge(name: str, study: Study, **changes) -> pd.DataFrame:
+def judge(name: str, study: Evidence, **changes) -> pd.DataFrame:
     """Rows of one claim under the rules of the repository."""
     rules, _ = read_rules(RULES)
     rule = next(rule for rule in rules if rule.claim == name)
@@ -55,7 +59,7 @@ def judge(name: str, study: Study, **changes) -> pd.DataFrame:
     return judge_all(study, [rule])
 
 
-def verdict(name: str, study: Study, **changes) -> str:
+def verdict(name: str, study: Evidence, **changes) -> str:
     table = judge(name, study, **changes)
     assert len(table) == 1
     return table["verdict"][0]
@@ -91,9 +95,9 @@ def test_the_rules_of_the_repository_are_of_all_claims_and_say_their_numbers():
 )
 def test_verdicts_of_intervals_at_a_margin_of_one_point(low, high, inferior, ahead, differs):
     interval = Interval((low + high) / 2, low, high)
-    assert claims.not_inferior(interval, 1) == inferior
-    assert claims.superior(interval, 1) == ahead
-    assert claims.different(interval, 1) == differs
+    assert evidence.not_inferior(interval, 1) == inferior
+    assert evidence.superior(interval, 1) == ahead
+    assert evidence.different(interval, 1) == differs
 
 
 def test_a_quarter_reset_is_judged_for_each_model():
@@ -169,7 +173,7 @@ LEADS = [("ahead-of-random", "ken", "random"), ("update-over-value", "delta-magn
 
 @pytest.mark.parametrize(("name", "method", "reference"), LEADS)
 def test_a_lead_is_a_mean_over_common_budgets(name, method, reference):
-    def study(first: float, second: float, spread: float = 0.1) -> Study:
+    def study(first: float, second: float, spread: float = 0.1) -> Evidence:
         points = {(method, 0.1): first, (method, 0.5): second, (reference, 0.1): 0.0, (reference, 0.5): 0.0}
         return study_of(points | {(method, 0.9): -50.0, (reference, 16): 50.0}, spread)
 
@@ -189,7 +193,7 @@ CURVES = [("ahead-of-flop", "flop", "kept", (0.3, 0.6)), ("ahead-of-lora", "lora
 def test_a_lead_at_equal_size_is_read_from_the_curve(name, other, column, budgets):
     middle = 100.0 if column == "stored_bytes" else 505.0  # halfway from 10 to 1000, in the logarithm for bytes
 
-    def study(points: float, spread: float = 0.1) -> Study:
+    def study(points: float, spread: float = 0.1) -> Evidence:
         sizes = {("ken", 0.1): 10.0, ("ken", 0.5): 1000.0, ("full", 1.0): 1e4, (other, budgets[0]): middle}
         # On KEN's line from -40 to -20 the middle is -30.
         found = {("ken", 0.1): -40.0, ("ken", 0.5): -20.0, (other, budgets[0]): -30.0 - points}
@@ -242,7 +246,7 @@ def test_points_on_a_curve_are_those_of_plain_interpolation():
 
 
 def test_rescaling_must_keep_the_score_at_all_shares():
-    def study(ten: float, five: float, spread: float = 0.1) -> Study:
+    def study(ten: float, five: float, spread: float = 0.1) -> Evidence:
         return study_of({("ken-rescaled", 0.1): ten, ("ken-rescaled", 0.05): five, ("ken-rescaled", 0.02): -9}, spread)
 
     found = judge("rescaled-keeps", study(0.0, -0.5))
@@ -255,7 +259,7 @@ def test_rescaling_must_keep_the_score_at_all_shares():
 
 
 def test_the_released_code_may_differ_at_any_budget():
-    def study(first: float, second: float, spread: float = 0.1) -> Study:
+    def study(first: float, second: float, spread: float = 0.1) -> Evidence:
         points = {("ken-grid", 0.1): first, ("ken-grid", 0.5): second, ("ken", 0.1): 0.0, ("ken", 0.5): 0.0}
         return study_of(points, spread)
 
@@ -338,10 +342,10 @@ def test_sizes_that_grow_with_k_cannot_be_told_apart(tmp_path):
 def test_measurements_that_are_wrong_are_named(tmp_path):
     study = study_of({}, folder=tmp_path)
     timing(1, 1).assign(seconds=0.0).to_csv(tmp_path / "timing.csv", index=False)
-    with pytest.raises(ReportError, match="not above 0"):
+    with pytest.raises(UserError, match="not above 0"):
         judge("linear-time", study)
     spread_rows(3, 0).assign(neighbours_high=["", 1, 1]).to_csv(tmp_path / "spread.csv", index=False)
-    with pytest.raises(ReportError, match="empty cells"):
+    with pytest.raises(UserError, match="empty cells"):
         judge("spread-evenly", study)
     spread_rows(0, 0).to_csv(tmp_path / "spread.csv", index=False)
     assert "no rows" in judge("spread-evenly", study)["why"][0]
@@ -359,7 +363,7 @@ def test_a_study_with_nothing_to_judge_decides_nothing():
 def test_a_declined_method_is_named_with_its_reason():
     study = study_of({("ken", 0.1): 0.0})
     declined = study.scores.iloc[:1].assign(method="flop", status="declined", reason="no linear layer.")
-    study = Study(study.results, pd.concat([study.scores, declined]), study.sample, 0.95)
+    study = Evidence(study.results, pd.concat([study.scores, declined]), study.sample, 0.95)
     assert judge("ahead-of-flop", study)["why"][0] == "Not decided: flop has no score to compare (no linear layer)."
 
 
@@ -368,7 +372,7 @@ def test_cells_without_one_of_two_methods_are_counted():
     rows = study.sample.rows
     kept = rows[(rows["method"] != "random") | (rows["model"] != "a")].index
     part = Sample(rows.loc[kept].reset_index(drop=True), study.sample.resampled[kept], [])
-    found = judge("ahead-of-random", Study(study.results, study.scores, part, 0.95))
+    found = judge("ahead-of-random", Evidence(study.results, study.scores, part, 0.95))
     assert found["n"][0] == 12 and "12 of 14 cells" in found["why"][0]
 
 
@@ -413,15 +417,15 @@ def without(key: str) -> dict:
     ],
 )  # fmt: skip
 def test_a_wrong_rules_file_is_refused_with_a_sentence(tmp_path, entries, changes, message):
-    with pytest.raises(ReportError, match=message):
+    with pytest.raises(UserError, match=message):
         read_rules(write_rules(tmp_path / "claims.yaml", *entries, **changes))
 
 
 def test_a_file_that_holds_no_rules_is_refused(tmp_path):
-    with pytest.raises(ReportError, match="does not exist"):
+    with pytest.raises(UserError, match="does not exist"):
         read_rules(tmp_path / "claims.yaml")
     (tmp_path / "claims.yaml").write_text("a: [", encoding="utf-8")
-    with pytest.raises(ReportError, match="is not YAML"):
+    with pytest.raises(UserError, match="is not YAML"):
         read_rules(tmp_path / "claims.yaml")
 
 

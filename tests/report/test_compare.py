@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ken.errors import UserError
 from report import compare
 from report.compare import KIND, ROW, judged_rows, row_means, seed_spread
-from report.errors import ReportError
 from report.results import read_scores
 from tests.report.conftest import run_step
 from tests.report.synthetic import (
@@ -199,11 +199,11 @@ def test_every_row_goes_to_a_file_and_to_the_screen_where_asked(tmp_path, capsys
 
 def test_a_folder_without_a_finished_study_is_one_sentence(tmp_path):
     folder = write(tmp_path / "a")
-    with pytest.raises(ReportError, match="holds no finished study"):
+    with pytest.raises(UserError, match="holds no finished study"):
         compare.compare(tmp_path, folder)
     shutil.copytree(folder, tmp_path / "b")
     (tmp_path / "b" / "provenance.json").unlink()
-    with pytest.raises(ReportError, match=r"provenance\.json does not exist"):
+    with pytest.raises(UserError, match=r"provenance\.json does not exist"):
         compare.compare(tmp_path / "b", folder)
-    with pytest.raises(ReportError, match="in common"):
+    with pytest.raises(UserError, match="in common"):
         compare.compare(write_results(tmp_path / "c", controls("gpt", "t9")), folder)

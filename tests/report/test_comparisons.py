@@ -9,13 +9,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ken.errors import UserError
 from report import style
-from report.errors import ReportError
 from report.findings import ROWS, losses
+from report.measurements.inference import speed
+from report.measurements.matched import matched_tables, own_budgets_table
+from report.measurements.overview import means_table
+from report.measurements.pareto import on_front
+from report.measurements.scores import score_table
 from report.results import read_scores
-from report.sheets import matched_sheets, overview_sheet, own_budgets_sheet, score_sheet
-from report.summary import sentences, speed
-from report.tables import Tables, on_front
+from report.summary import sentences
+from report.tables import Tables
 from tests.report.synthetic import controls, score_row, timing, wide_rows, write_results
 
 SHARES = (0.05, 0.25, 0.5)
@@ -165,7 +169,7 @@ def test_a_budget_that_failed_once_is_not_averaged_over_the_rest(tmp_path):
     assert "KEN rescaled" in text and "With 25\xa0% of each row kept" in text
     (line,) = (line for line in sentences(tables) if line.startswith("With 25"))
     assert "KEN\xa0" not in line
-    sheet = overview_sheet(tables)
+    sheet = means_table(tables)
     (ken,) = (row for row in sheet.rows if row[0].text == "KEN")
     assert ken[-1].text == "3 of 4"
 
@@ -177,32 +181,32 @@ def test_without_partial_methods_there_is_one_part(tmp_path):
 
 def test_budgets_of_different_units_share_no_column(wide):
     assert wide.counts["budgets"] == [0.05, 0.25, 0.5]
-    scores = score_sheet(wide, wide.counts["models"])
+    scores = score_table(wide, wide.counts["models"])
     heads = [head.replace("\xa0", " ") for head in scores.heads]
     assert heads == ["Model", "Task", "Method", "none", "5 %", "25 %", "50 %", "full"]
     assert {row[2].text for row in scores.rows} == {"KEN", "KEN rescaled", "Random", "KEN grid (layers)", "LT-SFT"}
     (partial,) = (row for row in scores.rows if row[2].text == "LT-SFT")
     assert [cell.text for cell in partial[4:7]] == ["0.870", "0.870", ""]
-    overview = overview_sheet(wide)
+    overview = means_table(wide)
     assert [row[0].text for row in overview.rows] == ["KEN", "KEN rescaled", "Random", "KEN grid (layers)"]
 
 
 def test_a_method_that_keeps_more_is_never_marked_best(wide):
-    scores = score_sheet(wide, ["bloom"])
-    marked = {row[2].text for row in scores.rows for cell in row if "best" in cell.classes}
+    scores = score_table(wide, ["bloom"])
+    marked = {row[2].text for row in scores.rows for cell in row if "best" in cell.marks}
     assert marked == {"KEN rescaled"}
     larger = one(wide.scores_summary, model="bloom", method="ken-grid-layers", budget=0.05)
     assert larger.weighted_f1 == wide.scores_summary.query("model == 'bloom' and budget == 0.05")["weighted_f1"].max()
 
 
 def test_own_budgets_with_rate_and_validation(wide):
-    sheet = own_budgets_sheet(wide)
+    sheet = own_budgets_table(wide)
     found = {(row[0].text, row[2].text, row[3].text.replace("\xa0", " ")): row for row in sheet.rows}
     assert len(found) == 7  # BitDelta on two models; LoRA, LT-SFT at two budgets and FLOP on one
     texts = [cell.text.replace("\xa0", " ") for cell in found["bert", "LoRA", "rank 4"][4:]]
     assert texts == ["0.880", "−2.0", "160", "1\u202f100", "1.6 kB", "0.001", "0.880", "1"]
     assert found["bert", "FLOP", "size 25 %"][4].text == "declined"
-    assert found["bloom", "BitDelta", "1 bit"][4].spread == "±0.014"
+    assert found["bloom", "BitDelta", "1 bit"][4].behind == "±0.014"
 
 
 def test_learning_rates_over_seeds_are_a_range(tmp_path):
@@ -211,12 +215,12 @@ def test_learning_rates_over_seeds_are_a_range(tmp_path):
         score_row(seed=seed, method="lora", budget=1, learning_rate=rate) for seed, rate in enumerate((0.002, 0.001))
     ]
     tables = Tables.compute(write_results(tmp_path, rows))
-    (row,) = own_budgets_sheet(tables).rows
+    (row,) = own_budgets_table(tables).rows
     assert "0.001 to 0.002" in [cell.text for cell in row]
 
 
 def test_matched_sheets_leave_out_what_has_no_comparison(wide):
-    sheets = matched_sheets(wide)
+    sheets = matched_tables(wide)
     assert list(sheets) == ["kept", "stored_bytes"]
     heads = [head.replace("\xa0", " ") for head in sheets["kept"].heads]
     assert heads == ["Against", "LoRA rank 4", "LT\u2011SFT 5 %", "LT\u2011SFT 25 %"]
@@ -238,7 +242,7 @@ def test_inference_is_a_geometric_mean_with_its_range(tmp_path):
 def test_the_sentence_on_speed(wide, tmp_path):
     text = speed(wide.inference).replace("\xa0", " ")
     assert "restored to a dense model: KEN 25 % 1.01" in text
-    assert "adapter beside the weights: LoRA rank 4 1.30" in text
+    assert "unmerged adapter: LoRA rank 4 1.30" in text
     assert "Full" not in text
     times = [timing("ken", budget, "restored", 1 + budget) for budget in (0.1, 0.2, 0.3, 0.4)]
     many = Tables.compute(write_results(tmp_path / "a", controls(), inference=times)).inference
@@ -248,7 +252,7 @@ def test_the_sentence_on_speed(wide, tmp_path):
 
 def test_a_time_that_is_none_is_refused(tmp_path):
     folder = write_results(tmp_path, controls(), inference=[timing(relative=0)])
-    with pytest.raises(ReportError, match="relative_time that is not above 0"):
+    with pytest.raises(UserError, match="relative_time that is not above 0"):
         Tables.compute(folder)
 
 
@@ -290,5 +294,5 @@ def test_the_readme_has_a_dozen_methods_best_first_and_names_the_rest(tmp_path):
 )
 def test_families_and_units_are_checked(tmp_path, change, expected):
     rows = [*controls(), score_row(), score_row(budget=0.5, **change)]
-    with pytest.raises(ReportError, match=expected):
+    with pytest.raises(UserError, match=expected):
         read_scores(write_results(tmp_path, rows))

@@ -7,9 +7,11 @@ import statistics
 import numpy as np
 import pytest
 
-from report import figures, page, sheets, style, summary
-from report.errors import ReportError
-from report.tables import Tables, not_told_apart
+from ken.errors import UserError
+from report import figures, page, style, summary
+from report.measurements import checks, cost, differences, ranks, spread, timing, verdicts
+from report.measurements.ranks import not_told_apart
+from report.tables import Tables
 from tests.report.conftest import build
 from tests.report.synthetic import (
     arm,
@@ -115,7 +117,7 @@ def test_cost_against_a_loop(tmp_path):
     assert table.loc["ken", ["cells", "files", "seconds", "peak_mib"]].tolist() == [2, 4, 2.5, 301]
     assert table.loc["ken", "relative"] == pytest.approx(math.sqrt(3 / 10 * 2 / 40))
     assert table.loc["lora", "relative"] == pytest.approx(3)
-    sentence = summary.cost_sentence(table.reset_index())
+    sentence = cost.cost_sentence(table.reset_index())
     assert "KEN 0.12, LoRA 3." in sentence
 
 
@@ -181,25 +183,26 @@ def test_verdicts_with_words_marks_intervals_and_rules(wide_study):
 
 def test_numbers_of_the_page_are_those_of_the_tables(wide_study):
     tables = Tables.read(wide_study)
-    rows = texts(sheets.comparisons_sheet(tables))
+    rows = texts(differences.comparisons_table(tables))
     # Seeds −4 and −5 against full, both significant at 5 % kept and none at 25 %; 50 % is not in the file.
     assert rows[0] == ["Full", "bert", "t1", "KEN", "−4.5", "−4.5", ""]
-    assert [cell.spread for cell in sheets.comparisons_sheet(tables).rows[0][4:]] == ["2/2", "0/2", ""]
+    assert [cell.behind for cell in differences.comparisons_table(tables).rows[0][4:]] == ["2/2", "0/2", ""]
     assert rows[1] == ["Random", "bert", "t1", "KEN", "+2.5", "+2.5", ""]
-    assert texts(sheets.pairwise_sheet(tables))[1] == [
+    assert texts(differences.pairwise_table(tables))[1] == [
         *("25 %", "KEN", "Random", "+0.2", "−0.8 to +1.2", "0.020", "0.200", "6"),
     ]
-    assert texts(sheets.bandwidth_sheet(tables))[0] == ["1", "25 %", "0.810", "−9.0", "−9.0", "2"]
-    assert texts(sheets.zero_sheet(tables))[0] == ["KEN", "25 %", "−10.0", "−50.0", "+40.0", "1"]
-    assert texts(sheets.matrices_sheet(tables))[0] == ["embeddings", "600", "60 %", "−20.0", "−20.0", "1"]
-    assert texts(sheets.spread_sheet(tables))[0] == [
+    assert texts(checks.bandwidth_table(tables.checks))[0] == ["1", "25 %", "0.810", "−9.0", "−9.0", "2"]
+    assert texts(checks.zero_table(tables.checks))[0] == ["KEN", "25 %", "−10.0", "−50.0", "+40.0", "1"]
+    assert texts(checks.matrices_table(tables.checks))[0] == ["embeddings", "600", "60 %", "−20.0", "−20.0", "1"]
+    assert texts(spread.page(tables)["table"])[0] == [
         *("KEN", "kept neighbours", "10", "2", "6", "2", "+0.0500", "+0.3000"),
     ]
-    assert texts(sheets.ranks_sheet(tables)) == [
+    assert texts(ranks.ranks_table(tables)) == [
         ["KEN", "1.00", "2.50"], ["Random", "2.00", "3.00"], ["KEN rescaled", "3.00", "1.00"],
     ]  # fmt: skip
     html = page_of(wide_study)
-    for sheet in (sheets.comparisons_sheet(tables), sheets.cost_sheet(tables), sheets.timing_sheet(tables)):
+    shown = (differences.comparisons_table(tables), cost.page(tables)["section"].table, timing.page(tables)["table"])
+    for sheet in shown:
         for row in sheet.rows:
             for cell in row:
                 assert f">{cell.text}" in html
@@ -254,8 +257,10 @@ def test_every_file_may_be_missing_or_empty(tmp_path, name):
     tables = Tables.compute(folder)
     tables.write(folder / "tables")
     assert all(getattr(tables, other).empty == (name in (None, other)) for other in files)
-    for draw in figures.EVIDENCE.values() if name is None else ():
-        assert len(drawn(draw, tables).axes) == 0  # only a note
+    if name is None:
+        for figure in ("ranks", "bandwidth", "matrices", "spread", "timing"):
+            drawing = figures.drawings(tables)[figure]
+            assert not drawing.shown and len(drawn(drawing.draw).axes) == 0  # only a note
 
 
 def test_a_page_without_any_of_the_files(tmp_path):
@@ -264,7 +269,7 @@ def test_a_page_without_any_of_the_files(tmp_path):
 
 
 def test_a_factor_that_is_no_number_is_refused(tmp_path):
-    with pytest.raises(ReportError, match="'wide' in column 'variant'"):
+    with pytest.raises(UserError, match="'wide' in column 'variant'"):
         tables_of(tmp_path, checks=[check_row(variant="wide")])
 
 
@@ -288,7 +293,7 @@ def test_estimates_in_their_units():
     def text(unit, estimate, low=None, high=None):
         row = claim_row(unit=unit, estimate=estimate)
         row |= {name: float("nan") if value is None else value for name, value in (("low", low), ("high", high))}
-        return sheets.estimate(type("Row", (), row)).replace("\xa0", " ")
+        return verdicts.estimate(type("Row", (), row)).replace("\xa0", " ")
 
     assert text("share", 0.85, 0.621, 0.968) == "85 % [62.1 %, 96.8 %]"
     assert text("points", -0.004, -1.234, 1) == "±0.00 points [−1.23, +1.00]"
@@ -302,7 +307,7 @@ def test_estimates_in_their_units():
 
 def test_ranks_draw_the_ranked_methods_of_budgets_with_enough_pairs(wide_study):
     tables = Tables.read(wide_study)
-    (axes,) = drawn(figures.ranks, tables).axes  # 5 % has too few pairs
+    (axes,) = drawn(ranks.draw_ranks, ranks.with_picture(tables.ranks)).axes  # 5 % has too few pairs
     names = [text.get_text() for text in axes.texts]
     assert [name for name in names if not re.fullmatch(r"\d| CD.*", name)] == [
         "KEN rescaled 1.0",
@@ -326,7 +331,7 @@ def test_texts_of_the_ranks_do_not_touch(tmp_path):
             budget, n=14, difference=4, **{name: 1.3 + 0.8 * place for place, name in enumerate(names)}
         )
     ]
-    figure = drawn(figures.ranks, tables_of(tmp_path, ranks=rows))
+    figure = drawn(ranks.draw_ranks, tables_of(tmp_path, ranks=rows).ranks)
     boxes = [text.get_window_extent() for axes in figure.axes for text in (*axes.texts, axes.title) if text.get_text()]
     boxes += [axes._left_title.get_window_extent() for axes in figure.axes]
     boxes = [box for box in boxes if box.width]
@@ -337,10 +342,10 @@ def test_texts_of_the_ranks_do_not_touch(tmp_path):
 
 def test_bandwidth_and_matrices_draw_the_means(wide_study):
     tables = Tables.read(wide_study)
-    (axes,) = drawn(figures.bandwidth, tables).axes
+    (axes,) = drawn(figures.drawings(tables)["bandwidth"].draw).axes
     line = next(line for line in axes.lines if line.get_marker() == "o")
     np.testing.assert_allclose(line.get_xydata(), [[1, -9], [2, -8], [4, -6]])
-    (axes,) = drawn(figures.matrices, tables).axes
+    (axes,) = drawn(figures.drawings(tables)["matrices"].draw).axes
     dots = next(line for line in axes.lines if line.get_marker() == "o")
     np.testing.assert_allclose(dots.get_xdata(), [-2, -0.5, -20], atol=1e-9)
     labels = [text.get_text().replace("\xa0", " ") for text in axes.get_yticklabels()]
@@ -348,7 +353,7 @@ def test_bandwidth_and_matrices_draw_the_means(wide_study):
 
 
 def test_spread_fills_the_dots_outside_the_interval(wide_study):
-    figure = drawn(figures.spread_of_kept, Tables.read(wide_study))
+    figure = drawn(figures.drawings(Tables.read(wide_study))["spread"].draw)
     assert len(figure.axes) == 4
     for axes in figure.axes:
         dots = [line for line in axes.lines if line.get_marker() == "o"]
@@ -359,7 +364,7 @@ def test_spread_fills_the_dots_outside_the_interval(wide_study):
 
 
 def test_timing_draws_every_measurement_and_a_linear_one(wide_study):
-    left, right = drawn(figures.timing, Tables.read(wide_study)).axes
+    left, right = drawn(figures.drawings(Tables.read(wide_study))["timing"].draw).axes
     lines = {line.get_label(): line.get_xydata() for line in left.lines}
     np.testing.assert_allclose(lines["KEN"], [[1000, 0.001], [2000, 0.002], [4000, 0.004]])
     np.testing.assert_allclose(lines["linear (slope 1)"], [[1000, 0.001], [4000, 0.004]])

@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from baselines import METHODS, base
-from report import figures, results, style
-from report.errors import ReportError
+from ken.errors import UserError
+from report import drawing, figures, results, style
+from report.measurements import overview, pareto, scores
 from report.tables import Tables
 from tests.report.conftest import run_step
 from tests.report.synthetic import controls, score_row, write_results
@@ -33,7 +34,7 @@ def test_two_builds_from_tables_alone_give_identical_files(built_study, tmp_path
 
 
 def drawn(draw, *arguments):
-    with style.applied():
+    with drawing.applied():
         figure = draw(*arguments)
         figure.draw_without_rendering()
     return figure
@@ -45,7 +46,7 @@ def lines_of(axes, colour):
 
 def test_curves_draw_the_means_of_the_table(built_study):
     tables = Tables.read(built_study)
-    (axes,) = drawn(figures.curves, tables, "bert").axes
+    (axes,) = drawn(scores.draw_curves, tables, "bert").axes
     assert axes.get_title(loc="left") == "t1 · kept values as they are"
     summary = tables.scores_summary
     for method in ("ken", "random"):
@@ -64,27 +65,27 @@ def legend_of(part):
 
 def test_legends_name_every_method_once_with_references_in_every_panel(wide_study):
     tables = Tables.read(wide_study)
-    for figure in (drawn(figures.summary, tables), drawn(figures.curves, tables, "bloom")):
+    for figure in (drawn(overview.draw_summary, tables), drawn(scores.draw_curves, tables, "bloom")):
         left, right = figure.axes
         assert legend_of(figure) == ["Full (nothing reset)", "None (whole body reset)"]
         assert legend_of(left) == ["KEN", "Random", "KEN grid (layers)"]
         assert legend_of(right) == ["KEN rescaled", "KEN, as it is", "Random, as it is"]
         for axes in (left, right):
             assert all(lines_of(axes, style.FIXED[name].colour) for name in ("ken", "random"))
-    names = legend_of(drawn(figures.pareto, tables))
+    names = legend_of(drawn(pareto.draw_pareto, tables))
     assert len(names) == len(set(names)) and {"BitDelta", "LoRA", "LT-SFT", "Full", "None"} <= set(names)
     assert "FLOP" not in names  # declined: there is nothing to draw
 
 
 def test_methods_with_other_budgets_and_part_of_the_cells_are_not_on_the_axis_of_kept_shares(wide_study):
-    summary = drawn(figures.summary, Tables.read(wide_study))
+    summary = drawn(overview.draw_summary, Tables.read(wide_study))
     colours = {line.get_color() for axes in summary.axes for line in axes.lines}
     assert not colours & {style.FIXED[name].colour for name in ("bitdelta", "lora", "lt-sft", "flop")}
 
 
 def test_pareto_draws_all_cells_and_the_common_ones(wide_study):
     tables = Tables.read(wide_study)
-    left, right = drawn(figures.pareto, tables).axes
+    left, right = drawn(pareto.draw_pareto, tables).axes
     assert left.get_title(loc="left") == "All 4 cells"
     assert right.get_title(loc="left") == "The 1 cell where every method has a score"
     assert lines_of(left, style.FIXED["bitdelta"].colour) and not lines_of(left, style.FIXED["lora"].colour)
@@ -95,7 +96,9 @@ def test_pareto_draws_all_cells_and_the_common_ones(wide_study):
 
 def test_the_front_is_labelled_once_a_point_in_order(wide_study):
     tables = Tables.read(wide_study)
-    for axes, (_, points) in zip(drawn(figures.pareto, tables).axes, tables.pareto.groupby("cells_of"), strict=True):
+    for axes, (_, points) in zip(
+        drawn(pareto.draw_pareto, tables).axes, tables.pareto.groupby("cells_of"), strict=True
+    ):
         front = points[points["on_front"] == 1].sort_values("stored_share")
         names = [text.get_text() for text in axes.child_axes[0].get_xticklabels()]
         assert names == [style.setting(row.method, row.budget, row.unit) for row in front.itertuples()]
@@ -115,7 +118,9 @@ def crowded(tmp_path_factory):
     return Tables.compute(write_results(tmp_path_factory.mktemp("crowded"), rows))
 
 
-@pytest.mark.parametrize("draw", [figures.pareto, figures.summary, lambda tables: figures.curves(tables, "bert")])
+@pytest.mark.parametrize(
+    "draw", [pareto.draw_pareto, overview.draw_summary, lambda tables: scores.draw_curves(tables, "bert")]
+)
 def test_no_text_is_cut_or_covers_another(crowded, draw):
     figure = drawn(draw, crowded)
     texts = [text for axes in figure.axes for text in [*axes.get_xticklabels(), axes.xaxis.label, axes.title]]
@@ -129,7 +134,7 @@ def test_no_text_is_cut_or_covers_another(crowded, draw):
 
 
 def test_names_of_the_front_do_not_touch(crowded):
-    figure = drawn(figures.pareto, crowded)
+    figure = drawn(pareto.draw_pareto, crowded)
     (axes,) = figure.axes
     places = [axes.transData.transform((tick, 0))[0] for tick in axes.child_axes[0].get_xticks()]
     assert len(places) > 6
@@ -141,7 +146,7 @@ def test_names_of_the_front_do_not_touch(crowded):
 @given(st.lists(st.floats(0, 1), max_size=12), st.floats(0.001, 0.3))
 def test_spread_keeps_order_and_distance(places, gap):
     places = sorted(places)
-    moved = figures.spread(places, gap)
+    moved = pareto.move_apart(places, gap)
     wanted = min(gap, 1 / max(1, len(places) - 1))
     assert all(second - first >= wanted - 1e-9 for first, second in itertools.pairwise(moved))
     assert all(-1e-9 <= place <= 1 + 1e-9 for place in moved)
@@ -156,13 +161,13 @@ def test_hostile_names_are_drawn_as_text(hostile_study):
     assert all(re.fullmatch(r"[\w.-]+", name) for name in files)
 
 
-def test_every_registered_method_has_a_look_and_a_label_of_its_own():
+def test_every_registered_method_has_a_style_and_a_label_of_its_own():
     names = [name for name in METHODS if name not in style.CONTROLS]
     assert {name.removesuffix(style.RESCALED) for name in names} <= style.FIXED.keys()
-    looks = style.looks([*names, "flop"])
-    assert len({(look.colour, look.marker, look.hollow) for look in looks.values()}) == len(looks)
-    labels = {style.label(name) for name in looks}
-    assert len(labels) == len(looks) and not labels & looks.keys()
+    styles = style.method_styles([*names, "flop"])
+    assert len({(one.colour, one.marker, one.hollow) for one in styles.values()}) == len(styles)
+    labels = {style.label(name) for name in styles}
+    assert len(labels) == len(styles) and not labels & styles.keys()
 
 
 def test_units_and_families_of_the_methods_are_known():
@@ -173,9 +178,9 @@ def test_units_and_families_of_the_methods_are_known():
 
 
 def test_a_rescaled_method_has_the_colour_of_its_base_with_another_dash_and_fill():
-    looks = style.looks(["ken", "ken-rescaled", "mine", "mine-rescaled"])
+    styles = style.method_styles(["ken", "ken-rescaled", "mine", "mine-rescaled"])
     for name in ("ken", "mine"):
-        plain, rescaled = looks[name], looks[f"{name}-rescaled"]
+        plain, rescaled = styles[name], styles[f"{name}-rescaled"]
         assert (plain.colour, plain.marker) == (rescaled.colour, rescaled.marker)
         assert plain.line != rescaled.line and rescaled.hollow and not plain.hollow
     assert style.label("ken-rescaled") == "KEN rescaled" and style.label("mine-rescaled") == "mine-rescaled"
@@ -183,14 +188,14 @@ def test_a_rescaled_method_has_the_colour_of_its_base_with_another_dash_and_fill
 
 @given(st.lists(st.text(min_size=1), max_size=30, unique=True))
 def test_every_method_gets_its_own_look(names):
-    looks = style.looks([*names, "ken"])
-    assert len(set(looks.values())) == len(looks)
-    assert looks["ken"] == style.FIXED["ken"]
-    assert looks == style.looks(["ken", *reversed(names)])
+    styles = style.method_styles([*names, "ken"])
+    assert len(set(styles.values())) == len(styles)
+    assert styles["ken"] == style.FIXED["ken"]
+    assert styles == style.method_styles(["ken", *reversed(names)])
 
 
 def test_the_look_of_an_unknown_method_does_not_depend_on_the_others():
-    assert style.looks(["mine"])["mine"] == style.looks(["mine", "yours", "ken", "dare"])["mine"]
+    assert style.method_styles(["mine"])["mine"] == style.method_styles(["mine", "yours", "ken", "dare"])["mine"]
 
 
 @pytest.mark.parametrize(
@@ -230,13 +235,13 @@ def test_size(count, expected):
 
 def test_settings_do_not_leak():
     before = matplotlib.rcParams["svg.hashsalt"]
-    with style.applied():
+    with drawing.applied():
         assert matplotlib.rcParams["svg.hashsalt"] == "report"
     assert matplotlib.rcParams["svg.hashsalt"] == before
 
 
 def test_missing_tables_are_named(tmp_path):
-    with pytest.raises(ReportError, match=r"scores_summary\.csv does not exist"):
+    with pytest.raises(UserError, match=r"scores_summary\.csv does not exist"):
         run_step(figures, "--results", tmp_path)
 
 

@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 
-import ken
+from ken.errors import UserError
+from ken.subnetwork import Subnetwork
 from report import kenviz
-from report.errors import ReportError
 from report.page import kenviz_picture
 from tests.report.conftest import run_step
 
@@ -33,15 +33,15 @@ def test_the_page_names_no_folder_outside_the_results(built_study):
 
 
 def test_unknown_matrix_names_the_known_ones(stored, tmp_path):
-    with pytest.raises(ReportError, match=r"expected one of encoder\.layer\.\*\.query\.weight"):
+    with pytest.raises(UserError, match=r"expected one of encoder\.layer\.\*\.query\.weight"):
         run_step(kenviz, "--subnetwork", stored, "--matrix", "value", "--out", tmp_path / "a")
 
 
 def test_files_that_are_no_subnetwork(tmp_path):
-    with pytest.raises(ReportError, match="does not exist"):
+    with pytest.raises(UserError, match="does not exist"):
         kenviz.load(tmp_path / "none.safetensors")
     (tmp_path / "text.safetensors").write_text("text")
-    with pytest.raises(ReportError, match=r"text\.safetensors"):
+    with pytest.raises(UserError, match=r"text\.safetensors"):
         kenviz.load(tmp_path / "text.safetensors")
 
 
@@ -49,8 +49,8 @@ def test_without_a_pattern_the_queries_are_drawn():
     names = ["layer.0.attention.dense.weight", "layer.0.attention.q_lin.weight"]
     base = {name: torch.zeros(2, 2) for name in names}
     tuned = {name: torch.ones(2, 2) for name in names}
-    subnetwork = ken.Subnetwork.extract(base, tuned, 1)
+    subnetwork = Subnetwork.extract(base, tuned, 1)
     assert kenviz.choose_kind(subnetwork, None) == "layer.*.attention.q_lin.weight"
-    flat = ken.Subnetwork.extract({"weight": torch.zeros(2, 2)}, {"weight": torch.ones(2, 2)}, 1)
-    with pytest.raises(ReportError, match="no matrices that repeat"):
+    flat = Subnetwork.extract({"weight": torch.zeros(2, 2)}, {"weight": torch.ones(2, 2)}, 1)
+    with pytest.raises(UserError, match="no matrices that repeat"):
         kenviz.choose_kind(flat, None)

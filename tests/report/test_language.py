@@ -7,10 +7,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from report import claims, language, page, style
-from report.claims import NOT_DECIDED, NOT_REPRODUCED, REPRODUCED, judge_all, read_rules
-from report.errors import ReportError
-from report.language import LossSample, read_perplexity, read_summary, summary
+from ken.errors import UserError
+from report import drawing
+from report.claims import judge_all, read_rules
+from report.judging.evidence import NOT_DECIDED, NOT_REPRODUCED, REPRODUCED, Evidence
+from report.judging.losses import LossSample
+from report.measurements import perplexity
+from report.measurements.perplexity import summary
+from report.results import read_perplexity
+from report.statistics import resample_counts
+from report.tables import Tables
 from tests.report.conftest import build, write_study
 from tests.report.test_claims import RULES, study_of
 
@@ -68,7 +74,7 @@ def judged(folder: Path) -> pd.DataFrame:
     rules, _ = read_rules(RULES)
     study = study_of({("ken", 0.5): 0.0})
     sample = LossSample.read(folder, 200)
-    study = claims.Study(folder, study.scores, study.sample, 0.95, sample)
+    study = Evidence(folder, study.scores, study.sample, 0.95, sample)
     return judge_all(study, [rule for rule in rules if rule.source == "surgeon"]).set_index(["claim", "subject"])
 
 
@@ -131,7 +137,7 @@ def test_resampled_losses_against_a_loop_over_documents(tmp_path):
     folder = write_losses(tmp_path, usual, models=("a",), seeds=(0,))
     sample = LossSample.read(folder, 100)
     losses = pd.read_parquet(folder / "language" / "a" / "seed0" / "pruning" / "losses.parquet")
-    counts = np.vstack(list(language.resample_counts("language", DOCUMENTS, 100)))
+    counts = np.vstack(list(resample_counts("language", DOCUMENTS, 100)))
     for place in (0, 7, 30):
         own = losses[sample.rows["file"][place]]
         for resample in (0, 99):
@@ -159,14 +165,14 @@ def test_wrong_tables_are_refused(tmp_path):
     folder = write_losses(tmp_path, usual, models=("a",), seeds=(0,))
     table = pd.read_csv(folder / "perplexity.csv", keep_default_na=False)
     table.assign(status="fine").to_csv(folder / "perplexity.csv", index=False)
-    with pytest.raises(ReportError, match="status 'fine'"):
+    with pytest.raises(UserError, match="status 'fine'"):
         read_perplexity(folder)
     table.assign(loss="").to_csv(folder / "perplexity.csv", index=False)
-    with pytest.raises(ReportError, match="no loss"):
+    with pytest.raises(UserError, match="no loss"):
         read_perplexity(folder)
     table.to_csv(folder / "perplexity.csv", index=False)
     (folder / "language" / "a" / "seed0" / "pruning" / "losses.parquet").unlink()
-    with pytest.raises(ReportError, match="does not exist"):
+    with pytest.raises(UserError, match="does not exist"):
         LossSample.read(folder)
 
 
@@ -175,10 +181,10 @@ def test_the_page_has_a_section_on_language_models(tmp_path):
     text = build(folder).read_text(encoding="utf-8")
     assert '<section id="language">' in text and 'href="#language"' in text
     assert "up to 4 of 8 linear layers really smaller" in text and "independent updates" in text
-    found = read_summary(folder)
+    found = Tables.read(folder).perplexity
     assert len(found) == len(summary(read_perplexity(folder)))
     for name in ("perplexity", "adaptation"):
-        for kind in style.FORMATS:
+        for kind in drawing.FORMATS:
             assert (folder / "figures" / f"{name}.{kind}").stat().st_size > 1000
     value = found[(found["method"] == "magnitude") & (found["budget"] == 0.5)]["perplexity"].iloc[0]
     assert f"{value:.1f}" in text
@@ -187,4 +193,4 @@ def test_the_page_has_a_section_on_language_models(tmp_path):
 def test_a_study_without_language_models_has_no_section(built_study):
     assert 'id="language"' not in (built_study / "report" / "index.html").read_text(encoding="utf-8")
     assert not (built_study / "tables" / "perplexity.csv").exists()
-    assert not (built_study / "figures" / "perplexity.svg").exists() and page.language_models(built_study) is None
+    assert not (built_study / "figures" / "perplexity.svg").exists() and perplexity.page(Tables.read(built_study)) == {}

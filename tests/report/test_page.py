@@ -6,9 +6,10 @@ from html.parser import HTMLParser
 
 import pytest
 
+from ken.errors import UserError
 from report import page
-from report.errors import ReportError
-from report.sheets import classes_sheet, score_sheet
+from report.measurements.inputs import classes_table
+from report.measurements.scores import score_table
 from report.tables import Tables
 from tests.report.conftest import HOSTILE, build, run_step
 from tests.report.synthetic import controls, score_row, write_results
@@ -109,7 +110,7 @@ def test_one_seed_has_no_spread(hostile_study):
 
 def test_scores_stand_in_the_table_with_spread(built_study):
     tables = Tables.read(built_study)
-    sheet = score_sheet(tables, tables.counts["models"])
+    sheet = score_table(tables, tables.counts["models"])
     assert [head.replace("\xa0", " ") for head in sheet.heads] == [
         *("Model", "Task", "Method", "none", "10 %", "50 %", "full"),
     ]
@@ -117,10 +118,10 @@ def test_scores_stand_in_the_table_with_spread(built_study):
     assert len(rows) == 4
     # Seeds 0.7 and 0.72: mean 0.71, standard deviation 0.02 / sqrt 2.
     cell = rows["bert", "KEN"][4]
-    assert (cell.text, cell.spread) == ("0.710", "±0.014")
-    assert "best" in cell.classes and "near" not in cell.classes
+    assert (cell.text, cell.behind) == ("0.710", "±0.014")
+    assert cell.marks == "best"
     # 0.90 and 0.92 less one point.
-    assert rows["bert", "KEN"][5].classes.split() == ["number", "best", "near"]
+    assert rows["bert", "KEN"][5].marks == "best near"
     assert rows["bloom", "KEN"][6].text == "0.810"
     html = (built_study / "report" / "index.html").read_text(encoding="utf-8")
     assert "0.710 <small>±0.014</small>" in html
@@ -128,7 +129,7 @@ def test_scores_stand_in_the_table_with_spread(built_study):
 
 def test_declined_methods_are_shown(hostile_study):
     tables = Tables.read(hostile_study)
-    sheet = score_sheet(tables, tables.counts["models"])
+    sheet = score_table(tables, tables.counts["models"])
     assert "declined" in [cell.text for row in sheet.rows for cell in row]
     text = Reader((hostile_study / "report" / "index.html").read_text(encoding="utf-8")).text
     assert "Without a score: 1 of 6 rows (1 declined, 0 failed)" in text
@@ -156,7 +157,7 @@ def test_method_that_fails_everywhere_still_builds(tmp_path):
 def test_missing_parts_are_named(built_study, tmp_path, missing, expected):
     copy = shutil.copytree(built_study, tmp_path / "copy")
     (copy / missing).unlink()
-    with pytest.raises(ReportError, match=expected):
+    with pytest.raises(UserError, match=expected):
         page.render(copy)
 
 
@@ -164,13 +165,21 @@ def test_missing_parts_are_named(built_study, tmp_path, missing, expected):
 def test_malformed_provenance_is_refused(built_study, tmp_path, content):
     copy = shutil.copytree(built_study, tmp_path / "copy")
     (copy / "provenance.json").write_text(content)
-    with pytest.raises(ReportError, match=r"provenance\.json"):
+    with pytest.raises(UserError, match=r"provenance\.json"):
         page.render(copy)
 
 
 def test_class_counts_with_and_without_splits():
-    with_splits = classes_sheet('{"train": {"a": 3, "b": 1}, "test": {"a": 2}}')
+    with_splits = classes_table('{"train": {"a": 3, "b": 1}, "test": {"a": 2}}')
     assert [[cell.text for cell in row] for row in with_splits.rows] == [["a", "3", "2"], ["b", "1", "0"]]
-    assert classes_sheet('{"a": 3}').heads == ["Class", "Examples"]
-    with pytest.raises(ReportError, match="class_counts"):
-        classes_sheet("[1, 2]")
+    assert classes_table('{"a": 3}').heads == ["Class", "Examples"]
+    with pytest.raises(UserError, match="class_counts"):
+        classes_table("[1, 2]")
+
+
+def test_a_section_that_the_template_does_not_place_is_shown_all_the_same(built_study, monkeypatch):
+    placed = page.render(built_study)
+    monkeypatch.setattr(page, "PLACED", page.PLACED[:-1])
+    html = page.render(built_study)
+    assert placed.count("<h2>Does pre-training help?</h2>") == 1
+    assert html.count("<h2>Does pre-training help?</h2>") == html.count('<li><a href="#pretraining">') == 2

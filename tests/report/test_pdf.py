@@ -7,8 +7,8 @@ import zlib
 
 import pytest
 
+from ken.errors import UserError
 from report import pdf
-from report.errors import ReportError
 from tests.report.conftest import run_step
 
 needs_browser = pytest.mark.skipif(not any(map(shutil.which, pdf.BROWSERS)), reason="no Chromium on PATH")
@@ -74,7 +74,7 @@ def test_the_page_becomes_a_pdf_with_its_title_and_what_is_folded(without_weasyp
 
 def test_neither_program(without_weasyprint, built_study, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(ReportError, match=r"install WeasyPrint .* or put Chromium on PATH"):
+    with pytest.raises(UserError, match=r"install WeasyPrint .* or put Chromium on PATH"):
         run_step(pdf, "--results", built_study, "--out", tmp_path / "report.pdf")
     assert not (tmp_path / "report.pdf").exists()
 
@@ -88,7 +88,7 @@ def test_a_browser_that_fails_leaves_the_old_file(without_weasyprint, built_stud
     browser.write_text(f"#!/bin/sh\n{found}\n{script}\n")
     browser.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(ReportError, match=r"did not print the page \(status (3: no display|0: it said nothing)\)"):
+    with pytest.raises(UserError, match=r"did not print the page \(status (3: no display|0: it said nothing)\)"):
         run_step(pdf, "--results", built_study, "--out", out)
     assert out.read_bytes() == b"old" and {path.name for path in tmp_path.iterdir()} == {"chromium", "report.pdf"}
 
@@ -133,5 +133,5 @@ def test_printable_takes_the_inks_of_print_and_leaves_the_rest():
 
 
 def test_no_page(tmp_path):
-    with pytest.raises(ReportError, match="does not exist: run the step that writes it"):
+    with pytest.raises(UserError, match="does not exist: run the step that writes it"):
         run_step(pdf, "--results", tmp_path, "--out", tmp_path / "report.pdf")

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ken.errors import UserError
 from report import publication, style, tables
-from report.errors import ReportError
 from tests.report.conftest import run_step
 from tests.report.synthetic import controls, score_row, wide_rows, write_csv, write_results
 
@@ -36,7 +36,8 @@ def write_statistics(folder: Path, name: str = "") -> None:
 
     def interval() -> dict:
         estimate = next(numbers)
-        return {"difference_points": estimate, "low": estimate - next(numbers) % 3, "high": estimate + 2}
+        ends = {"difference_points": estimate, "low": estimate - next(numbers) % 3, "high": estimate + 2}
+        return ends | dict.fromkeys(("mcnemar_p", "mcnemar_p_holm", "wilcoxon_p", "wilcoxon_p_holm"), 0.5)
 
     (folder / "statistics").mkdir()
     compared = [
@@ -64,7 +65,15 @@ def write_statistics(folder: Path, name: str = "") -> None:
     ]
     alone = {"method": "bitdelta", "unit": "bits", "budget": 1, "n": 2, "average_rank": 1, "methods": 1}
     write_csv(folder / "statistics" / "ranks.csv", [*ranks, alone | {"critical_difference": "", "friedman_p": ""}])
-    claim = {"claim": "reset-range", "source": "paper", "text": f"A claim {name}", "unit": "points"}
+    claim = {
+        "claim": "reset-range",
+        "source": "paper",
+        "text": f"A claim {name}",
+        "unit": "points",
+        "rule": "",
+        "why": "",
+        "n": 4,
+    }
     ends = {"estimate": -1.2345, "low": -2.5, "high": 0.004, "verdict": "not decided"}
     nothing = {"estimate": "", "low": "", "high": "", "verdict": "not decided"}
     claims = [claim | {"subject": f"s1 {name}"} | ends, claim | {"subject": "s2"} | nothing]
@@ -350,7 +359,7 @@ def test_budgets_that_the_files_round_differently(tmp_path):
 def test_a_missing_file_is_named(tmp_path, name):
     folder = write_study(tmp_path / "study", wide_rows())
     (folder / name).unlink()
-    with pytest.raises(ReportError, match=rf"{name} does not exist: run the step that writes it"):
+    with pytest.raises(UserError, match=rf"{name} does not exist: run the step that writes it"):
         publish(folder)
     assert not (folder / "publication").exists()
 
@@ -372,13 +381,13 @@ def test_a_malformed_file_of_published_figures(tmp_path, change, message):
     change(found)
     path = tmp_path / "published.yaml"
     path.write_text(yaml.safe_dump(found), encoding="utf-8")
-    with pytest.raises(ReportError, match=re.escape(message)):
+    with pytest.raises(UserError, match=re.escape(message)):
         publication.read_published(path)
 
 
 def test_published_figures_must_be_there_and_yaml(tmp_path):
-    with pytest.raises(ReportError, match="does not exist"):
+    with pytest.raises(UserError, match="does not exist"):
         publication.read_published(tmp_path / "none.yaml")
     (tmp_path / "bad.yaml").write_text("scores: [", encoding="utf-8")
-    with pytest.raises(ReportError, match="is not YAML"):
+    with pytest.raises(UserError, match="is not YAML"):
         publication.read_published(tmp_path / "bad.yaml")

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import ken
+from ken.errors import UserError
 from report import spread
-from report.errors import ReportError
 
 
 def some_masks():
@@ -93,5 +93,5 @@ def test_table_of_stored_files(tmp_path):
     assert table[["model", "task", "seed"]].drop_duplicates().values.tolist() == [["bert", "words", "3"]]
     pd.testing.assert_frame_equal(table, spread.spread_table(paths, draws=50))
     paths[0].write_bytes(b"no")
-    with pytest.raises(ReportError, match="cannot be read as a sub-network"):
+    with pytest.raises(UserError, match="cannot be read as a sub-network"):
         spread.spread_table(paths, draws=5)

@@ -9,8 +9,8 @@ import pytest
 from scipy import stats
 from sklearn.metrics import accuracy_score, f1_score
 
+from ken.errors import UserError
 from report import statistics as computed
-from report.errors import ReportError
 from report.results import write_text
 from report.statistics import Differences, comparisons, hierarchical_interval, matched, pairwise, ranks, read_sample
 from tests.report.conftest import run_step
@@ -234,7 +234,7 @@ def test_ranks_friedman_and_nemenyi_of_demsar():
 
 
 def test_wilcoxon_of_demsar():
-    # Section 3.1.3: C4.5 against C4.5+m has the rank sums 93 and 12, by which the hypothesis is rejected at 5 %.
+    # PageSection 3.1.3: C4.5 against C4.5+m has the rank sums 93 and 12, by which the hypothesis is rejected at 5 %.
     scores = demsar()
     z = (12 - 14 * 15 / 4) / math.sqrt(14 * 15 * 29 / 24)
     found = computed.wilcoxon_p((scores["m"] - scores["c45"]).to_numpy())
@@ -451,24 +451,24 @@ def test_missing_or_wrong_files_are_named(tmp_path):
         (good.iloc[::-1].reset_index(drop=True), "but its predictions have"),
     ):
         changed.to_parquet(path)
-        with pytest.raises(ReportError, match=message):
+        with pytest.raises(UserError, match=message):
             read_sample(folder)
     path.unlink()
-    with pytest.raises(ReportError, match=r"predictions\.parquet does not exist"):
+    with pytest.raises(UserError, match=r"predictions\.parquet does not exist"):
         read_sample(folder)
 
 
 def test_a_label_that_is_no_class_is_named(tmp_path):
     folder = one_cell(tmp_path)
     write_text(folder / "tasks" / "t1" / "manifest.json", '{"classes": ["no", "yes"]}')
-    with pytest.raises(ReportError, match="not among the classes"):
+    with pytest.raises(UserError, match="not among the classes"):
         read_sample(folder)
 
 
 def test_scores_without_the_columns_that_are_needed_are_named(tmp_path):
     folder = one_cell(tmp_path)
     pd.read_csv(folder / "scores.csv")[SCORE_COLUMNS].to_csv(folder / "scores.csv", index=False)
-    with pytest.raises(ReportError, match="no column 'file'"):
+    with pytest.raises(UserError, match="no column 'file'"):
         read_sample(folder)
 
 

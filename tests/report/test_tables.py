@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from report.errors import ReportError
+from ken.errors import UserError
 from report.results import read_scores
 from report.summary import sentences
-from report.tables import Tables, markdown
+from report.table import markdown_frame
+from report.tables import Tables
 from tests.report.synthetic import arm, controls, score_row, study_rows, suggestion, write_results
 
 
@@ -162,7 +163,7 @@ def test_single_seed_has_an_empty_spread_and_no_nan_in_files(tmp_path):
 
 def test_markdown_escapes_cell_borders(tmp_path):
     folder = write_results(tmp_path, controls(task="a|b\nc"))
-    lines = markdown(Tables.compute(folder).finetuned).splitlines()
+    lines = markdown_frame(Tables.compute(folder).finetuned).splitlines()
     assert len(lines) == 3
     assert "a\\|b c" in lines[2]
 
@@ -208,7 +209,7 @@ def changed_file(folder, name, change):
     ],
 )
 def test_malformed_inputs_end_in_one_sentence(study, name, change, expected):
-    with pytest.raises(ReportError, match=expected) as raised:
+    with pytest.raises(UserError, match=expected) as raised:
         Tables.compute(changed_file(study, name, change))
     assert str(study / name) in str(raised.value)
     assert "\n" not in str(raised.value)

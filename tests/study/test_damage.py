@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 
 from ken.errors import UserError
-from report.errors import ReportError
 from report.results import read_table
 from study import collect, corpus, inference, manifest, record, trace, verify
 from study.cells.finetuned_cell import FinetunedCell
@@ -179,7 +178,7 @@ def test_a_damaged_checkpoint_of_the_suite_is_named(tmp_path, checkpoints):
 def test_a_damaged_collected_table_is_named_by_the_report(study):
     assert len(read_table(study / "scores.csv", ("method",), ("budget",))) == 2
     flip(study / "scores.csv")
-    with pytest.raises(ReportError, match=r"scores.csv was changed or damaged .*`rm "):
+    with pytest.raises(UserError, match=r"scores.csv was changed or damaged .*`rm "):
         read_table(study / "scores.csv", ("method",), ("budget",))
 
 

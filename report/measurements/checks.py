@@ -1,0 +1,242 @@
+"""Ablations of KEN: other bandwidths, zero instead of reset, one kind of matrix at a time."""
+
+import math
+from typing import Any
+
+import pandas as pd
+
+from report import style
+from report import table as columns
+from report.drawing import Drawing, Figure, canvas, drawing_of, method_line, set_ticks, shade_near
+from report.measurements.contract import ResultFiles, ResultTables
+from report.results import CELL, Columns, read_if_run, to_numbers
+from report.scores import NEAR, is_near
+from report.table import Column, Table
+
+COLUMNS = {
+    "checks": Columns(
+        ("check", "variant", "method"),
+        (
+            *("kept_share", "cells", "seeds", "weighted_f1", "difference_points", "difference_points_min"),
+            *("difference_points_max", "none_points", "stored_bytes", "parameters", "parameter_share"),
+        ),
+    )
+}
+FILE = Columns(
+    ("model", "task", "check", "variant", "method"),
+    ("seed", "kept_share", "stored_bytes", "weighted_f1", "full_weighted_f1", "none_weighted_f1", "parameters"),
+)
+SHARE_LINES = ("-", (0, (4, 1.5)), (0, (1, 1.2)))  # of kept shares in the figure bandwidth
+
+
+def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
+    """Every variant at a kept share of the body (rounded to a hundredth): means over cells.
+
+    `parameters` are those of the kind of matrix for the check matrices, `parameter_share` their share of the body;
+    `none_points` is the difference of the body that is reset altogether.
+
+    Raises:
+        UserError: as `read_table`, or a factor of the bandwidth is no number.
+    """
+    path = files.results / "checks.csv"
+    rows = read_if_run(path, FILE)
+    to_numbers(rows.loc[rows["check"] == "bandwidth", "variant"], path)
+    body = rows.groupby(CELL)["parameters"].transform("max")
+    matrices = rows["check"] == "matrices"
+    if matrices.all():  # no other check says how large the body is
+        body = rows.groupby(CELL)["parameters"].transform("sum")
+    rows = rows.assign(
+        kept_share=rows["kept_share"].round(2).mask(matrices),
+        share=rows["kept_share"],
+        difference_points=100 * (rows["weighted_f1"] - rows["full_weighted_f1"]),
+        none_points=100 * (rows["none_weighted_f1"] - rows["full_weighted_f1"]),
+        parameter_share=rows["parameters"] / body,
+    )
+    means = ("weighted_f1", "difference_points", "none_points", "stored_bytes", "parameters", "parameter_share")
+    table = rows.groupby(["check", "variant", "method", "kept_share"], sort=False, dropna=False).agg(
+        cells=("seed", "size"),
+        seeds=("seed", "nunique"),
+        held=("share", "mean"),
+        difference_points_min=("difference_points", "min"),
+        difference_points_max=("difference_points", "max"),
+        **{name: (name, "mean") for name in means},
+    )
+    table = table.reset_index()
+    table["kept_share"] = table["kept_share"].fillna(table["held"])
+    return {"checks": table[COLUMNS["checks"].names]}
+
+
+def page(tables: ResultTables) -> dict[str, Any]:
+    """Table and sentence of each check, and how many cells and seeds stand behind it."""
+    checks = tables.checks
+    sentences = {"bandwidth": bandwidth_sentence, "zero": zero_sentence, "matrices": matrices_sentence}
+    cells = {
+        name: f"{style.count(rows['cells'].max(), 'cell')}, {style.count_range(rows['seeds'], 'seed')}"
+        for name, rows in checks.groupby("check")
+    }
+    return {
+        "bandwidth": bandwidth_table(checks),
+        "zero": zero_table(checks),
+        "matrices": matrices_table(checks),
+        "sentences": {name: sentence(checks) for name, sentence in sentences.items()},
+        "cells": cells,
+    }
+
+
+def bandwidth_table(checks: pd.DataFrame) -> Table:
+    """Every factor of the bandwidth and kept share."""
+    return Table.of(
+        [
+            columns.number("Factor", lambda row: float(row.variant), "{:g}".format),
+            columns.number("Body kept", "kept_share", style.share),
+            columns.number("Weighted F1", "weighted_f1", style.score),
+            *_points_columns(),
+            columns.number("Cells", "cells", style.integer),
+        ],
+        checks[checks["check"] == "bandwidth"].itertuples(),
+    )
+
+
+def _points_columns() -> list[Column]:
+    low, high = "difference_points_min", "difference_points_max"
+    return [
+        columns.number("To full, points", "difference_points", style.points),
+        columns.span("Over cells", low, high, style.points, merged=True),
+    ]
+
+
+def zero_table(checks: pd.DataFrame) -> Table:
+    """Reset beside zero, per method and kept share, in points to full."""
+
+    def points(row: Any, variant: str) -> float:
+        return row.at[variant].difference_points if variant in row.at else math.nan
+
+    compared = checks[(checks["check"] == "zero") & checks["variant"].isin(["reset", "zero"])]
+    return Table.of(
+        [
+            columns.method("Chosen by"),
+            columns.number("Body kept", "kept_share", style.share),
+            columns.number("Rest reset, points to full", lambda row: points(row, "reset"), style.points),
+            columns.number("Rest set to zero, points to full", lambda row: points(row, "zero"), style.points),
+            columns.number(
+                "Worth of the reset, points", lambda row: points(row, "reset") - points(row, "zero"), style.points
+            ),
+            columns.number("Cells", lambda row: (row.at.get("reset") or row.at["zero"]).cells, style.integer),
+        ],
+        columns.groups(compared, ["method", "kept_share"], "variant"),
+    )
+
+
+def matrices_table(checks: pd.DataFrame) -> Table:
+    """One kind of matrix pruned at a time."""
+    return Table.of(
+        [
+            columns.name("Pruned alone", "variant"),
+            columns.number("Its entries", "parameters", style.integer),
+            columns.number("Of the body", "parameter_share", style.share),
+            *_points_columns(),
+            columns.number("Cells", "cells", style.integer),
+        ],
+        checks[checks["check"] == "matrices"].itertuples(),
+    )
+
+
+def bandwidth_sentence(checks: pd.DataFrame) -> str:
+    """How far the weighted F1 moves over all bandwidth factors, at each kept share; "" if that was not looked at."""
+    rows = checks[checks["check"] == "bandwidth"]
+    parts = [
+        f"{own['difference_points'].max() - own['difference_points'].min():.1f} points at {style.percent(share)} kept"
+        for share, own in rows.groupby("kept_share")
+    ]
+    if not parts:
+        return ""
+    factors = rows["variant"].astype(float)
+    return (
+        f"Between the best and the worst factor from {factors.min():g} to {factors.max():g}, means over cells differ "
+        f"by {style.listed(parts)}."
+    )
+
+
+def zero_sentence(checks: pd.DataFrame) -> str:
+    """What resetting is worth over setting to zero; "" if that was not looked at."""
+    wide = checks[checks["check"] == "zero"].pivot(
+        index=["method", "kept_share"], columns="variant", values="difference_points"
+    )
+    worth = (wide["reset"] - wide["zero"]).dropna() if {"reset", "zero"} <= set(wide.columns) else pd.Series()
+    parts = [
+        f"{style.points(value)} points with {style.label(method)} at {style.percent(share)} kept"
+        for (method, share), value in worth.items()
+    ]
+    text = "Resetting the same entries instead of setting them to zero changes weighted F1 by "
+    return f"{text}{style.listed(parts)}." if parts else ""
+
+
+def matrices_sentence(checks: pd.DataFrame) -> str:
+    """Which kind of matrix loses most when it alone is pruned; "" if that was not looked at."""
+    rows = checks[checks["check"] == "matrices"]
+    if rows.empty:
+        return ""
+    worst = rows.loc[rows["difference_points"].idxmin()]
+    if is_near(worst["difference_points"]):
+        return f"No kind of matrix loses more than {NEAR:g} point when it alone is pruned."
+    points, share = style.points(worst["difference_points"]), style.share(worst["parameter_share"])
+    kind = worst["variant"]
+    return f"Of the kinds pruned alone, “{kind}” loses most: {points} points, with {share} of the body's entries."
+
+
+def drawings(tables: ResultTables) -> dict[str, Drawing]:
+    """The figures of bandwidths and of kinds of matrices."""
+    checks = tables.checks
+    return {
+        "bandwidth": drawing_of(
+            draw_bandwidth,
+            checks[checks["check"] == "bandwidth"],
+            description="Difference to full against the factor of the bandwidth",
+            note="The bandwidth was not varied in this study.",
+        ),
+        "matrices": drawing_of(
+            draw_matrices,
+            checks[checks["check"] == "matrices"],
+            description="Difference to full when one kind of matrix is pruned",
+            note="Kinds of matrices were not pruned one at a time in this study.",
+        ),
+    }
+
+
+def draw_bandwidth(rows: pd.DataFrame) -> Figure:
+    """Difference to full by factor of Scott's bandwidth, one line per kept share, with its range over cells."""
+    rows = rows.assign(factor=pd.to_numeric(rows["variant"])).sort_values("factor")
+    figure, ((axes,),) = canvas(6.4, 3.6)
+    shade_near(axes, NEAR)
+    ken = style.FIXED["ken"]
+    for index, (share, own) in enumerate(rows.groupby("kept_share")):
+        low = own["difference_points"] - own["difference_points_min"]
+        high = own["difference_points_max"] - own["difference_points"]
+        line = method_line(ken) | {
+            "linestyle": SHARE_LINES[index % len(SHARE_LINES)],
+            "markerfacecolor": "white" if index % 2 else ken.colour,
+            "markeredgecolor": ken.colour,
+            "label": f"{style.percent(share)} kept",
+        }
+        factors = own["factor"] * 1.03**index  # beside each other where ranges coincide
+        axes.errorbar(factors, own["difference_points"], yerr=[low, high], capsize=3, elinewidth=0.9, **line)
+    axes.set_xscale("log")
+    set_ticks(axes.xaxis, sorted(set(rows["factor"])), "{:g}".format)
+    axes.set_xlabel("bandwidth, in units of Scott's (log scale)")
+    axes.set_ylabel("weighted F1 minus full, points")
+    figure.legend(loc="outside upper center", ncols=4)
+    return figure
+
+
+def draw_matrices(rows: pd.DataFrame) -> Figure:
+    """Loss when one kind of matrix is pruned and all others are kept: mean and range over cells."""
+    rows = rows.sort_values("variant", key=lambda kinds: kinds == "others", kind="stable").iloc[::-1]
+    figure, ((axes,),) = canvas(6.4, 0.34 * len(rows) + 1.1)
+    shade_near(axes, NEAR, across=True)
+    heights, colour = range(len(rows)), style.FIXED["ken"].colour
+    axes.hlines(heights, rows["difference_points_min"], rows["difference_points_max"], color=style.MUTED, linewidth=2)
+    axes.plot(rows["difference_points"], heights, "o", color=colour, markersize=6)
+    axes.set_yticks(heights, [f"{row.variant} ({style.share(row.parameter_share)})" for row in rows.itertuples()])
+    axes.set_ylim(-0.6, len(rows) - 0.4)
+    axes.set_xlabel("weighted F1 minus full, points")
+    return figure

@@ -1,0 +1,86 @@
+"""Seconds and memory of making one stored file, in units of the fine-tuning of the same cell too."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from report import style
+from report import table as columns
+from report.measurements.contract import PageSection, ResultFiles, ResultTables
+from report.results import CELL, Columns
+from report.table import Table
+
+COLUMNS = {
+    "cost": Columns(
+        ("method", "family"), ("cells", "files", "seconds", "seconds_min", "seconds_max", "relative", "peak_mib")
+    )
+}
+NOTE = (
+    "Seconds: to choose or train, and to store, mean over the files of a cell, then over cells; what a method computes "
+    "once for all its budgets counts with the first. Fine-tuning: the whole job, with the evaluation on the test set. "
+    "Fine-tuning = 1: geometric mean over cells of the seconds in units of those of the cell's fine-tuning. A method "
+    "that tries several learning rates counts all of them. Peak memory: of the process until then; methods that do not "
+    "train share one process, so later ones show at least what earlier ones needed."
+)
+FINETUNING = "fine-tuning"  # the row that the others are in units of
+
+
+def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
+    """Seconds in cells and in units of the fine-tuning of the same cell; peak memory.
+
+    The seconds of a cell are the mean over its files. `relative` is the geometric mean over cells. The first row is
+    the fine-tuning itself, and random initialisation is left out.
+    """
+    scores, finetuning = files.scores, files.finetuning
+    tuned = finetuning[finetuning["arm"] == "pretrained"].set_index(CELL)
+    made = scores[(scores["status"] == "ok") & ~scores["method"].isin(style.CONTROLS)]
+    cells = made.groupby([*CELL, "method", "family"], sort=False).agg(
+        files=("seconds", "size"), seconds=("seconds", "mean"), peak_mib=("peak_mib", "max")
+    )
+    whole = tuned[["seconds", "peak_mib"]].assign(method=FINETUNING, family="trained", files=1).reset_index()
+    cells = pd.concat([whole, cells.reset_index()], ignore_index=True)
+    unit = cells.set_index(CELL).index.map(tuned["seconds"].to_dict()).to_numpy(float)
+    with np.errstate(divide="ignore"):
+        cells["log"] = np.log(cells["seconds"].to_numpy(float) / unit)
+    table = cells.groupby(["method", "family"], sort=False).agg(
+        cells=("seed", "size"),
+        files=("files", "sum"),
+        seconds=("seconds", "mean"),
+        seconds_min=("seconds", "min"),
+        seconds_max=("seconds", "max"),
+        relative=("log", "mean"),
+        peak_mib=("peak_mib", "max"),
+    )
+    table["relative"] = np.exp(table["relative"])
+    return {"cost": table.reset_index()[COLUMNS["cost"].names]}
+
+
+def page(tables: ResultTables) -> dict[str, Any]:
+    """The table, and KEN beside the methods that train."""
+    seconds = "{:.3g}".format
+    table = Table.of(
+        [
+            columns.name("Method", lambda row: "Fine-tuning" if row.method == FINETUNING else style.label(row.method)),
+            columns.number("Seconds a file", "seconds", seconds),
+            columns.span("Over cells", "seconds_min", "seconds_max", seconds),
+            columns.number("Fine-tuning = 1", "relative", seconds),
+            columns.number("Peak memory, MiB", "peak_mib", style.integer),
+            columns.number("Files", "files", style.integer),
+            columns.number("Cells", "cells", style.integer),
+        ],
+        tables.cost.itertuples(),
+    )
+    title = "What it costs to make a file"
+    return {"section": PageSection("cost", title, cost_sentence(tables.cost), table, NOTE, filters=False)}
+
+
+def cost_sentence(cost: pd.DataFrame) -> str:
+    """Time of making a file of KEN and of the methods that train, in units of the fine-tuning's."""
+    relative = cost.set_index("method")["relative"].dropna()
+    trained = cost.loc[(cost["family"] == "trained") & (cost["method"] != FINETUNING), "method"]
+    parts = [f"{style.label(name)} {relative[name]:.2g}" for name in ("ken", *trained) if name in relative.index]
+    if not parts:
+        return ""
+    text = f"Seconds of making one stored file, in units of the fine-tuning of the same cell: {', '.join(parts)}."
+    return f"{text} What does not train needs the fine-tuned model first, so its seconds come on top."

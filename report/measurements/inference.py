@@ -1,0 +1,112 @@
+"""Time of a text with a compressed model, in units of the dense model's."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ken.errors import UserError
+from report import style
+from report import table as columns
+from report.measurements.contract import PageSection, ResultFiles, ResultTables
+from report.results import Columns, read_table
+from report.table import Table
+
+COLUMNS = {
+    "inference": Columns(
+        ("method", "unit", "form"),
+        (
+            *("budget", "cells", "relative_time", "relative_time_min", "relative_time_max", "milliseconds_per_text"),
+            *("parameters", "peak_mib"),
+        ),
+    )
+}
+FILE = Columns(
+    ("model", "task", "method", "unit", "form"),
+    ("seed", "budget", "parameters", "texts", "milliseconds_per_text", "relative_time", "peak_mib"),
+)
+FORMS = {
+    "dense": "dense",
+    "restored": "restored to a dense model",
+    "merged": "merged into the weights",
+    "beside": "unmerged adapter",
+    "compiled": "compacted to smaller layers",
+}  # in inference.csv -> for people
+NOTE = (
+    "Geometric mean and range over cells of the time of a text, relative to the dense model on the same inputs in the "
+    "same run. Memory: model and intermediate results."
+)
+MANY = 3  # rows of a form, beyond which a sentence gives their range
+
+
+def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
+    """Relative time per method, budget and form: geometric mean and range over cells.
+
+    Raises:
+        UserError: as `read_table`, or a relative time is not above 0.
+    """
+    path = files.results / "inference.csv"
+    times = read_table(path, *FILE)
+    if not (times["relative_time"] > 0).all():
+        raise UserError(f"{path} has a relative_time that is not above 0: run the step that writes it again.")
+    table = (
+        times.assign(log=np.log(times["relative_time"]))
+        .groupby(["method", "unit", "budget", "form"], sort=False)
+        .agg(
+            cells=("seed", "size"),
+            relative_time=("log", "mean"),
+            relative_time_min=("relative_time", "min"),
+            relative_time_max=("relative_time", "max"),
+            **{name: (name, "mean") for name in ("milliseconds_per_text", "parameters", "peak_mib")},
+        )
+    )
+    table["relative_time"] = np.exp(table["relative_time"])
+    return {"inference": table.reset_index()[COLUMNS["inference"].names]}
+
+
+def page(tables: ResultTables) -> dict[str, Any]:
+    """Times per method, budget and form of the model."""
+    table = Table.of(
+        [
+            columns.method(),
+            columns.name("Form", lambda row: FORMS.get(row.form, row.form)),
+            columns.budget(),
+            columns.number("Time, dense = 1", "relative_time", "{:.2f}".format),
+            columns.span("Over cells", "relative_time_min", "relative_time_max", "{:.2f}".format),
+            columns.number("ms a text", "milliseconds_per_text", _digits),
+            columns.number("Parameters", "parameters", style.integer),
+            columns.number("Memory, MiB", "peak_mib", _digits),
+            columns.number("Cells", "cells", style.integer),
+        ],
+        tables.inference.itertuples(),
+    )
+    text = speed(tables.inference) or "Only the dense model was timed."
+    absent = "Inference was not timed in this study."
+    return {"section": PageSection("speed", "Is it faster?", text, table, NOTE, absent)}
+
+
+def _digits(value: float) -> str:
+    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+
+
+def sentences(tables: ResultTables) -> list[str]:
+    """The sentence of `speed`, if inference was timed."""
+    return list(filter(None, [speed(tables.inference)]))
+
+
+def speed(times: pd.DataFrame) -> str:
+    """How long a text takes in the forms a compressed model is used in; "" if that was not measured.
+
+    Args:
+        times: the table inference. Of a form with many rows the range is given.
+    """
+    parts = []
+    for form, rows in times[times["form"] != "dense"].groupby("form", sort=False):
+        each = [
+            f"{style.setting(row.method, row.budget, row.unit)} {row.relative_time:.2f}" for row in rows.itertuples()
+        ]
+        if len(rows) > MANY:
+            names = ", ".join(style.label(name) for name in dict.fromkeys(rows["method"]))
+            each = [f"{rows['relative_time'].min():.2f} to {rows['relative_time'].max():.2f} ({names})"]
+        parts.append(f"{FORMS.get(form, form)}: {', '.join(each)}")
+    return f"Time of a text in units of the dense model's: {'; '.join(parts)}." if parts else ""

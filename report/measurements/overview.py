@@ -1,0 +1,229 @@
+"""Means over all cells per method and budget: what resetting costs, and how much must be kept."""
+
+from functools import partial
+from typing import Any
+
+import pandas as pd
+
+from report import style
+from report import table as columns
+from report.drawing import Drawing, Figure, shade_near
+from report.measurements.contract import ResultFiles, ResultTables
+from report.panels import REFERENCES, draw_methods, finish, method_panels
+from report.results import CELL, Columns
+from report.scores import METHOD, NEAR, is_near, keeps_more
+from report.table import Column, Table, TableCell
+
+COLUMNS = {
+    "overview": Columns(
+        ("method", "family", "unit"),
+        (
+            *("budget", "cells", "without_score", "weighted_f1", "difference_points", "difference_points_q25"),
+            *("difference_points_q75", "within_1_point", "kept_share", "stored_bytes", "stored_share"),
+        ),
+    )
+}
+SHOWN_SHARES = (0.05, 0.25)
+SHOWN_METHODS = ("ken", "ken-rescaled", "random")  # beside the best ones
+BEST = 3
+
+
+def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
+    """Means and differences to full per method and budget, over the cells where it was run."""
+    seeds = files.seeds
+    compared = seeds["difference_points"].notna()
+    seeds = seeds.assign(near=is_near(seeds["difference_points"]).astype(float).where(compared))
+    means = ("weighted_f1", "difference_points", "kept_share", "stored_bytes", "stored_share")
+    grouped = seeds.groupby(METHOD, sort=False)
+    table = grouped.agg(
+        cells=("seed", "size"), within_1_point=("near", "mean"), **{name: (name, "mean") for name in means}
+    )
+    for percent in (25, 75):
+        table[f"difference_points_q{percent}"] = grouped["difference_points"].quantile(percent / 100)
+    asked = files.scores.drop_duplicates([*CELL, *METHOD]).groupby(METHOD, sort=False).size()
+    table = asked.rename("asked").to_frame().join(table)
+    table["cells"] = table["cells"].fillna(0).astype(int)
+    table["without_score"] = table["asked"] - table["cells"]
+    return {"overview": table.reset_index()[COLUMNS["overview"].names]}
+
+
+def page(tables: ResultTables) -> dict[str, Any]:
+    """Means per method and kept share, all columns of the table, and the methods run on a part of the cells."""
+    return {
+        "means": means_table(tables),
+        "detail": _detail_table(tables),
+        "partial": partial_methods(tables),
+        "references": [style.label(name) for name in REFERENCES],
+    }
+
+
+def means_table(tables: ResultTables) -> Table:
+    """Mean difference to full in points, of the methods run on all cells (rows) at every kept share (columns)."""
+    asked = tables.cells
+
+    def scored(row: Any) -> TableCell:
+        fewest = row.own["cells"].min()
+        return TableCell(f"{fewest:.0f}" if fewest == asked else f"{fewest:.0f} of {asked:.0f}", float(fewest))
+
+    ends = [lambda row: row.own["kept_share"].min(), lambda row: row.own["kept_share"].max()]
+    return Table.of(
+        [
+            columns.method(),
+            columns.name("Updates", lambda row: style.FAMILY_LABELS[row.family]),
+            *columns.over_budgets(tables.counts["budgets"], _difference_cell),
+            columns.span("Body kept", *ends, style.share, merged=True),
+            Column("Cells", scored, "number"),
+        ],
+        columns.groups(tables.over_all_cells(), ["method", "family"], "budget"),
+    )
+
+
+def _difference_cell(_: Any, row: Any) -> TableCell:
+    if pd.isna(row.difference_points):
+        return TableCell("no score", marks="missing")
+    return columns.number_cell(row.difference_points, style.points, "near" if is_near(row.difference_points) else "")
+
+
+def _detail_table(tables: ResultTables) -> Table:
+    """Every column of the overview, for all methods and the cells that each was run on."""
+    front = tables.pareto[(tables.pareto["cells_of"] == "all") & (tables.pareto["on_front"] == 1)]
+    front = set(columns.tuples(front, ["method", "budget"]))
+    quarter, three_quarters = "difference_points_q25", "difference_points_q75"
+    return Table.of(
+        [
+            columns.method(),
+            columns.budget("Asked"),
+            columns.number("Cells", "cells", style.integer),
+            columns.number("Weighted F1", "weighted_f1", style.score),
+            columns.number("To full", "difference_points", style.points),
+            columns.span("Middle half of cells", quarter, three_quarters, style.points),
+            columns.number("Cells within 1 point", "within_1_point", style.share),
+            columns.number("Body kept", "kept_share", style.share),
+            columns.number("Of full's bytes", "stored_share", style.share),
+            columns.number("Stored file", "stored_bytes", style.size),
+            Column("Pareto front", lambda row: TableCell("yes" if (row.method, row.budget) in front else "")),
+        ],
+        tables.overview.itertuples(),
+    )
+
+
+def partial_methods(tables: ResultTables) -> list[str]:
+    """Names of methods that were asked for a part of the cells only."""
+    overview = tables.overview
+    part = overview[overview["cells"] + overview["without_score"] < tables.cells]
+    return [style.label(method) for method in dict.fromkeys(part["method"]) if method not in style.CONTROLS]
+
+
+def drawings(tables: ResultTables) -> dict[str, Drawing]:
+    """The figure of differences to full over kept shares."""
+    text = "Difference to full against kept share, one panel per family of methods, one line per method"
+    return {"summary": Drawing(partial(draw_summary, tables), text)}
+
+
+def draw_summary(tables: ResultTables) -> Figure:
+    """Difference to full in points against kept share, mean over all cells, one panel per family of methods."""
+    frame = tables.overview
+    frame = frame[frame["cells"] + frame["without_score"] == tables.cells]
+    frame = frame.assign(low=frame["difference_points_q25"], high=frame["difference_points_q75"])
+    figure, panels, families = method_panels(tables, 4.9, 1, sharey=True)
+    for axes, (title, methods) in zip(panels[0], families.items(), strict=True):
+        shade_near(axes, NEAR)
+        draw_methods(axes, frame, methods, "difference_points")
+        axes.set_title(title if methods else "")
+    panels[0, 0].set_ylabel("weighted F1 minus full, points")
+    finish(figure, panels, families, tables)
+    return figure
+
+
+def _compared(tables: ResultTables) -> pd.DataFrame:
+    """Rows of methods with kept shares that have a score in every cell: only these are compared over all cells."""
+    shares = tables.over_all_cells()
+    return shares[(shares["cells"] == tables.cells) & shares["difference_points"].notna()]
+
+
+def answer(tables: ResultTables) -> list[str]:
+    """KEN at a quarter kept, or at the middle budget, beside a random choice and the best method; smallest shares."""
+    compared = _compared(tables)
+    compared = compared[~keeps_more(compared, ["budget"])]
+    budgets = sorted(set(compared.loc[compared["method"] == "ken", "budget"]))
+    if not budgets:
+        return []
+    share = 0.25 if 0.25 in budgets else budgets[len(budgets) // 2]
+    rows = compared[compared["budget"] == share].set_index("method")["difference_points"]
+    best = rows.idxmax()
+    parts = [f"{style.points(rows['ken'])} points of weighted F1 with KEN"]
+    if "random" in rows.index:
+        parts.append(f"{style.points(rows['random'])} with a random choice")
+    if best not in ("ken", "random"):
+        parts.append(f"{style.points(rows[best])} with the best of {len(rows)} methods, {style.label(best)}")
+    text = (
+        f"With {style.budget_label(share)} of each row kept, the difference to the fully fine-tuned model is "
+        f"{style.listed(parts)} (means over {style.count(tables.cells, 'cell')})."
+    )
+    return [text, *_smallest(compared)]
+
+
+def _smallest(compared: pd.DataFrame) -> list[str]:
+    """Smallest kept shares of KEN and of the best method that cost at most a point."""
+    near = compared[is_near(compared["difference_points"])].groupby("method")["kept_share"].min()
+    if near.empty:
+        return []
+    best = near.idxmin()
+    text = f"The smallest kept share of the body that costs at most {NEAR:g} point on average is "
+    parts = [f"{style.share(near[best])} with {style.label(best)}"]
+    if best != "ken" and "ken" in near.index:
+        parts.append(f"{style.share(near['ken'])} with KEN")
+    none = "" if "ken" in near.index else "; KEN comes that near at no kept share of the study"
+    return [f"{text}{style.listed(parts)}{none}."]
+
+
+def sentences(tables: ResultTables) -> list[str]:
+    """How much must be kept, between which ends all scores lie, and the differences at a few kept shares."""
+    compared = _compared(tables)
+    return [*_near_full(compared), _ends(tables), *_at_shares(compared)]
+
+
+def _near_full(compared: pd.DataFrame) -> list[str]:
+    """Smallest share of the body of each method whose mean difference to full is at most one point."""
+    if compared.empty:
+        return []
+    near = compared[is_near(compared["difference_points"])]
+    smallest = near.loc[near.groupby("method", sort=False)["kept_share"].idxmin()]
+    groups = smallest.groupby(smallest["kept_share"].round(2))["method"]
+    parts = [f"{style.percent(share)} with {', '.join(map(style.label, methods))}" for share, methods in groups]
+    missed = [style.label(name) for name in dict.fromkeys(compared["method"]) if name not in set(near["method"])]
+    if not parts:
+        return [f"No method stays within {NEAR:g} point of weighted F1 on average at any kept share of the study."]
+    text = f"Smallest share of the body to keep that costs at most {NEAR:g} point of weighted F1 on average: "
+    rest = [f"No kept share of the study costs so little with {style.listed(missed)}."] if missed else []
+    return [f"{text}{'; '.join(parts)}.", *rest]
+
+
+def _ends(tables: ResultTables) -> str:
+    means = tables.overview.set_index("method")["weighted_f1"]
+    cells = tables.overview.set_index("method").loc["full", "cells"]
+    text = (
+        f"Fully fine-tuned, the models reach a weighted F1 of {style.score(means['full'])} on average over "
+        f"{style.count(cells, 'cell')} (model × task × seed)"
+    )
+    if "none" in means.index and pd.notna(means["none"]):
+        text += f"; with the whole body reset and only the head kept, {style.score(means['none'])}"
+    return f"{text}."
+
+
+def _at_shares(compared: pd.DataFrame) -> list[str]:
+    """Differences to full at a few kept shares; of many methods, the best ones and those of `SHOWN_METHODS`."""
+    compared = compared[~keeps_more(compared, ["budget"])]
+    budgets = set(compared["budget"])
+    lines = []
+    for share in [share for share in SHOWN_SHARES if share in budgets] or sorted(budgets)[: len(SHOWN_SHARES)]:
+        rows = compared[compared["budget"] == share].sort_values("difference_points", ascending=False, kind="stable")
+        shown = rows["method"].isin([*rows["method"][:BEST], *SHOWN_METHODS])
+        others = [style.label(name) for name in SHOWN_METHODS if name in set(rows["method"][BEST:])]
+        chosen = "" if shown.all() else f" ({', '.join([f'the best {BEST} of {len(rows)} methods', *others])})"
+        parts = [
+            f"{style.label(row.method)}{style.NO_BREAK_SPACE}{style.points(row.difference_points)}"
+            for row in rows[shown].itertuples()
+        ]
+        lines.append(f"With {style.kept(share)} kept, in points to full{chosen}: {', '.join(parts)}.")
+    return lines

@@ -1,0 +1,232 @@
+"""Perplexity of language models, pruned for their own loss or adapted with the update compressed."""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from report import style
+from report import table as columns
+from report.drawing import (
+    CONTROL_LINES,
+    Drawing,
+    Figure,
+    canvas,
+    draw_controls,
+    entry,
+    log_axis,
+    method_entries,
+    method_line,
+)
+from report.measurements.contract import ResultFiles, ResultTables
+from report.results import Columns, read_perplexity
+from report.table import Column, Table, TableCell
+
+COLUMNS = {
+    "perplexity": Columns(
+        ("experiment", "model", "method", "structure"),
+        (
+            *("shots", "budget", "seeds", "failed", "perplexity", "perplexity_min", "perplexity_max", "loss", "rise"),
+            *("kept_share", "parameters", "stored_bytes", "linear_layers", "smaller_layers", "seconds"),
+        ),
+    )
+}
+SETTING = ["experiment", "model", "method", "structure", "shots", "budget"]
+STRUCTURES = {"element": "elements", "2:4": "2:4", "row-column": "rows and columns"}
+REFERENCES = {"pruning": "dense", "adaptation": "full"}  # experiment -> method that others are compared with
+MOST = 1000  # times; beyond that a model has forgotten all it knew
+ONE_SHOT = (0, (3, 1.5))
+
+
+def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
+    """The summary; no rows for a study without language models."""
+    table = read_perplexity(files.results)
+    return {"perplexity": pd.DataFrame(columns=COLUMNS["perplexity"].names) if table.empty else summary(table)}
+
+
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """One row per experiment, model, method, structure, number of shots and budget: means over seeds and draws.
+
+    `perplexity` is that of the mean loss, `rise` the mean loss minus the dense model's (pruning) or the fully adapted
+    one's (adaptation), in nats a token.
+    """
+    ok = table[table["status"] == "ok"]
+    same = ["experiment", "model", "seed"]
+    reference = pd.concat([ok[(ok["experiment"] == name) & (ok["method"] == own)] for name, own in REFERENCES.items()])
+    reference = reference.groupby(same)["loss"].mean().rename("reference").reset_index()
+    ok = ok.merge(reference, "left", on=same)
+    ok["rise"] = ok["loss"] - ok["reference"]
+    means = ("rise", "kept_share", "parameters", "stored_bytes", "linear_layers", "smaller_layers", "seconds")
+    scored = ok.groupby(SETTING, sort=False, dropna=False).agg(
+        seeds=("seed", "nunique"),
+        loss=("loss", "mean"),
+        perplexity_min=("loss", "min"),
+        perplexity_max=("loss", "max"),
+        **{name: (name, "mean") for name in means},
+    )
+    with np.errstate(over="ignore"):
+        scored["perplexity"] = np.exp(scored["loss"])
+        scored[["perplexity_min", "perplexity_max"]] = np.exp(scored[["perplexity_min", "perplexity_max"]])
+    failed = (table["status"] != "ok").astype(int).groupby([table[name] for name in SETTING], sort=False).sum()
+    result = failed.rename("failed").to_frame().join(scored).reset_index()
+    result["seeds"] = result["seeds"].fillna(0).astype(int)
+    return result[COLUMNS["perplexity"].names]
+
+
+def page(tables: ResultTables) -> dict[str, Any]:
+    """Tables and sentences of the section on language models; nothing for a study without any."""
+    table = tables.perplexity
+    if table.empty:
+        return {}
+    return {
+        **{experiment: perplexity_table(table, experiment) for experiment in REFERENCES},
+        "sentences": result_sentences(table),
+        "smaller": smaller_sentence(table),
+    }
+
+
+def perplexity_table(table: pd.DataFrame, experiment: str) -> Table:
+    """Methods, structures and shots (rows) at every sparsity or kept share (columns), dense model or controls first."""
+    own = table[table["experiment"] == experiment]
+    is_end = own["method"].isin(("dense", *style.CONTROLS))
+    budgets = sorted(set(own.loc[~is_end, "budget"]))
+    best = own[~is_end].groupby(["model", "structure", "budget"])["perplexity"].min()
+
+    def perplexity(row: Any, one: Any) -> TableCell:
+        value = one.perplexity
+        if row.is_end or pd.isna(value):
+            return TableCell() if row.is_end else TableCell("failed", marks="missing")
+        lowest = value == best.get((row.model, row.structure, one.budget))
+        return columns.number_cell(value, _perplexity, "best" if lowest else "")
+
+    def end(row: Any) -> TableCell:
+        return columns.number_cell(row.own["perplexity"].iloc[0], _perplexity, "control") if row.is_end else TableCell()
+
+    own = own.assign(is_end=is_end).sort_values("is_end", ascending=False, kind="stable")
+    return Table.of(
+        [
+            columns.name("Model", "model"),
+            columns.method(),
+            columns.name("Structure", lambda row: "" if row.is_end else row.structure),
+            columns.name("Shots", lambda row: "" if row.is_end or not row.shots else f"{row.shots:.0f}"),
+            *columns.wide({budget: style.percent(budget) for budget in budgets}, perplexity),
+            Column("dense" if experiment == "pruning" else "control", end, "number"),
+        ],
+        columns.groups(own, ["is_end", "model", "method", "structure", "shots"], "budget"),
+    )
+
+
+def _perplexity(value: float) -> str:
+    return f"{value:.1f}" if value < 1000 else f"{value:.2g}"
+
+
+def drawings(tables: ResultTables) -> dict[str, Drawing]:
+    """The figures of the experiments that a study has."""
+    scored = tables.perplexity[tables.perplexity["perplexity"].notna()]
+    pruning, adaptation = (scored[scored["experiment"] == name] for name in REFERENCES)
+    figures = {
+        "perplexity": (draw_pruning, pruning, "Perplexity against sparsity"),
+        "adaptation": (draw_adaptation, adaptation, "Perplexity against kept share"),
+    }
+    return {name: Drawing(partial(draw, own), text) for name, (draw, own, text) in figures.items() if not own.empty}
+
+
+def draw_pruning(table: pd.DataFrame) -> Figure:
+    """Perplexity against sparsity: one row of panels per model, one column per structure; dashed is one shot."""
+    pruned = table[table["method"] != REFERENCES["pruning"]]
+    models, structures, methods = (list(dict.fromkeys(pruned[name])) for name in ("model", "structure", "method"))
+    figure, panels = canvas(
+        1.6 + 2.9 * len(structures), 0.9 + 2.7 * len(models), len(models), len(structures), sharey="row"
+    )
+    styles = style.method_styles(methods)
+    for row, model in zip(panels, models, strict=True):
+        dense = table.loc[(table["model"] == model) & (table["method"] == REFERENCES["pruning"]), "perplexity"]
+        for axes, structure in zip(row, structures, strict=True):
+            own = pruned[(pruned["model"] == model) & (pruned["structure"] == structure)]
+            for (method, shots), line in own.sort_values("budget").groupby(["method", "shots"], sort=False):
+                one = {"linestyle": ONE_SHOT, "alpha": 0.75} if shots == 1 else {"linestyle": "-"}
+                axes.plot(100 * line["budget"], line["perplexity"], **method_line(styles[method]) | one)
+            for value in dense:
+                axes.axhline(value, color=style.INK, linewidth=1.1)
+            log_axis(axes.yaxis)
+            axes.set_title(f"{model} · {STRUCTURES.get(structure, structure)}")
+        row[0].set_ylabel("perplexity (log scale)")
+    for axes in panels[-1]:
+        axes.set_xlabel("removed of linear layers, %")
+    entries = [
+        *method_entries(methods),
+        entry("one shot", color=style.MUTED, linestyle=ONE_SHOT),
+        entry("dense", color=style.INK, linewidth=1.1),
+    ]
+    figure.legend(handles=entries, loc="outside upper center", ncols=4)
+    return figure
+
+
+def draw_adaptation(table: pd.DataFrame) -> Figure:
+    """Perplexity of an adapted model against the kept share of its update, one panel per model, with both ends."""
+    compressed = table[~table["method"].isin(style.CONTROLS)]
+    models, methods = (list(dict.fromkeys(compressed[name])) for name in ("model", "method"))
+    styles = style.method_styles(methods)
+    figure, (panels,) = canvas(1.2 + 4.1 * max(1, len(models)), 4.2, 1, max(1, len(models)))
+    for axes, model in zip(panels, models, strict=False):
+        own = compressed[compressed["model"] == model]
+        for method in methods:
+            line = own[own["method"] == method].sort_values("kept_share")
+            axes.plot(100 * line["kept_share"], line["perplexity"], **method_line(styles[method]))
+        draw_controls(axes, table[table["model"] == model], "perplexity")
+        log_axis(axes.yaxis)
+        log_axis(axes.xaxis)
+        axes.set(title=model, xlabel="kept share of the update, % (log scale)")
+    panels[0].set_ylabel("perplexity (log scale)")
+    words = {"full": "adapted, nothing reset", "none": "base, all reset"}
+    lines = [entry(words[name], color=style.INK, linewidth=1.1, linestyle=CONTROL_LINES[name]) for name in words]
+    figure.legend(handles=[*method_entries(methods), *lines], loc="outside upper center", ncols=4)
+    return figure
+
+
+def result_sentences(table: pd.DataFrame) -> list[str]:
+    """What came out, in numbers: the rise of pruned models at the highest sparsity, and what an update needs."""
+    scored = table[table["rise"].notna()]
+    pruned = scored[(scored["experiment"] == "pruning") & (scored["method"] != REFERENCES["pruning"])]
+    lines = []
+    for structure, own in pruned.groupby("structure", sort=False):
+        budget = own["budget"].max()
+        rows = own[(own["budget"] == budget) & (own["shots"] == own["shots"].max())]
+        lines.append(
+            f"With {style.percent(budget)} of the linear layers removed as {STRUCTURES.get(structure, structure)}, "
+            f"perplexity in units of the dense model's: {_rises(rows)}."
+        )
+    adapted = scored[(scored["experiment"] == "adaptation") & ~scored["method"].isin(style.CONTROLS)]
+    if not adapted.empty:
+        budget = sorted(set(adapted["budget"]))[len(set(adapted["budget"])) // 2]
+        none = scored.loc[(scored["experiment"] == "adaptation") & (scored["method"] == "none"), "rise"].mean()
+        lines.append(
+            f"With {style.percent(budget)} of each row of an adaptation's update kept, perplexity in units of the "
+            f"adapted model's: {_rises(adapted[adapted['budget'] == budget])}; the base has {_times(np.exp(none))}."
+        )
+    return lines
+
+
+def _rises(rows: pd.DataFrame) -> str:
+    """Methods with what their perplexity is multiplied by, lowest first."""
+    times = np.exp(rows.groupby("method", sort=False)["rise"].mean()).sort_values()
+    return style.listed([f"{_times(value)} with {style.label(name)}" for name, value in times.items()])
+
+
+def _times(value: float) -> str:
+    if value > MOST:
+        return f"over {MOST:,}"
+    return f"{value:.2f}" if value < 10 else f"{value:,.0f}"
+
+
+def smaller_sentence(table: pd.DataFrame) -> str:
+    """How many layers removed rows and columns make smaller, and what becomes of the others."""
+    rows = table[(table["structure"] == "row-column") & (table["smaller_layers"] > 0)]
+    if rows.empty:
+        return "No layer became smaller: what is removed is stored as zeros."
+    layers, every = rows["smaller_layers"].max(), rows["linear_layers"].max()
+    return (
+        f"Removed rows and columns make up to {layers:.0f} of {every:.0f} linear layers really smaller, those with "
+        "only an activation between them, which also lose what faced a removed unit; in all others they are zeros."
+    )

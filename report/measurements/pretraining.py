@@ -1,0 +1,111 @@
+"""Fine-tuning from the pre-trained body against random initialisation."""
+
+from functools import partial
+from typing import Any
+
+import pandas as pd
+
+from report import style
+from report import table as columns
+from report.drawing import DASHED, Drawing, Figure, canvas, entry
+from report.measurements.contract import PageSection, ResultFiles, ResultTables
+from report.results import CELL, PAIR, Columns
+from report.table import Table
+
+COLUMNS = {
+    "pretraining_gain": Columns(
+        ("model", "task"), ("seeds", "random_init", "random_init_sd", "pretrained", "pretrained_sd", "gain_points")
+    )
+}
+
+
+def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
+    """Both ways per model and task, on the seeds that have both."""
+    arms = files.finetuning.pivot_table(index=CELL, columns="arm", values="weighted_f1", sort=False)
+    both = arms.reindex(columns=["random-init", "pretrained"]).dropna().reset_index()
+    both["gain_points"] = 100 * (both["pretrained"] - both["random-init"])
+    table = both.groupby(PAIR, sort=False).agg(
+        seeds=("seed", "nunique"),
+        random_init=("random-init", "mean"),
+        random_init_sd=("random-init", "std"),
+        pretrained=("pretrained", "mean"),
+        pretrained_sd=("pretrained", "std"),
+        gain_points=("gain_points", "mean"),
+    )
+    return {"pretraining_gain": table.reset_index()[COLUMNS["pretraining_gain"].names]}
+
+
+def page(tables: ResultTables) -> dict[str, Any]:
+    """Random initialisation beside the pre-trained body."""
+    table = Table.of(
+        [
+            *columns.PAIR,
+            columns.mean("Random initialisation", "random_init", "random_init_sd"),
+            columns.mean("Pre-trained", "pretrained", "pretrained_sd"),
+            columns.number("Gain, points", "gain_points", style.points),
+            columns.number("Seeds", "seeds", style.integer),
+        ],
+        tables.pretraining_gain.itertuples(),
+    )
+    seeds = style.count_range(tables.pretraining_gain["seeds"], "seed")
+    section = PageSection(
+        "pretraining",
+        "Does pre-training help?",
+        "The same fine-tuning from the pre-trained body and from random initialisation. Without a gain there would be "
+        "nothing worth going back to.",
+        table,
+        absent="Fine-tuning from random initialisation was not run in this study.",
+        figure="pretraining_gain",
+        caption=f"Weighted F1 on test, mean over {seeds} that {'was' if seeds == '1 seed' else 'were'} run both ways, "
+        f"{len(table.rows)} pairs of model and task; no band, the spread over seeds is in the table.",
+    )
+    return {"section": section}
+
+
+def sentences(tables: ResultTables) -> list[str]:
+    """The mean gain, and its range over models and tasks."""
+    points = tables.pretraining_gain["gain_points"].dropna()
+    if points.empty:
+        return []
+    return [
+        f"Pre-training is worth {style.points(points.mean())} points of weighted F1 over random initialisation on "
+        f"average ({style.points(points.min())} to {style.points(points.max())} over {len(points)} pairs of model and "
+        "task)."
+    ]
+
+
+def drawings(tables: ResultTables) -> dict[str, Drawing]:
+    """The figure, of a study that has both ways."""
+    if tables.pretraining_gain.empty:
+        return {}
+    text = "Weighted F1 from random initialisation and from the pre-trained body"
+    return {"pretraining_gain": Drawing(partial(draw_gain, tables), text)}
+
+
+def draw_gain(tables: ResultTables) -> Figure:
+    """Random initialisation joined with pre-training by a line, one row per model, one panel per task."""
+    gain, models, tasks = tables.pretraining_gain, tables.counts["models"], tables.counts["tasks"]
+    figure, panels = canvas(max(6.4, 3.7 * len(tasks)), 0.32 * len(models) + 1.3, 1, len(tasks), sharey=True)
+    tfidf = tables.tasks.set_index("task")["tfidf_weighted_f1"]
+    hollow = {"color": style.MUTED, "marker": "o", "markerfacecolor": "white"}
+    filled = {"color": style.ACCENT, "marker": "o"}
+    reference = {"color": style.INK, "linewidth": 1.1, "linestyle": DASHED}
+    for axes, task in zip(panels[0], tasks, strict=True):
+        for row in gain[gain["task"] == task].itertuples():
+            height = models.index(row.model)
+            axes.plot([row.random_init, row.pretrained], [height, height], color=style.MUTED, linewidth=2, zorder=1)
+            axes.plot(row.random_init, height, markersize=6, linestyle="", **hollow)
+            axes.plot(row.pretrained, height, markersize=6.5, linestyle="", **filled)
+        if task in tfidf.index:
+            axes.axvline(tfidf[task], **reference)
+        axes.set_title(task)
+        axes.set_xlabel("weighted F1")
+    panels[0, 0].set_yticks(range(len(models)), models)
+    panels[0, 0].set_ylim(len(models) - 0.4, -0.6)
+    entries = [
+        entry("random initialisation", linestyle="", **hollow),
+        entry("pre-trained", linestyle="", **filled),
+        entry("TF-IDF reference", **reference),
+    ]
+    figure.legend(handles=entries, loc="outside upper center", ncols=3)
+    return figure

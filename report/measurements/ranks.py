@@ -1,0 +1,172 @@
+"""Average ranks of methods over models and tasks, with critical differences (Demšar 2006)."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from report import style
+from report import table as columns
+from report.drawing import Axes, Drawing, Figure, canvas, drawing_of, method_line
+from report.measurements.contract import ResultFiles, ResultTables
+from report.measurements.differences import by_budget
+from report.results import STATISTICS, read_statistics
+from report.table import Table, TableCell
+
+COLUMNS = {"ranks": STATISTICS["ranks"]}
+KEYS = ["unit", "budget"]
+
+
+def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
+    """statistics/ranks.csv."""
+    return {"ranks": read_statistics(files.results, "ranks")}
+
+
+def page(tables: ResultTables) -> dict[str, Any]:
+    """Ranks per method and budget, the tests of each budget, and one sentence per budget that has a picture."""
+    return {
+        "table": ranks_table(tables),
+        "tests": tests_table(tables),
+        "sentences": budget_sentences(tables.ranks),
+    }
+
+
+def _ranked(ranks: pd.DataFrame) -> pd.DataFrame:
+    return ranks[ranks["average_rank"].notna() & (ranks["methods"] > 1)]
+
+
+def ranks_table(tables: ResultTables) -> Table:
+    """Average rank per method (rows) and budget (columns) of what was ranked."""
+    ranked = _ranked(tables.ranks)
+
+    def rank(_: Any, own: Any) -> TableCell:
+        return columns.number_cell(own.average_rank, "{:.2f}".format)
+
+    budgets = columns.tuples(by_budget(ranked[KEYS].drop_duplicates()), KEYS)
+    heads = {(unit, budget): style.budget_label(budget, unit) for unit, budget in budgets}
+    return Table.of([columns.method(), *columns.wide(heads, rank)], columns.groups(ranked, ["method"], KEYS))
+
+
+def tests_table(tables: ResultTables) -> Table:
+    """Friedman's test and the critical difference per budget."""
+    return Table.of(
+        [
+            columns.name("Budget", lambda row: style.budget_label(row.budget, row.unit)),
+            columns.number("Methods", "methods", style.integer),
+            columns.number("Pairs of model and task", "n", style.integer),
+            columns.number("Friedman's p", "friedman_p", style.p_value),
+            columns.number("Critical difference", "critical_difference", "{:.2f}".format),
+        ],
+        by_budget(_ranked(tables.ranks).drop_duplicates(KEYS)).itertuples(),
+    )
+
+
+def with_picture(ranks: pd.DataFrame) -> pd.DataFrame:
+    """Ranked rows of the budgets that have at least 3 methods, all on at least 5 pairs of model and task."""
+    ranked = ranks[ranks["average_rank"].notna()]
+    return ranked[(ranked["methods"] >= 3) & (ranked["n"] >= 5)]
+
+
+def budget_sentences(ranks: pd.DataFrame) -> list[str]:
+    """The method of best average rank at every budget that has a picture, and those not told apart from it."""
+    lines = []
+    for (unit, budget), rows in with_picture(ranks).sort_values("budget", kind="stable").groupby(KEYS):
+        rows = rows.sort_values("average_rank", kind="stable")
+        best = rows.iloc[0]
+        near = rows[rows["average_rank"] - best["average_rank"] < best["critical_difference"]]["method"][1:]
+        others = ", ".join(map(style.label, near)) or "none"
+        lines.append(
+            f"{_kept(budget, unit)}: best average rank of {best['methods']:.0f} methods, "
+            f"{style.label(best['method'])} {best['average_rank']:.1f}; not told apart from it at 5 %: {others}."
+        )
+    return lines
+
+
+def _kept(budget: float, unit: str) -> str:
+    return f"{style.budget_label(budget, unit)}{' kept' if unit == 'share' else ''}"
+
+
+def not_told_apart(ranks: Sequence[float], critical_difference: float) -> list[tuple[int, int]]:
+    """Groups of methods that Nemenyi's test does not tell apart (Demšar 2006, figure 1).
+
+    Args:
+        ranks: average ranks, ascending.
+        critical_difference: ranks that differ by less are not told apart.
+
+    Returns:
+        First and last index of every group of two or more that is not part of a larger one.
+    """
+    groups: list[tuple[int, int]] = []
+    for first, rank in enumerate(ranks):
+        last = max(index for index, other in enumerate(ranks) if other - rank < critical_difference or index == first)
+        if last > first and (not groups or last > groups[-1][1]):
+            groups.append((first, last))
+    return groups
+
+
+def drawings(tables: ResultTables) -> dict[str, Drawing]:
+    """The figure of the budgets with enough methods and pairs."""
+    text = "Average ranks of methods with critical differences"
+    note = "No budget with at least 3 methods ranked on 5 pairs of model and task."
+    return {"ranks": drawing_of(draw_ranks, with_picture(tables.ranks), description=text, note=note)}
+
+
+def draw_ranks(ranks: pd.DataFrame) -> Figure:
+    """Average ranks with critical differences, one panel per budget, as in Demšar 2006, figure 1: best on the left."""
+    budgets = list(ranks.sort_values("budget", kind="stable").groupby(KEYS, sort=False))
+    across = min(2, len(budgets))
+    down = math.ceil(len(budgets) / across)
+    parts = [part.sort_values("average_rank", kind="stable") for _, part in budgets]
+    groups = [not_told_apart(list(part["average_rank"]), part["critical_difference"].iloc[0]) for part in parts]
+    depth = max(0.9 + 0.35 * len(bars) + math.ceil(len(part) / 2) for part, bars in zip(parts, groups, strict=True))
+    figure, panels = canvas(5.6 * across, down * (0.2 * depth + 0.85), down, across)
+    panels = panels.ravel()
+    for axes, ((unit, budget), _), part, bars in zip(panels, budgets, parts, groups, strict=False):
+        axes.set_title(f"{_kept(budget, unit)}, {part['n'].iloc[0]:.0f} pairs of model and task")
+        _draw_axis(axes, part, depth)
+        _draw_bars(axes, part, bars)
+        _draw_names(axes, part, 0.9 + 0.35 * len(bars))
+    for axes in panels[len(budgets) :]:
+        axes.remove()
+    return figure
+
+
+def _draw_axis(axes: Axes, part: pd.DataFrame, depth: float) -> None:
+    """The axis of ranks at height 0, and the length of the critical difference above it."""
+    most, difference = len(part), part["critical_difference"].iloc[0]
+    axes.set_axis_off()
+    margin = 0.75 * (most - 1)
+    axes.set_xlim(1 - margin, most + margin)
+    axes.set_ylim(depth, -2)
+    axes.plot([1, most], [0, 0], color=style.INK, linewidth=1)
+    for tick in range(1, most + 1):
+        axes.plot([tick, tick], [0, -0.25], color=style.INK, linewidth=1)
+        axes.text(tick, -0.4, str(tick), ha="center", va="bottom", fontsize=7.5)
+    end = 1 + min(difference, most - 1 + margin)
+    axes.plot([1, end], [-1.6, -1.6], color=style.INK, linewidth=1.6, marker="|", markersize=6)
+    axes.text(end + 0.02 * most, -1.6, f" CD {difference:.2f}", va="center", fontsize=7.5)
+
+
+def _draw_bars(axes: Axes, part: pd.DataFrame, bars: list[tuple[int, int]]) -> None:
+    """Thick bars below the axis, each joining methods that are not told apart."""
+    ranks, most = list(part["average_rank"]), len(part)
+    for level, (first, last) in enumerate(bars):
+        ends = [ranks[first] - 0.006 * most, ranks[last] + 0.006 * most]
+        axes.plot(ends, [0.5 + 0.35 * level] * 2, color=style.INK, linewidth=3, solid_capstyle="butt")
+
+
+def _draw_names(axes: Axes, part: pd.DataFrame, top: float) -> None:
+    """Names on both sides, each joined with its rank on the axis; the first stands at the height `top`."""
+    most = len(part)
+    styles, left = style.method_styles(part["method"]), math.ceil(most / 2)
+    for index, row in enumerate(part.itertuples()):
+        on_left = index < left
+        height = top + (index if on_left else most - 1 - index)
+        edge = 1 - 0.04 * most if on_left else most + 0.04 * most
+        look = styles[row.method]
+        axes.plot([row.average_rank, row.average_rank, edge], [0, height, height], color=look.colour, linewidth=0.9)
+        axes.plot(row.average_rank, 0, **method_line(look) | {"linestyle": "", "zorder": 3}, clip_on=False)
+        text = f"{style.label(row.method)} {row.average_rank:.1f}"
+        side = {"ha": "right"} if on_left else {"ha": "left"}
+        axes.text(edge + (-0.015 if on_left else 0.015) * most, height, text, va="center", fontsize=8, **side)

@@ -1,0 +1,138 @@
+"""Weighted F1 per model, task, method and budget: means over seeds, and one figure per model."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import pandas as pd
+
+from report import style
+from report import table as columns
+from report.drawing import Drawing, Figure
+from report.measurements.contract import ResultFiles, ResultTables
+from report.panels import draw_methods, finish, method_panels
+from report.results import PAIR, Columns
+from report.scores import METHOD, is_near, keeps_more
+from report.table import Column, Table, TableCell
+
+COLUMNS = {
+    "scores_summary": Columns(
+        ("model", "task", "method", "family", "unit"),
+        (
+            *("budget", "seeds", "draws", "declined", "failed", "weighted_f1", "weighted_f1_sd", "difference_points"),
+            *("difference_points_sd", "macro_f1", "accuracy", "kept", "kept_share", "parameters", "stored_bytes"),
+            *("stored_share", "learning_rate_min", "learning_rate_max", "validation_weighted_f1", "seconds"),
+        ),
+    )
+}
+GROUP = [*PAIR, *METHOD]
+
+
+def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
+    """Mean and standard deviation (n − 1) over seeds per model, task, method and budget.
+
+    Groups without any score stay, with their number of declined and failed rows.
+    """
+    means = ("macro_f1", "accuracy", "kept", "kept_share", "parameters", "stored_bytes", "stored_share", "seconds")
+    means_of_seeds = files.seeds.groupby(GROUP, sort=False).agg(
+        seeds=("seed", "nunique"),
+        draws=("draws", "max"),
+        weighted_f1=("weighted_f1", "mean"),
+        weighted_f1_sd=("weighted_f1", "std"),
+        difference_points=("difference_points", "mean"),
+        difference_points_sd=("difference_points", "std"),
+        learning_rate_min=("learning_rate", "min"),
+        learning_rate_max=("learning_rate", "max"),
+        **{name: (name, "mean") for name in (*means, "validation_weighted_f1")},
+    )
+    scores = files.scores
+    status = scores[GROUP].assign(**{word: (scores["status"] == word).astype(int) for word in ("declined", "failed")})
+    counted = status.groupby(GROUP, sort=False)[["declined", "failed"]].sum().reset_index()
+    table = counted.merge(means_of_seeds.reset_index(), "left", on=GROUP)
+    table[["seeds", "draws"]] = table[["seeds", "draws"]].fillna(0).astype(int)
+    return {"scores_summary": table[COLUMNS["scores_summary"].names]}
+
+
+def page(tables: ResultTables) -> dict[str, Any]:
+    """The table of all models, and each model's own table and figure."""
+    models = tables.counts["models"]
+    by_model = {model: {"table": score_table(tables, [model]), "picture": file_name(model)} for model in models}
+    return {"table": score_table(tables, models), "by_model": by_model}
+
+
+def score_table(tables: ResultTables, models: Sequence[str]) -> Table:
+    """Weighted F1 per model, task and method (rows) at every kept share (columns), between `none` and `full`.
+
+    The best method of a column is marked within model and task, and so is what lies at most one point below full. A
+    method that holds more than the others at its budgets is not marked best.
+    """
+    summary, budgets = tables.scores_summary, tables.counts["budgets"]
+    controls = {(row.model, row.task, row.method): row for row in summary.itertuples() if row.family == "control"}
+    shown = summary[summary["model"].isin(models) & (summary["unit"] == "share") & summary["budget"].isin(budgets)]
+    shown = shown[~shown["method"].isin(style.CONTROLS)]
+    within = [*PAIR, "budget"]
+    more = keeps_more(shown, within)
+    best = shown[~more].groupby(within)["weighted_f1"].max()
+
+    def control(method: str) -> Column:
+        return Column(method, lambda row: _control_cell(controls.get((row.model, row.task, method))), "number")
+
+    def score(row: Any, own: Any) -> TableCell:
+        return score_cell(own, None if more[row.own.index].any() else best.get((row.model, row.task, own.budget)))
+
+    shares = columns.over_budgets(budgets, score)
+    names = [*columns.PAIR, columns.method()]
+    rows = columns.groups(shown, [*PAIR, "method"], "budget")
+    return Table.of([*names, control("none"), *shares, control("full")], rows)
+
+
+def _control_cell(row: Any) -> TableCell:
+    """Without its spread, which has a table of its own (`finetuned`)."""
+    if row is None:
+        return TableCell()
+    if not row.seeds:
+        return score_cell(row)
+    return columns.number_cell(row.weighted_f1, style.score, "control")
+
+
+def score_cell(row: Any, best: float | None = None) -> TableCell:
+    """Mean and spread of a row of the table, or why there is none."""
+    if not row.seeds:
+        return TableCell("failed" if row.failed else "declined", marks="missing")
+    marks = ["best"] if row.weighted_f1 == best else []
+    if is_near(row.difference_points):
+        marks.append("near")
+    return columns.mean_cell(row.weighted_f1, row.weighted_f1_sd, " ".join(marks))
+
+
+def file_name(model: str) -> str:
+    """Stem of a model's figure: its name, with what a file name cannot hold replaced."""
+    return "model_" + "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in model)
+
+
+def drawings(tables: ResultTables) -> dict[str, Drawing]:
+    """One figure per model, which only the page shows and which is therefore no PDF."""
+    text = "Weighted F1 against kept share, a panel for each task and family of methods: "
+    return {
+        file_name(model): Drawing(partial(draw_curves, tables, model), text + model, formats=("svg", "png"))
+        for model in tables.counts["models"]
+    }
+
+
+def draw_curves(tables: ResultTables, model: str) -> Figure:
+    """Weighted F1 of one model against kept share: one row of panels per task, one column per family of methods."""
+    summary, tasks = tables.scores_summary, tables.counts["tasks"]
+    summary = summary[summary["model"] == model]
+    figure, panels, families = method_panels(tables, 2.6 * len(tasks) + 1.6, len(tasks), sharey="row")
+    for row, task in zip(panels, tasks, strict=True):
+        frame = summary[summary["task"] == task]
+        frame = frame.assign(
+            low=frame["weighted_f1"] - frame["weighted_f1_sd"], high=frame["weighted_f1"] + frame["weighted_f1_sd"]
+        )
+        for axes, (title, methods) in zip(row, families.items(), strict=True):
+            draw_methods(axes, frame, methods, "weighted_f1")
+            axes.set_title(f"{task} · {title.lower()}" if methods else task)
+            axes.tick_params(labelbottom=True)
+        row[0].set_ylabel("weighted F1")
+    finish(figure, panels, families, tables)
+    return figure

@@ -1,0 +1,165 @@
+"""Whether kept entries are spread evenly: three statistics of every matrix against choices at random."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from report import style
+from report import table as columns
+from report.drawing import Axes, Drawing, Figure, canvas, drawing_of, set_ticks, signed
+from report.measurements.contract import ResultFiles, ResultTables
+from report.results import Columns, read_if_run
+from report.table import Table
+
+SIDES = ("below", "inside", "above")  # of a statistic, by the interval of choices at random
+COLUMNS = {
+    "spread": Columns(
+        ("method", "statistic"), ("budget", "matrices", *SIDES, "difference", "difference_min", "difference_max")
+    ),
+    "spread_matrices": Columns(
+        ("model", "task", "method", "matrix", "statistic", "place"), ("seed", "budget", "difference", "low", "high")
+    ),
+}
+STATISTICS = {"neighbours": "kept neighbours", "entropy": "entropy over columns", "moran": "Moran's I"}
+SHOWN = ("neighbours", "moran")  # in figure and sentences
+FILE = Columns(
+    ("model", "task", "method", "matrix"),
+    (
+        *("seed", "budget", "rows", "columns", "kept"),
+        *(form.format(name) for name in STATISTICS for form in ("observed_{}", "{}_random", "{}_low", "{}_high")),
+    ),
+)
+
+
+def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
+    """One row per matrix and statistic: observed minus the mean of choices at random; and counts of them per method."""
+    matrices = _matrices(read_if_run(files.results / "spread.csv", FILE))
+    counted = matrices.assign(**{side: (matrices["place"] == side).astype(int) for side in SIDES})
+    table = counted.groupby(["method", "statistic", "budget"], sort=False).agg(
+        matrices=("matrix", "size"),
+        **{side: (side, "sum") for side in SIDES},
+        difference=("difference", "mean"),
+        difference_min=("difference", "min"),
+        difference_max=("difference", "max"),
+    )
+    return {"spread": table.reset_index()[COLUMNS["spread"].names], "spread_matrices": matrices}
+
+
+def _matrices(spread: pd.DataFrame) -> pd.DataFrame:
+    axes = ["model", "task", "seed", "method", "budget", "matrix"]
+    tables = []
+    for name in STATISTICS:
+        observed, chance = spread[f"observed_{name}"], spread[f"{name}_random"]
+        low, high = spread[f"{name}_low"], spread[f"{name}_high"]
+        side = np.select([observed < low, observed > high], ["below", "above"], "inside")
+        ends = {"difference": observed - chance, "low": low - chance, "high": high - chance}
+        tables.append(spread[axes].assign(statistic=name, place=side, **ends))
+    return pd.concat(tables, ignore_index=True)[COLUMNS["spread_matrices"].names]
+
+
+def page(tables: ResultTables) -> dict[str, Any]:
+    """Counts of matrices, one sentence per method, and what the figure shows."""
+    table = Table.of(
+        [
+            columns.method(),
+            columns.name("Statistic", lambda row: STATISTICS.get(row.statistic, row.statistic)),
+            columns.number("Matrices", "matrices", style.integer),
+            *(columns.number(f"{side.capitalize()} the interval", side, style.integer) for side in SIDES),
+            columns.number("Mean over random", "difference", _difference),
+            columns.number("Largest", "difference_max", _difference),
+        ],
+        tables.spread.itertuples(),
+    )
+    return {"table": table, "sentences": method_sentences(tables.spread), "shown": _shown(tables.spread_matrices)}
+
+
+def _difference(value: float) -> str:
+    return f"{value:+.4f}".replace("-", "−")
+
+
+def _shown(matrices: pd.DataFrame) -> str:
+    """How many matrices, models and seeds the figure shows."""
+    shown = matrices[["method", "model", "task", "seed", "matrix"]].drop_duplicates()
+    each = shown.groupby("method").size()
+    if each.empty:
+        return ""
+    number = f"{each.min()}" if each.min() == each.max() else f"{each.min()} to {each.max()}"
+    models, seeds = (style.count(shown[name].nunique(), name) for name in ("model", "seed"))
+    return f"{number} matrices a method, {models}, {seeds}"
+
+
+def method_sentences(spread: pd.DataFrame) -> list[str]:
+    """Of each method, how many matrices lie inside the interval of choices at random, and on which side the others."""
+    lines = []
+    for method, rows in spread.groupby("method", sort=False):
+        by_statistic = {row.statistic: row for row in rows.itertuples()}
+        parts = [
+            f"by {STATISTICS[name]}, {row.inside:.0f} of {row.matrices:.0f} matrices lie inside the interval, "
+            f"{row.above:.0f} above it (clusters) and {row.below:.0f} below it"
+            for name in SHOWN
+            if (row := by_statistic.get(name)) is not None
+        ]
+        lines.append(f"{style.label(method)}: {'; '.join(parts)}.")
+    return lines
+
+
+def drawings(tables: ResultTables) -> dict[str, Drawing]:
+    """The figure of all matrices."""
+    text = "Observed minus random places of kept entries, one dot per matrix"
+    note = "The places of kept entries were not looked at in this study."
+    models = tables.counts["models"]
+    return {"spread": drawing_of(draw_spread, tables.spread_matrices, models, description=text, note=note)}
+
+
+def draw_spread(matrices: pd.DataFrame, models: list[str]) -> Figure:
+    """Observed minus random, one dot per matrix, over the interval of choices at random; one column per method."""
+    methods = list(dict.fromkeys(matrices["method"]))
+    widest = matrices.drop_duplicates(["method", "model", "task", "seed", "matrix"]).groupby("method").size().max()
+    width = max(6.4, min(12.0, 1.2 + len(methods) * max(2.4, 0.055 * widest)))
+    height = 4.8 + 0.08 * max(map(len, matrices["model"]))  # names of models stand upright below
+    figure, panels = canvas(width, height, len(SHOWN), len(methods), sharex="col", sharey="row")
+    styles = style.method_styles(methods)
+    order = {model: index for index, model in enumerate(models)}
+    matrices = matrices.sort_values("model", key=lambda names: names.map(order), kind="stable")
+    for row, statistic in zip(panels, SHOWN, strict=True):
+        own = matrices[matrices["statistic"] == statistic]
+        for axes, method in zip(row, methods, strict=True):
+            _draw_matrices(axes, own[own["method"] == method], styles[method].colour)
+        _set_axis(row[0], own)
+        row[0].set_ylabel(f"{STATISTICS[statistic]},\nobserved minus random")
+    for axes, method in zip(panels[0], methods, strict=True):
+        axes.set_title(style.label(method))
+    return figure
+
+
+def _set_axis(axes: Axes, part: pd.DataFrame) -> None:
+    """Linear over the widest interval of choices at random, logarithmic beyond, so that both can be seen."""
+    widest = part[["low", "high"]].abs().max(axis=None)
+    furthest = max(widest, part["difference"].abs().max())
+    steps = [digit * 10.0**power for power in range(-6, 7) for digit in (1, 2, 5)]
+    bend = next((step for step in steps if step >= widest), steps[-1])
+    ticks = [bend, *(step for step in steps if bend < step <= 1.05 * furthest)]
+    axes.set_yscale("symlog", linthresh=bend, linscale=1)
+    axes.set_ylim(min(-bend, 1.15 * part["difference"].min()), max(bend, 1.15 * part["difference"].max()))
+    set_ticks(axes.yaxis, [*(-tick for tick in ticks), 0, *ticks], signed)
+
+
+def _draw_matrices(axes: Axes, part: pd.DataFrame, colour: str) -> None:
+    """Matrices side by side, models set apart by lines and named below."""
+    at = list(range(len(part)))
+    axes.vlines(at, part["low"], part["high"], color=style.MUTED, linewidth=1.4, alpha=0.55, zorder=1)
+    axes.axhline(0, color=style.INK, linewidth=0.8, zorder=1)
+    for inside in (True, False):
+        chosen = (part["place"] == "inside").to_numpy() == inside
+        filled = {"markerfacecolor": "white" if inside else colour, "markeredgecolor": colour}
+        dots = [x for x, own in zip(at, chosen, strict=True) if own]
+        axes.plot(dots, part["difference"][chosen], "o", markersize=2.8, markeredgewidth=0.8, **filled)
+    starts = [x for x in at if x == 0 or part["model"].iloc[x] != part["model"].iloc[x - 1]]
+    for start in starts[1:]:
+        axes.axvline(start - 0.5, color=style.GRID, linewidth=0.7, zorder=0)
+    ends = [*starts[1:], len(part)]
+    middles = [(start + end - 1) / 2 for start, end in zip(starts, ends, strict=True)]
+    axes.set_xticks(middles, [part["model"].iloc[start] for start in starts], rotation=90)
+    axes.tick_params(axis="x", length=0)
+    axes.grid(visible=False, axis="x")

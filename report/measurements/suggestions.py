@@ -1,0 +1,82 @@
+"""Kept shares chosen on validation, and what they lose on test."""
+
+from typing import Any
+
+import pandas as pd
+
+from report import style
+from report import table as columns
+from report.measurements.contract import PageSection, ResultFiles, ResultTables
+from report.results import F1_COLUMNS, PAIR, Columns, read_table
+from report.table import Table
+
+COLUMNS = {
+    "suggestions": Columns(
+        ("model", "task", "method"),
+        (
+            *("seeds", "share", "share_min", "share_max", "stored_bytes", "loss_points", "loss_points_max", "margin"),
+            "confidence",
+        ),
+    )
+}
+FILE = Columns(
+    ("model", "task", "method"),
+    ("seed", "share", "margin", "confidence", "kept_share", "stored_bytes", *F1_COLUMNS, "full_weighted_f1"),
+)
+
+
+def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
+    """Shares over seeds, and the loss on test, per model, task and method."""
+    chosen = read_table(files.results / "suggestions.csv", *FILE)
+    chosen = chosen.assign(loss_points=100 * (chosen["full_weighted_f1"] - chosen["weighted_f1"]))
+    table = chosen.groupby([*PAIR, "method"], sort=False).agg(
+        seeds=("seed", "nunique"),
+        share=("share", "mean"),
+        share_min=("share", "min"),
+        share_max=("share", "max"),
+        stored_bytes=("stored_bytes", "mean"),
+        loss_points=("loss_points", "mean"),
+        loss_points_max=("loss_points", "max"),
+        margin=("margin", "first"),
+        confidence=("confidence", "first"),
+    )
+    return {"suggestions": table.reset_index()[COLUMNS["suggestions"].names]}
+
+
+def page(tables: ResultTables) -> dict[str, Any]:
+    """The shares, with the margin and the confidence of their choice."""
+    table = Table.of(
+        [
+            *columns.PAIR,
+            columns.method(),
+            columns.number("Keep", "share", style.share),
+            columns.span("Over seeds", "share_min", "share_max", style.percent, by="share_max"),
+            columns.number("Test F1 to full, points", lambda row: -row.loss_points, style.points),
+            columns.number("Worst seed", lambda row: -row.loss_points_max, style.points),
+            columns.number("Stored file", "stored_bytes", style.size),
+            columns.number("Seeds", "seeds", style.integer),
+        ],
+        tables.suggestions.itertuples(),
+    )
+    text = "".join(
+        f"The smallest share of each row that costs at most {100 * row.margin:g} points of weighted F1 at "
+        f"{style.percent(row.confidence)} confidence, found on validation by bisection (paired bootstrap over "
+        "examples). Test data took no part in the choice; the restored model was evaluated on it once."
+        for row in tables.suggestions[:1].itertuples()
+    )
+    absent = "No share was looked for in this study."
+    return {"section": PageSection("choice", "How much to keep?", text, table, absent=absent)}
+
+
+def sentences(tables: ResultTables) -> list[str]:
+    """Shares chosen on validation, a method each: median over models and tasks, and the loss on test."""
+    chosen = tables.suggestions
+    if chosen.empty:
+        return []
+    parts = []
+    for method, rows in chosen.groupby("method", sort=False):
+        loss = style.points(-rows["loss_points"].mean())
+        parts.append(f"{style.label(method)} {style.share(rows['share'].median())} ({loss} points on test)")
+    first = chosen.iloc[0]
+    limit = f"at most {100 * first['margin']:g} points at {style.percent(first['confidence'])} confidence"
+    return [f"Chosen on validation to lose {limit}, median share kept of each row: {', '.join(parts)}."]

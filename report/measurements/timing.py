@@ -1,0 +1,77 @@
+"""How the time of a selection grows with the size and with k."""
+
+from typing import Any
+
+import pandas as pd
+
+from report import style
+from report import table as columns
+from report.drawing import DASHED, Drawing, Figure, canvas, drawing_of, log_axis, method_line
+from report.measurements.contract import ResultFiles, ResultTables
+from report.results import Columns, read_if_run
+from report.table import Table
+
+COLUMNS = {"timing": Columns(("method",), ("size", "k", "seconds"))}
+
+
+def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
+    """timing.csv, one row per rule, size and k; no rows if that was not measured."""
+    return {"timing": read_if_run(files.results / "timing.csv", COLUMNS["timing"])}
+
+
+def page(tables: ResultTables) -> dict[str, Any]:
+    """Every measurement, and the slopes that were fitted to them."""
+    table = Table.of(
+        [
+            columns.method("Rule"),
+            columns.number("Entries", "size", style.integer),
+            columns.number("k", "k", style.integer),
+            columns.number("Seconds", "seconds", "{:.3g}".format),
+        ],
+        tables.timing.itertuples(),
+    )
+    return {"table": table, "sentence": slopes_sentence(tables.claims)}
+
+
+def slopes_sentence(claims: pd.DataFrame) -> str:
+    """Slopes of log seconds on log size and log k, from the claim about them; "" if they were not computed."""
+    slopes = claims[(claims["unit"] == "slope") & claims["estimate"].notna()]
+    parts = []
+    for row in slopes.itertuples():
+        method, _, over = row.subject.partition(", ")
+        slope, low, high = (f"{value:.2f}".replace("-0.00", "0.00") for value in (row.estimate, row.low, row.high))
+        name = f"{style.label(method)} over {over}" if over else row.subject
+        parts.append(f"{name} {slope} ({low} to {high})".replace(" -", " −").replace("(-", "(−"))
+    return f"Slopes of log seconds, with 95 % intervals; linear is 1: {'; '.join(parts)}." if parts else ""
+
+
+def drawings(tables: ResultTables) -> dict[str, Drawing]:
+    """The figure of all measurements."""
+    text = "Seconds of one selection against size and against k"
+    note = "The time of pruning was not measured in this study."
+    return {"timing": drawing_of(draw_timing, tables.timing, description=text, note=note)}
+
+
+def draw_timing(timing: pd.DataFrame) -> Figure:
+    """Seconds of one selection against size and against k, both logarithmic, with a line of slope 1."""
+    largest = timing["size"].max()
+    middle = timing.groupby("k")["size"].nunique().idxmax()
+    parts = {
+        "size": (timing[timing["k"] == middle], f"entries pruned (k = {middle:g})"),
+        "k": (timing[timing["size"] == largest], f"k, entries kept of each row ({largest:,.0f} entries)"),
+    }
+    figure, (panels,) = canvas(8.6, 3.6, 1, 2, sharey=True)
+    styles = style.method_styles(timing["method"])
+    for axes, (column, (rows, name)) in zip(panels, parts.items(), strict=True):
+        for method, own in rows.sort_values(column).groupby("method", sort=False):
+            axes.plot(own[column], own["seconds"], **method_line(styles[method]), label=style.label(method))
+        ends = [rows[column].min(), rows[column].max()]
+        start = rows.loc[rows[column] == ends[0], "seconds"].min()
+        line = {"color": style.INK, "linewidth": 0.9, "linestyle": DASHED, "label": "linear (slope 1)"}
+        axes.plot(ends, [start, start * ends[1] / ends[0]], **line)
+        axes.set_xlabel(name)
+        log_axis(axes.xaxis, sorted(set(rows[column])))
+    log_axis(panels[0].yaxis)
+    panels[0].set_ylabel("seconds of one selection")
+    figure.legend(handles=panels[0].get_legend_handles_labels()[0], loc="outside upper center", ncols=4)
+    return figure

@@ -1,0 +1,91 @@
+"""The claims with their verdicts, as `report.claims` has judged them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from report import style
+from report.measurements.contract import ResultFiles, ResultTables
+from report.results import CLAIMS, read_claims
+
+COLUMNS = {"claims": CLAIMS}
+VERDICTS = {"reproduced": "✓", "not reproduced": "✗", "not decided": "?"}  # word -> mark, in the order of the report
+SOURCES = {
+    "paper": "Claims of the paper",
+    "ours": "Claims of this suite",
+    "surgeon": "Claims of the paper on LLM Surgeon",
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A subject of a claim: model or measurement, the verdict's word, estimate with interval, n, and why."""
+
+    subject: str
+    word: str
+    estimate: str
+    n: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim with the rule that decides it, and the verdict on each of its subjects."""
+
+    text: str
+    rule: str
+    verdicts: list[Verdict]
+
+    @property
+    def tally(self) -> dict[str, int]:
+        """Verdict -> number of subjects, in the order of `VERDICTS`."""
+        words = [verdict.word for verdict in self.verdicts]
+        return {word: words.count(word) for word in (*VERDICTS, *words) if word in words}
+
+
+def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
+    """claims.csv."""
+    return {"claims": read_claims(files.results)}
+
+
+def page(tables: ResultTables) -> dict[str, Any]:
+    """Heading -> claims of that source, in the order of the file; the marks of the verdicts."""
+    sources: dict[str, list[Claim]] = {}
+    for (source, _), rows in tables.claims.groupby(["source", "claim"], sort=False):
+        verdicts = [
+            Verdict(row.subject, row.verdict, estimate(row), style.integer(row.n), row.why) for row in rows.itertuples()
+        ]
+        first = rows.iloc[0]
+        sources.setdefault(SOURCES.get(source, source), []).append(Claim(first["text"], first["rule"], verdicts))
+    return {"sources": sources, "marks": VERDICTS}
+
+
+def estimate(row: Any) -> str:
+    """An estimate with its interval in its unit: "−6.18 points [−12.33, −0.69]"; "" if there is none."""
+    if pd.isna(row.estimate):
+        return ""
+    values = [row.estimate, row.low, row.high]
+    if row.unit == "points":
+        texts = [style.points(value, 2) for value in values]
+        texts[0] += f"{style.NO_BREAK_SPACE}points"
+    elif row.unit == "share":
+        texts = [style.share(value) for value in values]
+    else:
+        texts = ["" if pd.isna(value) else f"{value:.2f}".replace("-", "−") for value in values]
+        texts[0] += f"{style.NO_BREAK_SPACE}({row.unit})" if row.unit else ""
+    return texts[0] if pd.isna(row.low) else f"{texts[0]} [{texts[1]},{style.NO_BREAK_SPACE}{texts[2]}]"
+
+
+def answer(tables: ResultTables) -> list[str]:
+    """How many claims of the paper have which verdict; those whose subjects differ are counted apart."""
+    own = tables.claims[tables.claims["source"] == "paper"]
+    if own.empty:
+        return []
+    verdicts = own.groupby("claim", sort=False)["verdict"].agg(
+        lambda words: words.iloc[0] if words.nunique() == 1 else "different from case to case"
+    )
+    numbers = verdicts.value_counts()
+    order = [word for word in (*VERDICTS, *numbers.index.difference(VERDICTS)) if word in numbers.index]
+    parts = [f"{numbers[word]} {word}" for word in order]
+    return [f"Of {style.count(len(verdicts), 'claim')} of the paper: {', '.join(parts)}."]

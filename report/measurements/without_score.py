@@ -1,0 +1,46 @@
+"""Rows that were declined or failed, with their reasons."""
+
+from typing import Any
+
+import pandas as pd
+
+from report import style
+from report import table as columns
+from report.measurements.contract import ResultFiles, ResultTables
+from report.results import Columns
+from report.table import Table
+
+COLUMNS = {"not_ok": Columns(("model", "task", "method", "unit", "status", "reason"), ("seed", "draw", "budget"))}
+
+
+def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
+    """Rows of scores.csv whose status is not ok."""
+    axes = ["model", "task", "seed", "draw", "method", "budget", "unit"]
+    return {"not_ok": files.scores.loc[files.scores["status"] != "ok", [*axes, "status", "reason"]]}
+
+
+def page(tables: ResultTables) -> dict[str, Any]:
+    """All of these rows."""
+    names = {"Model": "model", "Task": "task", "Method": lambda row: style.label(row.method), "Status": "status"}
+    return {
+        "table": Table.of(
+            [
+                *(columns.name(head, field) for head, field in names.items()),
+                columns.number("Seed", "seed", style.integer),
+                columns.number("Draw", "draw", style.integer),
+                columns.budget(),
+                columns.prose("Reason", "reason"),
+            ],
+            tables.not_ok.itertuples(),
+        )
+    }
+
+
+def sentences(tables: ResultTables) -> list[str]:
+    """How many rows have no score."""
+    counts = tables.counts
+    without = counts["declined"] + counts["failed"]
+    if not without:
+        return []
+    parts = f"{counts['declined']} declined, {counts['failed']} failed"
+    return [f"Without a score: {without} of {counts['rows']} rows ({parts}); all are listed with their reasons."]

@@ -1,0 +1,61 @@
+"""What all measurements on scores share: means over draws, and which methods may be compared at equal budgets."""
+
+import pandas as pd
+
+from report import style
+from report.results import CELL
+
+METHOD = ["method", "family", "unit", "budget"]
+NEAR = 1.0  # points of weighted F1 that still count as near to full
+_ROUNDING = 1e-9  # of a difference of two scores with three decimals, so that exactly one point is near
+
+
+def average_draws(scores: pd.DataFrame) -> pd.DataFrame:
+    """One row per model, task, seed, method and budget: means over the draws that are ok, and their number.
+
+    `difference_points` is 100 × (weighted F1 − that of `full` of the same model, task and seed), `stored_share` the
+    bytes of the file in units of those of `full`.
+    """
+    ok = scores[scores["status"] == "ok"]
+    means = ("weighted_f1", "macro_f1", "accuracy", "kept", "kept_share", "parameters", "stored_bytes", "seconds")
+    seeds = (
+        ok.groupby([*CELL, *METHOD], sort=False)
+        .agg(
+            **{name: (name, "mean") for name in (*means, "learning_rate", "validation_weighted_f1")},
+            draws=("draw", "nunique"),
+        )
+        .reset_index()
+    )
+    full = seeds[seeds["method"] == "full"].groupby(CELL, sort=False)[["weighted_f1", "stored_bytes"]].mean()
+    seeds = seeds.merge(full.add_prefix("full_").reset_index(), on=CELL, how="left")
+    seeds["difference_points"] = 100 * (seeds["weighted_f1"] - seeds["full_weighted_f1"])
+    seeds["stored_share"] = seeds["stored_bytes"] / seeds["full_stored_bytes"]
+    return seeds
+
+
+def with_kept_shares(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the methods that the study asks for its kept shares: neither controls nor trained, budgets in shares."""
+    return table[_has_kept_shares(table)]
+
+
+def with_own_budgets(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the methods with budgets of their own: ranks, sizes, bits, and any budget of a method that trains."""
+    return table[~_has_kept_shares(table) & ~table["method"].isin(style.CONTROLS)]
+
+
+def _has_kept_shares(table: pd.DataFrame) -> pd.Series:
+    return (table["unit"] == "share") & (table["family"] != "trained") & ~table["method"].isin(style.CONTROLS)
+
+
+def is_near(points: float | pd.Series) -> bool | pd.Series:
+    """Whether differences to full, one or a series, are at most `NEAR` points of loss."""
+    return points >= -NEAR - _ROUNDING
+
+
+def keeps_more(table: pd.DataFrame, within: list[str]) -> pd.Series:
+    """Whether a row holds over a tenth more than the (lower) median of its group does at the same budget.
+
+    So does a method that keeps some tensors whole; what it scores is then not a score at that budget.
+    """
+    median = table.groupby(within)["kept_share"].transform(lambda shares: shares.quantile(interpolation="lower"))
+    return table["kept_share"] > 1.1 * median
