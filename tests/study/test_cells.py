@@ -167,7 +167,7 @@ def test_a_share_is_suggested_on_validation_and_its_stored_file_answers_the_test
     labels[:] = 1 - labels  # a choice that looked at test would change now
     suggest(cell, ["ken", "ken-rescaled"], settings, tmp_path / "b")
     assert pd.read_csv(tmp_path / "b" / "curves.csv").equals(curves)
-    with pytest.raises(UserError, match="full has no ranking of entries"):
+    with pytest.raises(UserError, match="full does not rank entries"):
         suggest(cell, ["full"], settings, tmp_path / "c")
     assert not (tmp_path / "c").exists()
 
