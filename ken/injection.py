@@ -1,16 +1,28 @@
 """Sub-networks in a live model, in place: put in, exchanged for another one of the same base, and taken out again."""
 
 import weakref
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import nn
 
 from ken.sources import Tensors
 
-if TYPE_CHECKING:
-    from ken.subnetwork import Subnetwork
+
+class Injectable(Protocol):
+    """What is needed of a `Subnetwork`."""
+
+    masks: Tensors
+    values: Tensors
+    whole: Tensors
+    aliases: Mapping[str, str]
+    base: str
+
+    def indices(self, name: str) -> torch.Tensor: ...
+
+    def check_base(self, state: Tensors) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -23,7 +35,7 @@ class Injected:
         whole: name -> what the model had in place of the head, buffers and tied tensors.
     """
 
-    subnetwork: "Subnetwork | None"
+    subnetwork: Injectable | None
     body: dict[str, torch.Tensor]
     whole: dict[str, torch.Tensor]
 
@@ -32,7 +44,7 @@ _INJECTED: weakref.WeakKeyDictionary[nn.Module, Injected] = weakref.WeakKeyDicti
 
 
 @torch.no_grad()
-def inject(subnetwork: "Subnetwork", model: nn.Module) -> None:
+def inject(subnetwork: Injectable, model: nn.Module) -> None:
     """See `Subnetwork.inject`."""
     injected = _INJECTED.get(model)
     if injected is not None and injected.subnetwork is subnetwork:
@@ -47,7 +59,7 @@ def inject(subnetwork: "Subnetwork", model: nn.Module) -> None:
     _INJECTED[model] = Injected(subnetwork, body, whole)
 
 
-def eject(subnetwork: "Subnetwork", model: nn.Module) -> None:
+def eject(subnetwork: Injectable, model: nn.Module) -> None:
     """See `Subnetwork.eject`."""
     if model not in _INJECTED or _INJECTED[model].subnetwork is not subnetwork:
         raise ValueError("this sub-network is not in the model: there is nothing to eject.")
@@ -68,7 +80,7 @@ def _state(model: nn.Module) -> dict[str, torch.Tensor]:
     return {name: tensor.detach() for name, tensor in model.state_dict().items()}
 
 
-def _check_shapes(subnetwork: "Subnetwork", state: Tensors) -> None:
+def _check_shapes(subnetwork: Injectable, state: Tensors) -> None:
     for name, tensor in subnetwork.whole.items():
         if name not in state or state[name].shape != tensor.shape:
             shape = tuple(state[name].shape) if name in state else "none"
@@ -78,7 +90,7 @@ def _check_shapes(subnetwork: "Subnetwork", state: Tensors) -> None:
             )
 
 
-def _check_ties(subnetwork: "Subnetwork", state: Tensors) -> None:
+def _check_ties(subnetwork: Injectable, state: Tensors) -> None:
     owners: dict[int, str] = {}
     for name in (*subnetwork.masks, *subnetwork.whole):
         if name in state and state[name].numel():
@@ -87,7 +99,7 @@ def _check_ties(subnetwork: "Subnetwork", state: Tensors) -> None:
                 raise ValueError(f"{owner!r} and {name!r} are tied in the model only, not in the sub-network: untie.")
 
 
-def _check_base(subnetwork: "Subnetwork", state: Tensors, injected: Injected | None) -> None:
+def _check_base(subnetwork: Injectable, state: Tensors, injected: Injected | None) -> None:
     if injected is not None:
         if injected.subnetwork.base != subnetwork.base:
             raise ValueError("the model holds a sub-network of another base: eject that one first.")
@@ -97,7 +109,7 @@ def _check_base(subnetwork: "Subnetwork", state: Tensors, injected: Injected | N
     subnetwork.check_base(state)
 
 
-def _exchange(subnetwork: "Subnetwork", name: str, tensor: torch.Tensor, old: Injected) -> torch.Tensor:
+def _exchange(subnetwork: Injectable, name: str, tensor: torch.Tensor, old: Injected) -> torch.Tensor:
     """Write kept entries into a live tensor; returns the pre-trained values at their indices.
 
     Args:
@@ -117,7 +129,7 @@ def _exchange(subnetwork: "Subnetwork", name: str, tensor: torch.Tensor, old: In
 
 
 def _exchange_changed(
-    subnetwork: "Subnetwork", name: str, tensor: torch.Tensor, old: Injected, stays: torch.Tensor
+    subnetwork: Injectable, name: str, tensor: torch.Tensor, old: Injected, stays: torch.Tensor
 ) -> torch.Tensor:
     """`_exchange` of the entries that differ; `stays`: which of the old indices this sub-network keeps too."""
     indices, values = subnetwork.indices(name).to(tensor.device), subnetwork.values[name].to(tensor.device)
@@ -136,7 +148,7 @@ def _exchange_changed(
     return base
 
 
-def _exchange_whole(subnetwork: "Subnetwork", state: Tensors, old: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _exchange_whole(subnetwork: Injectable, state: Tensors, old: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Write head, buffers and names that are tied here but not in the model; returns what they replace."""
     untied = {
         alias: state[name]
