@@ -59,12 +59,12 @@ class Adapted:
         ]
 
     def cell(self, method: Method, draw: int) -> Cell:
-        """The model as a method sees it."""
+        """The model in the form that methods take."""
         seed = provenance.seed_of("compress", "language", *self.axes.values(), method.name, draw)
         return Cell(self.base, self.adapted, seed, self.skeleton, self.training if method.needs_data else None)
 
     def rows(self, method: Method, draw: int) -> list[tuple[Row, list[float]]]:
-        """Rows of all budgets of one draw."""
+        """Rows of one draw at all budgets."""
         view, prepared, start, results = self.cell(method, draw), None, time.monotonic(), []
         for budget in list(method.budgets or self.settings["kept_shares"]):
             file = f"{method.name}/draw{draw}/{budget}.safetensors"

@@ -1,7 +1,7 @@
 """Fine-tune one cell (model x task x seed), or its control that starts from random weights.
 
-The exact initial state, pre-trained body and this cell's new head, is saved before the first step: resetting a weight
-means going back to it. The epoch with the best weighted F1 on validation is kept; test data plays no part in training.
+The initial state (pre-trained body and the cell's new head) is saved before the first step: a weight is reset to its
+value there. The epoch with the best weighted F1 on validation is kept; test data is not used in training.
 """
 
 import resource
@@ -49,8 +49,8 @@ def finetune(
         task: task folder.
         axes: model, task and seed of the cell, from which every random choice is derived.
         settings: the cell's section finetuning (see `train_classifier`) with max_length.
-        arm: "pretrained" saves initial.safetensors, the fine-tuned model and its tokenizer; "random-init" saves only
-            the manifest, it is a control.
+        arm: "pretrained" saves initial.safetensors, the fine-tuned model and its tokenizer; "random-init", the control,
+            saves only the manifest.
         device: to compute on.
         checkpoint_minutes: see `Checkpoint`. The state of the training is written into a folder beside `out`; after a
             kill, a call with the same arguments goes on from there.

@@ -1,7 +1,7 @@
-"""Time and memory of inference with restored models, relative to the dense model, on the same texts in one run.
+"""Time and memory of inference with restored models, compared with the dense model on the same texts in one run.
 
 Every model is built from its stored file. The models take turns, so that other load on the machine affects all of them
-alike. All of it is measured on the CPU, where time and memory mean the same on every machine.
+alike. Everything is measured on the CPU.
 """
 
 import time
@@ -40,10 +40,10 @@ class Restored:
 
 
 def restored_models(cell: FinetunedCell, methods: list[str], compressed: Path) -> list[Restored]:
-    """The fine-tuned model, then the models restored from the files of the methods.
+    """Load the fine-tuned model, then the models restored from the files of the methods.
 
-    Of methods that keep a share of each row, the first budget is enough: they all restore a dense model. Budgets that a
-    method declined to store are left out.
+    For methods that keep a share of each row, the first budget is enough, because every budget restores a dense model.
+    Budgets that a method declined to store are skipped.
     """
     models = [_restored(cell, "full", 1.0, compressed, "dense")]
     for name in methods:
@@ -80,14 +80,14 @@ def _restored(cell: FinetunedCell, name: str, budget: float | int, compressed: P
 
 
 def measure(models: list[Restored], examples: Examples, batch_size: int, passes: int) -> list[dict]:
-    """One row a model: parameters, time per text (fastest pass), time relative to the first model, peak memory."""
+    """One row per model: parameters, time per text (fastest pass), time relative to the first model, peak memory."""
     seconds: list[list[float]] = [[] for _ in models]
     for _ in range(passes + 1):  # the first pass warms up
         for times, entry in zip(seconds, models, strict=True):
             start = time.perf_counter()
             predict(entry.model, examples, batch_size)
             times.append(time.perf_counter() - start)
-    fastest = [min(times[1:]) for times in seconds]  # what else runs only makes a pass slower
+    fastest = [min(times[1:]) for times in seconds]  # other load can only slow a pass down
     return [
         {
             **{key: getattr(entry, key) for key in ("method", "budget", "unit", "form")},
@@ -102,7 +102,7 @@ def measure(models: list[Restored], examples: Examples, batch_size: int, passes:
 
 
 def peak_bytes(model: nn.Module, examples: Examples, batch_size: int) -> int:
-    """Bytes of the parameters and of the intermediate results that a pass holds at the same time."""
+    """Bytes of the parameters plus the peak of the intermediate results of a pass."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         predict(model, examples, batch_size)
     held = peak = 0

@@ -1,4 +1,4 @@
-"""Pre-train one small model from nothing: tokenizer, body, its architecture's own language-modelling objective.
+"""Pre-train one small model: tokenizer, and body with the language-modelling objective of its architecture.
 
 Only the body, from which fine-tuning starts, is saved, in half precision.
 """

@@ -1,7 +1,7 @@
 """Prune one causal language model for its own loss: every method, structure, number of shots and sparsity.
 
-Every number comes from a file: a pruned model is written and read again, and the restored model is evaluated on
-held-out text. A run of several shots passes the smaller sparsities on the way to the largest; each of them is stored.
+Every pruned model is written and read again, and the restored model is evaluated on held-out text. A run of several
+shots passes the smaller sparsities on the way to the largest; each of them is stored.
 """
 
 import copy
@@ -30,7 +30,7 @@ from study.running.workflow import run
 from study.training.chunks import read_chunks
 from study.training.language_modelling import document_losses
 
-HALF = 0.5  # what 2:4 removes
+HALF = 0.5  # sparsity of 2:4
 
 
 class Pruning:
@@ -54,8 +54,8 @@ class Pruning:
         self.layers = linear_layers(self.dense)
         self.factors = None
         source = code_hash("study.prune_language_model")
-        own = {key: settings[key] for key in ("calibration", "low_rank", "max_length", "batch_size")}
-        self.key = [self.inputs, source, axes, own, torch.__version__.partition("+")[0]]
+        shared = {key: settings[key] for key in ("calibration", "low_rank", "max_length", "batch_size")}
+        self.key = [self.inputs, source, axes, shared, torch.__version__.partition("+")[0]]
 
     def first_factors(self, settings: Settings) -> dict | None:
         """Curvature of the dense model, estimated once."""
@@ -71,7 +71,7 @@ class Pruning:
         )  # fmt: skip
 
     def evaluate(self, row: Row, start: float) -> list[float]:
-        """Complete a row, begun at `start`, from its stored file alone; returns the loss of each held-out document."""
+        """Complete a row, begun at `start`, from its stored file; returns the loss of each held-out document."""
         path = self.out / row.file
         row.seconds, row.stored_bytes, row.sha256 = describe_stored(path, start)
         state = from_zeros(path)
@@ -86,7 +86,7 @@ class Pruning:
     def store(
         self, model: nn.Module, removed: Layers, method: str, sparsity: float, structured: bool, file: str
     ) -> None:
-        """Write a pruned model: its nonzero entries, in smaller layers where whole rows and columns are gone."""
+        """Write the nonzero entries of a pruned model, in smaller layers if whole rows and columns are removed."""
         path = self.out / file
         path.parent.mkdir(parents=True, exist_ok=True)
         if structured:
@@ -96,7 +96,7 @@ class Pruning:
         Subnetwork.from_masks(zeros(body), body, masks, 1 - sparsity, method).save(path)
 
     def run(self, method: str, structure: str, shots: int) -> list[tuple[Row, list[float]]]:
-        """All sparsities of one method, structure and number of shots."""
+        """Prune to all sparsities with one method, structure and number of shots."""
         wanted = [HALF] if structure == "2:4" else sorted(self.settings["sparsities"])
         runs = [([sparsity], 1) for sparsity in wanted] if shots == 1 else [(wanted, shots)]
         results = []
@@ -105,7 +105,7 @@ class Pruning:
         return results
 
     def pruned(self, method: str, structure: str, shots: int, wanted: list[float]) -> list[tuple[Row, list[float]]]:
-        """Rows of one run. When it fails, the remaining sparsities get rows with the reason."""
+        """Rows of one run. If it fails, the remaining sparsities get rows with the reason."""
         options = VARIANTS[method] | {"structure": structure}
         if "low_rank" in self.settings and VARIANTS[method]["costs"] == "obs":
             options["low_rank"] = self.settings["low_rank"]
@@ -140,7 +140,7 @@ class Pruning:
                 yield sparsity, model, removed
 
     def dense_row(self) -> list[tuple[Row, list[float]]]:
-        """The dense model, stored in the same way."""
+        """Row of the dense model, stored in the same way."""
         row = self.row("dense", "", 0, 0.0, "dense.safetensors")
         start = time.monotonic()
         self.store(self.dense, {}, "dense", 0.0, False, row.file)
@@ -150,7 +150,7 @@ class Pruning:
 def schedule(wanted: list[float], shots: int) -> list[float]:
     """Sparsities after each shot, rising: `shots` equal steps to the largest, and the wanted ones between them."""
     equal = [round(max(wanted) * t / shots, 9) for t in range(1, shots + 1)]
-    near = {step: next((own for own in wanted if abs(own - step) < 1e-9), step) for step in equal}
+    near = {step: next((sparsity for sparsity in wanted if abs(sparsity - step) < 1e-9), step) for step in equal}
     return sorted({*near.values(), *(wanted if shots > 1 else [])})
 
 

@@ -1,7 +1,7 @@
 """Build one task: splits as Parquet files, and a manifest with counts, hashes and reference scores.
 
-The reference scores are those of the most frequent class and of TF-IDF with logistic regression. A fine-tuned model
-that does not exceed them has learnt little.
+The reference scores are those of predicting the most frequent class, and of TF-IDF with logistic regression. A
+fine-tuned model that does not exceed them has learnt little.
 """
 
 from pathlib import Path
@@ -45,7 +45,7 @@ def class_order(labels: pd.Series) -> list[str]:
 def read_splits(
     spec: dict, corpora: dict[str, Path]
 ) -> tuple[dict[str, pd.DataFrame], list[str], dict[str, object], dict[str, object]]:
-    """Splits of a task, notes, where its text comes from, and the hashes of its inputs; see `build`."""
+    """Read the splits of a task, notes, the origin of its text, and the hashes of its inputs; see `build`."""
     if spec["source"] == "docstrings":
         splits = docstring_tasks.build({package: corpus.read(path) for package, path in corpora.items()}, spec)
         manifests = [files.read_json(path.with_suffix(".json")) for path in corpora.values()]

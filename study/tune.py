@@ -1,6 +1,6 @@
-"""Search learning rate and epochs of one model on validation, for each arm; the best are put into the config by hand.
+"""Search learning rate and epochs of one model on validation, for each arm. The config is then edited by hand.
 
-The search has a seed of its own and never reads test data.
+The search has a separate seed and does not evaluate on test data.
 """
 
 import itertools

@@ -132,7 +132,7 @@ def test_a_killed_fine_tuning_goes_on_from_its_state(tmp_path, finished):
     run.wait()
     snakemake(checkout, *COMMAND, f"{CELL}/finetuned/manifest.json")
     log = checkout / "results/killed/logs/finetune_model/my-bert-questions-0.log"
-    assert "going on in epoch" in log.read_text()
+    assert "resuming in epoch" in log.read_text()
     path = f"{CELL}/finetuned/model.safetensors"
     assert (undisturbed / path).read_bytes() == (checkout / path).read_bytes()
 

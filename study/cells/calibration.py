@@ -1,4 +1,4 @@
-"""The training text of a language model, offered to the methods that need data."""
+"""The training text of a language model, for methods that need data."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +17,7 @@ class Calibration(Training):
     Args:
         folder: checkpoint folder.
         chunks: of the training text.
-        indices: of the chunks to show, in this order.
+        indices: of the chunks to use, in this order.
     """
 
     learning_rate_multipliers = ()
@@ -29,7 +29,7 @@ class Calibration(Training):
         return load_language_model(self.folder)
 
     def fit(self, model: nn.Module, hooks: TrainingHooks, learning_rate_multiplier: float) -> Fitted:
-        raise NotImplementedError("methods that train do so on a task with labels: take the method out.")
+        raise NotImplementedError("methods that train need a task with labels: remove the method.")
 
     def examples(self, batch_size: int) -> Iterator[dict[str, torch.Tensor]]:
         for indices in self.chunks.batches(self.indices, batch_size):
@@ -37,5 +37,5 @@ class Calibration(Training):
 
 
 def calibration_indices(chunks: Chunks, number: int, seed: int) -> list[int]:
-    """Indices of `number` chunks drawn without replacement, or of all where there are fewer."""
+    """Indices of `number` chunks drawn without replacement, or of all chunks if there are fewer."""
     return torch.randperm(len(chunks), generator=torch.Generator().manual_seed(seed))[:number].tolist()

@@ -1,4 +1,4 @@
-"""Perplexity of language models from their stored files: rows, records of finished runs, tables of one experiment."""
+"""Perplexity of language models that were stored: rows, records of finished runs, tables of one experiment."""
 
 import time
 from collections.abc import Callable
@@ -26,8 +26,8 @@ class Row:
         shots: to the largest sparsity; 0 in adaptation.
         budget: share of the linear layers' entries that is removed (pruning), or kept of each row (adaptation).
         kept_share: of the entries of linear layers (pruning), or of the body (adaptation).
-        smaller_layers: linear layers that the file holds in a smaller shape.
-        seconds: to choose and update, since the last file of the same run.
+        smaller_layers: number of linear layers that the file holds in a smaller shape.
+        seconds: to choose entries and update the others, since the last file of the same run.
     """
 
     experiment: str
@@ -69,9 +69,9 @@ def describe_stored(path: Path, start: float) -> tuple[float, int, str]:
 
 
 def load_or_run(path: Path, key: str, work: Callable[[], list]) -> list:
-    """(row, losses) of a run: from its record at `path` if key and stored files match, otherwise by running it.
+    """Rows and losses of a run: from its record at `path` if key and stored files match, otherwise by running `work`.
 
-    Runs with failed rows get no record, so they are tried again.
+    A run with failed rows gets no record, so it is tried again.
     """
     try:
         record = files.read_json(path)

@@ -26,7 +26,7 @@ def parse_step(description: str, *axes: str, **options: dict) -> tuple[argparse.
         options: further options with the keyword arguments of `add_argument`.
 
     Returns:
-        Arguments (one attribute an axis and option), the study, and the paths of its results folder.
+        Arguments (one attribute per axis and option), the study, and the paths of its results folder.
 
     Raises:
         UserError: the folder holds no config, or an axis has a value that is not in the study.

@@ -1,7 +1,7 @@
 """Loading classifiers: which parameters come from the checkpoint (the body) and which are new (the head).
 
-The head is what the checkpoint lacks, never what a name looks like: a BERT checkpoint that carries a trained pooler has
-a smaller head than one that does not.
+The head is what the checkpoint lacks, whatever the parameters are called: a BERT checkpoint with a trained pooler has a
+smaller head than one without.
 """
 
 from pathlib import Path
@@ -20,18 +20,18 @@ logging.disable_progress_bar()
 
 
 def checked_checkpoint(folder: Path) -> dict[str, str]:
-    """Hashes of the files of an imported checkpoint, after comparing them; none for a folder that was not imported.
+    """Check the files of an imported checkpoint and return their hashes; {} for a folder that was not imported.
 
     Raises:
-        UserError: a file is not the one that was imported.
+        UserError: a file has changed since it was imported.
     """
     return files.checked(folder) if (folder / "manifest.json").exists() else {}
 
 
 def load_tokenizer(folder: Path, max_length: int) -> PreTrainedTokenizerBase:
-    """Tokenizer of a checkpoint folder, with a padding token (the end token where it has none).
+    """Load the tokenizer of a checkpoint folder; if it has no padding token, the end token is used.
 
-    Its `model_max_length` is `max_length`, or less where the model has not as many positions.
+    Its `model_max_length` is `max_length`, or less if the model has fewer positions.
 
     Raises:
         UserError: the folder holds no tokenizer.
@@ -43,18 +43,18 @@ def load_tokenizer(folder: Path, max_length: int) -> PreTrainedTokenizerBase:
         raise UserError(f"{folder} holds no tokenizer that transformers can read: save one there ({error}).") from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    # RoBERTa's tables have two more positions than texts may have tokens: its tokenizer knows.
+    # RoBERTa has two more position embeddings than tokens fit; its tokenizer has the right limit.
     tokenizer.model_max_length = min(max_length, tokenizer.model_max_length, positions or max_length)
     return tokenizer
 
 
 def load_classifier(folder: Path, classes: list[str], pad_token_id: int) -> tuple[nn.Module, list[str]]:
-    """Sequence classifier in float32 whose body is the checkpoint's and whose head is new, drawn from torch's seed.
+    """Load a sequence classifier in float32, with the body of a checkpoint and a new head drawn by torch's generator.
 
     Args:
-        folder: local directory in the Hugging Face layout, weights in safetensors.
+        folder: local folder in the Hugging Face layout, weights in safetensors.
         classes: label of each output.
-        pad_token_id: for models that look for the last token that is not padding (BLOOM).
+        pad_token_id: for models that classify by the last token that is not padding (BLOOM).
 
     Returns:
         The model and the sorted names of its head parameters.
@@ -91,7 +91,7 @@ def load_classifier(folder: Path, classes: list[str], pad_token_id: int) -> tupl
 
 
 def random_classifier(folder: Path, classes: list[str], pad_token_id: int) -> nn.Module:
-    """The same architecture with every weight drawn from torch's seed: the control for what pre-training is worth."""
+    """Classifier of the same architecture, all weights drawn by torch's generator: the control without pre-training."""
     config = AutoConfig.from_pretrained(
         folder, num_labels=len(classes), pad_token_id=pad_token_id, local_files_only=True
     )
@@ -105,9 +105,9 @@ def empty_classifier(folder: Path) -> nn.Module:
 
 
 def with_fused_gelu(model: nn.Module) -> nn.Module:
-    """The same model with BLOOM's activation, written out in Python, computed by torch's kernel of the same formula.
+    """Replace BLOOM's activation, written in Python, by torch's kernel of the same formula; returns the same model.
 
-    It takes 40 % of the time of a small BLOOM otherwise.
+    The Python version takes 40 % of the time of a small BLOOM.
     """
     for module in model.modules():
         if type(module).__name__ == "BloomMLP":

@@ -1,4 +1,4 @@
-"""Causal language models: loading them, and their parameters with tied ones once."""
+"""Causal language models: loading, and their parameters, with tied parameters once."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from study.models.classifiers import with_fused_gelu
 
 
 def load_language_model(folder: Path) -> nn.Module:
-    """Causal language model in float32 from a checkpoint folder; a missing output layer is the input embeddings'.
+    """Load a causal language model in float32; if its output layer is missing, the input embeddings are used.
 
     Raises:
         UserError: not a checkpoint of a causal language model, or damaged.
@@ -39,12 +39,12 @@ def empty_language_model(folder: Path) -> nn.Module:
 
 
 def body_of(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Parameters by name; of tied ones, the first name alone."""
+    """Parameters by name; tied parameters are listed once, under their first name."""
     return {name: parameter.detach() for name, parameter in model.named_parameters()}
 
 
 def load_body(model: nn.Module, state: dict[str, torch.Tensor]) -> nn.Module:
-    """Put the parameters of a state into a model; tied ones need one name alone.
+    """Load parameters into a model and return it; tied parameters need only one name.
 
     Raises:
         ValueError: the state lacks a parameter.
@@ -57,7 +57,7 @@ def load_body(model: nn.Module, state: dict[str, torch.Tensor]) -> nn.Module:
 
 
 def linear_layers(model: nn.Module) -> list[str]:
-    """Names of the linear layers but the output layer, which may be the embeddings."""
+    """Names of the linear layers, except the output layer, whose weight may be that of the embeddings."""
     output = model.get_output_embeddings()
     modules = model.named_modules()
     return [name for name, module in modules if isinstance(module, nn.Linear) and module is not output]

@@ -1,7 +1,7 @@
-"""Sizes of models and tasks before anything is downloaded or built: shapes without values, numbers of rows.
+"""Sizes of models and tasks before anything is downloaded or built: shapes of tensors, numbers of rows.
 
-A model's shapes come from its configuration: that of a local folder if there is one, else that of config/plan.yaml. The
-architecture is built on torch's meta device, which allocates no memory.
+A model's shapes come from its configuration, which is read from a local folder if there is one and otherwise from
+config/plan.yaml. The architecture is built on torch's meta device, which allocates no memory.
 """
 
 import math
@@ -25,7 +25,7 @@ from study.training.gradients import NOT_IN_BFLOAT16
 
 @dataclass(frozen=True)
 class ModelSize(ModelShapes):
-    """Shapes of a classifier, and what its work depends on.
+    """Shapes of a classifier, and the sizes that determine its work.
 
     Attributes:
         width, layers, heads: hidden size, number of layers, attention heads of a layer.
@@ -42,7 +42,7 @@ class ModelSize(ModelShapes):
 
 @dataclass(frozen=True)
 class TaskSize:
-    """Rows of each split, mean tokens of a text as the model reads it (truncated), and number of classes."""
+    """Rows of each split, mean tokens of a text (truncated for the model), and number of classes."""
 
     train: int
     validation: int
@@ -53,7 +53,7 @@ class TaskSize:
 
 @dataclass(frozen=True)
 class SizedStudy:
-    """A complete config with the sizes of its models, including language models, and of its tasks."""
+    """A complete config with the sizes of its models (including language models) and tasks."""
 
     config: dict
     models: dict[str, ModelSize]
@@ -107,7 +107,7 @@ def model_size(config: PreTrainedConfig, trained_here: bool = False) -> ModelSiz
 
     Args:
         config: has `num_labels`.
-        trained_here: whether the suite pre-trains the model; its checkpoint has no pooler then.
+        trained_here: whether the suite pre-trains the model, whose checkpoint then has no pooler.
     """
     with torch.device("meta"):
         model = AutoModelForSequenceClassification.from_config(config)
@@ -166,7 +166,7 @@ def model_config(name: str, study: dict, known: dict, classes: int) -> PreTraine
 
 
 def task_size(name: str, study: dict, plan: dict) -> TaskSize:
-    """Rows and tokens of a task: from the built task if there is one, else from the user's files or config/plan.yaml.
+    """Rows and tokens of a task, from the task if it is built, else from the user's files or config/plan.yaml.
 
     Args:
         plan: config/plan.yaml.

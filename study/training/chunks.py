@@ -18,7 +18,7 @@ SHORTEST = 2  # tokens of a chunk: the first is not predicted
 
 @dataclass(frozen=True)
 class Chunks:
-    """Text cut into chunks of tokens, none of which crosses the end of a document.
+    """Text cut into chunks of tokens; no chunk crosses the end of a document.
 
     Attributes:
         ids: token ids of each chunk.
@@ -34,7 +34,7 @@ class Chunks:
         return len(self.ids)
 
     def content(self) -> list[bytes]:
-        """All ids and the length of each chunk, to tell two texts apart."""
+        """All ids and the length of each chunk, which identify the text."""
         return id_content(self.ids)
 
     def batch(self, indices: list[int]) -> dict[str, torch.Tensor]:

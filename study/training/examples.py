@@ -1,4 +1,4 @@
-"""From a task's tables to padded batches, and from a model to predictions."""
+"""Padded batches from a task's tables, and the predictions of a model on them."""
 
 import itertools
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ POOL = 8  # batches that are sorted by length together: less padding, still shuf
 
 @dataclass(frozen=True)
 class Examples:
-    """Encoded rows of one split: token ids of each row, its class index, and the id that fills up a batch."""
+    """Encoded rows of one split: token ids of each row, its class index, and the id used for padding."""
 
     ids: list[list[int]]
     labels: np.ndarray
@@ -33,7 +33,7 @@ class Examples:
         return Examples(self.ids[:count], self.labels[:count], self.pad)
 
     def content(self) -> list[bytes]:
-        """All ids, the length of each row and all labels, to tell two sets apart."""
+        """All ids, the length of each row and all labels, which identify the set."""
         return [*id_content(self.ids), self.labels.tobytes()]
 
     def batch(self, rows: list[int]) -> dict[str, torch.Tensor]:
@@ -43,7 +43,7 @@ class Examples:
         mask = torch.zeros(len(rows), width, dtype=torch.int64)
         for i, row in enumerate(rows):
             ids[i, : len(self.ids[row])] = torch.tensor(self.ids[row], dtype=torch.int64)
-            mask[i, : max(1, len(self.ids[row]))] = 1  # an empty text still has one token to look at
+            mask[i, : max(1, len(self.ids[row]))] = 1  # even an empty text needs one token to attend to
         return {"input_ids": ids, "attention_mask": mask, "labels": torch.from_numpy(self.labels[rows])}
 
 
@@ -59,10 +59,10 @@ def data_order_seed(axes: dict) -> int:
 
 
 def load_task(folder: Path) -> tuple[dict[str, pd.DataFrame], list[str]]:
-    """(split -> frame with text and label, class names in index order) of a task folder.
+    """Read a task folder: split -> frame with text and label, and the class names in index order.
 
     Raises:
-        UserError: a split is not the one that the manifest of the task names.
+        UserError: a split does not have the hash in the manifest of the task.
     """
     manifest = files.read_json(folder / "manifest.json")
     files.check(folder, {f"{split}.parquet": digest for split, digest in manifest["sha256"].items()})
@@ -93,7 +93,7 @@ def shuffled_batches(examples: Examples, batch_size: int, generator: torch.Gener
 def predict(model: nn.Module, examples: Examples, batch_size: int) -> np.ndarray:
     """Predicted class index of every row, (rows,) int64, in the rows' order.
 
-    The longest rows come first: a batch too large for the memory of the device shows at once, and is halved then.
+    The longest rows come first, so a batch that is too large for the device's memory fails at once and is halved.
     """
     model.eval()
     device = next(model.parameters()).device

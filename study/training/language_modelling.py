@@ -38,7 +38,7 @@ def document_losses(model: nn.Module, chunks: Chunks, batch_size: int) -> tuple[
 
 
 def perplexity(losses: np.ndarray, tokens: np.ndarray) -> float:
-    """exp of the mean cross-entropy of a token; infinite where that is too large for a number."""
+    """exp of the mean cross-entropy of a token; infinite if that overflows."""
     with np.errstate(over="ignore"):
         return float(np.exp(losses.sum() / tokens.sum()))
 
@@ -51,14 +51,14 @@ def train_language_model(
     seed: int,
     checkpoint: Checkpoint | None = None,
 ) -> dict[str, object]:
-    """Train all of a language model and keep its best epoch by perplexity on validation; see `loop.train`.
+    """Train all parameters of a language model and keep the epoch of best validation perplexity; see `loop.train`.
 
     Args:
         settings: epochs, batch_size, learning_rate.
         seed: of the order of the chunks.
 
     Returns:
-        best_epoch (from 1; 0 is the model as it came), validation_perplexity, precision and history: loss and
+        best_epoch (from 1; 0 is the model before training), validation_perplexity, precision and history: loss and
         validation_perplexity of each epoch.
     """
     batch_size = settings["batch_size"]

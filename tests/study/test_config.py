@@ -131,10 +131,10 @@ HUB_TASK = {"source": "hub", "repository": "nyu-mll/glue", "revision": "refs/con
 SMALL_MODEL = ["models", "small"]
 MISTAKES = [
     (["trained_on"], {"models": ["smal"]}, r'trained_on.models\[0\] is "smal", .* Did you mean "small"?'),
-    (["scores_only"], ["magnitude"], r'scores_only\[0\] is "magnitude", which methods does not name'),
+    (["scores_only"], ["magnitude"], r'scores_only\[0\] is "magnitude", which is not in methods'),
     (["scores_only"], ["ken"], r'scores_only\[0\] is "ken", whose stored files kenviz reads'),
-    (["trained_on"], {"seeds": [4]}, r"trained_on.seeds\[0\] is 4, which seeds does not name"),
-    (["inference"], {"methods": ["magnitude"]}, r'inference.methods\[0\] is "magnitude", which methods does not name'),
+    (["trained_on"], {"seeds": [4]}, r"trained_on.seeds\[0\] is 4, which is not in seeds"),
+    (["inference"], {"methods": ["magnitude"]}, r'inference.methods\[0\] is "magnitude", which is not in methods'),
     (["suggestion"], {"methods": ["magnitude"]}, r'suggestion.methods\[0\] is "magnitude", which methods does not'),
     (["method_settings"], {"randm": {}}, 'method_settings.randm is not known here. Did you mean "random"?'),
     (["method_settings"], {"ken": {"budget": [1]}}, 'ken.budget is not known here. Did you mean "budgets"?'),
@@ -255,7 +255,7 @@ MISTAKES = [
     (
         ["tasks", "hub"],
         {**HUB_TASK, "splits": {"test": "train"}},
-        "is .train. like one before it: name another",
+        "is .train., which has another role: name another",
     ),
     (
         ["tasks", "hub"],
@@ -270,7 +270,7 @@ MISTAKES = [
     (["kenviz"], {"model": "smal"}, 'kenviz.model is "smal", .* Did you mean "small"?'),
     (["kenviz"], {"task": "topics"}, 'kenviz.task is "topics", .* Did you mean "topic"?'),
     (["kenviz"], {"method": "kne"}, 'kenviz.method is "kne", .* Did you mean "ken"?'),
-    (["kenviz"], {"kept_share": 0.2}, "kenviz.kept_share is 0.2, at which no method is run that keeps a share"),
+    (["kenviz"], {"kept_share": 0.2}, "kenviz.kept_share is 0.2, but no method that keeps a share is run at it"),
     (
         ["kenviz"],
         {"method": "magnitude"},

@@ -121,7 +121,7 @@ def test_a_pretraining_repeats_and_goes_on_to_the_same_bits(architecture, tmp_pa
     assert first["sha256"] == second["sha256"] and first["validation_loss"] == second["validation_loss"]
     killed_after(15, lambda: pretrain(texts, architecture, SIZE, PRETRAINING, tmp_path / "killed", CUDA))
     resumed = pretrain(texts, architecture, SIZE, PRETRAINING, tmp_path / "killed", CUDA)
-    assert "going on in epoch 1 after 15 steps of it" in capsys.readouterr().out
+    assert "resuming in epoch 1 after 15 steps of it" in capsys.readouterr().out
     assert resumed["sha256"] == first["sha256"] and resumed["validation_loss"] == first["validation_loss"]
     on_cpu = pretrain(texts, architecture, SIZE, PRETRAINING, tmp_path / "cpu")  # ELECTRA draws on the device
     near = 0.2 if architecture == "electra" else 0.01

@@ -54,7 +54,7 @@ def test_the_study_of_llm_surgeon_is_valid():
         (
             ["pruning", "text", "packages"],
             ["scypi"],
-            'text.packages[0] is "scypi", which corpus.packages does not name.',
+            'text.packages[0] is "scypi", which is not in corpus.packages.',
         ),
         (["pruning", "txt"], {}, 'pruning.txt is not known here. Did you mean "text"?'),
         (

@@ -65,7 +65,7 @@ def test_a_killed_adaptation_goes_on_to_the_same_bits(
     torch.rand(7)
     resumed = adapt(checkpoint, text_folder, AXES, settings, folder)
     assert differing(whole, resumed) <= {"seconds"} and whole["sha256"] == resumed["sha256"]
-    assert f"going on in epoch {1 + (steps > ADAPTATION_STEPS // 2)}" in capsys.readouterr().out
+    assert f"resuming in epoch {1 + (steps > ADAPTATION_STEPS // 2)}" in capsys.readouterr().out
     assert [path.name for path in folder.parent.iterdir()] == ["adapted"]
 
 
@@ -80,7 +80,7 @@ def test_a_killed_pretraining_goes_on_to_the_same_bits(steps, architecture, tmp_
     torch.rand(7)
     resumed = pretrain(texts, architecture, SIZE, PRETRAINING, folder)
     assert differing(whole, resumed) <= {"seconds"} and whole["sha256"] == resumed["sha256"]
-    assert f"going on in epoch 1 after {steps} steps of it" in capsys.readouterr().out
+    assert f"resuming in epoch 1 after {steps} steps of it" in capsys.readouterr().out
     assert [path.name for path in folder.parent.iterdir()] == ["model"]
 
 
@@ -89,7 +89,7 @@ def test_a_pretraining_of_another_text_is_not_resumed(tmp_path, texts, killed_af
     other = texts | {"train": texts["train"][::-1]}
     fresh = pretrain(other, "bert", SIZE, PRETRAINING, tmp_path / "fresh")
     assert differing(fresh, pretrain(other, "bert", SIZE, PRETRAINING, tmp_path / "model")) <= {"seconds"}
-    assert "starting anew" in capsys.readouterr().out
+    assert "starting over" in capsys.readouterr().out
 
 
 def always_the_same(distribution) -> torch.Tensor:
@@ -141,7 +141,7 @@ def test_an_adaptation_goes_on_where_memory_runs_out(checkpoint, text_folder, tm
     whole = adapt(checkpoint, text_folder, AXES, ADAPTATION, tmp_path / "whole")
     monkeypatch.setattr("study.training.loop.Gradients._attempt", limited_to(2, Gradients._attempt))
     parts = adapt(checkpoint, text_folder, AXES, ADAPTATION, tmp_path / "parts")
-    assert "out of memory with 4 texts at once: going on with 2" in capsys.readouterr().out
+    assert "out of memory with 4 texts at once: continuing with 2" in capsys.readouterr().out
     for epoch, other in zip(whole["history"], parts["history"], strict=True):
         assert other["validation_perplexity"] == pytest.approx(epoch["validation_perplexity"], rel=1e-3)
 

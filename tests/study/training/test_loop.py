@@ -56,7 +56,7 @@ def test_a_killed_training_goes_on_to_the_same_bits(steps, tmp_path, examples, n
     torch.rand(7)  # another process has drawn nothing, or something else
     resumed, again = run(new_model(), examples, Checkpoint(tmp_path, 10))
     assert same(undisturbed, resumed) and record == again
-    assert "going on in epoch" in capsys.readouterr().out
+    assert "resuming in epoch" in capsys.readouterr().out
 
 
 def test_a_training_killed_twice_goes_on_from_the_later_state(tmp_path, examples, new_model):
@@ -97,7 +97,7 @@ def test_the_state_of_another_training_or_a_damaged_one_is_not_used(what, tmp_pa
     model, sets, changed = begin()
     anew, again = run(model, sets, Checkpoint(tmp_path, 10), **changed)
     assert same(fresh, anew) and record == again
-    assert "starting anew" in capsys.readouterr().out
+    assert "starting over" in capsys.readouterr().out
 
 
 def test_the_state_is_written_only_when_it_is_due_and_holds_no_code(tmp_path, examples, new_model):
