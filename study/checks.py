@@ -52,10 +52,10 @@ def kind_of(name: str, tensor: torch.Tensor) -> str:
 def bandwidth_masks(cell: FinetunedCell, factor: float, share: float) -> dict[str, torch.Tensor]:
     """KEN's masks with Scott's bandwidth multiplied by a factor."""
 
-    def scaled(finetuned, pretrained, generator):
+    def scaled_density(finetuned: torch.Tensor, _: torch.Tensor, generator: object) -> torch.Tensor:
         return kde.density(finetuned, bandwidth=factor * kde.scott_bandwidth(finetuned))
 
-    return select_masks(cell, scaled, share)
+    return select_masks(cell, scaled_density, share)
 
 
 def select_masks(cell: FinetunedCell, criterion: str | selection.Criterion, share: float) -> dict[str, torch.Tensor]:

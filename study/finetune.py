@@ -40,9 +40,10 @@ def finetune(
     out: Path,
     arm: str = "pretrained",
     device: torch.device = CPU,
-    checkpoint_minutes: float | None = None,
 ) -> dict[str, object]:
     """Fine-tune one cell and write it into the folder `out`.
+
+    If a call was killed, a call with the same arguments resumes its training; see `Checkpoint`.
 
     Args:
         pretrained: checkpoint folder.
@@ -52,13 +53,11 @@ def finetune(
         arm: "pretrained" saves initial.safetensors, the fine-tuned model and its tokenizer; "random-init", the control,
             saves only the manifest.
         device: to compute on.
-        checkpoint_minutes: see `Checkpoint`. The state of the training is written into a folder beside `out`; after a
-            kill, a call with the same arguments goes on from there.
 
     Returns:
         The manifest that is also written: head names, scores on test, learning curve, settings, device, time, memory.
     """
-    checkpoint = Checkpoint.beside(out, checkpoint_minutes)
+    checkpoint = Checkpoint.beside(out)
     inputs = {"pretrained": checked_checkpoint(pretrained)}
     splits, classes = load_task(task)
     tokenizer = load_tokenizer(pretrained, settings["max_length"])
@@ -75,19 +74,19 @@ def finetune(
         if arm == "pretrained":
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
-        manifest = {
+        manifest = provenance.write_manifest(
+            folder,
             **axes,
-            "arm": arm,
-            "head": head,
-            "settings": settings,
+            arm=arm,
+            head=head,
+            settings=settings,
             **fitted,
             **metrics.scores(encoded["test"].labels, predictions),
-            "device": provenance.device_name(device),
-            "seconds": round(checkpoint.seconds(), 2),
-            "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-            "inputs": inputs | {"task": files.read_json(task / "manifest.json")["sha256"]},
-        }
-        manifest = provenance.write_manifest(folder, **manifest)
+            device=provenance.device_name(device),
+            seconds=round(checkpoint.seconds(), 2),
+            peak_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+            inputs=inputs | {"task": files.read_json(task / "manifest.json")["sha256"]},
+        )
     checkpoint.remove()
     return manifest
 

@@ -54,17 +54,16 @@ def import_model(checkpoint: Path, name: str, out: Path, origin: dict | None = N
     with files.replacing_folder(out) as folder:
         for path in paths:
             shutil.copy2(path, folder / path.name)
-        manifest = {
-            "model": name,
-            "source": f"{origin['repository']}@{origin['commit']}" if origin else str(checkpoint),
-            "hub": origin,
-            "architecture": architecture,
-            "checkpoint_parameters": parameters,
-            "tokenizer": tokenizer_kind(folder / "tokenizer.json"),
-            "pretraining": pretraining,
-        }
-        manifest = provenance.write_manifest(folder, **manifest)
-    return manifest
+        return provenance.write_manifest(
+            folder,
+            model=name,
+            source=f"{origin['repository']}@{origin['commit']}" if origin else str(checkpoint),
+            hub=origin,
+            architecture=architecture,
+            checkpoint_parameters=parameters,
+            tokenizer=tokenizer_kind(folder / "tokenizer.json"),
+            pretraining=pretraining,
+        )
 
 
 def read_pretraining(checkpoint: Path) -> dict | None:

@@ -32,8 +32,8 @@ def from_docstrings(corpora: Iterable[pd.DataFrame]) -> dict[str, pd.DataFrame]:
     cut = documents["sentence"].str.split().str[:HELD_OUT_WORDS].str.join(" ")
     documents["sentence"] = documents["sentence"].mask(held_out, cut)
     order = [hashlib.sha256(name.encode()).hexdigest() for name in documents["file"]]
-    documents = documents.assign(order=order).sort_values("order").rename(columns={"file": "document"})
-    documents = documents.rename(columns={"sentence": "text"})
+    documents = documents.assign(order=order).sort_values("order")
+    documents = documents.rename(columns={"file": "document", "sentence": "text"})
     return {split: documents.loc[documents["split"] == split, ["document", "text"]] for split in SPLITS}
 
 

@@ -184,7 +184,7 @@ class Pruning(Section):
     structures: Several[Structure] = Field([*STRUCTURES], description="what is removed at once")
     sparsities: Several[Share] = Field(
         [0.1, 0.2, 0.3, 0.4, 0.5],
-        description="shares of the linear layers' entries that are removed; 2:4 removes one half and nothing else",
+        description="shares of the linear layers' entries that are removed; 2:4 always removes one half",
     )
     shots: Several[Positive] = Field(
         [1, 5],

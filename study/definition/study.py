@@ -159,7 +159,7 @@ class Study:
     # Cells.
 
     def finetuning_settings(self, model: str, arm: str = "pretrained") -> dict:
-        """Settings of a fine-tuning: the section finetuning with what the model overrides."""
+        """Settings of a fine-tuning: the section finetuning with the overrides of the model."""
         section, overrides = self.config["finetuning"], self.config["models"][model]
         settings = section | {"evaluation_batch_size": self.config["evaluation"]["batch_size"]}
         settings |= {key: overrides[key] for key in settings.keys() & overrides.keys()}

@@ -62,24 +62,15 @@ def load_classifier(folder: Path, classes: list[str], pad_token_id: int) -> tupl
     Raises:
         UserError: not a checkpoint, weights missing, damaged or of another architecture.
     """
-    try:
-        model, info = AutoModelForSequenceClassification.from_pretrained(
-            folder,
-            num_labels=len(classes),
-            id2label=dict(enumerate(classes)),
-            label2id={label: index for index, label in enumerate(classes)},
-            pad_token_id=pad_token_id,
-            dtype=torch.float32,
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(
-            f"{folder} is not a checkpoint that transformers can load from safetensors: {reason}"
-        ) from error
+    model, info = load_pretrained(
+        AutoModelForSequenceClassification,
+        folder,
+        "a checkpoint that transformers can load from safetensors",
+        num_labels=len(classes),
+        id2label=dict(enumerate(classes)),
+        label2id={label: index for index, label in enumerate(classes)},
+        pad_token_id=pad_token_id,
+    )
     head = sorted(info["missing_keys"])
     # A new head is a few layers at the end; missing embeddings or repeated blocks mean another architecture.
     embeddings = model.get_input_embeddings().weight
@@ -87,21 +78,49 @@ def load_classifier(folder: Path, classes: list[str], pad_token_id: int) -> tupl
     body = {name for name, parameter in model.named_parameters() if parameter is embeddings or name.startswith(blocks)}
     if body.intersection(head) or info["mismatched_keys"]:
         raise UserError(f"{folder} does not hold the body of a {model.config.model_type} model: check its config.json.")
-    return with_fused_gelu(model), head
+    return model, head
+
+
+def load_pretrained(auto_class: type, folder: Path, kind: str, **options: object) -> tuple[nn.Module, dict]:
+    """Load a model in float32 from safetensors; returns it with the loading info of transformers.
+
+    Args:
+        auto_class: of transformers, such as AutoModelForCausalLM.
+        kind: what the folder must hold, for the message of an error.
+        options: of `from_pretrained`.
+
+    Raises:
+        UserError: the folder holds something else, or is damaged.
+    """
+    options |= {"dtype": torch.float32, "use_safetensors": True, "local_files_only": True, "trust_remote_code": False}
+    try:
+        model, info = auto_class.from_pretrained(folder, output_loading_info=True, **options)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"{folder} is not {kind}: {reason}") from error
+    return with_fused_gelu(model), info
+
+
+def model_from_config(auto_class: type, folder: Path, **options: object) -> nn.Module:
+    """Model in float32 of the architecture in a checkpoint folder, with weights drawn by torch's generator.
+
+    Args:
+        auto_class: of transformers, such as AutoModelForCausalLM.
+        options: of the configuration.
+    """
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, **options)
+    return with_fused_gelu(auto_class.from_config(config, dtype=torch.float32))
 
 
 def random_classifier(folder: Path, classes: list[str], pad_token_id: int) -> nn.Module:
     """Classifier of the same architecture, all weights drawn by torch's generator: the control without pre-training."""
-    config = AutoConfig.from_pretrained(
-        folder, num_labels=len(classes), pad_token_id=pad_token_id, local_files_only=True
-    )
-    return with_fused_gelu(AutoModelForSequenceClassification.from_config(config, dtype=torch.float32))
+    options = {"num_labels": len(classes), "pad_token_id": pad_token_id}
+    return model_from_config(AutoModelForSequenceClassification, folder, **options)
 
 
 def empty_classifier(folder: Path) -> nn.Module:
     """Classifier of a saved fine-tuned model, to be filled with a restored state."""
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    return with_fused_gelu(AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)).eval()
+    return model_from_config(AutoModelForSequenceClassification, folder).eval()
 
 
 def with_fused_gelu(model: nn.Module) -> nn.Module:

@@ -8,6 +8,7 @@ bytes per parameter. Methods estimate their own costs: `Method.stored_bytes`, `m
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import partial
 
 from baselines import METHODS, Method
 from baselines.estimates import HELD_BYTES, Effort
@@ -129,15 +130,12 @@ def _compress_with(study: SizedStudy, size: ModelSize, task: TaskSize, method: M
     return work + draws * effort_work(method.effort(size, len(budgets)), size, task.tokens)
 
 
-def _finetune(study: SizedStudy, model: str, task: str, **_: str) -> Work:
+def _finetune(study: SizedStudy, model: str, task: str, *, copies: int = 2, **_: str) -> Work:
+    """Work of fine-tuning a cell; the files are the initial state and the fine-tuned model, or none for a control."""
     size, rows = study.models[model], study.tasks[task]
     batch_size = study.config["evaluation"]["batch_size"]
     work = training(size, rows, study.finetuning(model)) + evaluation(size, rows.test, rows.tokens, batch_size)
-    return work + Work(disk=2 * size.dense_bytes)
-
-
-def _finetune_random(study: SizedStudy, **axes: str) -> Work:
-    return _finetune(study, **axes) + Work(disk=-2 * study.models[axes["model"]].dense_bytes)
+    return work + Work(disk=copies * size.dense_bytes)
 
 
 def _compress(study: SizedStudy, model: str, task: str, **_: str) -> Work:
@@ -223,7 +221,7 @@ RULES: dict[str, Callable[..., Work]] = {
     "pretrain_model": _pretrain,
     "tune_model": _tune,
     "finetune_model": _finetune,
-    "finetune_random_init": _finetune_random,
+    "finetune_random_init": partial(_finetune, copies=0),
     "compress_model": _compress,
     "train_method": _train,
     "check_cell": _check,

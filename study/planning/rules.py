@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Iterable
 from itertools import product
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import baselines
 from study.definition import method_settings
@@ -17,6 +18,9 @@ from study.definition.study import Cell, Study
 from study.running import files
 from study.running.code import code_hash
 from study.running.workflow import prepare_environment
+
+if TYPE_CHECKING:
+    from snakemake.io import Wildcards
 
 
 def as_json(value: object) -> str:
@@ -79,19 +83,19 @@ class Rules:
         """Sentences of packages."""
         return [self.paths.corpus(package) for package in packages]
 
-    def task_inputs(self, wildcards) -> list:
+    def task_inputs(self, wildcards: "Wildcards") -> list[Path | str]:
         """Corpora of a docstring task, or the user's files of a task; nothing for a task from the hub."""
         study = self.study
         return [*self.corpora(study.task_packages(wildcards.task)), *study.task_files(wildcards.task)]
 
-    def text_inputs(self, wildcards) -> list:
+    def text_inputs(self, wildcards: "Wildcards") -> list[Path | str]:
         """Corpora or files of a running text; nothing for a text from the hub."""
         packages = self.study.text_settings(wildcards.experiment).get("packages", [])
         return [*self.corpora(packages), *self.study.text_files(wildcards.experiment)]
 
     # Models.
 
-    def checkpoint_inputs(self, wildcards) -> list[Path]:
+    def checkpoint_inputs(self, wildcards: "Wildcards") -> list[Path]:
         """A small file of a model's source folder, instead of gigabytes of weights; nothing for the hub."""
         folder = self.study.checkpoint(wildcards.model, self.paths)
         if folder is None:

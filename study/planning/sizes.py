@@ -18,6 +18,7 @@ from baselines.estimates import ModelShapes
 from ken.errors import UserError, did_you_mean
 from study.data import local_files
 from study.definition import method_settings
+from study.definition.paths import SPLITS
 from study.models.architectures import ARCHITECTURES
 from study.running import files
 from study.training.gradients import NOT_IN_BFLOAT16
@@ -183,7 +184,7 @@ def task_size(name: str, study: dict, plan: dict) -> TaskSize:
         return TaskSize(**rows, tokens=_tokens(_words(texts), plan, longest), classes=len(counts["train"]))
     if task["source"] == "docstrings":
         words = (study["corpus"]["min_words"] + study["corpus"]["max_words"]) / 2
-        rows = {split: task[split] for split in ("train", "validation", "test")}
+        rows = {split: task[split] for split in SPLITS}
         return TaskSize(**rows, tokens=_tokens(words, plan, longest), classes=len(task["classes"]))
     if task["source"] == "files":
         train, validation, test, _ = local_files.prepare(task)

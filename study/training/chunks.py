@@ -37,6 +37,12 @@ class Chunks:
         """All ids and the length of each chunk, which identify the text."""
         return id_content(self.ids)
 
+    def predicted_tokens(self) -> np.ndarray:
+        """Number of predicted tokens of each document, (documents,) int64: all but the first of each chunk."""
+        tokens = np.zeros(len(self.names), dtype=np.int64)
+        np.add.at(tokens, self.documents, [len(ids) - 1 for ids in self.ids])
+        return tokens
+
     def batch(self, indices: list[int]) -> dict[str, torch.Tensor]:
         """input_ids and labels (rows, tokens) of chunks of one length."""
         ids = torch.tensor([self.ids[index] for index in indices])

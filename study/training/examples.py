@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from study.definition.paths import SPLITS
 from study.running import files, provenance
 from study.training.memory import in_batches
 
@@ -66,7 +67,7 @@ def load_task(folder: Path) -> tuple[dict[str, pd.DataFrame], list[str]]:
     """
     manifest = files.read_json(folder / "manifest.json")
     files.check(folder, {f"{split}.parquet": digest for split, digest in manifest["sha256"].items()})
-    frames = {split: files.read_parquet(folder / f"{split}.parquet") for split in ("train", "validation", "test")}
+    frames = {split: files.read_parquet(folder / f"{split}.parquet") for split in SPLITS}
     return frames, manifest["classes"]
 
 

@@ -22,7 +22,7 @@ def document_losses(model: nn.Module, chunks: Chunks, batch_size: int) -> tuple[
     """Cross-entropy in nats, summed over the predicted tokens of each document, and their number, both (documents,)."""
     model.eval()
     device = next(model.parameters()).device
-    losses, tokens = np.zeros(len(chunks.names)), np.zeros(len(chunks.names), dtype=np.int64)
+    losses = np.zeros(len(chunks.names))
 
     def add(indices: list[int]) -> None:
         ids = chunks.batch(indices)["input_ids"].to(device)
@@ -30,11 +30,10 @@ def document_losses(model: nn.Module, chunks: Chunks, batch_size: int) -> tuple[
         of_tokens = functional.cross_entropy(logits, ids[:, 1:].flatten(), reduction="none")
         of_chunks = of_tokens.view(len(ids), -1).sum(dim=1).double().cpu().numpy()
         np.add.at(losses, chunks.documents[indices], of_chunks)
-        np.add.at(tokens, chunks.documents[indices], ids.shape[1] - 1)
 
     for group in chunks.by_length(list(range(len(chunks)))):
         batch_size = in_batches(group, batch_size, add)
-    return losses, tokens
+    return losses, chunks.predicted_tokens()
 
 
 def perplexity(losses: np.ndarray, tokens: np.ndarray) -> float:

@@ -40,9 +40,9 @@ class Checkpoint:
         self.seconds_before = 0.0
 
     @classmethod
-    def beside(cls, out: Path, minutes: float | None = None) -> "Checkpoint":
+    def beside(cls, out: Path) -> "Checkpoint":
         """Checkpoint in a folder beside `out`, the folder that a step writes when the training has ended."""
-        return cls(out.with_name(f"{out.name}.training"), minutes)
+        return cls(out.with_name(f"{out.name}.training"))
 
     def seconds(self) -> float:
         """Time spent on the training so far, by this process and earlier ones."""

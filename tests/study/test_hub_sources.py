@@ -222,7 +222,7 @@ def test_a_conversion_that_cannot_be_looked_for_is_not_said_to_be_missing(hub_he
     hub_here.discussions[name] = [hub_server.pull_request(name, 3, "SFconvertbot")]
     commit = fetch_bert().commit
     reach(hub_here.address, offline=True)
-    assert "the hub's conversion cannot be looked up: set revision to the commit of the conversion" in refusal(fetch_bert)
+    assert "conversion cannot be looked up: set revision to the commit of the conversion" in refusal(fetch_bert)
     assert fetch_bert(commit).commit == commit
 
 

@@ -203,7 +203,7 @@ def test_tables_are_brought_together_and_checked(tmp_path):
         row = Row("pruning", "m", seed, 0, "x", "element", 1, 0.5, tokens=3, loss=2.0, perplexity=math.exp(2), file="f")
         folder = Paths(tmp_path).experiment("pruning", "m", seed)
         folder.mkdir(parents=True)
-        write_results(folder, [(row, [4.0, 2.0])], chunks, np.array([2, 1]), {})
+        write_results(folder, [(row, [4.0, 2.0])], chunks, {})
     table = collect(Paths(tmp_path), ["pruning"], ["m"], [0, 1])
     assert table["seed"].tolist() == [0, 1]
     wrong = pd.read_parquet(folder / "losses.parquet").assign(f=[4.0, 2.5])
