@@ -118,7 +118,7 @@ def main() -> None:
     parser.add_argument("--machine", default="h100", help="of config/plan.yaml, to compare with")
     a = parser.parse_args()
     device = torch.device("cpu") if a.device == "cpu" else acquire_device()
-    provenance.deterministic(0)
+    provenance.make_deterministic(0)
     torch.set_num_threads(a.threads)
     numbers: dict[str, object] = {"device": a.device, "batch": BATCH, "steps": a.steps, "compared with": a.machine}
     for size in a.sizes:

@@ -123,7 +123,7 @@ def main() -> None:
     parser.add_argument("--deterministic", action="store_true", help="with the kernels that the study's steps ask for")
     a = parser.parse_args()
     if a.deterministic:
-        provenance.deterministic(0)
+        provenance.make_deterministic(0)
     torch.set_num_threads(a.threads)
     tensors = make_tensors(a.size, a.device)
     rows = sum(common.row_lengths(a.size).values())

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from study.definition.step import parse_step
-from study.models.classifiers import checked_checkpoint, load_tokenizer
+from study.models.classifiers import check_checkpoint, load_tokenizer
 from study.models.language_models import load_language_model
 from study.running import files, provenance
 from study.running.device import acquire_device
@@ -34,9 +34,9 @@ def adapt(
         The manifest: axes, settings, inputs, best_epoch, history, precision, device, seconds, hashes.
     """
     checkpoint = Checkpoint.beside(out)
-    inputs = {"pretrained": checked_checkpoint(pretrained), "text": files.checked(text)}
+    inputs = {"pretrained": check_checkpoint(pretrained), "text": files.check_folder(text)}
     order = provenance.seed_of("adaptation", *axes.values())
-    provenance.deterministic(order)
+    provenance.make_deterministic(order)
     tokenizer = load_tokenizer(pretrained, settings["max_length"])
     parts = [read_chunks(text, split, tokenizer, settings["max_length"]) for split in ("train", "validation")]
     model = load_language_model(pretrained).to(device)

@@ -119,7 +119,7 @@ def main() -> None:
     a, study, paths = parse_step("Run the ablations of KEN on one cell.", "model", "task", "seed")
     axes, section = (a.model, a.task, a.seed), study.ablation_settings()
     on = acquire_device()
-    provenance.deterministic(0)
+    provenance.make_deterministic(0)
     cell = FinetunedCell(paths.finetuned(*axes), paths.task(a.task), section["settings"], on)
     with files.replacing_folder(paths.checks(*axes)) as folder:
         files.write_csv(folder / "checks.csv", run_ablations(cell, section["checks"], folder))

@@ -70,7 +70,7 @@ SUGGESTION_COLUMNS = (
 )
 
 
-def joined_tables(paths: list[Path], columns: tuple[str, ...]) -> pd.DataFrame:
+def read_tables(paths: list[Path], columns: tuple[str, ...]) -> pd.DataFrame:
     """Read, check against their manifests and concatenate tables of cells; an empty table if there are no paths."""
     if not paths:
         return pd.DataFrame(columns=list(columns))
@@ -161,18 +161,18 @@ def main() -> None:
     tables = {
         "scores": scores_table(study, paths),
         "finetuning": finetuning_table(folders),
-        "suggestions": joined_tables(
+        "suggestions": read_tables(
             [paths.suggested(*cell) / "suggestions.csv" for cell in searched], SUGGESTION_COLUMNS
         ),
-        "inference": joined_tables([paths.inference(*cell) for cell in measured], inference.COLUMNS),
-        "checks": joined_tables([paths.checks(*cell) / "checks.csv" for cell in ablated], checks.COLUMNS),
+        "inference": read_tables([paths.inference(*cell) for cell in measured], inference.COLUMNS),
+        "checks": read_tables([paths.checks(*cell) / "checks.csv" for cell in ablated], checks.COLUMNS),
         "tasks": tasks_table(paths, study.axes["task"]),
         "models": models_table(paths, study.axes["model"], first_task, first_seed),
     }
     for name, table in tables.items():
         files.write_csv(paths.table(name), table)
     sha256 = {f"{name}.csv": files.sha256(paths.table(name)) for name in tables}
-    files.write_json(paths.results / "collected.json", {"sha256": sha256, "made": provenance.made()})
+    files.write_json(paths.results / "collected.json", {"sha256": sha256, "made": provenance.describe_process()})
     print(f"{len(tables['scores'])} rows from {len(study.cells)} cells")
 
 

@@ -15,7 +15,7 @@ from study.cells.calibration import TRAINS, load_text
 from study.cells.perplexity_rows import Results, Row, describe_stored, evaluate, run_all, write_results
 from study.definition import method_settings
 from study.definition.step import parse_step
-from study.models.classifiers import checked_checkpoint
+from study.models.classifiers import check_checkpoint
 from study.models.language_models import body_of, empty_language_model, load_body, load_language_model
 from study.running import files, provenance
 from study.running.code import code_hash
@@ -35,9 +35,9 @@ class Adapted:
     def __init__(self, pretrained: Path, adapted: Path, text: Path, axes: dict, settings: dict, out: Path):
         self.folder, self.axes, self.settings, self.out = pretrained, axes, settings, out
         self.inputs = {
-            "pretrained": checked_checkpoint(pretrained),
-            "adapted": checked_checkpoint(adapted),
-            "text": files.checked(text),
+            "pretrained": check_checkpoint(pretrained),
+            "adapted": check_checkpoint(adapted),
+            "text": files.check_folder(text),
         }
         self.training, self.test = load_text(pretrained, text, settings["max_length"], axes["seed"])
         self.base = body_of(load_language_model(pretrained))
@@ -99,7 +99,7 @@ def main() -> None:
     a, study, paths = parse_step("Compress the update of one adapted language model.", "model", "seed")
     axes, settings = {"model": a.model, "seed": a.seed}, study.language_settings("adaptation")
     out = paths.experiment("adaptation", **axes)
-    provenance.deterministic(0)
+    provenance.make_deterministic(0)
     adapted = Adapted(paths.pretrained(a.model), paths.adapted(**axes), paths.text("adaptation"), axes, settings, out)
     write_results(out, compress_all(adapted, study.adaptation_methods), adapted.test, adapted.inputs)
 

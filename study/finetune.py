@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from study.definition.step import parse_step
-from study.models.classifiers import checked_checkpoint, load_classifier, load_tokenizer, random_classifier
+from study.models.classifiers import check_checkpoint, load_classifier, load_tokenizer, random_classifier
 from study.running import files, provenance
 from study.running.device import acquire_device
 from study.running.workflow import run
@@ -58,11 +58,11 @@ def finetune(
         The manifest that is also written: head names, scores on test, learning curve, settings, device, time, memory.
     """
     checkpoint = Checkpoint.beside(out)
-    inputs = {"pretrained": checked_checkpoint(pretrained)}
+    inputs = {"pretrained": check_checkpoint(pretrained)}
     splits, classes = load_task(task)
     tokenizer = load_tokenizer(pretrained, settings["max_length"])
     encoded = {name: encode(frame, classes, tokenizer) for name, frame in splits.items()}
-    provenance.deterministic(provenance.seed_of("initial", arm, *axes.values()))
+    provenance.make_deterministic(provenance.seed_of("initial", arm, *axes.values()))
     with files.replacing_folder(out) as folder:
         model, head = initial_model(pretrained, arm, classes, tokenizer.pad_token_id)
         if arm == "pretrained":

@@ -39,7 +39,7 @@ class Restored:
     model: nn.Module
 
 
-def restored_models(cell: FinetunedCell, methods: list[str], compressed: Path) -> list[Restored]:
+def load_models(cell: FinetunedCell, methods: list[str], compressed: Path) -> list[Restored]:
     """Load the fine-tuned model, then the models restored from the files of the methods.
 
     For methods that keep a share of each row, the first budget is enough, because every budget restores a dense model.
@@ -115,13 +115,13 @@ def peak_bytes(model: nn.Module, examples: Examples, batch_size: int) -> int:
 def main() -> None:
     a, study, paths = parse_step("Measure inference of the restored models of a cell.", "model", "task", "seed")
     axes, section = (a.model, a.task, a.seed), study.inference_settings()
-    provenance.deterministic(0)
+    provenance.make_deterministic(0)
     cell = FinetunedCell(paths.finetuned(*axes), paths.task(a.task), section["settings"])
-    models = restored_models(cell, section["methods"], paths.cell(*axes) / "compressed")
+    models = load_models(cell, section["methods"], paths.cell(*axes) / "compressed")
     rows = measure(models, cell.split("test").first(section["texts"]), cell.batch_size, section["passes"])
     out = paths.inference(*axes)
     files.write_csv(out, pd.DataFrame([cell.axes | row for row in rows], columns=list(COLUMNS)))
-    manifest = {"sha256": {out.name: files.sha256(out)}, "inputs": cell.inputs, "made": provenance.made()}
+    manifest = {"sha256": {out.name: files.sha256(out)}, "inputs": cell.inputs, "made": provenance.describe_process()}
     files.write_json(out.with_suffix(".json"), manifest)
     for row in rows:
         print(f"{row['method']} {row['budget']} {row['form']}: {row['relative_time']:.2f} times the dense model")

@@ -46,7 +46,7 @@ def pretrain(
         The manifest: size, settings, tokens seen, validation_loss, device, seconds, hash of the weights.
     """
     checkpoint = Checkpoint.beside(out)
-    provenance.deterministic(settings["seed"])
+    provenance.make_deterministic(settings["seed"])
     kind = ARCHITECTURES[architecture]
     tokenizer = train_tokenizer(kind.tokenizer, texts["train"], settings["vocabulary"], settings["max_length"])
     data, held_out = (blocks(tokenizer, texts[split], settings["max_length"]) for split in ("train", "validation"))

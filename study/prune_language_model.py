@@ -23,7 +23,7 @@ from ken.subnetwork import Subnetwork
 from study.cells.calibration import load_text
 from study.cells.perplexity_rows import Results, Row, describe_stored, evaluate, run_all, write_results
 from study.definition.step import parse_step
-from study.models.classifiers import checked_checkpoint
+from study.models.classifiers import check_checkpoint
 from study.models.language_models import body_of, empty_language_model, linear_layers, load_body, load_language_model
 from study.running import files, provenance
 from study.running.code import code_hash
@@ -44,7 +44,7 @@ class Pruning:
 
     def __init__(self, checkpoint: Path, text: Path, axes: dict, settings: dict, out: Path):
         self.checkpoint, self.axes, self.settings, self.out = checkpoint, axes, settings, out
-        self.inputs = {"pretrained": checked_checkpoint(checkpoint), "text": files.checked(text)}
+        self.inputs = {"pretrained": check_checkpoint(checkpoint), "text": files.check_folder(text)}
         length, chunks = settings["max_length"], settings["calibration"]
         calibration, self.test = load_text(checkpoint, text, length, axes["seed"], chunks)
         self.batches = list(calibration.examples(settings["batch_size"]))
@@ -95,10 +95,10 @@ class Pruning:
         """Prune to all sparsities with one method, structure and number of shots."""
         wanted = [HALF] if structure == "2:4" else sorted(self.settings["sparsities"])
         runs = [[sparsity] for sparsity in wanted] if shots == 1 else [wanted]
-        return [result for sparsities in runs for result in self.pruned(method, structure, shots, sparsities)]
+        return [result for sparsities in runs for result in self.prune(method, structure, shots, sparsities)]
 
-    def pruned(self, method: str, structure: str, shots: int, wanted: list[float]) -> Results:
-        """Rows of one run. If it fails, the remaining sparsities get rows with the reason."""
+    def prune(self, method: str, structure: str, shots: int, wanted: list[float]) -> Results:
+        """Prune to some sparsities in one run; if it fails, the remaining ones get rows with the reason."""
         options = VARIANTS[method] | {"structure": structure}
         if VARIANTS[method]["costs"] == "obs":
             options["low_rank"] = self.settings["low_rank"]
@@ -106,7 +106,7 @@ class Pruning:
         folder = f"{method}/{structure.replace(':', '-')}-{shots}"
         left, start = list(wanted), time.monotonic()
         try:
-            for sparsity, model, removed in self.visited(settings, shots, wanted):
+            for sparsity, model, removed in self.visit(settings, shots, wanted):
                 file = f"{folder}/{sparsity}.safetensors"
                 self.store(model, removed, method, sparsity, structure == "row-column", file)
                 row = self.row(method, structure, shots, sparsity, file)
@@ -120,8 +120,8 @@ class Pruning:
                 results.append((row, []))
         return results
 
-    def visited(self, settings: Settings, shots: int, wanted: list[float]) -> Iterator[tuple[float, nn.Module, Layers]]:
-        """Sparsity, model and masks at each wanted sparsity of one run that starts from the dense model."""
+    def visit(self, settings: Settings, shots: int, wanted: list[float]) -> Iterator[tuple[float, nn.Module, Layers]]:
+        """Prune the dense model, and yield sparsity, model and masks at each wanted sparsity."""
         model = copy.deepcopy(self.dense)
         total = removable_entries(model, self.layers, settings)
         steps = schedule(wanted, shots)
@@ -132,8 +132,8 @@ class Pruning:
             if sparsity in wanted:
                 yield sparsity, model, removed
 
-    def dense_row(self) -> Results:
-        """Row of the dense model, stored in the same way."""
+    def store_dense(self) -> Results:
+        """Store and evaluate the dense model in the same way."""
         row = self.row("dense", "", 0, 0.0, "dense.safetensors")
         start = time.monotonic()
         self.store(self.dense, {}, "dense", 0.0, False, row.file)
@@ -150,7 +150,7 @@ def schedule(wanted: list[float], shots: int) -> list[float]:
 def prune_all(pruning: Pruning) -> Results:
     """Run every method, structure and number of shots, or take it from its record."""
     settings = pruning.settings
-    runs = [("dense", pruning.key, pruning.dense_row)]
+    runs = [("dense", pruning.key, pruning.store_dense)]
     for method, structure, shots in product(settings["methods"], settings["structures"], settings["shots"]):
         name = f"{method}-{structure.replace(':', '-')}-{shots}"
         facts = [pruning.key, settings["sparsities"]]
@@ -162,7 +162,7 @@ def main() -> None:
     a, study, paths = parse_step("Prune one causal language model.", "model", "seed")
     axes, settings = {"model": a.model, "seed": a.seed}, study.language_settings("pruning")
     out = paths.experiment("pruning", **axes)
-    provenance.deterministic(0)
+    provenance.make_deterministic(0)
     pruning = Pruning(paths.pretrained(a.model), paths.text("pruning"), axes, settings, out)
     write_results(out, prune_all(pruning), pruning.test, pruning.inputs)
 

@@ -58,7 +58,7 @@ def main() -> None:
         "study": study.name,
         "config": study.config,
         "inputs": inputs(paths.results),
-        **provenance.made(),
+        **provenance.describe_process(),
         "makers": makers(paths.results),
         "seconds": seconds_per_rule(paths.benchmarks),
         "wall_seconds": wall_seconds(paths.benchmarks),

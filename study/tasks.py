@@ -87,7 +87,7 @@ def build(name: str, spec: dict, corpora: dict[str, Path], out: Path) -> dict[st
             "notes": notes,
             "counts": {split: frame["label"].value_counts().to_dict() for split, frame in splits.items()},
             "sha256": {split: files.sha256(folder / f"{split}.parquet") for split in splits},
-            "made": provenance.made(),
+            "made": provenance.describe_process(),
             "reference": reference_scores(splits),
         }
         files.write_json(folder / "manifest.json", manifest)
@@ -96,7 +96,7 @@ def build(name: str, spec: dict, corpora: dict[str, Path], out: Path) -> dict[st
 
 def main() -> None:
     a, study, paths = parse_step("Make one task of the study.", "task")
-    provenance.deterministic(0)
+    provenance.make_deterministic(0)
     corpora = {package: paths.corpus(package) for package in study.task_packages(a.task)}
     manifest = build(a.task, study.task_settings(a.task), corpora, paths.task(a.task))
     sizes = {split: sum(counts.values()) for split, counts in manifest["counts"].items()}

@@ -45,7 +45,7 @@ def main() -> None:
     repeats = {"type": int, "default": 3, "help": "number of repeats, the fastest of which is used"}
     a, study, paths = parse_step("Measure the time of pruning against size and k.", repeats=repeats)
     section = study.config["timing"]
-    provenance.deterministic(0)
+    provenance.make_deterministic(0)
     table = timing_table(section["heights"], section["length"], section["budgets"], a.repeats)
     files.write_csv(paths.table("timing"), table)
     print(table.to_string(index=False))

@@ -118,4 +118,6 @@ def write_results(folder: Path, rows: Results, chunks: Chunks, inputs: dict) -> 
     files.write_parquet(folder / "losses.parquet", pd.DataFrame(documents | losses))
     files.write_csv(folder / "perplexity.csv", pd.DataFrame([asdict(row) for row, _ in rows]))
     sha256 = {name: files.sha256(folder / name) for name in TABLES}
-    files.write_json(folder / "manifest.json", {"inputs": inputs, "sha256": sha256, "made": provenance.made()})
+    files.write_json(
+        folder / "manifest.json", {"inputs": inputs, "sha256": sha256, "made": provenance.describe_process()}
+    )

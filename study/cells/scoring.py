@@ -111,7 +111,7 @@ class _Run:
             else:
                 predictions = self._store_and_evaluate(row, path)
                 record = {"row": asdict(row), "predictions": predictions, "random_seed": self.view.seed}
-                record |= {"inputs": self.cell.inputs, "made": provenance.made()}
+                record |= {"inputs": self.cell.inputs, "made": provenance.describe_process()}
                 files.write_json(path.with_suffix(".json"), record)
         except torch.OutOfMemoryError:  # depends on the GPU and is not a result: end the job
             raise

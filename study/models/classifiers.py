@@ -19,13 +19,13 @@ logging.set_verbosity_error()  # the load report repeats what `load_classifier` 
 logging.disable_progress_bar()
 
 
-def checked_checkpoint(folder: Path) -> dict[str, str]:
+def check_checkpoint(folder: Path) -> dict[str, str]:
     """Check the files of an imported checkpoint and return their hashes; {} for a folder that was not imported.
 
     Raises:
         UserError: a file has changed since it was imported.
     """
-    return files.checked(folder) if (folder / "manifest.json").exists() else {}
+    return files.check_folder(folder) if (folder / "manifest.json").exists() else {}
 
 
 def load_tokenizer(folder: Path, max_length: int) -> PreTrainedTokenizerBase:

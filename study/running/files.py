@@ -158,7 +158,7 @@ def check(folder: str | Path, expected: Mapping[str, str], remove: str | Path | 
             raise UserError(f"{path} {problem}: {remedy}.")
 
 
-def checked(folder: str | Path) -> dict[str, str]:
+def check_folder(folder: str | Path) -> dict[str, str]:
     """Compare the files of a folder with its manifest, and return the manifest's hashes.
 
     Raises:

@@ -34,7 +34,7 @@ def fetch_model(repository: str, revision: str, patterns: tuple[str, ...]) -> hu
         if conversion is None:
             weights = f"its weights as {', '.join(others)} only" if others else "no weights"
             raise UserError(
-                f"{what} has {weights}, only safetensors is read, and the hub has no conversion of its own: set "
+                f"{what} has {weights}, but only safetensors is read, and the hub has no conversion of its own: set "
                 f"revision to somebody else's conversion that you trust (refs/pr/<number>, see "
                 f"{hub.page(repository, 'model')}/discussions), or convert the model into a local folder."
             )

@@ -49,7 +49,7 @@ def text_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def deterministic(seed: int) -> None:
+def make_deterministic(seed: int) -> None:
     """Seed Python, NumPy and torch, and request repeatable kernels and OMP_NUM_THREADS threads (by default one).
 
     Sums depend on the number of threads, so a step that is run by hand uses as many as in the workflow.
@@ -126,14 +126,14 @@ def commit() -> tuple[str, bool]:
 
 
 @functools.cache
-def made() -> dict[str, object]:
+def describe_process() -> dict[str, object]:
     """What a manifest records of the process that wrote it: commit, whether files differ from it, versions, machine."""
     revision, dirty = commit()
     return {"commit": revision, "dirty": dirty, "versions": versions(), "machine": machine()}
 
 
 def write_manifest(folder: Path, **facts: object) -> dict[str, object]:
-    """Write the manifest.json of a finished folder and return it: `facts`, the hash of every file, and `made`."""
-    manifest = {**facts, "sha256": files.sha256_of(folder), "made": made()}
+    """Write and return the manifest.json of a finished folder: `facts`, hashes of the files, and `describe_process`."""
+    manifest = {**facts, "sha256": files.sha256_of(folder), "made": describe_process()}
     files.write_json(folder / "manifest.json", manifest)
     return manifest

@@ -24,7 +24,7 @@ def new_model(checkpoints):
     """A classifier that draws at random while it trains, so that a resumed run needs the state of the generator."""
 
     def build() -> nn.Module:
-        provenance.deterministic(0)
+        provenance.make_deterministic(0)
         model, _ = load_classifier(checkpoints["bert"], ["fruit", "tool"], 0)
         for module in model.modules():
             if isinstance(module, nn.Dropout):

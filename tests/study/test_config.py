@@ -135,7 +135,7 @@ MISTAKES = [
     (["scores_only"], ["ken"], r'scores_only\[0\] is "ken", whose stored files kenviz reads'),
     (["trained_on"], {"seeds": [4]}, r"trained_on.seeds\[0\] is 4, which is not in seeds"),
     (["inference"], {"methods": ["magnitude"]}, r'inference.methods\[0\] is "magnitude", which is not in methods'),
-    (["suggestion"], {"methods": ["magnitude"]}, r'suggestion.methods\[0\] is "magnitude", which methods does not'),
+    (["suggestion"], {"methods": ["magnitude"]}, r'suggestion.methods\[0\] is "magnitude", which is not in methods'),
     (["method_settings"], {"randm": {}}, 'method_settings.randm is not known here. Did you mean "random"?'),
     (["method_settings"], {"ken": {"budget": [1]}}, 'ken.budget is not known here. Did you mean "budgets"?'),
     (["method_settings"], {"ken": {"budgets": [0]}}, r"ken.budgets\[0\] is 0, but must be greater than 0"),
@@ -205,12 +205,12 @@ MISTAKES = [
     (
         ["tasks", "topic", "package"],
         "pandas",
-        'tasks.topic.package is "pandas", which corpus.packages does not',
+        'tasks.topic.package is "pandas", which is not in corpus.packages',
     ),
     (
         ["tasks", "mine"],
         {**FILES, "train": "trian.csv"},
-        'mine.train is "trian.csv", which does not exist, seen',
+        'mine.train is "trian.csv", which does not exist \(relative paths start',
     ),
     (
         ["tasks", "mine"],

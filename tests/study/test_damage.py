@@ -46,8 +46,8 @@ def small_study(tmp_path_factory, checkpoints, task_folder):
     files.write_text(results / "logs" / "step.log", "not a result")
     files.write_csv(results / "scores.csv", pd.read_csv(results / CELL / "compressed" / "ken" / "scores.csv"))
     sha256 = {"scores.csv": files.sha256(results / "scores.csv")}
-    files.write_json(results / "collected.json", {"sha256": sha256, "made": provenance.made()})
-    finished = {"study": "small", "config": {"study": "small"}, **provenance.made()}
+    files.write_json(results / "collected.json", {"sha256": sha256, "made": provenance.describe_process()})
+    finished = {"study": "small", "config": {"study": "small"}, **provenance.describe_process()}
     files.write_json(results / "provenance.json", finished)
     call(manifest.main, results)
     return results
@@ -91,11 +91,11 @@ def collect_cell(study):
 
 
 def measure(study):
-    return inference.restored_models(open_cell(study), ["bitdelta"], study / CELL / "compressed")
+    return inference.load_models(open_cell(study), ["bitdelta"], study / CELL / "compressed")
 
 
 def collect_suggestions(study):
-    return collect.joined_tables([study / CELL / "suggested" / "suggestions.csv"], collect.SUGGESTION_COLUMNS)
+    return collect.read_tables([study / CELL / "suggested" / "suggestions.csv"], collect.SUGGESTION_COLUMNS)
 
 
 DAMAGED = [
@@ -301,7 +301,7 @@ def test_provenance_has_every_input_and_everything_that_made_it(study):
     (maker,) = record.makers(study)
     rows = len(list(study.rglob("draw0/*.json")))
     assert maker["records"] == rows + 4, "rows, the model, the fine-tuned cell, its suggestions, the collected table"
-    assert {key: maker[key] for key in provenance.made()} == provenance.made()
+    assert {key: maker[key] for key in provenance.describe_process()} == provenance.describe_process()
     path = next(study.rglob("draw0/*.json"))
     other = files.read_json(path)
     other["made"]["commit"] = "another"

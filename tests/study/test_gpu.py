@@ -178,7 +178,7 @@ def test_blocks_too_many_for_the_gpu_have_the_same_gradients_in_parts(
     architecture, texts, small_memory, monkeypatch, capsys
 ):
     monkeypatch.setattr(torch.distributions.Categorical, "sample", always_the_same)
-    provenance.deterministic(0)
+    provenance.make_deterministic(0)
     tokenizer = train_tokenizer(ARCHITECTURES[architecture].tokenizer, texts["train"], 300, 16)
     model = build(architecture, SIZE, tokenizer, PRETRAINING).to(CUDA)
     batch = model.batch(blocks(tokenizer, texts["train"], 16)[:10].repeat(600, 1))

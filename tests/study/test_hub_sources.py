@@ -409,7 +409,7 @@ def test_repositories_without_configuration_or_weights(hub_here):
     fetch_empty = lambda: hub.fetch_model("lab/empty", "main", import_model.COPIED)  # noqa: E731
     assert "has no config.json: name the repository of a transformers model" in refusal(fetch_empty)
     hub_here.repositories["lab/empty"] = {"config.json": b"{}"}
-    assert "has no weights, and nothing but safetensors is read" in refusal(fetch_empty)
+    assert "has no weights, but only safetensors is read" in refusal(fetch_empty)
 
 
 def test_code_beside_a_model_is_never_run(hub_here, tmp_path):

@@ -26,7 +26,7 @@ def compressed(tmp_path_factory, finetuned_cells, task_folder):
 
 def test_models_are_those_that_were_stored(compressed):
     cell, folder = compressed
-    models = inference.restored_models(cell, ["ken", "lora", "bitdelta"], folder)
+    models = inference.load_models(cell, ["ken", "lora", "bitdelta"], folder)
     assert [(m.method, m.budget, m.form) for m in models] == [
         ("full", 1.0, "dense"), ("ken", 0.25, "restored"), ("lora", 2, "merged"), ("lora", 2, "beside"),
     ]  # fmt: skip
@@ -41,7 +41,7 @@ def test_models_are_those_that_were_stored(compressed):
 
 def test_rows(compressed):
     cell, folder = compressed
-    models = inference.restored_models(cell, ["ken", "lora"], folder)
+    models = inference.load_models(cell, ["ken", "lora"], folder)
     rows = inference.measure(models, cell.split("test").first(10), 5, passes=2)
     dense, ken, merged, beside = rows
     assert dense["relative_time"] == 1 and all(row["milliseconds_per_text"] > 0 for row in rows)

@@ -40,7 +40,7 @@ def pretraining_batch(texts):
 
     def make(architecture: str, rows: int):
         tokenizer = train_tokenizer(ARCHITECTURES[architecture].tokenizer, texts["train"], 300, 16)
-        provenance.deterministic(0)
+        provenance.make_deterministic(0)
         model = build(architecture, SIZE, tokenizer, PRETRAINING)
         return model, model.batch(blocks(tokenizer, texts["train"], 16)[:rows])
 
