@@ -37,8 +37,11 @@ class Study:
         return cls(files.read_json(Paths(results).config))
 
     def write(self, results: Path) -> None:
-        """Put the resolved config into the results folder, where the steps read it."""
-        files.write_json(Paths(results).config, dict(self.config))
+        """Put the resolved config into the results folder, where the steps read it.
+
+        The order of models and tasks stays: it is that of all tables, and the first ones are shown as examples.
+        """
+        files.write_json(Paths(results).config, dict(self.config), sort_keys=False)
 
     @property
     def name(self) -> str:
