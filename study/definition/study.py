@@ -37,8 +37,11 @@ class Study:
         return cls(files.read_json(Paths(results).config))
 
     def write(self, results: Path) -> None:
-        """Write the resolved config into the results folder, where the steps read it."""
-        files.write_json(Paths(results).config, dict(self.config))
+        """Write the resolved config into the results folder, where the steps read it.
+
+        The order of models and tasks is kept: tables list them in this order, and the first ones serve as examples.
+        """
+        files.write_json(Paths(results).config, dict(self.config), sort_keys=False)
 
     @property
     def name(self) -> str:

@@ -53,17 +53,20 @@ def write_text(path: str | Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8", newline="")
 
 
-def write_json(path: str | Path, value: object) -> None:
+def write_json(path: str | Path, value: object, sort_keys: bool = True) -> None:
     """Write `value` as JSON: keys sorted, indented, a newline at the end. Equal values give equal files.
 
     A dict gets one more key, a checksum of the others, which `read_json` checks and removes.
+
+    Args:
+        sort_keys: False keeps the order of the keys.
 
     Raises:
         ValueError: `value` holds NaN or an infinity, which JSON does not have.
     """
     if isinstance(value, dict):
         value = value | {CHECKSUM: _checksum(value)}
-    write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json.dumps(value, indent=2, sort_keys=sort_keys, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _checksum(value: dict) -> str:
