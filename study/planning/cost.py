@@ -68,6 +68,11 @@ def evaluation(size: ModelSize, rows: int, tokens: float, batch_size: int) -> Wo
     return Work(rows * tokens * forward_flops(size, tokens), passes=size.layers * math.ceil(rows / batch_size))
 
 
+def evaluation_on_test(study: SizedStudy, size: ModelSize, task: TaskSize) -> Work:
+    """Work of an evaluation on the test set of a task."""
+    return evaluation(size, task.test, task.tokens, study.config["evaluation"]["batch_size"])
+
+
 def training(size: ModelSize, task: TaskSize, settings: dict) -> Work:
     """Work of a fine-tuning, including its validation after every epoch."""
     steps = settings["epochs"] * math.ceil(task.train / settings["batch_size"])
@@ -125,7 +130,7 @@ def _compress_with(study: SizedStudy, size: ModelSize, task: TaskSize, method: M
     """All files of a method that does not train: choose, store, load, evaluate on the test set."""
     budgets, draws = study.budgets(method), study.draws(method)
     files = len(budgets) * draws
-    work = files * evaluation(size, task.test, task.tokens, study.config["evaluation"]["batch_size"])
+    work = files * evaluation_on_test(study, size, task)
     work += Work(coded=files * size.body_entries, disk=draws * kept_on_disk(study, size, method))
     return work + draws * effort_work(method.effort(size, len(budgets)), size, task.tokens)
 
@@ -133,8 +138,7 @@ def _compress_with(study: SizedStudy, size: ModelSize, task: TaskSize, method: M
 def _finetune(study: SizedStudy, model: str, task: str, *, copies: int = 2, **_: str) -> Work:
     """Work of fine-tuning a cell; the files are the initial state and the fine-tuned model, or none for a control."""
     size, rows = study.models[model], study.tasks[task]
-    batch_size = study.config["evaluation"]["batch_size"]
-    work = training(size, rows, study.finetuning(model)) + evaluation(size, rows.test, rows.tokens, batch_size)
+    work = training(size, rows, study.finetuning(model)) + evaluation_on_test(study, size, rows)
     return work + Work(disk=copies * size.dense_bytes)
 
 
@@ -145,7 +149,7 @@ def _compress(study: SizedStudy, model: str, task: str, **_: str) -> Work:
     evaluated = SEARCH_ENDS + math.ceil(math.log2(1 / search["resolution"]))
     for name in search["methods"]:
         work += evaluated * evaluation(size, rows.validation, rows.tokens, batch_size)
-        work += evaluation(size, rows.test, rows.tokens, batch_size)
+        work += evaluation_on_test(study, size, rows)
         disk = METHODS[name].stored_bytes(0.5, size)
         work += Work(ranked=2 * size.parameters, coded=size.parameters, disk=disk)
     return work
@@ -156,8 +160,7 @@ def _train(study: SizedStudy, model: str, task: str, method: str, **_: str) -> W
     budgets = study.budgets(trained)
     fits = len(budgets) * study.learning_rates(trained)
     work = fits * trained.step_cost * training(size, rows, study.finetuning(model))
-    batch_size = study.config["evaluation"]["batch_size"]
-    work += len(budgets) * evaluation(size, rows.test, rows.tokens, batch_size)
+    work += len(budgets) * evaluation_on_test(study, size, rows)
     work += effort_work(trained.effort(size, len(budgets)), size, rows.tokens)
     return work + Work(coded=len(budgets) * size.parameters, disk=kept_on_disk(study, size, trained))
 
@@ -170,7 +173,7 @@ def _check(study: SizedStudy, model: str, task: str, **_: str) -> Work:
     disk = (1 + len(checks["kept_shares"]) * at_a_share * 0.25) * size.dense_bytes
     if checks["matrices"]:
         files, rankings, disk = files + MATRIX_KINDS, rankings + 1, disk + MATRIX_KINDS * size.dense_bytes
-    work = files * evaluation(size, rows.test, rows.tokens, study.config["evaluation"]["batch_size"])
+    work = files * evaluation_on_test(study, size, rows)
     return work + Work(ranked=rankings * size.parameters, coded=files * size.parameters, disk=disk)
 
 
