@@ -1,11 +1,11 @@
-"""Files are whole or absent."""
+"""Atomic replacement of files, and paths that leave their folder."""
 
 import pytest
 
 from ken.files import leads_out, replacing
 
 
-def test_replacing_takes_its_place_or_leaves_what_was_there(tmp_path):
+def test_replacing_is_atomic(tmp_path):
     path = tmp_path / "new folder" / "a.txt"
     with replacing(path) as temporary:
         temporary.write_text("whole")
@@ -16,7 +16,7 @@ def test_replacing_takes_its_place_or_leaves_what_was_there(tmp_path):
     assert path.read_text() == "whole" and list(path.parent.iterdir()) == [path]
 
 
-def test_replacing_without_a_file_written_is_an_error_and_keeps_the_old_one(tmp_path):
+def test_replacing_keeps_the_old_file_if_nothing_was_written(tmp_path):
     (tmp_path / "a").write_text("old")
     with pytest.raises(FileNotFoundError), replacing(tmp_path / "a"):
         pass
@@ -35,5 +35,5 @@ def test_replacing_without_a_file_written_is_an_error_and_keeps_the_old_one(tmp_
         ("..\\a", True),
     ],
 )
-def test_names_that_leave_their_folder(name, out):
+def test_paths_outside_the_folder_are_detected(name, out):
     assert leads_out(name) is out
