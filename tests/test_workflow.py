@@ -176,20 +176,21 @@ def logged_steps(results: Path) -> dict[str, str]:
     return steps
 
 
-def with_dependents(rules: set[str], graph: str) -> set[str]:
-    """Rules and all their dependents, from the output of `snakemake --rulegraph`."""
-    names = dict(re.findall(r'(\d+)\[label = "(\w+)', graph))
-    edges = [(names[a], names[b]) for a, b in re.findall(r"(\d+) -> (\d+)", graph)]
-    while more := {after for before, after in edges if before in rules} - rules:
-        rules = rules | more
-    return rules
+def with_dependents(rules: set[str], dag: str) -> set[str]:
+    """Rules of the jobs of these rules and of all jobs that depend on them, from the output of `snakemake --dag`."""
+    names = dict(re.findall(r'(\d+)\[label = "(\w+)', dag))
+    edges = re.findall(r"(\d+) -> (\d+)", dag)
+    jobs = {job for job, name in names.items() if name in rules}
+    while more := {after for before, after in edges if before in jobs} - jobs:
+        jobs |= more
+    return {names[job] for job in jobs}
 
 
 @pytest.mark.slow
 def test_a_code_change_reruns_exactly_the_rules_that_import_it_and_their_dependents(finished):
     checkout, _ = finished
     config = yaml.safe_load((checkout / "config" / "test.yaml").read_text())
-    steps, graph = logged_steps(checkout / "results" / "test"), snakemake(checkout, *STUDY, "--rulegraph")
+    steps, dag = logged_steps(checkout / "results" / "test"), snakemake(checkout, *STUDY, "--dag")
     methods = {
         "compress_model": ["full", "none", *(name for name in config["methods"] if name not in ("lora", "flop"))],
         "train_method": ["lora", "flop"], "measure_inference": config["inference"]["methods"],
@@ -206,7 +207,7 @@ def test_a_code_change_reruns_exactly_the_rules_that_import_it_and_their_depende
         jobs = set(planned(snakemake(checkout, *STUDY, "--dry-run"))) - {"all"}
         path.write_text(before.replace("\n\n\n", "\n\n\n# A comment.\n\n"))
         changed = {name for name, files in imported.items() if own in files}
-        assert rule in changed and jobs == with_dependents(changed, graph) - {"all"}, own
+        assert rule in changed and jobs == with_dependents(changed, dag) - {"all"}, own
         assert "Nothing to be done" in snakemake(checkout, *STUDY, "--dry-run"), "a comment reruns nothing"
         path.write_text(before)
     assert len(modules) > 80
@@ -242,7 +243,7 @@ def test_a_changed_method_recomputes_only_its_own_scores(finished):
 )
 def test_a_changed_setting_reruns_the_rules_that_read_it_and_their_dependents(finished, tmp_path, key, rules):
     checkout, _ = finished
-    graph = snakemake(checkout, *STUDY, "--rulegraph")
+    dag = snakemake(checkout, *STUDY, "--dag")
     config = yaml.safe_load((checkout / "config" / "test.yaml").read_text())
     *sections, name = key.partition("=")[0].split(".")
     section = config
@@ -252,7 +253,7 @@ def test_a_changed_setting_reruns_the_rules_that_read_it_and_their_dependents(fi
     (tmp_path / "changed.yaml").write_text(yaml.safe_dump(config))
     output = snakemake(checkout, "--configfile", str(tmp_path / "changed.yaml"), "--dry-run")
     always = {"record_provenance"}  # it records the whole config
-    assert set(planned(output)) - {"all"} == with_dependents(rules | always, graph) - {"all"}
+    assert set(planned(output)) - {"all"} == with_dependents(rules | always, dag) - {"all"}
 
 
 @pytest.mark.slow
