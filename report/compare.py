@@ -93,8 +93,8 @@ def compare(results: Path, reference: Path) -> Comparison:
     for folder in (results, reference):
         if not (folder / "scores.csv").is_file():
             raise UserError(f"{folder} holds no finished study (no scores.csv): run it, or name another folder.")
-    own, expected = (row_means(read_scores(folder)) for folder in (results, reference))
-    both = expected.merge(own, "left", on=ROW, suffixes=("_reference", "_here"), indicator="held")
+    actual, expected = (row_means(read_scores(folder)) for folder in (results, reference))
+    both = expected.merge(actual, "left", on=ROW, suffixes=("_reference", "_here"), indicator="held")
     rows, missing = both[both["held"] == "both"], both.loc[both["held"] == "left_only", ROW]
     if rows.empty:
         raise UserError(f"{results} and {reference} have no model, task, method and budget in common: name others.")
@@ -130,8 +130,8 @@ def seed_spread(means: pd.DataFrame) -> pd.DataFrame:
     freedom = means["seeds"] - 1
     sums = means[KIND].assign(freedom=freedom, squares=freedom * means["variance"]).groupby(KIND, sort=False).sum()
     table = sums.reset_index().astype({"freedom": float})
-    own = ["freedom", "squares"]
-    table.loc[table["freedom"] == 0, own] = table.loc[table["method"] == "full", own].iloc[0].to_numpy()
+    pooled = ["freedom", "squares"]
+    table.loc[table["freedom"] == 0, pooled] = table.loc[table["method"] == "full", pooled].iloc[0].to_numpy()
     return table[[*KIND, "freedom"]].assign(sd=np.sqrt(table["squares"] / table["freedom"].replace(0, np.nan)))
 
 
@@ -154,34 +154,34 @@ def judged_rows(rows: pd.DataFrame, spread: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def compared_means(own: pd.DataFrame, expected: pd.DataFrame) -> pd.DataFrame:
+def compared_means(actual: pd.DataFrame, expected: pd.DataFrame) -> pd.DataFrame:
     """`Comparison.means` from pairwise.csv of a run and of its reference."""
-    expected, own = (table[table["other"] == "full"] for table in (expected, own))
-    both = expected.merge(own[[*KIND, "n", "difference_points"]], on=[*KIND, "n"], suffixes=("", "_here"))
+    expected, actual = (table[table["other"] == "full"] for table in (expected, actual))
+    both = expected.merge(actual[[*KIND, "n", "difference_points"]], on=[*KIND, "n"], suffixes=("", "_here"))
     here = both["difference_points_here"]
     inside = here.between(both["low"] - _ROUNDING, both["high"] + _ROUNDING)
     table = both[[*KIND, "difference_points", "low", "high"]].rename(columns={"difference_points": "reference"})
     return table.assign(here=here, outside=~inside)
 
 
-def paired_verdicts(own: pd.DataFrame, expected: pd.DataFrame) -> pd.DataFrame:
+def paired_verdicts(actual: pd.DataFrame, expected: pd.DataFrame) -> pd.DataFrame:
     """Columns claim, subject, reference, here (verdicts) and counts, for the claims that both have judged."""
     keys = ["claim", "subject"]
-    both = expected[[*keys, "verdict", "unit"]].merge(own[[*keys, "verdict"]], on=keys, suffixes=("", "_here"))
+    both = expected[[*keys, "verdict", "unit"]].merge(actual[[*keys, "verdict"]], on=keys, suffixes=("", "_here"))
     table = both.rename(columns={"verdict": "reference", "verdict_here": "here"})
     return table[[*keys, "reference", "here"]].assign(counts=~table["unit"].isin(MEASURED_UNITS))
 
 
-def differing(own: dict, expected: dict) -> Iterator[str]:
+def differing(actual: dict, expected: dict) -> Iterator[str]:
     """Sentences on what two records of provenance have not in common."""
     for part, name in (("config", CONFIGS), ("versions", "versions of packages"), ("machine", "machines")):
-        here, there = (dict(_leaves(record.get(part) or {})) for record in (own, expected))
+        here, there = (dict(_leaves(record.get(part) or {})) for record in (actual, expected))
         keys = [key for key in there | here if here.get(key) != there.get(key)]
         shown = [f"{key} is {here.get(key, 'not there')}, not {there.get(key, 'there')}" for key in keys[:LISTED]]
         more = f"; and {len(keys) - LISTED} more" if len(keys) > LISTED else ""
         if keys:
             yield f"The {name} differ: {'; '.join(shown)}{more}."
-    for record, which in ((own, "This run"), (expected, "The reference")):
+    for record, which in ((actual, "This run"), (expected, "The reference")):
         if record.get("dirty"):
             yield f"{which} was made with code that differs from its commit."
 
@@ -210,12 +210,9 @@ def rows_table(rows: pd.DataFrame) -> Table:
     points = "{:.1f}".format
     return Table.of(
         [
-            columns.name("model", "model"),
-            columns.name("task", "task"),
+            *columns.texts({"model": "model", "task": "task"}),
             *_SETTING,
-            columns.number("reference", "reference", points),
-            columns.number("±", "half_width", points),
-            columns.number("here", "here", points),
+            *columns.numbers({"reference": "reference", "±": "half_width", "here": "here"}, points),
             columns.number("difference", "difference", style.points),
             _OUTSIDE,
         ],
@@ -225,8 +222,8 @@ def rows_table(rows: pd.DataFrame) -> Table:
 
 def means_table(means: pd.DataFrame) -> Table:
     """`Comparison.means` for people: all numbers are differences."""
-    numbers = [columns.number(name, name, style.points) for name in ("reference", "low", "high", "here")]
-    return Table.of([*_SETTING, *numbers, _OUTSIDE], means.itertuples())
+    numbers = {name: name for name in ("reference", "low", "high", "here")}
+    return Table.of([*_SETTING, *columns.numbers(numbers, style.points), _OUTSIDE], means.itertuples())
 
 
 def text(comparison: Comparison, all_rows: bool = False) -> str:

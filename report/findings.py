@@ -11,7 +11,7 @@ from report.measurements.checks import zero_sentence
 from report.measurements.inference import speed
 from report.measurements.overview import SHOWN_METHODS
 from report.measurements.perplexity import result_sentences
-from report.measurements.verdicts import VERDICTS
+from report.measurements.verdicts import tally_paper_claims
 from report.results import read_claims, read_json, read_scores
 from report.scores import keeps_more
 from report.summary import answer, sentences
@@ -23,7 +23,6 @@ STUDIES = {"mini": "default study", "offline": "offline study", "real": "real en
 LOSSES = (
     "Difference to the full model in points of weighted F1, mean over all cells, by the share of each row that is kept"
 )
-MIXED = "different from case to case"
 SHARES = (0.05, 0.25)  # kept shares that the answer names
 BESIDE_RANDOM = {
     "reproduced": "KEN's choice of entries is better than a random one",
@@ -72,14 +71,12 @@ def rescaling_sentence(tables: Tables) -> str:
 
 def scope_sentence(tables: Tables) -> str:
     """What the study can say, from its size and its verdicts on the paper's claims."""
-    claims = tables.claims[tables.claims["source"] == "paper"].groupby("claim", sort=False)["verdict"]
-    verdicts = claims.agg(lambda rows: rows.iloc[0] if rows.nunique() == 1 else MIXED).value_counts()
+    claims, tally = tally_paper_claims(tables.claims)
     number = {name: len(tables.counts[name]) for name in ("models", "tasks", "seeds")}
-    tally = ", ".join(f"{verdicts[word]} {word}" for word in (*VERDICTS, MIXED) if word in verdicts)
     return (
         f"**The study compares methods on small models and does not measure the paper's checkpoints**: with "
         f"{number['models']} models, {number['tasks']} tasks and {number['seeds']} seeds, the verdicts on the paper's "
-        f"{len(claims)} claims are: {tally}."
+        f"{claims} claims are: {tally}."
     )
 
 

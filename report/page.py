@@ -17,7 +17,7 @@ from report import style, summary
 from report.figures import drawings
 from report.measurements.contract import ResultTables
 from report.outputs import MEASUREMENTS
-from report.results import read_json, sha256, write_text
+from report.results import damaged, read_json, sha256, write_text
 from report.scores import NEAR
 from report.tables import Tables
 
@@ -46,9 +46,9 @@ def inline_svg(path: Path, description: str) -> Markup:
         raise UserError(f"{path} is not an SVG picture: run the step that draws it again.")
     # Two equal images have the same id, and nothing refers to it.
     text = re.sub(r'(<image\b[^>]*?) id="[^"]*"', r"\1", text)
-    own = re.sub(r"\W", "-", path.stem)
-    text = re.sub(r'\bid="', f'id="{own}-', text)
-    text = re.sub(r'href="#', f'href="#{own}-', text).replace("url(#", f"url(#{own}-")
+    prefix = re.sub(r"\W", "-", path.stem)
+    text = re.sub(r'\bid="', f'id="{prefix}-', text)
+    text = re.sub(r'href="#', f'href="#{prefix}-', text).replace("url(#", f"url(#{prefix}-")
     for colour, variable in _INKS.items():
         text = text.replace(colour, variable)
     # White is only used as the ground: behind panels, in hollow markers, around filled ones.
@@ -84,7 +84,7 @@ def provenance_of(results: Path) -> dict:
     parts = {"study": str, "config": dict, "commit": str, "dirty": bool, "versions": dict, "machine": dict}
     for name, kind in (parts | {"seconds": dict, "created": str}).items():
         if not isinstance(provenance.get(name), kind):
-            raise UserError(f"{path} has no {name!r} ({kind.__name__}): run the step that writes it again.")
+            raise damaged(path, f"has no {name!r} ({kind.__name__})")
     return provenance
 
 
@@ -128,7 +128,7 @@ def render(results: Path) -> str:
         kenviz=kenviz_picture(results),
         explorer=(results / "report" / "kenviz.html").exists(),
         scores_hash=sha256(results / "scores.csv"),
-        further=[own["section"] for name, own in measured.items() if "section" in own and name not in PLACED],
+        further=[parts["section"] for name, parts in measured.items() if "section" in parts and name not in PLACED],
         **measured,
     )
 

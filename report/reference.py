@@ -51,8 +51,8 @@ def keep(results: Path, folder: Path = documents.REFERENCES) -> Path:
     for path in kept:
         (reference / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(results / path, reference / path)
-    own = {"study": listed["study"], "files": {name: listed["files"][name] for name in map(Path.as_posix, kept)}}
-    write_text(reference / MANIFEST, json.dumps(own, indent=2) + "\n")
+    manifest = {"study": listed["study"], "files": {name: listed["files"][name] for name in map(Path.as_posix, kept)}}
+    write_text(reference / MANIFEST, json.dumps(manifest, indent=2) + "\n")
     return reference
 
 

@@ -17,20 +17,29 @@ def average_draws(scores: pd.DataFrame) -> pd.DataFrame:
     bytes of the file in units of those of `full`.
     """
     ok = scores[scores["status"] == "ok"]
-    means = ("weighted_f1", "macro_f1", "accuracy", "kept", "kept_share", "parameters", "stored_bytes", "seconds")
-    seeds = (
-        ok.groupby([*CELL, *METHOD], sort=False)
-        .agg(
-            **{name: (name, "mean") for name in (*means, "learning_rate", "validation_weighted_f1")},
-            draws=("draw", "nunique"),
-        )
-        .reset_index()
-    )
+    means = "weighted_f1 macro_f1 accuracy kept kept_share parameters stored_bytes seconds learning_rate"
+    grouped = ok.groupby([*CELL, *METHOD], sort=False)
+    seeds = grouped.agg(**aggregations(f"{means} validation_weighted_f1"), draws=("draw", "nunique")).reset_index()
     full = seeds[seeds["method"] == "full"].groupby(CELL, sort=False)[["weighted_f1", "stored_bytes"]].mean()
     seeds = seeds.merge(full.add_prefix("full_").reset_index(), on=CELL, how="left")
     seeds["difference_points"] = 100 * (seeds["weighted_f1"] - seeds["full_weighted_f1"])
     seeds["stored_share"] = seeds["stored_bytes"] / seeds["full_stored_bytes"]
     return seeds
+
+
+def aggregations(mean: str = "", sd: str = "", ends: str = "") -> dict[str, tuple[str, str]]:
+    """Named aggregations for `agg` of a grouped frame.
+
+    Args:
+        mean: columns whose mean is wanted, under their own names, separated by spaces.
+        sd: columns whose standard deviation (n - 1) is wanted, as `<column>_sd`.
+        ends: columns whose smallest and largest value are wanted, as `<column>_min` and `<column>_max`.
+    """
+    return {
+        **{name: (name, "mean") for name in mean.split()},
+        **{f"{name}_sd": (name, "std") for name in sd.split()},
+        **{f"{name}_{end}": (name, end) for name in ends.split() for end in ("min", "max")},
+    }
 
 
 def with_kept_shares(table: pd.DataFrame) -> pd.DataFrame:

@@ -24,7 +24,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from ken.errors import UserError, run
-from report.results import CELL, PAIR, read_json, read_parquet, read_scores, read_table, write_csv
+from report.results import CELL, PAIR, damaged, read_json, read_parquet, read_scores, read_table, write_csv
 
 NEEDED = ("family", "unit", "file")  # columns of scores.csv beside those that every table uses
 REFERENCES = ("ken", "full", "random")
@@ -150,7 +150,7 @@ def read_sample(results: Path, resamples: int = RESAMPLES) -> Sample:
     members = [[] for _ in rows.index]
     for row, code in enumerate(codes):
         members[code].append(correct[row])
-    return Sample(rows, group_means(codes, f1), [np.array(own) for own in members])
+    return Sample(rows, group_means(codes, f1), [np.array(draws) for draws in members])
 
 
 def _labels(task: Path) -> tuple[np.ndarray, int]:
@@ -170,14 +170,12 @@ def _predictions(results: Path, rows: pd.DataFrame, examples: int, classes: int)
     model, task, seed = rows.iloc[0][CELL]
     folder = results / "cells" / model / task / f"seed{seed}" / "compressed"
     by_file = {}
-    for method, own in rows.groupby("method", sort=False):
+    for method, method_rows in rows.groupby("method", sort=False):
         path = folder / method / "predictions.parquet"
-        table = read_parquet(path, list(own["file"]))
+        table = read_parquet(path, list(method_rows["file"]))
         if len(table) != examples or not table.isin(range(classes)).all(axis=None):
-            raise UserError(
-                f"{path} has {len(table)} predictions a row, expected {examples} class indices below {classes}: "
-                "run the step that writes it again."
-            )
+            expected = f"expected {examples} class indices below {classes}"
+            raise damaged(path, f"has {len(table)} predictions a row, {expected}")
         by_file |= {name: table[name].to_numpy() for name in table}
     return np.array([by_file[name] for name in rows["file"]])
 
@@ -329,9 +327,9 @@ def ranks(sample: Sample) -> pd.DataFrame:
     rows = sample.rows[sample.rows["family"] != "control"]
     cells = pd.MultiIndex.from_frame(sample.rows[CELL].drop_duplicates())
     tables = []
-    for (unit, budget), own in rows.groupby(["unit", "budget"], sort=False):
-        wide = own.pivot(index=CELL, columns="method", values="weighted_f1").reindex(cells)
-        table = average_ranks(wide[list(dict.fromkeys(own["method"]))])
+    for (unit, budget), group in rows.groupby(["unit", "budget"], sort=False):
+        wide = group.pivot(index=CELL, columns="method", values="weighted_f1").reindex(cells)
+        table = average_ranks(wide[list(dict.fromkeys(group["method"]))])
         tables.append(table.assign(unit=unit, budget=budget))
     columns = ["unit", "budget", "method", "n", "average_rank", "methods", "critical_difference", "friedman_p"]
     return pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)

@@ -50,10 +50,10 @@ class Evidence:
             Undecided: there are none.
         """
         rows = self.sample.rows[self.sample.rows["method"] == method]
-        own = rows if model is None else rows[rows["model"] == model]
-        if own.empty:
+        chosen = rows if model is None else rows[rows["model"] == model]
+        if chosen.empty:
             raise Undecided(self._why_missing(method))
-        return own
+        return chosen
 
     def _why_missing(self, method: str) -> str:
         tried = self.scores[self.scores["method"] == method]
@@ -102,7 +102,12 @@ def judged(subject: str, judge: Callable[[], Finding]) -> Finding:
     try:
         return judge()
     except Undecided as missing:
-        return Finding(subject, NOT_DECIDED, 0, f"Not decided: {missing}.")
+        return undecided(subject, missing)
+
+
+def undecided(subject: str, missing: Undecided) -> Finding:
+    """The finding on a subject for which the study lacks something."""
+    return Finding(subject, NOT_DECIDED, 0, f"Not decided: {missing}.")
 
 
 def not_inferior(interval: Interval, margin: float) -> str:

@@ -37,8 +37,8 @@ def surgeon_structured(
             where = f"from {style.percent(least_removed)} to {style.percent(most_removed)}"
             raise Undecided(f"LLM Surgeon has not removed rows and columns {where}")
         rises = {
-            budget: evidence.interval(sample.differences(own, sample.of("dense"), []))
-            for budget, own in rows.groupby("budget")
+            budget: evidence.interval(sample.differences(pruned, sample.of("dense"), []))
+            for budget, pruned in rows.groupby("budget")
         }
         # A rise in loss is a loss as not_inferior knows it, with the sign turned.
         turned = {budget: Interval(-rise.estimate, -rise.high, -rise.low) for budget, rise in rises.items()}

@@ -36,12 +36,12 @@ class LossSample:
         rows = table[(table["experiment"] == "pruning") & (table["status"] == "ok")].astype({"seed": int})
         rows = rows.reset_index(drop=True)
         resampled = np.empty((len(rows), resamples))
-        for (model, seed), own in rows.groupby(list(RUN), sort=False):
+        for (model, seed), run_rows in rows.groupby(list(RUN), sort=False):
             path = results / "language" / model / f"seed{seed}" / "pruning" / "losses.parquet"
-            losses = read_parquet(path, ["document", "tokens", *own["file"]])
-            tokens, summed = losses["tokens"].to_numpy(float), losses[list(own["file"])].to_numpy()
+            losses = read_parquet(path, ["document", "tokens", *run_rows["file"]])
+            tokens, summed = losses["tokens"].to_numpy(float), losses[list(run_rows["file"])].to_numpy()
             blocks = resample_counts("language", len(losses), resamples)
-            resampled[own.index] = np.hstack([(block @ summed).T / (block @ tokens) for block in blocks])
+            resampled[run_rows.index] = np.hstack([(block @ summed).T / (block @ tokens) for block in blocks])
         return cls(rows, resampled)
 
     def of(self, method: str, **values: object) -> pd.DataFrame:

@@ -10,21 +10,19 @@ from report import table as columns
 from report.drawing import Drawing, Figure, canvas, drawing_of, method_line, set_ticks, shade_near
 from report.measurements.contract import ResultFiles, ResultTables
 from report.results import CELL, Columns, read_if_run, to_numbers
-from report.scores import NEAR, is_near
+from report.scores import NEAR, aggregations, is_near
 from report.table import Column, Table
 
 COLUMNS = {
-    "checks": Columns(
-        ("check", "variant", "method"),
-        (
-            *("kept_share", "cells", "seeds", "weighted_f1", "difference_points", "difference_points_min"),
-            *("difference_points_max", "none_points", "stored_bytes", "parameters", "parameter_share"),
-        ),
+    "checks": Columns.of(
+        "check variant method",
+        "kept_share cells seeds weighted_f1 difference_points difference_points_min "
+        "difference_points_max none_points stored_bytes parameters parameter_share",
     )
 }
-FILE = Columns(
-    ("model", "task", "check", "variant", "method"),
-    ("seed", "kept_share", "stored_bytes", "weighted_f1", "full_weighted_f1", "none_weighted_f1", "parameters"),
+FILE = Columns.of(
+    "model task check variant method",
+    "seed kept_share stored_bytes weighted_f1 full_weighted_f1 none_weighted_f1 parameters",
 )
 SHARE_LINES = ("-", (0, (4, 1.5)), (0, (1, 1.2)))  # of kept shares in the figure bandwidth
 
@@ -52,14 +50,12 @@ def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
         none_points=100 * (rows["none_weighted_f1"] - rows["full_weighted_f1"]),
         parameter_share=rows["parameters"] / body,
     )
-    means = ("weighted_f1", "difference_points", "none_points", "stored_bytes", "parameters", "parameter_share")
+    means = "weighted_f1 difference_points none_points stored_bytes parameters parameter_share"
     table = rows.groupby(["check", "variant", "method", "kept_share"], sort=False, dropna=False).agg(
         cells=("seed", "size"),
         seeds=("seed", "nunique"),
         held=("share", "mean"),
-        difference_points_min=("difference_points", "min"),
-        difference_points_max=("difference_points", "max"),
-        **{name: (name, "mean") for name in means},
+        **aggregations(means, ends="difference_points"),
     )
     table = table.reset_index()
     table["kept_share"] = table["kept_share"].fillna(table["held"])
@@ -111,16 +107,17 @@ def zero_table(checks: pd.DataFrame) -> Table:
     def points(row: Any, variant: str) -> float:
         return row.at[variant].difference_points if variant in row.at else math.nan
 
+    differences = {
+        "Rest reset, points to full": lambda row: points(row, "reset"),
+        "Rest set to zero, points to full": lambda row: points(row, "zero"),
+        "Worth of the reset, points": lambda row: points(row, "reset") - points(row, "zero"),
+    }
     compared = checks[(checks["check"] == "zero") & checks["variant"].isin(["reset", "zero"])]
     return Table.of(
         [
             columns.method("Chosen by"),
             columns.number("Body kept", "kept_share", style.share),
-            columns.number("Rest reset, points to full", lambda row: points(row, "reset"), style.points),
-            columns.number("Rest set to zero, points to full", lambda row: points(row, "zero"), style.points),
-            columns.number(
-                "Worth of the reset, points", lambda row: points(row, "reset") - points(row, "zero"), style.points
-            ),
+            *columns.numbers(differences, style.points),
             columns.number("Cells", lambda row: (row.at.get("reset") or row.at["zero"]).cells, style.integer),
         ],
         columns.groups(compared, ["method", "kept_share"], "variant"),
@@ -131,7 +128,7 @@ def matrices_table(checks: pd.DataFrame) -> Table:
     """One kind of matrix pruned at a time."""
     return Table.of(
         [
-            columns.name("Pruned alone", "variant"),
+            columns.text("Pruned alone", "variant"),
             columns.number("Its entries", "parameters", style.integer),
             columns.number("Of the body", "parameter_share", style.share),
             *_points_columns(),
@@ -144,10 +141,9 @@ def matrices_table(checks: pd.DataFrame) -> Table:
 def bandwidth_sentence(checks: pd.DataFrame) -> str:
     """How far the weighted F1 moves over all bandwidth factors, at each kept share; "" if that was not looked at."""
     rows = checks[checks["check"] == "bandwidth"]
-    parts = [
-        f"{own['difference_points'].max() - own['difference_points'].min():.1f} points at {style.percent(share)} kept"
-        for share, own in rows.groupby("kept_share")
-    ]
+    points = rows.groupby("kept_share")["difference_points"]
+    ranges = points.max() - points.min()
+    parts = [f"{value:.1f} points at {style.percent(share)} kept" for share, value in ranges.items()]
     if not parts:
         return ""
     factors = rows["variant"].astype(float)
@@ -209,17 +205,17 @@ def draw_bandwidth(rows: pd.DataFrame) -> Figure:
     figure, ((axes,),) = canvas(6.4, 3.6)
     shade_near(axes, NEAR)
     ken = style.FIXED["ken"]
-    for index, (share, own) in enumerate(rows.groupby("kept_share")):
-        low = own["difference_points"] - own["difference_points_min"]
-        high = own["difference_points_max"] - own["difference_points"]
+    for index, (share, group) in enumerate(rows.groupby("kept_share")):
+        low = group["difference_points"] - group["difference_points_min"]
+        high = group["difference_points_max"] - group["difference_points"]
         line = method_line(ken) | {
             "linestyle": SHARE_LINES[index % len(SHARE_LINES)],
             "markerfacecolor": "white" if index % 2 else ken.colour,
             "markeredgecolor": ken.colour,
             "label": f"{style.percent(share)} kept",
         }
-        factors = own["factor"] * 1.03**index  # beside each other where ranges coincide
-        axes.errorbar(factors, own["difference_points"], yerr=[low, high], capsize=3, elinewidth=0.9, **line)
+        factors = group["factor"] * 1.03**index  # beside each other where ranges coincide
+        axes.errorbar(factors, group["difference_points"], yerr=[low, high], capsize=3, elinewidth=0.9, **line)
     axes.set_xscale("log")
     set_ticks(axes.xaxis, sorted(set(rows["factor"])), "{:g}".format)
     axes.set_xlabel("bandwidth, in units of Scott's (log scale)")

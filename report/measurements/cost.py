@@ -9,13 +9,10 @@ from report import style
 from report import table as columns
 from report.measurements.contract import PageSection, ResultFiles, ResultTables
 from report.results import CELL, Columns
+from report.scores import aggregations
 from report.table import Table
 
-COLUMNS = {
-    "cost": Columns(
-        ("method", "family"), ("cells", "files", "seconds", "seconds_min", "seconds_max", "relative", "peak_mib")
-    )
-}
+COLUMNS = {"cost": Columns.of("method family", "cells files seconds seconds_min seconds_max relative peak_mib")}
 NOTE = (
     "Seconds: to choose or train, and to store, mean over the files of a cell, then over cells; what a method computes "
     "once for all its budgets counts with the first. Fine-tuning: the whole job, with the evaluation on the test set. "
@@ -46,11 +43,9 @@ def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
     table = cells.groupby(["method", "family"], sort=False).agg(
         cells=("seed", "size"),
         files=("files", "sum"),
-        seconds=("seconds", "mean"),
-        seconds_min=("seconds", "min"),
-        seconds_max=("seconds", "max"),
         relative=("log", "mean"),
         peak_mib=("peak_mib", "max"),
+        **aggregations("seconds", ends="seconds"),
     )
     table["relative"] = np.exp(table["relative"])
     return {"cost": table.reset_index()[COLUMNS["cost"].names]}
@@ -61,13 +56,11 @@ def page(tables: ResultTables) -> dict[str, Any]:
     seconds = "{:.3g}".format
     table = Table.of(
         [
-            columns.name("Method", lambda row: "Fine-tuning" if row.method == FINETUNING else style.label(row.method)),
+            columns.text("Method", lambda row: "Fine-tuning" if row.method == FINETUNING else style.label(row.method)),
             columns.number("Seconds a file", "seconds", seconds),
             columns.span("Over cells", "seconds_min", "seconds_max", seconds),
             columns.number("Fine-tuning = 1", "relative", seconds),
-            columns.number("Peak memory, MiB", "peak_mib", style.integer),
-            columns.number("Files", "files", style.integer),
-            columns.number("Cells", "cells", style.integer),
+            *columns.numbers({"Peak memory, MiB": "peak_mib", "Files": "files", "Cells": "cells"}, style.integer),
         ],
         tables.cost.itertuples(),
     )

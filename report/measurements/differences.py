@@ -11,9 +11,7 @@ from report.results import PAIR, STATISTICS, Columns, read_statistics
 from report.table import Table, TableCell
 
 COLUMNS = {
-    "comparisons": Columns(
-        ("model", "task", "method", "unit", "reference"), ("budget", "seeds", "difference_points", "better", "worse")
-    ),
+    "comparisons": Columns.of("model task method unit reference", "budget seeds difference_points better worse"),
     "pairwise": STATISTICS["pairwise"],
 }
 ALPHA = 0.05  # p-values below it are called significant, after Holm's correction
@@ -58,13 +56,12 @@ def pairwise_table(tables: ResultTables) -> Table:
     """Every pair of methods at every budget."""
     return Table.of(
         [
-            columns.name("Budget", lambda row: style.budget_label(row.budget, row.unit)),
+            columns.budget_text(),
             columns.method(),
             columns.method("Against", "other"),
             columns.number("Points", "difference_points", style.points),
             columns.span("95\u00a0% interval", "low", "high", style.points),
-            columns.number("p", "wilcoxon_p", style.p_value),
-            columns.number("p, Holm", "wilcoxon_p_holm", style.p_value),
+            *columns.numbers({"p": "wilcoxon_p", "p, Holm": "wilcoxon_p_holm"}, style.p_value),
             columns.number("n", "n", style.integer),
         ],
         by_budget(tables.pairwise).itertuples(),
@@ -86,9 +83,9 @@ def comparisons_table(tables: ResultTables) -> Table:
     budgets = tables.counts["budgets"]
     shown = tables.comparisons[(tables.comparisons["unit"] == "share") & tables.comparisons["budget"].isin(budgets)]
 
-    def difference(_: Any, own: Any) -> TableCell:
-        count = own.better if own.difference_points > 0 else own.worse
-        return columns.number_cell(own.difference_points, style.points, behind=f"{count:.0f}/{own.seeds:.0f}")
+    def difference(_: Any, compared: Any) -> TableCell:
+        count = compared.better if compared.difference_points > 0 else compared.worse
+        return columns.number_cell(compared.difference_points, style.points, behind=f"{count:.0f}/{compared.seeds:.0f}")
 
     names = [columns.method("Against", "reference"), *columns.PAIR, columns.method()]
     rows = columns.groups(shown, ["reference", *PAIR, "method"], "budget")

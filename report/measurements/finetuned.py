@@ -10,11 +10,7 @@ from report.measurements.contract import ResultFiles, ResultTables
 from report.results import PAIR, Columns
 from report.table import Table
 
-COLUMNS = {
-    "finetuned": Columns(
-        ("model", "task"), ("seeds", "full", "full_sd", "none", "none_sd", "majority", "tfidf", "over_tfidf_points")
-    )
-}
+COLUMNS = {"finetuned": Columns.of("model task", "seeds full full_sd none none_sd majority tfidf over_tfidf_points")}
 
 
 def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:

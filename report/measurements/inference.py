@@ -5,25 +5,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ken.errors import UserError
 from report import style
 from report import table as columns
 from report.measurements.contract import PageSection, ResultFiles, ResultTables
-from report.results import Columns, read_table
+from report.results import Columns, damaged, read_table
+from report.scores import aggregations
 from report.table import Table
 
 COLUMNS = {
-    "inference": Columns(
-        ("method", "unit", "form"),
-        (
-            *("budget", "cells", "relative_time", "relative_time_min", "relative_time_max", "milliseconds_per_text"),
-            *("parameters", "peak_mib"),
-        ),
+    "inference": Columns.of(
+        "method unit form",
+        "budget cells relative_time relative_time_min relative_time_max milliseconds_per_text parameters peak_mib",
     )
 }
-FILE = Columns(
-    ("model", "task", "method", "unit", "form"),
-    ("seed", "budget", "parameters", "texts", "milliseconds_per_text", "relative_time", "peak_mib"),
+FILE = Columns.of(
+    "model task method unit form", "seed budget parameters texts milliseconds_per_text relative_time peak_mib"
 )
 FORMS = {
     "dense": "dense",
@@ -48,16 +44,14 @@ def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
     path = files.results / "inference.csv"
     times = read_table(path, *FILE)
     if not (times["relative_time"] > 0).all():
-        raise UserError(f"{path} has a relative_time that is not above 0: run the step that writes it again.")
+        raise damaged(path, "has a relative_time that is not above 0")
     table = (
         times.assign(log=np.log(times["relative_time"]))
         .groupby(["method", "unit", "budget", "form"], sort=False)
         .agg(
             cells=("seed", "size"),
             relative_time=("log", "mean"),
-            relative_time_min=("relative_time", "min"),
-            relative_time_max=("relative_time", "max"),
-            **{name: (name, "mean") for name in ("milliseconds_per_text", "parameters", "peak_mib")},
+            **aggregations("milliseconds_per_text parameters peak_mib", ends="relative_time"),
         )
     )
     table["relative_time"] = np.exp(table["relative_time"])
@@ -69,7 +63,7 @@ def page(tables: ResultTables) -> dict[str, Any]:
     table = Table.of(
         [
             columns.method(),
-            columns.name("Form", lambda row: FORMS.get(row.form, row.form)),
+            columns.text("Form", lambda row: FORMS.get(row.form, row.form)),
             columns.budget(),
             columns.number("Time, dense = 1", "relative_time", "{:.2f}".format),
             columns.span("Over cells", "relative_time_min", "relative_time_max", "{:.2f}".format),

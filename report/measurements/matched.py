@@ -14,10 +14,7 @@ from report.scores import METHOD, with_kept_shares, with_own_budgets
 from report.table import Column, Table, TableCell
 
 COLUMNS = {
-    "matched": Columns(
-        ("method", "family", "unit", "against", "equal"),
-        ("budget", "cells", "difference_points", "difference_points_sd"),
-    )
+    "matched": Columns.of("method family unit against equal", "budget cells difference_points difference_points_sd")
 }
 MEASURES = ("kept", "stored_bytes")  # what methods with budgets of different units can be compared at
 
@@ -79,8 +76,7 @@ def own_budgets_table(tables: ResultTables) -> Table:
             columns.budget(),
             Column("Weighted F1", score_cell, "number"),
             columns.number("To full", "difference_points", style.points),
-            columns.number("Numbers kept", "kept", style.integer),
-            columns.number("Parameters", "parameters", style.integer),
+            *columns.numbers({"Numbers kept": "kept", "Parameters": "parameters"}, style.integer),
             Column("Stored file, of full", file, "number"),
             Column("Learning rate", rate, "number"),
             columns.number("F1 on validation", "validation_weighted_f1", style.score),
@@ -104,15 +100,15 @@ def matched_tables(tables: ResultTables) -> dict[str, Table]:
 
     result = {}
     for measure in MEASURES:
-        own = compared[compared["equal"] == measure]
-        present = set(columns.tuples(own, setting))
+        shown = compared[compared["equal"] == measure]
+        present = set(columns.tuples(shown, setting))
         heads = {
             key: f"{style.label(key[0])} {style.budget_label(*key[1:])}".replace("-", "\u2011")
             for key in order
             if key in present
         }
         if heads:
-            rows = columns.groups(own, ["against"], setting)
+            rows = columns.groups(shown, ["against"], setting)
             result[measure] = Table.of([columns.method("Against", "against"), *columns.wide(heads, difference)], rows)
     return result
 

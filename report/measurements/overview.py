@@ -11,16 +11,14 @@ from report.drawing import Drawing, Figure, shade_near
 from report.measurements.contract import ResultFiles, ResultTables
 from report.panels import REFERENCES, draw_methods, finish, method_panels
 from report.results import CELL, Columns
-from report.scores import METHOD, NEAR, is_near, keeps_more
+from report.scores import METHOD, NEAR, aggregations, is_near, keeps_more
 from report.table import Column, Table, TableCell
 
 COLUMNS = {
-    "overview": Columns(
-        ("method", "family", "unit"),
-        (
-            *("budget", "cells", "without_score", "weighted_f1", "difference_points", "difference_points_q25"),
-            *("difference_points_q75", "within_1_point", "kept_share", "stored_bytes", "stored_share"),
-        ),
+    "overview": Columns.of(
+        "method family unit",
+        "budget cells without_score weighted_f1 difference_points difference_points_q25 "
+        "difference_points_q75 within_1_point kept_share stored_bytes stored_share",
     )
 }
 SHOWN_SHARES = (0.05, 0.25)
@@ -33,11 +31,9 @@ def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
     seeds = files.seeds
     compared = seeds["difference_points"].notna()
     seeds = seeds.assign(near=is_near(seeds["difference_points"]).astype(float).where(compared))
-    means = ("weighted_f1", "difference_points", "kept_share", "stored_bytes", "stored_share")
+    means = aggregations("weighted_f1 difference_points kept_share stored_bytes stored_share")
     grouped = seeds.groupby(METHOD, sort=False)
-    table = grouped.agg(
-        cells=("seed", "size"), within_1_point=("near", "mean"), **{name: (name, "mean") for name in means}
-    )
+    table = grouped.agg(cells=("seed", "size"), within_1_point=("near", "mean"), **means)
     for percent in (25, 75):
         table[f"difference_points_q{percent}"] = grouped["difference_points"].quantile(percent / 100)
     asked = files.scores.drop_duplicates([*CELL, *METHOD]).groupby(METHOD, sort=False).size()
@@ -62,14 +58,14 @@ def means_table(tables: ResultTables) -> Table:
     asked = tables.cells
 
     def scored(row: Any) -> TableCell:
-        fewest = row.own["cells"].min()
+        fewest = row.rows["cells"].min()
         return TableCell(f"{fewest:.0f}" if fewest == asked else f"{fewest:.0f} of {asked:.0f}", float(fewest))
 
-    ends = [lambda row: row.own["kept_share"].min(), lambda row: row.own["kept_share"].max()]
+    ends = [lambda row: row.rows["kept_share"].min(), lambda row: row.rows["kept_share"].max()]
     return Table.of(
         [
             columns.method(),
-            columns.name("Updates", lambda row: style.FAMILY_LABELS[row.family]),
+            columns.text("Updates", lambda row: style.FAMILY_LABELS[row.family]),
             *columns.over_budgets(tables.counts["budgets"], _difference_cell),
             columns.span("Body kept", *ends, style.share, merged=True),
             Column("Cells", scored, "number"),
@@ -89,6 +85,7 @@ def _detail_table(tables: ResultTables) -> Table:
     front = tables.pareto[(tables.pareto["cells_of"] == "all") & (tables.pareto["on_front"] == 1)]
     front = set(columns.tuples(front, ["method", "budget"]))
     quarter, three_quarters = "difference_points_q25", "difference_points_q75"
+    shares = {"Cells within 1 point": "within_1_point", "Body kept": "kept_share", "Of full's bytes": "stored_share"}
     return Table.of(
         [
             columns.method(),
@@ -97,9 +94,7 @@ def _detail_table(tables: ResultTables) -> Table:
             columns.number("Weighted F1", "weighted_f1", style.score),
             columns.number("To full", "difference_points", style.points),
             columns.span("Middle half of cells", quarter, three_quarters, style.points),
-            columns.number("Cells within 1 point", "within_1_point", style.share),
-            columns.number("Body kept", "kept_share", style.share),
-            columns.number("Of full's bytes", "stored_share", style.share),
+            *columns.numbers(shares, style.share),
             columns.number("Stored file", "stored_bytes", style.size),
             Column("Pareto front", lambda row: TableCell("yes" if (row.method, row.budget) in front else "")),
         ],

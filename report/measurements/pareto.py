@@ -7,29 +7,12 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from report import style
-from report.drawing import (
-    Axes,
-    Drawing,
-    Figure,
-    canvas,
-    entry,
-    legend_columns,
-    method_entries,
-    method_line,
-    set_ticks,
-    share_axis,
-    signed,
-)
+from report import drawing, style
 from report.measurements.contract import ResultFiles, ResultTables
 from report.results import CELL, Columns
-from report.scores import METHOD
+from report.scores import METHOD, aggregations
 
-COLUMNS = {
-    "pareto": Columns(
-        ("cells_of", "method", "family", "unit"), ("budget", "cells", "difference_points", "stored_share", "on_front")
-    )
-}
+COLUMNS = {"pareto": Columns.of("cells_of method family unit", "budget cells difference_points stored_share on_front")}
 SAME_COST = 1.01  # files up to this much larger count as equally large
 BYTE_TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2)
 POINT_TICKS = (-50, -20, -10, -5, -2, -1, 0, 1, 2, 5, 10, 20, 50)
@@ -59,7 +42,7 @@ def _common_cells(seeds: pd.DataFrame) -> pd.DataFrame:
 
 
 def _points(seeds: pd.DataFrame) -> pd.DataFrame:
-    means = {name: (name, "mean") for name in ("difference_points", "stored_share")}
+    means = aggregations("difference_points stored_share")
     points = seeds.groupby(METHOD, sort=False).agg(cells=("seed", "size"), **means).reset_index()
     points = points[points["cells"] == len(seeds[CELL].drop_duplicates())]
     competing = points[~points["method"].isin(style.CONTROLS)]
@@ -93,19 +76,19 @@ def sentences(tables: ResultTables) -> list[str]:
     return [f"Best for their size (share of the full file's bytes, points to full; {cells}): {', '.join(parts)}."]
 
 
-def drawings(tables: ResultTables) -> dict[str, Drawing]:
+def drawings(tables: ResultTables) -> dict[str, drawing.Drawing]:
     """The figure of points over bytes."""
     return {
-        "pareto": Drawing(
+        "pareto": drawing.Drawing(
             partial(draw_pareto, tables), "Difference to full against stored bytes, with the Pareto front"
         )
     }
 
 
-def draw_pareto(tables: ResultTables) -> Figure:
+def draw_pareto(tables: ResultTables) -> drawing.Figure:
     """Difference to full against stored bytes, with the Pareto front; beside all cells those that every method ran."""
     parts = dict(list(tables.pareto.groupby("cells_of", sort=False)))
-    figure, panels = canvas(max(6.4, 5.0 * len(parts)), 6.2, 1, len(parts), sharex=True, sharey=True)
+    figure, panels = drawing.canvas(max(6.4, 5.0 * len(parts)), 6.2, 1, len(parts), sharex=True, sharey=True)
     known = tables.counts["methods"]
     methods = [name for name in known if name not in style.CONTROLS and name in set(tables.pareto["method"])]
     for axes, (name, points) in zip(panels[0], parts.items(), strict=True):
@@ -121,28 +104,30 @@ def draw_pareto(tables: ResultTables) -> Figure:
     return figure
 
 
-def _draw_points(axes: Axes, points: pd.DataFrame, methods: Sequence[str]) -> None:
+def _draw_points(axes: drawing.Axes, points: pd.DataFrame, methods: Sequence[str]) -> None:
     styles = style.method_styles(methods)
     axes.axhline(0, color=style.INK, linewidth=1.1, zorder=1)
     for method in reversed(methods):
         rows = points[points["method"] == method].sort_values("stored_share")
-        line = method_line(styles[method]) | {"linewidth": 0.8, "linestyle": "-"}
+        line = drawing.method_line(styles[method]) | {"linewidth": 0.8, "linestyle": "-"}
         axes.plot(rows["stored_share"], rows["difference_points"], **line, alpha=0.85)
     for row in points[points["method"].isin(style.CONTROLS)].itertuples():
         filled = style.INK if row.method == "full" else "white"
         axes.plot(row.stored_share, row.difference_points, "o", color=style.INK, markerfacecolor=filled, zorder=3)
 
 
-def _set_axes(axes: Axes, points: pd.DataFrame) -> None:
+def _set_axes(axes: drawing.Axes, points: pd.DataFrame) -> None:
     """Logarithmic shares, and points that are logarithmic beyond one point."""
-    share_axis(axes, points["stored_share"], BYTE_TICKS)
+    drawing.share_axis(axes, points["stored_share"], BYTE_TICKS)
     low, high = points["difference_points"].min(), points["difference_points"].max()
     axes.set_yscale("symlog", linthresh=1, linscale=0.7)
     axes.set_ylim(min(-1.2, 1.2 * low), max(0.5, 1.5 * high))
-    set_ticks(axes.yaxis, [tick for tick in POINT_TICKS if 1.2 * low <= tick <= max(0, 1.5 * high)], signed)
+    drawing.set_ticks(
+        axes.yaxis, [tick for tick in POINT_TICKS if 1.2 * low <= tick <= max(0, 1.5 * high)], drawing.signed
+    )
 
 
-def _draw_front(axes: Axes, front: pd.DataFrame) -> None:
+def _draw_front(axes: drawing.Axes, front: pd.DataFrame) -> None:
     """The front as a step line; names of its points above the panel, each joined with its point."""
     if front.empty:
         return
@@ -176,14 +161,14 @@ def move_apart(positions: Sequence[float], gap: float) -> list[float]:
     return moved
 
 
-def _draw_legend(figure: Figure, methods: Sequence[str], known: Sequence[str]) -> None:
+def _draw_legend(figure: drawing.Figure, methods: Sequence[str], known: Sequence[str]) -> None:
     """One legend for all panels, in the order of the study, controls last."""
-    entries = method_entries(methods, linestyle="")
+    entries = drawing.method_entries(methods, linestyle="")
     for control in ("full", "none"):
         if control in known:
             filled = style.INK if control == "full" else "white"
             dot = {"color": style.INK, "marker": "o", "linestyle": "", "markerfacecolor": filled}
-            entries.append(entry(style.label(control), **dot))
-    entries.append(entry("Pareto front", color=style.INK, linewidth=1.3))
-    columns = legend_columns(entries, 13 * figure.get_figwidth())
+            entries.append(drawing.entry(style.label(control), **dot))
+    entries.append(drawing.entry("Pareto front", color=style.INK, linewidth=1.3))
+    columns = drawing.legend_columns(entries, 13 * figure.get_figwidth())
     figure.legend(handles=entries, loc="outside lower center", ncols=columns, handlelength=1.6)

@@ -10,11 +10,12 @@ from report import table as columns
 from report.drawing import DASHED, Drawing, Figure, canvas, entry
 from report.measurements.contract import PageSection, ResultFiles, ResultTables
 from report.results import CELL, PAIR, Columns
+from report.scores import aggregations
 from report.table import Table
 
 COLUMNS = {
-    "pretraining_gain": Columns(
-        ("model", "task"), ("seeds", "random_init", "random_init_sd", "pretrained", "pretrained_sd", "gain_points")
+    "pretraining_gain": Columns.of(
+        "model task", "seeds random_init random_init_sd pretrained pretrained_sd gain_points"
     )
 }
 
@@ -22,15 +23,12 @@ COLUMNS = {
 def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
     """Both ways per model and task, on the seeds that have both."""
     arms = files.finetuning.pivot_table(index=CELL, columns="arm", values="weighted_f1", sort=False)
-    both = arms.reindex(columns=["random-init", "pretrained"]).dropna().reset_index()
-    both["gain_points"] = 100 * (both["pretrained"] - both["random-init"])
+    arms = arms.reindex(columns=["random-init", "pretrained"]).set_axis(["random_init", "pretrained"], axis=1)
+    both = arms.dropna().reset_index()
+    both["gain_points"] = 100 * (both["pretrained"] - both["random_init"])
+    means = "random_init pretrained"
     table = both.groupby(PAIR, sort=False).agg(
-        seeds=("seed", "nunique"),
-        random_init=("random-init", "mean"),
-        random_init_sd=("random-init", "std"),
-        pretrained=("pretrained", "mean"),
-        pretrained_sd=("pretrained", "std"),
-        gain_points=("gain_points", "mean"),
+        seeds=("seed", "nunique"), **aggregations(f"{means} gain_points", sd=means)
     )
     return {"pretraining_gain": table.reset_index()[COLUMNS["pretraining_gain"].names]}
 

@@ -40,8 +40,8 @@ def ranks_table(tables: ResultTables) -> Table:
     """Average rank per method (rows) and budget (columns) of what was ranked."""
     ranked = _ranked(tables.ranks)
 
-    def rank(_: Any, own: Any) -> TableCell:
-        return columns.number_cell(own.average_rank, "{:.2f}".format)
+    def rank(_: Any, row: Any) -> TableCell:
+        return columns.number_cell(row.average_rank, "{:.2f}".format)
 
     budgets = columns.tuples(by_budget(ranked[KEYS].drop_duplicates()), KEYS)
     heads = {(unit, budget): style.budget_label(budget, unit) for unit, budget in budgets}
@@ -52,9 +52,8 @@ def tests_table(tables: ResultTables) -> Table:
     """Friedman's test and the critical difference per budget."""
     return Table.of(
         [
-            columns.name("Budget", lambda row: style.budget_label(row.budget, row.unit)),
-            columns.number("Methods", "methods", style.integer),
-            columns.number("Pairs of model and task", "n", style.integer),
+            columns.budget_text(),
+            *columns.numbers({"Methods": "methods", "Pairs of model and task": "n"}, style.integer),
             columns.number("Friedman's p", "friedman_p", style.p_value),
             columns.number("Critical difference", "critical_difference", "{:.2f}".format),
         ],

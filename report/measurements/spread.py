@@ -10,25 +10,21 @@ from report import table as columns
 from report.drawing import Axes, Drawing, Figure, canvas, drawing_of, set_ticks, signed
 from report.measurements.contract import ResultFiles, ResultTables
 from report.results import Columns, read_if_run
+from report.scores import aggregations
 from report.table import Table
 
 SIDES = ("below", "inside", "above")  # of a statistic, by the interval of choices at random
 COLUMNS = {
-    "spread": Columns(
-        ("method", "statistic"), ("budget", "matrices", *SIDES, "difference", "difference_min", "difference_max")
+    "spread": Columns.of(
+        "method statistic", "budget matrices below inside above difference difference_min difference_max"
     ),
-    "spread_matrices": Columns(
-        ("model", "task", "method", "matrix", "statistic", "place"), ("seed", "budget", "difference", "low", "high")
-    ),
+    "spread_matrices": Columns.of("model task method matrix statistic place", "seed budget difference low high"),
 }
 STATISTICS = {"neighbours": "kept neighbours", "entropy": "entropy over columns", "moran": "Moran's I"}
 SHOWN = ("neighbours", "moran")  # in figure and sentences
-FILE = Columns(
-    ("model", "task", "method", "matrix"),
-    (
-        *("seed", "budget", "rows", "columns", "kept"),
-        *(form.format(name) for name in STATISTICS for form in ("observed_{}", "{}_random", "{}_low", "{}_high")),
-    ),
+FILE = Columns.of(
+    "model task method matrix",
+    "seed budget rows columns kept " + " ".join(f"observed_{s} {s}_random {s}_low {s}_high" for s in STATISTICS),
 )
 
 
@@ -39,9 +35,7 @@ def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
     table = counted.groupby(["method", "statistic", "budget"], sort=False).agg(
         matrices=("matrix", "size"),
         **{side: (side, "sum") for side in SIDES},
-        difference=("difference", "mean"),
-        difference_min=("difference", "min"),
-        difference_max=("difference", "max"),
+        **aggregations("difference", ends="difference"),
     )
     return {"spread": table.reset_index()[COLUMNS["spread"].names], "spread_matrices": matrices}
 
@@ -63,11 +57,10 @@ def page(tables: ResultTables) -> dict[str, Any]:
     table = Table.of(
         [
             columns.method(),
-            columns.name("Statistic", lambda row: STATISTICS.get(row.statistic, row.statistic)),
+            columns.text("Statistic", lambda row: STATISTICS.get(row.statistic, row.statistic)),
             columns.number("Matrices", "matrices", style.integer),
-            *(columns.number(f"{side.capitalize()} the interval", side, style.integer) for side in SIDES),
-            columns.number("Mean over random", "difference", _difference),
-            columns.number("Largest", "difference_max", _difference),
+            *columns.numbers({f"{side.capitalize()} the interval": side for side in SIDES}, style.integer),
+            *columns.numbers({"Mean over random": "difference", "Largest": "difference_max"}, _difference),
         ],
         tables.spread.itertuples(),
     )
@@ -123,10 +116,10 @@ def draw_spread(matrices: pd.DataFrame, models: list[str]) -> Figure:
     order = {model: index for index, model in enumerate(models)}
     matrices = matrices.sort_values("model", key=lambda names: names.map(order), kind="stable")
     for row, statistic in zip(panels, SHOWN, strict=True):
-        own = matrices[matrices["statistic"] == statistic]
+        shown = matrices[matrices["statistic"] == statistic]
         for axes, method in zip(row, methods, strict=True):
-            _draw_matrices(axes, own[own["method"] == method], styles[method].colour)
-        _set_axis(row[0], own)
+            _draw_matrices(axes, shown[shown["method"] == method], styles[method].colour)
+        _set_axis(row[0], shown)
         row[0].set_ylabel(f"{STATISTICS[statistic]},\nobserved minus random")
     for axes, method in zip(panels[0], methods, strict=True):
         axes.set_title(style.label(method))
@@ -153,7 +146,7 @@ def _draw_matrices(axes: Axes, part: pd.DataFrame, colour: str) -> None:
     for inside in (True, False):
         chosen = (part["place"] == "inside").to_numpy() == inside
         filled = {"markerfacecolor": "white" if inside else colour, "markeredgecolor": colour}
-        dots = [x for x, own in zip(at, chosen, strict=True) if own]
+        dots = [x for x, is_chosen in zip(at, chosen, strict=True) if is_chosen]
         axes.plot(dots, part["difference"][chosen], "o", markersize=2.8, markeredgewidth=0.8, **filled)
     starts = [x for x in at if x == 0 or part["model"].iloc[x] != part["model"].iloc[x - 1]]
     for start in starts[1:]:

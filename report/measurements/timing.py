@@ -11,7 +11,7 @@ from report.measurements.contract import ResultFiles, ResultTables
 from report.results import Columns, read_if_run
 from report.table import Table
 
-COLUMNS = {"timing": Columns(("method",), ("size", "k", "seconds"))}
+COLUMNS = {"timing": Columns.of("method", "size k seconds")}
 
 
 def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
@@ -24,8 +24,7 @@ def page(tables: ResultTables) -> dict[str, Any]:
     table = Table.of(
         [
             columns.method("Rule"),
-            columns.number("Entries", "size", style.integer),
-            columns.number("k", "k", style.integer),
+            *columns.numbers({"Entries": "size", "k": "k"}, style.integer),
             columns.number("Seconds", "seconds", "{:.3g}".format),
         ],
         tables.timing.itertuples(),
@@ -63,8 +62,8 @@ def draw_timing(timing: pd.DataFrame) -> Figure:
     figure, (panels,) = canvas(8.6, 3.6, 1, 2, sharey=True)
     styles = style.method_styles(timing["method"])
     for axes, (column, (rows, name)) in zip(panels, parts.items(), strict=True):
-        for method, own in rows.sort_values(column).groupby("method", sort=False):
-            axes.plot(own[column], own["seconds"], **method_line(styles[method]), label=style.label(method))
+        for method, line in rows.sort_values(column).groupby("method", sort=False):
+            axes.plot(line[column], line["seconds"], **method_line(styles[method]), label=style.label(method))
         ends = [rows[column].min(), rows[column].max()]
         start = rows.loc[rows[column] == ends[0], "seconds"].min()
         line = {"color": style.INK, "linewidth": 0.9, "linestyle": DASHED, "label": "linear (slope 1)"}

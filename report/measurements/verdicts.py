@@ -11,6 +11,7 @@ from report.results import CLAIMS, read_claims
 
 COLUMNS = {"claims": CLAIMS}
 VERDICTS = {"reproduced": "✓", "not reproduced": "✗", "not decided": "?"}  # word -> mark, in the order of the report
+MIXED = "different from case to case"
 SOURCES = {
     "paper": "Claims of the paper",
     "ours": "Claims of this suite",
@@ -78,14 +79,22 @@ def estimate(row: Any) -> str:
 
 
 def answer(tables: ResultTables) -> list[str]:
-    """How many claims of the paper have which verdict; those whose subjects differ are counted apart."""
-    own = tables.claims[tables.claims["source"] == "paper"]
-    if own.empty:
-        return []
-    verdicts = own.groupby("claim", sort=False)["verdict"].agg(
-        lambda words: words.iloc[0] if words.nunique() == 1 else "different from case to case"
+    """The verdicts on the claims of the paper, counted."""
+    claims, tally = tally_paper_claims(tables.claims)
+    return [f"Of {style.count(claims, 'claim')} of the paper: {tally}."] if claims else []
+
+
+def tally_paper_claims(claims: pd.DataFrame) -> tuple[int, str]:
+    """Number of claims of the paper, and a list of how many have which verdict.
+
+    A claim with different verdicts for its subjects counts as `MIXED`.
+    """
+    claims = claims[claims["source"] == "paper"]
+    if claims.empty:
+        return 0, ""
+    verdicts = claims.groupby("claim", sort=False)["verdict"].agg(
+        lambda words: words.iloc[0] if words.nunique() == 1 else MIXED
     )
     numbers = verdicts.value_counts()
     order = [word for word in (*VERDICTS, *numbers.index.difference(VERDICTS)) if word in numbers.index]
-    parts = [f"{numbers[word]} {word}" for word in order]
-    return [f"Of {style.count(len(verdicts), 'claim')} of the paper: {', '.join(parts)}."]
+    return len(verdicts), ", ".join(f"{numbers[word]} {word}" for word in order)
