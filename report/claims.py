@@ -1,7 +1,7 @@
-"""Judging: the paper's claims and ours, each by a rule of config/claims.yaml, from the test predictions of a study.
+"""Judge the paper's claims and ours from the test predictions of a study, each by a rule of config/claims.yaml.
 
-`python -m report.claims --results results/mini` writes results/mini/claims.csv. A verdict is computed and never typed:
-"reproduced", "not reproduced" or "not decided", the last also where the study lacks what a claim is about.
+`python -m report.claims --results results/mini` writes results/mini/claims.csv. A verdict is always computed:
+"reproduced", "not reproduced", or "not decided", which includes claims for which the study lacks data.
 """
 
 import argparse
@@ -44,7 +44,7 @@ CLAIMS: dict[str, Callable[..., list[Finding]]] = {
 
 @dataclass(frozen=True)
 class Rule:
-    """One entry of the rules file: `rule` in words with its numbers put in, and the numbers."""
+    """One entry of the rules file; `rule` is the rule in words, with its `numbers` filled in."""
 
     claim: str
     source: str
@@ -54,10 +54,10 @@ class Rule:
 
 
 def read_rules(path: Path) -> tuple[list[Rule], float]:
-    """The rules of a YAML file and the confidence of their intervals.
+    """Read the rules of a YAML file and the confidence of their intervals.
 
     Raises:
-        UserError: the file is missing, no YAML, or an entry has a wrong, missing or unknown key; says which.
+        UserError: the file is missing or not YAML, or an entry has a wrong, missing or unknown key, which is named.
     """
     loaded = read_yaml(path, "the rules of the claims")
     is_mapping = isinstance(loaded, dict) and set(loaded) == {"confidence", "claims"}

@@ -1,7 +1,7 @@
-"""Writing: tables, figures and provenance of a study as one HTML page that needs no other file and no network.
+"""Write the page of a study: tables, figures and provenance in one HTML file, without further files or network.
 
-`python -m report.page --results results/mini` writes results/mini/report/index.html. Pictures stand in the page as SVG,
-and their ink follows the page into the dark; every text that comes from data is escaped by the template.
+`python -m report.page --results results/mini` writes results/mini/report/index.html. Pictures are inline SVG and follow
+the dark mode of the page. The template escapes all text that comes from data.
 """
 
 import argparse
@@ -28,14 +28,14 @@ _METADATA = re.compile(r"<\?xml.*?\?>|<!DOCTYPE.*?>|<metadata>.*?</metadata>|<!-
 
 
 def inline_svg(path: Path, description: str) -> Markup:
-    """An SVG file as part of a page: no header, its own ids, ink as a variable of the page.
+    """An SVG file as part of a page: no header, unique ids, and variables of the page as colours.
 
     Args:
         path: written by `drawing.save`.
-        description: what the picture shows, for readers who do not see it.
+        description: alternative text of the picture.
 
     Raises:
-        UserError: there is no such file, or it is no SVG.
+        UserError: the file does not exist or is not an SVG picture.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -44,14 +44,14 @@ def inline_svg(path: Path, description: str) -> Markup:
     text = _METADATA.sub("", text).strip()
     if not text.startswith("<svg"):
         raise UserError(f"{path} is not an SVG picture: run the step that draws it again.")
-    # Two equal images have the same id, and nothing refers to it.
+    # Equal images have the same id, to which nothing refers.
     text = re.sub(r'(<image\b[^>]*?) id="[^"]*"', r"\1", text)
     prefix = re.sub(r"\W", "-", path.stem)
     text = re.sub(r'\bid="', f'id="{prefix}-', text)
     text = re.sub(r'href="#', f'href="#{prefix}-', text).replace("url(#", f"url(#{prefix}-")
     for colour, variable in _INKS.items():
         text = text.replace(colour, variable)
-    # White is only used as the ground: behind panels, in hollow markers, around filled ones.
+    # White is only used as the background: behind panels, in hollow markers, around filled ones.
     text = text.replace(": #ffffff", ": var(--paper)")
     width = re.search(r'<svg[^>]*?\bwidth="([\d.]+)pt"', text)
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
@@ -77,7 +77,7 @@ def provenance_of(results: Path) -> dict:
     """provenance.json of a study.
 
     Raises:
-        UserError: it is missing, or one of its parts is.
+        UserError: the file or one of its parts is missing.
     """
     path = results / "provenance.json"
     provenance = read_json(path)
@@ -89,7 +89,7 @@ def provenance_of(results: Path) -> dict:
 
 
 def pictures(results: Path, tables: ResultTables) -> dict[str, Markup]:
-    """The figures of a study, ready to stand in the page; those without anything to draw are left out."""
+    """The figures of a study as parts of the page, without those that have no data."""
     return {
         name: inline_svg(results / "figures" / f"{name}.svg", drawing.description)
         for name, drawing in drawings(tables).items()
@@ -134,7 +134,7 @@ def render(results: Path) -> str:
 
 
 def kept_of_matrices(config: dict) -> float | None:
-    """The kept share of the ablation by kinds of matrices, if the config names one."""
+    """The kept share in the ablation of kinds of matrices, if the config has one."""
     checks = config.get("checks")
     kept = checks.get("matrices_kept_share") if isinstance(checks, dict) else None
     return kept if isinstance(kept, float) else None

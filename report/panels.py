@@ -1,4 +1,4 @@
-"""Panels of curves over kept shares, a column of panels a family of methods: what the figures of scores share."""
+"""Panels of curves over kept shares, one column of panels per family of methods, for the figures of scores."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from report.measurements.contract import ResultTables
 from report.scores import with_kept_shares
 
 FAMILIES = {"Kept values as they are": ("reset", "other"), "Kept updates rescaled": ("rescaled",)}
-REFERENCES = ("ken", "random")  # thin in every panel, so that panels can be compared
+REFERENCES = ("ken", "random")  # drawn thin in every panel, so that panels can be compared
 THIN = {"linewidth": 0.8, "markersize": 0}
 RESET = {"full": "nothing", "none": "whole body"}
 
@@ -18,7 +18,7 @@ RESET = {"full": "nothing", "none": "whole body"}
 def method_panels(
     tables: ResultTables, height: float, rows: int, sharey: str | bool
 ) -> tuple[drawing.Figure, np.ndarray, dict[str, list[str]]]:
-    """A figure, its panels, and the methods of each column by its title; no column without methods."""
+    """A figure, its panels, and title -> methods for each column; families without methods get no column."""
     shares = with_kept_shares(tables.overview).drop_duplicates("method")
     methods = {title: shares.loc[shares["family"].isin(families), "method"] for title, families in FAMILIES.items()}
     families = {title: list(names) for title, names in methods.items() if len(names)} or {"No method": []}
@@ -29,11 +29,11 @@ def method_panels(
 
 
 def draw_methods(axes: drawing.Axes, frame: pd.DataFrame, methods: Sequence[str], height: str) -> None:
-    """Lines of controls, references and methods; the first method has a band from `low` to `high`."""
+    """Draw lines of controls, references and methods; the first method gets a band from `low` to `high`."""
     drawing.draw_controls(axes, frame, height)
     styles = style.method_styles([*methods, *REFERENCES])
     drawn = frame[frame[height].notna() & (frame["kept_share"] > 0)].sort_values("kept_share")
-    # Last method of the study first, so that where curves coincide its first methods lie on top.
+    # In reverse order, so that the first methods of the study are on top where curves coincide.
     for method in [*_absent(REFERENCES, methods), *reversed(methods)]:
         rows = drawn[drawn["method"] == method]
         axes.plot(
@@ -52,7 +52,7 @@ def _absent(names: Sequence[str], methods: Sequence[str]) -> list[str]:
 
 
 def finish(figure: drawing.Figure, panels: np.ndarray, families: dict[str, list[str]], tables: ResultTables) -> None:
-    """Shared axis, a legend below each column of panels, and one for the controls."""
+    """Set the shared axis, and add a legend below each column of panels and one for the controls."""
     known = tables.counts["methods"]
     drawing.share_axis(panels[0, 0], with_kept_shares(tables.overview)["kept_share"])
     for axes, methods in zip(panels[-1], families.values(), strict=True):
@@ -68,7 +68,7 @@ def finish(figure: drawing.Figure, panels: np.ndarray, families: dict[str, list[
 
 
 def _panel_legend(axes: drawing.Axes, methods: Sequence[str], references: Sequence[str]) -> None:
-    """Below a panel: its methods in the order of the study, then the thin lines of other panels' methods."""
+    """Add a legend below a panel: its methods in the order of the study, then the thin lines of the references."""
     from matplotlib.transforms import ScaledTranslation
 
     entries = drawing.method_entries(methods)

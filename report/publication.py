@@ -1,9 +1,9 @@
-"""Writing: the tables of a study as a paper prints them, each as LaTeX (booktabs, adjustbox) and as Markdown.
+"""Write the tables of a study for a paper, each as LaTeX (booktabs, adjustbox) and as Markdown.
 
 `python -m report.publication --results results/mini --published config/published.yaml` writes weighted_f1, overview,
-claims, ranks and published, .tex and .md, to results/mini/publication. All numbers are those of the CSV files that
-report.tables, report.statistics and report.claims have written, rounded; the figures of others are those of the YAML
-file, each with its source, and are called "as reported".
+claims, ranks and published, as .tex and .md, to results/mini/publication. All numbers are rounded from the CSV files of
+report.tables, report.statistics and report.claims. Published figures come from the YAML file, each with its source, and
+are marked "as reported".
 """
 
 import argparse
@@ -47,13 +47,13 @@ def interval(low: float, high: float, form: str = "+.1f") -> str:
 
 
 def weighted_f1_tables(tables: ResultTables, comparisons: pd.DataFrame) -> list[Table]:
-    """Weighted F1 per model and task (rows): a table per kept share, one column per method; then the budgets of others.
+    """Weighted F1 per model and task (rows): a table per kept share (a column per method), and one for other budgets.
 
-    The best of a row is bold where budgets are equal. As in the report, a method that holds more than the others at a
-    kept share is not marked best, and neither is one that lacks seeds.
+    At equal budgets, the best of a row is bold. As in the report, a method that holds more than the others at a kept
+    share is not marked best, and neither is one that lacks seeds.
 
     Args:
-        comparisons: comparisons.csv of the study; a score that is not told apart from full is underlined.
+        comparisons: comparisons.csv of the study; scores that do not differ significantly from full are underlined.
     """
     level, summary = level_with_full(comparisons), tables.scores_summary
     controls = control_columns(summary, _score_cell)
@@ -94,7 +94,7 @@ def level_with_full(comparisons: pd.DataFrame) -> set[tuple]:
 
 
 def same_budgets(table: pd.DataFrame) -> pd.DataFrame:
-    """With budgets that are equal in all files: some are written with six decimals, others with six digits."""
+    """The table with rounded budgets: some files have six decimals, others six digits."""
     return table.assign(budget=table["budget"].round(5))
 
 
@@ -171,7 +171,7 @@ def _difference_cell(row: Any) -> TableCell:
 
 
 def claim_tables(claims: pd.DataFrame) -> list[Table]:
-    """The claims with their verdicts; a claim about several subjects says its text once."""
+    """The claims with their verdicts; a claim with several subjects shows its text once."""
     rows = claims.assign(first=claims["claim"] != claims["claim"].shift())
 
     def sign(row: Any) -> str:
@@ -193,7 +193,7 @@ def claim_tables(claims: pd.DataFrame) -> list[Table]:
 
 
 def rank_tables(ranks: pd.DataFrame) -> list[Table]:
-    """Average ranks over models × tasks at every budget where at least two methods were ranked, and their tests."""
+    """Average ranks over models × tasks, and their tests, at every budget with at least two ranked methods."""
     ranked = ranks[(ranks["methods"] > 1) & ranks["average_rank"].notna()]
     keys = ["unit", "budget"]
     best = ranked.groupby(keys)["average_rank"].min()
@@ -233,7 +233,7 @@ def _rank_cell(row: Any, best: float) -> TableCell:
 
 
 def published_tables(published: dict, tables: ResultTables, claims: pd.DataFrame) -> list[Table]:
-    """Figures of others beside ours, where the study has their task and model, and what it says of their ranges."""
+    """Published figures next to ours, if the study has their task and model, and its verdicts on published ranges."""
     return [*(_reported_scores(entry, tables) for entry in published["scores"]), _reported_ranges(published, claims)]
 
 
@@ -265,7 +265,7 @@ def _reported_scores(entry: dict, tables: ResultTables) -> Table:
 
 
 def _beside(method: str | None, share: float, metric: str, ours: pd.DataFrame) -> dict[str, str]:
-    """Our setting, parameters held, their share of the full model's, score and seeds, at the budget nearest in size."""
+    """Our setting, parameters kept, their share of the full model, score and seeds, at the budget nearest in size."""
     rows, full = ours[ours["method"] == method], ours[ours["method"] == "full"]
     if rows.empty or full.empty:
         return dict.fromkeys(("our_setting", "our_kept", "our_share", "our_score", "our_seeds"), "")
@@ -300,10 +300,10 @@ def _reported_ranges(published: dict, claims: pd.DataFrame) -> Table:
 
 
 def read_published(path: Path) -> dict:
-    """Figures of others: lists `scores` and `ranges`, as config/published.yaml has them.
+    """Read published figures: the lists `scores` and `ranges` of config/published.yaml.
 
     Raises:
-        UserError: the file is missing, no YAML, or an entry lacks a key or has a wrong one; says which.
+        UserError: the file is missing or not YAML, or an entry lacks a key or has a wrong one, which is named.
     """
     published = read_yaml(path, "the published figures")
     if not isinstance(published, dict) or not all(isinstance(published.get(key), list) for key in ("scores", "ranges")):
@@ -330,7 +330,7 @@ def _check(path: Path, entry: object, keys: dict) -> None:
 
 
 def publication_tables(results: Path, published: Path) -> dict[str, list[Table]]:
-    """All tables of a study by the names of their files.
+    """File name -> tables, for all tables of a study.
 
     Raises:
         UserError: a file is missing or malformed.
@@ -351,7 +351,12 @@ def publication_tables(results: Path, published: Path) -> dict[str, list[Table]]
 def main() -> None:
     parser = argparse.ArgumentParser(description="Write the tables of a study as LaTeX and Markdown for a paper.")
     parser.add_argument("--results", required=True, type=Path, help="results folder of the study, with its tables")
-    parser.add_argument("--published", type=Path, default=Path("config/published.yaml"), help="figures of others")
+    parser.add_argument(
+        "--published",
+        type=Path,
+        default=Path("config/published.yaml"),
+        help="published figures (default: config/published.yaml)",
+    )
     parser.add_argument("--out", type=Path, help="folder to write to (default: publication in the results folder)")
     arguments = parser.parse_args()
     tables = publication_tables(arguments.results, arguments.published)

@@ -1,6 +1,6 @@
-"""Reading the result files of a study, and writing files whole or not at all.
+"""Readers of the result files of a study, and atomic writers.
 
-Everything is read as text and only the named columns become numbers: pandas would read the method "none" as missing.
+CSV files are read as text, and only the named columns become numbers: pandas would read the method "none" as missing.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ F1_COLUMNS = ("weighted_f1", "macro_f1", "accuracy")
 
 
 class Columns(NamedTuple):
-    """Names of the columns that a CSV file must have, and of numbers that it may lack; others may follow."""
+    """Columns of a CSV file: required text, required numbers, and optional numbers. Others may follow."""
 
     text: tuple[str, ...]
     numeric: tuple[str, ...]
@@ -90,12 +90,13 @@ def read_table(path: Path, text: Sequence[str], numeric: Sequence[str], optional
 
     Args:
         path: the file.
-        text: names of columns that must be there and stay text; so do columns that are not named.
-        numeric: names of columns that must be there and hold finite numbers or nothing.
-        optional: the same for columns that may be missing; they are then added, empty.
+        text: required columns that stay text, as do columns that are not named.
+        numeric: required columns of finite numbers or empty cells.
+        optional: further such columns, which are added empty if they are missing.
 
     Raises:
-        UserError: the file is missing, empty, no CSV or not as it was collected, lacks a column, or has a wrong number.
+        UserError: the file is missing, empty, not CSV or changed since it was collected, lacks a column, or has a wrong
+            number.
     """
     check_collected(path)
     try:
@@ -116,7 +117,7 @@ def read_table(path: Path, text: Sequence[str], numeric: Sequence[str], optional
 
 
 def read_if_run(path: Path, columns: Columns) -> pd.DataFrame:
-    """As `read_table`, for a file that a study may lack: no rows if it is missing or empty."""
+    """Read a table that a study may lack; a missing or empty file gives no rows."""
     if not path.exists() or not path.read_bytes().strip():
         kinds = dict.fromkeys(columns.text, str) | dict.fromkeys(columns.numeric, float)
         return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in kinds.items()})
@@ -124,10 +125,10 @@ def read_if_run(path: Path, columns: Columns) -> pd.DataFrame:
 
 
 def check_collected(path: Path) -> None:
-    """Compare a table with its hash in collected.json beside it, if it is named there.
+    """Compare a table with its hash, if collected.json in the same folder has one.
 
     Raises:
-        UserError: it was changed or damaged after it was collected.
+        UserError: the table was changed or damaged after it was collected.
     """
     collected = path.with_name("collected.json")
     expected = read_json(collected).get("sha256", {}).get(path.name) if path.exists() and collected.exists() else None
@@ -137,7 +138,7 @@ def check_collected(path: Path) -> None:
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file, "" if there is none."""
+    """SHA-256 of a file, "" if it does not exist."""
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
 
 
@@ -145,7 +146,7 @@ def to_numbers(column: pd.Series, path: Path) -> pd.Series:
     """A text column as float64, empty cells as NaN.
 
     Raises:
-        UserError: a cell holds anything else; `path` names the file in the message.
+        UserError: a cell holds something else; the message names `path`.
     """
     numbers = pd.to_numeric(column, errors="coerce").astype(float)
     wrong = (column.str.strip() != "") & ~np.isfinite(numbers)
@@ -181,8 +182,8 @@ def read_scores(results: Path) -> pd.DataFrame:
     """scores.csv of a study, one row per model, task, seed, draw, method and budget.
 
     Raises:
-        UserError: as `read_table`, or no rows, an unknown status, a score outside 0 to 1, a row twice, no `full`, an
-            unknown family, a method of two families or with budgets of two units.
+        UserError: see `read_table`; or there are no rows, an unknown status, a score outside 0 to 1, a duplicate row,
+            no `full`, an unknown family, or a method with two families or two units.
     """
     path = results / "scores.csv"
     scores = read_table(path, *SCORES)
@@ -223,12 +224,12 @@ def _check_methods(scores: pd.DataFrame, path: Path) -> None:
 
 
 def read_claims(results: Path) -> pd.DataFrame:
-    """claims.csv of a study, one row per claim and subject; no rows if claims were not judged."""
+    """claims.csv of a study, one row per claim and subject; no rows if the claims were not judged."""
     return read_if_run(results / "claims.csv", CLAIMS)
 
 
 def read_statistics(results: Path, name: str) -> pd.DataFrame:
-    """A file of report.statistics (comparisons, pairwise or ranks); no rows if it was not computed."""
+    """A table of report.statistics (comparisons, pairwise or ranks); no rows if it was not computed."""
     return read_if_run(results / "statistics" / f"{name}.csv", STATISTICS[name])
 
 
@@ -236,7 +237,7 @@ def read_perplexity(results: Path) -> pd.DataFrame:
     """perplexity.csv of a study, one row per stored file; no rows if the study has no language models.
 
     Raises:
-        UserError: as `read_table`, or an unknown status, or a loss that is no number in a row that is ok.
+        UserError: see `read_table`; or an unknown status, or a row with status ok and no loss.
     """
     path = results / "perplexity.csv"
     if not path.exists():
@@ -252,7 +253,7 @@ def read_json(path: Path) -> dict:
     """A JSON object.
 
     Raises:
-        UserError: the file is missing or holds anything else.
+        UserError: the file is missing or holds something else.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -266,7 +267,7 @@ def read_json(path: Path) -> dict:
 
 
 def read_yaml(path: Path, content: str) -> object:
-    """A YAML file; `content` says in the error message what the file is for.
+    """The content of a YAML file; the error message calls it `content`.
 
     Raises:
         UserError: the file is missing or not YAML.

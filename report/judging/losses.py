@@ -1,4 +1,4 @@
-"""Losses of pruned language models with bootstrap resamples over held-out documents, for the claims about them."""
+"""Losses of pruned language models with bootstrap resamples over held-out documents."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class LossSample:
     """Losses of pruned language models with their bootstrap resamples over held-out documents.
 
     Attributes:
-        rows: rows of perplexity.csv that are ok; the index is 0, 1, 2, ...
+        rows: rows of perplexity.csv with status ok; the index is 0, 1, 2, ...
         resampled: loss in nats a token, (rows, resamples).
     """
 
@@ -27,7 +27,7 @@ class LossSample:
 
     @classmethod
     def read(cls, results: Path, resamples: int = RESAMPLES) -> "LossSample":
-        """From perplexity.csv and the losses of documents; documents are resampled whole, alike for all models.
+        """Read perplexity.csv and the losses per document. Whole documents are resampled, the same for all models.
 
         Raises:
             UserError: a file is missing or malformed.
@@ -45,7 +45,7 @@ class LossSample:
         return cls(rows, resampled)
 
     def of(self, method: str, **values: object) -> pd.DataFrame:
-        """Rows of a method, with these values in other columns."""
+        """Rows of a method with the given values in other columns."""
         rows = self.rows[self.rows["method"] == method]
         for name, value in values.items():
             rows = rows[rows[name] == value]

@@ -1,4 +1,4 @@
-"""Claims about measurements: where kept entries lie, and how the time of a selection grows."""
+"""Claims about measurements: the spread of kept entries, and the growth of selection time."""
 
 from collections.abc import Sequence
 from functools import partial

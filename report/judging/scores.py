@@ -32,11 +32,11 @@ from report.statistics import Differences, Interval, Sample, differences
 
 
 def reset_a_quarter(evidence: Evidence, *, kept_share: float, within: float, margin_points: float) -> list[Finding]:
-    """KEN against full at the largest share up to `kept_share`, one verdict per model."""
+    """KEN against full at the largest share up to `kept_share`, with a verdict per model."""
 
     def judge(model: str) -> Finding:
         pairs = evidence.pairs("ken", "full", model)
-        # A budget of 1 or more is a number of entries in each row, no share.
+        # A budget of 1 or more is a number of entries in each row, not a share.
         share = pairs["budget"][pairs["budget"] <= kept_share + ROUNDING].max()
         if np.isnan(share):
             raise Undecided(f"KEN has no kept share up to {style.percent(kept_share)}")
@@ -57,7 +57,7 @@ def reset_a_quarter(evidence: Evidence, *, kept_share: float, within: float, mar
 def best_share(
     evidence: Evidence, model: str, least_kept: float, most_kept: float, within: float, margin_points: float
 ) -> Finding:
-    """Whether KEN loses nothing on a model at any share of a range; `why` is a part of a sentence."""
+    """Whether KEN loses nothing on a model at some share of a range; `why` is part of a sentence."""
     pairs = evidence.pairs("ken", "full", model)
     pairs = pairs[pairs["budget"].between(least_kept - ROUNDING, most_kept + ROUNDING)]
     if pairs.empty:
@@ -78,7 +78,7 @@ def best_share(
 def reset_range(
     evidence: Evidence, *, least_kept: float, most_kept: float, within: float, models: float, margin_points: float
 ) -> list[Finding]:
-    """KEN against full at some share of a range, in every one of at least so many models."""
+    """KEN against full at some share of a range, for every model of at least `models`."""
     limits = (least_kept, most_kept, within, margin_points)
     findings = {model: judged(model, partial(best_share, evidence, model, *limits)) for model in evidence.models}
     verdicts = {model: finding.verdict for model, finding in findings.items()}
@@ -104,7 +104,7 @@ def ahead(evidence: Evidence, method: str, reference: str, *, margin_points: flo
 
 
 def lead(evidence: Evidence, gaps: Differences, names: tuple[str, str], where: str, margin_points: float) -> Finding:
-    """The finding on a lead of the first of two methods over the second."""
+    """The finding on the lead of the first of two methods over the second."""
     interval = evidence.interval(gaps)
     n, of = cells_of(gaps.cells), cells_of(evidence.scores)
     first, second = map(style.label, names)
@@ -116,7 +116,7 @@ def lead(evidence: Evidence, gaps: Differences, names: tuple[str, str], where: s
 def ahead_on_curve(
     evidence: Evidence, other: str, column: str, scale: Callable = np.asarray, *, margin_points: float
 ) -> list[Finding]:
-    """Whether KEN, interpolated at the value that each row of another method has in a column, is ahead of it."""
+    """Whether KEN is ahead of another method, interpolated at the values of that method in a column."""
     rows = evidence.rows(other)
     curve = pd.concat([evidence.rows("ken"), evidence.rows("full")])
     gaps = from_curve(evidence.sample, curve, rows, column, scale)
@@ -131,14 +131,16 @@ def ahead_on_curve(
 def from_curve(
     sample: Sample, curve: pd.DataFrame, rows: pd.DataFrame, column: str, scale: Callable = np.asarray
 ) -> Differences:
-    """Weighted F1 of a curve at the values that rows have in a column, minus theirs; within the range of the curve.
+    """Weighted F1 of a curve, interpolated at the values of rows in a column, minus that of the rows.
+
+    Rows outside the range of the curve are left out.
 
     Args:
-        sample: the study's.
-        curve: rows of `sample.rows` that are joined by straight lines within a cell.
-        rows: rows of `sample.rows` to compare.
+        sample: the scores of the study.
+        curve: rows of `sample.rows`, joined by straight lines within a cell.
+        rows: rows of `sample.rows` to compare with the curve.
         column: the horizontal axis.
-        scale: what is linear between two points, e.g. `np.log`.
+        scale: of the horizontal axis, e.g. `np.log`.
     """
     below, above, share, compared = [], [], [], []
     for cell, wanted in rows.groupby(CELL):
@@ -188,7 +190,7 @@ def grid_differs(evidence: Evidence, *, margin_points: float) -> list[Finding]:
 
 
 def at_budgets(evidence: Evidence, intervals: dict[float, Interval], cells: int, joint: bool = False) -> str:
-    """One sentence with the differences at several budgets."""
+    """A sentence with the differences at several budgets."""
     parts = [
         f"at {style.budget_label(budget)} kept {in_points(interval, evidence.confidence, joint)}"
         for budget, interval in intervals.items()

@@ -24,24 +24,24 @@ FILE = Columns.of(
     "model task check variant method",
     "seed kept_share stored_bytes weighted_f1 full_weighted_f1 none_weighted_f1 parameters",
 )
-SHARE_LINES = ("-", (0, (4, 1.5)), (0, (1, 1.2)))  # of kept shares in the figure bandwidth
+SHARE_LINES = ("-", (0, (4, 1.5)), (0, (1, 1.2)))  # lines of kept shares in the figure of bandwidths
 
 
 def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
-    """Every variant at a kept share of the body (rounded to a hundredth): means over cells.
+    """Means over cells for every variant and kept share of the body (rounded to a hundredth).
 
-    `parameters` are those of the kind of matrix for the check matrices, `parameter_share` their share of the body;
-    `none_points` is the difference of the body that is reset altogether.
+    For the check matrices, `parameters` are those of the kind of matrix, and `parameter_share` is their share of the
+    body. `none_points` is the difference to full of a body that is reset entirely.
 
     Raises:
-        UserError: as `read_table`, or a factor of the bandwidth is no number.
+        UserError: see `read_table`; or a factor of the bandwidth is not a number.
     """
     path = files.results / "checks.csv"
     rows = read_if_run(path, FILE)
     to_numbers(rows.loc[rows["check"] == "bandwidth", "variant"], path)
     body = rows.groupby(CELL)["parameters"].transform("max")
     matrices = rows["check"] == "matrices"
-    if matrices.all():  # no other check says how large the body is
+    if matrices.all():  # the size of the body is not known from other checks
         body = rows.groupby(CELL)["parameters"].transform("sum")
     rows = rows.assign(
         kept_share=rows["kept_share"].round(2).mask(matrices),
@@ -63,7 +63,7 @@ def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
 
 
 def page(tables: ResultTables) -> dict[str, Any]:
-    """Table and sentence of each check, and how many cells and seeds stand behind it."""
+    """Table and sentence of each check, with its numbers of cells and seeds."""
     checks = tables.checks
     sentences = {"bandwidth": bandwidth_sentence, "zero": zero_sentence, "matrices": matrices_sentence}
     cells = {
@@ -80,7 +80,7 @@ def page(tables: ResultTables) -> dict[str, Any]:
 
 
 def bandwidth_table(checks: pd.DataFrame) -> Table:
-    """Every factor of the bandwidth and kept share."""
+    """One row per factor of the bandwidth and kept share."""
     return Table.of(
         [
             columns.number("Factor", lambda row: float(row.variant), "{:g}".format),
@@ -102,7 +102,7 @@ def _points_columns() -> list[Column]:
 
 
 def zero_table(checks: pd.DataFrame) -> Table:
-    """Reset beside zero, per method and kept share, in points to full."""
+    """Reset compared with zero, per method and kept share, in points to full."""
 
     def points(row: Any, variant: str) -> float:
         return row.at[variant].difference_points if variant in row.at else math.nan
@@ -139,7 +139,7 @@ def matrices_table(checks: pd.DataFrame) -> Table:
 
 
 def bandwidth_sentence(checks: pd.DataFrame) -> str:
-    """How far the weighted F1 moves over all bandwidth factors, at each kept share; "" if that was not looked at."""
+    """Range of the weighted F1 over all bandwidth factors, at each kept share; "" if it was not measured."""
     rows = checks[checks["check"] == "bandwidth"]
     points = rows.groupby("kept_share")["difference_points"]
     ranges = points.max() - points.min()
@@ -154,7 +154,7 @@ def bandwidth_sentence(checks: pd.DataFrame) -> str:
 
 
 def zero_sentence(checks: pd.DataFrame) -> str:
-    """What resetting is worth over setting to zero; "" if that was not looked at."""
+    """Gain of resetting over setting to zero; "" if it was not measured."""
     wide = checks[checks["check"] == "zero"].pivot(
         index=["method", "kept_share"], columns="variant", values="difference_points"
     )
@@ -168,7 +168,7 @@ def zero_sentence(checks: pd.DataFrame) -> str:
 
 
 def matrices_sentence(checks: pd.DataFrame) -> str:
-    """Which kind of matrix loses most when it alone is pruned; "" if that was not looked at."""
+    """The kind of matrix that loses most when it alone is pruned; "" if it was not measured."""
     rows = checks[checks["check"] == "matrices"]
     if rows.empty:
         return ""
@@ -214,7 +214,7 @@ def draw_bandwidth(rows: pd.DataFrame) -> Figure:
             "markeredgecolor": ken.colour,
             "label": f"{style.percent(share)} kept",
         }
-        factors = group["factor"] * 1.03**index  # beside each other where ranges coincide
+        factors = group["factor"] * 1.03**index  # side by side if ranges coincide
         axes.errorbar(factors, group["difference_points"], yerr=[low, high], capsize=3, elinewidth=0.9, **line)
     axes.set_xscale("log")
     set_ticks(axes.xaxis, sorted(set(rows["factor"])), "{:g}".format)

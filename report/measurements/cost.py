@@ -1,4 +1,4 @@
-"""Seconds and memory of making one stored file, in units of the fine-tuning of the same cell too."""
+"""Seconds and memory to make a stored file, also relative to the fine-tuning of the same cell."""
 
 from typing import Any
 
@@ -20,14 +20,14 @@ NOTE = (
     "that tries several learning rates counts all of them. Peak memory: of the process until then; methods that do not "
     "train share one process, so later ones show at least what earlier ones needed."
 )
-FINETUNING = "fine-tuning"  # the row that the others are in units of
+FINETUNING = "fine-tuning"  # method of the reference row
 
 
 def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
-    """Seconds in cells and in units of the fine-tuning of the same cell; peak memory.
+    """Seconds per cell, also relative to the fine-tuning of the same cell, and peak memory.
 
     The seconds of a cell are the mean over its files. `relative` is the geometric mean over cells. The first row is
-    the fine-tuning itself, and random initialisation is left out.
+    the fine-tuning itself, from the pre-trained body only.
     """
     scores, finetuning = files.scores, files.finetuning
     tuned = finetuning[finetuning["arm"] == "pretrained"].set_index(CELL)
@@ -52,7 +52,7 @@ def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
 
 
 def page(tables: ResultTables) -> dict[str, Any]:
-    """The table, and KEN beside the methods that train."""
+    """Section with the table, and KEN compared with the methods that train."""
     seconds = "{:.3g}".format
     table = Table.of(
         [
@@ -69,7 +69,7 @@ def page(tables: ResultTables) -> dict[str, Any]:
 
 
 def cost_sentence(cost: pd.DataFrame) -> str:
-    """Time of making a file of KEN and of the methods that train, in units of the fine-tuning's."""
+    """Time to make a file for KEN and for the methods that train, relative to the fine-tuning."""
     relative = cost.set_index("method")["relative"].dropna()
     trained = cost.loc[(cost["family"] == "trained") & (cost["method"] != FINETUNING), "method"]
     parts = [f"{style.label(name)} {relative[name]:.2g}" for name in ("ken", *trained) if name in relative.index]

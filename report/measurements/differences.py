@@ -1,4 +1,4 @@
-"""How sure the differences between methods are: within each cell, and over models and tasks (`report.statistics`)."""
+"""Significance of differences between methods: within each cell, and over models and tasks (`report.statistics`)."""
 
 from typing import Any
 
@@ -14,13 +14,13 @@ COLUMNS = {
     "comparisons": Columns.of("model task method unit reference", "budget seeds difference_points better worse"),
     "pairwise": STATISTICS["pairwise"],
 }
-ALPHA = 0.05  # p-values below it are called significant, after Holm's correction
+ALPHA = 0.05  # level of significance after Holm's correction
 
 
 def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
-    """Differences to the reference methods per model and task, and pairwise.csv as it is.
+    """Differences to the reference methods per model and task, and pairwise.csv unchanged.
 
-    Means are over seeds; `better` and `worse` count those with a corrected McNemar p below `ALPHA`.
+    Means are over seeds. `better` and `worse` count seeds with a corrected McNemar p below `ALPHA`.
     """
     compared = read_statistics(files.results, "comparisons")
     significant = compared["mcnemar_p_holm"] < ALPHA
@@ -42,7 +42,7 @@ def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
 
 
 def page(tables: ResultTables) -> dict[str, Any]:
-    """Method against method, within each cell and over models and tasks."""
+    """Tables of methods against methods, within each cell and over models and tasks."""
     references = [style.label(name) for name in dict.fromkeys(tables.comparisons["reference"])]
     return {
         "pairwise": pairwise_table(tables),
@@ -69,7 +69,7 @@ def pairwise_table(tables: ResultTables) -> Table:
 
 
 def by_budget(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows by budget, kept shares before other units."""
+    """Rows sorted by budget, with kept shares before other units."""
     other = (table["unit"] != "share").astype(int)
     ordered = table.assign(other_unit=other).sort_values(["other_unit", "unit", "budget"], kind="stable")
     return ordered.drop(columns="other_unit")
@@ -78,7 +78,7 @@ def by_budget(table: pd.DataFrame) -> pd.DataFrame:
 def comparisons_table(tables: ResultTables) -> Table:
     """Differences to the reference methods per model, task and method (rows) at the study's kept shares (columns).
 
-    Behind each the seeds with a significant difference in its direction, and of how many.
+    Each is followed by the number of seeds with a significant difference in its direction, and the number of seeds.
     """
     budgets = tables.counts["budgets"]
     shown = tables.comparisons[(tables.comparisons["unit"] == "share") & tables.comparisons["budget"].isin(budgets)]

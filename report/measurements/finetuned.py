@@ -1,4 +1,4 @@
-"""The span in which compression happens, per model and task: `full`, `none`, majority class and TF-IDF."""
+"""Bounds for compression per model and task: `full`, `none`, majority class and TF-IDF."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ COLUMNS = {"finetuned": Columns.of("model task", "seeds full full_sd none none_s
 
 
 def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
-    """Means and standard deviations of the controls over seeds, beside the references of the task."""
+    """Means and standard deviations of the controls over seeds, and the references of the task."""
     table = files.scores[PAIR].drop_duplicates().set_index(PAIR)
     for control in ("full", "none"):
         values = files.seeds[files.seeds["method"] == control].groupby(PAIR, sort=False)["weighted_f1"]
@@ -29,7 +29,7 @@ def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
 
 
 def page(tables: ResultTables) -> dict[str, Any]:
-    """Controls and references per model and task."""
+    """The table of controls and references."""
     return {
         "table": Table.of(
             [

@@ -1,4 +1,4 @@
-"""Time of a text with a compressed model, in units of the dense model's."""
+"""Inference time per text of compressed models, relative to the dense model."""
 
 from typing import Any
 
@@ -27,19 +27,19 @@ FORMS = {
     "merged": "merged into the weights",
     "beside": "unmerged adapter",
     "compiled": "compacted to smaller layers",
-}  # in inference.csv -> for people
+}  # form in inference.csv -> label
 NOTE = (
     "Geometric mean and range over cells of the time of a text, relative to the dense model on the same inputs in the "
     "same run. Memory: model and intermediate results."
 )
-MANY = 3  # rows of a form, beyond which a sentence gives their range
+MANY = 3  # a sentence gives the range of a form with more rows
 
 
 def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
     """Relative time per method, budget and form: geometric mean and range over cells.
 
     Raises:
-        UserError: as `read_table`, or a relative time is not above 0.
+        UserError: see `read_table`; or a relative time is not above 0.
     """
     path = files.results / "inference.csv"
     times = read_table(path, *FILE)
@@ -59,7 +59,7 @@ def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
 
 
 def page(tables: ResultTables) -> dict[str, Any]:
-    """Times per method, budget and form of the model."""
+    """Section with times per method, budget and form of the model."""
     table = Table.of(
         [
             columns.method(),
@@ -89,10 +89,10 @@ def sentences(tables: ResultTables) -> list[str]:
 
 
 def speed(times: pd.DataFrame) -> str:
-    """How long a text takes in the forms a compressed model is used in; "" if that was not measured.
+    """Relative time of a text for each form of compressed models; "" if it was not measured.
 
     Args:
-        times: the table inference. Of a form with many rows the range is given.
+        times: the table inference. A form with more than `MANY` rows is summarised by its range.
     """
     parts = []
     for form, rows in times[times["form"] != "dense"].groupby("form", sort=False):

@@ -1,4 +1,4 @@
-"""Perplexity of language models, pruned for their own loss or adapted with the update compressed."""
+"""Perplexity of language models: pruned by their loss, or adapted with a compressed update."""
 
 from functools import partial
 from typing import Any
@@ -22,8 +22,8 @@ COLUMNS = {
 }
 SETTING = ["experiment", "model", "method", "structure", "shots", "budget"]
 STRUCTURES = {"element": "elements", "2:4": "2:4", "row-column": "rows and columns"}
-REFERENCES = {"pruning": "dense", "adaptation": "full"}  # experiment -> method that others are compared with
-MOST = 1000  # times; beyond that a model has forgotten all it knew
+REFERENCES = {"pruning": "dense", "adaptation": "full"}  # experiment -> reference method
+MOST = 1000  # times the reference; larger factors are not written out
 ONE_SHOT = (0, (3, 1.5))
 
 
@@ -36,8 +36,8 @@ def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
 def summary(table: pd.DataFrame) -> pd.DataFrame:
     """One row per experiment, model, method, structure, number of shots and budget: means over seeds and draws.
 
-    `perplexity` is that of the mean loss, `rise` the mean loss minus the dense model's (pruning) or the fully adapted
-    one's (adaptation), in nats a token.
+    `perplexity` is that of the mean loss. `rise` is the mean loss minus that of the dense model (pruning) or of the
+    fully adapted model (adaptation), in nats per token.
     """
     ok = table[table["status"] == "ok"]
     same = ["experiment", "model", "seed"]
@@ -61,7 +61,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def page(tables: ResultTables) -> dict[str, Any]:
-    """Tables and sentences of the section on language models; nothing for a study without any."""
+    """Tables and sentences of the section on language models; nothing if the study has none."""
     table = tables.perplexity
     if table.empty:
         return {}
@@ -73,7 +73,7 @@ def page(tables: ResultTables) -> dict[str, Any]:
 
 
 def perplexity_table(table: pd.DataFrame, experiment: str) -> Table:
-    """Methods, structures and shots (rows) at every sparsity or kept share (columns), dense model or controls first."""
+    """Methods, structures and shots (rows) at every sparsity or kept share (columns); references come first."""
     shown = table[table["experiment"] == experiment]
     is_end = shown["method"].isin(("dense", *style.CONTROLS))
     budgets = sorted(set(shown.loc[~is_end, "budget"]))
@@ -110,7 +110,7 @@ def _perplexity(value: float) -> str:
 
 
 def drawings(tables: ResultTables) -> dict[str, drawing.Drawing]:
-    """The figures of the experiments that a study has."""
+    """A figure for each experiment of the study."""
     scored = tables.perplexity[tables.perplexity["perplexity"].notna()]
     pruning, adaptation = (scored[scored["experiment"] == name] for name in REFERENCES)
     figures = {
@@ -156,7 +156,7 @@ def draw_pruning(table: pd.DataFrame) -> drawing.Figure:
 
 
 def draw_adaptation(table: pd.DataFrame) -> drawing.Figure:
-    """Perplexity of an adapted model against the kept share of its update, one panel per model, with both ends."""
+    """Perplexity of adapted models against the kept share of the update, one panel per model, with both controls."""
     compressed = table[~table["method"].isin(style.CONTROLS)]
     models, methods = (list(dict.fromkeys(compressed[name])) for name in ("model", "method"))
     styles = style.method_styles(methods)
@@ -181,7 +181,7 @@ def draw_adaptation(table: pd.DataFrame) -> drawing.Figure:
 
 
 def result_sentences(table: pd.DataFrame) -> list[str]:
-    """What came out, in numbers: the rise of pruned models at the highest sparsity, and what an update needs."""
+    """The rise in perplexity of models pruned to the highest sparsity, and of adapted models at a middle share."""
     scored = table[table["rise"].notna()]
     pruned = scored[(scored["experiment"] == "pruning") & (scored["method"] != REFERENCES["pruning"])]
     lines = []
@@ -204,7 +204,7 @@ def result_sentences(table: pd.DataFrame) -> list[str]:
 
 
 def _rises(rows: pd.DataFrame) -> str:
-    """Methods with what their perplexity is multiplied by, lowest first."""
+    """Methods with their factors on perplexity, lowest first."""
     times = np.exp(rows.groupby("method", sort=False)["rise"].mean()).sort_values()
     return style.listed([f"{_times(value)} with {style.label(name)}" for name, value in times.items()])
 
@@ -216,7 +216,7 @@ def _times(value: float) -> str:
 
 
 def smaller_sentence(table: pd.DataFrame) -> str:
-    """How many layers removed rows and columns make smaller, and what becomes of the others."""
+    """How many layers become smaller by removed rows and columns."""
     rows = table[(table["structure"] == "row-column") & (table["smaller_layers"] > 0)]
     if rows.empty:
         return "No layer became smaller: what is removed is stored as zeros."

@@ -29,7 +29,7 @@ GROUP = [*PAIR, *METHOD]
 def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
     """Mean and standard deviation (n − 1) over seeds per model, task, method and budget.
 
-    Groups without any score stay, with their number of declined and failed rows.
+    Groups without any score are included, with their numbers of declined and failed rows.
     """
     scored = "weighted_f1 difference_points"
     means = "macro_f1 accuracy kept kept_share parameters stored_bytes stored_share seconds validation_weighted_f1"
@@ -47,7 +47,7 @@ def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
 
 
 def page(tables: ResultTables) -> dict[str, Any]:
-    """The table of all models, and each model's own table and figure."""
+    """The table of all models, and a table and a figure for each model."""
     models = tables.counts["models"]
     by_model = {model: {"table": score_table(tables, [model]), "picture": file_name(model)} for model in models}
     return {"table": score_table(tables, models), "by_model": by_model}
@@ -56,7 +56,7 @@ def page(tables: ResultTables) -> dict[str, Any]:
 def score_table(tables: ResultTables, models: Sequence[str]) -> Table:
     """Weighted F1 per model, task and method (rows) at every kept share (columns), between `none` and `full`.
 
-    The best method of a column is marked within model and task, and so is what lies at most one point below full. A
+    Within model and task, the best method of a column is marked, and so are scores at most one point below full. A
     method that holds more than the others at its budgets is not marked best.
     """
     summary, budgets = tables.scores_summary, tables.counts["budgets"]

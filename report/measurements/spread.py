@@ -1,4 +1,4 @@
-"""Whether kept entries are spread evenly: three statistics of every matrix against choices at random."""
+"""Whether kept entries are spread evenly: three statistics of every matrix compared with random choices."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from report.results import Columns, read_if_run
 from report.scores import aggregations
 from report.table import Table
 
-SIDES = ("below", "inside", "above")  # of a statistic, by the interval of choices at random
+SIDES = ("below", "inside", "above")  # of the interval of random choices
 COLUMNS = {
     "spread": Columns.of(
         "method statistic", "budget matrices below inside above difference difference_min difference_max"
@@ -29,7 +29,7 @@ FILE = Columns.of(
 
 
 def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
-    """One row per matrix and statistic: observed minus the mean of choices at random; and counts of them per method."""
+    """Observed minus the mean of random choices per matrix and statistic, and counts of matrices per method."""
     matrices = _matrices(read_if_run(files.results / "spread.csv", FILE))
     counted = matrices.assign(**{side: (matrices["place"] == side).astype(int) for side in SIDES})
     table = counted.groupby(["method", "statistic", "budget"], sort=False).agg(
@@ -53,7 +53,7 @@ def _matrices(spread: pd.DataFrame) -> pd.DataFrame:
 
 
 def page(tables: ResultTables) -> dict[str, Any]:
-    """Counts of matrices, one sentence per method, and what the figure shows."""
+    """Counts of matrices, one sentence per method, and the size of the figure's data."""
     table = Table.of(
         [
             columns.method(),
@@ -72,7 +72,7 @@ def _difference(value: float) -> str:
 
 
 def _shown(matrices: pd.DataFrame) -> str:
-    """How many matrices, models and seeds the figure shows."""
+    """Numbers of matrices, models and seeds in the figure."""
     shown = matrices[["method", "model", "task", "seed", "matrix"]].drop_duplicates()
     each = shown.groupby("method").size()
     if each.empty:
@@ -83,7 +83,7 @@ def _shown(matrices: pd.DataFrame) -> str:
 
 
 def method_sentences(spread: pd.DataFrame) -> list[str]:
-    """Of each method, how many matrices lie inside the interval of choices at random, and on which side the others."""
+    """For each method, how many matrices lie inside the interval of random choices, above it and below it."""
     lines = []
     for method, rows in spread.groupby("method", sort=False):
         by_statistic = {row.statistic: row for row in rows.itertuples()}
@@ -106,11 +106,11 @@ def drawings(tables: ResultTables) -> dict[str, Drawing]:
 
 
 def draw_spread(matrices: pd.DataFrame, models: list[str]) -> Figure:
-    """Observed minus random, one dot per matrix, over the interval of choices at random; one column per method."""
+    """Observed minus random, one dot per matrix, over the interval of random choices; one column per method."""
     methods = list(dict.fromkeys(matrices["method"]))
     widest = matrices.drop_duplicates(["method", "model", "task", "seed", "matrix"]).groupby("method").size().max()
     width = max(6.4, min(12.0, 1.2 + len(methods) * max(2.4, 0.055 * widest)))
-    height = 4.8 + 0.08 * max(map(len, matrices["model"]))  # names of models stand upright below
+    height = 4.8 + 0.08 * max(map(len, matrices["model"]))  # room for upright names of models below
     figure, panels = canvas(width, height, len(SHOWN), len(methods), sharex="col", sharey="row")
     styles = style.method_styles(methods)
     order = {model: index for index, model in enumerate(models)}
@@ -127,7 +127,7 @@ def draw_spread(matrices: pd.DataFrame, models: list[str]) -> Figure:
 
 
 def _set_axis(axes: Axes, part: pd.DataFrame) -> None:
-    """Linear over the widest interval of choices at random, logarithmic beyond, so that both can be seen."""
+    """Make an axis linear over the widest interval of random choices and logarithmic beyond it."""
     widest = part[["low", "high"]].abs().max(axis=None)
     furthest = max(widest, part["difference"].abs().max())
     steps = [digit * 10.0**power for power in range(-6, 7) for digit in (1, 2, 5)]
@@ -139,7 +139,7 @@ def _set_axis(axes: Axes, part: pd.DataFrame) -> None:
 
 
 def _draw_matrices(axes: Axes, part: pd.DataFrame, colour: str) -> None:
-    """Matrices side by side, models set apart by lines and named below."""
+    """Draw matrices side by side, with lines between models and their names below."""
     at = list(range(len(part)))
     axes.vlines(at, part["low"], part["high"], color=style.MUTED, linewidth=1.4, alpha=0.55, zorder=1)
     axes.axhline(0, color=style.INK, linewidth=0.8, zorder=1)

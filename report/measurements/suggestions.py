@@ -1,4 +1,4 @@
-"""Kept shares chosen on validation, and what they lose on test."""
+"""Kept shares chosen on validation, and their loss on test."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ FILE = Columns.of(
 
 
 def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
-    """Shares over seeds, and the loss on test, per model, task and method."""
+    """Shares and losses on test over seeds, per model, task and method."""
     chosen = read_table(files.results / "suggestions.csv", *FILE)
     chosen = chosen.assign(loss_points=100 * (chosen["full_weighted_f1"] - chosen["weighted_f1"]))
     table = chosen.groupby([*PAIR, "method"], sort=False).agg(
@@ -37,7 +37,7 @@ def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
 
 
 def page(tables: ResultTables) -> dict[str, Any]:
-    """The shares, with the margin and the confidence of their choice."""
+    """Section with the shares, and the margin and confidence of their choice."""
     table = Table.of(
         [
             *columns.PAIR,
@@ -62,7 +62,7 @@ def page(tables: ResultTables) -> dict[str, Any]:
 
 
 def sentences(tables: ResultTables) -> list[str]:
-    """Shares chosen on validation, a method each: median over models and tasks, and the loss on test."""
+    """Shares chosen on validation for each method: median over models and tasks, and the loss on test."""
     chosen = tables.suggestions
     if chosen.empty:
         return []

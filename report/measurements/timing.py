@@ -1,4 +1,4 @@
-"""How the time of a selection grows with the size and with k."""
+"""Growth of the time of a selection with the size and with k."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
 
 
 def page(tables: ResultTables) -> dict[str, Any]:
-    """Every measurement, and the slopes that were fitted to them."""
+    """All measurements, and the slopes fitted to them."""
     table = Table.of(
         [
             columns.method("Rule"),
@@ -33,7 +33,7 @@ def page(tables: ResultTables) -> dict[str, Any]:
 
 
 def slopes_sentence(claims: pd.DataFrame) -> str:
-    """Slopes of log seconds on log size and log k, from the claim about them; "" if they were not computed."""
+    """Slopes of log seconds over log size and log k, from the claim about them; "" if they were not computed."""
     slopes = claims[(claims["unit"] == "slope") & claims["estimate"].notna()]
     parts = []
     for row in slopes.itertuples():

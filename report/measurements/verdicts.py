@@ -1,4 +1,4 @@
-"""The claims with their verdicts, as `report.claims` has judged them."""
+"""The claims with the verdicts of `report.claims`."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +10,7 @@ from report.measurements.contract import ResultFiles, ResultTables
 from report.results import CLAIMS, read_claims
 
 COLUMNS = {"claims": CLAIMS}
-VERDICTS = {"reproduced": "✓", "not reproduced": "✗", "not decided": "?"}  # word -> mark, in the order of the report
+VERDICTS = {"reproduced": "✓", "not reproduced": "✗", "not decided": "?"}  # verdict -> mark, in the order of the report
 MIXED = "different from case to case"
 SOURCES = {
     "paper": "Claims of the paper",
@@ -21,7 +21,7 @@ SOURCES = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """A subject of a claim: model or measurement, the verdict's word, estimate with interval, n, and why."""
+    """The verdict on one subject of a claim (a model or a measurement), with estimate and interval, n and reason."""
 
     subject: str
     word: str
@@ -32,7 +32,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim with the rule that decides it, and the verdict on each of its subjects."""
+    """A claim with its rule, and the verdict on each of its subjects."""
 
     text: str
     rule: str
@@ -51,7 +51,7 @@ def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
 
 
 def page(tables: ResultTables) -> dict[str, Any]:
-    """Heading -> claims of that source, in the order of the file; the marks of the verdicts."""
+    """Heading -> claims of that source, in the order of the file, and the marks of the verdicts."""
     sources: dict[str, list[Claim]] = {}
     for (source, _), rows in tables.claims.groupby(["source", "claim"], sort=False):
         verdicts = [

@@ -1,4 +1,4 @@
-"""Rows that were declined or failed, with their reasons."""
+"""Rows without a score, declined or failed, with their reasons."""
 
 from typing import Any
 
@@ -37,7 +37,7 @@ def page(tables: ResultTables) -> dict[str, Any]:
 
 
 def sentences(tables: ResultTables) -> list[str]:
-    """How many rows have no score."""
+    """The number of rows without a score."""
     counts = tables.counts
     without = counts["declined"] + counts["failed"]
     if not without:
