@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ken.errors import UserError, run
 from report import findings, style
-from report.measured import benchmark_block, gpu_block
+from report.benchmarks import benchmark_block, gpu_block
 from report.results import write_text
 
 ROOT = findings.ROOT

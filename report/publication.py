@@ -87,7 +87,7 @@ def best_rows(shown: pd.DataFrame) -> set:
 
 
 def level_with_full(comparisons: pd.DataFrame) -> set[tuple]:
-    """(model, task, method, budget) where the interval of the difference to full reaches 0 in every seed."""
+    """(model, task, method, budget) of scores whose interval of the difference to full reaches 0 in every seed."""
     to_full = same_budgets(comparisons[comparisons["reference"] == "full"])
     highest = to_full.groupby([*PAIR, *SETTING])["high"].min()
     return set(highest[highest >= 0].index)

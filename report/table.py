@@ -17,7 +17,7 @@ import pandas as pd
 
 from report import style
 
-Field = str | Callable[[Any], Any]  # name of an attribute of a row, or what is computed from the row
+Field = str | Callable[[Any], Any]  # name of an attribute of a row, or a function of the row
 
 _LATEX = str.maketrans(
     {character: f"\\{character}" for character in "&%$#_{}"}
@@ -202,7 +202,7 @@ def plain(table: Table) -> str:
 
 
 def latex(table: Table) -> str:
-    """A floating table over both columns of a page, made narrower where it does not fit (booktabs, adjustbox)."""
+    """A floating table over both columns of a page, shrunk if it is too wide (booktabs, adjustbox)."""
 
     def cell(cell: TableCell) -> str:
         text = latex_text(cell.text)

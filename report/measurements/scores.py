@@ -77,7 +77,7 @@ def score_table(tables: ResultTables, models: Sequence[str]) -> Table:
 
 
 def control_columns(summary: pd.DataFrame, cell: Callable[[Any], TableCell]) -> list[Column]:
-    """The columns none and full: the controls with the model and task of a row; empty where one was not run."""
+    """The columns none and full with the controls of the model and task of a row; empty if they were not run."""
     controls = {(row.model, row.task, row.method): row for row in summary.itertuples() if row.method in style.CONTROLS}
 
     def control(row: Any, method: str) -> TableCell:
