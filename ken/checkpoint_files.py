@@ -1,4 +1,4 @@
-"""Files of a checkpoint in the Hugging Face layout, as patterns. Never pickle, never code."""
+"""Patterns for the files of a checkpoint in the Hugging Face layout, without pickle files and code."""
 
 INDEX = "model.safetensors.index.json"
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")

@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, and names that stay in their folder. Standard library only."""
+"""Atomic writing of files, and a check of relative paths. Standard library only."""
 
 import os
 import re
@@ -11,8 +11,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 def replacing(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path that replaces `path` on success.
 
-    The temporary file is hidden, in the same folder (created if missing), and its name ends like `path`, for writers
-    that look at the suffix. When the block raises, it is removed and `path` stays as it was.
+    The temporary file is hidden and in the same folder, which is created if missing. It has the suffix of `path`, which
+    some writers need. If the block raises, the file is removed and `path` is unchanged.
 
     Example:
         >>> with replacing("results/scores.csv") as temporary:  # doctest: +SKIP
@@ -29,6 +29,6 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def leads_out(name: str) -> bool:
-    """Whether a relative path from a foreign source would leave its folder, on any system."""
+    """Whether a relative path from an untrusted source would leave its folder, on any system."""
     parts = re.split(r"[/\\]", name)
     return ".." in parts or PurePosixPath(name).is_absolute() or bool(PureWindowsPath(name).anchor)

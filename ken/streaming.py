@@ -1,4 +1,4 @@
-"""From checkpoints to a sub-network file and back, for models of any size: one block of rows of each in memory."""
+"""Pruning and injection from file to file, for models of any size, with one block of rows in memory."""
 
 import json
 import os
@@ -33,7 +33,8 @@ def prune(
 ) -> None:
     """Write the sub-network of a fine-tuned model to a file, whole or not at all.
 
-    The file is that of `Subnetwork.extract(...).save(out)`, which explains the arguments; this takes less memory.
+    The file is the same as that of `Subnetwork.extract(...).save(out)`, which explains the arguments, but this takes
+    less memory.
 
     Args:
         progress: show a bar on stderr.
@@ -62,7 +63,7 @@ def inject(pretrained: AnySource, subnetwork: str | Path, out: str | Path, progr
         pretrained: the base, as in `Subnetwork.extract`.
         subnetwork: a file of `prune` or `Subnetwork.save`.
         out: a file ending in .safetensors for the weights alone; otherwise a folder in the Hugging Face layout, with
-            the fine-tuned model's config.json (from the sub-network) and what else belongs to the base (tokenizer).
+            the fine-tuned model's config.json (from the sub-network) and further files of the base (tokenizer).
         progress: show a bar on stderr.
 
     Raises:

@@ -34,7 +34,7 @@ def test_two_builds_from_tables_alone_give_identical_files(built_study, tmp_path
 
 
 def drawn(draw, *arguments):
-    with drawing.applied():
+    with drawing.figure_style():
         figure = draw(*arguments)
         figure.draw_without_rendering()
     return figure
@@ -235,7 +235,7 @@ def test_size(count, expected):
 
 def test_matplotlib_settings_are_restored():
     before = matplotlib.rcParams["svg.hashsalt"]
-    with drawing.applied():
+    with drawing.figure_style():
         assert matplotlib.rcParams["svg.hashsalt"] == "report"
     assert matplotlib.rcParams["svg.hashsalt"] == before
 

@@ -92,7 +92,7 @@ def test_a_failing_browser_leaves_the_old_file(without_weasyprint, built_study, 
     browser.write_text(f"#!/bin/sh\n{read_out_option}\n{script}\n")
     browser.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(UserError, match=r"did not print the page \(status (3: no display|0: it said nothing)\)"):
+    with pytest.raises(UserError, match=r"did not print the page \(status (3: no display|0: no message)\)"):
         run_step(pdf, "--results", built_study, "--out", out)
     assert out.read_bytes() == b"old" and {path.name for path in tmp_path.iterdir()} == {"chromium", "report.pdf"}
 
