@@ -14,7 +14,6 @@ from study.planning.rules import Rules, as_json, logged, prepare_study
 from study.running import device
 from study.running.code import code_hash
 from study.running.progress import benchmarked_seconds, show_progress
-from study.running.workflow import hold_study
 
 if not workflow.overwrite_configfiles:
 
@@ -68,8 +67,7 @@ rule all:
 
 onstart:
     try:
-        hold_study(STUDY.name)
-        STUDY.write(RESULTS)
+        RULES.begin_run()
     except UserError as error:
         sys.exit(f"error: {error}")
 

@@ -5,3 +5,4 @@ WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 CONFIG = ("config.json",)
 TOKENIZER = ("tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model")
 GENERATION = ("generation_config.json",)
+MODEL = (*WEIGHTS, *CONFIG, *TOKENIZER)  # what transformers needs to load a model and its tokenizer

@@ -65,7 +65,8 @@ rule compress_model:
     resources:
         gpu=GPU,
     params:
-        settings=as_json([STUDY.compression_settings(RULES.post_hoc), RULES.searched and STUDY.config["suggestion"]]),
+        settings=RULES.compression_settings(RULES.post_hoc),
+        suggestion=as_json(RULES.searched and STUDY.config["suggestion"]),
         code=RULES.method_code("study.compress", [*RULES.post_hoc, *RULES.searched]),
     shell:
         logged("study.compress", ON_CELL)
@@ -88,7 +89,7 @@ rule train_method:
     resources:
         gpu=GPU,
     params:
-        settings=lambda wildcards: as_json(STUDY.compression_settings([wildcards.method])),
+        settings=lambda wildcards: RULES.compression_settings([wildcards.method]),
         code=lambda wildcards: RULES.method_code("study.compress", [wildcards.method]),
     shell:
         logged("study.compress", f"{ON_CELL} --method {{wildcards.method}}")
@@ -108,7 +109,8 @@ rule measure_inference:
     conda:
         ENVIRONMENT
     params:
-        settings=as_json(STUDY.inference_settings()),
+        measured=as_json(STUDY.config["inference"]),
+        settings=RULES.compression_settings(STUDY.config["inference"]["methods"]),
         code=RULES.method_code("study.inference", STUDY.config["inference"]["methods"]),
     shell:
         logged("study.inference", ON_CELL)

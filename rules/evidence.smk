@@ -12,7 +12,7 @@ rule collect_scores:
         RULES.finetuned_manifests(),
     output:
         [PATHS.table(name) for name in RULES.collected],
-        RESULTS / "collected.json",
+        PATHS.collected,
     log:
         PATHS.log("collect_scores"),
     benchmark:

@@ -48,6 +48,7 @@ rule import_model:
         ENVIRONMENT
     params:
         settings=lambda wildcards: as_json(STUDY.import_settings(wildcards.model)),
+        files=RULES.checkpoint_files,
         code=code_hash("study.import_model"),
     shell:
         logged("study.import_model", f"{RESULTS} --model {{wildcards.model}}")

@@ -2,8 +2,7 @@
 
 from report import outputs
 
-PARTS = [*STUDY.experiments, *(["random-init"] if STUDY.random_init_seeds else [])]
-TABLES, FIGURES = outputs.table_names(PARTS), outputs.figure_names(PARTS)
+TABLES, FIGURES = outputs.table_names(STUDY.parts), outputs.figure_names(STUDY.parts)
 CAPTIONED = ("summary", "pareto")  # in Snakemake's own report
 
 
@@ -51,7 +50,7 @@ rule draw_figures:
 
 rule draw_kenviz:
     input:
-        scores=PATHS.scores(*RULES.kenviz_cell, STUDY.config["kenviz"]["method"]),
+        scores=RULES.kenviz_scores(),
         finetuned=PATHS.finetuned(*RULES.kenviz_cell) / "manifest.json",
     output:
         picture=report(
@@ -64,15 +63,16 @@ rule draw_kenviz:
     conda:
         ENVIRONMENT
     params:
-        files=RULES.kenviz_files(),
+        subnetwork=RULES.kenviz_files([STUDY.config["kenviz"]["method"]]),
+        compared=RULES.kenviz_files(RULES.kenviz_methods),
         matrix=RULES.kenviz_matrix,
         finetuned=PATHS.finetuned(*RULES.kenviz_cell),
         code=code_hash("report.kenviz"),
     shell:
         logged(
             "report.kenviz",
-            f"--subnetwork {{params.files[0]}} {{params.matrix}} --out {RESULTS}/figures/kenviz --explorer {{output.page}}"
-            " --compared {params.files} --pretrained {params.finetuned}/initial.safetensors"
+            f"--subnetwork {{params.subnetwork}} {{params.matrix}} --out {RESULTS}/figures/kenviz --explorer {{output.page}}"
+            " --compared {params.compared} --pretrained {params.finetuned}/initial.safetensors"
             " --finetuned {params.finetuned}/model.safetensors",
         )
 

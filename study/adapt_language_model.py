@@ -52,7 +52,7 @@ def adapt(
 
 
 def main() -> None:
-    a, study, paths = parse_step("Adapt one causal language model to a text.", "model", "seed")
+    a, study, paths = parse_step("Adapt one causal language model to a text.", "language-model", "seed")
     axes, settings = {"model": a.model, "seed": a.seed}, study.adaptation_settings()
     texts = paths.text("adaptation")
     manifest = adapt(paths.pretrained(a.model), texts, axes, settings, paths.adapted(**axes), acquire_device())

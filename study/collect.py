@@ -172,7 +172,7 @@ def main() -> None:
     for name, table in tables.items():
         files.write_csv(paths.table(name), table)
     sha256 = {f"{name}.csv": files.sha256(paths.table(name)) for name in tables}
-    files.write_json(paths.results / "collected.json", {"sha256": sha256, "made": provenance.describe_process()})
+    files.write_json(paths.collected, {"sha256": sha256, "made": provenance.describe_process()})
     print(f"{len(tables['scores'])} rows from {len(study.cells)} cells")
 
 

@@ -10,13 +10,12 @@ from pathlib import Path
 
 import pandas as pd
 
-import baselines
 from baselines.training import TrainedMethod
 from study.cells.finetuned_cell import FinetunedCell
 from study.cells.scoring import Score, score_method
 from study.cells.suggest import suggest
 from study.definition import method_settings
-from study.definition.step import parse_step
+from study.definition.step import check_value, parse_step
 from study.running import files, provenance
 from study.running.device import acquire_device
 from study.running.workflow import run
@@ -52,8 +51,9 @@ def write_manifest(folder: Path, rows: list[Score]) -> None:
 
 
 def main() -> None:
-    method = {"choices": sorted(baselines.METHODS), "help": "one method; by default all that do not train"}
+    method = {"help": "one method of the study; by default all that do not train"}
     a, study, paths = parse_step("Compress one fine-tuned cell.", "model", "task", "seed", method=method)
+    check_value("--method", a.method, [None, *study.methods], f"a method of {study.name}")
     axes = (a.model, a.task, a.seed)
     methods = [a.method] if a.method else method_settings.by_training(study.methods)[0]
     on = acquire_device()

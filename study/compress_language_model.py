@@ -96,7 +96,7 @@ def compress_all(adapted: Adapted, methods: list[str]) -> Results:
 
 
 def main() -> None:
-    a, study, paths = parse_step("Compress the update of one adapted language model.", "model", "seed")
+    a, study, paths = parse_step("Compress the update of one adapted language model.", "language-model", "seed")
     axes, settings = {"model": a.model, "seed": a.seed}, study.language_settings("adaptation")
     out = paths.experiment("adaptation", **axes)
     provenance.make_deterministic(0)

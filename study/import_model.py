@@ -13,7 +13,7 @@ from study.definition.step import parse_step
 from study.running import files, hub, provenance
 from study.running.workflow import run
 
-COPIED = (*checkpoint_files.WEIGHTS, *checkpoint_files.CONFIG, *checkpoint_files.TOKENIZER)
+COPIED = checkpoint_files.MODEL
 
 
 def import_model(checkpoint: Path, name: str, out: Path, origin: dict | None = None) -> dict[str, object]:
@@ -87,7 +87,7 @@ def tokenizer_kind(path: Path) -> str:
 
 
 def main() -> None:
-    a, study, paths = parse_step("Copy a checkpoint into the study and check it.", "model")
+    a, study, paths = parse_step("Copy a checkpoint into the study and check it.", "any-model")
     section, folder = study.models[a.model], study.checkpoint(a.model, paths)
     if folder is None:
         snapshot = hub.fetch_model(section["repository"], section["revision"], COPIED)

@@ -24,7 +24,7 @@ RECORDS = (  # patterns of the manifests and records that steps write
     _ALL.corpus("*").with_suffix(".json"),
     _ALL.task("*") / "manifest.json",
     _ALL.pretrained("*") / "manifest.json",
-    _ALL.results / "collected.json",
+    _ALL.collected,
     _ALL.cell(*_CELL) / "*" / "manifest.json",
     _ALL.inference(*_CELL).with_suffix(".json"),
     _ALL.compressed(*_CELL, "*") / "manifest.json",

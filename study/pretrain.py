@@ -78,7 +78,7 @@ def pretrain(
 
 
 def main() -> None:
-    a, study, paths = parse_step("Pre-train one small model on docstring prose.", "model")
+    a, study, paths = parse_step("Pre-train one small model on docstring prose.", "any-model")
     corpora = sorted(map(paths.corpus, study.config["corpus"]["packages"]))
     sentences = pd.concat([corpus.read(path) for path in corpora])
     texts = {split: list(part["sentence"]) for split, part in sentences.groupby("split")}

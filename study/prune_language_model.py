@@ -159,7 +159,7 @@ def prune_all(pruning: Pruning) -> Results:
 
 
 def main() -> None:
-    a, study, paths = parse_step("Prune one causal language model.", "model", "seed")
+    a, study, paths = parse_step("Prune one causal language model.", "language-model", "seed")
     axes, settings = {"model": a.model, "seed": a.seed}, study.language_settings("pruning")
     out = paths.experiment("pruning", **axes)
     provenance.make_deterministic(0)

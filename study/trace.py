@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ken.errors import UserError
 from study.definition.paths import Paths
+from study.definition.step import check_value
 from study.running import files
 from study.running.workflow import run
 
@@ -24,7 +25,10 @@ def trace(results: Path, model: str, task: str, seed: int, method: str, budget: 
         UserError: there is no such row, or an input has changed since a record was made.
     """
     paths, cell = Paths(results), (model, task, seed)
-    row = files.read_json(paths.stored(*cell, method, budget, draw).with_suffix(".json"))
+    record = paths.stored(*cell, method, budget, draw).with_suffix(".json")
+    budgets = sorted((path.stem for path in record.parent.glob("*.json")), key=float)
+    check_value("budget", budget, budgets, f"one that {method} was run at in {paths.cell(*cell)}")
+    row = files.read_json(record)
     finetuned = files.read_json(paths.finetuned(*cell) / "manifest.json")
     pretrained = files.read_json(paths.pretrained(model) / "manifest.json")
     data = files.read_json(paths.task(task) / "manifest.json")

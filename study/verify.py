@@ -54,6 +54,8 @@ def to_remove(name: str) -> str:
         return "/".join([*parts[:6], "scores.csv"])  # undamaged rows are kept
     if parts[0] == "cells" and len(parts) == 5:
         return "/".join([*parts[:4], "inference.csv"])
+    if parts[0] == "language":  # language/text/<experiment>, or language/<model>/<seed>/<experiment>
+        return "/".join(parts[: 3 if parts[1] == "text" else 4])
     return "/".join(parts[: FOLDERS.get(parts[0], len(parts))])
 
 

@@ -131,7 +131,7 @@ def test_a_killed_fine_tuning_resumes_from_its_checkpoint(tmp_path, finished):
     os.kill(run.pid, signal.SIGKILL)
     run.wait()
     snakemake(checkout, *COMMAND, f"{CELL}/finetuned/manifest.json")
-    log = checkout / "results/killed/logs/finetune_model/my-bert-questions-0.log"
+    log = checkout / "results/killed/logs/finetune_model/my-bert/questions/0.log"
     assert "resuming in epoch" in log.read_text()
     path = f"{CELL}/finetuned/model.safetensors"
     assert (undisturbed / path).read_bytes() == (checkout / path).read_bytes()

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from baselines import module_of
+from study import verify
 from study.running.code import dependencies
 from study.trace import trace
 
@@ -257,23 +258,27 @@ def test_a_changed_setting_reruns_the_rules_that_read_it_and_their_dependents(fi
 
 
 @pytest.mark.slow
-def test_missing_files_of_a_finished_study_are_recreated(finished):
+def test_every_missing_file_is_recreated_as_the_message_says(finished):
     checkout, _ = finished
     results = checkout / "results" / "test"
-    for name, rule in (
-        (f"{CELL}/compressed/ken/scores.csv", "compress_model"),
-        (f"{CELL}/finetuned/manifest.json", "finetune_model"),
-        ("results/test/figures/summary.png", "draw_figures"),
-        ("results/test/tables/overview.md", "make_tables"),
-    ):
-        path = checkout / name
-        content = path.read_bytes()
-        path.unlink()
-        assert rule in planned(snakemake(checkout, *STUDY, "--dry-run")), name
-        snakemake(checkout, *STUDY)
-        assert path.exists() and "files are what they were" in step(checkout, "study.verify", results)
-        if path.suffix != ".json":  # contains run times
-            assert path.read_bytes() == content or path.name == "scores.csv"
+    listed = json.loads((results / "manifest.json").read_text())["files"]
+    one_of_each = {
+        (verify.kind_of(name), Path(name).suffix, Path(name).name == "manifest.json"): name for name in listed
+    }
+    for name in [*one_of_each.values(), "provenance.json", "spread.csv", "claims.csv", "collected.json"]:
+        kept = shutil.copytree(results, checkout.parent / "kept")
+        (results / name).unlink()
+        printed = step(checkout, "study.verify", "results/test", expect=1)
+        remove = checkout / re.search(r"made again after `rm -r (\S+)`", printed)[1]
+        shutil.rmtree(remove) if remove.is_dir() else remove.unlink(missing_ok=True)
+        assert planned(snakemake(checkout, *STUDY, "--dry-run")), name
+        shutil.rmtree(results)
+        kept.rename(results)
+    (results / "provenance.json").unlink()
+    (results / CELL.removeprefix("results/test/") / "compressed" / "ken" / "scores.csv").unlink()
+    (results / "config.json").unlink()
+    snakemake(checkout, *STUDY)
+    assert "files are unchanged" in step(checkout, "study.verify", "results/test")
     assert "Nothing to be done" in snakemake(checkout, *STUDY)
 
 

@@ -21,6 +21,7 @@ class Paths:
         self.config = self.results / "config.json"  # resolved: all defaults written out
         self.provenance = self.results / "provenance.json"
         self.manifest = self.results / "manifest.json"
+        self.collected = self.results / "collected.json"
         self.benchmarks = self.results / "benchmarks"
         self.logs = self.results / "logs"
 
@@ -113,9 +114,9 @@ class Paths:
     # Logs and times.
 
     def log(self, rule: str, *axes: str) -> Path:
-        """Log of a job, named after its rule and the values of its wildcards."""
-        return self.logs / rule / f"{'-'.join(axes)}.log" if axes else self.logs / f"{rule}.log"
+        """Log of a job, in folders named after its rule and the values of its wildcards."""
+        return self.logs.joinpath(rule, *axes).with_name(f"{(rule, *axes)[-1]}.log")
 
     def benchmark(self, rule: str, *axes: str) -> Path:
         """Time and memory of a job, as Snakemake measures them."""
-        return self.benchmarks / rule / f"{'-'.join(axes)}.tsv" if axes else self.benchmarks / f"{rule}.tsv"
+        return self.benchmarks.joinpath(rule, *axes).with_name(f"{(rule, *axes)[-1]}.tsv")

@@ -8,12 +8,15 @@ from ken.errors import UserError, did_you_mean
 from study.definition.paths import Paths
 from study.definition.study import Study
 
-AXES: dict[str, tuple[str, Callable[[Study], Iterable]]] = {
-    "package": ("package of the corpus", lambda study: study.config["corpus"]["packages"]),
-    "model": ("model or language model", lambda study: study.models),
-    "task": ("task", lambda study: study.config["tasks"]),
-    "seed": ("seed", lambda study: study.config["seeds"]),
-    "experiment": ("experiment on language models", lambda study: study.experiments),
+# Axis -> option, help, and the values in a study.
+AXES: dict[str, tuple[str, str, Callable[[Study], Iterable]]] = {
+    "package": ("package", "package of the corpus", lambda study: study.config["corpus"]["packages"]),
+    "model": ("model", "model", lambda study: study.config["models"]),
+    "language-model": ("model", "language model", lambda study: study.config["language_modelling"]["models"]),
+    "any-model": ("model", "model or language model", lambda study: study.models),
+    "task": ("task", "task", lambda study: study.config["tasks"]),
+    "seed": ("seed", "seed", lambda study: study.config["seeds"]),
+    "experiment": ("experiment", "experiment on language models", lambda study: study.experiments),
 }
 
 
@@ -37,7 +40,8 @@ def parse_step(description: str, *axes: str, **options: dict) -> tuple[argparse.
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("results", type=Path, help="results folder of the study, such as results/mini")
     for axis in axes:
-        parser.add_argument(f"--{axis}", required=True, type=int if axis == "seed" else str, help=AXES[axis][0])
+        option, description, _ = AXES[axis]
+        parser.add_argument(f"--{option}", required=True, type=int if axis == "seed" else str, help=description)
     for name, keywords in options.items():
         parser.add_argument(f"--{name}", **keywords)
     arguments = parser.parse_args()
@@ -47,8 +51,18 @@ def parse_step(description: str, *axes: str, **options: dict) -> tuple[argparse.
         raise UserError(f"{paths.config} does not exist: {advice}.")
     study = Study.read(arguments.results)
     for axis in axes:
-        value, valid = getattr(arguments, axis), list(AXES[axis][1](study))
-        if value not in valid:
-            hint = did_you_mean(str(value), map(str, valid))
-            raise UserError(f"--{axis} is {value}, which is not in the study {study.name}.{hint}")
+        option, description, valid = AXES[axis]
+        check_value(f"--{option}", getattr(arguments, option), valid(study), f"a {description} of {study.name}")
     return arguments, study, paths
+
+
+def check_value(option: str, value: object, valid: Iterable, expected: str) -> None:
+    """Refuse a value of an option that is not among the valid ones.
+
+    Raises:
+        UserError: what was given, what was expected, the nearest valid value.
+    """
+    valid = list(valid)
+    if value not in valid:
+        hint = did_you_mean(str(value), (str(entry) for entry in valid if entry is not None))
+        raise UserError(f"{option} is {value}, which is not {expected}.{hint}")

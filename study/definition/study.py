@@ -97,6 +97,11 @@ class Study:
         return [name for name in EXPERIMENTS if section["models"] and "text" in section[name]]
 
     @property
+    def parts(self) -> list[str]:
+        """What the study has of the parts that only some studies have; `report.outputs` names what each adds."""
+        return [*self.experiments, *(["random-init"] if self.random_init_seeds else [])]
+
+    @property
     def language_axes(self) -> dict[str, list]:
         """Values of the axes of the language models."""
         return {"model": list(self.config["language_modelling"]["models"]), "seed": self.config["seeds"]}
@@ -113,6 +118,13 @@ class Study:
         spec = self.config["tasks"][task]
         limits = ("min_words", "max_words") if spec["source"] == "docstrings" else ()
         return spec | {key: self.config["corpus"][key] for key in limits}
+
+    @property
+    def packages(self) -> list[str]:
+        """Packages whose docstrings the study uses: for its tasks and texts."""
+        texts = [self.text_settings(experiment) for experiment in self.experiments]
+        used = [*map(self.task_packages, self.config["tasks"]), *(text.get("packages", []) for text in texts)]
+        return list(dict.fromkeys(package for packages in used for package in packages))
 
     def task_packages(self, task: str) -> list[str]:
         """Packages whose docstrings a task is made from."""
@@ -183,9 +195,12 @@ class Study:
         methods = list(methods)
         sections = {name: section for name, section in self.config["method_settings"].items() if name in methods}
         scores_only = [name for name in self.config["scores_only"] if name in methods]
-        shared = {key: self.config[key] for key in ("kept_shares", "draws")} | self.config["evaluation"]
-        max_length = self.config["finetuning"]["max_length"]
-        return shared | {"max_length": max_length, "methods": sections, "scores_only": scores_only}
+        shared = {key: self.config[key] for key in ("kept_shares", "draws")} | self.evaluation_settings()
+        return shared | {"methods": sections, "scores_only": scores_only}
+
+    def evaluation_settings(self) -> dict:
+        """How restored models are evaluated."""
+        return self.config["evaluation"] | {"max_length": self.config["finetuning"]["max_length"]}
 
     def inference_settings(self) -> dict:
         """Methods, number of texts and passes, and how the methods are run."""
@@ -194,7 +209,7 @@ class Study:
 
     def ablation_settings(self) -> dict:
         """Which ablations of KEN are run, and how models are evaluated."""
-        return {"checks": self.config["checks"], "settings": self.compression_settings([])}
+        return {"checks": self.config["checks"], "settings": self.evaluation_settings()}
 
     # Language models.
 
@@ -215,7 +230,9 @@ class Study:
         section = self.config["language_modelling"]
         settings = section[experiment] | {key: section[key] for key in ("max_length", "batch_size")}
         if experiment == "adaptation":
-            settings |= {"draws": self.config["draws"], "methods": self.config["method_settings"]}
+            sections = self.config["method_settings"]
+            own = {name: sections[name] for name in self.adaptation_methods if name in sections}
+            settings |= {"draws": self.config["draws"], "methods": own}
         return {key: value for key, value in settings.items() if key != "text"}
 
     # Tables.

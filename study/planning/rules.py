@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import baselines
+from ken import checkpoint_files
 from study.definition import method_settings
 from study.definition.config import load as load_config
 from study.definition.paths import Paths
 from study.definition.study import Cell, Study
 from study.running import files
 from study.running.code import code_hash
-from study.running.workflow import prepare_environment
+from study.running.workflow import hold_study, prepare_environment
 
 if TYPE_CHECKING:
     from snakemake.io import Wildcards
@@ -51,8 +52,11 @@ def prepare_study(config: dict, dry_run: bool) -> Study:
     """
     sources = not config.pop("report_only", False)
     study = Study(load_config(config, baselines.METHODS, sources))
+    paths = Paths(f"results/{study.name}")
     if not dry_run:
-        files.check_writable(Path("results", study.name))
+        files.check_writable(paths.results)
+        if paths.results.is_dir() and not paths.config.exists():  # removed from a study that has nothing to run
+            study.write(paths.results)
     prepare_environment(study.config["device"], study.config["finetuning"]["checkpoint_minutes"])
     return study
 
@@ -95,6 +99,14 @@ class Rules:
 
     # Models.
 
+    def checkpoint_files(self, wildcards: "Wildcards") -> list[tuple[str, int, int]]:
+        """Name, size and time of change of the files that are imported from a folder: gigabytes need not be hashed."""
+        folder = self.study.checkpoint(wildcards.model, self.paths)
+        if folder is None:
+            return []
+        sources = sorted({path for pattern in checkpoint_files.MODEL for path in folder.glob(pattern)})
+        return [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sources]
+
     def checkpoint_inputs(self, wildcards: "Wildcards") -> list[Path]:
         """A small file of a model's source folder, instead of gigabytes of weights; nothing for the hub."""
         folder = self.study.checkpoint(wildcards.model, self.paths)
@@ -108,6 +120,20 @@ class Rules:
     def method_code(self, step: str, methods: Iterable[str]) -> str:
         """Hash of the code of a step and of the methods it runs."""
         return code_hash(step, *map(baselines.module_of, methods))
+
+    def compression_settings(self, methods: Iterable[str]) -> str:
+        """What the scores of methods depend on: budgets, draws, learning rates and options, and the evaluation."""
+        config, used = self.study.config, {}
+        for name in methods:
+            method, section = baselines.METHODS[name], config["method_settings"].get(name, {})
+            used[name] = {
+                "budgets": method_settings.budgets_in(config, method),
+                "draws": method_settings.draws(method, section, config["draws"]),
+                "learning_rates": method_settings.learning_rate_multipliers(method, section),
+                "options": method_settings.options(section),
+                "keeps_files": name not in config["scores_only"],
+            }
+        return as_json([used, self.study.evaluation_settings()])
 
     def finetuned_manifests(self) -> list[Path]:
         """Manifests of all fine-tuned cells and of the controls from random weights."""
@@ -176,17 +202,26 @@ class Rules:
         section = self.study.config["kenviz"]
         return section["model"], section["task"], self.study.config["seeds"][0]
 
-    def kenviz_files(self) -> list[Path]:
-        """Stored sub-networks for KENviz: that of its method, then all that reset entries at the same kept share."""
-        section, config = self.study.config["kenviz"], self.study.config
-        share = section["kept_share"]
-        compared = []
+    @property
+    def kenviz_methods(self) -> list[str]:
+        """Methods whose sub-networks KENviz compares: all that reset entries at its kept share and keep their files."""
+        config, methods = self.study.config, []
         for name in self.post_hoc:
-            method = baselines.METHODS[name]
-            stays = name not in config["scores_only"]
-            if method.family == "reset" and stays and share in method_settings.budgets_in(config, method):
-                compared.append(name)
-        return [self.paths.stored(*self.kenviz_cell, name, share) for name in (section["method"], *compared)]
+            method, stays = baselines.METHODS[name], name not in config["scores_only"]
+            budgets = method_settings.budgets_in(config, method)
+            if method.family == "reset" and stays and config["kenviz"]["kept_share"] in budgets:
+                methods.append(name)
+        return methods
+
+    def kenviz_scores(self) -> list[Path]:
+        """Scores of the methods that KENviz shows: written when their files are."""
+        methods = dict.fromkeys([self.study.config["kenviz"]["method"], *self.kenviz_methods])
+        return [self.paths.scores(*self.kenviz_cell, name) for name in methods]
+
+    def kenviz_files(self, methods: Iterable[str]) -> list[Path]:
+        """Stored sub-networks of methods at the kept share of KENviz."""
+        share = self.study.config["kenviz"]["kept_share"]
+        return [self.paths.stored(*self.kenviz_cell, name, share) for name in methods]
 
     @property
     def kenviz_matrix(self) -> str:
@@ -200,6 +235,23 @@ class Rules:
         """Every intermediate result; missing ones are made again, even in a finished study."""
         study, paths = self.study, self.paths
         manifests = [paths.task(task) / "manifest.json" for task in study.axes["task"]]
+        manifests += [paths.text(experiment) / "manifest.json" for experiment in study.experiments]
+        if "adaptation" in study.experiments:
+            manifests += [paths.adapted(*axes) / "manifest.json" for axes in product(*study.language_axes.values())]
+        manifests += self.corpora(study.packages)
         manifests += [paths.pretrained(model) / "manifest.json" for model in study.models]
         cells = [*self.finetuned_manifests(), *self.scores(), *self.suggestions(), *self.inference(), *self.checks()]
-        return [*manifests, *cells, *self.perplexities()]
+        tables = [*map(paths.table, [*self.collected, "claims"]), *self.measured_tables()]
+        return [*manifests, *cells, *self.perplexities(), *tables, paths.collected, paths.provenance]
+
+    def begin_run(self) -> None:
+        """Keep other runs of the study out, write its config for the steps, and remove tables it no longer asks for.
+
+        Raises:
+            UserError: another run of the study is under way.
+        """
+        hold_study(self.study.name)
+        self.study.write(self.paths.results)
+        for name in ("spread", "timing", "perplexity"):
+            if self.paths.table(name) not in self.measured_tables():
+                self.paths.table(name).unlink(missing_ok=True)

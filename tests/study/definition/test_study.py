@@ -64,7 +64,7 @@ def test_a_step_reads_its_axes_and_names_the_nearest(study, tmp_path, monkeypatc
     arguments, read, paths = parse_step("A step.", "model", "seed")
     assert (arguments.model, arguments.seed) == ("z-bert", 0) and read.name == "test" and paths.results == tmp_path
     monkeypatch.setattr(sys, "argv", ["step", str(tmp_path), "--model", "z-bret"])
-    with pytest.raises(UserError, match=r'--model is z-bret, which is not in the study test. Did you mean "z-bert"\?'):
+    with pytest.raises(UserError, match=r'--model is z-bret, which is not a model of test. Did you mean "z-bert"\?'):
         parse_step("A step.", "model")
     monkeypatch.setattr(sys, "argv", ["step", str(tmp_path / "nothing"), "--model", "z-bert"])
     with pytest.raises(UserError, match=r"config\.json does not exist: name the results folder"):
@@ -80,7 +80,7 @@ def test_paths_take_wildcards_and_values_alike():
     )
     found = re.fullmatch(pattern, str(paths.stored("bert", "topic", 3, "ken", 0.25)))
     assert found.groupdict() == {"model": "bert", "task": "topic", "seed": "3"}
-    assert str(paths.log("finetune_model", "bert", "topic", "3")) == "results/mini/logs/finetune_model/bert-topic-3.log"
+    assert str(paths.log("finetune_model", "bert", "topic", "3")) == "results/mini/logs/finetune_model/bert/topic/3.log"
     assert str(paths.benchmark("collect_scores")) == "results/mini/benchmarks/collect_scores.tsv"
 
 

@@ -58,12 +58,49 @@ def test_a_model_depends_on_a_small_file_of_its_checkpoint(mini):
     assert paper.checkpoint_inputs(SimpleNamespace(model="bert")) == []
 
 
-def test_kenviz_shows_its_own_file_first_and_then_those_to_compare(mini):
-    own, *compared = texts(mini.kenviz_files())
+def test_kenviz_compares_the_methods_that_reset_and_depends_on_the_scores_of_all(mini):
+    assert {"ken", "random", "delta-magnitude"} <= set(mini.kenviz_methods)
+    assert not set(mini.kenviz_methods) & {"ken-rescaled", "lora", "full"}
+    (own,) = texts(mini.kenviz_files(["ken"]))
     assert own.endswith("cells/bert/library6/seed0/compressed/ken/draw0/0.25.safetensors")
-    methods = {Path(path).parts[-3] for path in compared}
-    assert {"ken", "random", "delta-magnitude"} <= methods and not methods & {"ken-rescaled", "lora", "full"}
+    scored = {Path(path).parent.name for path in texts(mini.kenviz_scores())}
+    assert scored == {"ken", *mini.kenviz_methods}
     assert mini.kenviz_matrix == "--matrix query.weight"
+
+
+def test_scores_depend_on_the_settings_that_a_method_uses(mini):
+    def settings(**changed) -> list[str]:
+        rules = Rules(Study(mini.study.config | changed), mini.paths)
+        return [rules.compression_settings([name]) for name in ("ken", "random", "lora")]
+
+    before = settings()
+    differs = [a != b for a, b in zip(before, settings(kept_shares=[0.5]), strict=True)]
+    assert differs == [False, True, False], "only random has no budgets of its own"
+    assert [a != b for a, b in zip(before, settings(draws=2), strict=True)] == [False, True, False]
+    assert all(a != b for a, b in zip(before, settings(evaluation={"batch_size": 7}), strict=True))
+
+
+def test_a_model_from_a_folder_is_imported_again_when_a_file_changes(tmp_path):
+    raw = yaml.safe_load((ROOT / "config" / "test.yaml").read_text())
+    for name in ("config.json", "model.safetensors", "notes.txt"):
+        (tmp_path / name).write_text("{}")
+    raw["models"]["mine"] = {"source": "directory", "path": str(tmp_path)}
+    rules = Rules(Study(config.load(raw, METHODS)), Paths("results/test"))
+    before = rules.checkpoint_files(SimpleNamespace(model="mine"))
+    assert [name for name, *_ in before] == ["config.json", "model.safetensors"]
+    (tmp_path / "model.safetensors").write_text("{ }")
+    assert rules.checkpoint_files(SimpleNamespace(model="mine")) != before
+
+
+def test_tables_that_the_config_no_longer_asks_for_are_removed(tmp_path, monkeypatch):
+    rules = Rules(rules_of("test").study, Paths(tmp_path / "results"))
+    monkeypatch.chdir(tmp_path)
+    for name in ("spread", "timing", "perplexity", "scores"):
+        (tmp_path / "results").mkdir(exist_ok=True)
+        rules.paths.table(name).write_text("x\n1\n")
+    rules.begin_run()
+    assert {path.stem for path in (tmp_path / "results").glob("*.csv")} == {"spread", "timing", "scores"}
+    assert Study.read(tmp_path / "results").config == rules.study.config
 
 
 def test_a_language_study_has_its_perplexities():
