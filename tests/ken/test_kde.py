@@ -210,7 +210,9 @@ TIED = {
     "nine tenths zeros": sparse_row(600, 0.9),
     "zeros and a second value": torch.cat([sparse_row(400, 0.4), torch.full((1, 200), 0.03)], 1),
     "sixteen values": (torch.randn(1, 600, generator=torch.Generator().manual_seed(1)) * 3).round().clamp(-8, 7),
-    "zeros and a narrow bulk": torch.cat([torch.zeros(1, 150), 1 + 1e-6 * sample("normal", 1, 300), sample("normal", 1, 150)], 1),
+    "zeros and a narrow bulk": torch.cat(
+        [torch.zeros(1, 150), 1 + 1e-6 * sample("normal", 1, 300), sample("normal", 1, 150)], 1
+    ),
 }  # fmt: skip
 
 
