@@ -5,6 +5,7 @@ bootstrap over the same validation examples: a share is not inferior when, with 
 the margin of weighted F1 (one-sided percentile interval; Efron and Tibshirani 1993, chapter 13).
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
@@ -15,8 +16,9 @@ from tqdm import tqdm
 
 from ken import selection
 from ken.pairing import Pair
-from ken.sources import AnySource, Memory, open_source
+from ken.sources import AnySource
 from ken.subnetwork import Subnetwork
+from ken.wrappers import live_tensors
 
 Predict = Callable[[nn.Module], np.ndarray]
 """Model -> predicted class index of every validation example."""
@@ -82,6 +84,8 @@ def suggest(
     rule: str = "reset",
     seed: int | None = None,
     progress: bool = False,
+    allow_head: bool = False,
+    allow_few: bool = False,
 ) -> Suggestion:
     """Find the smallest share to keep of each row.
 
@@ -98,19 +102,30 @@ def suggest(
         resolution: of the share.
         method, rule, seed: as in `Subnetwork.extract`; a method that ranks.
         progress: show a bar on stderr.
+        allow_head: as in `Subnetwork.extract`.
+        allow_few: accept fewer than `examples_needed` validation examples; then a share may pass for lack of evidence.
 
     Raises:
-        ValueError: an argument out of range, or as `Subnetwork.extract`.
+        ValueError: an argument out of range, too few validation examples, or as `Subnetwork.extract`.
     """
     _check_range("margin", margin, 0, 1)
     _check_range("confidence", confidence, 0.5, 1)
     _check_range("resolution", resolution, 0, 1)
-    labels, full = np.asarray(labels), np.asarray(predict(model))
+    labels = np.asarray(labels)
+    if not allow_few and len(labels) < (needed := examples_needed(margin, confidence)):
+        raise ValueError(
+            f"{len(labels)} validation examples cannot show at {confidence:.0%} confidence that at most {margin:g} is "
+            f"lost: give at least {needed:,}, or a larger margin."
+        )
+    full = np.asarray(predict(model))
     full_score = weighted_f1(labels, full)
-    pair = Pair.of(open_source(pretrained), Memory(model))
+    pair = Pair.opened(pretrained, model, allow_head)
     finetuned = {name: pair.finetuned_tensor(name) for name in (*pair.body, *pair.whole)}  # tied ones once
     base = {name: pair.base.tensor(base_name).to(finetuned[name]) for name, base_name in pair.body.items()}
     ranks = selection.rank_tensors(finetuned, base, method, seed)
+    for name in ranks:
+        if (added := pair.added(name, slice(0, pair.spec(name).row_shape[0]))) is not None:
+            ranks[name][added.reshape(ranks[name].shape).to(ranks[name].device)] = -1  # kept at every budget
     steps = max(1, round(1 / resolution))
     trials: dict[int, Trial] = {}
 
@@ -129,6 +144,19 @@ def suggest(
         Subnetwork.forget(model)
         _write(model, finetuned)
     return Suggestion(smallest / steps, full_score, margin, confidence, [trials[step] for step in sorted(trials)])
+
+
+def examples_needed(margin: float, confidence: float) -> int:
+    """Validation examples that can show at a confidence that at most the margin is lost, if none of them is.
+
+    Of n independent examples none is lost with probability (1 - margin)^n if that share of all is lost; that must be
+    at most 1 - confidence.
+
+    Example:
+        >>> examples_needed(0.01, 0.95), examples_needed(0.05, 0.95)
+        (299, 59)
+    """
+    return math.ceil(math.log(1 - confidence) / math.log1p(-margin))
 
 
 def _bisect(is_enough: Callable[[int], bool], steps: int, progress: bool) -> int:
@@ -180,7 +208,7 @@ def _weighted_f1s(labels: np.ndarray, predictions: np.ndarray, counts: np.ndarra
 
 @torch.no_grad()
 def _write(model: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
-    state = model.state_dict()
+    state = live_tensors(model)
     for name, tensor in tensors.items():
         state[name].copy_(tensor)
 

@@ -112,12 +112,12 @@ def test_names_with_and_without_prefix_and_of_old(tmp_path):
         assert found.apply(base).keys() == tuned.keys()
 
 
-def test_a_mask_that_only_the_base_saved_and_files_beside_it_are_left_out(tmp_path):
+def test_a_mask_that_only_the_base_saved_is_left_out(tmp_path):
     base = {"h.0.attn.bias": torch.ones(1, 1, 4, 4), "h.0.attn.c.weight": torch.randn(4, 6), "e.w": torch.randn(5, 6)}
     tuned = {f"transformer.{name}": tensor + 1 for name, tensor in base.items() if not name.endswith("bias")}
     (tmp_path / "base").mkdir()
     save_file(base, tmp_path / "base" / "model.safetensors")
-    for name in ("tokenizer.json", "notes.txt", "secrets.json"):
+    for name in ("tokenizer.json", "README.md", "modeling.py", "training_args.bin", ".gitattributes"):
         (tmp_path / "base" / name).write_text("{}")
     streaming.prune(tmp_path / "base", tuned, tmp_path / "sub", 2)
     streaming.inject(tmp_path / "base", tmp_path / "sub", tmp_path / "model")
