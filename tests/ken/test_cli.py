@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ken import cli
+from ken import cli, hub
 from ken.subnetwork import Subnetwork
 
 
@@ -159,7 +159,7 @@ def test_inputs_and_files_of_another_kind_are_never_written_over(name, stored, t
     words = {"PAIR": ["--pretrained", "BASE", "--finetuned", "TUNED", "--quiet"],
              "STORED": ["--pretrained", "BASE", "--subnetwork", "sub.ken.safetensors", "--quiet"]}  # fmt: skip
     before = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
-    with pytest.raises(SystemExit, match="error: .* (is an input of this command|exists and is not)"):
+    with pytest.raises(SystemExit, match=r"error: .* (is an input of this command|exists and is not)"):
         cli.main([word for given in OUTPUTS[name] for word in words.get(given, [given])])
     assert {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()} == before
 
@@ -224,24 +224,21 @@ def test_a_reader_that_has_seen_enough_ends_the_command_quietly(stored, argument
     running.stdout.close()  # before anything is written
     said = running.stderr.read()
     running.stderr.close()
-    assert said == "" and running.wait(60) == 141
+    assert said == "" and running.wait(60) in ((0, 141) if "--help" in arguments else (141,))
 
 
 def test_version_and_module():
-    for arguments in (["ken"], ["ken.cli"]):
-        done = subprocess.run(
-            [sys.executable, "-m", *arguments, "--version"], capture_output=True, text=True, timeout=60
-        )
+    for module in ("ken", "ken.cli"):
+        command = [sys.executable, "-m", module, "--version"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0 and re.fullmatch(r"ken (\d+\.\d+.*|\(from a checkout .*\))\n", done.stdout)
 
 
-def test_a_home_that_may_not_be_written(tmp_path, monkeypatch):
-    from ken import hub
-
-    for number in (errno.EROFS, errno.EACCES):
-        with pytest.raises(hub.HubError, match="cannot be stored in the cache .*: set HF_HOME to a folder that may"):
-            with hub.client("lab/base", "model", "main", "download"):
-                raise OSError(number, os.strerror(number), "/home/x/.cache")
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES])
+def test_a_home_that_may_not_be_written(number):
+    sentence = r"cannot be stored in the cache .*: set HF_HOME to a folder that may"
+    with pytest.raises(hub.HubError, match=sentence), hub.client("lab/base", "model", "main", "download"):
+        raise OSError(number, os.strerror(number), "/home/x/.cache")
 
 
 def test_a_program_that_cannot_go_on_ends_with_status_1_and_no_traceback():
