@@ -97,7 +97,11 @@ class Pair:
             raise ValueError(f"{finetuned.label} and {base.label} have no parameters in common: nothing can be reset.")
         _check_whole_body(base, finetuned, set(names.values()))
         notes = base.notes if isinstance(base, Extended) else []
-        return cls(base, finetuned, body, [name for name in specs if name not in body], aliases, notes)
+        whole = [name for name in specs if name not in body]
+        if not isinstance(finetuned, Memory):  # a file cannot say which tensors are tied
+            tied = _copies(finetuned, (name for name in whole if name in floating), body)
+            aliases, whole = aliases | tied, [name for name in whole if name not in tied]
+        return cls(base, finetuned, body, whole, aliases, notes)
 
     def check_related(self, allow_head: bool) -> None:
         """Refuse another base, swapped models, and more than `HEAD_SHARE` of head unless it is allowed.
@@ -129,11 +133,9 @@ class Pair:
 
     @cached_property
     def head(self) -> list[str]:
-        """Floating tensors without a pre-trained value, apart from buffers and from copies of body tensors."""
-        body = [self.stored_name(name) for name in self.body]
+        """Floating tensors without a pre-trained value, apart from buffers."""
         floating = [name for name in self.whole if self.spec(name).dtype.is_floating_point]
-        floating = [name for name in floating if name not in self.finetuned.buffers]
-        return [name for name in floating if not _is_copy(self.finetuned, self.stored_name(name), body)]
+        return [name for name in floating if name not in self.finetuned.buffers]
 
     @property
     def head_share(self) -> float:
@@ -271,7 +273,8 @@ def _check_whole_body(base: Source, finetuned: Source, used: set[str]) -> None:
     floating = (name for name, spec in base.specs.items() if spec.dtype.is_floating_point)
     absent = (name for name in floating if name not in used and part(name) in shared)
     missing = [name for name in absent if name.rpartition(".")[0] not in {"", *modules}]
-    missing = [name for name in missing if not _is_copy(base, name, used & base.specs.keys())]  # tied
+    tied = _copies(base, missing, used & base.specs.keys())
+    missing = [name for name in missing if name not in tied]
     if missing:
         raise ValueError(
             f"{finetuned.label} lacks {len(missing)} pre-trained tensors of {base.label}, such as {missing[0]!r}: "
@@ -279,16 +282,27 @@ def _check_whole_body(base: Source, finetuned: Source, used: set[str]) -> None:
         )
 
 
-def _is_copy(source: Source, name: str, others: Iterable[str]) -> bool:
-    """Whether a matrix has the values of another tensor of the source, as tied tensors that were saved twice have."""
-    spec = source.specs[name]
-    if len(spec.shape) < 2:
-        return False
-    alike = [other for other in others if other != name and source.specs[other] == spec]
-    return any(
-        all(torch.equal(source.rows(name, block), source.rows(other, block)) for block in spec.blocks())
-        for other in alike
-    )
+def _copies(source: Source, names: Iterable[str], others: Iterable[str]) -> dict[str, str]:
+    """Name -> the one of the others whose values it has, as tied tensors that were saved twice have.
+
+    Biases may be equal by chance: those of a module are copies only if its weight is one.
+    """
+    names, others, copies = list(names), list(others), {}
+    for name in sorted(names, key=lambda name: -len(source.specs[name].shape)):
+        spec = source.specs[name]
+        if len(spec.shape) < 2 and f"{name.rpartition('.')[0]}.weight" not in copies:
+            continue
+        for other in others:
+            equal = other != name and source.specs[other] == spec and _equal(source, name, other)
+            if equal:
+                copies[name] = other
+                break
+    return copies
+
+
+def _equal(source: Source, name: str, other: str) -> bool:
+    blocks = source.specs[name].blocks()
+    return all(torch.equal(source.rows(name, block), source.rows(other, block)) for block in blocks)
 
 
 def _drop_inner_modules(source: Source, others: Iterable[str]) -> None:

@@ -118,16 +118,18 @@ def _write_weights(base: Source, names: dict[str, str], reader: Reader, path: Pa
     fingerprint = Fingerprint()
     described, start = {"__metadata__": {"format": "pt"}}, 0
     # Widest first, so that every tensor begins at a multiple of its width.
-    order = sorted(reader.tensors, key=lambda name: -reader.tensors[name].spec.dtype.itemsize)
+    sources = {name: name for name in reader.tensors} | reader.aliases
+    order = sorted(sources, key=lambda name: -reader.tensors[sources[name]].spec.dtype.itemsize)
     for name in order:
-        spec = reader.tensors[name].spec
+        spec = reader.tensors[sources[name]].spec
         end = start + spec.bytes
         described[name] = {"dtype": DTYPE_NAMES[spec.dtype], "shape": list(spec.shape), "data_offsets": [start, end]}
         start = end
     with open(path, "wb") as file, _bar(sum(stored.spec.size for stored in reader.tensors.values()), progress) as bar:
         file.write(framed(described))
         for name in order:
-            for rows in _rows_of(base, reader, name, names, fingerprint):
+            hashed = fingerprint if sources[name] == name else Fingerprint()  # a tied tensor counts once
+            for rows in _rows_of(base, reader, sources[name], names, hashed):
                 file.write(bytes_of(rows))
                 bar.update(rows.numel())
     fingerprint.check(reader.settings["base"])

@@ -327,7 +327,13 @@ def test_a_tied_name_that_only_the_fine_tuned_file_saved_is_no_head(tmp_path):
     longer["lm_head.weight"] = longer["embeddings.word_embeddings.weight"].clone()
     pair = folder(tmp_path / "base", base), folder(tmp_path / "tuned", longer)
     streaming.prune(*pair, tmp_path / "sub", 2)
-    assert set(Subnetwork.load(tmp_path / "sub").whole) == {"classifier.weight", "classifier.bias", "lm_head.weight"}
+    stored = Subnetwork.load(tmp_path / "sub")
+    assert set(stored.whole) == {"classifier.weight", "classifier.bias"}
+    assert stored.aliases == {"lm_head.weight": "embeddings.word_embeddings.weight"}
+    streaming.inject(pair[0], tmp_path / "sub", tmp_path / "out.safetensors")
+    restored = load_file(tmp_path / "out.safetensors")
+    assert same(restored["lm_head.weight"], restored["embeddings.word_embeddings.weight"])
+    assert restored.keys() == stored.apply(base).keys()
 
 
 def test_a_buffer_of_minus_infinity_that_is_equal_in_both_is_accepted(tmp_path):
@@ -377,3 +383,43 @@ def test_companions_come_with_the_injected_model(tmp_path):
 def test_models_with_integer_buffers_still_fit():
     pretrained, finetuned = models()
     assert "ids" in Subnetwork.extract(pretrained, finetuned, 2).whole
+
+
+def masked(kind):
+    from transformers import (
+        AlbertConfig,
+        AlbertForMaskedLM,
+        BertConfig,
+        BertForMaskedLM,
+        T5Config,
+        T5ForConditionalGeneration,
+    )
+
+    size = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    torch.manual_seed(0)
+    if kind == "bert":
+        return BertForMaskedLM(BertConfig(**size, vocab_size=60))
+    if kind == "albert":
+        return AlbertForMaskedLM(AlbertConfig(**size, vocab_size=60, embedding_size=8))
+    return T5ForConditionalGeneration(T5Config(d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2, vocab_size=60))
+
+
+@pytest.mark.parametrize("kind", ["bert", "albert", "t5"])
+def test_models_with_tied_layers_however_they_were_saved(kind, tmp_path):
+    base, model = masked(kind), masked(kind)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape)
+    for name, made in (("base", base), ("tuned", model)):
+        made.save_pretrained(tmp_path / name)  # tied tensors once
+        every_name = {key: tensor.clone() for key, tensor in made.state_dict().items()}
+        folder(tmp_path / f"{name}-every", every_name, **made.config.to_dict())
+    for number, pair in enumerate([("base", "tuned"), ("base-every", "tuned"), ("base", "tuned-every")]):
+        pretrained, finetuned = (tmp_path / name for name in pair)
+        streaming.prune(pretrained, finetuned, tmp_path / f"sub{number}", 0.1)
+        streaming.inject(pretrained, tmp_path / f"sub{number}", tmp_path / f"out{number}")
+        restored, info = type(model).from_pretrained(tmp_path / f"out{number}", output_loading_info=True)
+        expected = Subnetwork.load(tmp_path / f"sub{number}").apply(pretrained)
+        state = restored.state_dict()
+        assert not info["missing_keys"] and all(same(state[name], tensor) for name, tensor in expected.items())
+        assert Subnetwork.load(tmp_path / f"sub{number}").head_size == 0
