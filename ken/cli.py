@@ -3,6 +3,7 @@
 import argparse
 import importlib.metadata
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -199,11 +200,14 @@ def _is_page(path: Path) -> bool:
 
 
 def _draw(a: argparse.Namespace) -> None:
+    os.environ["MPLBACKEND"] = "agg"  # a notebook sets its own, which may not be installed here
     try:
-        import matplotlib  # noqa: F401
+        import matplotlib
     except ImportError as error:
         raise ValueError(import_sentence(error, "matplotlib", "viz")) from None
     from ken.viz import pictures
+
+    matplotlib.rcdefaults()  # a picture does not depend on a user's matplotlibrc
 
     if len(a.subnetwork) > 1:
         raise ValueError(f"--out draws one sub-network, found {len(a.subnetwork)}: give one, or use --explorer.")

@@ -129,6 +129,16 @@ def test_a_mistake_is_one_sentence_and_leaves_nothing(stored, tmp_path, argument
     assert not list(tmp_path.iterdir())
 
 
+def test_a_picture_depends_neither_on_a_notebook_nor_on_a_matplotlibrc(stored, tmp_path):
+    (tmp_path / "matplotlibrc").write_text("text.usetex: True\nfont.size: 22\naxes.facecolor: red\n")
+    settings = {"plain": {}, "notebook": {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}}
+    settings["own"] = {"MATPLOTLIBRC": str(tmp_path / "matplotlibrc")}
+    for name, changes in settings.items():
+        command = [sys.executable, "-m", "ken", "viz", stored[2], "--out", str(tmp_path / f"{name}.svg")]
+        subprocess.run(command, env=os.environ | changes, check=True, capture_output=True, timeout=60)
+    assert len({(tmp_path / f"{name}.svg").read_bytes() for name in settings}) == 1
+
+
 OUTPUTS = {
     "prune onto the base": ["prune", "PAIR", "--out", "BASE/model.safetensors"],
     "prune onto the fine-tuned model": ["prune", "PAIR", "--out", "TUNED/model.safetensors"],
