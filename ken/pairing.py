@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 
 from ken.errors import did_you_mean
-from ken.sources import AnySource, Memory, Source, open_source
+from ken.sources import MERGE, AnySource, Memory, Source, open_source
 from ken.tensors import TensorSpec
 from ken.vocabulary import Extended, extended
 from ken.wrappers import without_inner_modules
@@ -73,6 +73,8 @@ class Pair:
                 f"{finetuned.label} is a {types[1]} model and {base.label} a {types[0]} model (config.json): "
                 "give the base that the model was fine-tuned from."
             )
+        if lora := next((name for name in finetuned.specs if ".lora_A." in name), None):
+            raise ValueError(f"{finetuned.label} holds an adapter ({lora!r}): {MERGE}.")
         _drop_inner_modules(finetuned, base.specs)
         _drop_inner_modules(base, finetuned.specs)
         names = aligned(base.specs.keys() | base.aliases, finetuned.specs.keys() | finetuned.aliases)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ken.errors import import_sentence
+from ken.errors import did_you_mean, import_sentence
 from ken.pairing import listing
 
 if TYPE_CHECKING:
@@ -153,22 +153,29 @@ class TextClassifier:
         """
         try:
             with open(path, newline="", encoding="utf-8-sig") as file:
-                rows = list(csv.DictReader(file))
+                reader = csv.DictReader(file, strict=True)
+                rows, columns = list(reader), list(reader.fieldnames or ())
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise ValueError(f"{path} cannot be read as CSV in UTF-8 ({error}).") from None
         for column in (text, label):
             if not rows or column not in rows[0]:
-                columns = ", ".join(rows[0]) if rows else "no rows"
-                raise ValueError(f"{path} has no column {column!r}: found {columns}.")
+                listed = ", ".join(columns) if rows else "no rows"
+                raise ValueError(f"{path} has no column {column!r}: found {listed}.")
+            if columns.count(column) > 1:
+                raise ValueError(f"{path} has {columns.count(column)} columns {column!r}: rename all but one.")
         for line, row in enumerate(rows, 2):
             if row[text] is None or row[label] is None:
                 raise ValueError(f"{path} lacks a text or a label in row {line - 1}: complete it.")
+            if None in row:
+                raise ValueError(f"{path} has more cells than columns in row {line - 1}: quote a text with commas.")
         known = {str(name): index for name, index in self.model.config.label2id.items()}
         known |= {str(index): index for index in known.values() if str(index) not in known}
         unknown = sorted({row[label] for row in rows} - known.keys())
         if unknown:
             names = ", ".join(known)
-            raise ValueError(f"{path} has the label {unknown[0]!r}, which is not a class of the model: {names}.")
+            near = did_you_mean(unknown[0], known)
+            near = near if near.startswith(" Did") else ""
+            raise ValueError(f"{path} has the label {unknown[0]!r}, which is not a class of the model: {names}.{near}")
         return [row[text] for row in rows], np.array([known[row[label]] for row in rows])
 
     def predictor(self, texts: Sequence[str]) -> Callable[[nn.Module], np.ndarray]:

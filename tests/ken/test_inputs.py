@@ -222,6 +222,21 @@ def test_an_adapter_is_to_be_merged_first(tmp_path):
         ken.fingerprint(unmerged)
 
 
+def test_a_live_model_with_an_adapter_is_to_be_merged_first():
+    from peft import LoraConfig, get_peft_model
+
+    net = Net()
+    base = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    adapted = get_peft_model(net, LoraConfig(r=2, target_modules=["layer"]))
+    with pytest.raises(ValueError, match=r"lora_A.*merge it into its base first"):
+        Subnetwork.extract(base, adapted, 2)
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora" in name:
+                parameter += 1
+    assert set(Subnetwork.extract(base, adapted.merge_and_unload(), 2).masks) == set(base)
+
+
 def test_a_path_with_a_hash_and_one_that_is_almost_right(tmp_path):
     base, finetuned = folder(tmp_path / "my#base", body()), folder(tmp_path / "my#model", tuned(body()))
     streaming.prune(str(base), str(finetuned), tmp_path / "a#b", 3)

@@ -237,3 +237,10 @@ def test_rows_with_many_equal_entries_are_not_computed_exactly(monkeypatch):
     together = kde.density(mixed, "binned")
     alone = torch.cat([kde.density(row[None], "binned") for row in mixed])
     assert torch.equal(together, alone), "a row does not depend on its neighbours"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", TIED)
+def test_a_gpu_keeps_what_the_cpu_keeps_of_equal_entries(name):
+    found, expected = kde.density(TIED[name].cuda(), "binned").cpu(), kde.density(TIED[name], "binned")
+    assert torch.equal(selection.rank_scores(found), selection.rank_scores(expected))

@@ -151,6 +151,22 @@ def test_too_few_rows_for_the_confidence_are_refused(checkpoints, finetuned_cell
         suggest(checkpoints["bert"], finetuned_cells["bert"], path)
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("text,label,label\na,fruit,tool\n", "has 2 columns 'label': rename all but one"),
+        ("text,label\na,b,fruit\n", "has more cells than columns in row 1: quote"),
+        ('text,label\n"apple,fruit\nsaw,tool\n', "cannot be read as CSV in UTF-8"),
+        ("text,label\nsaw,tools\n", r'the label \'tools\', which is not a class .* Did you mean "tool"'),
+        ("text,label\nsaw,1.0\n", r"the label '1.0', which is not a class of the model: fruit, tool, 0, 1"),
+    ],
+)
+def test_data_that_would_be_misread_are_refused(content, message, checkpoints, finetuned_cells, tmp_path):
+    (tmp_path / "my#file.csv").write_text(content)
+    with pytest.raises(SystemExit, match=message):
+        suggest(checkpoints["bert"], finetuned_cells["bert"], str(tmp_path / "my#file.csv"))
+
+
 def test_a_random_head_is_refused(checkpoints, finetuned_cells, tmp_path):
     path = write_csv(tmp_path / "data.csv")
     with pytest.raises(SystemExit, match=r"lacks .*classifier.bias.* which would be drawn at random"):
