@@ -164,10 +164,10 @@ def viz(a: argparse.Namespace) -> None:
     """Draw the kept entries: a picture of one sub-network, a page for several, or both."""
     if a.out is None and a.explorer is None:
         raise ValueError("there is nothing to write: name a picture with --out, or a page with --explorer.")
-    models = [file for model in (a.pretrained, a.finetuned) if model for file in open_source(model).files]
     if a.out is not None:
-        check_output(a.out, a.subnetwork + models, "a picture of that format", _is_picture)
+        check_output(a.out, a.subnetwork, "a picture of that format", _is_picture)
     if a.explorer is not None:
+        models = [file for model in (a.pretrained, a.finetuned) if model for file in open_source(model).files]
         check_output(a.explorer, a.subnetwork + models, "a page of KENviz", _is_page)
     written = {}
     if a.explorer is not None:

@@ -6,7 +6,7 @@ Standard library only.
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 
@@ -38,8 +38,9 @@ def honour_umask(path: str | Path) -> None:
     path = Path(path)
     mode = 0o666 & ~_umask()
     for file in path.rglob("*") if path.is_dir() else [path]:
-        if file.is_file() and not file.is_symlink():
-            file.chmod(mode)
+        if file.is_file() and not file.is_symlink() and file.stat().st_mode & 0o777 != mode:
+            with suppress(PermissionError):  # a file system without permissions
+                file.chmod(mode)
 
 
 def _umask() -> int:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from ken import selection
 from ken.pairing import Pair
-from ken.sources import AnySource
+from ken.sources import AnySource, Tensors
 from ken.subnetwork import Subnetwork
 from ken.wrappers import live_tensors
 
@@ -108,24 +108,14 @@ def suggest(
     Raises:
         ValueError: an argument out of range, too few validation examples, or as `Subnetwork.extract`.
     """
-    _check_range("margin", margin, 0, 1)
-    _check_range("confidence", confidence, 0.5, 1)
-    _check_range("resolution", resolution, 0, 1)
     labels = np.asarray(labels)
-    if not allow_few and len(labels) < (needed := examples_needed(margin, confidence)):
-        raise ValueError(
-            f"{len(labels)} validation examples cannot show at {confidence:.0%} confidence that at most {margin:g} is "
-            f"lost: give at least {needed:,}, or a larger margin."
-        )
+    _check_arguments(margin, confidence, resolution, None if allow_few else len(labels))
     full = np.asarray(predict(model))
     full_score = weighted_f1(labels, full)
     pair = Pair.opened(pretrained, model, allow_head)
     finetuned = {name: pair.finetuned_tensor(name) for name in (*pair.body, *pair.whole)}  # tied ones once
     base = {name: pair.base.tensor(base_name).to(finetuned[name]) for name, base_name in pair.body.items()}
-    ranks = selection.rank_tensors(finetuned, base, method, seed)
-    for name in ranks:
-        if (added := pair.added(name, slice(0, pair.spec(name).row_shape[0]))) is not None:
-            ranks[name][added.reshape(ranks[name].shape).to(ranks[name].device)] = -1  # kept at every budget
+    ranks = _ranks(pair, finetuned, base, method, seed)
     steps = max(1, round(1 / resolution))
     trials: dict[int, Trial] = {}
 
@@ -144,6 +134,30 @@ def suggest(
         Subnetwork.forget(model)
         _write(model, finetuned)
     return Suggestion(smallest / steps, full_score, margin, confidence, [trials[step] for step in sorted(trials)])
+
+
+def _check_arguments(margin: float, confidence: float, resolution: float, examples: int | None) -> None:
+    """Check the ranges, and that the examples suffice (None: any number does)."""
+    _check_range("margin", margin, 0, 1)
+    _check_range("confidence", confidence, 0.5, 1)
+    _check_range("resolution", resolution, 0, 1)
+    if examples is not None and examples < (needed := examples_needed(margin, confidence)):
+        raise ValueError(
+            f"{examples} validation examples cannot show at {confidence:.0%} confidence that at most {margin:g} is "
+            f"lost: give at least {needed:,}, or a larger margin."
+        )
+
+
+def _ranks(
+    pair: Pair, finetuned: Tensors, base: Tensors, method: str | selection.Criterion, seed: int | None
+) -> dict[str, torch.Tensor]:
+    """Ranks of the body; entries beyond the vocabulary of the base come before all others."""
+    ranks = selection.rank_tensors(finetuned, base, method, seed)
+    for name, tensor in ranks.items():
+        added = pair.added(name, slice(0, pair.spec(name).row_shape[0]))
+        if added is not None:
+            tensor[added.reshape(tensor.shape).to(tensor.device)] = -1
+    return ranks
 
 
 def examples_needed(margin: float, confidence: float) -> int:
