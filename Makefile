@@ -17,11 +17,11 @@ plan: .venv/installed
 test: .venv/installed
 	$(BIN)/python -m pytest
 
-# Whole studies that are killed, repeated and run from other sources.
+# Tests that run whole studies: killed and resumed ones, repetitions, other sources of data.
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -m slow
 
-# The scores of the default study outside the intervals of the committed run; runs the study if needed.
+# List the scores of the default study that lie outside the intervals of the committed run; runs the study if needed.
 compare: study
 	$(BIN)/python -m report.compare results/mini results/reference/mini
 
@@ -34,7 +34,7 @@ verify: .venv/installed
 archive: .venv/installed
 	$(BIN)/python -m study.archive results/$(STUDY) --out $(STUDY).zip
 
-# The documentation as a site in build/docs. A broken link or heading is an error.
+# Build the documentation as a site in build/docs. A broken link or heading is an error.
 docs: .venv/docs-installed
 	$(BIN)/python -m sphinx --fresh-env --fail-on-warning --keep-going --quiet --conf-dir docs . build/docs
 

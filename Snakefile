@@ -1,7 +1,7 @@
 """The whole study as one DAG: text -> tasks and models -> fine-tuned cells -> compressed cells -> tables -> report.
 
-A cell is a model, a task and a seed. Every rule runs one step, `python -m study.<step>` or `python -m report.<step>`, and
-the log of a job begins with that command. A rule reruns when its inputs, its settings or the code of its step change.
+A cell is a model, a task and a seed. Every rule runs one step, `python -m study.<step>` or `python -m report.<step>`.
+The log of a job begins with this command. A rule reruns when its inputs, its settings or the code of its step change.
 """
 
 import sys
@@ -23,7 +23,7 @@ if not workflow.overwrite_configfiles:
 
 try:
     STUDY = prepare_study(config, workflow.dryrun)
-    GPU = min(1, len(device.gpus()))  # of a job; the pool of all jobs is one unless --resources gpu=... says more
+    GPU = min(1, len(device.gpus()))  # per job; all jobs share one GPU unless --resources gpu=... allows more
 except UserError as error:
     sys.exit(f"error: {error}")
 
@@ -57,7 +57,7 @@ include: "rules/report.smk"
 rule all:
     default_target: True
     input:
-        # Everything, not the manifest alone: what is missing from a finished study is made again.
+        # All results and not only the manifest, so that missing files of a finished study are made again.
         RULES.results(),
         rules.compute_statistics.output,
         rules.make_tables.output,

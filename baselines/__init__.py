@@ -1,4 +1,4 @@
-"""Every method KEN is compared with, one module each; importing the package registers all of them.
+"""All methods that KEN is compared with, one module each. Importing the package registers all of them.
 
 To add a method, add a module here; see `baselines.base.keep_highest` for the shortest form.
 """

@@ -1,7 +1,7 @@
 """The contract of a compared method, and the registry of all methods.
 
-A method turns a fine-tuned model into a stored file, and a stored file back into a model. It also says what it costs,
-so config, plan, compression, tables and figures need no list of methods: they read the registry.
+A method turns a fine-tuned model into a stored file, and a stored file back into a model. It also estimates its costs.
+Config, plan, compression, tables and figures read the registry, so they need no list of methods.
 """
 
 import dataclasses
@@ -32,13 +32,13 @@ UNITS = ("share", "rank", "size", "bits")
 
 @dataclass(frozen=True)
 class Cell:
-    """What a method sees of one cell.
+    """The input of a method from one cell.
 
     Attributes:
         pretrained: body tensors of the initial state, without the head.
         finetuned: all tensors of the fine-tuned model, with the head.
         seed: derived from the cell's axes, the method and the draw; the only source of randomness a method may use.
-        skeleton: a model of this architecture with arbitrary values, to inspect or to copy.
+        skeleton: a model of this architecture with arbitrary values, to be inspected or copied.
         training: the cell's fine-tuning, for methods that need its data.
     """
 
@@ -70,12 +70,12 @@ class Cell:
 
 @dataclass(frozen=True)
 class Stored:
-    """What a method reports about a file it has written.
+    """The report of a method about a file it has written.
 
     Attributes:
         kept: body parameters stored in the file.
-        parameters: of the restored model, if their number differs from the fine-tuned model's.
-        fitted: the trained model, of a method that trains.
+        parameters: of the restored model, if their number differs from that of the fine-tuned model.
+        fitted: the trained model, for methods that train.
     """
 
     kept: int
@@ -84,7 +84,7 @@ class Stored:
 
 
 class NoOptions(Section):
-    """Options of a method that has none of its own."""
+    """Options of a method without options."""
 
 
 class Method(ABC):
@@ -94,7 +94,7 @@ class Method(ABC):
         name: its name in configs and tables.
         family: one of `FAMILIES`: what it does to the entries. Methods of a family share a panel in the figures.
         stochastic: whether it draws at random. Such a method is run once for every draw of the study.
-        budgets: its own budgets, which a config may replace. None: the kept shares of the study.
+        budgets: default budgets, which a config may replace. None: the kept shares of the study.
         unit: what a budget means, one of `UNITS`: share (or number) of entries kept in each row, rank, remaining size,
             bits an entry.
         needs_data: whether it uses training examples, through `Cell.training`.
@@ -112,10 +112,10 @@ class Method(ABC):
     options_model: type[Section] = NoOptions
 
     def configured(self, options: dict) -> "Method":
-        """This method with what a config says of it beyond budgets, draws and rates; `self` where that is nothing.
+        """This method with the options of a config beyond budgets, draws and rates; `self` if there are none.
 
         Raises:
-            ValueError: it has no such options, or not these values.
+            ValueError: it does not have these options, or they have wrong values.
         """
         if options:
             raise ValueError(f"method {self.name!r} has no option {next(iter(options))!r}: take it out.")
@@ -141,7 +141,7 @@ class Method(ABC):
         """The compressed model, made from a live model.
 
         Args:
-            model: holds the initial state, or what this method restored into it before.
+            model: holds the initial state, or a state that this method has restored into it.
 
         Returns:
             `model` itself, changed in place, or a new model if shapes change. A method whose files hold few entries may
@@ -151,7 +151,7 @@ class Method(ABC):
         return model
 
     def unmerged_adapter(self, model: nn.Module, cell: Cell, path: Path) -> nn.Module | None:
-        """The initial `model` with the stored update as an adapter next to its weights, or None if there is none."""
+        """The initial `model` with the stored update as an unmerged adapter, or None if the method has no adapter."""
         return None
 
     def stored_bytes(self, budget: float | int, shapes: ModelShapes) -> float:
@@ -193,7 +193,7 @@ def module_of(name: str) -> str:
 def _calling_module() -> str:
     """Name of the module that calls into this one.
 
-    The module of a method's class is no substitute: a selection is an instance of a class of this module.
+    The module of a method's class would not do, since selections are instances of a class of this module.
     """
     frame = sys._getframe()
     while frame.f_globals["__name__"] == __name__:

@@ -1,4 +1,4 @@
-"""The two ends of every curve: the whole fine-tuned model, and the pre-trained body with the fine-tuned head."""
+"""The two controls: the whole fine-tuned model, and the pre-trained body with the fine-tuned head."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from baselines.estimates import FLOAT32_BYTES, Effort, ModelShapes
 
 
 class Control(StoredSubnetwork):
-    """Keeps all of the body or nothing of it, and always the head."""
+    """Keeps all of the body or none of it, and always the head."""
 
     family = "control"
 

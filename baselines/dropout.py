@@ -12,7 +12,7 @@ _WINDOW = 0.2  # largest difference between two probabilities of a row
 
 
 class DroppedUpdates(StoredSubnetwork):
-    """W0 + m Δ / q, where every entry of m is drawn by itself and is 1 with probability q, else 0."""
+    """W0 + m Δ / q, where every entry of m is drawn independently: 1 with probability q, else 0."""
 
     family = "rescaled"
     stochastic = True
@@ -49,7 +49,7 @@ class Dare(DroppedUpdates):
 class Della(DroppedUpdates):
     """Probabilities that rise linearly with the rank of |Δ| in its row (DELLA's MAGPRUNE, Deep et al. 2024, section 3).
 
-    The difference between the largest and the smallest is that of the paper, or less where one would leave 0 to 1.
+    The difference between the largest and the smallest is that of the paper, or less if one would leave 0 to 1.
     """
 
     name = "della"

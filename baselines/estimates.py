@@ -1,4 +1,4 @@
-"""What a method will store and compute, estimated from the shapes of a model alone."""
+"""Estimates of what a method stores and computes, from the shapes of a model."""
 
 import math
 from collections import Counter
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ken.selection import kept_count
 
 FLOAT32_BYTES = 4
-FILE_OVERHEAD = 1.02  # bytes of a sub-network's file over those of its values and indices, see benchmarks.file_size
+FILE_OVERHEAD = 1.02  # file size of a sub-network, relative to its values and indices (benchmarks.file_size)
 HELD_BYTES = 37  # a parameter: initial, fine-tuned and live model; a sort of all entries; a file and its mask
 
 Shape = tuple[int, ...]
@@ -16,11 +16,11 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class ModelShapes:
-    """Shapes of a classifier, without its values.
+    """Shapes of a classifier.
 
     Attributes:
-        body: name -> shape of every tensor that comes from the checkpoint.
-        head: number of entries of the classification head, which is new.
+        body: name -> shape of every tensor from the checkpoint.
+        head: number of entries of the new classification head.
         linear: name -> (outputs, inputs) of the linear layers of the body.
     """
 
@@ -51,7 +51,7 @@ class ModelShapes:
 
 @dataclass(frozen=True)
 class Effort:
-    """What one draw of a method computes besides training, storing, loading and evaluating its files.
+    """Computation in one draw of a method, besides training, storing, loading and evaluating its files.
 
     Attributes:
         ranked: entries that are ranked once for all budgets.

@@ -30,7 +30,7 @@ def gates(log_alpha: torch.Tensor, uniform: torch.Tensor | None = None) -> torch
     """Values of hard-concrete gates, 0 to 1 (Louizos et al. 2018, equations 10, 11 and 13).
 
     Args:
-        uniform: draws between 0 and 1 that decide the values; None: the deterministic values of evaluation.
+        uniform: random numbers between 0 and 1 for the values; None: the deterministic values of evaluation.
     """
     noisy = log_alpha if uniform is None else (log_alpha + torch.logit(uniform)) / TEMPERATURE
     return (torch.sigmoid(noisy) * (HIGH - LOW) + LOW).clamp(0, 1)
@@ -94,7 +94,7 @@ def expected_size(layers: Iterable[GatedLinear]) -> torch.Tensor:
 
 
 def surviving(layers: dict[str, GatedLinear], target: float) -> Tensors:
-    """Choose the gates to keep, so that the size is as near to its target as whole inner units allow.
+    """Choose the gates to keep, so that the size is as near to the target as whole inner units allow.
 
     The gates of highest log-alpha of the whole model are kept as long as their parameters fit, and at least one in
     every layer. One more is kept if that brings the size nearer to the target. If fewer gates are open than fit, closed
@@ -141,7 +141,7 @@ class SizeControl(TrainingHooks):
     """
 
     ramp = 0.5  # share of the steps
-    gate_rate = 0.1  # peak learning rate of the gates, which have to move far whatever the rate of the weights is
+    gate_rate = 0.1  # peak learning rate of the gates, which must move far at any learning rate of the weights
     multipliers = (0.0, 50.0)  # lambda1 and lambda2 at the start
     multiplier_rate = 50.0  # per training, not per step, so that its effect does not depend on the number of steps
 

@@ -58,7 +58,7 @@ class GlobalUpdates(StoredSubnetwork):
 
 
 class Zeroed(StoredSubnetwork):
-    """Keeps the largest weights of the whole body and sets all others to zero: classic pruning.
+    """Keeps the largest weights of the whole body and sets all others to zero (classic pruning).
 
     The file is a sub-network relative to a base of zeros, so it needs no pre-trained model.
     """

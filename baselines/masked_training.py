@@ -1,4 +1,4 @@
-"""Methods that train again, with only a few entries of the body free to change."""
+"""Methods that train again and may change only a few entries of the body."""
 
 from abc import abstractmethod
 from dataclasses import replace
@@ -32,7 +32,7 @@ class Masked(TrainingHooks):
 
 
 class MaskedTraining(TrainedMethod, StoredSubnetwork):
-    """Trains from the initial state, with only the chosen entries and the head free to change."""
+    """Trains from the initial state and changes only the chosen entries and the head."""
 
     budgets = (0.05, 0.25)
 

@@ -19,24 +19,24 @@ from pydantic import (
     model_validator,
 )
 
-SHOWN = 60  # characters of a wrong value that a message repeats
+SHOWN = 60  # characters of a wrong value in a message
 T = TypeVar("T")
 
 
 class Section(BaseModel):
-    """Keys with values of exactly the types of the fields; `MISSING` stands for a key without a default."""
+    """Keys with values of exactly the types of the fields; `MISSING` marks a key without a default."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, regex_engine="python-re")
 
     @model_validator(mode="before")
     @classmethod
     def _empty(cls, value: object) -> object:
-        """A section whose lines are all commented out is an empty one."""
+        """Read a section whose lines are all commented out as an empty one."""
         return {} if value is None else value
 
 
 def shown(value: object) -> str:
-    """A value as YAML's JSON form, cut to a length that fits into a sentence."""
+    """A value in the JSON form of YAML, shortened for a sentence."""
     if value is None:
         return "empty"
     text = json.dumps(value, ensure_ascii=False, default=str)
@@ -84,5 +84,5 @@ Several = Annotated[Unique[T], Field(min_length=1)]
 
 
 def optional(description: str, **limits: object) -> Any:
-    """A field for a key without a default; the key is absent where a config does not give it."""
+    """A field for a key without a default; the key is absent if a config does not give it."""
     return Field(MISSING, description=description, **limits)

@@ -1,4 +1,4 @@
-"""k random entries of every row: the baseline that every informed choice has to beat."""
+"""k random entries of every row: the baseline for every informed choice."""
 
 import torch
 

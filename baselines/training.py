@@ -1,7 +1,7 @@
-"""Methods that train: what the study provides to them, and what they may change in the training loop.
+"""Methods that train: the training that the study provides, and hooks to change it.
 
-The loop itself belongs to the study. So a method has the optimiser, the number of steps, the order of the data and the
-choice of the best epoch on validation of the fine-tuning that it is compared with.
+The training loop is that of the study. So a method has the same optimiser, number of steps, order of the data and
+choice of the best epoch on validation as the fine-tuning with which it is compared.
 """
 
 from abc import ABC, abstractmethod
@@ -15,7 +15,7 @@ from baselines.estimates import Effort, ModelShapes
 
 
 class TrainingHooks:
-    """What a method changes in the loop of fine-tuning; these hooks change nothing."""
+    """Hooks with which a method changes the loop of fine-tuning; these change nothing."""
 
     def parameter_groups(self, model: nn.Module, rate: float) -> list[dict]:
         """Parameters to train, as torch's optimisers take them; `rate` is the learning rate of a group without one."""
@@ -29,7 +29,7 @@ class TrainingHooks:
         """Called after every step of the optimiser."""
 
     def candidate(self, model: nn.Module, progress: float) -> nn.Module | None:
-        """The model to evaluate on validation at the end of an epoch, or None where there is none to choose yet."""
+        """The model to evaluate on validation at the end of an epoch, or None if there is none yet."""
         return model
 
 
@@ -71,10 +71,10 @@ class Training(ABC):
 
 
 class TrainedMethod:
-    """Mixed into a `Method` that trains: it tries several learning rates and keeps the best on validation.
+    """Mixin for a `Method` that trains: it tries several learning rates and keeps the best on validation.
 
     Attributes:
-        learning_rate_multipliers: learning rates to try where a config names none, in units of the fine-tuning's.
+        learning_rate_multipliers: learning rates to try if a config names none, in units of the fine-tuning's.
         step_cost: estimated time of a training step, in units of the fine-tuning's.
     """
 
@@ -94,5 +94,5 @@ class TrainedMethod:
         return best
 
     def effort(self, shapes: ModelShapes, budgets: int) -> Effort:
-        """Nothing but training: entries are not ranked."""
+        """No effort besides training, since entries are not ranked."""
         return Effort()

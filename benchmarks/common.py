@@ -1,4 +1,4 @@
-"""What the benchmarks share: the shapes of real models, clocks, and the record of a run."""
+"""Shared by the benchmarks: shapes of real models, timing, and the record of a run."""
 
 import argparse
 import json
@@ -16,7 +16,7 @@ SIZES = ("bert-base", "bloom-560m", "bloom-1b7")
 
 
 def configuration(size: str):
-    """Configuration of an original model, as transformers has it."""
+    """The transformers configuration of an original model."""
     from transformers import BertConfig, BloomConfig
 
     return {
@@ -27,7 +27,7 @@ def configuration(size: str):
 
 
 def shapes(size: str) -> dict[str, tuple[int, ...]]:
-    """Parameter name -> shape of the body of an original model, from its configuration; nothing is allocated."""
+    """Parameter name -> shape, for the body of an original model; allocates no memory."""
     from transformers import AutoModel
 
     with torch.device("meta"):
@@ -36,12 +36,12 @@ def shapes(size: str) -> dict[str, tuple[int, ...]]:
 
 
 def row_lengths(size: str) -> Counter:
-    """Length of a row -> number of such rows in the body of a model."""
+    """Row length -> number of such rows in the body of a model."""
     return estimates.row_lengths(shapes(size))
 
 
 def seconds_of(work: Callable[[], object], repeats: int = 3, device: str = "cpu") -> float:
-    """Median wall time of `work`, after one run that is not counted."""
+    """Median wall time of `work`, after one warm-up run."""
     times = []
     for _ in range(repeats + 1):
         start = time.perf_counter()
@@ -53,15 +53,15 @@ def seconds_of(work: Callable[[], object], repeats: int = 3, device: str = "cpu"
 
 
 def parser(description: str) -> argparse.ArgumentParser:
-    """With the options that every benchmark has."""
-    made = argparse.ArgumentParser(description=description)
-    made.add_argument("--threads", type=int, default=2)
-    made.add_argument("--out", type=Path, help="JSON file to write the numbers to")
-    return made
+    """A parser with the options of every benchmark."""
+    result = argparse.ArgumentParser(description=description)
+    result.add_argument("--threads", type=int, default=2)
+    result.add_argument("--out", type=Path, help="JSON file to write the numbers to")
+    return result
 
 
 def finish(name: str, numbers: dict, out: Path | None) -> None:
-    """Print the numbers, and keep them with machine and versions."""
+    """Print the numbers, and write them to a file with machine and versions."""
     for key, value in numbers.items():
         print(f"{key:58} {value:,.4g}" if isinstance(value, float) else f"{key:58} {value}")
     if out:
@@ -71,5 +71,5 @@ def finish(name: str, numbers: dict, out: Path | None) -> None:
 
 
 def read(path: Path) -> dict:
-    """A record that `finish` has written."""
+    """Read a record written by `finish`."""
     return json.loads(path.read_text())

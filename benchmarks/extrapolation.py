@@ -1,8 +1,7 @@
-"""From the measured constants of `benchmarks.scaling` to models of 7, 70 and 400 billion parameters.
+"""Extrapolates the measurements of `benchmarks.scaling` to models of 7, 70 and 400 billion parameters.
 
-`python -m benchmarks.extrapolation` reads results/reference/scaling.json, puts the tables into docs/scaling.md and
-draws docs/scaling.png. Time is taken as a start and a constant for every entry, fitted to all sizes
-and lengths of rows.
+`python -m benchmarks.extrapolation` reads results/reference/scaling.json, writes the tables into docs/scaling.md and
+draws docs/scaling.png. Time is modelled as a constant plus a constant per entry, fitted to all sizes and row lengths.
 """
 
 import argparse
@@ -56,27 +55,29 @@ def size_of(kind: str, settings: dict) -> ModelSize:
 
 
 def fit(cases: list[dict], step: str) -> tuple[float, float]:
-    """(seconds that a command takes whatever the size, seconds an entry) of one core: least squares over all lengths
-    of rows, at the kept share of the first case."""
-    found = [case for case in cases if case["kept_share"] == cases[0]["kept_share"]]
-    entries, seconds = ([case[key] for case in found] for key in ("entries", f"{step}_core_seconds"))
+    """Core seconds of a command as (constant, per entry).
+
+    Least squares over all row lengths, at the kept share of the first case.
+    """
+    fitted = [case for case in cases if case["kept_share"] == cases[0]["kept_share"]]
+    entries, seconds = ([case[key] for case in fitted] for key in ("entries", f"{step}_core_seconds"))
     slope, start = np.polyfit(entries, seconds, 1)
     return float(start), float(slope)
 
 
 def core_seconds(size: ModelSize, cases: list[dict], step: str) -> float:
-    """Seconds of one core that a command takes for a model."""
-    start, each = fit(cases, step)
-    return start + each * size.parameters
+    """Core seconds of a command for a model."""
+    start, per_entry = fit(cases, step)
+    return start + per_entry * size.parameters
 
 
-def stored(size: ModelSize) -> float:
-    """Bytes of a sub-network with `SHARE` of each row, bfloat16."""
+def subnetwork_bytes(size: ModelSize) -> float:
+    """Bytes of a bfloat16 sub-network that keeps `SHARE` of each row."""
     return kept_bytes(size.body, SHARE, WIDTH)
 
 
 def time_text(seconds: float) -> str:
-    """Seconds in one unit."""
+    """Seconds as text, in the largest suitable unit."""
     for name, length in (("h", 3600), ("min", 60)):
         if seconds >= 1.5 * length:
             return f"{seconds / length:,.1f} {name}"
@@ -84,7 +85,7 @@ def time_text(seconds: float) -> str:
 
 
 def measured_table(cases: list[dict]) -> str:
-    """What was measured, one row a case."""
+    """Table of the measurements, one row per case."""
     lines = [
         "| entries | row length | kept | prune, s of one core | ns an entry | peak MiB | inject, s of one core "
         "| checkpoint / sub-network, MB |",
@@ -93,19 +94,19 @@ def measured_table(cases: list[dict]) -> str:
     start, _ = fit(cases, "prune")
     for case in cases:
         ranking = case["prune_core_seconds"] - start
-        # Beside a start that is much longer, the time for the entries is noise.
-        each = f"{1e9 * ranking / case['entries']:.0f}" if ranking > start / 2 else "within the noise of the start"
+        # Next to a much longer start, the time for the entries is noise.
+        per_entry = f"{1e9 * ranking / case['entries']:.0f}" if ranking > start / 2 else "within the noise of the start"
         sizes = f"{case['checkpoint_bytes'] / 1e6:,.0f} / {case['stored_bytes'] / 1e6:,.1f}"
         lines.append(
             f"| {case['entries'] / 1e6:,.1f}M | {case['row_length']:,} | {case['kept_share']:.0%} "
-            f"| {case['prune_core_seconds']:.1f} | {each} | {case['prune_peak_mib']:,.0f} "
+            f"| {case['prune_core_seconds']:.1f} | {per_entry} | {case['prune_peak_mib']:,.0f} "
             f"| {case['inject_core_seconds']:.1f} | {sizes} |"
         )
     return "\n".join(lines)
 
 
 def extrapolated_table(cases: list[dict]) -> str:
-    """Time, memory and disk of real shapes."""
+    """Table of extrapolated time, memory and disk for real models."""
     lines = [
         f"| model | parameters | prune, one core | inject, one core | checkpoint | sub-network at {SHARE:.0%} "
         f"| {TASKS} tasks: copies / base and sub-networks | fine-tuning in full, GiB |",
@@ -113,7 +114,7 @@ def extrapolated_table(cases: list[dict]) -> str:
     ]
     for name, described in MODELS.items():
         size = size_of(*described)
-        base, sub = WIDTH * size.parameters, stored(size)
+        base, sub = WIDTH * size.parameters, subnetwork_bytes(size)
         tuned = cost.TRAINED_BYTES * size.parameters / 2**30
         times = (time_text(core_seconds(size, cases, step)) for step in ("prune", "inject"))
         lines.append(
@@ -124,7 +125,7 @@ def extrapolated_table(cases: list[dict]) -> str:
 
 
 def memory_sentence(cases: list[dict]) -> str:
-    """Range of peak memory over all that was measured."""
+    """Sentence with the range of peak memory over all measurements."""
     peaks = [case[f"{step}_peak_mib"] for case in cases for step in ("prune", "inject")]
     sizes = [case["entries"] for case in cases]
     return (
@@ -134,11 +135,11 @@ def memory_sentence(cases: list[dict]) -> str:
 
 
 def check_sentence(cases: list[dict], streaming: dict) -> str:
-    """The extrapolation against a model that was really pruned, by `benchmarks.streaming`."""
-    found, size = streaming["numbers"], size_of(*MODELS["BLOOM-1b7"])
-    threads, times = found["threads"], size.parameters / max(case["entries"] for case in cases)
+    """Sentence that compares the extrapolation with the model that `benchmarks.streaming` pruned."""
+    measured, size = streaming["numbers"], size_of(*MODELS["BLOOM-1b7"])
+    threads, times = measured["threads"], size.parameters / max(case["entries"] for case in cases)
     compared = [
-        f"{step} {found[f'{step}, s'] * threads:.0f} thread seconds in {found[f'{step}, peak MiB']:.0f} MiB, "
+        f"{step} {measured[f'{step}, s'] * threads:.0f} thread seconds in {measured[f'{step}, peak MiB']:.0f} MiB, "
         f"extrapolated {core_seconds(size, cases, step):.0f}"
         for step in ("prune", "inject")
     ]
@@ -149,7 +150,7 @@ def check_sentence(cases: list[dict], streaming: dict) -> str:
 
 
 def study_table(plan: dict) -> str:
-    """How a study of BERT-base grows with tasks, seeds and kept shares: from the cost model, for one A100."""
+    """Table of a BERT-base study's cost over tasks, seeds and kept shares, from the cost model for one A100."""
     lines = ["| tasks | seeds | kept shares | cells | files | fine-tuning, h | compression, h | disk |"]
     lines += ["|--:|--:|--:|--:|--:|--:|--:|--:|"]
     task = TaskSize(train=60_000, validation=6_000, test=1_000, tokens=14, classes=2)
@@ -173,7 +174,7 @@ def study_table(plan: dict) -> str:
 
 
 def draw(cases: list[dict], path: Path) -> None:
-    """Seconds of one core over parameters, measured and extrapolated."""
+    """Draw core seconds over parameters, measured and extrapolated."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -200,7 +201,7 @@ def draw(cases: list[dict], path: Path) -> None:
 
 
 def tables(record: dict) -> str:
-    """All that is written into the document."""
+    """Text between the markers of the document."""
     cases = record["numbers"]["cases"]
     machine = record["machine"]
     return (
@@ -212,10 +213,10 @@ def tables(record: dict) -> str:
 
 
 def updated(document: str, record: dict) -> str:
-    """The document with its tables made new.
+    """The document with updated tables.
 
     Raises:
-        ValueError: its marks are missing.
+        ValueError: its markers are missing.
     """
     before, start, rest = document.partition(MARKS[0])
     _, end, after = rest.partition(MARKS[1])

@@ -1,4 +1,7 @@
-"""How large is a stored file? Against its values + log2 C(n, k) bits a row, the dense model, and int32 COO."""
+"""Size of stored files compared with the entropy bound, the dense model and int32 COO.
+
+The bound is the kept values plus log2 C(n, k) bits a row.
+"""
 
 import math
 import tempfile

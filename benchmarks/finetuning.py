@@ -1,7 +1,7 @@
 """Speed of fine-tuning on a device, in bfloat16 and in float32, compared with the estimates of `make plan`.
 
 `python -m benchmarks.finetuning --device cuda` trains models of real sizes, from random weights on random tokens, with
-the study's own loop and repeatable kernels, for some steps of 32 short and 32 long texts. Seconds and memory are
+the study's own loop and deterministic kernels, for some steps of 32 short and 32 long texts. Seconds and memory are
 compared with the estimates of `study.planning.cost` for the machine. `--sizes bert-base --steps 4` is enough on a CPU.
 """
 
@@ -26,7 +26,7 @@ from study.training.examples import Examples
 
 BATCH, CLASSES = 32, 2
 LENGTHS = (16, 128)  # tokens of a text: about those of a question, and the longest that the paper's study reads
-WARM = 4  # steps that are not counted
+WARM = 4  # warm-up steps, which are not measured
 SETTINGS = {
     "epochs": 1, "batch_size": BATCH, "evaluation_batch_size": BATCH, "learning_rate": 2e-5, "warmup_share": 0.1,
     "weight_decay": 0.01,
@@ -34,7 +34,7 @@ SETTINGS = {
 
 
 class Clock(TrainingHooks):
-    """Changes nothing in the loop and records when every step ended."""
+    """Records when every step ended and changes nothing in the loop."""
 
     def __init__(self):
         self.times: list[float] = []
@@ -45,7 +45,7 @@ class Clock(TrainingHooks):
         self.times.append(time.perf_counter())
 
     def step_seconds(self) -> float:
-        """Median time of a step, without the first steps."""
+        """Median time of a step, without the warm-up steps."""
         return float(np.median(np.diff(self.times[WARM - 1 :])))
 
 
@@ -114,11 +114,11 @@ def main() -> None:
     parser = common.parser("Time fine-tuning on a device, against float32 and against the plan.")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--sizes", nargs="+", choices=common.SIZES, default=list(common.SIZES))
-    parser.add_argument("--steps", type=int, default=20, help="that are counted")
-    parser.add_argument("--machine", default="h100", help="of config/plan.yaml, to compare with")
+    parser.add_argument("--steps", type=int, default=20, help="number of measured steps")
+    parser.add_argument("--machine", default="h100", help="machine of config/plan.yaml to compare with")
     a = parser.parse_args()
     device = torch.device("cpu") if a.device == "cpu" else acquire_device()
-    provenance.deterministic(0)
+    provenance.make_deterministic(0)
     torch.set_num_threads(a.threads)
     numbers: dict[str, object] = {"device": a.device, "batch": BATCH, "steps": a.steps, "compared with": a.machine}
     for size in a.sizes:

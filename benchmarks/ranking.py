@@ -1,7 +1,7 @@
-"""How fast are KEN's rankings? Against a sort of the same rows, and against straightforward per-row code.
+"""Speed of KEN's rankings compared with a sort of the same rows and with straightforward per-row code.
 
 `python -m benchmarks.ranking` ranks all rows of a BERT-base-sized model on the CPU; `--device cuda --size bloom-1b7`
-does it on a GPU with every way to the density and tells the share of the machine's limits.
+does so on a GPU with every density method and reports the share of the machine's limits.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ from benchmarks import common
 from ken import kde, selection
 from study.running import provenance
 
-GRID_SHARE = 6  # ken-grid keeps the sixth part of each row
+GRID_SHARE = 6  # ken-grid keeps one sixth of each row
 EXP_PER_SM_AND_CLOCK = 16  # special function units of NVIDIA's data-centre GPUs (CUDA programming guide, arithmetic)
 
 
@@ -22,7 +22,7 @@ def make_tensors(size: str, device: str) -> list[torch.Tensor]:
 
 
 def scikit_learn_row(row: np.ndarray, k: int) -> np.ndarray:
-    """KEN's choice for one row as one would write it down: the k positions of highest density."""
+    """KEN's choice for one row, written out plainly: the k indices of highest density."""
     from sklearn.neighbors import KernelDensity
 
     h = 1.06 * row.std() * len(row) ** -0.2
@@ -31,7 +31,7 @@ def scikit_learn_row(row: np.ndarray, k: int) -> np.ndarray:
 
 
 def grid_row(row: np.ndarray, k: int) -> np.ndarray:
-    """The released code's choice for one row as one would write it down, point by point: bool mask."""
+    """The released code's choice for one row, point by point, as a bool mask."""
     from sklearn.neighbors import KernelDensity
 
     h = 1.06 * row.std() * len(row) ** -0.2
@@ -43,19 +43,19 @@ def grid_row(row: np.ndarray, k: int) -> np.ndarray:
     return np.isin(row, row[~free])
 
 
-def rank_all(tensors: list[torch.Tensor], way: str = "auto") -> list[torch.Tensor]:
-    """Ranks of all tensors by one way to the density (`kde.METHODS`): one density pass serves every k."""
-    return [selection.rank(tensor, tensor, lambda rows, *_: kde.density(rows, way)) for tensor in tensors]
+def rank_all(tensors: list[torch.Tensor], method: str = "auto") -> list[torch.Tensor]:
+    """Ranks of all tensors with one density method (`kde.METHODS`); one density pass gives the ranks for every k."""
+    return [selection.rank(tensor, tensor, lambda rows, *_: kde.density(rows, method)) for tensor in tensors]
 
 
 def sort_all(tensors: list[torch.Tensor]) -> None:
-    """What a ranking costs at least: every row sorted once."""
+    """Sort every row once, the minimal cost of a ranking."""
     for tensor in tensors:
         torch.sort(selection.as_rows(tensor), dim=1)
 
 
 def against_scikit_learn(size: str, sample: int) -> float:
-    """Seconds that per-row scikit-learn would take for all rows at one k, from a sample of each length."""
+    """Estimated seconds of per-row scikit-learn for all rows at one k, from a sample of each length."""
     rng, total = np.random.default_rng(0), 0.0
     for n, count in common.row_lengths(size).items():
         rows = rng.normal(0, 0.04, (max(1, min(sample, count)), n))
@@ -65,7 +65,7 @@ def against_scikit_learn(size: str, sample: int) -> float:
 
 
 def against_the_loop(size: str, sample: int) -> dict:
-    """ken-grid against the loop for all rows of a model, both from samples of each length; are the kept sets equal?"""
+    """Estimated seconds of ken-grid and of the loop for all rows, and whether both keep the same entries."""
     generator, ours, loop, same = torch.Generator().manual_seed(0), 0.0, 0.0, True
     for n, count in common.row_lengths(size).items():
         rows, k = (
@@ -88,29 +88,29 @@ def against_the_loop(size: str, sample: int) -> dict:
 
 
 def on_gpu(tensors: list[torch.Tensor], sort: float) -> dict:
-    """Time of every way to the density, its share of the card's limits, and whether ranks are those of the CPU."""
+    """Time of every density method, its share of the card's limits, and the agreement of ranks with the CPU."""
     card = torch.cuda.get_device_properties(0)
     exponentials = sum(selection.as_rows(t).shape[0] * selection.as_rows(t).shape[1] ** 2 for t in tensors)
     limit = card.multi_processor_count * EXP_PER_SM_AND_CLOCK * card.clock_rate * 1000
     traffic = sum(t.numel() * (t.itemsize + 8 + 4) for t in tensors)
     bandwidth = 2 * card.memory_clock_rate * 1000 * card.memory_bus_width / 8
     numbers = {"card": card.name, "exponentials": float(exponentials)}
-    for way in ("exact", "binned"):
-        seconds = common.seconds_of(lambda way=way: rank_all(tensors, way), device="cuda")
+    for method in ("exact", "binned"):
+        seconds = common.seconds_of(lambda method=method: rank_all(tensors, method), device="cuda")
         numbers |= {
-            f"{way}: ranking, s": seconds,
-            f"{way}: times the sort": seconds / sort,
-            f"{way}: share of the memory bandwidth": traffic / seconds / bandwidth,
-            f"{way}: ranks equal to the CPU's, share of a sample": equal_to_cpu(tensors, way),
+            f"{method}: ranking, s": seconds,
+            f"{method}: times the sort": seconds / sort,
+            f"{method}: share of the memory bandwidth": traffic / seconds / bandwidth,
+            f"{method}: ranks equal to the CPU's, share of a sample": equal_to_cpu(tensors, method),
         }
     numbers["exact: share of the single-precision exponentials"] = exponentials / numbers["exact: ranking, s"] / limit
     return numbers
 
 
-def equal_to_cpu(tensors: list[torch.Tensor], way: str, rows: int = 16) -> float:
-    """Share of the entries of a few rows of each tensor whose rank on the GPU is that of the CPU's own way."""
+def equal_to_cpu(tensors: list[torch.Tensor], method: str, rows: int = 16) -> float:
+    """Share of entries, in a few rows of each tensor, with the same rank on the GPU as on the CPU."""
     sample = [selection.as_rows(tensor)[:rows] for tensor in tensors]
-    there, here = rank_all(sample, way), rank_all([tensor.cpu() for tensor in sample])
+    there, here = rank_all(sample, method), rank_all([tensor.cpu() for tensor in sample])
     same = sum(int((a.cpu() == b).sum()) for a, b in zip(there, here, strict=True))
     return same / sum(tensor.numel() for tensor in sample)
 
@@ -120,10 +120,12 @@ def main() -> None:
     parser.add_argument("--size", choices=common.SIZES, default="bert-base")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--sample", type=int, default=8, help="rows of each length for scikit-learn")
-    parser.add_argument("--deterministic", action="store_true", help="with the kernels that the study's steps ask for")
+    parser.add_argument(
+        "--deterministic", action="store_true", help="use deterministic kernels, as the study's steps do"
+    )
     a = parser.parse_args()
     if a.deterministic:
-        provenance.deterministic(0)
+        provenance.make_deterministic(0)
     torch.set_num_threads(a.threads)
     tensors = make_tensors(a.size, a.device)
     rows = sum(common.row_lengths(a.size).values())

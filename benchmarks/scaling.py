@@ -1,8 +1,8 @@
-"""How do time, memory and disk of pruning grow with the size of a model, the length of its rows and k?
+"""Growth of time, memory and disk of pruning with model size, row length and k.
 
 `python -m benchmarks.scaling --folder /tmp --out results/reference/scaling.json` writes pairs of random bfloat16
-checkpoints of growing size, runs `ken prune` and `ken inject` on each in processes of their own, and stores seconds of
-one core, peak memory and bytes. `benchmarks.extrapolation` takes that to 7, 70 and 400 billion parameters.
+checkpoints of growing size, runs `ken prune` and `ken inject` on each in separate processes, and records core seconds,
+peak memory and bytes. `benchmarks.extrapolation` extrapolates them to 7, 70 and 400 billion parameters.
 """
 
 import resource
@@ -11,16 +11,16 @@ from pathlib import Path
 
 from benchmarks import common, streaming
 
-WIDTH = 1024  # entries of a row where nothing else is said
+WIDTH = 1024  # default entries of a row
 SIZES = (2**22, 2**24, 2**26, 2**27)  # entries of a model
-ENTRIES = 2**25  # of a model whose rows or k are varied
+ENTRIES = 2**25  # entries of a model whose row length or k is varied
 LENGTHS = (256, 4096, 16384, 65536)  # entries of a row
-SHARES = (0.01, 0.25, 0.50)  # kept of each row
+SHARES = (0.01, 0.25, 0.50)  # kept shares of each row
 SHARE = 0.05
 
 
 def cases() -> list[dict]:
-    """(entries, row length, kept share) of everything that is measured: one of the three varies at a time."""
+    """All measured cases as (entries, row length, kept share); one of the three varies at a time."""
     described = [(size, WIDTH, SHARE) for size in SIZES]
     described += [(ENTRIES, length, SHARE) for length in LENGTHS]
     described += [(ENTRIES, WIDTH, share) for share in SHARES]
@@ -28,13 +28,13 @@ def cases() -> list[dict]:
 
 
 def shapes(entries: int, row_length: int) -> dict[str, tuple[int, int]]:
-    """Matrices of at most 2^25 entries (eight blocks of what is read at a time), with rows of this length."""
+    """Shapes of matrices with rows of this length and at most 2^25 entries, eight times a block of streaming."""
     height = min(entries, 2**25) // row_length
     return {f"layers.{i}.weight": (height, row_length) for i in range(entries // (height * row_length))}
 
 
 def core_seconds(*arguments: str) -> tuple[float, float, float]:
-    """Seconds on the clock, seconds of one core, and peak MiB of one `ken` command on one thread."""
+    """Wall seconds, core seconds and peak MiB of one `ken` command on one thread."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     wall, peak = streaming.run(*arguments, threads=1)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -45,9 +45,9 @@ def measure(case: dict, root: Path) -> dict:
     """Time, memory and bytes of pruning and injecting a pair of random checkpoints."""
     with tempfile.TemporaryDirectory(dir=root) as folder:
         base, tuned, sub, out = (Path(folder, f"{name}.safetensors") for name in ("base", "tuned", "sub", "out"))
-        found = shapes(case["entries"], case["row_length"])
-        streaming.write_checkpoint(base, found, 0)
-        streaming.write_checkpoint(tuned, found, 1, base)
+        tensor_shapes = shapes(case["entries"], case["row_length"])
+        streaming.write_checkpoint(base, tensor_shapes, 0)
+        streaming.write_checkpoint(tuned, tensor_shapes, 1, base)
         pair, k = ("--pretrained", str(base), "--finetuned", str(tuned)), str(case["kept_share"])
         pruned = core_seconds("prune", *pair, "--k", k, "--rule", "reset", "--quiet", "--out", str(sub))
         stored = ("--pretrained", str(base), "--subnetwork", str(sub), "--out", str(out))

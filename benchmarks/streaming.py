@@ -1,8 +1,8 @@
-"""Does pruning a model of any size fit into little memory? A pair of random checkpoints with a model's shapes.
+"""Peak memory and time of pruning a large model from disk, with random checkpoints of a real model's shapes.
 
 `python -m benchmarks.streaming --folder /tmp/big` writes two bfloat16 checkpoints with the shapes of BLOOM-1b7 (about
-3.5 GB each), runs `ken prune`, `ken info` and `ken inject` in processes of their own, and tells peak memory against the
-largest tensor and wall time against reading both files once.
+3.5 GB each), runs `ken prune`, `ken info` and `ken inject` in separate processes, and compares peak memory with the
+largest tensor and wall time with reading both files once.
 """
 
 import json
@@ -24,7 +24,7 @@ DTYPE = torch.bfloat16
 
 
 def write_checkpoint(path: Path, shapes: dict[str, tuple], seed: int, base: Path | None = None) -> None:
-    """Random weights in blocks of rows; with `base`, those plus small updates."""
+    """Write random weights in blocks of rows; with `base`, its weights plus small updates."""
     described, start = {}, 0
     for name, shape in shapes.items():
         end = start + math.prod(shape) * DTYPE.itemsize
@@ -47,14 +47,14 @@ def write_checkpoint(path: Path, shapes: dict[str, tuple], seed: int, base: Path
 
 def run(*arguments: str, threads: int) -> tuple[float, float]:
     """Seconds and peak MiB of one `ken` command."""
-    # Not ru_maxrss, which a process inherits from the one that started it.
+    # Not ru_maxrss, which a process inherits from its parent.
     program = "import sys; from ken import cli; cli.main(sys.argv[1:]); " \
         "print(*(line for line in open('/proc/self/status') if line.startswith('VmHWM')), file=sys.stderr)"  # fmt: skip
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     start = time.perf_counter()
     command = [sys.executable, "-c", program, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
-    return time.perf_counter() - start, float(done.stderr.split()[-2]) / 1024
+    completed = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    return time.perf_counter() - start, float(completed.stderr.split()[-2]) / 1024
 
 
 def read_once(*paths: Path) -> float:

@@ -1,6 +1,6 @@
-"""One loaded base serves many tasks: the time to swap sub-networks in it, against loading whole checkpoints.
+"""Time to swap sub-networks in a loaded base model, compared with loading whole checkpoints.
 
-Also the time to restore a whole grid of k for evaluation, where each k writes only the entries that change.
+Also the time to inject a grid of budgets in turn for evaluation, where each writes only the entries that change.
 """
 
 import tempfile
@@ -17,7 +17,7 @@ GRID = (0.02, 0.05, 0.10, 0.25, 0.50, 0.75)
 
 
 def main() -> None:
-    parser = common.parser("Swap sub-networks in a live BERT-base-sized model; against reloading.")
+    parser = common.parser("Time swapping sub-networks in a BERT-base-sized model against reloading it.")
     parser.add_argument("--share", type=float, default=0.05)
     a = parser.parse_args()
     torch.set_num_threads(a.threads)
@@ -27,10 +27,10 @@ def main() -> None:
     model = BertModel(BertConfig()).eval()
     base = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
     tuned = [{name: t + 0.001 * torch.randn_like(t) for name, t in base.items()} for _ in range(2)]
-    tasks = [Subnetwork.extract(base, one, a.share) for one in tuned]
+    tasks = [Subnetwork.extract(base, state, a.share) for state in tuned]
     with tempfile.TemporaryDirectory() as folder:
-        for i, one in enumerate(tuned):
-            save_file(one, Path(folder, f"{i}.safetensors"))
+        for i, state in enumerate(tuned):
+            save_file(state, Path(folder, f"{i}.safetensors"))
 
         def reload() -> None:
             for i in range(2):
@@ -43,7 +43,7 @@ def main() -> None:
         model.save_pretrained(Path(folder, "model"))
         building = common.seconds_of(reload_model)
     dense = sum(tensor.numel() * tensor.itemsize for tensor in base.values())
-    # Masks, kept values, their places (int64), and the values that they overwrite.
+    # Masks, kept values, their indices (int64), and the values that they overwrite.
     held = sum(mask.numel() for mask in tasks[0].masks.values())
     held += sum(values.numel() * (2 * values.itemsize + 8) for values in tasks[0].values.values())
     model.load_state_dict(base)
@@ -59,11 +59,11 @@ def main() -> None:
     grid = [Subnetwork.from_ranks(base, tuned[0], ranks, share) for share in GRID]
     grid[-1].inject(model)
 
-    def through_the_grid() -> None:
-        for one in grid:
-            one.inject(model)
+    def inject_grid() -> None:
+        for subnetwork in grid:
+            subnetwork.inject(model)
 
-    restoring = common.seconds_of(through_the_grid) / len(grid)
+    restoring = common.seconds_of(inject_grid) / len(grid)
     batch = torch.randint(0, 30_000, (32, 128), generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         evaluating = common.seconds_of(lambda: model(batch), repeats=1) / 32 * 1000

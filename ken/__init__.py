@@ -1,7 +1,7 @@
 """KEN: keep part of a fine-tuned transformer and reset the rest to its pre-trained values.
 
-Density estimates (`kde`), selections (`selection`), the sub-network that has to be stored (`Subnetwork`), and the same
-from disk to disk for models of any size (`prune`, `inject`).
+The package has density estimates (`kde`), selections (`selection`), the sub-network to store (`Subnetwork`), and the
+same from disk to disk for models of any size (`prune`, `inject`).
 Source: M. Mastromattei, F. M. Zanzotto, "Less is KEN", Findings of ACL 2024, arXiv 2402.03142.
 
 Names are imported at first use, so that a module without torch, such as `ken.files`, loads without it.

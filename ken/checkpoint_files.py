@@ -1,4 +1,4 @@
-"""Files of a checkpoint in the Hugging Face layout. Never pickle, never code."""
+"""Files of a checkpoint in the Hugging Face layout, without pickle files and code."""
 
 import re
 from pathlib import PurePosixPath

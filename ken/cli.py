@@ -1,4 +1,4 @@
-"""The command `ken`: make, inject, check, describe and draw sub-networks, and find how much has to be kept."""
+"""The command `ken`: make, inject, check, describe and draw sub-networks, and find how much to keep."""
 
 import argparse
 import importlib.metadata
@@ -51,7 +51,7 @@ def budget(text: str) -> int | float:
 
 
 def summary(path: Path, reader: Reader) -> dict:
-    """What a sub-network file holds; sizes in entries unless named bytes."""
+    """Summary of a sub-network file; sizes are numbers of entries unless named bytes."""
     body = {name: reader.tensors[name] for name in reader.body}
     whole = {name: stored for name, stored in reader.tensors.items() if name not in body}
     total, kept = sum(stored.spec.size for stored in body.values()), sum(stored.kept for stored in body.values())
@@ -72,7 +72,7 @@ def summary(path: Path, reader: Reader) -> dict:
 
 
 def show(described: dict, as_json: bool) -> None:
-    """Print a summary for people, or as JSON."""
+    """Print a summary as text or as JSON."""
     if as_json:
         print(json.dumps(described, indent=2))
         return
@@ -306,7 +306,9 @@ def _add_viz(made: argparse.ArgumentParser) -> None:
     made.add_argument("--pretrained", help=f"for --explorer: {BASE_HELP}")
     made.add_argument("--finetuned", help="for --explorer: the fine-tuned model, to show the updates of reset entries")
     made.add_argument("--matrices", help="for --explorer: kinds separated by commas, e.g. query.weight,key.weight")
-    made.add_argument("--megabytes", type=float, default=20.0, help="for --explorer: its size at most (default: 20)")
+    made.add_argument(
+        "--megabytes", type=float, default=20.0, help="for --explorer: largest size of the page (default: 20)"
+    )
 
 
 def _add_pair(made: argparse.ArgumentParser) -> None:

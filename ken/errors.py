@@ -1,4 +1,4 @@
-"""Errors that a user can fix, and how a program reports them: one sentence, no traceback. Standard library only."""
+"""Errors that a user can fix, reported as one sentence without traceback. Standard library only."""
 
 import difflib
 import errno
@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable, Iterable
 
 PACKAGES = ("study", "baselines", "ken", "report")
-LISTED = 12  # valid names listed in full when none of them resembles what was written
+LISTED = 12  # up to this many valid names are listed if none resembles the given one
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _NOT_PERMITTED = (errno.EROFS, errno.EACCES, errno.EPERM)
 _BROKEN_PIPE = 128 + 13
@@ -17,18 +17,18 @@ _ADVICE = "run the same command again; finished work is kept"
 
 
 class UserError(Exception):
-    """Something a user can fix; the message is one sentence: what was found, what was expected, what to do."""
+    """An error that a user can fix. Its message is one sentence: what is wrong, what was expected, what to do."""
 
 
 def did_you_mean(name: str, valid: Iterable[str]) -> str:
     """Hint at the nearest valid name, to be appended to a sentence.
 
     Args:
-        name: what was written.
-        valid: what may be written.
+        name: the given name.
+        valid: the valid names.
 
     Returns:
-        ``' Did you mean "bert"?'``, or the valid names when none of them is near, or "" when there are none.
+        ``' Did you mean "bert"?'``, or the valid names if none is similar, or "" if there are none.
 
     Example:
         >>> did_you_mean("brt", ["bert", "bloom"])
@@ -62,7 +62,7 @@ def disk_sentence(error: BaseException) -> str | None:
     """What to do about a full, read-only or protected disk; None for any other error.
 
     Args:
-        error: an OSError, or an error of a library that puts the system's error number in its text, as safetensors.
+        error: an OSError, or an error of a library with the system's error number in its text (safetensors).
     """
     in_text = re.search(r"\(os error (\d+)\)", str(error))
     number = error.errno if isinstance(error, OSError) and error.errno else int(in_text[1]) if in_text else None
@@ -78,7 +78,7 @@ def disk_sentence(error: BaseException) -> str | None:
 
 
 def gpu_sentence(error: BaseException) -> str | None:
-    """What to do when the GPU is out of memory; None for any other error. By name, so that torch is not imported."""
+    """What to do if the GPU is out of memory; None for any other error. Compares names, to avoid importing torch."""
     if type(error).__name__ != "OutOfMemoryError":
         return None
     return (
@@ -91,12 +91,12 @@ def run(main: Callable[[], object], expected: tuple[type[Exception], ...] = (Use
     """Run `main` as a program: errors that a user can fix are printed as one sentence and end it with status 1.
 
     Args:
-        main: the program; what it returns is ignored.
+        main: the program; its result is ignored.
         expected: errors whose message is such a sentence. A full or read-only disk and a full GPU always have one.
 
-    A `ValueError` that one of our own packages raises may be a mistake of the user or of the code: its sentence
-    follows the traceback. Any other error keeps Python's own report. A reader that has seen enough, such as `head`,
-    ends the program without a word, with the status of a program that the system ended for that.
+    A `ValueError` raised by one of our packages may be an error of the user or of the code, so its sentence follows the
+    traceback. Any other error is reported by Python. If standard output is closed early, as by `head`, the program ends
+    silently, with the status of a program that received SIGPIPE.
     """
     try:
         try:

@@ -35,7 +35,10 @@ class KeptBlock:
 def chooser(
     k: int | float, method: str | selection.Criterion, seed: int | None, device: torch.device | str | None
 ) -> Chooser:
-    """Choose k entries of every row by a method of `ken.selection`, computed on `device` (None: the tensors')."""
+    """A function that chooses k entries of every row by a method of `ken.selection`.
+
+    It computes on `device`, by default the device of the tensors.
+    """
     selection.kept_count(1, k)
     selection.check_method(method)
     try:
@@ -47,7 +50,7 @@ def chooser(
 
     def choose(name: str, block: slice, finetuned: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
         if name not in generators:
-            generators.clear()  # blocks of one tensor follow each other and share its generator
+            generators.clear()  # consecutive blocks of one tensor share its generator
             generators[name] = selection.generator_of(name, seed)
         if selection.is_fixed(finetuned, base):
             return torch.zeros(finetuned.shape, dtype=torch.bool)
@@ -64,7 +67,7 @@ def kept_blocks(pair: Pair, choose: Chooser, rule: str, scope: str, fingerprint:
     """Kept entries of the whole body; `fingerprint` is updated with the pre-trained values.
 
     Raises:
-        ValueError: an unknown rule or scope, or what `choose` refuses.
+        ValueError: an unknown rule or scope, or an error of `choose`.
     """
     check_choice("rule", rule, RULES)
     check_choice("scope", scope, SCOPES)
@@ -87,22 +90,22 @@ def kept_blocks(pair: Pair, choose: Chooser, rule: str, scope: str, fingerprint:
 
 
 def in_scope(name: str, scope: str) -> bool:
-    """Whether a tensor is pruned: "layers" leaves out all but numbered layers, as the authors' released code does."""
+    """Whether a tensor is pruned. With "layers" only numbered layers are, as in the authors' released code."""
     return scope == "all" or re.search(r"\d", name) is not None
 
 
 def check_choice(what: str, choice: str, choices: tuple[str, ...]) -> None:
-    """Check that a choice is a valid one.
+    """Check that a choice is valid.
 
     Raises:
-        ValueError: with the choices.
+        ValueError: it is not; the message lists the choices.
     """
     if choice not in choices:
         raise ValueError(f"unknown {what} {choice!r}: expected {' or '.join(map(repr, choices))}.")
 
 
 def rescaled(finetuned: torch.Tensor, base: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """W0 + (n / kept) (W - W0) by row, computed in at least float32; rows kept whole stay as they are."""
+    """W0 + (n / kept) (W - W0) by row, computed in at least float32; rows kept in full are unchanged."""
     n, precision = finetuned.shape[1], torch.promote_types(finetuned.dtype, torch.float32)
     counts = mask.sum(1, keepdim=True)
     # Not `number / tensor`: torch computes that as a product with the reciprocal, which rounds twice.

@@ -1,7 +1,4 @@
-"""Files: written whole or not at all, with the permissions of new files, and never over something else.
-
-Standard library only.
-"""
+"""Atomic writing of files, their permissions, and checks of paths. Standard library only."""
 
 import os
 import re
@@ -14,8 +11,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 def replacing(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path that replaces `path` on success.
 
-    The temporary file is hidden, in the same folder (created if missing), and its name ends like `path`, for writers
-    that look at the suffix. When the block raises, it is removed and `path` stays as it was. The new file has the
+    The temporary file is hidden and in the same folder, which is created if missing. It has the suffix of `path`, which
+    some writers need. If the block raises, the file is removed and `path` is unchanged. The new file has the
     permissions that the umask allows, whatever its writer set.
 
     Example:
@@ -102,6 +99,6 @@ def starts_with(path: Path, *beginnings: bytes) -> bool:
 
 
 def leads_out(name: str) -> bool:
-    """Whether a relative path from a foreign source would leave its folder, on any system."""
+    """Whether a relative path from an untrusted source would leave its folder, on any system."""
     parts = re.split(r"[/\\]", name)
     return ".." in parts or PurePosixPath(name).is_absolute() or bool(PureWindowsPath(name).anchor)

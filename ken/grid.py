@@ -1,7 +1,7 @@
 """The selection of the authors' released code (`ken-grid`), which is not the algorithm of the paper.
 
-For each row, k points evenly spaced from its minimum to its maximum are visited in the order of their rounded density;
-each takes the nearest entry not yet taken. So every part of the range keeps an entry, including the tails.
+In each row, k evenly spaced points from the minimum to the maximum are visited in the order of their rounded density.
+Each takes the nearest free entry. So entries are kept in every part of the range, including the tails.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ from ken import kde
 
 
 def grid_mask(rows: torch.Tensor, k: int) -> torch.Tensor:
-    """Kept entries by the released code's rule.
+    """Kept entries by the rule of the released code.
 
     Args:
         rows: (r, n) fine-tuned values, finite and floating.
@@ -38,9 +38,9 @@ def _varied_rows(rows: torch.Tensor, k: int) -> torch.Tensor:
 class _Entries:
     """The sorted entries of all rows, which points take one by one.
 
-    Flat arrays over (row, slot), a slot being an index in the sorted row. `left[j]` leads from j towards the nearest
-    free slot below j, and is j itself where that is slot j - 1, or 0 if none is free; `right[j]` leads to the nearest
-    free slot from j on, or n. Both are shortened when followed.
+    The arrays are flat over (row, slot); a slot is an index in the sorted row. `left[j]` leads from j towards the
+    nearest free slot below j. It is j itself if that is slot j - 1, and 0 if none is free. `right[j]` leads to the
+    nearest free slot from j on, or n. Both are shortened when followed.
     """
 
     def __init__(self, rows: torch.Tensor):

@@ -1,7 +1,8 @@
-"""Files of the Hugging Face hub at one commit; every failure is one sentence. Needs huggingface_hub.
+"""Files of the Hugging Face hub at one commit. Errors are one sentence. Needs huggingface_hub.
 
-Files come through the cache of huggingface_hub, which holds complete files only. A program that was stopped or lost
-its connection fetches what is missing when it runs again; once nothing is, it needs no network (``HF_HUB_OFFLINE=1``).
+Files come through the cache of huggingface_hub, which holds complete files only. After an interruption, a program
+fetches only the missing files when it runs again. Once all files are there, it needs no network
+(``HF_HUB_OFFLINE=1``).
 """
 
 import errno
@@ -17,12 +18,12 @@ from pathlib import Path
 from ken.errors import UserError, import_sentence
 from ken.files import leads_out
 
-PAGES = {"model": "", "dataset": "datasets/"}  # kind of repository -> where its pages are on the hub
-REASON = 200  # characters of a network error that a message repeats
+PAGES = {"model": "", "dataset": "datasets/"}  # kind of repository -> path of its pages on the hub
+REASON = 200  # characters of a network error in a message
 
 
 class HubError(UserError, ValueError):
-    """Something cannot be read from or written to the hub; the message is one sentence without tokens."""
+    """The hub cannot be read or written; the message is one sentence without tokens."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,10 @@ class Snapshot:
     """Files of a repository at one commit.
 
     Attributes:
-        revision: what was asked for: a commit, a tag or a branch.
+        revision: the requested commit, tag or branch.
         commit: the commit of the files.
-        folder: where the files are, perhaps with others that were fetched before.
-        names: paths in `folder` of the files that were asked for.
+        folder: folder of the files, perhaps with others that were fetched before.
+        names: paths of the requested files in `folder`.
     """
 
     repository: str
@@ -43,7 +44,7 @@ class Snapshot:
     names: list[str]
 
     def origin(self) -> dict[str, object]:
-        """What a manifest records: repository, revision, commit, and the SHA-256 of every file.
+        """The record for a manifest: repository, revision, commit, and the SHA-256 of every file.
 
         Raises:
             HubError: a file in the cache differs from that on the hub.
@@ -58,10 +59,10 @@ def fetch(repository: str, kind: str, revision: str, choose: Callable[[list[str]
     Args:
         kind: "model" or "dataset".
         revision: commit, tag or branch.
-        choose: from the paths of all files of the repository to those that are wanted.
+        choose: selects the wanted paths from those of all files of the repository.
 
     Raises:
-        HubError: there is no such repository or revision, it may not be read, there is no network,
+        HubError: the repository or revision does not exist, access is denied, there is no network,
             a path leads out of the folder, or huggingface_hub is not installed.
     """
     commit, hashes = look_up(repository, kind, revision)
@@ -109,7 +110,7 @@ def upload(
         Address of the commit.
 
     Raises:
-        HubError: the repository may not be written to, or as `fetch`.
+        HubError: the repository may not be written to; or see `fetch`.
     """
     with client(repository, "model", "main", "upload") as hub:
         api = hub.HfApi(token=token)
@@ -130,7 +131,7 @@ def client(repository: str, kind: str, revision: str, stage: str) -> Iterator:
     """The huggingface_hub module, without its progress bars and log; its errors become `HubError`.
 
     Args:
-        repository, kind, revision: what it is used for, for the message.
+        repository, kind, revision: named in error messages.
         stage: "look-up", "download" or "upload".
     """
     try:
@@ -152,7 +153,7 @@ def client(repository: str, kind: str, revision: str, stage: str) -> Iterator:
 
 
 def _sentence(error: BaseException, repository: str, kind: str, revision: str, stage: str) -> str:
-    """What went wrong and what to do, without tokens."""
+    """A sentence that says what went wrong and what to do, without tokens."""
     from huggingface_hub import constants, errors
 
     what = f"{'data set' if kind == 'dataset' else kind} {repository}"
@@ -207,7 +208,7 @@ def _without_secrets(text: str) -> str:
 
 
 def _checked_sha256(path: Path) -> str:
-    """SHA-256 of a file, compared with its name in the cache where that is a SHA-256, as for large files."""
+    """SHA-256 of a file, compared with its name in the cache if that is a SHA-256, as for large files."""
     stored = path.resolve()
     with open(stored, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()

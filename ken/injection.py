@@ -1,4 +1,4 @@
-"""Sub-networks in a live model, in place: put in, exchanged for another one of the same base, and taken out again."""
+"""In-place injection of sub-networks into a live model, exchange for another of the same base, and ejection."""
 
 import weakref
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from ken.wrappers import live_tensors, unwrapped
 
 
 class Injectable(Protocol):
-    """What is needed of a `Subnetwork`."""
+    """The part of a `Subnetwork` that injection needs."""
 
     masks: Tensors
     values: Tensors
@@ -28,12 +28,12 @@ class Injectable(Protocol):
 
 @dataclass(frozen=True)
 class Injected:
-    """What a model holds.
+    """The sub-network in a model, and the values it has replaced.
 
     Attributes:
-        subnetwork: the one that is in the model; None for an empty model.
+        subnetwork: the injected one; None if there is none.
         body: body tensor -> the pre-trained values at the kept indices, which the sub-network has overwritten.
-        whole: name -> what the model had in place of the head, buffers and tied tensors.
+        whole: name -> the replaced head, buffers and tied tensors of the model.
     """
 
     subnetwork: Injectable | None
@@ -112,8 +112,8 @@ def _exchange(subnetwork: Injectable, name: str, tensor: torch.Tensor, old: Inje
     """Write kept entries into a live tensor; returns the pre-trained values at their indices.
 
     Args:
-        tensor: the base, or the base with what `old` has written there. Of two sub-networks with much in common, such
-            as neighbours in a grid of k, only the entries that differ are written.
+        tensor: the base, or the base with the entries of `old`. If two sub-networks have much in common, such as
+            neighbours in a grid of k, only the entries that differ are written.
     """
     indices, values = subnetwork.indices(name).to(tensor.device), subnetwork.values[name].to(tensor.device)
     if old.subnetwork is not None:

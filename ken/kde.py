@@ -114,7 +114,7 @@ def density(
 
 
 def resolved_method(method: str, rows: torch.Tensor) -> str:
-    """The method that "auto" chooses: the faster one for this n, on CPU and GPU alike, so that the kept sets agree."""
+    """The method chosen by "auto": the faster one for n, the same on CPU and GPU, so that the kept sets agree."""
     if method != "auto":
         return method
     return "exact" if rows.shape[1] <= _SHORT_ROW else "binned"
@@ -124,14 +124,14 @@ def check_rows(rows: torch.Tensor, what: str = "rows") -> None:
     """Check that rows have a density.
 
     Args:
-        what: what the message calls the tensor.
+        what: name of the tensor in the message.
 
     Raises:
         ValueError: not 2-D, not floating, or not finite.
     """
     if rows.ndim != 2 or not rows.is_floating_point():
         raise ValueError(f"{what} must be 2-D and floating, found {rows.ndim}-D of {rows.dtype}.")
-    # A finite sum means that all entries are finite; only otherwise is every entry checked.
+    # If the sum is finite, so are all entries; only otherwise is every entry checked.
     if not rows.sum(dtype=torch.float64).isfinite() and not (finite := torch.isfinite(rows)).all():
         row, column = (~finite).nonzero()[0].tolist()
         raise ValueError(

@@ -1,4 +1,4 @@
-"""A fine-tuned model and its pre-trained base: which tensors are body, which are head, and what each is reset to."""
+"""A fine-tuned model and its pre-trained base: the tensors of body and head, and the values for the reset."""
 
 import re
 from collections import Counter
@@ -59,13 +59,13 @@ class Pair:
     def of(cls, base: Source, finetuned: Source) -> "Pair":
         """Match the tensors of two sources.
 
-        The base may carry a prefix the fine-tuned model lacks, or the other way round ("bert."), and heads of its
-        own, such as one for language modelling, which are left out. Rows that the fine-tuned vocabulary has beyond
-        that of the base are kept.
+        The base may have a prefix that the fine-tuned model lacks ("bert."), or the other way round. It may also have
+        further heads, such as one for language modelling, which are left out. Rows that the fine-tuned vocabulary has
+        beyond that of the base are kept.
 
         Raises:
-            ValueError: two architectures, no name fits, a part of the body is missing, or shapes differ; the sentence
-                names the tensor.
+            ValueError: the architectures differ, no name fits, a part of the body is missing, or shapes differ; the
+                message names the tensor.
         """
         types = base.model_type, finetuned.model_type
         if None not in types and types[0] != types[1]:
@@ -177,7 +177,7 @@ class Pair:
 
 
 def aligned(base: Iterable[str], wanted: Iterable[str]) -> dict[str, str]:
-    """Wanted name -> base name, with or without a prefix such as "bert.", whichever way more names fit.
+    """Wanted name -> base name, with or without a prefix such as "bert.", whichever fits more names.
 
     A prefix may have several parts. Old BERT checkpoints call a norm's weight "gamma" and its bias "beta".
     """
@@ -247,7 +247,7 @@ def _modern(name: str) -> str:
 
 
 def _with_base_first(aliases: dict[str, str], names: dict[str, str]) -> dict[str, str]:
-    """The same ties with, in each group, a name with a pre-trained value as the one that is kept."""
+    """The same ties, but in each group a name with a pre-trained value is kept."""
     groups: dict[str, list[str]] = {}
     for alias, name in aliases.items():
         groups.setdefault(name, [name]).append(alias)
@@ -259,10 +259,10 @@ def _with_base_first(aliases: dict[str, str], names: dict[str, str]) -> dict[str
 
 
 def _check_whole_body(base: Source, finetuned: Source, used: set[str]) -> None:
-    """Refuse a fine-tuned model that lacks a module of what it otherwise shares with its base.
+    """Refuse a fine-tuned model that lacks a module within a part that it shares with its base.
 
-    It may lack a whole part, such as a pooler or a head for language modelling, and a single tensor of a module that it
-    has, such as a mask that older versions saved.
+    It may lack a whole part, such as a pooler or a head for language modelling. It may also lack a single tensor of a
+    module, such as a mask that older versions saved.
     """
     depth = 2 if len({name.partition(".")[0] for name in used}) == 1 else 1
 

@@ -1,7 +1,7 @@
 """Positions of kept entries as bytes, close to the entropy of the choice.
 
-Two codings: one bit per entry, or the gaps between the rarer kind of entries (kept or reset) in Rice codes.
-The smaller one is used, so the size stays within a few percent of log2 C(n, k) a row at every share.
+There are two codings: one bit per entry, or the gaps between the rarer kind of entries (kept or reset) in Rice codes.
+The smaller one is used, so the size is within a few percent of log2 C(n, k) per row at every share.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ class Coded:
 
     Attributes:
         coding: "all", "none", "bits" or "gaps".
-        low_bits: of "gaps": bits of a gap that are stored as they are; the rest is stored in unary.
+        low_bits: for "gaps", the number of bits of a gap that are stored unchanged; the rest is stored in unary.
         data: the bytes.
     """
 

@@ -56,7 +56,7 @@ def kept_count(n: int, k: int | float) -> int:
             (`round`), at least 1.
 
     Raises:
-        ValueError: k is neither.
+        ValueError: k is neither of these.
 
     Example:
         >>> kept_count(768, 0.25), kept_count(768, 128), kept_count(3, 0.01)
@@ -93,7 +93,7 @@ def rank(
         int32 of the same shape: rank within its row, 0 = kept first; at a budget k, rank < k is kept.
 
     Raises:
-        ValueError: unknown method, shapes differ, not floating, or NaN or infinite entries.
+        ValueError: the method is unknown, shapes differ, or entries are not floating, NaN or infinite.
 
     Example:
         >>> rank(torch.tensor([[0.0, 0.1, 0.2, 5.0]]), torch.zeros(1, 4))
@@ -161,9 +161,9 @@ def rank_tensors(
     Args:
         finetuned, pretrained: name -> tensor.
         method: as in `rank`.
-        seed: with the tensor's name it seeds that tensor's generator, so that a result never depends on the
-            order of the tensors; None gives the criterion no generator.
-        device: where the ranks are computed, by default the device of the tensors, to which they are returned.
+        seed: seeds the generator of each tensor, together with its name, so that results do not depend on the order
+            of the tensors. With None the criterion gets no generator.
+        device: where the ranks are computed, by default the device of the tensors. Ranks are returned on the latter.
 
     Returns:
         Name -> ranks; those of a tensor that `is_fixed` are above every budget.
@@ -207,14 +207,14 @@ def check_method(method: str | Criterion) -> None:
     """Check that `select` knows a method.
 
     Raises:
-        ValueError: with the nearest names.
+        ValueError: it does not; the message has the nearest names.
     """
     if method != GRID:
         _criterion(method)
 
 
 def method_name(method: str | Criterion) -> str:
-    """Name of a method in records: its own, or that of its function."""
+    """Name of a method in records: its name, or that of its function."""
     return method if isinstance(method, str) else getattr(method, "__name__", "custom")
 
 

@@ -1,6 +1,6 @@
-"""Sources of tensors: memory, or checkpoints on disk and on the hub, read one block of rows at a time.
+"""Sources of tensors: memory, and checkpoints on disk or on the hub, read one block of rows at a time.
 
-Nothing but safetensors is read, never pickle and never code. Names are without the wrappers of training libraries.
+Only safetensors files are read, never pickle or code. Names are without the wrappers of training libraries.
 """
 
 import hashlib
@@ -27,11 +27,11 @@ class Source:
     """Tensors by name.
 
     Attributes:
-        label: what messages call it.
+        label: its name in messages.
         specs: name -> dtype and shape, in the order of reading.
         aliases: name -> name of the tensor it is tied to.
-        buffers: names of tensors known to be no parameters (a module knows, a file does not).
-        folder: where files that belong to the model lie, or None.
+        buffers: names of tensors known not to be parameters (a module knows, a file does not).
+        folder: folder with further files of the model, or None.
         files: files that the tensors are read from.
     """
 
@@ -110,8 +110,7 @@ MERGE = "merge it into its base first (`merge_and_unload` of peft) and save the 
 class Checkpoint(Source):
     """One safetensors file, or a folder with one or with shards and their index.
 
-    A header is read once. A file is opened for each block and closed again, so that memory holds no more of it than
-    that block.
+    A header is read once. A file is opened for each block and closed again, so that only this block is in memory.
 
     Raises:
         ValueError: there is no such checkpoint; a file is missing, unreadable, truncated or of another format; a shard
@@ -157,7 +156,7 @@ AnySource = Source | str | Path | Tensors | nn.Module
 
 
 def open_source(source: AnySource) -> Source:
-    """A source from a state dict, a module, a safetensors file, a checkpoint folder, or the id of a hub repository.
+    """Open a state dict, a module, a safetensors file, a checkpoint folder, or a hub repository by its id.
 
     Raises:
         ValueError: as `Checkpoint`, or the hub has no such repository.
@@ -177,14 +176,14 @@ def open_source(source: AnySource) -> Source:
 
 
 class Fingerprint:
-    """Hash over names, dtypes, shapes and bytes of tensors, independent of their order and layout in memory."""
+    """Hash of names, dtypes, shapes and bytes of tensors, independent of their order and memory layout."""
 
     def __init__(self) -> None:
         self.digests: dict[str, str] = {}
         self._open: tuple[str, object] | None = None
 
     def update(self, name: str, spec: TensorSpec, rows: torch.Tensor) -> None:
-        """Add the next rows of a tensor; all blocks of one tensor are added before the next tensor."""
+        """Add the next rows of a tensor; all blocks of a tensor must be added before the next tensor."""
         if self._open is None or self._open[0] != name:
             self._close()
             start = json.dumps([name, str(spec.dtype), list(spec.shape)]).encode()
@@ -197,7 +196,7 @@ class Fingerprint:
         return hashlib.sha256(json.dumps(sorted(self.digests.items())).encode()).hexdigest()
 
     def check(self, expected: str) -> None:
-        """Refuse a base that is not the one a sub-network was made from.
+        """Check that a base is the one from which a sub-network was made.
 
         Raises:
             ValueError: the fingerprints differ.

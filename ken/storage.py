@@ -1,8 +1,8 @@
-"""The file of a sub-network: a safetensors container with few, large parts, so that its overhead is small.
+"""The file of a sub-network: a safetensors container with a few large parts, to keep its overhead small.
 
-Parts: `values.<dtype>`, all stored entries of a dtype one after the other; `positions`, the coded positions of all
-tensors, block by block (`ken.positions`); `table`, a list of the tensors, as compressed JSON. The metadata has one key,
-`ken`, with the settings and a checksum of everything. Parts are written and read block by block, never as a whole.
+The parts are `values.<dtype>`, all stored entries of a dtype in sequence; `positions`, the coded positions of all
+tensors, block by block (`ken.positions`); and `table`, a list of the tensors as compressed JSON. The metadata has one
+key, `ken`, with the settings and a checksum of everything. Parts are written and read block by block, never as a whole.
 """
 
 import hashlib
@@ -26,12 +26,12 @@ from ken.tensors import DTYPE_NAMES, DTYPES, TensorSpec, bytes_of
 
 FORMAT = "ken-subnetwork-1"
 SETTINGS = ("method", "k", "rule", "scope", "base")
-_SPOOL = 2**24  # bytes of a part that are held in memory while it grows
+_SPOOL = 2**24  # bytes of a growing part that are kept in memory
 
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """Where the parts of a tensor are in the file.
+    """Location of the parts of a tensor in the file.
 
     Attributes:
         spec: dtype and shape.
@@ -53,7 +53,7 @@ class StoredTensor:
 
 
 class _Part:
-    """A growing part of the file: in memory while small, then in a nameless temporary file in the same folder."""
+    """A growing part of the file: in memory while small, then in an unnamed temporary file in the same folder."""
 
     def __init__(self, folder: Path):
         self.file = tempfile.SpooledTemporaryFile(_SPOOL, dir=folder)  # noqa: SIM115
@@ -66,9 +66,9 @@ class _Part:
 
 
 class Writer:
-    """Writes a file whole or not at all, from tensors that come block by block.
+    """Writes a file whole or not at all, from tensors that are added block by block.
 
-    Used as a context manager; without `finish` nothing is left behind.
+    It is a context manager. Without `finish`, no file remains.
 
     Raises:
         OSError: the folder does not exist or cannot be written, or the path is a folder.

@@ -1,4 +1,4 @@
-"""From checkpoints to a sub-network file and back, for models of any size: one block of rows of each in memory."""
+"""Pruning and injection from file to file, for models of any size, with one block of rows in memory."""
 
 import json
 import os
@@ -34,7 +34,8 @@ def prune(
 ) -> list[str]:
     """Write the sub-network of a fine-tuned model to a file, whole or not at all.
 
-    The file is that of `Subnetwork.extract(...).save(out)`, which explains the arguments; this takes less memory.
+    The file is the same as that of `Subnetwork.extract(...).save(out)`, which explains the arguments, but this takes
+    less memory.
 
     Args:
         progress: show a bar on stderr.
@@ -81,8 +82,8 @@ def inject(
         pretrained: the base, as in `Subnetwork.extract`.
         subnetwork: a file of `prune` or `Subnetwork.save`.
         out: a file ending in .safetensors for the weights alone; otherwise a folder in the Hugging Face layout, with
-            the fine-tuned model's config.json (from the sub-network) and whatever belongs to the base besides its
-            weights (tokenizer, processors, chat templates, files of sentence-transformers).
+            the fine-tuned model's config.json (from the sub-network) and further files of the base, except its weights
+            (tokenizer, processors, chat templates, files of sentence-transformers).
         progress: show a bar on stderr.
         companions: folder of the fine-tuned model, from which such files are taken first.
 

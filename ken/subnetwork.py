@@ -1,4 +1,4 @@
-"""The sub-network: what has to be stored of a fine-tuned model where the pre-trained one is at hand.
+"""The sub-network: the part of a fine-tuned model to store if the pre-trained model is available.
 
 In memory: the kept entries of every body tensor and the whole head. On disk: one safetensors file (see `ken.storage`).
 """
@@ -224,7 +224,7 @@ class Subnetwork:
 
     @classmethod
     def from_hub(cls, repository: str, filename: str | None = None, revision: str | None = None) -> "Subnetwork":
-        """Load a file from a hub repository; the only one of the repository where no name is given.
+        """Load a file from a hub repository; without a name, the only sub-network file of the repository.
 
         Raises:
             ValueError: there is no such repository or file, or it is no sub-network.
@@ -275,7 +275,7 @@ class Subnetwork:
         """The compressed model: kept entries over the pre-trained values, and the head.
 
         Args:
-            pretrained: the base, as in `extract`; what it has besides the body is ignored.
+            pretrained: the base, as in `extract`; tensors outside the body are ignored.
 
         Returns:
             Full state dict of new tensors, named as in the fine-tuned model; tied names share one tensor.
@@ -328,7 +328,7 @@ class Subnetwork:
 
     @staticmethod
     def forget(model: nn.Module) -> None:
-        """Make the model's present values its own: no sub-network can be ejected any more."""
+        """Keep the present values of the model: its sub-network can no longer be ejected."""
         injection.forget(model)
 
     @property
@@ -343,7 +343,7 @@ class Subnetwork:
         return self._indices[name]
 
     def check_base(self, state: Tensors) -> None:
-        """Check that a state dict, named as the body, holds the pre-trained values the sub-network was made from.
+        """Check that a state dict with the names of the body holds the base of the sub-network.
 
         Rows at the end that are kept whole may be those of an extended vocabulary, which have no pre-trained values:
         a model may hold anything there.

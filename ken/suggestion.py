@@ -1,8 +1,9 @@
-"""The smallest share to keep: the smallest whose validation score is not inferior to the fine-tuned model's.
+"""The smallest share to keep with a validation score that is not inferior to that of the fine-tuned model.
 
-The paper leaves k open. Here shares are tried by bisection over one nested ranking, and each is compared by a paired
-bootstrap over the same validation examples: a share is not inferior when, with the given confidence, it loses at most
-the margin of weighted F1 (one-sided percentile interval; Efron and Tibshirani 1993, chapter 13).
+The paper leaves k open. Here shares are tried by bisection over one nested ranking. Each is compared with the
+fine-tuned model by a paired bootstrap over the validation examples. A share is not inferior if, with the given
+confidence, its loss of weighted F1 is at most the margin (one-sided percentile interval; Efron and Tibshirani 1993,
+chapter 13).
 """
 
 import math
@@ -31,10 +32,10 @@ class Trial:
     """The validation scores of one share.
 
     Attributes:
-        share: kept share of each row, as asked for.
-        kept_share: kept share of the whole body, as it came out.
+        share: requested share of each row.
+        kept_share: realised share of the whole body.
         weighted_f1: of the restored model.
-        loss: weighted F1 of the fine-tuned model minus that.
+        loss: weighted F1 of the fine-tuned model minus that of the restored model.
         loss_bound: upper confidence bound of the loss.
         not_inferior: whether the bound is within the margin.
     """
@@ -49,7 +50,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Suggestion:
-    """The smallest share found not inferior, and all trials on the way, by share."""
+    """The smallest share that is not inferior, and all trials, sorted by share."""
 
     share: float
     full_weighted_f1: float
@@ -89,24 +90,24 @@ def suggest(
 ) -> Suggestion:
     """Find the smallest share to keep of each row.
 
-    Bisection assumes that keeping more does not hurt. Where it does, the result still is a share that was found not
-    inferior, and the curve shows all trials.
+    Bisection assumes that keeping more does not hurt. If it does, the result is still a share that is not inferior, and
+    the curve shows all trials.
 
     Args:
         pretrained: the base, as in `Subnetwork.extract`.
         model: the fine-tuned model; its weights are replaced during the search and restored at the end.
         predict: predictions of a model on the validation examples.
         labels: (examples,) class index of each.
-        margin: weighted F1 that may be lost, 0 to 1.
-        confidence: that no more is lost, between 0.5 and 1.
+        margin: largest accepted loss of weighted F1, 0 to 1.
+        confidence: that the loss is not larger, between 0.5 and 1.
         resolution: of the share.
-        method, rule, seed: as in `Subnetwork.extract`; a method that ranks.
+        method, rule, seed: as in `Subnetwork.extract`; the method must rank.
         progress: show a bar on stderr.
         allow_head: as in `Subnetwork.extract`.
         allow_few: accept fewer than `examples_needed` validation examples; then a share may pass for lack of evidence.
 
     Raises:
-        ValueError: an argument out of range, too few validation examples, or as `Subnetwork.extract`.
+        ValueError: an argument is out of range, there are too few validation examples; or see `Subnetwork.extract`.
     """
     labels = np.asarray(labels)
     _check_arguments(margin, confidence, resolution, None if allow_few else len(labels))
@@ -174,7 +175,7 @@ def examples_needed(margin: float, confidence: float) -> int:
 
 
 def _bisect(is_enough: Callable[[int], bool], steps: int, progress: bool) -> int:
-    """The smallest step found enough; the last one is, by definition, and is tried when no other was enough."""
+    """The smallest step that is enough. The last one always is; it is only tried if no other one is."""
     low, high = 0, steps
     with tqdm(total=steps.bit_length(), disable=not progress, unit="share", leave=False) as bar:
         while high - low > 1:

@@ -1,4 +1,4 @@
-"""A tensor's spec, the rows it is read as, and its bytes."""
+"""The spec of a tensor, its rows, and its bytes."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ def as_rows(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def row_blocks(r: int, n: int) -> Iterator[slice]:
-    """Consecutive row ranges of at most about `BLOCK` entries; one empty range where there are no rows."""
+    """Consecutive row ranges of at most about `BLOCK` entries; one empty range if there are no rows."""
     height = max(1, BLOCK // max(1, n))
     for start in range(0, max(1, r), height):
         yield slice(start, min(r, start + height))

@@ -112,7 +112,7 @@ class TextClassifier:
     Args:
         finetuned: checkpoint folder or hub repository of the model.
         tokenizer: checkpoint folder or hub repository of its tokenizer, for a model that comes without one.
-        max_length: tokens after which a text is truncated.
+        max_length: texts are truncated to this number of tokens.
 
     Raises:
         ValueError: transformers cannot be imported or cannot load the model; the model has no trained head; or there is
@@ -146,7 +146,7 @@ class TextClassifier:
         self.max_length = longest_text(self.tokenizer, self.model.config, max_length)
 
     def read_csv(self, path: Path, text: str, label: str) -> tuple[list[str], np.ndarray]:
-        """Texts and class indices of a CSV file; labels are names of the model's classes or their numbers.
+        """Read texts and class indices of a CSV file; labels are names or numbers of the model's classes.
 
         Raises:
             ValueError: the file cannot be read, lacks a column, or has a label that the model does not know.
@@ -179,7 +179,7 @@ class TextClassifier:
         return [row[text] for row in rows], np.array([known[row[label]] for row in rows])
 
     def predictor(self, texts: Sequence[str]) -> Callable[[nn.Module], np.ndarray]:
-        """A function from a model like this one to its predicted class index for every text."""
+        """A function from a model of this kind to its predicted class index for every text."""
         encoded = [self.tokenizer(text, truncation=True, max_length=self.max_length)["input_ids"] for text in texts]
         order = sorted(range(len(texts)), key=lambda row: -len(encoded[row]))
         batches = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]

@@ -1,13 +1,14 @@
-"""Judging: the paper's claims and ours, each by a rule of config/claims.yaml, from the test predictions of a study.
+"""Judge the paper's claims and ours from the test predictions of a study, each by a rule of config/claims.yaml.
 
-`python -m report.claims --results results/mini` writes results/mini/claims.csv. A verdict is computed and never typed:
-"reproduced", "not reproduced" or "not decided", the last also where the study lacks what a claim is about.
+`python -m report.claims --results results/mini` writes results/mini/claims.csv. A verdict is always computed:
+"reproduced", "not reproduced", or "not decided", which includes claims for which the study lacks data.
 """
 
 import argparse
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,23 +16,21 @@ import pandas as pd
 
 from ken.errors import UserError, run
 from report.judging import language, measured, scores
-from report.judging.evidence import Evidence, Finding
+from report.judging.evidence import ALL, Evidence, Finding, Undecided, undecided
 from report.judging.losses import LossSample
 from report.results import read_scores, read_yaml, write_csv
 from report.statistics import DIGITS, read_sample
 
 SOURCES = ("paper", "ours", "surgeon")
-COLUMNS = [
-    *("claim", "source", "text", "subject", "rule", "unit", "estimate", "low", "high", "verdict", "n", "why"),
-]
-# A function that judges a claim has, as keyword-only parameters, the numbers that its rule must give.
+COLUMNS = ["claim", "source", "text", "subject", "rule", "unit", "estimate", "low", "high", "verdict", "n", "why"]
+# The numbers that a rule must give are the keyword-only parameters without a default of the function that judges it.
 CLAIMS: dict[str, Callable[..., list[Finding]]] = {
     "reset-a-quarter": scores.reset_a_quarter,
     "reset-range": scores.reset_range,
-    "ahead-of-random": scores.ahead_of_random,
-    "update-over-value": scores.update_over_value,
-    "ahead-of-flop": scores.ahead_of_flop,
-    "ahead-of-lora": scores.ahead_of_lora,
+    "ahead-of-random": partial(scores.ahead, method="ken", reference="random"),
+    "update-over-value": partial(scores.ahead, method="delta-magnitude", reference="ken"),
+    "ahead-of-flop": partial(scores.ahead_on_curve, other="flop", column="kept"),
+    "ahead-of-lora": partial(scores.ahead_on_curve, other="lora", column="stored_bytes", scale=np.log),
     "rescaled-keeps": scores.rescaled_keeps,
     "grid-differs": scores.grid_differs,
     "spread-evenly": measured.spread_evenly,
@@ -45,7 +44,7 @@ CLAIMS: dict[str, Callable[..., list[Finding]]] = {
 
 @dataclass(frozen=True)
 class Rule:
-    """One entry of the rules file: `rule` in words with its numbers put in, and the numbers."""
+    """One entry of the rules file; `rule` is the rule in words, with its `numbers` filled in."""
 
     claim: str
     source: str
@@ -55,17 +54,14 @@ class Rule:
 
 
 def read_rules(path: Path) -> tuple[list[Rule], float]:
-    """The rules of a YAML file and the confidence of their intervals.
+    """Read the rules of a YAML file and the confidence of their intervals.
 
     Raises:
-        UserError: the file is missing, no YAML, or an entry has a wrong, missing or unknown key; says which.
+        UserError: the file is missing or not YAML, or an entry has a wrong, missing or unknown key, which is named.
     """
     loaded = read_yaml(path, "the rules of the claims")
-    if (
-        not isinstance(loaded, dict)
-        or set(loaded) != {"confidence", "claims"}
-        or not isinstance(loaded["claims"], list)
-    ):
+    is_mapping = isinstance(loaded, dict) and set(loaded) == {"confidence", "claims"}
+    if not is_mapping or not isinstance(loaded["claims"], list):
         raise UserError(f"{path} must have the keys confidence and claims, and claims a list.")
     confidence = loaded["confidence"]
     if not _is_number(confidence) or not 0 < confidence < 1:
@@ -84,7 +80,7 @@ def _rule(path: Path, entry: object, confidence: float) -> Rule:
         raise UserError(f"{path} has the claim {name!r}, expected an id among {', '.join(CLAIMS)}.")
     where = f"{path}, claim {name!r},"
     parameters = inspect.signature(CLAIMS[name]).parameters.values()
-    expected = {p.name: p.annotation for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    expected = {p.name: p.annotation for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty}
     words = ("id", "source", "text", "rule")
     for key in (*words, *expected):
         if key not in entry:
@@ -114,11 +110,19 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and np.isfinite(value)
 
 
+def judge(evidence: Evidence, rule: Rule) -> list[Finding]:
+    """The findings on a claim; one on all models if the study lacks what all of them need."""
+    try:
+        return CLAIMS[rule.claim](evidence, **rule.numbers)
+    except Undecided as missing:
+        return [undecided(ALL, missing)]
+
+
 def judge_all(evidence: Evidence, rules: Sequence[Rule]) -> pd.DataFrame:
     """One row per claim and subject, in the order of the rules."""
     rows = []
     for rule in rules:
-        for finding in CLAIMS[rule.claim](evidence, **rule.numbers):
+        for finding in judge(evidence, rule):
             words = (rule.claim, rule.source, rule.text, finding.subject, rule.rule, finding.unit)
             rows.append((*words, *finding.interval, finding.verdict, finding.n, finding.why))
     return pd.DataFrame(rows, columns=COLUMNS)

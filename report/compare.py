@@ -1,17 +1,16 @@
-"""Comparing: where a run of a study leaves the intervals of a committed run of the same study.
+"""Compare a run of a study with a committed run of the same study, the reference.
 
-`python -m report.compare results/mini results/reference/mini` prints it and ends with status 1 if they do not agree.
-Weighted F1 is in points (hundredths) everywhere. What is compared:
+`python -m report.compare results/mini results/reference/mini` prints the differences and exits with status 1 if the
+runs do not agree. Weighted F1 is in points (hundredths) everywhere. Three things are compared:
 
-- Rows: a model, task, method and budget, weighted F1 as the mean over seeds. Around the reference's mean stands a 95 %
-  prediction interval: where the mean of another run lies if that run is the same study with other seeds. Its width
-  comes from the spread over seeds of the method at that budget, pooled over models and tasks; a method that the
-  reference ran with one seed gets the spread of the fine-tuned models themselves. By chance 5 % of the rows may lie
-  outside, and since the rows of a cell rise and fall together, up to 10 % are taken for chance. With the same seeds
-  much less is to be expected: what differs then is how a machine rounds.
-- Means: a method and budget minus the fine-tuned model, over all models and tasks. The interval is the reference's own
-  bootstrap interval (`report.statistics`) over models, tasks, seeds and test examples.
-- Claims: their verdicts. Those about seconds are told and never held against a run.
+- Rows: weighted F1 of a model, task, method and budget, as the mean over seeds. The mean of the reference has a 95 %
+  prediction interval, in which the mean of the same study with other seeds lies. Its width comes from the spread over
+  seeds of the method at that budget, pooled over models and tasks. A method that the reference ran with one seed gets
+  the spread of the fine-tuned models. By chance, 5 % of the rows are outside. Since the rows of a cell vary together,
+  up to 10 % count as chance. With the same seeds far fewer should be outside: only rounding differs between machines.
+- Means: a method and budget minus the fine-tuned model, over all models and tasks. The interval is the bootstrap
+  interval of the reference (`report.statistics`) over models, tasks, seeds and test examples.
+- Claims: their verdicts. Different verdicts on claims about seconds are printed but do not count.
 """
 
 import argparse
@@ -34,10 +33,10 @@ from report.table import Column, Table, TableCell, plain
 
 KIND = ["method", "unit", "budget"]
 ROW = ["model", "task", *KIND]
-MOST_OUTSIDE = 0.10  # share of the rows that may lie outside their intervals by chance
-MEASURED_UNITS = ("slope",)  # of claims about seconds, which belong to a machine
+MOST_OUTSIDE = 0.10  # share of rows outside their intervals that counts as chance
+MEASURED_UNITS = ("slope",)  # of claims about seconds, which depend on the machine
 CONFIGS = "configs"
-LISTED = 5  # names that one sentence lists
+LISTED = 5  # most names in one sentence
 _SETTING = (columns.method("method"), columns.budget("kept"))
 _OUTSIDE = Column("outside", lambda row: TableCell("yes" if row.outside else ""))
 _ROUNDING = 1e-6  # points; files hold a limited number of digits
@@ -45,17 +44,17 @@ _ROUNDING = 1e-6  # points; files hold a limited number of digits
 
 @dataclass(frozen=True)
 class Comparison:
-    """A run beside its reference.
+    """A run compared with its reference.
 
     Attributes:
-        rows: one each model, task, method and budget that both have: reference, half_width (of its interval, NaN if
+        rows: a row per model, task, method and budget that both have: reference, half_width (of its interval, NaN if
             there is none), here, difference (points), outside.
-        means: one each method and budget that both have over as many pairs of model and task: reference, low, high,
-            here (points to full), outside.
-        claims: claim, subject, reference and here (verdicts), counts (whether it is held against the run), for claims
-            whose verdicts differ.
+        means: a row per method and budget that both have for equally many pairs of model and task: reference, low,
+            high, here (points to full), outside.
+        claims: the claims with different verdicts: claim, subject, reference and here (verdicts), counts (whether the
+            difference counts against the run).
         missing: rows of the reference without a score in the run. judged: number of claims that both have.
-        notes: sentences on what else differs.
+        notes: sentences on further differences.
     """
 
     rows: pd.DataFrame
@@ -66,7 +65,7 @@ class Comparison:
     notes: list[str]
 
     def disagreements(self) -> list[str]:
-        """Why the run does not agree with its reference, a part of a sentence each; none if it does."""
+        """Reasons why the run does not agree with its reference, each part of a sentence; none if it does."""
         reasons = []
         if len(self.missing):
             reasons.append(f"{len(self.missing)} rows of the reference have no score here ({_settings(self.missing)})")
@@ -81,11 +80,11 @@ class Comparison:
 
 
 def compare(results: Path, reference: Path) -> Comparison:
-    """A run beside a committed one.
+    """Compare a run with its reference.
 
     Args:
-        results, reference: results folders with scores.csv and provenance.json; statistics/pairwise.csv and claims.csv
-            are compared where both have them.
+        results, reference: results folders with scores.csv and provenance.json. statistics/pairwise.csv and claims.csv
+            are compared if both have them.
 
     Raises:
         UserError: a folder holds no finished study, a file is malformed, or the two have no row in common.
@@ -93,8 +92,8 @@ def compare(results: Path, reference: Path) -> Comparison:
     for folder in (results, reference):
         if not (folder / "scores.csv").is_file():
             raise UserError(f"{folder} holds no finished study (no scores.csv): run it, or name another folder.")
-    own, expected = (row_means(read_scores(folder)) for folder in (results, reference))
-    both = expected.merge(own, "left", on=ROW, suffixes=("_reference", "_here"), indicator="held")
+    actual, expected = (row_means(read_scores(folder)) for folder in (results, reference))
+    both = expected.merge(actual, "left", on=ROW, suffixes=("_reference", "_here"), indicator="held")
     rows, missing = both[both["held"] == "both"], both.loc[both["held"] == "left_only", ROW]
     if rows.empty:
         raise UserError(f"{results} and {reference} have no model, task, method and budget in common: name others.")
@@ -110,7 +109,7 @@ def compare(results: Path, reference: Path) -> Comparison:
 
 
 def row_means(scores: pd.DataFrame) -> pd.DataFrame:
-    """Columns of `ROW`, points (mean over seeds of weighted F1), seeds, and variance (over seeds; 0 for one seed)."""
+    """Columns of `ROW`, points (mean of weighted F1 over seeds), seeds, and variance (over seeds; 0 for one seed)."""
     seeds = average_draws(scores)
     grouped = seeds.assign(points=100 * seeds["weighted_f1"]).groupby(ROW, sort=False)["points"]
     table = grouped.agg(points="mean", seeds="size", variance="var").reset_index()
@@ -118,28 +117,28 @@ def row_means(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def seed_spread(means: pd.DataFrame) -> pd.DataFrame:
-    """Standard deviation over seeds of each method and budget, pooled over models and tasks, and its freedom.
+    """Standard deviation over seeds of each method and budget, pooled over models and tasks.
 
     Args:
-        means: as `row_means` gives them.
+        means: from `row_means`.
 
     Returns:
-        Columns of `KIND`, sd (points) and freedom (its degrees of freedom). A method with one seed everywhere has those
-        of `full`; they are NaN and 0 where `full` has one seed too.
+        Columns of `KIND`, sd (points) and freedom (degrees of freedom). A method with one seed everywhere gets those of
+        `full`, which are NaN and 0 if `full` has one seed too.
     """
     freedom = means["seeds"] - 1
     sums = means[KIND].assign(freedom=freedom, squares=freedom * means["variance"]).groupby(KIND, sort=False).sum()
     table = sums.reset_index().astype({"freedom": float})
-    own = ["freedom", "squares"]
-    table.loc[table["freedom"] == 0, own] = table.loc[table["method"] == "full", own].iloc[0].to_numpy()
+    pooled = ["freedom", "squares"]
+    table.loc[table["freedom"] == 0, pooled] = table.loc[table["method"] == "full", pooled].iloc[0].to_numpy()
     return table[[*KIND, "freedom"]].assign(sd=np.sqrt(table["squares"] / table["freedom"].replace(0, np.nan)))
 
 
 def judged_rows(rows: pd.DataFrame, spread: pd.DataFrame) -> pd.DataFrame:
-    """`Comparison.rows` from the rows that two runs have in common and the spread over seeds in the reference.
+    """`Comparison.rows` from the rows common to both runs and the spread over seeds in the reference.
 
-    The half width is t · sd · √(1/n + 1/m), n seeds in the reference and m here, t of Student's distribution: that of a
-    prediction interval for the mean of m further values.
+    The half width is t · sd · √(1/n + 1/m) for n seeds in the reference and m here, with t of Student's distribution:
+    the half width of a prediction interval for the mean of m further values.
     """
     rows = rows.merge(spread, "left", on=KIND)
     t = stats.t.ppf((1 + CONFIDENCE) / 2, rows["freedom"].replace(0, np.nan))
@@ -154,34 +153,34 @@ def judged_rows(rows: pd.DataFrame, spread: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def compared_means(own: pd.DataFrame, expected: pd.DataFrame) -> pd.DataFrame:
+def compared_means(actual: pd.DataFrame, expected: pd.DataFrame) -> pd.DataFrame:
     """`Comparison.means` from pairwise.csv of a run and of its reference."""
-    expected, own = (table[table["other"] == "full"] for table in (expected, own))
-    both = expected.merge(own[[*KIND, "n", "difference_points"]], on=[*KIND, "n"], suffixes=("", "_here"))
+    expected, actual = (table[table["other"] == "full"] for table in (expected, actual))
+    both = expected.merge(actual[[*KIND, "n", "difference_points"]], on=[*KIND, "n"], suffixes=("", "_here"))
     here = both["difference_points_here"]
     inside = here.between(both["low"] - _ROUNDING, both["high"] + _ROUNDING)
     table = both[[*KIND, "difference_points", "low", "high"]].rename(columns={"difference_points": "reference"})
     return table.assign(here=here, outside=~inside)
 
 
-def paired_verdicts(own: pd.DataFrame, expected: pd.DataFrame) -> pd.DataFrame:
-    """Columns claim, subject, reference, here (verdicts) and counts, for the claims that both have judged."""
+def paired_verdicts(actual: pd.DataFrame, expected: pd.DataFrame) -> pd.DataFrame:
+    """Columns claim, subject, reference, here (verdicts) and counts, for the claims judged in both runs."""
     keys = ["claim", "subject"]
-    both = expected[[*keys, "verdict", "unit"]].merge(own[[*keys, "verdict"]], on=keys, suffixes=("", "_here"))
+    both = expected[[*keys, "verdict", "unit"]].merge(actual[[*keys, "verdict"]], on=keys, suffixes=("", "_here"))
     table = both.rename(columns={"verdict": "reference", "verdict_here": "here"})
     return table[[*keys, "reference", "here"]].assign(counts=~table["unit"].isin(MEASURED_UNITS))
 
 
-def differing(own: dict, expected: dict) -> Iterator[str]:
-    """Sentences on what two records of provenance have not in common."""
+def differing(actual: dict, expected: dict) -> Iterator[str]:
+    """Sentences on the differences between two records of provenance."""
     for part, name in (("config", CONFIGS), ("versions", "versions of packages"), ("machine", "machines")):
-        here, there = (dict(_leaves(record.get(part) or {})) for record in (own, expected))
+        here, there = (dict(_leaves(record.get(part) or {})) for record in (actual, expected))
         keys = [key for key in there | here if here.get(key) != there.get(key)]
         shown = [f"{key} is {here.get(key, 'not there')}, not {there.get(key, 'there')}" for key in keys[:LISTED]]
         more = f"; and {len(keys) - LISTED} more" if len(keys) > LISTED else ""
         if keys:
             yield f"The {name} differ: {'; '.join(shown)}{more}."
-    for record, which in ((own, "This run"), (expected, "The reference")):
+    for record, which in ((actual, "This run"), (expected, "The reference")):
         if record.get("dirty"):
             yield f"{which} was made with code that differs from its commit."
 
@@ -195,7 +194,7 @@ def _leaves(section: dict, before: str = "") -> Iterator[tuple[str, object]]:
 
 
 def _settings(table: pd.DataFrame) -> str:
-    """Methods at budgets that the rows of a table are about, at most `LISTED` of them."""
+    """Methods with budgets in the rows of a table, at most `LISTED` of them."""
     distinct = table.drop_duplicates(KIND)
     names = [style.setting(row.method, row.budget, row.unit) for row in distinct[:LISTED].itertuples()]
     return ", ".join([*names, f"{len(distinct) - LISTED} more"] if len(distinct) > LISTED else names)
@@ -206,16 +205,13 @@ def _outside(table: pd.DataFrame) -> str:
 
 
 def rows_table(rows: pd.DataFrame) -> Table:
-    """`Comparison.rows` for people: scores in points, their difference with its sign."""
+    """`Comparison.rows` as a table: scores in points, and their difference with its sign."""
     points = "{:.1f}".format
     return Table.of(
         [
-            columns.name("model", "model"),
-            columns.name("task", "task"),
+            *columns.texts({"model": "model", "task": "task"}),
             *_SETTING,
-            columns.number("reference", "reference", points),
-            columns.number("±", "half_width", points),
-            columns.number("here", "here", points),
+            *columns.numbers({"reference": "reference", "±": "half_width", "here": "here"}, points),
             columns.number("difference", "difference", style.points),
             _OUTSIDE,
         ],
@@ -224,13 +220,13 @@ def rows_table(rows: pd.DataFrame) -> Table:
 
 
 def means_table(means: pd.DataFrame) -> Table:
-    """`Comparison.means` for people: all numbers are differences."""
-    numbers = [columns.number(name, name, style.points) for name in ("reference", "low", "high", "here")]
-    return Table.of([*_SETTING, *numbers, _OUTSIDE], means.itertuples())
+    """`Comparison.means` as a table; all numbers are differences."""
+    numbers = {name: name for name in ("reference", "low", "high", "here")}
+    return Table.of([*_SETTING, *columns.numbers(numbers, style.points), _OUTSIDE], means.itertuples())
 
 
 def text(comparison: Comparison, all_rows: bool = False) -> str:
-    """The comparison for people: what differs besides numbers, means, rows, claims, and the conclusion last."""
+    """The comparison as text: notes, means, rows, claims, and finally the conclusion."""
     parts = list(comparison.notes)
     if len(comparison.means):
         parts.append(
@@ -249,7 +245,7 @@ def text(comparison: Comparison, all_rows: bool = False) -> str:
 
 
 def conclusion(comparison: Comparison) -> str:
-    """One sentence that says whether the run agrees with its reference."""
+    """A sentence that says whether the run agrees with its reference."""
     if reasons := comparison.disagreements():
         other = " Its config is another: see above." if any(CONFIGS in note for note in comparison.notes) else ""
         return f"This run leaves the reference: {'; '.join(reasons)}.{other}"
@@ -261,11 +257,11 @@ def conclusion(comparison: Comparison) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Say where a run of a study leaves the intervals of a committed run.")
+    parser = argparse.ArgumentParser(description="Compare a run of a study with a committed run.")
     parser.add_argument("results", type=Path, help="results folder of the run, e.g. results/mini")
     parser.add_argument("reference", type=Path, help="results folder of the committed run, e.g. results/reference/mini")
-    parser.add_argument("--all", action="store_true", help="print every row, not only those outside their intervals")
-    parser.add_argument("--out", type=Path, help="CSV file to write with every row")
+    parser.add_argument("--all", action="store_true", help="print all rows, not only those outside their intervals")
+    parser.add_argument("--out", type=Path, help="CSV file to write, with all rows")
     arguments = parser.parse_args()
     comparison = compare(arguments.results, arguments.reference)
     print(text(comparison, arguments.all))

@@ -1,6 +1,6 @@
 """Write the numbers of the committed runs into README and docs, between marks.
 
-Run `python -m report.documents` after a change in results/reference.
+Run `python -m report.documents` after results/reference has changed.
 """
 
 import argparse
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ken.errors import UserError, run
 from report import findings, style
-from report.measured import benchmark_block, gpu_block
+from report.benchmarks import benchmark_block, gpu_block
 from report.results import write_text
 
 ROOT = findings.ROOT
@@ -18,7 +18,7 @@ Block = Callable[[Path], str]
 
 
 def of(study: str, block: Block) -> Block:
-    """A block that reads one committed study, given the folder of all."""
+    """A block made from one committed study, as a function of the folder of all studies."""
     return lambda references: block(references / study)
 
 
@@ -44,11 +44,11 @@ DOCUMENTS: dict[str, dict[str, Block]] = {
 
 
 def updated(name: str, text: str, references: Path = REFERENCES) -> str:
-    """A document with its blocks written anew.
+    """The text of a document with up-to-date blocks.
 
     Args:
         name: of the document, one of `DOCUMENTS`.
-        text: of the document as it is.
+        text: present text of the document.
         references: folder of committed runs.
 
     Raises:
@@ -57,9 +57,9 @@ def updated(name: str, text: str, references: Path = REFERENCES) -> str:
     to_root = "../" * name.count("/")
     for title, block in DOCUMENTS[name].items():
         start, end = f"<!-- {title}: written by `python -m report.documents` -->", f"<!-- end of {title} -->"
-        before, found_start, rest = text.partition(start)
-        _, found_end, after = rest.partition(end)
-        if not (found_start and found_end):
+        before, start_mark, rest = text.partition(start)
+        _, end_mark, after = rest.partition(end)
+        if not (start_mark and end_mark):
             raise UserError(f"{name} lacks the marks {start!r} and {end!r}: put them where the {title} goes.")
         written = block(references).replace(style.NO_BREAK_SPACE, " ").replace("](results/", f"]({to_root}results/")
         text = f"{before}{start}\n{written}\n{end}{after}"
@@ -67,7 +67,7 @@ def updated(name: str, text: str, references: Path = REFERENCES) -> str:
 
 
 def update() -> None:
-    """Write the numbers of the committed runs into all documents that show them."""
+    """Update the numbers of the committed runs in all documents."""
     for name in DOCUMENTS:
         write_text(ROOT / name, updated(name, (ROOT / name).read_text(encoding="utf-8")))
 

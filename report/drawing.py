@@ -36,9 +36,9 @@ class Drawing:
     """A figure to be drawn.
 
     Attributes:
-        draw: makes it; to be called within `applied`.
-        description: for readers who do not see it.
-        shown: whether the page shows it. One without data only says so and stays a file.
+        draw: draws it; to be called within `figure_style`.
+        description: alternative text.
+        shown: whether the page shows it. A figure without data is only a file with a note.
         formats: of `FORMATS`.
     """
 
@@ -49,14 +49,14 @@ class Drawing:
 
 
 def drawing_of(draw: Callable[..., Figure], frame: pd.DataFrame, *more: object, description: str, note: str) -> Drawing:
-    """The drawing of a table, or of a note that says why there is nothing to draw."""
+    """A drawing of a table, or of a note if the table is empty."""
     if frame.empty:
         return Drawing(partial(draw_note, note), description, shown=False)
     return Drawing(partial(draw, frame, *more), description)
 
 
 def draw_note(text: str) -> Figure:
-    """A figure that only says why there is nothing to draw."""
+    """A figure with nothing but a note."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 0.8))
@@ -65,7 +65,7 @@ def draw_note(text: str) -> Figure:
 
 
 def canvas(width: float, height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, np.ndarray]:
-    """A figure of a size in inches and its panels, (rows, columns); options are those of `Figure.subplots`."""
+    """A figure with a size in inches, and its panels (rows, columns); options are those of `Figure.subplots`."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
@@ -73,7 +73,7 @@ def canvas(width: float, height: float, rows: int = 1, columns: int = 1, **optio
 
 
 def method_line(method_style: style.MethodStyle) -> dict:
-    """Settings of the line and markers of a method."""
+    """Settings for the line and markers of a method."""
     edge: dict = {"markeredgecolor": "white", "markeredgewidth": 0.5}
     if method_style.hollow:
         edge = {"markeredgecolor": method_style.colour, "markeredgewidth": 1.2, "markerfacecolor": "white"}
@@ -89,32 +89,32 @@ def entry(label: str, **settings: Any) -> Line2D:
 
 
 def method_entries(methods: Sequence[str], **settings: Any) -> list[Line2D]:
-    """Entries of methods; settings override those of their lines."""
+    """Legend entries of methods; settings override those of their lines."""
     styles = style.method_styles(methods)
     return [entry(style.label(name), **method_line(styles[name]) | settings) for name in methods]
 
 
 def legend_columns(entries: Sequence, letters: float) -> int:
-    """Columns of a legend, of which `letters` fit side by side; a handle takes the space of six."""
+    """Number of columns of a legend in which `letters` fit side by side; a handle takes the space of six."""
     longest = max(len(entry.get_label()) for entry in entries)
     return max(1, min(len(entries), int(letters / (longest + 6))))
 
 
 def draw_controls(axes: Axes, frame: pd.DataFrame, column: str) -> None:
-    """Horizontal lines at the values of the controls in a column."""
+    """Draw horizontal lines at the values of the controls in a column."""
     for control, line in CONTROL_LINES.items():
         for value in frame.loc[frame["method"] == control, column].dropna():
             axes.axhline(value, color=style.INK, linewidth=1.1, linestyle=line, zorder=1)
 
 
 def shade_near(axes: Axes, near: float, across: bool = False) -> None:
-    """Grey stripe of the differences that count as near to full: horizontal, or vertical where they lie `across`."""
+    """Shade the differences that count as near to full: a horizontal stripe, or a vertical one if `across`."""
     stripe = axes.axvspan if across else axes.axhspan
     stripe(-near, near, color=style.GRID, alpha=0.8, linewidth=0, zorder=0)
 
 
 def set_ticks(axis: Axis, ticks: Sequence[float], text: Callable[[float], str]) -> None:
-    """Ticks at given values and no others."""
+    """Set ticks at the given values only."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     axis.set_major_locator(FixedLocator(ticks))
@@ -123,7 +123,7 @@ def set_ticks(axis: Axis, ticks: Sequence[float], text: Callable[[float], str]) 
 
 
 def share_axis(axes: Axes, shares: pd.Series, ticks: Sequence[float] = SHARE_TICKS) -> None:
-    """Logarithmic horizontal axis over shares, with ticks in percent."""
+    """Make the horizontal axis logarithmic over shares, with ticks in percent."""
     shares = shares[shares > 0]
     low, high = (shares.min(), shares.max()) if len(shares) else (0.01, 1.0)
     low, high = low / 1.15, high * 1.15
@@ -135,7 +135,7 @@ def share_axis(axes: Axes, shares: pd.Series, ticks: Sequence[float] = SHARE_TIC
 
 
 def log_axis(axis: Axis, ticks: Sequence[float] | None = None) -> None:
-    """Logarithmic axis with plain numbers, at `ticks` or at 1, 2 and 5 of each decade."""
+    """Make an axis logarithmic with plain numbers, at `ticks` or at 1, 2 and 5 of each decade."""
     from matplotlib.ticker import LogLocator
 
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})
@@ -158,8 +158,8 @@ def signed(value: float) -> str:
 
 
 @contextmanager
-def applied(changes: dict | None = None) -> Iterator[None]:
-    """The style of all figures, to be active while a figure is drawn and saved.
+def figure_style(changes: dict | None = None) -> Iterator[None]:
+    """Apply the style of all figures, while one is drawn and saved.
 
     Args:
         changes: matplotlib settings that differ for this figure.
@@ -192,10 +192,10 @@ def applied(changes: dict | None = None) -> Iterator[None]:
 
 
 def save(figure: Figure, stem: Path, formats: Iterable[str] = FORMATS) -> list[Path]:
-    """Write `figure` in every format; equal figures give equal files, since no date is written.
+    """Write `figure` in every format. Equal figures give equal files, since no date is written.
 
     Args:
-        figure: drawn inside `applied`.
+        figure: drawn within `figure_style`.
         stem: path without suffix.
         formats: of `FORMATS`.
 

@@ -1,7 +1,7 @@
-"""Drawing: from the tables of a study to its figures, each as SVG, PNG and PDF.
+"""Draw the figures of a study from its tables, each as SVG, PNG and PDF.
 
 `python -m report.figures --results results/mini` reads results/mini/tables and writes results/mini/figures. Nothing is
-computed here, so a changed colour costs seconds. What each figure shows is said in `report.measurements`.
+computed here, so a changed colour costs seconds. The modules of `report.measurements` describe the figures.
 """
 
 import argparse
@@ -9,20 +9,20 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from ken.errors import run
-from report.drawing import Drawing, applied, save
+from report.drawing import Drawing, figure_style, save
 from report.measurements.contract import ResultTables
 from report.outputs import MEASUREMENTS
 from report.tables import Tables
 
 
 def drawings(tables: ResultTables) -> dict[str, Drawing]:
-    """Name -> drawing, of the figures that a study has."""
+    """Name -> drawing, for all figures of a study."""
     return {name: drawing for one in MEASUREMENTS for name, drawing in one.call("drawings", tables).items()}
 
 
 def draw(name: str, drawing: Drawing, folder: Path) -> None:
     """Draw one figure and write it."""
-    with applied():
+    with figure_style():
         save(drawing.draw(), folder / name, drawing.formats)
 
 

@@ -1,4 +1,4 @@
-"""Findings of the committed runs as Markdown for README and docs; every number comes from a results file."""
+"""Findings of the committed runs as Markdown for README and docs; all numbers come from result files."""
 
 import math
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from report.measurements.checks import zero_sentence
 from report.measurements.inference import speed
 from report.measurements.overview import SHOWN_METHODS
 from report.measurements.perplexity import result_sentences
-from report.measurements.verdicts import VERDICTS
+from report.measurements.verdicts import tally_paper_claims
 from report.results import read_claims, read_json, read_scores
 from report.scores import keeps_more
 from report.summary import answer, sentences
@@ -23,13 +23,12 @@ STUDIES = {"mini": "default study", "offline": "offline study", "real": "real en
 LOSSES = (
     "Difference to the full model in points of weighted F1, mean over all cells, by the share of each row that is kept"
 )
-MIXED = "different from case to case"
-SHARES = (0.05, 0.25)  # kept shares that the answer names
+SHARES = (0.05, 0.25)  # kept shares in the answer
 BESIDE_RANDOM = {
     "reproduced": "KEN's choice of entries is better than a random one",
     "not reproduced": "KEN's choice of entries is no better than a random one",
     "not decided": "whether KEN's choice of entries is better than a random one is not decided",
-}  # verdict on the claim -> the answer
+}  # verdict on the claim -> clause of the answer
 RECOVERED = {0.9: "nearly all", 0.5: "most", 0.0: "part", -math.inf: "none"}  # least share recovered -> word
 
 
@@ -45,7 +44,7 @@ def answer_block(folder: Path) -> str:
 
 
 def random_sentence(tables: Tables) -> str:
-    """Is KEN's choice better than a random one at an equal share? The verdict on the claim, with its interval."""
+    """Whether KEN's choice is better than a random one at an equal share: the verdict, with its interval."""
     claim = tables.claims.set_index("claim").loc["ahead-of-random"]
     difference, low, high = (style.points(claim[column]) for column in ("estimate", "low", "high"))
     return (
@@ -55,7 +54,7 @@ def random_sentence(tables: Tables) -> str:
 
 
 def rescaling_sentence(tables: Tables) -> str:
-    """How much of what the reset costs is recovered by rescaling, at `SHARES`."""
+    """How much of the loss is recovered by rescaling, at `SHARES`."""
     points = tables.over_all_cells().set_index(["method", "budget"])["difference_points"]
     pairs = [(points["ken", share], points["ken-rescaled", share]) for share in SHARES]
     recovered = min(1 - rescaled / plain for plain, rescaled in pairs)
@@ -71,15 +70,13 @@ def rescaling_sentence(tables: Tables) -> str:
 
 
 def scope_sentence(tables: Tables) -> str:
-    """What the study can say, from its size and its verdicts on the paper's claims."""
-    claims = tables.claims[tables.claims["source"] == "paper"].groupby("claim", sort=False)["verdict"]
-    verdicts = claims.agg(lambda rows: rows.iloc[0] if rows.nunique() == 1 else MIXED).value_counts()
+    """The scope of the study: its size, and its verdicts on the paper's claims."""
+    claims, tally = tally_paper_claims(tables.claims)
     number = {name: len(tables.counts[name]) for name in ("models", "tasks", "seeds")}
-    tally = ", ".join(f"{verdicts[word]} {word}" for word in (*VERDICTS, MIXED) if word in verdicts)
     return (
         f"**The study compares methods on small models and does not measure the paper's checkpoints**: with "
         f"{number['models']} models, {number['tasks']} tasks and {number['seeds']} seeds, the verdicts on the paper's "
-        f"{len(claims)} claims are: {tally}."
+        f"{claims} claims are: {tally}."
     )
 
 
@@ -130,7 +127,7 @@ For {style.count(tables.counts["cells"], "fine-tuned classifier")}. {LOSSES}:
 
 
 def claims_block(references: Path) -> str:
-    """The claims of the paper, and ours, with a verdict in each of `STUDIES` that is among the committed runs."""
+    """The claims of the paper and ours, with a column of verdicts for each of `STUDIES` that was committed."""
     columns = {}
     for name, title in STUDIES.items():
         if (references / name).is_dir():
@@ -140,11 +137,11 @@ def claims_block(references: Path) -> str:
 
 
 def verdicts(judged: dict[str, pd.DataFrame], sources: Sequence[str]) -> str:
-    """Markdown table of the claims of some sources, a row each.
+    """Markdown table of the claims of some sources, with a row per claim.
 
     Args:
-        judged: title of a column -> claims of its study.
-        sources: whose claims.
+        judged: head of a column -> claims of its study.
+        sources: of the claims.
     """
     claims = pd.concat(judged.values())
     rows = []
@@ -155,7 +152,7 @@ def verdicts(judged: dict[str, pd.DataFrame], sources: Sequence[str]) -> str:
 
 
 def _verdict(rows: pd.DataFrame) -> str:
-    """Verdict and estimate of a claim; if it was judged for several subjects, the number of each verdict."""
+    """Verdict and estimate of a claim, or the number of each verdict if it has several subjects."""
     if len(rows) > 1:
         return ", ".join(f"{number} × {verdict}" for verdict, number in rows["verdict"].value_counts().items())
     if rows.empty:
@@ -170,11 +167,11 @@ def _verdict(rows: pd.DataFrame) -> str:
 
 
 def losses(tables: Tables) -> str:
-    """Markdown table: points of weighted F1 compared with the full model, a row per method, a column per kept share.
+    """Markdown table of the difference to the full model in points: a row per method, a column per kept share.
 
-    At most `ROWS` methods with a score in every cell are shown: those of `SHOWN_METHODS` and the best of the others.
-    They are sorted by their mean over the kept shares that all were run at, best first. A method whose files hold more
-    than the others' at the same budget is left out.
+    It has at most `ROWS` methods with a score in every cell: `SHOWN_METHODS` and the best of the others. They are
+    sorted by their mean over the kept shares common to all, best first. Methods whose files hold more than those of
+    others at the same budget are left out.
     """
     overview = tables.over_all_cells()
     overview = overview[(overview["cells"] == tables.counts["cells"]) & ~keeps_more(overview, ["budget"])]
@@ -198,7 +195,7 @@ def _points(value: float) -> str:
 
 
 def how_long(folder: Path) -> str:
-    """Time of a run from its first job to its scores; tables, figures and page take less than a minute more."""
+    """Time of a run from its first job to its scores; tables, figures and page take under a minute more."""
     provenance = read_json(folder / "provenance.json")
     machine, minutes = provenance["machine"], provenance["wall_seconds"] / 60
     where = f"{machine['cores']} cores ({machine['cpu']})"
@@ -206,7 +203,7 @@ def how_long(folder: Path) -> str:
 
 
 def random_answer(folder: Path) -> str:
-    """KEN against a random choice, choosing by the update against KEN, and the reset against zero."""
+    """KEN against a random choice, choice by update against KEN, and reset against zero."""
     claims = read_claims(folder).set_index("claim")["why"]
     return " ".join([*claims[["ahead-of-random", "update-over-value"]], zero_sentence(Tables.read(folder).checks)])
 
@@ -227,7 +224,7 @@ def cost_answer(folder: Path) -> str:
 
 
 def surgeon_cost(folder: Path) -> str:
-    """Cost of curvature: seconds of a method in a cell, with KEN's to compare; minutes of pruning language models."""
+    """Cost of curvature: seconds per cell for each method and for KEN, and minutes to prune the language models."""
     scores, rules = read_scores(folder), read_json(folder / "provenance.json")["seconds"]
     cells = len(scores[["model", "task", "seed"]].drop_duplicates())
     seconds = scores.groupby("method", sort=False)["seconds"].sum() / cells
@@ -245,5 +242,5 @@ def listed(lines: Sequence[str]) -> str:
 
 
 def picture(folder: Path, name: str) -> str:
-    """Path of a figure of a committed run, from the root of the repository."""
+    """Path of a figure of a committed run, relative to the root of the repository."""
     return f"{folder.resolve().relative_to(ROOT).as_posix()}/figures/{name}.png"

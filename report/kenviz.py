@@ -1,9 +1,9 @@
-"""Drawing: the KENviz picture of one stored sub-network, and a page to explore it beside others of its cell.
+"""Draw the KENviz picture of one stored sub-network, and write a page to explore it with others of its cell.
 
 `python -m report.kenviz --subnetwork FILE --out results/mini/figures/kenviz` writes kenviz.svg, kenviz.pdf, kenviz.png
-and, with the facts of its caption, kenviz.json. The stored file holds all that is drawn: the kept entries. With
-`--explorer PAGE.html` it also writes a page (`ken.viz.explorer`) that shows the sub-network first and those of
-`--compared` after it; `--pretrained` and `--finetuned` are the initial state and the fine-tuned model of the same cell.
+and kenviz.json, which has the facts of the caption. With `--explorer PAGE.html` it also writes a page
+(`ken.viz.explorer`) that shows the sub-network first and those of `--compared` after it. `--pretrained` and
+`--finetuned` are the initial state and the fine-tuned model of the same cell.
 """
 
 import argparse
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 
 def load(path: Path) -> "Subnetwork":
-    """The stored sub-network.
+    """Load a stored sub-network.
 
     Raises:
-        UserError: there is no such file, or it is no sub-network.
+        UserError: there is no such file, or it is not a sub-network.
     """
     from ken.subnetwork import Subnetwork
 
@@ -39,10 +39,10 @@ def load(path: Path) -> "Subnetwork":
 
 
 def choose_kind(subnetwork: "Subnetwork", part: str | None) -> str:
-    """`ken.viz.matrix_kinds.choose_kind`.
+    """Call `ken.viz.matrix_kinds.choose_kind`.
 
     Raises:
-        UserError: no kind of matrix, or not exactly one, fits.
+        UserError: not exactly one kind of matrix fits.
     """
     from ken.viz import matrix_kinds
 
@@ -53,7 +53,7 @@ def choose_kind(subnetwork: "Subnetwork", part: str | None) -> str:
 
 
 def facts(subnetwork: "Subnetwork", kind: str, source: Path) -> dict:
-    """What the caption says: source, method, kept share, mean number of kept neighbours, observed and expected."""
+    """Facts of the caption: source, method, kept share, and mean number of kept neighbours, observed and expected."""
     from ken.viz.matrix_kinds import kinds
     from ken.viz.neighbours import expected_neighbours, neighbour_counts
 
@@ -83,7 +83,7 @@ def facts(subnetwork: "Subnetwork", kind: str, source: Path) -> dict:
 def write_explorer(
     subnetworks: list[Path], page: Path, pretrained: Path | None = None, finetuned: Path | None = None
 ) -> dict:
-    """`ken.viz.explorer.write_page`; the folder of the page is made.
+    """Call `ken.viz.explorer.write_page`; the folder of the page is created.
 
     Raises:
         UserError: a file is missing or no sub-network, or the files and models are not of one cell.
@@ -104,17 +104,17 @@ def main() -> None:
     parser.add_argument("--subnetwork", required=True, type=Path, help="stored sub-network (safetensors)")
     parser.add_argument("--out", required=True, type=Path, help="path of the pictures without suffix")
     parser.add_argument("--matrix", help='part of the matrix name, such as "query" (default: the queries)')
-    parser.add_argument("--explorer", type=Path, help="page to write too (HTML)")
-    parser.add_argument("--compared", type=Path, nargs="*", default=[], help="further sub-networks of the page")
+    parser.add_argument("--explorer", type=Path, help="HTML page to write as well")
+    parser.add_argument("--compared", type=Path, nargs="*", default=[], help="further sub-networks for the page")
     parser.add_argument("--pretrained", type=Path, help="base of the sub-networks, for the page")
-    parser.add_argument("--finetuned", type=Path, help="the model that was pruned, for the page")
+    parser.add_argument("--finetuned", type=Path, help="the fine-tuned model, for the page")
     arguments = parser.parse_args()
     from ken.viz.pictures import draw_layers
 
     subnetwork = load(arguments.subnetwork)
     kind = choose_kind(subnetwork, arguments.matrix)
-    # Grid lines would hide entries, and ken.viz.pictures reads its own titles back from the centre.
-    with drawing.applied({"axes.grid": False, "axes.titlelocation": "center"}):
+    # Grid lines would hide entries, and ken.viz.pictures expects centred titles.
+    with drawing.figure_style({"axes.grid": False, "axes.titlelocation": "center"}):
         drawing.save(draw_layers(subnetwork, kind), arguments.out)
     described = facts(subnetwork, kind, arguments.subnetwork)
     shown = [arguments.subnetwork, *arguments.compared, arguments.pretrained, arguments.finetuned]

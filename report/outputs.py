@@ -1,8 +1,8 @@
-"""The list of measurements: all tables, figures, parts of the page and findings come from walking over it.
+"""The list of measurements, from which all tables, figures, sections of the page and findings are made.
 
-To add a measurement, write its module (`report.measurements` says what it has) and name it here, in `MEASUREMENTS` and
-in the import of `load`. The names of its tables and figures stand here rather than in the module, so that the Snakefile
-learns them without loading pandas.
+To add a measurement, write its module (see `report.measurements`) and add it here to `MEASUREMENTS` and to the import
+in `load`. The names of tables and figures are listed here and not in the module, so that the Snakefile can read them
+without loading pandas.
 """
 
 import sys
@@ -10,15 +10,15 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from types import ModuleType
 
-PARTS = ("random-init", "pruning", "adaptation")  # what some studies have and others have not
+PARTS = ("random-init", "pruning", "adaptation")  # parts that only some studies have
 STATISTICS = ("comparisons", "pairwise", "ranks")
 PUBLICATION = ("weighted_f1", "overview", "claims", "ranks", "published")
-Needs = tuple[str, ...]  # some of `PARTS`, of which a study must have one; () for all studies
+Needs = tuple[str, ...]  # the study must have at least one of these `PARTS`; () for no condition
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """A module of `report.measurements`, and the tables and figures it makes, each with what a study needs for it."""
+    """A module of `report.measurements` with the names of its tables and figures, each with the parts it needs."""
 
     name: str
     tables: Mapping[str, Needs] = field(default_factory=dict)
@@ -26,17 +26,17 @@ class Measurement:
 
     @property
     def module(self) -> ModuleType:
-        """The module, imported when it is first needed."""
+        """The module, imported at first use."""
         load()
         return sys.modules[f"report.measurements.{self.name}"]
 
     def call(self, function: str, *arguments: object) -> dict | list:
-        """What a function of the module returns; nothing if it has none of that name."""
+        """Call a function of the module and return its result, or an empty dict if the module lacks it."""
         return getattr(self.module, function)(*arguments) if hasattr(self.module, function) else {}
 
 
 def load() -> None:
-    """Import all modules, by a statement: what a step depends on is read from import statements."""
+    """Import all modules with a statement, because the dependencies of a step are read from import statements."""
     from report.measurements import (  # noqa: F401
         checks,
         cost,
@@ -91,12 +91,12 @@ MEASUREMENTS = (
 
 
 def table_names(parts: Collection[str]) -> list[str]:
-    """Stems of the tables that `report.tables` writes for a study that has some of `PARTS`."""
+    """Stems of the tables that `report.tables` writes for a study with these `PARTS`."""
     return [name for measurement in MEASUREMENTS for name in _present(measurement.tables, parts)]
 
 
 def figure_names(parts: Collection[str]) -> list[str]:
-    """Stems of the figures that `report.figures` draws for such a study, without those of single models."""
+    """Stems of the figures that `report.figures` draws for such a study, except those of single models."""
     return [name for measurement in MEASUREMENTS for name in _present(measurement.figures, parts)]
 
 

@@ -1,7 +1,7 @@
-"""Writing: tables, figures and provenance of a study as one HTML page that needs no other file and no network.
+"""Write the page of a study: tables, figures and provenance in one HTML file, without further files or network.
 
-`python -m report.page --results results/mini` writes results/mini/report/index.html. Pictures stand in the page as SVG,
-and their ink follows the page into the dark; every text that comes from data is escaped by the template.
+`python -m report.page --results results/mini` writes results/mini/report/index.html. Pictures are inline SVG and follow
+the dark mode of the page. The template escapes all text that comes from data.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from report import style, summary
 from report.figures import drawings
 from report.measurements.contract import ResultTables
 from report.outputs import MEASUREMENTS
-from report.results import read_json, sha256, write_text
+from report.results import damaged, read_json, sha256, write_text
 from report.scores import NEAR
 from report.tables import Tables
 
@@ -28,14 +28,14 @@ _METADATA = re.compile(r"<\?xml.*?\?>|<!DOCTYPE.*?>|<metadata>.*?</metadata>|<!-
 
 
 def inline_svg(path: Path, description: str) -> Markup:
-    """An SVG file as part of a page: no header, its own ids, ink as a variable of the page.
+    """An SVG file as part of a page: no header, unique ids, and variables of the page as colours.
 
     Args:
         path: written by `drawing.save`.
-        description: what the picture shows, for readers who do not see it.
+        description: alternative text of the picture.
 
     Raises:
-        UserError: there is no such file, or it is no SVG.
+        UserError: the file does not exist or is not an SVG picture.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -44,14 +44,14 @@ def inline_svg(path: Path, description: str) -> Markup:
     text = _METADATA.sub("", text).strip()
     if not text.startswith("<svg"):
         raise UserError(f"{path} is not an SVG picture: run the step that draws it again.")
-    # Two equal images have the same id, and nothing refers to it.
+    # Equal images have the same id, to which nothing refers.
     text = re.sub(r'(<image\b[^>]*?) id="[^"]*"', r"\1", text)
-    own = re.sub(r"\W", "-", path.stem)
-    text = re.sub(r'\bid="', f'id="{own}-', text)
-    text = re.sub(r'href="#', f'href="#{own}-', text).replace("url(#", f"url(#{own}-")
+    prefix = re.sub(r"\W", "-", path.stem)
+    text = re.sub(r'\bid="', f'id="{prefix}-', text)
+    text = re.sub(r'href="#', f'href="#{prefix}-', text).replace("url(#", f"url(#{prefix}-")
     for colour, variable in _INKS.items():
         text = text.replace(colour, variable)
-    # White is only used as the ground: behind panels, in hollow markers, around filled ones.
+    # White is only used as the background: behind panels, in hollow markers, around filled ones.
     text = text.replace(": #ffffff", ": var(--paper)")
     width = re.search(r'<svg[^>]*?\bwidth="([\d.]+)pt"', text)
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
@@ -77,19 +77,19 @@ def provenance_of(results: Path) -> dict:
     """provenance.json of a study.
 
     Raises:
-        UserError: it is missing, or one of its parts is.
+        UserError: the file or one of its parts is missing.
     """
     path = results / "provenance.json"
     provenance = read_json(path)
     parts = {"study": str, "config": dict, "commit": str, "dirty": bool, "versions": dict, "machine": dict}
     for name, kind in (parts | {"seconds": dict, "created": str}).items():
         if not isinstance(provenance.get(name), kind):
-            raise UserError(f"{path} has no {name!r} ({kind.__name__}): run the step that writes it again.")
+            raise damaged(path, f"has no {name!r} ({kind.__name__})")
     return provenance
 
 
 def pictures(results: Path, tables: ResultTables) -> dict[str, Markup]:
-    """The figures of a study, ready to stand in the page; those without anything to draw are left out."""
+    """The figures of a study as parts of the page, without those that have no data."""
     return {
         name: inline_svg(results / "figures" / f"{name}.svg", drawing.description)
         for name, drawing in drawings(tables).items()
@@ -128,13 +128,13 @@ def render(results: Path) -> str:
         kenviz=kenviz_picture(results),
         explorer=(results / "report" / "kenviz.html").exists(),
         scores_hash=sha256(results / "scores.csv"),
-        further=[own["section"] for name, own in measured.items() if "section" in own and name not in PLACED],
+        further=[parts["section"] for name, parts in measured.items() if "section" in parts and name not in PLACED],
         **measured,
     )
 
 
 def kept_of_matrices(config: dict) -> float | None:
-    """The kept share of the ablation by kinds of matrices, if the config names one."""
+    """The kept share in the ablation of kinds of matrices, if the config has one."""
     checks = config.get("checks")
     kept = checks.get("matrices_kept_share") if isinstance(checks, dict) else None
     return kept if isinstance(kept, float) else None

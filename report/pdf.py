@@ -1,8 +1,8 @@
-"""Writing: the page of a study as a PDF to print or to send.
+"""Write the page of a study as a PDF.
 
 `python -m report.pdf --results results/mini` writes results/mini/report/report.pdf from results/mini/report/index.html,
-with WeasyPrint (68 or later) where it is installed and else with a headless Chromium. Neither is among the packages of
-the lock, so the step stands outside the study. The page needs no other file, and no network is used.
+with WeasyPrint (68 or later) if it is installed, and otherwise with a headless Chromium. Neither is in the lock file,
+so this step is not part of a study. It needs no other file and no network.
 """
 
 import argparse
@@ -20,17 +20,17 @@ OPTIONS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update", "--no-pdf-header-footer"),
 )
-SECONDS = 300  # a browser that takes longer has stopped
+SECONDS = 300  # limit for the browser
 _CLOSED = re.compile(r"<details(?=[\s>])(?!\s+open\b)")  # data cannot hold "<details": the page escapes "<"
 _VARIABLES = re.compile(r"(--[\w-]+):\s*([^;}]+)")
 
 
 def printable(page: str) -> str:
-    """The page as it is printed: all that is folded is open, and its inks are colours.
+    """The page for printing: all sections are unfolded, and variables in pictures are replaced by colours.
 
-    A browser opens what is folded by the page's script, which WeasyPrint does not run; and WeasyPrint does not know the
-    page's variables within a picture, where black stands for what it does not know. The last value of a variable in the
-    page's styles is the one for print.
+    In a browser the script of the page unfolds the sections, but WeasyPrint does not run it. WeasyPrint does not know
+    the variables of the page within pictures either, and would draw black. The last value of a variable in the styles
+    of the page is the one for print.
     """
     page = _CLOSED.sub("<details open", page)
     values = dict(_VARIABLES.findall("".join(re.findall(r"<style>(.*?)</style>", page, re.S))))
@@ -42,10 +42,10 @@ def printable(page: str) -> str:
 
 
 def print_page(page: str, out: Path) -> None:
-    """Write the page, as HTML, to a PDF file, whole or not at all.
+    """Write an HTML page to a PDF file, whole or not at all.
 
     Raises:
-        UserError: there is no program that can print it, or it failed.
+        UserError: no program can print it, or the program failed.
     """
     page = printable(page)
     try:
@@ -76,8 +76,8 @@ def _with_browser(page: str, out: Path) -> None:
         except subprocess.TimeoutExpired:
             raise UserError(f"{browser} did not print the page within {SECONDS} s: try again.") from None
     if ended.returncode or not out.exists():
-        said = (ended.stderr.decode(errors="replace").strip() or "it said nothing").splitlines()[-1]
-        raise UserError(f"{browser} did not print the page (status {ended.returncode}: {said}): look at its message.")
+        message = (ended.stderr.decode(errors="replace").strip() or "no message").splitlines()[-1]
+        raise UserError(f"{browser} did not print the page (status {ended.returncode}: {message}): try again.")
 
 
 def main() -> None:

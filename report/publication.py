@@ -1,14 +1,16 @@
-"""Writing: the tables of a study as a paper prints them, each as LaTeX (booktabs, adjustbox) and as Markdown.
+"""Write the tables of a study for a paper, each as LaTeX (booktabs, adjustbox) and as Markdown.
 
 `python -m report.publication --results results/mini --published config/published.yaml` writes weighted_f1, overview,
-claims, ranks and published, .tex and .md, to results/mini/publication. All numbers are those of the CSV files that
-report.tables, report.statistics and report.claims have written, rounded; the figures of others are those of the YAML
-file, each with its source, and are called "as reported".
+claims, ranks and published, as .tex and .md, to results/mini/publication. All numbers are rounded from the CSV files of
+report.tables, report.statistics and report.claims. Published figures come from the YAML file, each with its source, and
+are marked "as reported".
 """
 
 import argparse
 import re
+from dataclasses import replace
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +21,7 @@ from ken.errors import UserError, run
 from report import style
 from report import table as columns
 from report.measurements.contract import ResultTables
+from report.measurements.scores import control_columns
 from report.results import CLAIMS, PAIR, STATISTICS, read_table, read_yaml, write_text
 from report.scores import METHOD, keeps_more, with_kept_shares, with_own_budgets
 from report.statistics import CONFIDENCE
@@ -43,21 +46,17 @@ def interval(low: float, high: float, form: str = "+.1f") -> str:
     return "" if pd.isna(low) or pd.isna(high) else f"{minus(f'{low:{form}}')} to {minus(f'{high:{form}}')}"
 
 
-def text(head: str, field: columns.Field, kind: str = "number") -> Column:
-    """Column of texts that are set as they are."""
-    return Column(head, lambda row: TableCell(columns.value_of(row, field)), kind)
-
-
 def weighted_f1_tables(tables: ResultTables, comparisons: pd.DataFrame) -> list[Table]:
-    """Weighted F1 per model and task (rows): a table per kept share, one column per method; then the budgets of others.
+    """Weighted F1 per model and task (rows): a table per kept share (a column per method), and one for other budgets.
 
-    The best of a row is bold where budgets are equal. As in the report, a method that holds more than the others at a
-    kept share is not marked best, and neither is one that lacks seeds.
+    At equal budgets, the best of a row is bold. As in the report, a method that holds more than the others at a kept
+    share is not marked best, and neither is one that lacks seeds.
 
     Args:
-        comparisons: comparisons.csv of the study; a score that is not told apart from full is underlined.
+        comparisons: comparisons.csv of the study; scores that do not differ significantly from full are underlined.
     """
     level, summary = level_with_full(comparisons), tables.scores_summary
+    controls = control_columns(summary, _score_cell)
     spread = f"mean ± standard deviation over {style.count(len(tables.counts['seeds']), 'seed')}"
     mark = (
         f"Underlined: the {style.percent(CONFIDENCE)} bootstrap interval of the difference to full, over test "
@@ -69,14 +68,15 @@ def weighted_f1_tables(tables: ResultTables, comparisons: pd.DataFrame) -> list[
         caption = f"Weighted F1 on test with {style.kept(budget)} kept, {spread}. {bold} {mark}"
         heads = {key: style.label(key[0]) for key in dict.fromkeys(columns.tuples(shown, SETTING))}
         marked = _marked(shown, best_rows(shown), level)
-        result.append(_score_table(f"weighted-f1-{budget:g}", caption, marked, summary, heads))
-    own = with_own_budgets(summary)
-    if own.empty:
+        result.append(_score_table(f"weighted-f1-{budget:g}", caption, marked, controls, heads))
+    others = with_own_budgets(summary)
+    if others.empty:
         return result
-    keys = dict.fromkeys(columns.tuples(own, [*SETTING, "unit"]))
+    keys = dict.fromkeys(columns.tuples(others, [*SETTING, "unit"]))
     heads = {key[:2]: style.setting(*key) for key in keys}
     caption = f"Weighted F1 on test, {spread} (none with one seed), of methods with budgets of their own. {mark}"
-    return [*result, _score_table("weighted-f1-own-budgets", caption, _marked(own, set(), level), summary, heads)]
+    marked = _marked(others, set(), level)
+    return [*result, _score_table("weighted-f1-own-budgets", caption, marked, controls, heads)]
 
 
 def best_rows(shown: pd.DataFrame) -> set:
@@ -87,14 +87,14 @@ def best_rows(shown: pd.DataFrame) -> set:
 
 
 def level_with_full(comparisons: pd.DataFrame) -> set[tuple]:
-    """(model, task, method, budget) where the interval of the difference to full reaches 0 in every seed."""
+    """(model, task, method, budget) of scores whose interval of the difference to full reaches 0 in every seed."""
     to_full = same_budgets(comparisons[comparisons["reference"] == "full"])
     highest = to_full.groupby([*PAIR, *SETTING])["high"].min()
     return set(highest[highest >= 0].index)
 
 
 def same_budgets(table: pd.DataFrame) -> pd.DataFrame:
-    """With budgets that are equal in all files: some are written with six decimals, others with six digits."""
+    """The table with rounded budgets: some files have six decimals, others six digits."""
     return table.assign(budget=table["budget"].round(5))
 
 
@@ -103,27 +103,22 @@ def _marked(rows: pd.DataFrame, best: set, level: set[tuple]) -> pd.DataFrame:
     return rows.assign(best=rows.index.isin(best), level=is_level)
 
 
-def _score_table(label: str, caption: str, shown: pd.DataFrame, summary: pd.DataFrame, heads: dict) -> Table:
-    """Scores of the settings in `heads`, with the controls of each model and task on both sides."""
-    controls = summary[summary["method"].isin(style.CONTROLS)].assign(best=False, level=False)
-    controls = {(row.model, row.task, row.method): row for row in controls.itertuples()}
+def _score_table(label: str, caption: str, marked: pd.DataFrame, controls: list[Column], heads: dict) -> Table:
+    """Scores of the settings in `heads`, between the controls of each model and task."""
 
-    def control(method: str) -> Column:
-        cell = lambda row: _score_cell(controls.get((row.model, row.task, method)))  # noqa: E731
-        return Column(style.label(method), cell, "number")
+    def score(_: Any, row: Any) -> TableCell:
+        return replace(_score_cell(row), marks=_marks(row.best, row.level) if row.seeds else "")
 
-    scores = columns.wide(heads, lambda _, row: _score_cell(row))
-    rows = columns.groups(shown, PAIR, SETTING)
-    return Table.of([*columns.PAIR, control("none"), *scores, control("full")], rows, caption, label)
+    none, full = (replace(column, head=style.label(column.head)) for column in controls)
+    rows = columns.groups(marked, PAIR, SETTING)
+    return Table.of([*columns.PAIR, none, *columns.wide(heads, score), full], rows, caption, label)
 
 
 def _score_cell(row: Any) -> TableCell:
-    if row is None:
-        return TableCell()
     if not row.seeds:
         return TableCell("failed" if row.failed else "declined")
     spread = "" if pd.isna(row.weighted_f1_sd) else f" ± {row.weighted_f1_sd:.3f}"
-    return TableCell(f"{row.weighted_f1:.3f}{spread}", marks=_marks(row.best, row.level))
+    return TableCell(f"{row.weighted_f1:.3f}{spread}")
 
 
 def _marks(best: bool, level: bool) -> str:
@@ -144,28 +139,28 @@ def overview_tables(tables: ResultTables, pairwise: pd.DataFrame) -> list[Table]
         f"{style.percent(CONFIDENCE)} bootstrap interval over models × tasks, seeds and test examples"
     )
     shares = _kept_share_table(with_kept_shares(rows), what)
-    own = with_own_budgets(rows)
-    if own.empty:
+    others = with_own_budgets(rows)
+    if others.empty:
         return [shares]
     heads = [
         columns.method(),
-        columns.name("Budget", lambda row: style.budget_label(row.budget, row.unit)),
+        columns.budget_text(),
         Column("To full", _difference_cell, "number"),
-        text("Stored file, of full", lambda row: style.share(row.stored_share)),
-        text("Pairs", lambda row: "" if pd.isna(row.n) else f"{row.n:g}"),
+        columns.number("Stored file, of full", "stored_share", style.share),
+        columns.number("Pairs", "n", "{:g}".format),
     ]
     caption = f"Methods with budgets of their own. {what}. Pairs: of model and task."
-    return [shares, Table.of(heads, own.itertuples(), caption, "overview-own-budgets")]
+    return [shares, Table.of(heads, others.itertuples(), caption, "overview-own-budgets")]
 
 
 def _kept_share_table(rows: pd.DataFrame, what: str) -> Table:
     def pairs(row: Any) -> str:
-        ends = (row.own["n"].min(), row.own["n"].max())
+        ends = (row.rows["n"].min(), row.rows["n"].max())
         return " to ".join(dict.fromkeys(f"{n:g}" for n in ends if not pd.isna(n)))
 
     budgets = columns.over_budgets(sorted(set(rows["budget"])), lambda _, row: _difference_cell(row))
     caption = f"{what}, by the share kept of each row. Pairs: of model and task."
-    heads = [columns.method(), *budgets, text("Pairs", pairs)]
+    heads = [columns.method(), *budgets, columns.text("Pairs", pairs, "number")]
     return Table.of(heads, columns.groups(rows, ["method"], "budget"), caption, "overview")
 
 
@@ -176,7 +171,7 @@ def _difference_cell(row: Any) -> TableCell:
 
 
 def claim_tables(claims: pd.DataFrame) -> list[Table]:
-    """The claims with their verdicts; a claim about several subjects says its text once."""
+    """The claims with their verdicts; a claim with several subjects shows its text once."""
     rows = claims.assign(first=claims["claim"] != claims["claim"].shift())
 
     def sign(row: Any) -> str:
@@ -186,20 +181,19 @@ def claim_tables(claims: pd.DataFrame) -> list[Table]:
         return "" if pd.isna(row.estimate) else minus(f"{row.estimate:{sign(row)}.2f}")
 
     heads = [
-        text("Claim", lambda row: row.text if row.first else "", "prose"),
-        text("Made by", lambda row: row.source if row.first else "", "name"),
-        text("About", "subject", "name"),
-        text("Estimate", estimate),
-        text("Interval", lambda row: interval(row.low, row.high, f"{sign(row)}.2f")),
-        text("Unit", "unit", "name"),
-        text("Verdict", "verdict", "name"),
+        columns.text("Claim", lambda row: row.text if row.first else "", "prose"),
+        columns.text("Made by", lambda row: row.source if row.first else ""),
+        columns.text("About", "subject"),
+        columns.text("Estimate", estimate, "number"),
+        columns.text("Interval", lambda row: interval(row.low, row.high, f"{sign(row)}.2f"), "number"),
+        *columns.texts({"Unit": "unit", "Verdict": "verdict"}),
     ]
     caption = "Claims and verdicts, each by its rule in config/claims.yaml, which also says what the interval is of."
     return [Table.of(heads, rows.itertuples(), caption, "claims")]
 
 
 def rank_tables(ranks: pd.DataFrame) -> list[Table]:
-    """Average ranks over models × tasks at every budget where at least two methods were ranked, and their tests."""
+    """Average ranks over models × tasks, and their tests, at every budget with at least two ranked methods."""
     ranked = ranks[(ranks["methods"] > 1) & ranks["average_rank"].notna()]
     keys = ["unit", "budget"]
     best = ranked.groupby(keys)["average_rank"].min()
@@ -228,7 +222,7 @@ def rank_tables(ranks: pd.DataFrame) -> list[Table]:
         "best of a column. Underlined: within the critical difference of Nemenyi's test "
         f"({style.percent(1 - CONFIDENCE)} level) of the best."
     )
-    return [Table.of([columns.name("Method", "name"), *budgets], [*methods, *extra], caption, "ranks")]
+    return [Table.of([columns.text("Method", "name"), *budgets], [*methods, *extra], caption, "ranks")]
 
 
 def _rank_cell(row: Any, best: float) -> TableCell:
@@ -239,7 +233,7 @@ def _rank_cell(row: Any, best: float) -> TableCell:
 
 
 def published_tables(published: dict, tables: ResultTables, claims: pd.DataFrame) -> list[Table]:
-    """Figures of others beside ours, where the study has their task and model, and what it says of their ranges."""
+    """Published figures next to ours, if the study has their task and model, and its verdicts on published ranges."""
     return [*(_reported_scores(entry, tables) for entry in published["scores"]), _reported_ranges(published, claims)]
 
 
@@ -258,12 +252,12 @@ def _reported_scores(entry: dict, tables: ResultTables) -> Table:
         for row in entry["rows"]
     ]
     reported = {"Parameters (millions)": "millions", "Of full": "share", "As reported (%)": "value"}
-    heads = [text("Method", "method", "name"), *(text(head, field) for head, field in reported.items())]
+    heads = [columns.text("Method", "method"), *columns.texts(reported, "number")]
     where = f"task {entry['task']} with model {entry['model']}"
     rest = f"This study has no {where}, so no figure of ours stands beside them."
     if not ours.empty:
         beside = {"Parameters": "our_kept", "Of full": "our_share", "Ours (%)": "our_score", "Seeds": "our_seeds"}
-        heads += [text("Ours", "our_setting", "name"), *(text(head, field) for head, field in beside.items())]
+        heads += [columns.text("Ours", "our_setting"), *columns.texts(beside, "number")]
         rest = f"Ours: {where}, the budget nearest in size, mean over seeds."
     metric = entry["metric"].replace("_", " ")
     caption = f"{entry['text']}: {metric} as reported (source: {entry['source']}), not measured here. {rest}"
@@ -271,7 +265,7 @@ def _reported_scores(entry: dict, tables: ResultTables) -> Table:
 
 
 def _beside(method: str | None, share: float, metric: str, ours: pd.DataFrame) -> dict[str, str]:
-    """Our setting, parameters held, their share of the full model's, score and seeds, at the budget nearest in size."""
+    """Our setting, parameters kept, their share of the full model, score and seeds, at the budget nearest in size."""
     rows, full = ours[ours["method"] == method], ours[ours["method"] == "full"]
     if rows.empty or full.empty:
         return dict.fromkeys(("our_setting", "our_kept", "our_share", "our_score", "our_seeds"), "")
@@ -292,24 +286,24 @@ def _reported_ranges(published: dict, claims: pd.DataFrame) -> Table:
         return f"{entry['low']:g} to {entry['high']:g} {entry['unit']}"
 
     def ours(entry: dict) -> str:
-        own = columns.tuples(claims[claims["claim"] == entry["claim"]], ["subject", "verdict"])
-        return "; ".join(f"{subject}: {verdict}" for subject, verdict in own) or "not judged in this study"
+        verdicts = columns.tuples(claims[claims["claim"] == entry["claim"]], ["subject", "verdict"])
+        return "; ".join(f"{subject}: {verdict}" for subject, verdict in verdicts) or "not judged in this study"
 
     heads = [
-        text("What", lambda entry: entry["text"], "prose"),
-        text("As reported", reported, "name"),
-        text("Source", lambda entry: entry["source"], "prose"),
-        text("Ours", ours, "name"),
+        columns.text("What", itemgetter("text"), "prose"),
+        columns.text("As reported", reported),
+        columns.text("Source", itemgetter("source"), "prose"),
+        columns.text("Ours", ours),
     ]
     caption = "Ranges as reported, and what the same claim came to in this study."
     return Table.of(heads, published["ranges"], caption, "published-ranges")
 
 
 def read_published(path: Path) -> dict:
-    """Figures of others: lists `scores` and `ranges`, as config/published.yaml has them.
+    """Read published figures: the lists `scores` and `ranges` of config/published.yaml.
 
     Raises:
-        UserError: the file is missing, no YAML, or an entry lacks a key or has a wrong one; says which.
+        UserError: the file is missing or not YAML, or an entry lacks a key or has a wrong one, which is named.
     """
     published = read_yaml(path, "the published figures")
     if not isinstance(published, dict) or not all(isinstance(published.get(key), list) for key in ("scores", "ranges")):
@@ -336,7 +330,7 @@ def _check(path: Path, entry: object, keys: dict) -> None:
 
 
 def publication_tables(results: Path, published: Path) -> dict[str, list[Table]]:
-    """All tables of a study by the names of their files.
+    """File name -> tables, for all tables of a study.
 
     Raises:
         UserError: a file is missing or malformed.
@@ -357,14 +351,19 @@ def publication_tables(results: Path, published: Path) -> dict[str, list[Table]]
 def main() -> None:
     parser = argparse.ArgumentParser(description="Write the tables of a study as LaTeX and Markdown for a paper.")
     parser.add_argument("--results", required=True, type=Path, help="results folder of the study, with its tables")
-    parser.add_argument("--published", type=Path, default=Path("config/published.yaml"), help="figures of others")
+    parser.add_argument(
+        "--published",
+        type=Path,
+        default=Path("config/published.yaml"),
+        help="published figures (default: config/published.yaml)",
+    )
     parser.add_argument("--out", type=Path, help="folder to write to (default: publication in the results folder)")
     arguments = parser.parse_args()
     tables = publication_tables(arguments.results, arguments.published)
     out = arguments.out or arguments.results / "publication"
-    for name, own in tables.items():
-        write_text(out / f"{name}.tex", PACKAGES + "".join(f"\n{latex(table)}" for table in own))
-        write_text(out / f"{name}.md", "\n".join(map(markdown, own)))
+    for name, parts in tables.items():
+        write_text(out / f"{name}.tex", PACKAGES + "".join(f"\n{latex(table)}" for table in parts))
+        write_text(out / f"{name}.md", "\n".join(map(markdown, parts)))
     print(f"{out}: {', '.join(tables)}, each as .tex and .md")
 
 

@@ -20,18 +20,18 @@ LEFT_OUT = ("figures/model_*.png", "tables/spread_matrices.md", "tables/comparis
 
 
 def files_of(results: Path) -> list[Path]:
-    """Files of a study to keep, relative to its folder."""
+    """Paths of the files to keep, relative to the folder of a study."""
     left_out = {path for pattern in LEFT_OUT for path in results.glob(pattern)}
     kept = {path for pattern in KEPT for path in results.glob(pattern)} - left_out
     return sorted(path.relative_to(results) for path in kept)
 
 
 def keep(results: Path, folder: Path = documents.REFERENCES) -> Path:
-    """Replace the reference of a study by a finished run; a search of learning rates that the run lacks stays.
+    """Replace the reference of a study by a finished run; its learning-rate search stays if the run has none.
 
     Args:
         results: results folder of the run.
-        folder: of all references.
+        folder: folder of all references.
 
     Returns:
         The folder written.
@@ -51,8 +51,8 @@ def keep(results: Path, folder: Path = documents.REFERENCES) -> Path:
     for path in kept:
         (reference / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(results / path, reference / path)
-    own = {"study": listed["study"], "files": {name: listed["files"][name] for name in map(Path.as_posix, kept)}}
-    write_text(reference / MANIFEST, json.dumps(own, indent=2) + "\n")
+    manifest = {"study": listed["study"], "files": {name: listed["files"][name] for name in map(Path.as_posix, kept)}}
+    write_text(reference / MANIFEST, json.dumps(manifest, indent=2) + "\n")
     return reference
 
 

@@ -1,6 +1,6 @@
-"""Reading the result files of a study, and writing files whole or not at all.
+"""Readers of the result files of a study, and atomic writers.
 
-Everything is read as text and only the named columns become numbers: pandas would read the method "none" as missing.
+CSV files are read as text, and only the named columns become numbers: pandas would read the method "none" as missing.
 """
 
 import hashlib
@@ -25,59 +25,64 @@ F1_COLUMNS = ("weighted_f1", "macro_f1", "accuracy")
 
 
 class Columns(NamedTuple):
-    """Names of the columns that a CSV file must have, and of numbers that it may lack; others may follow."""
+    """Columns of a CSV file: required text, required numbers, and optional numbers. Others may follow."""
 
     text: tuple[str, ...]
     numeric: tuple[str, ...]
     optional: tuple[str, ...] = ()
 
+    @classmethod
+    def of(cls, text: str, numeric: str, optional: str = "") -> "Columns":
+        """From names that are separated by spaces."""
+        return cls(tuple(text.split()), tuple(numeric.split()), tuple(optional.split()))
+
     @property
     def names(self) -> list[str]:
-        """All that must be there, text first."""
+        """The required columns, text first."""
         return [*self.text, *self.numeric]
 
 
-SCORES = Columns(
-    ("model", "task", "method", "family", "unit", "status", "reason"),
-    ("seed", "draw", "budget", "kept", "kept_share", "stored_bytes", *F1_COLUMNS, "seconds", "peak_mib"),
-    ("parameters", "learning_rate", "validation_weighted_f1"),
+SCORES = Columns.of(
+    "model task method family unit status reason",
+    "seed draw budget kept kept_share stored_bytes weighted_f1 macro_f1 accuracy seconds peak_mib",
+    "parameters learning_rate validation_weighted_f1",
 )
-FINETUNING = Columns(
-    ("model", "task", "arm"),
-    ("seed", "learning_rate", "epochs", "best_epoch", "validation_weighted_f1", *F1_COLUMNS, "seconds", "peak_mib"),
+FINETUNING = Columns.of(
+    "model task arm",
+    "seed learning_rate epochs best_epoch validation_weighted_f1 weighted_f1 macro_f1 accuracy seconds peak_mib",
 )
-TASKS = Columns(
-    ("task", "source", "class_counts", "sha256"),
-    ("classes", "train", "validation", "test", "majority_share", "majority_weighted_f1", "tfidf_weighted_f1"),
+TASKS = Columns.of(
+    "task source class_counts sha256",
+    "classes train validation test majority_share majority_weighted_f1 tfidf_weighted_f1",
 )
-MODELS = Columns(
-    ("model", "architecture", "source", "sha256"),
-    ("parameters", "body_parameters", "head_parameters"),
-    ("pretraining_tokens", "pretraining_loss"),
+MODELS = Columns.of(
+    "model architecture source sha256",
+    "parameters body_parameters head_parameters",
+    "pretraining_tokens pretraining_loss",
 )
-CLAIMS = Columns(
-    ("claim", "source", "text", "subject", "rule", "unit", "verdict", "why"), ("estimate", "low", "high", "n")
-)
-PERPLEXITY = Columns(
-    ("experiment", "model", "method", "structure", "status", "reason", "file"),
-    (
-        *("seed", "draw", "shots", "budget", "kept_share", "parameters", "stored_bytes", "linear_layers"),
-        *("smaller_layers", "tokens", "loss", "perplexity", "seconds"),
-    ),
+CLAIMS = Columns.of("claim source text subject rule unit verdict why", "estimate low high n")
+PERPLEXITY = Columns.of(
+    "experiment model method structure status reason file",
+    "seed draw shots budget kept_share parameters stored_bytes linear_layers smaller_layers tokens "
+    "loss perplexity seconds",
 )
 STATISTICS = {
-    "comparisons": Columns(
-        ("model", "task", "method", "unit", "reference"),
-        ("seed", "budget", "difference_points", "low", "high", "mcnemar_p", "mcnemar_p_holm"),
+    "comparisons": Columns.of(
+        "model task method unit reference", "seed budget difference_points low high mcnemar_p mcnemar_p_holm"
     ),
-    "pairwise": Columns(
-        ("method", "other", "unit"),
-        ("budget", "n", "difference_points", "low", "high", "wilcoxon_p", "wilcoxon_p_holm"),
-    ),
-    "ranks": Columns(
-        ("unit", "method"), ("budget", "n", "average_rank", "methods", "critical_difference", "friedman_p")
-    ),
+    "pairwise": Columns.of("method other unit", "budget n difference_points low high wilcoxon_p wilcoxon_p_holm"),
+    "ranks": Columns.of("unit method", "budget n average_rank methods critical_difference friedman_p"),
 }
+
+
+def missing(path: Path) -> UserError:
+    """The error of a file that its step has not written yet."""
+    return UserError(f"{path} does not exist: run the step that writes it first.")
+
+
+def damaged(path: Path, problem: str) -> UserError:
+    """The error of a file that its step must write again; in the message, `problem` follows the path."""
+    return UserError(f"{path} {problem}: run the step that writes it again.")
 
 
 def read_table(path: Path, text: Sequence[str], numeric: Sequence[str], optional: Sequence[str] = ()) -> pd.DataFrame:
@@ -85,27 +90,24 @@ def read_table(path: Path, text: Sequence[str], numeric: Sequence[str], optional
 
     Args:
         path: the file.
-        text: names of columns that must be there and stay text; so do columns that are not named.
-        numeric: names of columns that must be there and hold finite numbers or nothing.
-        optional: the same for columns that may be missing; they are then added, empty.
+        text: required columns that stay text, as do columns that are not named.
+        numeric: required columns of finite numbers or empty cells.
+        optional: further such columns, which are added empty if they are missing.
 
     Raises:
-        UserError: the file is missing, empty, no CSV or not as it was collected, lacks a column, or has a wrong number.
+        UserError: the file is missing, empty, not CSV or changed since it was collected, lacks a column, or has a wrong
+            number.
     """
     check_collected(path)
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except FileNotFoundError:
-        raise UserError(f"{path} does not exist: run the step that writes it first.") from None
+        raise missing(path) from None
     except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
-        problem = str(error).strip().splitlines()[0]
-        raise UserError(f"{path} is not a CSV table ({problem}): run the step that writes it again.") from None
-    missing = [name for name in (*text, *numeric) if name not in table.columns]
-    if missing:
-        raise UserError(
-            f"{path} has no column {', '.join(map(repr, missing))}, expected {', '.join((*text, *numeric))}: "
-            "run the step that writes it again."
-        )
+        raise damaged(path, f"is not a CSV table ({str(error).strip().splitlines()[0]})") from None
+    required = [*text, *numeric]
+    if lacking := [name for name in required if name not in table.columns]:
+        raise damaged(path, f"has no column {', '.join(map(repr, lacking))}, expected {', '.join(required)}")
     for name in optional:
         if name not in table.columns:
             table[name] = ""
@@ -115,7 +117,7 @@ def read_table(path: Path, text: Sequence[str], numeric: Sequence[str], optional
 
 
 def read_if_run(path: Path, columns: Columns) -> pd.DataFrame:
-    """As `read_table`, for a file that a study may lack: no rows if it is missing or empty."""
+    """Read a table that a study may lack; a missing or empty file gives no rows."""
     if not path.exists() or not path.read_bytes().strip():
         kinds = dict.fromkeys(columns.text, str) | dict.fromkeys(columns.numeric, float)
         return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in kinds.items()})
@@ -123,10 +125,10 @@ def read_if_run(path: Path, columns: Columns) -> pd.DataFrame:
 
 
 def check_collected(path: Path) -> None:
-    """Compare a table with its hash in collected.json beside it, if it is named there.
+    """Compare a table with its hash, if collected.json in the same folder has one.
 
     Raises:
-        UserError: it was changed or damaged after it was collected.
+        UserError: the table was changed or damaged after it was collected.
     """
     collected = path.with_name("collected.json")
     expected = read_json(collected).get("sha256", {}).get(path.name) if path.exists() and collected.exists() else None
@@ -136,7 +138,7 @@ def check_collected(path: Path) -> None:
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file, "" if there is none."""
+    """SHA-256 of a file, "" if it does not exist."""
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
 
 
@@ -144,16 +146,14 @@ def to_numbers(column: pd.Series, path: Path) -> pd.Series:
     """A text column as float64, empty cells as NaN.
 
     Raises:
-        UserError: a cell holds anything else; `path` names the file in the message.
+        UserError: a cell holds something else; the message names `path`.
     """
     numbers = pd.to_numeric(column, errors="coerce").astype(float)
     wrong = (column.str.strip() != "") & ~np.isfinite(numbers)
     if wrong.any():
         row = int(np.flatnonzero(wrong)[0])
-        raise UserError(
-            f"{path} has {column.iloc[row]!r} in column {column.name!r}, row {row + 1}, expected a number or nothing: "
-            "run the step that writes it again."
-        )
+        where = f"in column {column.name!r}, row {row + 1}"
+        raise damaged(path, f"has {column.iloc[row]!r} {where}, expected a number or nothing")
     return numbers
 
 
@@ -166,10 +166,9 @@ def read_parquet(path: Path, columns: list[str]) -> pd.DataFrame:
     try:
         return pd.read_parquet(path, columns=columns)
     except FileNotFoundError:
-        raise UserError(f"{path} does not exist: run the step that writes it first.") from None
+        raise missing(path) from None
     except (ValueError, OSError) as error:  # pyarrow's errors are of these kinds
-        problem = str(error).strip().splitlines()[0]
-        raise UserError(f"{path} cannot be read ({problem}): run the step that writes it again.") from None
+        raise damaged(path, f"cannot be read ({str(error).strip().splitlines()[0]})") from None
 
 
 def check_statuses(table: pd.DataFrame, path: Path) -> None:
@@ -183,8 +182,8 @@ def read_scores(results: Path) -> pd.DataFrame:
     """scores.csv of a study, one row per model, task, seed, draw, method and budget.
 
     Raises:
-        UserError: as `read_table`, or no rows, an unknown status, a score outside 0 to 1, a row twice, no `full`, an
-            unknown family, a method of two families or with budgets of two units.
+        UserError: see `read_table`; or there are no rows, an unknown status, a score outside 0 to 1, a duplicate row,
+            no `full`, an unknown family, or a method with two families or two units.
     """
     path = results / "scores.csv"
     scores = read_table(path, *SCORES)
@@ -193,20 +192,18 @@ def read_scores(results: Path) -> pd.DataFrame:
     check_statuses(scores, path)
     _check_methods(scores, path)
     if not scores[["seed", "draw", "budget"]].notna().all(axis=None):
-        raise UserError(f"{path} has rows without a seed, draw or budget: run the step that writes it again.")
+        raise damaged(path, "has rows without a seed, draw or budget")
     ok = scores["status"] == "ok"
     for name in F1_COLUMNS:
         wrong = ok & ~scores[name].between(0, 1)
         if wrong.any():
             row = int(np.flatnonzero(wrong)[0])
-            raise UserError(
-                f"{path} has {name} {scores[name].iloc[row]} with status ok in row {row + 1}, expected 0 to 1: "
-                "run the step that writes it again."
-            )
+            value = scores[name].iloc[row]
+            raise damaged(path, f"has {name} {value} with status ok in row {row + 1}, expected 0 to 1")
     twice = scores.duplicated(list(ROW))
     if twice.any():
         row = ", ".join(str(scores.loc[twice.idxmax(), name]) for name in ROW)
-        raise UserError(f"{path} has the row {row} twice ({', '.join(ROW)}): run the step that writes it again.")
+        raise damaged(path, f"has the row {row} twice ({', '.join(ROW)})")
     if not (ok & (scores["method"] == "full")).any():
         raise UserError(f"{path} has no score of the control 'full', which all others are compared with: run it too.")
     return scores
@@ -217,7 +214,7 @@ def _check_methods(scores: pd.DataFrame, path: Path) -> None:
     if unknown:
         raise UserError(f"{path} has the family {unknown[0]!r}, expected one of {', '.join(FAMILIES)}.")
     if (scores["unit"] == "").any():
-        raise UserError(f"{path} has rows without a unit: run the step that writes it again.")
+        raise damaged(path, "has rows without a unit")
     for name in ("family", "unit"):
         number = scores.groupby("method", sort=False)[name].nunique()
         if (number > 1).any():
@@ -226,28 +223,13 @@ def _check_methods(scores: pd.DataFrame, path: Path) -> None:
             raise UserError(f"{path} has {method!r} with {name} {values}, expected one: run the study again.")
 
 
-def read_finetuning(results: Path) -> pd.DataFrame:
-    """finetuning.csv of a study, one row per model, task, seed and arm (pretrained or random-init)."""
-    return read_table(results / "finetuning.csv", *FINETUNING)
-
-
-def read_tasks(results: Path) -> pd.DataFrame:
-    """tasks.csv of a study, one row per task."""
-    return read_table(results / "tasks.csv", *TASKS)
-
-
-def read_models(results: Path) -> pd.DataFrame:
-    """models.csv of a study, one row per model."""
-    return read_table(results / "models.csv", *MODELS)
-
-
 def read_claims(results: Path) -> pd.DataFrame:
-    """claims.csv of a study, one row per claim and subject; no rows if claims were not judged."""
+    """claims.csv of a study, one row per claim and subject; no rows if the claims were not judged."""
     return read_if_run(results / "claims.csv", CLAIMS)
 
 
 def read_statistics(results: Path, name: str) -> pd.DataFrame:
-    """A file of report.statistics (comparisons, pairwise or ranks); no rows if it was not computed."""
+    """A table of report.statistics (comparisons, pairwise or ranks); no rows if it was not computed."""
     return read_if_run(results / "statistics" / f"{name}.csv", STATISTICS[name])
 
 
@@ -255,7 +237,7 @@ def read_perplexity(results: Path) -> pd.DataFrame:
     """perplexity.csv of a study, one row per stored file; no rows if the study has no language models.
 
     Raises:
-        UserError: as `read_table`, or an unknown status, or a loss that is no number in a row that is ok.
+        UserError: see `read_table`; or an unknown status, or a row with status ok and no loss.
     """
     path = results / "perplexity.csv"
     if not path.exists():
@@ -263,7 +245,7 @@ def read_perplexity(results: Path) -> pd.DataFrame:
     table = read_table(path, *PERPLEXITY)
     check_statuses(table, path)
     if table.loc[table["status"] == "ok", "loss"].isna().any():
-        raise UserError(f"{path} has rows that are ok and have no loss: run the step that writes it again.")
+        raise damaged(path, "has rows that are ok and have no loss")
     return table
 
 
@@ -271,21 +253,21 @@ def read_json(path: Path) -> dict:
     """A JSON object.
 
     Raises:
-        UserError: the file is missing or holds anything else.
+        UserError: the file is missing or holds something else.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{path} does not exist: run the step that writes it first.") from None
+        raise missing(path) from None
     except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error}): run the step that writes it again.") from None
+        raise damaged(path, f"is not JSON ({error})") from None
     if not isinstance(value, dict):
         raise UserError(f"{path} holds a {type(value).__name__}, expected an object: run the step that writes it.")
     return value
 
 
 def read_yaml(path: Path, content: str) -> object:
-    """A YAML file; `content` says in the error message what the file is for.
+    """The content of a YAML file; the error message calls it `content`.
 
     Raises:
         UserError: the file is missing or not YAML.

@@ -1,4 +1,4 @@
-"""What all measurements on scores share: means over draws, and which methods may be compared at equal budgets."""
+"""Helpers for measurements on scores: means over draws, and which methods may be compared at equal budgets."""
 
 import pandas as pd
 
@@ -6,26 +6,20 @@ from report import style
 from report.results import CELL
 
 METHOD = ["method", "family", "unit", "budget"]
-NEAR = 1.0  # points of weighted F1 that still count as near to full
-_ROUNDING = 1e-9  # of a difference of two scores with three decimals, so that exactly one point is near
+NEAR = 1.0  # largest loss, in points of weighted F1, that counts as near to full
+_ROUNDING = 1e-9  # rounding error of a difference of two scores, so that exactly one point counts as near
 
 
 def average_draws(scores: pd.DataFrame) -> pd.DataFrame:
-    """One row per model, task, seed, method and budget: means over the draws that are ok, and their number.
+    """One row per model, task, seed, method and budget: means over the draws with status ok, and their number.
 
-    `difference_points` is 100 × (weighted F1 − that of `full` of the same model, task and seed), `stored_share` the
-    bytes of the file in units of those of `full`.
+    `difference_points` is 100 × (weighted F1 − weighted F1 of `full` for the same model, task and seed).
+    `stored_share` is the size of the file in units of that of `full`.
     """
     ok = scores[scores["status"] == "ok"]
-    means = ("weighted_f1", "macro_f1", "accuracy", "kept", "kept_share", "parameters", "stored_bytes", "seconds")
-    seeds = (
-        ok.groupby([*CELL, *METHOD], sort=False)
-        .agg(
-            **{name: (name, "mean") for name in (*means, "learning_rate", "validation_weighted_f1")},
-            draws=("draw", "nunique"),
-        )
-        .reset_index()
-    )
+    means = "weighted_f1 macro_f1 accuracy kept kept_share parameters stored_bytes seconds learning_rate"
+    grouped = ok.groupby([*CELL, *METHOD], sort=False)
+    seeds = grouped.agg(**aggregations(f"{means} validation_weighted_f1"), draws=("draw", "nunique")).reset_index()
     full = seeds[seeds["method"] == "full"].groupby(CELL, sort=False)[["weighted_f1", "stored_bytes"]].mean()
     seeds = seeds.merge(full.add_prefix("full_").reset_index(), on=CELL, how="left")
     seeds["difference_points"] = 100 * (seeds["weighted_f1"] - seeds["full_weighted_f1"])
@@ -33,13 +27,28 @@ def average_draws(scores: pd.DataFrame) -> pd.DataFrame:
     return seeds
 
 
+def aggregations(mean: str = "", sd: str = "", ends: str = "") -> dict[str, tuple[str, str]]:
+    """Named aggregations for `agg` of a grouped frame.
+
+    Args:
+        mean: columns whose mean is wanted, under their own names, separated by spaces.
+        sd: columns whose standard deviation (n - 1) is wanted, as `<column>_sd`.
+        ends: columns whose smallest and largest value are wanted, as `<column>_min` and `<column>_max`.
+    """
+    return {
+        **{name: (name, "mean") for name in mean.split()},
+        **{f"{name}_sd": (name, "std") for name in sd.split()},
+        **{f"{name}_{end}": (name, end) for name in ends.split() for end in ("min", "max")},
+    }
+
+
 def with_kept_shares(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows of the methods that the study asks for its kept shares: neither controls nor trained, budgets in shares."""
+    """Rows of the methods that are run at the kept shares of the study: no controls, no trained methods."""
     return table[_has_kept_shares(table)]
 
 
 def with_own_budgets(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows of the methods with budgets of their own: ranks, sizes, bits, and any budget of a method that trains."""
+    """Rows of the methods with budgets of their own: ranks, sizes, bits, and all budgets of methods that train."""
     return table[~_has_kept_shares(table) & ~table["method"].isin(style.CONTROLS)]
 
 
@@ -48,14 +57,14 @@ def _has_kept_shares(table: pd.DataFrame) -> pd.Series:
 
 
 def is_near(points: float | pd.Series) -> bool | pd.Series:
-    """Whether differences to full, one or a series, are at most `NEAR` points of loss."""
+    """Whether a difference to full, or each of a series, is a loss of at most `NEAR` points."""
     return points >= -NEAR - _ROUNDING
 
 
 def keeps_more(table: pd.DataFrame, within: list[str]) -> pd.Series:
-    """Whether a row holds over a tenth more than the (lower) median of its group does at the same budget.
+    """Whether a row keeps over 10 % more than the lower median of its group, which has the same budget.
 
-    So does a method that keeps some tensors whole; what it scores is then not a score at that budget.
+    Methods that keep some tensors whole do; their scores are not comparable at that budget.
     """
     median = table.groupby(within)["kept_share"].transform(lambda shares: shares.quantile(interpolation="lower"))
     return table["kept_share"] > 1.1 * median

@@ -1,8 +1,8 @@
-"""Are kept entries spread evenly, without clusters? Three statistics of their positions, against random choices.
+"""Compute how evenly kept entries are spread: three statistics of their positions, compared with random choices.
 
-For every matrix of the numbered layers of a stored sub-network: the mean number of kept neighbours (up, down, left,
-right) of a kept entry, the entropy of the kept entries over the columns, and Moran's I of the mask with rook
-neighbours. Each stands beside the interval that choices at random have which keep as many entries in every row.
+The statistics of every matrix in the numbered layers of a stored sub-network are the mean number of kept neighbours
+(up, down, left, right) of a kept entry, the entropy of the kept entries over the columns, and Moran's I of the mask
+with rook neighbours. Each is compared with the interval for random choices of as many entries in every row.
 """
 
 import argparse
@@ -23,7 +23,7 @@ CONFIDENCE = 0.95
 
 
 def kept_neighbours(masks: np.ndarray) -> np.ndarray:
-    """Mean number of kept neighbours of the kept entries of each mask.
+    """Mean number of kept neighbours of the kept entries, for each mask.
 
     Args:
         masks: (..., r, n) bool; a kept entry has 0 to 4 kept neighbours.
@@ -32,13 +32,13 @@ def kept_neighbours(masks: np.ndarray) -> np.ndarray:
 
 
 def _joins(masks: np.ndarray) -> np.ndarray:
-    """Pairs of kept entries that are neighbours in a row or in a column."""
+    """Number of pairs of kept entries that are neighbours in a row or in a column."""
     across = (masks[..., :, 1:] & masks[..., :, :-1]).sum((-2, -1))
     return across + (masks[..., 1:, :] & masks[..., :-1, :]).sum((-2, -1))
 
 
 def column_entropy(masks: np.ndarray) -> np.ndarray:
-    """Entropy of the kept entries over the columns, 0 to 1, in units of log n: 1 where each column keeps as many."""
+    """Entropy of the kept entries over the columns in units of log n, 0 to 1; 1 if all keep equally many."""
     counts = masks.sum(-2)
     share = counts / np.maximum(counts.sum(-1, keepdims=True), 1)
     terms = -np.where(share > 0, share * np.log(np.maximum(share, 1e-300)), 0.0)
@@ -50,8 +50,8 @@ def moran(masks: np.ndarray) -> np.ndarray:
     r, n = masks.shape[-2:]
     pairs = r * (n - 1) + (r - 1) * n
     mean = masks.mean((-2, -1))
-    # The products of neighbours around the mean, from counts: every entry takes part in as many pairs as it has
-    # neighbours, four but for the border.
+    # Products of neighbouring deviations from the mean, computed from counts: an entry is in as many pairs as it has
+    # neighbours, which is four except at the border.
     degree = np.full((r, n), 4) - _border((r, n))
     linear = (masks * degree).sum((-2, -1))
     products = _joins(masks) - mean * linear + pairs * mean**2
@@ -60,7 +60,7 @@ def moran(masks: np.ndarray) -> np.ndarray:
 
 
 def _border(shape: tuple[int, int]) -> np.ndarray:
-    """Neighbours that an entry lacks because it lies at the border."""
+    """Number of neighbours that an entry lacks at the border."""
     missing = np.zeros(shape, dtype=int)
     missing[0] += 1
     missing[-1] += 1
@@ -70,14 +70,14 @@ def _border(shape: tuple[int, int]) -> np.ndarray:
 
 
 def random_masks(counts: np.ndarray, n: int, draws: int, generator: np.random.Generator) -> np.ndarray:
-    """(draws, r, n) masks that keep `counts` (r,) entries of each row, chosen uniformly at random."""
+    """Masks (draws, r, n) that keep `counts` (r,) entries of each row, drawn uniformly at random."""
     values = generator.random((draws, len(counts), n))
     last = np.take_along_axis(np.sort(values, -1), np.maximum(counts - 1, 0)[None, :, None], -1)
     return (values <= last) & (counts > 0)[:, None]
 
 
 def describe(mask: np.ndarray, draws: int, seed: int) -> dict[str, float]:
-    """Each statistic of a mask (r, n), and the 95 % interval of random choices with as many kept in each row."""
+    """Each statistic of a mask (r, n), with its 95 % interval for random choices of as many entries in each row."""
     observed, chance = _statistics(mask[None]), _random_statistics(tuple(mask.sum(1)), mask.shape[1], draws, seed)
     row: dict[str, float] = {}
     for name in STATISTICS:
@@ -91,7 +91,7 @@ def _statistics(masks: np.ndarray) -> dict[str, np.ndarray]:
     return {"neighbours": kept_neighbours(masks), "entropy": column_entropy(masks), "moran": moran(masks)}
 
 
-@functools.cache  # methods that keep as many of each row are compared with the same choices
+@functools.cache  # methods that keep equally many entries of each row share the random choices
 def _random_statistics(counts: tuple[int, ...], n: int, draws: int, seed: int) -> dict[str, np.ndarray]:
     generator = np.random.default_rng(seed)
     height = max(1, 2**22 // max(1, len(counts) * n))  # masks held in memory at once
@@ -101,7 +101,7 @@ def _random_statistics(counts: tuple[int, ...], n: int, draws: int, seed: int) -
 
 
 def matrices_of(path: Path) -> Iterator[tuple[dict, np.ndarray]]:
-    """What a stored sub-network and its layout in the results say, and the mask, of every matrix of a numbered layer.
+    """Yield every matrix of a numbered layer of a stored sub-network: its description and its mask.
 
     Args:
         path: ``.../<model>/<task>/seed<n>/compressed/<method>/draw<n>/<budget>.safetensors``.
@@ -140,12 +140,11 @@ def spread_table(paths: list[Path], draws: int) -> pd.DataFrame:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Describe where the kept entries of stored sub-networks lie.")
-    parser.add_argument("subnetworks", type=Path, nargs="+", help="files, where a study has put them")
-    parser.add_argument("--draws", type=int, default=200, help="choices at random that each is compared with")
+    parser.add_argument("subnetworks", type=Path, nargs="+", help="sub-network files of a study")
+    parser.add_argument("--draws", type=int, default=200, help="random choices to compare with (default: 200)")
     parser.add_argument("--out", required=True, type=Path, help="CSV file to write")
-    a = parser.parse_args()
-    table = spread_table(a.subnetworks, a.draws)
-    write_csv(a.out, table)
+    arguments = parser.parse_args()
+    write_csv(arguments.out, spread_table(arguments.subnetworks, arguments.draws))
 
 
 if __name__ == "__main__":

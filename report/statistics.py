@@ -1,12 +1,12 @@
-"""Computing: how sure the differences between methods are, from the test predictions of a study.
+"""Compute intervals and tests of the differences between methods, from the test predictions of a study.
 
 `python -m report.statistics --results results/mini` writes comparisons.csv, pairwise.csv and ranks.csv to
 results/mini/statistics. All differences are paired: on the same test examples within a cell (model × task × seed), on
 the same cells over a study. A method that draws at random counts with the mean over its draws.
 
-Intervals are percentile intervals of a bootstrap (Efron and Tibshirani 1993, chapter 13). All cells of a task answer
-the same test examples, so a resample has the same examples in all of them. Tests over models and tasks follow Demšar
-2006, "Statistical Comparisons of Classifiers over Multiple Data Sets", JMLR 7.
+Intervals are percentile intervals of a bootstrap (Efron and Tibshirani 1993, chapter 13). All cells of a task share
+the same test examples, so a resample draws the same examples for all of them. Tests over models and tasks follow
+Demšar 2006, "Statistical Comparisons of Classifiers over Multiple Data Sets", JMLR 7.
 """
 
 import argparse
@@ -24,16 +24,16 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from ken.errors import UserError, run
-from report.results import CELL, PAIR, read_json, read_parquet, read_scores, read_table, write_csv
+from report.results import CELL, PAIR, damaged, read_json, read_parquet, read_scores, read_table, write_csv
 
-NEEDED = ("family", "unit", "file")  # columns of scores.csv beside those that every table uses
+NEEDED = ("family", "unit", "file")  # further columns of scores.csv that must exist
 REFERENCES = ("ken", "full", "random")
 RESAMPLES = 1000
 CONFIDENCE = 0.95
-DIGITS = "%.6g"  # of numbers in files: significant ones, so that small p-values stay
+DIGITS = "%.6g"  # of numbers in files: significant digits, which also suit small p-values
 FEW_DISCORDANT = 25  # below it the chi-square approximation of McNemar's test is poor
 _BLOCK = 100  # resamples counted at once
-_DECIMALS = 9  # after which two scores or differences are equal, so that a sum in another order is no difference
+_DECIMALS = 9  # to which scores and differences are rounded, so that the order of a sum has no effect
 
 
 class Interval(NamedTuple):
@@ -46,13 +46,13 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True)
 class Sample:
-    """The scores of a study with their bootstrap resamples, one row per cell, method and budget.
+    """The scores of a study and their bootstrap resamples, one row per cell, method and budget.
 
     Attributes:
         rows: model, task, seed, method, family, unit, budget, kept, stored_bytes, weighted_f1, all means over draws;
             the index is 0, 1, 2, ...
         resampled: weighted F1 on resampled test examples, (rows, resamples).
-        correct: for each row, which examples are classified correctly, bool (draws, examples).
+        correct: for each row, whether an example is classified correctly, bool (draws, examples).
     """
 
     rows: pd.DataFrame
@@ -62,12 +62,12 @@ class Sample:
 
 @dataclass(frozen=True)
 class Differences:
-    """Differences in weighted F1, in points; a cell may have several, which count with their mean.
+    """Differences in weighted F1, in points. A cell with several counts with their mean.
 
     Attributes:
-        cells: model, task and seed of each, (n, 3).
+        cells: model, task and seed of each difference, (n, 3).
         points: the differences, (n,).
-        resampled: the same on resampled test examples, (n, resamples).
+        resampled: the differences on resampled test examples, (n, resamples).
     """
 
     cells: pd.DataFrame
@@ -75,7 +75,7 @@ class Differences:
     resampled: np.ndarray
 
     def per_cell(self) -> "Differences":
-        """Means within cells, in the order of their names."""
+        """Means within cells, sorted by model, task and seed."""
         codes = self.cells.groupby(CELL).ngroup().to_numpy()
         cells = self.cells.drop_duplicates().sort_values(CELL, ignore_index=True)
         return Differences(cells, group_means(codes, self.points), group_means(codes, self.resampled))
@@ -88,13 +88,13 @@ def group_means(codes: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def seeded(*axes: object) -> np.random.Generator:
-    """A generator whose seed is a hash of what the random numbers are for."""
+    """A generator seeded with a hash of the purpose of its random numbers."""
     text = "\x1f".join(map(str, axes))
     return np.random.default_rng(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big"))
 
 
 def resample_counts(task: str, examples: int, resamples: int = RESAMPLES) -> Iterator[np.ndarray]:
-    """How often each test example is drawn, the same for all cells of a task: blocks of (at most 100, examples)."""
+    """Counts of how often each test example is drawn, for all cells of a task: blocks of (at most 100, examples)."""
     generator = seeded("examples", task)
     for start in range(0, resamples, _BLOCK):
         block = min(_BLOCK, resamples - start)
@@ -106,9 +106,9 @@ def weighted_f1(counts: np.ndarray, labels: np.ndarray, predictions: np.ndarray,
     """Weighted F1 of many resamples at once; a class that is neither true nor predicted has F1 0.
 
     Args:
-        counts: how often a resample has an example, (resamples, examples).
+        counts: how often each example is in a resample, (resamples, examples).
         labels: true class indices, (examples,).
-        predictions: predicted ones, (predictions, examples).
+        predictions: predicted class indices, (predictions, examples).
         classes: number of classes.
 
     Returns:
@@ -127,10 +127,10 @@ def weighted_f1(counts: np.ndarray, labels: np.ndarray, predictions: np.ndarray,
 
 
 def read_sample(results: Path, resamples: int = RESAMPLES) -> Sample:
-    """Scores and test predictions of a study, rows with a score only.
+    """Read scores and test predictions of a study; rows without a score are left out.
 
     Raises:
-        UserError: a file is missing or malformed, or predictions do not have the scores of their rows.
+        UserError: a file is missing or malformed, or predictions contradict a score.
     """
     read_table(results / "scores.csv", NEEDED, ())
     scores = read_scores(results)
@@ -150,7 +150,7 @@ def read_sample(results: Path, resamples: int = RESAMPLES) -> Sample:
     members = [[] for _ in rows.index]
     for row, code in enumerate(codes):
         members[code].append(correct[row])
-    return Sample(rows, group_means(codes, f1), [np.array(own) for own in members])
+    return Sample(rows, group_means(codes, f1), [np.array(draws) for draws in members])
 
 
 def _labels(task: Path) -> tuple[np.ndarray, int]:
@@ -170,14 +170,12 @@ def _predictions(results: Path, rows: pd.DataFrame, examples: int, classes: int)
     model, task, seed = rows.iloc[0][CELL]
     folder = results / "cells" / model / task / f"seed{seed}" / "compressed"
     by_file = {}
-    for method, own in rows.groupby("method", sort=False):
+    for method, method_rows in rows.groupby("method", sort=False):
         path = folder / method / "predictions.parquet"
-        table = read_parquet(path, list(own["file"]))
+        table = read_parquet(path, list(method_rows["file"]))
         if len(table) != examples or not table.isin(range(classes)).all(axis=None):
-            raise UserError(
-                f"{path} has {len(table)} predictions a row, expected {examples} class indices below {classes}: "
-                "run the step that writes it again."
-            )
+            expected = f"expected {examples} class indices below {classes}"
+            raise damaged(path, f"has {len(table)} predictions a row, {expected}")
         by_file |= {name: table[name].to_numpy() for name in table}
     return np.array([by_file[name] for name in rows["file"]])
 
@@ -199,7 +197,7 @@ def matched(rows: pd.DataFrame, reference: str) -> pd.DataFrame:
     `full` has one budget and is the reference of every row. A row is not matched with its own method.
 
     Returns:
-        The matched rows with columns `row` and `row_reference`, positions in `Sample.rows`.
+        The matched rows with columns `row` and `row_reference`, indices in `Sample.rows`.
     """
     keys = CELL if reference == "full" else [*CELL, "unit", "budget"]
     table = rows.assign(row=rows.index)
@@ -208,7 +206,7 @@ def matched(rows: pd.DataFrame, reference: str) -> pd.DataFrame:
 
 
 def differences(sample: Sample, pairs: pd.DataFrame) -> Differences:
-    """Weighted F1 of the rows `row` minus that of the rows `row_reference`, as `matched` gives them."""
+    """Weighted F1 of the rows `row` minus that of the rows `row_reference` of `matched`."""
     first, second = pairs["row"].to_numpy(), pairs["row_reference"].to_numpy()
     f1 = sample.rows["weighted_f1"].to_numpy()
     points = (100 * (f1[first] - f1[second])).round(_DECIMALS) + 0.0
@@ -216,22 +214,22 @@ def differences(sample: Sample, pairs: pd.DataFrame) -> Differences:
 
 
 def percentiles(resampled: np.ndarray, confidence: float = CONFIDENCE) -> np.ndarray:
-    """Ends of the percentile intervals of (..., resamples), (2, ...)."""
+    """Ends (2, ...) of the percentile intervals of (..., resamples)."""
     ends = np.quantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2], axis=-1)
     return ends.round(_DECIMALS) + 0.0  # no -0
 
 
 def hierarchical_interval(gaps: Differences, confidence: float = CONFIDENCE, over_pairs: bool = True) -> Interval:
-    """Mean difference over models × tasks, and its interval over what the study has drawn.
+    """Mean difference over models × tasks, with the interval of a hierarchical bootstrap.
 
-    A resample draws pairs of model and task, then seeds of each pair, then test examples of each task. Pairs count
-    equally, whatever their number of seeds. Two or three seeds say little about the spread over seeds, and such a
-    resample shows even less of it: the spread is then that over examples and pairs.
+    A resample draws pairs of model and task, then seeds of each pair, then test examples of each task. Pairs have equal
+    weights, whatever their number of seeds. With two or three seeds, the interval reflects little of the spread over
+    seeds: it is then mostly that over examples and pairs.
 
     Args:
         gaps: at least one difference.
         confidence: of the interval.
-        over_pairs: False takes the pairs as given, where the claim is about them and no others.
+        over_pairs: whether pairs are drawn. False if the claim is about these pairs only.
     """
     cells = gaps.per_cell()
     resamples = cells.resampled.shape[1]
@@ -250,11 +248,11 @@ def hierarchical_interval(gaps: Differences, confidence: float = CONFIDENCE, ove
 
 
 def mcnemar_p(first: np.ndarray, second: np.ndarray) -> float:
-    """McNemar's test of equal accuracy, exact where few examples are answered correctly by one method only.
+    """McNemar's test of equal accuracy, exact if few examples are classified correctly by one method only.
 
     Args:
-        first, second: correct answers, bool (draws, examples). With several draws p is twice the median over all pairs
-            of draws, which is valid however they depend on each other (Rüger 1978).
+        first, second: whether examples are classified correctly, bool (draws, examples). With several draws, p is
+            twice the median over all pairs of draws, which is valid for any dependence between them (Rüger 1978).
     """
     values = [_mcnemar_p(a, b) for a, b in itertools.product(first, second)]
     return values[0] if len(values) == 1 else min(1.0, 2 * float(np.median(values)))
@@ -284,9 +282,9 @@ def critical_difference(methods: int, pairs: int, alpha: float = 1 - CONFIDENCE)
 
 
 def comparisons(sample: Sample, references: Sequence[str] = REFERENCES) -> pd.DataFrame:
-    """Every method against reference methods, one row per cell, budget and reference.
+    """Every method against the reference methods, one row per cell, budget and reference.
 
-    Intervals are over the test examples of the cell. Holm's correction is over the whole table.
+    Intervals are over the test examples of the cell. Holm's correction is for the whole table.
     """
     pairs = pd.concat([matched(sample.rows, name).assign(reference=name) for name in references], ignore_index=True)
     gaps = differences(sample, pairs)
@@ -299,8 +297,8 @@ def comparisons(sample: Sample, references: Sequence[str] = REFERENCES) -> pd.Da
 def pairwise(sample: Sample) -> pd.DataFrame:
     """Every pair of methods at equal budgets, and every method against `full`, over models × tasks.
 
-    `n` counts pairs of model and task that have both methods; seeds are averaged. Intervals are hierarchical, Holm's
-    correction is over the whole table.
+    `n` counts pairs of model and task that have both methods; seeds are averaged. Intervals are hierarchical. Holm's
+    correction is for the whole table.
     """
     methods = [name for name in dict.fromkeys(sample.rows["method"]) if name != "full"]
     tables = []
@@ -322,16 +320,16 @@ def pairwise(sample: Sample) -> pd.DataFrame:
 def ranks(sample: Sample) -> pd.DataFrame:
     """Average ranks of methods over models × tasks at equal budgets (1 is best), with Friedman's and Nemenyi's tests.
 
-    Methods with the same unit are ranked together, controls are not. A method without a score in some cell has no
-    rank; `n` says for how many pairs of model and task it has scores, and `methods` how many were ranked. Friedman's
-    test needs three.
+    Methods with the same unit are ranked together, without controls. A method that lacks a score in some cell has no
+    rank. `n` is the number of pairs of model and task with scores of the method, `methods` the number of ranked
+    methods. Friedman's test needs three.
     """
     rows = sample.rows[sample.rows["family"] != "control"]
     cells = pd.MultiIndex.from_frame(sample.rows[CELL].drop_duplicates())
     tables = []
-    for (unit, budget), own in rows.groupby(["unit", "budget"], sort=False):
-        wide = own.pivot(index=CELL, columns="method", values="weighted_f1").reindex(cells)
-        table = average_ranks(wide[list(dict.fromkeys(own["method"]))])
+    for (unit, budget), group in rows.groupby(["unit", "budget"], sort=False):
+        wide = group.pivot(index=CELL, columns="method", values="weighted_f1").reindex(cells)
+        table = average_ranks(wide[list(dict.fromkeys(group["method"]))])
         tables.append(table.assign(unit=unit, budget=budget))
     columns = ["unit", "budget", "method", "n", "average_rank", "methods", "critical_difference", "friedman_p"]
     return pd.concat(tables, ignore_index=True)[columns] if tables else pd.DataFrame(columns=columns)
@@ -352,7 +350,7 @@ def average_ranks(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def _friedman_p(scores: np.ndarray) -> float:
-    """Friedman's test with its correction for ties, of (pairs, methods); NaN for fewer than three methods."""
+    """p of Friedman's test with correction for ties, for (pairs, methods); NaN for fewer than three methods."""
     if scores.shape[1] < 3:
         return np.nan
     if (scores == scores[:, :1]).all():  # all ranks equal: the statistic is 0 / 0

@@ -1,6 +1,7 @@
-"""Labels, colours, markers and number formats, the same in every table, figure and sentence.
+"""Labels, colours, markers and number formats of all tables, figures and sentences.
 
-Colours follow Okabe and Ito's set, told apart by colour-blind readers; markers and dashes tell methods apart in grey.
+Colours follow the set of Okabe and Ito, which colour-blind readers can distinguish. Markers and dashes distinguish
+methods in grey.
 """
 
 import hashlib
@@ -41,15 +42,15 @@ LABELS = {
     "surgeon-delta-updated": "Surgeon of Δ, updated",
 }
 FAMILY_LABELS = {"reset": "as they are", "rescaled": "rescaled", "other": "other", "trained": "trained"}
-RESCALED = "-rescaled"  # ends the name of a method that multiplies the updates which its base keeps
+RESCALED = "-rescaled"  # suffix of a method that rescales the updates kept by its base method
 ACCENT = "#1b82c4"
-INK, MUTED, GRID = "#1d2127", "#646b75", "#dfe2e6"  # the page gives these three other values in the dark
+INK, MUTED, GRID = "#1d2127", "#646b75", "#dfe2e6"  # in dark mode the page gives these three other values
 NO_BREAK_SPACE = "\u00a0"
 
 
 @dataclass(frozen=True)
 class MethodStyle:
-    """Colour, marker, dash pattern, marker size (points) of a method, and whether its markers are hollow."""
+    """Colour, marker, dash pattern and marker size (points) of a method, and whether its markers are hollow."""
 
     colour: str
     marker: str | tuple
@@ -91,16 +92,16 @@ OTHERS = [
 
 
 def label(method: str) -> str:
-    """Name of a method for people; a method without one keeps its own, a rescaled one is named after its base."""
+    """Display name of a method. A rescaled method is named after its base; an unknown name stays as it is."""
     base = method.removesuffix(RESCALED)
     return f"{LABELS[base]} rescaled" if base != method and base in LABELS else LABELS.get(method, method)
 
 
 def method_styles(methods: Iterable[str]) -> dict[str, MethodStyle]:
-    """Method -> style: fixed for the methods known here, chosen by a hash of the name for others.
+    """Method -> style: fixed for known methods, chosen by a hash of the name for others.
 
-    A rescaled method has the style of its base, dashed and hollow. Two names with the same hash get different styles,
-    in alphabetical order.
+    A rescaled method has the style of its base, but dashed and hollow. If two names have the same hash, the second in
+    alphabetical order gets the next free style.
     """
     methods = set(methods) - set(CONTROLS)
     bases, taken = dict(FIXED), set()
@@ -124,12 +125,12 @@ def count(number: float, noun: str, plural: str | None = None) -> str:
 
 
 def listed(parts: Sequence[str]) -> str:
-    """Parts of a sentence: "a, b and c"."""
+    """Join parts of a sentence: "a, b and c"."""
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[bool]) -> str:
-    """A Markdown table of texts that are Markdown already; `right` says which columns are flush right."""
+    """A Markdown table of texts that are already Markdown; `right` says which columns are flush right."""
     lines = [header, ["---:" if flush else "---" for flush in right], *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
@@ -145,7 +146,7 @@ def share(value: float) -> str:
 
 
 def budget_label(budget: float, unit: str = "share") -> str:
-    """A budget as asked, by its unit: share of each row, or entries of it when above 1; rank; remaining size; bits."""
+    """A budget with its unit: share of each row (or number of entries if above 1), rank, remaining size or bits."""
     if unit == "share":
         return percent(budget) if budget <= 1 else f"k{NO_BREAK_SPACE}={NO_BREAK_SPACE}{budget:g}"
     if unit == "size":
@@ -161,7 +162,7 @@ def setting(method: str, budget: float, unit: str) -> str:
 
 
 def kept(budget: float) -> str:
-    """A kept share, or a number of entries above 1, in a sentence: "25 % of each row"."""
+    """A kept share, or a number of entries if above 1, in a sentence: "25 % of each row"."""
     return f"{budget_label(budget)} of each row" if budget <= 1 else f"{budget:g} entries of each row"
 
 
@@ -189,19 +190,19 @@ def size(count: float) -> str:
 
 
 def integer(value: float) -> str:
-    """A count with thousands set apart, "" if there is none."""
+    """A count with separated thousands, "" if there is none."""
     return "" if math.isnan(value) else f"{value:,.0f}".replace(",", "\u202f")
 
 
 def span(low: float, high: float, text: Callable[[float], str], merged: bool = False) -> str:
-    """A range: "low to high"; "" if there is none, and one number where equal ends are to be merged."""
+    """A range: "low to high"; "" if there is none. If `merged`, equal ends become one number."""
     if math.isnan(low):
         return ""
     return text(low) if merged and text(low) == text(high) else f"{text(low)} to {text(high)}"
 
 
 def count_range(counts: "pd.Series", noun: str) -> str:
-    """How many of a thing stand behind the rows of a table: "1 seed", "1 to 3 seeds"."""
+    """The range of counts in a column: "1 seed", "1 to 3 seeds"."""
     if counts.empty:
         return f"no {noun}s"
     low, high = int(counts.min()), int(counts.max())
@@ -209,5 +210,5 @@ def count_range(counts: "pd.Series", noun: str) -> str:
 
 
 def p_value(value: float) -> str:
-    """A p-value; a small one is said to be below 0.001."""
+    """A p-value with three decimals, or "< 0.001"."""
     return "< 0.001" if value < 0.001 else f"{value:.3f}"

@@ -17,7 +17,7 @@ import pandas as pd
 
 from report import style
 
-Field = str | Callable[[Any], Any]  # name of an attribute of a row, or what is computed from the row
+Field = str | Callable[[Any], Any]  # name of an attribute of a row, or a function of the row
 
 _LATEX = str.maketrans(
     {character: f"\\{character}" for character in "&%$#_{}"}
@@ -35,9 +35,9 @@ class TableCell:
     """Text of a cell, not escaped.
 
     Attributes:
-        sort: what the page sorts by, "" for nothing.
-        behind: what stands small behind the text, such as a standard deviation.
-        marks: words that say how it is set: best (bold), level (underlined), near, control, missing (page only).
+        sort: the value by which the page sorts, "" for none.
+        behind: small text after the main one, such as a standard deviation.
+        marks: words for the style: best (bold), level (underlined), near, control, missing (page only).
     """
 
     text: str = ""
@@ -48,7 +48,7 @@ class TableCell:
 
 @dataclass(frozen=True)
 class Column:
-    """Head of a column, how a row gives its cell, and its kind: name, number, prose (several lines) or code."""
+    """Head of a column, a function from a row to its cell, and a kind: name, number, prose (several lines) or code."""
 
     head: str
     cell: Callable[[Any], TableCell]
@@ -57,7 +57,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """Columns and rows of cells; caption and label are those of a publication."""
+    """Columns and rows of cells; a publication also has a caption and a label."""
 
     columns: list[Column]
     rows: list[list[TableCell]]
@@ -66,7 +66,7 @@ class Table:
 
     @classmethod
     def of(cls, columns: Sequence[Column], rows: Iterable[Any], caption: str = "", label: str = "") -> "Table":
-        """A table whose cells each column builds from a row, e.g. of `DataFrame.itertuples`."""
+        """A table whose columns build their cells from rows, e.g. those of `DataFrame.itertuples`."""
         columns = list(columns)
         return cls(columns, [[column.cell(row) for column in columns] for row in rows], caption, label)
 
@@ -77,38 +77,48 @@ class Table:
 
     @property
     def names(self) -> int:
-        """Number of leading columns that name things; the page can filter by these."""
+        """Number of leading columns of names; the page can filter by these."""
         return len(list(takewhile(lambda column: column.kind == "name", self.columns)))
 
 
 def value_of(row: Any, field: Field) -> Any:
-    """A field of a row by its name, or computed from the row."""
+    """A field of a row, by its name or computed from the row."""
     return field(row) if callable(field) else attrgetter(field)(row)
 
 
-def name(head: str, field: Field) -> Column:
-    """Column of names, sorted by their texts."""
+def text(head: str, field: Field, kind: str = "name") -> Column:
+    """Column of names or other texts, sorted alphabetically."""
 
     def cell(row: Any) -> TableCell:
         text = str(value_of(row, field))
         return TableCell(text, text)
 
-    return Column(head, cell)
+    return Column(head, cell, kind)
+
+
+def texts(fields: Mapping[str, Field], kind: str = "name") -> list[Column]:
+    """The columns of `text`, given as head -> field."""
+    return [text(head, field, kind) for head, field in fields.items()]
 
 
 def method(head: str = "Method", field: str = "method") -> Column:
     """Column of methods by their labels."""
-    return name(head, lambda row: style.label(value_of(row, field)))
+    return text(head, lambda row: style.label(value_of(row, field)))
 
 
-def prose(head: str, field: Field) -> Column:
-    """Column of sentences, which may take several lines."""
-    return Column(head, name(head, field).cell, "prose")
+def budget_text() -> Column:
+    """Column of budgets by their labels, sorted as texts."""
+    return text("Budget", lambda row: style.budget_label(row.budget, row.unit))
 
 
 def number(head: str, field: Field, text: Callable[[float], str], marks: str = "") -> Column:
-    """Column of numbers, sorted by their values; an empty one sorts last."""
+    """Column of numbers, sorted by value; empty cells come last."""
     return Column(head, lambda row: number_cell(value_of(row, field), text, marks), "number")
+
+
+def numbers(fields: Mapping[str, Field], text: Callable[[float], str]) -> list[Column]:
+    """The columns of `number` with one format, given as head -> field."""
+    return [number(head, field, text) for head, field in fields.items()]
 
 
 def number_cell(value: float, text: Callable[[float], str], marks: str = "", behind: str = "") -> TableCell:
@@ -117,17 +127,15 @@ def number_cell(value: float, text: Callable[[float], str], marks: str = "", beh
 
 
 def budget(head: str = "Budget") -> Column:
-    """Column of budgets by their labels."""
-    return Column(
-        head, lambda row: number_cell(row.budget, lambda value: style.budget_label(value, row.unit)), "number"
-    )
+    """Column of budgets by their labels, sorted by their values."""
+    return Column(head, lambda row: number_cell(row.budget, partial(style.budget_label, unit=row.unit)), "number")
 
 
-PAIR = (name("Model", "model"), name("Task", "task"))
+PAIR = texts({"Model": "model", "Task": "task"})
 
 
 def mean(head: str, field: str, spread: str) -> Column:
-    """Column of mean scores with their standard deviations behind; one seed has none."""
+    """Column of mean scores, each followed by its standard deviation; a mean of one seed has none."""
     return Column(head, lambda row: mean_cell(value_of(row, field), value_of(row, spread)), "number")
 
 
@@ -153,14 +161,23 @@ def span(
 
 
 def groups(frame: pd.DataFrame, keys: list[str], over: str | list[str]) -> Iterator[SimpleNamespace]:
-    """Rows of a wide table: values of `keys` by their names, `own` rows, and `at`: value of `over` -> its row."""
-    for values, own in frame.groupby(keys, sort=False):
-        at = dict(zip(own[over] if isinstance(over, str) else tuples(own, over), own.itertuples(), strict=True))
-        yield SimpleNamespace(**dict(zip(keys, values, strict=True)), own=own, at=at)
+    """Rows of a wide table, one per group of `frame`.
+
+    Yields:
+        An object with the values of `keys` under their names, `rows` (the group), and `at`: value of `over` -> row.
+    """
+    for values, rows in frame.groupby(keys, sort=False):
+        at = dict(zip(rows[over] if isinstance(over, str) else tuples(rows, over), rows.itertuples(), strict=True))
+        yield SimpleNamespace(**dict(zip(keys, values, strict=True)), rows=rows, at=at)
 
 
 def wide(heads: Mapping[Any, str], cell: Callable[[Any, Any], TableCell]) -> list[Column]:
-    """One column per value of `groups`; its cell comes from a row and what the row has at that value, if anything."""
+    """One column per key of `groups`; a row without an entry at that key has an empty cell.
+
+    Args:
+        heads: key -> head of its column.
+        cell: gives the cell from a row of `groups` and its entry at the key.
+    """
 
     def at(row: Any, key: Any) -> TableCell:
         return cell(row, row.at[key]) if key in row.at else TableCell()
@@ -169,12 +186,12 @@ def wide(heads: Mapping[Any, str], cell: Callable[[Any, Any], TableCell]) -> lis
 
 
 def over_budgets(budgets: Iterable[float], cell: Callable[[Any, Any], TableCell]) -> list[Column]:
-    """The columns of `wide` over kept shares."""
+    """The columns of `wide`, one per kept share."""
     return wide({budget: style.budget_label(budget) for budget in budgets}, cell)
 
 
 def tuples(frame: pd.DataFrame, columns: list[str]) -> list[tuple]:
-    """Values of some columns, a tuple a row."""
+    """Values of some columns, one tuple per row."""
     return list(frame[columns].itertuples(index=False, name=None))
 
 
@@ -185,7 +202,7 @@ def plain(table: Table) -> str:
 
 
 def latex(table: Table) -> str:
-    """A floating table over both columns of a page, made narrower where it does not fit (booktabs, adjustbox)."""
+    """A floating table over both columns of a page, shrunk if it is too wide (booktabs, adjustbox)."""
 
     def cell(cell: TableCell) -> str:
         text = latex_text(cell.text)
@@ -203,12 +220,12 @@ def latex(table: Table) -> str:
 
 
 def latex_text(text: str) -> str:
-    """Any text as LaTeX that prints it."""
+    """LaTeX that prints the text."""
     return text.translate(_LATEX)
 
 
 def markdown(table: Table) -> str:
-    """Caption and table; what is underlined needs the HTML element u, which Markdown has no sign for."""
+    """Caption and table; underlined text needs the HTML element u, since Markdown has no sign for it."""
 
     def cell(cell: TableCell) -> str:
         text = markdown_text(cell.text)
@@ -221,12 +238,12 @@ def markdown(table: Table) -> str:
 
 
 def markdown_text(text: str) -> str:
-    """Any text as Markdown that shows it, on one line."""
+    """Markdown that shows the text, on one line."""
     return _MARKDOWN.sub(r"\\\1", text.replace("\r", " ").replace("\n", " "))
 
 
 def markdown_frame(frame: pd.DataFrame) -> str:
-    """A data frame as Markdown: numbers with four significant digits at least, nothing for missing ones."""
+    """A data frame as Markdown: numbers with at least four significant digits, missing ones empty."""
 
     def cell(value: object) -> str:
         if not isinstance(value, float):

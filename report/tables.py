@@ -1,9 +1,9 @@
-"""Computing: from the result files of a study to its summary tables, each as CSV (numbers) and Markdown (for people).
+"""Compute the summary tables of a study from its result files, each as CSV (numbers) and Markdown (for people).
 
 `python -m report.tables --results results/mini` writes them to results/mini/tables. Draws of a random method are
 averaged within a seed first, so that a spread is always one over seeds. Differences to `full` are paired by model, task
-and seed. Budgets of different units are never put side by side: methods with kept shares are compared at equal budgets,
-all others at equal numbers kept or equal bytes stored. What each table holds is said in `report.measurements`.
+and seed. Budgets of different units are never compared: methods with kept shares are compared at equal budgets, all
+others at equal numbers kept or equal bytes stored. The modules of `report.measurements` describe the tables.
 """
 
 import argparse
@@ -21,11 +21,11 @@ from report.table import markdown_frame
 
 
 class Tables(ResultTables):
-    """The computed tables of a study, and their files."""
+    """The computed tables of a study, with their files."""
 
     @classmethod
     def compute(cls, results: Path) -> "Tables":
-        """From the result files of a study.
+        """Compute all tables from the result files of a study.
 
         Raises:
             UserError: a file is missing or malformed.
@@ -39,7 +39,7 @@ class Tables(ResultTables):
 
     @classmethod
     def read(cls, results: Path) -> "Tables":
-        """From the files that `write` has put into the folder `tables` of a study.
+        """Read all tables from the folder `tables` of a study, which `write` has filled.
 
         Raises:
             UserError: a file is missing or malformed.
@@ -54,7 +54,7 @@ class Tables(ResultTables):
         return cls(frames, read_json(folder / "counts.json"))
 
     def write(self, folder: Path) -> None:
-        """Write every table as CSV and Markdown, but not an empty one that only some studies have; and counts.json."""
+        """Write counts.json, and every table as CSV and Markdown, except empty ones that only some studies have."""
         needs = {name: needs for measurement in MEASUREMENTS for name, needs in measurement.tables.items()}
         for name, table in self.frames.items():
             if len(table) or not needs[name]:
@@ -64,7 +64,7 @@ class Tables(ResultTables):
 
 
 def count(scores: pd.DataFrame) -> dict:
-    """What was run: names in the order of the scores, the study's kept shares, and numbers of cells and rows."""
+    """Size of the study: names in the order of the scores, its kept shares, and numbers of cells and rows."""
 
     def names(column: str) -> list:
         return list(dict.fromkeys(scores[column]))

@@ -1,4 +1,4 @@
-"""Collected results and what they show: scores, provenance, spread of the kept entries, statistics, verdicts."""
+"""Collected results and their evaluation: scores, provenance, spread of the kept entries, statistics, verdicts."""
 
 from report import outputs
 

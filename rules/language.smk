@@ -1,4 +1,4 @@
-"""Language models: pruned for their own loss, adapted to a text, the updates of adapted ones compressed."""
+"""Language models: pruning for their own loss, adaptation to a text, compression of the update."""
 
 LANGUAGE_MODEL = ("{model}", "{seed}")
 ON_LANGUAGE_MODEL = f"{RESULTS} --model {{wildcards.model}} --seed {{wildcards.seed}}"

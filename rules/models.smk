@@ -1,4 +1,4 @@
-"""Models: pre-trained here, imported from a folder or the hub, and the search for their learning rates."""
+"""Models: pre-training, import from a folder or the hub, and the search for learning rates."""
 
 
 rule pretrain_model:

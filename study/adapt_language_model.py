@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from study.definition.step import parse_step
-from study.models.classifiers import checked_checkpoint, load_tokenizer
+from study.models.classifiers import check_checkpoint, load_tokenizer
 from study.models.language_models import load_language_model
 from study.running import files, provenance
 from study.running.device import acquire_device
@@ -17,15 +17,11 @@ from study.training.resumption import Checkpoint
 
 
 def adapt(
-    pretrained: Path,
-    text: Path,
-    axes: dict,
-    settings: dict,
-    out: Path,
-    device: torch.device = CPU,
-    checkpoint_minutes: float | None = None,
+    pretrained: Path, text: Path, axes: dict, settings: dict, out: Path, device: torch.device = CPU
 ) -> dict[str, object]:
     """Adapt a model and write it, its tokenizer and a manifest into the folder `out`.
+
+    If a call was killed, a call with the same arguments resumes its training; see `Checkpoint`.
 
     Args:
         pretrained: checkpoint folder.
@@ -33,16 +29,14 @@ def adapt(
         axes: model and seed, from which the order of the chunks is derived.
         settings: epochs, batch_size, learning_rate, max_length.
         device: to compute on.
-        checkpoint_minutes: see `Checkpoint`. The state of the training is written into a folder beside `out`; after a
-            kill, a call with the same arguments goes on from there.
 
     Returns:
         The manifest: axes, settings, inputs, best_epoch, history, precision, device, seconds, hashes.
     """
-    checkpoint = Checkpoint.beside(out, checkpoint_minutes)
-    inputs = {"pretrained": checked_checkpoint(pretrained), "text": files.checked(text)}
+    checkpoint = Checkpoint.beside(out)
+    inputs = {"pretrained": check_checkpoint(pretrained), "text": files.check_folder(text)}
     order = provenance.seed_of("adaptation", *axes.values())
-    provenance.deterministic(order)
+    provenance.make_deterministic(order)
     tokenizer = load_tokenizer(pretrained, settings["max_length"])
     parts = [read_chunks(text, split, tokenizer, settings["max_length"]) for split in ("train", "validation")]
     model = load_language_model(pretrained).to(device)

@@ -1,17 +1,18 @@
 """Pack a finished study into one file, and unpack it elsewhere: `python -m study.archive results/mini --out mini.zip`.
 
-An archive holds what the report is made from: tables, predictions, labels of the test sets, records of all rows,
-provenance, figures and pages, and the sub-networks and weights that KENviz shows. Other weights and texts are packed on
-request. `python -m study.archive --restore mini.zip` unpacks into results/; `python -m study.rebuild results/mini` then
-makes tables, figures and pages again.
+An archive holds everything that the report is made from: tables, predictions, labels of the test sets, records of all
+rows, provenance, figures and pages, and the sub-networks and weights that KENviz shows. Other weights and texts are
+packed on request. `python -m study.archive --restore mini.zip` unpacks into results/; then `python -m study.rebuild
+results/mini` makes tables, figures and pages again.
 
-An archive is untrusted input. Its list has the path, size and SHA-256 of every file. All entries are compared with it
-before anything is written: only plain files that are listed, with paths inside the folder and the size that is listed.
-The study appears under its name only when all its files are there and have their hashes.
+An archive is untrusted input. It lists the path, size and SHA-256 of every file. All entries are compared with the list
+before anything is written: they must be plain files with listed paths inside the folder and the listed sizes. The study
+appears under its name only when all its files exist and have their hashes.
 
-Why not tarfile with its data filter: the filter refuses links, devices and outside paths, which zipfile never creates;
-the comparison with the list would remain. A zip has an index, so all of it is checked first, in memory bounded by the
-size of the archive. tarfile reads a compressed header of any size into memory, and has no filter before Python 3.11.4.
+Why not tarfile with its data filter: the filter refuses links, devices and outside paths, which zipfile never creates,
+and the comparison with the list would still be needed. A zip has an index, so everything is checked first, in memory
+bounded by the size of the archive. tarfile reads a compressed header of any size into memory, and has no filter before
+Python 3.11.4.
 """
 
 import argparse
@@ -43,11 +44,11 @@ LEFT_OUT = (
     *("*.safetensors", "corpus/*", "pretraining/*", "tasks/*/train.parquet", "tasks/*/validation.parquet"),
     *("models/*/pretrained/*", "cells/*/finetuned/*"),
 )
-KEPT = ("models/*/pretrained/manifest.json", "cells/*/finetuned/manifest.json")  # of those
-LIST_BYTES = 2**26  # largest list of an archive that is read
+KEPT = ("models/*/pretrained/manifest.json", "cells/*/finetuned/manifest.json")  # packed although in LEFT_OUT
+LIST_BYTES = 2**26  # largest size of the list in an archive
 GIBIBYTES = 50.0  # default limit for the unpacked size
 BLOCK = 2**20
-# What zipfile raises for a file that is no archive, or has a changed byte.
+# Errors of zipfile for a file that is not an archive, or has a changed byte.
 DAMAGED = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, UnicodeDecodeError, OverflowError)
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _progress = partial(tqdm, unit=" files", delay=2, leave=False)
@@ -68,7 +69,7 @@ def _matches(name: str, patterns: tuple[str, ...]) -> bool:
 
 
 def shown_by_kenviz(results: Path) -> set[str]:
-    """Paths of the sub-networks and weights that the picture and the page of KENviz were made from."""
+    """Paths of the sub-networks and weights from which KENviz was drawn."""
     facts = results / "figures" / "kenviz.json"
     named = files.read_json(facts).get("files", []) if facts.exists() else []
     paths = [(facts.parent / name).resolve() for name in named]
@@ -88,7 +89,7 @@ def pack(results: Path, out: Path, weights: bool = False, logs: bool = False, ke
         The list, which is packed too: study, commit, files (path -> SHA-256 and bytes).
 
     Raises:
-        UserError: the study is not finished, or a file has changed since it was.
+        UserError: the study is not finished, or a file has changed since.
     """
     if not (results / manifest.NAME).exists():
         raise UserError(
@@ -108,7 +109,7 @@ def pack(results: Path, out: Path, weights: bool = False, logs: bool = False, ke
 
 
 def _entry(results: Path, name: str, listed: dict | None) -> dict[str, object]:
-    """SHA-256 and bytes of a file, which must be as listed in the study's manifest if it is listed there."""
+    """SHA-256 and bytes of a file, which must have the hash in the study's manifest if it is listed there."""
     path = results / name
     entry = {"sha256": files.sha256(path), "bytes": path.stat().st_size} if path.is_file() else None
     if entry is None or (listed and listed["sha256"] != entry["sha256"]):
@@ -134,14 +135,14 @@ def _add(zipped: zipfile.ZipFile, name: str, file: BinaryIO) -> None:
 
 
 def restore(archive: Path, into: Path, gibibytes: float = GIBIBYTES) -> Path:
-    """Unpack an archive into a new folder, `into` / name of the study, and return that.
+    """Unpack an archive into a new folder, `into` / name of the study, and return the folder.
 
     Args:
         gibibytes: limit for the size of all files together.
 
     Raises:
-        UserError: the folder exists, there is no room, or the archive is damaged, not that of a study, larger than the
-            limit, or holds something that it does not list.
+        UserError: the folder exists, there is no room, or the archive is damaged, not an archive of a study, larger
+            than the limit, or holds something that it does not list.
     """
     with _opened(archive) as zipped:
         packed = _read_list(zipped, archive)
@@ -164,7 +165,7 @@ def restore(archive: Path, into: Path, gibibytes: float = GIBIBYTES) -> Path:
 
 @contextmanager
 def _opened(archive: Path) -> Iterator[zipfile.ZipFile]:
-    """The archive, open; errors of zipfile become one sentence."""
+    """Open an archive; errors of zipfile become one sentence."""
     try:
         with zipfile.ZipFile(archive) as zipped:
             yield zipped
@@ -177,7 +178,7 @@ def _opened(archive: Path) -> Iterator[zipfile.ZipFile]:
 
 
 def _read_list(zipped: zipfile.ZipFile, archive: Path) -> dict:
-    """The list of an archive; the paths in it and the name of the study stay in their folder."""
+    """Read the list of an archive, and check that its paths and the name of the study do not lead out of a folder."""
     if manifest.PACKED not in zipped.namelist() or zipped.getinfo(manifest.PACKED).file_size > LIST_BYTES:
         raise UserError(f"{archive} is not an archive of a study: it has no {manifest.PACKED} that can be read.")
     try:
@@ -221,7 +222,7 @@ def main() -> None:
     parser.add_argument("--without-kenviz", action="store_true", help="leave out the weights that KENviz shows")
     parser.add_argument("--restore", type=Path, metavar="ARCHIVE", help="unpack this archive instead")
     parser.add_argument("--into", type=Path, default=Path("results"), help="where to unpack (default: results)")
-    parser.add_argument("--gibibytes", type=float, default=GIBIBYTES, help="what may be unpacked at most")
+    parser.add_argument("--gibibytes", type=float, default=GIBIBYTES, help="largest total size to unpack, in GiB")
     a = parser.parse_args()
     if (a.results is None) == (a.restore is None):
         parser.error("name either a results folder to pack, or --restore with an archive")

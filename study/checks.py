@@ -4,7 +4,7 @@
 - zero: the entries that are not kept are reset to their pre-trained values, or set to zero. Does the reset matter?
 - matrices: one kind of matrix is pruned, all others are kept. Which kind loses most?
 
-Every variant is stored, loaded back and evaluated, as the methods are.
+Every variant is stored, loaded back and evaluated, like the methods.
 """
 
 import re
@@ -43,7 +43,7 @@ OTHERS = "others"
 
 
 def kind_of(name: str, tensor: torch.Tensor) -> str:
-    """Kind of a matrix, by the names that architectures give it; "others" for vectors and unknown names."""
+    """Kind of a matrix, from its name in the known architectures; "others" for vectors and unknown names."""
     if tensor.ndim < 2:
         return OTHERS
     return next((kind for kind, pattern in KINDS.items() if re.search(pattern, name)), OTHERS)
@@ -52,20 +52,20 @@ def kind_of(name: str, tensor: torch.Tensor) -> str:
 def bandwidth_masks(cell: FinetunedCell, factor: float, share: float) -> dict[str, torch.Tensor]:
     """KEN's masks with Scott's bandwidth multiplied by a factor."""
 
-    def scaled(finetuned, pretrained, generator):
+    def scaled_density(finetuned: torch.Tensor, _: torch.Tensor, generator: object) -> torch.Tensor:
         return kde.density(finetuned, bandwidth=factor * kde.scott_bandwidth(finetuned))
 
-    return select_masks(cell, scaled, share)
+    return select_masks(cell, scaled_density, share)
 
 
 def select_masks(cell: FinetunedCell, criterion: str | selection.Criterion, share: float) -> dict[str, torch.Tensor]:
-    """Bool masks of all body tensors, True = kept, by a criterion."""
+    """Bool masks of all body tensors by a criterion, True where an entry is kept."""
     ranks = selection.rank_tensors(cell.finetuned, cell.pretrained, criterion, device=cell.device)
     return {name: selection.mask_from_ranks(rank, share) for name, rank in ranks.items()}
 
 
 def variants(cell: FinetunedCell, settings: dict) -> Iterator[tuple[dict, dict, bool]]:
-    """Description, masks, and whether the rest is set to zero, of every variant."""
+    """Yield description, masks, and whether the other entries are set to zero, of every variant."""
     for share in settings["kept_shares"]:
         for factor in settings["bandwidth_factors"]:
             yield (
@@ -119,7 +119,7 @@ def main() -> None:
     a, study, paths = parse_step("Run the ablations of KEN on one cell.", "model", "task", "seed")
     axes, section = (a.model, a.task, a.seed), study.ablation_settings()
     on = acquire_device()
-    provenance.deterministic(0)
+    provenance.make_deterministic(0)
     cell = FinetunedCell(paths.finetuned(*axes), paths.task(a.task), section["settings"], on)
     with files.replacing_folder(paths.checks(*axes)) as folder:
         files.write_csv(folder / "checks.csv", run_ablations(cell, section["checks"], folder))

@@ -1,7 +1,7 @@
-"""Bring the tables of all cells together, and compute every score again from the saved predictions.
+"""Collect the tables of all cells, and compute every score again from the saved predictions.
 
-Every score that a step wrote must follow from the predictions that lie beside it, and one row of each cell must be what
-the study's `evaluate` metric says (it takes ten times as long), or the collection stops.
+The step fails if a score does not follow from its predictions. In each cell, one row is computed by the study's
+`evaluate` metric, which takes ten times as long.
 """
 
 import json
@@ -26,12 +26,12 @@ SCORES = ("weighted_f1", "macro_f1", "accuracy")
 
 
 def read_scores(folder: Path, references: list[int], compute: Callable = metrics.scores) -> pd.DataFrame:
-    """Scores of one (cell, method), checked against its predictions.
+    """Read the scores of one method in a cell and check them against its predictions.
 
     Args:
         folder: of the method in the cell.
         references: true class indices.
-        compute: scores of `references` and `predictions`, for the first row; all others have `metrics.scores`.
+        compute: function of `references` and `predictions` for the first row; `metrics.scores` is used for the others.
 
     Raises:
         UserError: a table was changed after it was written, or a score does not follow from the predictions.
@@ -54,7 +54,7 @@ def read_scores(folder: Path, references: list[int], compute: Callable = metrics
 
 
 def finetuning_table(folders: list[Path]) -> pd.DataFrame:
-    """One row a folder of a fine-tuned model or control: settings, learning curve's best, scores on test."""
+    """One row per folder of a fine-tuned model or control: settings, best epoch, scores on test."""
     rows = []
     for folder in folders:
         manifest = files.read_json(folder / "manifest.json")
@@ -70,8 +70,8 @@ SUGGESTION_COLUMNS = (
 )
 
 
-def joined_tables(paths: list[Path], columns: tuple[str, ...]) -> pd.DataFrame:
-    """Tables of cells, one below the other, checked against the hashes in their manifests; no rows without paths."""
+def read_tables(paths: list[Path], columns: tuple[str, ...]) -> pd.DataFrame:
+    """Read, check against their manifests and concatenate tables of cells; an empty table if there are no paths."""
     if not paths:
         return pd.DataFrame(columns=list(columns))
     for path in paths:
@@ -81,7 +81,7 @@ def joined_tables(paths: list[Path], columns: tuple[str, ...]) -> pd.DataFrame:
 
 
 def tasks_table(paths: Paths, tasks: list[str]) -> pd.DataFrame:
-    """One row a task: sizes, classes, reference scores."""
+    """One row per task: sizes, classes, reference scores."""
     rows = []
     for task in tasks:
         manifest = files.read_json(paths.task(task) / "manifest.json")
@@ -106,7 +106,7 @@ def tasks_table(paths: Paths, tasks: list[str]) -> pd.DataFrame:
 
 
 def models_table(paths: Paths, models: list[str], task: str, seed: int) -> pd.DataFrame:
-    """One row a model: architecture, sizes of body and head (on the first task), how it was pre-trained."""
+    """One row per model: architecture, sizes of body and head (on the first task), how it was pre-trained."""
     from safetensors import safe_open
 
     rows = []
@@ -137,7 +137,7 @@ def models_table(paths: Paths, models: list[str], task: str, seed: int) -> pd.Da
 
 
 def scores_table(study: Study, paths: Paths) -> pd.DataFrame:
-    """Scores of every method in each of its cells, all of them computed again from the saved predictions."""
+    """Read the scores of every method in each of its cells and check them against the saved predictions."""
     metric, tables = WeightedF1(keep_in_memory=True), []
     post_hoc, trained = method_settings.by_training(study.methods)
     tasks = {task: load_task(paths.task(task)) for task in study.axes["task"]}
@@ -161,18 +161,18 @@ def main() -> None:
     tables = {
         "scores": scores_table(study, paths),
         "finetuning": finetuning_table(folders),
-        "suggestions": joined_tables(
+        "suggestions": read_tables(
             [paths.suggested(*cell) / "suggestions.csv" for cell in searched], SUGGESTION_COLUMNS
         ),
-        "inference": joined_tables([paths.inference(*cell) for cell in measured], inference.COLUMNS),
-        "checks": joined_tables([paths.checks(*cell) / "checks.csv" for cell in ablated], checks.COLUMNS),
+        "inference": read_tables([paths.inference(*cell) for cell in measured], inference.COLUMNS),
+        "checks": read_tables([paths.checks(*cell) / "checks.csv" for cell in ablated], checks.COLUMNS),
         "tasks": tasks_table(paths, study.axes["task"]),
         "models": models_table(paths, study.axes["model"], first_task, first_seed),
     }
     for name, table in tables.items():
         files.write_csv(paths.table(name), table)
     sha256 = {f"{name}.csv": files.sha256(paths.table(name)) for name in tables}
-    files.write_json(paths.results / "collected.json", {"sha256": sha256, "made": provenance.made()})
+    files.write_json(paths.results / "collected.json", {"sha256": sha256, "made": provenance.describe_process()})
     print(f"{len(tables['scores'])} rows from {len(study.cells)} cells")
 
 

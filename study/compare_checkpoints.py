@@ -1,4 +1,4 @@
-"""Do checkpoints pre-trained here equal those that come with the suite?"""
+"""Compare the checkpoints that a study has pre-trained with the committed ones."""
 
 from pathlib import Path
 
@@ -12,14 +12,14 @@ from study.running.workflow import run
 
 def compare(made: Path, committed: Path | None) -> dict[str, object]:
     """One row: hashes of both weight files, whether they are equal, and the largest difference of a weight."""
-    own = made / "model.safetensors"
-    row = {"model": made.name, "made_sha256": files.sha256(own), "committed_sha256": "", "identical": False}
+    weights = made / "model.safetensors"
+    row = {"model": made.name, "made_sha256": files.sha256(weights), "committed_sha256": "", "identical": False}
     other = committed / "model.safetensors" if committed else None
     if other is None or not other.exists():
         return row | {"largest_difference": None}
-    mine, theirs = load_file(own), load_file(other)
-    same_shapes = {n: t.shape for n, t in mine.items()} == {n: t.shape for n, t in theirs.items()}
-    largest = max(abs(mine[n].astype("float32") - theirs[n]).max() for n in mine) if same_shapes else None
+    state, expected = load_file(weights), load_file(other)
+    same_shapes = {n: t.shape for n, t in state.items()} == {n: t.shape for n, t in expected.items()}
+    largest = max(abs(state[n].astype("float32") - expected[n]).max() for n in state) if same_shapes else None
     sha256 = files.sha256(other)
     return row | {
         "committed_sha256": sha256,

@@ -57,7 +57,7 @@ def main() -> None:
     axes = (a.model, a.task, a.seed)
     methods = [a.method] if a.method else method_settings.by_training(study.methods)[0]
     on = acquire_device()
-    provenance.deterministic(0)
+    provenance.make_deterministic(0)
     cell = FinetunedCell(paths.finetuned(*axes), paths.task(a.task), study.compression_settings(methods), on)
     compress(cell, methods, paths.cell(*axes) / "compressed")
     search = dict(study.config["suggestion"])

@@ -3,27 +3,23 @@
 The methods are those of the classifiers. The base is the whole pre-trained language model; there is no head.
 """
 
-import json
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
 
 import baselines
 from baselines import Cell, Method, TrainedMethod
-from study.cells.calibration import Calibration, calibration_indices
-from study.cells.perplexity_rows import Row, describe_stored, evaluate, load_or_run, write_results
+from study.cells.calibration import TRAINS, load_text
+from study.cells.perplexity_rows import Results, Row, describe_stored, evaluate, run_all, write_results
 from study.definition import method_settings
 from study.definition.step import parse_step
-from study.models.classifiers import checked_checkpoint, load_tokenizer
+from study.models.classifiers import check_checkpoint
 from study.models.language_models import body_of, empty_language_model, load_body, load_language_model
 from study.running import files, provenance
 from study.running.code import code_hash
 from study.running.workflow import run
-from study.training.chunks import read_chunks
-from study.training.language_modelling import document_losses
-
-TRAINS = "methods that train need a task with labels."
 
 
 class Adapted:
@@ -39,34 +35,26 @@ class Adapted:
     def __init__(self, pretrained: Path, adapted: Path, text: Path, axes: dict, settings: dict, out: Path):
         self.folder, self.axes, self.settings, self.out = pretrained, axes, settings, out
         self.inputs = {
-            "pretrained": checked_checkpoint(pretrained),
-            "adapted": checked_checkpoint(adapted),
-            "text": files.checked(text),
+            "pretrained": check_checkpoint(pretrained),
+            "adapted": check_checkpoint(adapted),
+            "text": files.check_folder(text),
         }
-        tokenizer = load_tokenizer(pretrained, settings["max_length"])
-        train, self.test = (read_chunks(text, split, tokenizer, settings["max_length"]) for split in ("train", "test"))
-        indices = calibration_indices(train, len(train), provenance.seed_of("calibration", axes["seed"]))
-        self.training = Calibration(pretrained, train, indices)
+        self.training, self.test = load_text(pretrained, text, settings["max_length"], axes["seed"])
         self.base = body_of(load_language_model(pretrained))
         self.adapted = body_of(load_language_model(adapted))
         self.skeleton = empty_language_model(pretrained)
-        self.key = [
-            self.inputs,
-            axes,
-            settings["max_length"],
-            settings["batch_size"],
-            torch.__version__.partition("+")[0],
-        ]
+        shared = [settings["max_length"], settings["batch_size"], torch.__version__.partition("+")[0]]
+        self.key = [self.inputs, axes, *shared]
 
     def cell(self, method: Method, draw: int) -> Cell:
-        """The model as a method sees it."""
+        """The model in the form that methods take."""
         seed = provenance.seed_of("compress", "language", *self.axes.values(), method.name, draw)
         return Cell(self.base, self.adapted, seed, self.skeleton, self.training if method.needs_data else None)
 
-    def rows(self, method: Method, draw: int) -> list[tuple[Row, list[float]]]:
-        """Rows of all budgets of one draw."""
+    def rows(self, method: Method, draw: int) -> Results:
+        """Rows of one draw at all budgets."""
         view, prepared, start, results = self.cell(method, draw), None, time.monotonic(), []
-        for budget in list(method.budgets or self.settings["kept_shares"]):
+        for budget in method.budgets or self.settings["kept_shares"]:
             file = f"{method.name}/draw{draw}/{budget}.safetensors"
             row = Row("adaptation", **self.axes, draw=draw, method=method.name, structure="", shots=0, budget=budget,
                       file=file)  # fmt: skip
@@ -88,43 +76,32 @@ class Adapted:
         path = self.out / row.file
         path.parent.mkdir(parents=True, exist_ok=True)
         stored = method.store(view, prepared, row.budget, path)
-        row.seconds, row.stored_bytes, row.sha256 = describe_stored(path, start)
+        describe_stored(row, path, start)
         row.kept_share = stored.kept / view.body_size
         load_body(self.skeleton, method.restore(self.base, path))
         return evaluate(row, self.skeleton, self.test, self.settings["batch_size"])
 
 
-def compress_all(adapted: Adapted, methods: list[str]) -> list[tuple[Row, list[float]]]:
-    """Run every draw of every method, or take it from its record; shows progress."""
-    rows, start = [], time.monotonic()
-    for done, name in enumerate(methods, 1):
-        options = method_settings.options(adapted.settings["methods"].get(name, {}))
+def compress_all(adapted: Adapted, methods: list[str]) -> Results:
+    """Run every draw of every method, or take it from its record."""
+    runs, settings = [], adapted.settings
+    for name in methods:
+        options = method_settings.options(settings["methods"].get(name, {}))
         method = baselines.METHODS[name].configured(options)
-        parts = [
-            adapted.key,
-            code_hash("study.compress_language_model", baselines.module_of(name)),
-            options,
-            adapted.settings["kept_shares"],
-        ]
-        for draw in range(adapted.settings["draws"] if method.stochastic else 1):
-            key = provenance.text_hash(json.dumps([*parts, draw], sort_keys=True))
-            record = adapted.out / f"{name}-{draw}.json"
-            rows += load_or_run(record, key, lambda method=method, draw=draw: adapted.rows(method, draw))
-        seconds = time.monotonic() - start
-        print(f"{name}: {seconds:.0f} s, about {seconds / done * (len(methods) - done):.0f} s left", flush=True)
-    return rows
+        code = code_hash("study.compress_language_model", baselines.module_of(name))
+        for draw in range(settings["draws"] if method.stochastic else 1):
+            facts = [adapted.key, code, options, settings["kept_shares"], draw]
+            runs.append((f"{name}-{draw}", facts, partial(adapted.rows, method, draw)))
+    return run_all(adapted.out, runs)
 
 
 def main() -> None:
     a, study, paths = parse_step("Compress the update of one adapted language model.", "model", "seed")
     axes, settings = {"model": a.model, "seed": a.seed}, study.language_settings("adaptation")
     out = paths.experiment("adaptation", **axes)
-    provenance.deterministic(0)
+    provenance.make_deterministic(0)
     adapted = Adapted(paths.pretrained(a.model), paths.adapted(**axes), paths.text("adaptation"), axes, settings, out)
-    rows = compress_all(adapted, study.adaptation_methods)
-    load_body(adapted.skeleton, adapted.base)
-    _, tokens = document_losses(adapted.skeleton, adapted.test, settings["batch_size"])
-    write_results(out, rows, adapted.test, tokens, adapted.inputs)
+    write_results(out, compress_all(adapted, study.adaptation_methods), adapted.test, adapted.inputs)
 
 
 if __name__ == "__main__":

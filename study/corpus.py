@@ -1,7 +1,7 @@
 """Extract the prose of the docstrings of an installed, pinned package.
 
 Source files are parsed with `ast` and never imported, so extraction is safe and gives the same text on every machine.
-A hash of its path assigns each file to one split (`split_of`). So no docstring is in two splits of any task, and
+The hash of its path assigns each file to one split (`split_of`). So no docstring is in two splits of any task, and
 pre-training never uses the text of a validation or test file.
 """
 
@@ -54,7 +54,7 @@ def docstrings(source: str) -> Iterator[str]:
         node = stack.pop()
         if text := ast.get_docstring(node):
             yield text
-        # Only bodies of modules and classes: what is defined inside a function is not documentation.
+        # Only bodies of modules and classes: functions inside functions are not part of the documentation.
         if isinstance(node, ast.Module | ast.ClassDef):
             kinds = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
             stack.extend(child for child in reversed(node.body) if isinstance(child, kinds))
@@ -111,7 +111,7 @@ def source_files(package: str) -> list[tuple[str, Path]]:
     """
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise UserError(f'corpus package "{package}" is not installed here: install it or take it out of the config.')
+        raise UserError(f'corpus package "{package}" is not installed here: install it or remove it from the config.')
     root = Path(next(iter(spec.submodule_search_locations)))
     sources = []
     for path in root.rglob("*.py"):
@@ -128,7 +128,7 @@ def extract(package: str) -> pd.DataFrame:
         One row per sentence, in order: file, split, docstring (its number in the file), paragraph (its number in the
         docstring), sentence. Repeated sentences, ignoring case, digits and punctuation, are kept once.
     """
-    rows, seen = [], set()
+    rows, known_sentences = [], set()
     for name, path in source_files(package):
         source = path.read_text(encoding="utf-8", errors="ignore")
         if '"""' not in source and "'''" not in source:
@@ -141,8 +141,8 @@ def extract(package: str) -> pd.DataFrame:
             for p, paragraph in enumerate(paragraphs(text)):
                 for sentence in sentences(paragraph):
                     key = " ".join(_WORD.findall(sentence.lower()))
-                    if key not in seen:
-                        seen.add(key)
+                    if key not in known_sentences:
+                        known_sentences.add(key)
                         rows.append((name, split_of(name), d, p, sentence))
     return pd.DataFrame(rows, columns=["file", "split", "docstring", "paragraph", "sentence"])
 

@@ -1,7 +1,7 @@
 """Fine-tune one cell (model x task x seed), or its control that starts from random weights.
 
-The exact initial state, pre-trained body and this cell's new head, is saved before the first step: resetting a weight
-means going back to it. The epoch with the best weighted F1 on validation is kept; test data plays no part in training.
+The initial state (pre-trained body and the cell's new head) is saved before the first step: a weight is reset to its
+value there. The epoch with the best weighted F1 on validation is kept; test data is not used in training.
 """
 
 import resource
@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from study.definition.step import parse_step
-from study.models.classifiers import checked_checkpoint, load_classifier, load_tokenizer, random_classifier
+from study.models.classifiers import check_checkpoint, load_classifier, load_tokenizer, random_classifier
 from study.running import files, provenance
 from study.running.device import acquire_device
 from study.running.workflow import run
@@ -40,30 +40,29 @@ def finetune(
     out: Path,
     arm: str = "pretrained",
     device: torch.device = CPU,
-    checkpoint_minutes: float | None = None,
 ) -> dict[str, object]:
     """Fine-tune one cell and write it into the folder `out`.
+
+    If a call was killed, a call with the same arguments resumes its training; see `Checkpoint`.
 
     Args:
         pretrained: checkpoint folder.
         task: task folder.
         axes: model, task and seed of the cell, from which every random choice is derived.
         settings: the cell's section finetuning (see `train_classifier`) with max_length.
-        arm: "pretrained" saves initial.safetensors, the fine-tuned model and its tokenizer; "random-init" saves only
-            the manifest, it is a control.
+        arm: "pretrained" saves initial.safetensors, the fine-tuned model and its tokenizer; "random-init", the control,
+            saves only the manifest.
         device: to compute on.
-        checkpoint_minutes: see `Checkpoint`. The state of the training is written into a folder beside `out`; after a
-            kill, a call with the same arguments goes on from there.
 
     Returns:
         The manifest that is also written: head names, scores on test, learning curve, settings, device, time, memory.
     """
-    checkpoint = Checkpoint.beside(out, checkpoint_minutes)
-    inputs = {"pretrained": checked_checkpoint(pretrained)}
+    checkpoint = Checkpoint.beside(out)
+    inputs = {"pretrained": check_checkpoint(pretrained)}
     splits, classes = load_task(task)
     tokenizer = load_tokenizer(pretrained, settings["max_length"])
     encoded = {name: encode(frame, classes, tokenizer) for name, frame in splits.items()}
-    provenance.deterministic(provenance.seed_of("initial", arm, *axes.values()))
+    provenance.make_deterministic(provenance.seed_of("initial", arm, *axes.values()))
     with files.replacing_folder(out) as folder:
         model, head = initial_model(pretrained, arm, classes, tokenizer.pad_token_id)
         if arm == "pretrained":
@@ -75,19 +74,19 @@ def finetune(
         if arm == "pretrained":
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
-        manifest = {
+        manifest = provenance.write_manifest(
+            folder,
             **axes,
-            "arm": arm,
-            "head": head,
-            "settings": settings,
+            arm=arm,
+            head=head,
+            settings=settings,
             **fitted,
             **metrics.scores(encoded["test"].labels, predictions),
-            "device": provenance.device_name(device),
-            "seconds": round(checkpoint.seconds(), 2),
-            "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-            "inputs": inputs | {"task": files.read_json(task / "manifest.json")["sha256"]},
-        }
-        manifest = provenance.write_manifest(folder, **manifest)
+            device=provenance.device_name(device),
+            seconds=round(checkpoint.seconds(), 2),
+            peak_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+            inputs=inputs | {"task": files.read_json(task / "manifest.json")["sha256"]},
+        )
     checkpoint.remove()
     return manifest
 

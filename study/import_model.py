@@ -1,4 +1,4 @@
-"""Bring one checkpoint into the study, from a folder or the hub: what a model needs, checked, with its manifest."""
+"""Import one checkpoint from a folder or the hub: copy the files that a model needs, check them, write a manifest."""
 
 import math
 import shutil
@@ -20,8 +20,8 @@ def import_model(checkpoint: Path, name: str, out: Path, origin: dict | None = N
     """Copy a checkpoint into the folder `out`.
 
     Args:
-        checkpoint: folder in the Hugging Face layout; a manifest.json in it (from study.pretrain) is passed on.
-        origin: where on the hub the folder comes from (`ken.hub.Snapshot.origin`); then only files it names are copied.
+        checkpoint: folder in the Hugging Face layout; if study.pretrain wrote a manifest.json, its content is kept.
+        origin: of a folder from the hub (`ken.hub.Snapshot.origin`); only files that it names are copied.
 
     Returns:
         The manifest: model, source, architecture, size, tokenizer, hash of every file, pre-training if known.
@@ -29,9 +29,9 @@ def import_model(checkpoint: Path, name: str, out: Path, origin: dict | None = N
     Raises:
         UserError: no safetensors weights, no readable configuration, or a damaged weight file.
     """
-    found = {path for pattern in COPIED for path in checkpoint.glob(pattern)}
-    found = sorted(path for path in found if origin is None or path.name in origin["sha256"])
-    weights = [path for path in found if path.suffix == ".safetensors"]
+    paths = {path for pattern in COPIED for path in checkpoint.glob(pattern)}
+    paths = sorted(path for path in paths if origin is None or path.name in origin["sha256"])
+    weights = [path for path in paths if path.suffix == ".safetensors"]
     if not weights:
         raise UserError(
             f"{checkpoint} holds no *.safetensors file: save the model there with save_pretrained (safetensors is the "
@@ -50,40 +50,39 @@ def import_model(checkpoint: Path, name: str, out: Path, origin: dict | None = N
                 parameters += sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118
         except SafetensorError as error:
             raise UserError(f"{path} is damaged or not a safetensors file ({error}): copy it again.") from error
-    pretraining = how_pretrained(checkpoint) if origin is None else None
+    pretraining = read_pretraining(checkpoint) if origin is None else None
     with files.replacing_folder(out) as folder:
-        for path in found:
+        for path in paths:
             shutil.copy2(path, folder / path.name)
-        manifest = {
-            "model": name,
-            "source": f"{origin['repository']}@{origin['commit']}" if origin else str(checkpoint),
-            "hub": origin,
-            "architecture": architecture,
-            "checkpoint_parameters": parameters,
-            "tokenizer": tokenizer_kind(folder / "tokenizer.json"),
-            "pretraining": pretraining,
-        }
-        manifest = provenance.write_manifest(folder, **manifest)
-    return manifest
+        return provenance.write_manifest(
+            folder,
+            model=name,
+            source=f"{origin['repository']}@{origin['commit']}" if origin else str(checkpoint),
+            hub=origin,
+            architecture=architecture,
+            checkpoint_parameters=parameters,
+            tokenizer=tokenizer_kind(folder / "tokenizer.json"),
+            pretraining=pretraining,
+        )
 
 
-def how_pretrained(checkpoint: Path) -> dict | None:
-    """The manifest that study.pretrain has left in a folder, if there is one.
+def read_pretraining(checkpoint: Path) -> dict | None:
+    """Read the manifest that study.pretrain has written into a folder, if there is one.
 
     Raises:
-        UserError: the weights are not those that it names.
+        UserError: the weights do not have the hash in it.
     """
     path, weights = checkpoint / "manifest.json", checkpoint / "model.safetensors"
-    found = files.read_json(path) if path.exists() else None
-    expected = found.get("sha256") if isinstance(found, dict) else None
+    manifest = files.read_json(path) if path.exists() else None
+    expected = manifest.get("sha256") if isinstance(manifest, dict) else None
     if isinstance(expected, str) and files.sha256(weights) != expected:
         remedy = f"restore it (`git checkout {checkpoint}` if it came with the suite), or remove {path}"
         raise UserError(f"{weights} was changed or damaged after it was made (its SHA-256 differs): {remedy}.")
-    return found
+    return manifest
 
 
 def tokenizer_kind(path: Path) -> str:
-    """Algorithm of a tokenizer.json ("WordPiece", "BPE", ...), empty where there is none."""
+    """Algorithm of a tokenizer.json ("WordPiece", "BPE", ...), empty if there is no file."""
     return files.read_json(path)["model"].get("type", "") if path.exists() else ""
 
 

@@ -1,7 +1,7 @@
-"""Time and memory of inference with restored models, relative to the dense model, on the same texts in one run.
+"""Time and memory of inference with restored models, compared with the dense model on the same texts in one run.
 
 Every model is built from its stored file. The models take turns, so that other load on the machine affects all of them
-alike. All of it is measured on the CPU, where time and memory mean the same on every machine.
+alike. Everything is measured on the CPU.
 """
 
 import time
@@ -39,11 +39,11 @@ class Restored:
     model: nn.Module
 
 
-def restored_models(cell: FinetunedCell, methods: list[str], compressed: Path) -> list[Restored]:
-    """The fine-tuned model, then the models restored from the files of the methods.
+def load_models(cell: FinetunedCell, methods: list[str], compressed: Path) -> list[Restored]:
+    """Load the fine-tuned model, then the models restored from the files of the methods.
 
-    Of methods that keep a share of each row, the first budget is enough: they all restore a dense model. Budgets that a
-    method declined to store are left out.
+    For methods that keep a share of each row, the first budget is enough, because every budget restores a dense model.
+    Budgets that a method declined to store are skipped.
     """
     models = [_restored(cell, "full", 1.0, compressed, "dense")]
     for name in methods:
@@ -80,14 +80,14 @@ def _restored(cell: FinetunedCell, name: str, budget: float | int, compressed: P
 
 
 def measure(models: list[Restored], examples: Examples, batch_size: int, passes: int) -> list[dict]:
-    """One row a model: parameters, time per text (fastest pass), time relative to the first model, peak memory."""
+    """One row per model: parameters, time per text (fastest pass), time relative to the first model, peak memory."""
     seconds: list[list[float]] = [[] for _ in models]
     for _ in range(passes + 1):  # the first pass warms up
         for times, entry in zip(seconds, models, strict=True):
             start = time.perf_counter()
             predict(entry.model, examples, batch_size)
             times.append(time.perf_counter() - start)
-    fastest = [min(times[1:]) for times in seconds]  # what else runs only makes a pass slower
+    fastest = [min(times[1:]) for times in seconds]  # other load can only slow a pass down
     return [
         {
             **{key: getattr(entry, key) for key in ("method", "budget", "unit", "form")},
@@ -102,7 +102,7 @@ def measure(models: list[Restored], examples: Examples, batch_size: int, passes:
 
 
 def peak_bytes(model: nn.Module, examples: Examples, batch_size: int) -> int:
-    """Bytes of the parameters and of the intermediate results that a pass holds at the same time."""
+    """Bytes of the parameters plus the peak of the intermediate results of a pass."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         predict(model, examples, batch_size)
     held = peak = 0
@@ -115,13 +115,13 @@ def peak_bytes(model: nn.Module, examples: Examples, batch_size: int) -> int:
 def main() -> None:
     a, study, paths = parse_step("Measure inference of the restored models of a cell.", "model", "task", "seed")
     axes, section = (a.model, a.task, a.seed), study.inference_settings()
-    provenance.deterministic(0)
+    provenance.make_deterministic(0)
     cell = FinetunedCell(paths.finetuned(*axes), paths.task(a.task), section["settings"])
-    models = restored_models(cell, section["methods"], paths.cell(*axes) / "compressed")
+    models = load_models(cell, section["methods"], paths.cell(*axes) / "compressed")
     rows = measure(models, cell.split("test").first(section["texts"]), cell.batch_size, section["passes"])
     out = paths.inference(*axes)
     files.write_csv(out, pd.DataFrame([cell.axes | row for row in rows], columns=list(COLUMNS)))
-    manifest = {"sha256": {out.name: files.sha256(out)}, "inputs": cell.inputs, "made": provenance.made()}
+    manifest = {"sha256": {out.name: files.sha256(out)}, "inputs": cell.inputs, "made": provenance.describe_process()}
     files.write_json(out.with_suffix(".json"), manifest)
     for row in rows:
         print(f"{row['method']} {row['budget']} {row['form']}: {row['relative_time']:.2f} times the dense model")

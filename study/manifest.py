@@ -1,8 +1,8 @@
 """The manifest of a study: a list of all its files with their sizes and hashes.
 
-Every step records the SHA-256 of what it makes as soon as it is made. When a study is finished, these hashes and those
-of its tables, figures and pages are collected in results/<study>/manifest.json. `study.verify` compares the files with
-it, and `study.archive` packs what it lists.
+Every step records the SHA-256 of its files as soon as they are written. When a study is finished, these hashes and
+those of its tables, figures and pages are collected in results/<study>/manifest.json. `study.verify` compares the files
+with it, and `study.archive` packs the files that it lists.
 """
 
 import argparse
@@ -17,10 +17,10 @@ from study.running.workflow import run
 
 NAME = "manifest.json"
 PACKED = "archive.json"  # the list of an unpacked archive
-UNLISTED = ("logs", "benchmarks")  # about the run, not results
+UNLISTED = ("logs", "benchmarks")  # they describe the run and are not results
 _ALL = Paths("")
 _CELL = ("*", "*", "*")
-RECORDS = (  # patterns of what the steps record
+RECORDS = (  # patterns of the manifests and records that steps write
     _ALL.corpus("*").with_suffix(".json"),
     _ALL.task("*") / "manifest.json",
     _ALL.pretrained("*") / "manifest.json",
@@ -42,7 +42,7 @@ def result_files(results: Path) -> Iterator[str]:
 
 
 def records(results: Path) -> Iterator[dict]:
-    """What the steps have recorded, each with its path: manifests of folders and tables, and records of rows."""
+    """Read the manifests of folders and tables and the records of rows, each with its path added."""
     for pattern in RECORDS:
         for path in sorted(results.glob(str(pattern))):
             yield files.read_json(path) | {"path": path}
@@ -52,7 +52,7 @@ def recorded(results: Path) -> dict[str, str]:
     """Path relative to the study's folder -> SHA-256, for every file whose hash a step recorded.
 
     Raises:
-        UserError: a manifest is not whole.
+        UserError: a manifest is incomplete or damaged.
     """
     hashes: dict[str, str] = {}
     for record in records(results):
@@ -74,7 +74,7 @@ def _hashes(record: dict) -> dict[str, str | None]:
 
 
 def describe(results: Path) -> dict[str, dict[str, object]]:
-    """Path -> SHA-256 and bytes of every file of a study; recorded hashes are not computed again."""
+    """Path -> SHA-256 and bytes of every file of a study; recorded hashes are reused."""
     known = recorded(results)
     return {
         name: {"sha256": known.get(name) or files.sha256(results / name), "bytes": (results / name).stat().st_size}
@@ -83,7 +83,7 @@ def describe(results: Path) -> dict[str, dict[str, object]]:
 
 
 def read(path: Path) -> dict[str, dict]:
-    """Path -> SHA-256 and bytes, from a list that `main` or study.archive has written.
+    """Read path -> SHA-256 and bytes from a list that `main` or study.archive has written.
 
     Raises:
         UserError: it is missing or not such a list, or a path leads out of the folder of the study.

@@ -1,4 +1,4 @@
-"""Bring the perplexities of all language models of a study together."""
+"""Collect the perplexities of all language models of a study."""
 
 import itertools
 
@@ -13,7 +13,7 @@ from study.running.workflow import run
 
 
 def collect(paths: Paths, experiments: list[str], models: list[str], seeds: list[int]) -> pd.DataFrame:
-    """The tables of all models, every loss checked against those of the documents.
+    """Read the tables of all models and check every loss against the losses of the documents.
 
     Raises:
         UserError: a table was changed after it was written, or does not follow from the losses beside it.
@@ -36,7 +36,7 @@ def collect(paths: Paths, experiments: list[str], models: list[str], seeds: list
 
 
 def main() -> None:
-    _, study, paths = parse_step("Bring the perplexities of a study together.")
+    _, study, paths = parse_step("Collect the perplexities of all language models of a study.")
     table = collect(paths, study.experiments, *study.language_axes.values())
     files.write_csv(paths.table("perplexity"), table)
     print(f"{len(table)} rows of {table['model'].nunique()} models")

@@ -1,8 +1,8 @@
-"""What will a study cost? Jobs, hours, disk and memory, before it starts.
+"""Estimate the cost of a study before it starts: jobs, hours, disk and memory.
 
-`make plan CONFIG=config/paper.yaml MACHINE=a100`. A dry run of Snakemake lists the jobs, so finished ones do not count;
-`study.planning.cost` estimates each with the speeds of config/plan.yaml. On the machine of the committed reference run,
-the times that its rules took correct the estimate.
+`make plan CONFIG=config/paper.yaml MACHINE=a100`. A dry run of Snakemake lists the jobs, so finished ones do not count.
+`study.planning.cost` estimates each with the speeds of config/plan.yaml. For the machine of the committed reference
+run, the measured times of that run correct the estimates.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from study.running.workflow import run
 
 
 def compare_with_run(planned: list[jobs.Job], benchmarks: Path) -> str:
-    """A table of estimated seconds and those of a finished run, for the rules that Snakemake has timed.
+    """A table of estimated and measured seconds, for the rules that were timed in a finished run.
 
     Args:
         benchmarks: the folder of that name in the results of the run.

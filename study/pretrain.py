@@ -1,4 +1,4 @@
-"""Pre-train one small model from nothing: tokenizer, body, its architecture's own language-modelling objective.
+"""Pre-train one small model: tokenizer, and body with the language-modelling objective of its architecture.
 
 Only the body, from which fine-tuning starts, is saved, in half precision.
 """
@@ -29,9 +29,10 @@ def pretrain(
     settings: dict,
     out: Path,
     device: torch.device = CPU,
-    checkpoint_minutes: float | None = None,
 ) -> dict[str, object]:
     """Pre-train a model and save its body, its tokenizer and a manifest into the folder `out`.
+
+    If a call was killed, a call with the same arguments resumes its training; see `Checkpoint`.
 
     Args:
         texts: sentences of train and validation.
@@ -40,14 +41,12 @@ def pretrain(
         settings: the config's section pretraining: tokens, learning_rate, batch_size, max_length, vocabulary,
             mask_share, seed.
         device: to compute on.
-        checkpoint_minutes: see `Checkpoint`. The state of the training is written into a folder beside `out`; after a
-            kill, a call with the same arguments goes on from there.
 
     Returns:
         The manifest: size, settings, tokens seen, validation_loss, device, seconds, hash of the weights.
     """
-    checkpoint = Checkpoint.beside(out, checkpoint_minutes)
-    provenance.deterministic(settings["seed"])
+    checkpoint = Checkpoint.beside(out)
+    provenance.make_deterministic(settings["seed"])
     kind = ARCHITECTURES[architecture]
     tokenizer = train_tokenizer(kind.tokenizer, texts["train"], settings["vocabulary"], settings["max_length"])
     data, held_out = (blocks(tokenizer, texts[split], settings["max_length"]) for split in ("train", "validation"))

@@ -1,7 +1,7 @@
 """Make the tables, figures and pages of a finished study again: `python -m study.rebuild results/mini`.
 
-Runs the report's rules of the Snakefile with the study's own config. Rules that compute results are left out, so their
-files may be missing, as in an unpacked archive.
+Runs the rules of the report with the study's recorded config. Rules that compute results are excluded, so their files
+may be missing, as in an unpacked archive.
 """
 
 import argparse
@@ -22,7 +22,7 @@ TARGETS = ("write_report", "write_publication")
 
 def command(results: Path, config: Path) -> list[str]:
     """The Snakemake command."""
-    has_weights = any(results.glob("cells/*/*/*/finetuned/model.safetensors"))  # without any, KENviz has none to show
+    has_weights = any(results.glob("cells/*/*/*/finetuned/model.safetensors"))  # which KENviz shows
     rules = [*RULES, KENVIZ] if has_weights else [*RULES]
     options = ["--configfile", str(config), "--forceall", "--allowed-rules", *rules]
     return [sys.executable, "-m", "snakemake", *options, "--", *TARGETS]

@@ -22,7 +22,7 @@ def seconds_per_rule(benchmarks: Path) -> dict[str, float]:
 
 
 def wall_seconds(benchmarks: Path) -> float:
-    """Seconds during which at least one job ran: pauses of a study that was run in parts do not count."""
+    """Seconds during which at least one job ran; pauses between the parts of a study do not count."""
     total, covered = 0.0, float("-inf")
     for start, end in sorted((end - seconds, end) for _, seconds, end in read_jobs(benchmarks)):
         total += max(0.0, end - max(start, covered))
@@ -31,7 +31,7 @@ def wall_seconds(benchmarks: Path) -> float:
 
 
 def inputs(results: Path) -> dict[str, dict]:
-    """Where the tasks and models of a study come from, and the hashes of their files."""
+    """Origins of the tasks and models of a study, and the hashes of their files."""
 
     def facts(path: Path, *keys: str) -> dict:
         content = files.read_json(path)
@@ -58,7 +58,7 @@ def main() -> None:
         "study": study.name,
         "config": study.config,
         "inputs": inputs(paths.results),
-        **provenance.made(),
+        **provenance.describe_process(),
         "makers": makers(paths.results),
         "seconds": seconds_per_rule(paths.benchmarks),
         "wall_seconds": wall_seconds(paths.benchmarks),

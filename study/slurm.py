@@ -18,13 +18,13 @@ from study.running.workflow import run
 
 PROFILE = ROOT / "profiles" / "slurm" / "config.v8+.yaml"
 MARK = "# Resources of every rule"
-SPARE_TIME, SPARE_MEMORY = 2.0, 1.25  # a job may take that many times its estimate before SLURM stops it
+SPARE_TIME, SPARE_MEMORY = 2.0, 1.25  # multiples of its estimate that a job may use before SLURM stops it
 MB_PER_GIB = 2**30 / 1e6
 LEAST_MB, LEAST_MINUTES = 2000, 10
 
 
 def resources(jobs: list[Job], with_gpu: bool) -> dict[str, dict[str, str | int]]:
-    """Rule -> resources of its largest job, by model where models differ; memory and time grow with every attempt."""
+    """Rule -> resources of its largest job, by model if models differ; memory and time grow with every attempt."""
     memory: dict[str, dict[str, int]] = defaultdict(dict)
     minutes: dict[str, dict[str, int]] = defaultdict(dict)
     for job in jobs:
@@ -44,9 +44,9 @@ def resources(jobs: list[Job], with_gpu: bool) -> dict[str, dict[str, str | int]
 
 
 def by_model(values: dict[str, int]) -> str:
-    """A number if all models have the same, else an expression over Snakemake's wildcards; unknown models get the most.
+    """A number if it is the same for all models, else an expression over wildcards; unknown models get the largest.
 
-    The expression has no braces: Snakemake 9.27 would take them for fields of its own messages.
+    The expression has no braces, because Snakemake 9.27 would treat them as fields of its messages.
     """
     most = max(values.values())
     if set(values.values()) == {most}:
@@ -55,7 +55,7 @@ def by_model(values: dict[str, int]) -> str:
 
 
 def profile(jobs: list[Job], with_gpu: bool, command: str) -> str:
-    """The committed profile, with the resources of these jobs instead of its own."""
+    """The committed profile, with its resources replaced by those of these jobs."""
     general, mark, _ = PROFILE.read_text(encoding="utf-8").partition(MARK)
     if not mark:
         raise UserError(f"{PROFILE} lacks the line that begins {MARK!r}: take it from the repository.")

@@ -1,7 +1,7 @@
 """Build one task: splits as Parquet files, and a manifest with counts, hashes and reference scores.
 
-The reference scores are those of the most frequent class and of TF-IDF with logistic regression. A fine-tuned model
-that does not exceed them has learnt little.
+The reference scores are those of predicting the most frequent class, and of TF-IDF with logistic regression. A
+fine-tuned model that does not exceed them has learnt little.
 """
 
 from pathlib import Path
@@ -45,7 +45,7 @@ def class_order(labels: pd.Series) -> list[str]:
 def read_splits(
     spec: dict, corpora: dict[str, Path]
 ) -> tuple[dict[str, pd.DataFrame], list[str], dict[str, object], dict[str, object]]:
-    """Splits of a task, notes, where its text comes from, and the hashes of its inputs; see `build`."""
+    """Read the splits of a task, notes, the origin of its text, and the hashes of its inputs; see `build`."""
     if spec["source"] == "docstrings":
         splits = docstring_tasks.build({package: corpus.read(path) for package, path in corpora.items()}, spec)
         manifests = [files.read_json(path.with_suffix(".json")) for path in corpora.values()]
@@ -87,7 +87,7 @@ def build(name: str, spec: dict, corpora: dict[str, Path], out: Path) -> dict[st
             "notes": notes,
             "counts": {split: frame["label"].value_counts().to_dict() for split, frame in splits.items()},
             "sha256": {split: files.sha256(folder / f"{split}.parquet") for split in splits},
-            "made": provenance.made(),
+            "made": provenance.describe_process(),
             "reference": reference_scores(splits),
         }
         files.write_json(folder / "manifest.json", manifest)
@@ -96,7 +96,7 @@ def build(name: str, spec: dict, corpora: dict[str, Path], out: Path) -> dict[st
 
 def main() -> None:
     a, study, paths = parse_step("Make one task of the study.", "task")
-    provenance.deterministic(0)
+    provenance.make_deterministic(0)
     corpora = {package: paths.corpus(package) for package in study.task_packages(a.task)}
     manifest = build(a.task, study.task_settings(a.task), corpora, paths.task(a.task))
     sizes = {split: sum(counts.values()) for split, counts in manifest["counts"].items()}

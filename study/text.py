@@ -1,7 +1,7 @@
-"""Collect running text for language models: documents for training, validation and test.
+"""Make running text for language models: documents for training, validation and test.
 
-A document is the prose of one source file, or a part with at least `DOCUMENT_WORDS` words of a text file or of a data
-set's column. Confidence intervals of perplexity resample documents.
+A document is the docstring prose of one source file, or a part of a text file or data-set column with at least
+`DOCUMENT_WORDS` words. Confidence intervals of perplexity resample documents.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from study.running.workflow import run
 
 DOCUMENT_WORDS = 500
 VALIDATION_EVERY = 10  # without a validation part, every tenth document of train is used
-HELD_OUT_WORDS = 200  # most words of one source file in validation and test, so that many files are represented
+HELD_OUT_WORDS = 200  # largest number of words of one source file in validation and test: more files are represented
 
 
 def from_docstrings(corpora: Iterable[pd.DataFrame]) -> dict[str, pd.DataFrame]:
@@ -32,8 +32,8 @@ def from_docstrings(corpora: Iterable[pd.DataFrame]) -> dict[str, pd.DataFrame]:
     cut = documents["sentence"].str.split().str[:HELD_OUT_WORDS].str.join(" ")
     documents["sentence"] = documents["sentence"].mask(held_out, cut)
     order = [hashlib.sha256(name.encode()).hexdigest() for name in documents["file"]]
-    documents = documents.assign(order=order).sort_values("order").rename(columns={"file": "document"})
-    documents = documents.rename(columns={"sentence": "text"})
+    documents = documents.assign(order=order).sort_values("order")
+    documents = documents.rename(columns={"file": "document", "sentence": "text"})
     return {split: documents.loc[documents["split"] == split, ["document", "text"]] for split in SPLITS}
 
 
@@ -87,7 +87,7 @@ def from_hub(spec: dict) -> tuple[dict[str, pd.DataFrame], dict[str, object]]:
 
 
 def with_validation(documents: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
-    """The documents, with every tenth one of train moved to validation if there is no validation part."""
+    """Move every tenth document of train to validation if there is no validation part."""
     if "validation" in documents:
         return documents
     train = documents["train"]

@@ -1,7 +1,7 @@
-"""Time of pruning against the size of a model and against k, measured on random rows.
+"""Pruning time against the size of a model and against k, measured on random rows.
 
-The authors name this growth as a limitation of KEN. One row of the table is one selection: k entries kept in each row
-of a matrix (rows, n), by the paper's density or by the rule of the released code.
+The paper's authors name this growth as a limitation of KEN. One row of the table is one selection: k entries kept in
+each row of a matrix (rows, n), by the paper's density or by the rule of the released code.
 """
 
 import time
@@ -18,7 +18,7 @@ METHODS = ("ken", selection.GRID)
 
 
 def seconds_of(rows: torch.Tensor, k: int, method: str, repeats: int) -> float:
-    """Time of one selection: the fastest of the repeats, since other load only makes one slower."""
+    """Time of one selection: the fastest of the repeats, because other load can only slow one down."""
     times = []
     for _ in range(repeats + 1):  # the first warms up
         start = time.perf_counter()
@@ -28,7 +28,7 @@ def seconds_of(rows: torch.Tensor, k: int, method: str, repeats: int) -> float:
 
 
 def timing_table(heights: list[int], n: int, budgets: list[int], repeats: int) -> pd.DataFrame:
-    """One row per method, size and k: every size at the middle k, every k at the largest size."""
+    """One row per method, size and k: every size with the middle k, every k with the largest size."""
     generator = torch.Generator().manual_seed(0)
     rows = torch.randn(max(heights), n, generator=generator) * 0.04
     middle = budgets[len(budgets) // 2]
@@ -42,10 +42,10 @@ def timing_table(heights: list[int], n: int, budgets: list[int], repeats: int) -
 
 
 def main() -> None:
-    repeats = {"type": int, "default": 3, "help": "the fastest counts"}
+    repeats = {"type": int, "default": 3, "help": "number of repeats, the fastest of which is used"}
     a, study, paths = parse_step("Measure the time of pruning against size and k.", repeats=repeats)
     section = study.config["timing"]
-    provenance.deterministic(0)
+    provenance.make_deterministic(0)
     table = timing_table(section["heights"], section["length"], section["budgets"], a.repeats)
     files.write_csv(paths.table("timing"), table)
     print(table.to_string(index=False))

@@ -1,7 +1,7 @@
 """Trace one row of scores.csv to its origins: `python -m study.trace results/mini bert library6 0 ken 0.25`.
 
-Prints the records of the steps from the row back to the pre-trained model and the task: settings, seed, hashes of the
-inputs, code, versions and machine of each. Also works on an unpacked archive.
+Prints the records of all steps from the row back to the pre-trained model and the task, each with settings, seed,
+hashes of the inputs, code, versions and machine. Also works on an unpacked archive.
 """
 
 import argparse
@@ -18,7 +18,7 @@ def trace(results: Path, model: str, task: str, seed: int, method: str, budget: 
     """Records of a row, its fine-tuned model, its pre-trained model and its task, and the study's config.
 
     Args:
-        budget: as in the name of the stored file, such as "0.25".
+        budget: as in the file name of the stored file, such as "0.25".
 
     Raises:
         UserError: there is no such row, or an input has changed since a record was made.
@@ -44,7 +44,7 @@ def trace(results: Path, model: str, task: str, seed: int, method: str, budget: 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Say where a row of the scores of a finished study comes from.")
+    parser = argparse.ArgumentParser(description="Trace a row of the scores of a finished study to its origins.")
     parser.add_argument("results", type=Path, help="results folder of the study")
     for name in ("model", "task", "seed", "method", "budget"):
         parser.add_argument(name)

@@ -1,6 +1,6 @@
-"""Search learning rate and epochs of one model on validation, for each arm; the best are put into the config by hand.
+"""Search learning rate and epochs of one model on validation, for each arm. The config is then edited by hand.
 
-The search has a seed of its own and never reads test data.
+The search has a separate seed and does not evaluate on test data.
 """
 
 import itertools
@@ -10,7 +10,7 @@ import pandas as pd
 
 from study.definition.step import parse_step
 from study.finetune import initial_model
-from study.models.classifiers import checked_checkpoint, load_tokenizer
+from study.models.classifiers import check_checkpoint, load_tokenizer
 from study.running import files, provenance
 from study.running.device import acquire_device
 from study.running.workflow import run
@@ -21,10 +21,10 @@ from study.training.examples import encode, load_task
 def try_settings(pretrained: Path, task: Path, arm: str, settings: dict, seed: int) -> dict[str, object]:
     """Best validation weighted F1 of one fine-tuning, and the epoch it came from."""
     device = acquire_device()
-    checked_checkpoint(pretrained)
+    check_checkpoint(pretrained)
     splits, classes = load_task(task)
     tokenizer = load_tokenizer(pretrained, settings["max_length"])
-    provenance.deterministic(provenance.seed_of("tune", arm, task.name, seed))
+    provenance.make_deterministic(provenance.seed_of("tune", arm, task.name, seed))
     model, _ = initial_model(pretrained, arm, classes, tokenizer.pad_token_id)
     sets = [encode(splits[split], classes, tokenizer) for split in ("train", "validation")]
     _, fitted = train_classifier(model.to(device), *sets, settings, seed)

@@ -1,7 +1,7 @@
-"""Hash the files of a study again and name those that have changed: `python -m study.verify results/mini`.
+"""Hash the files of a study again and list those that have changed: `python -m study.verify results/mini`.
 
-A finished study is compared with its manifest.json, an unfinished one with what its steps have recorded so far, one
-unpacked from an archive with what was packed.
+A finished study is compared with its manifest.json, an unfinished one with the hashes that its steps have recorded so
+far, and one unpacked from an archive with the list of packed files.
 """
 
 import argparse
@@ -58,7 +58,7 @@ def to_remove(name: str) -> str:
 
 
 def expected(results: Path) -> tuple[dict[str, str], int]:
-    """Path -> SHA-256 of the files that must be there, and how many were left out when the study was packed.
+    """Path -> SHA-256 of the files that must exist, and the number of files that were not packed.
 
     Raises:
         UserError: there is no study, or its list is damaged.
@@ -81,7 +81,7 @@ def hashes(paths: list[Path]) -> Iterable[str | None]:
 
 
 def problems(results: Path, sha256: dict[str, str]) -> dict[str, str]:
-    """Path -> "missing" or "changed", for every file that does not have its SHA-256."""
+    """Path -> "missing" or "changed", for every file without the expected SHA-256."""
     pairs = zip(sha256.items(), hashes([results / name for name in sha256]), strict=True)
     return {name: "changed" if now else "missing" for (name, digest), now in pairs if now != digest}
 

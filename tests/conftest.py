@@ -1,4 +1,4 @@
-"""What tests share: tiny real checkpoints of all seven models, a tiny task, one fine-tuned cell."""
+"""Shared fixtures: tiny checkpoints of all seven models, a tiny task and a fine-tuned cell of each model."""
 
 import json
 import os
@@ -22,7 +22,7 @@ WHOLE_STUDIES = ("test_workflow.py", "test_own_data.py")
 
 
 def pytest_collection_modifyitems(items):
-    """Files that run whole studies first: they take longest, and two workers share the files."""
+    """Run whole studies first: they take longest, and test files are distributed over two workers."""
     items.sort(key=lambda item: item.path.name not in WHOLE_STUDIES)
 
 
@@ -60,7 +60,7 @@ def word_cycles() -> tuple[list[str], list[str], list[str]]:
 
 
 def make_checkpoint(folder, model: str) -> None:
-    """A randomly initialised body and a tokenizer of the model's kind, in the Hugging Face layout."""
+    """Write a randomly initialised body and a matching tokenizer in the Hugging Face layout."""
     kind = ARCHITECTURES[MODELS[model]]
     settings = {"max_length": 24, "mask_share": 0.2}
     tokenizer = train_tokenizer(kind.tokenizer, make_texts(), 320, 24)
@@ -72,7 +72,7 @@ def make_checkpoint(folder, model: str) -> None:
 
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory):
-    """model -> checkpoint folder, for all seven models."""
+    """Model name -> checkpoint folder, for all seven models."""
     root = tmp_path_factory.mktemp("checkpoints")
     for model in MODELS:
         make_checkpoint(root / model, model)
@@ -81,7 +81,7 @@ def checkpoints(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def task_folder(tmp_path_factory):
-    """A task of two classes that word choice decides, as study.tasks writes it."""
+    """A task with two classes that differ in their words, as study.tasks writes it."""
     folder = tmp_path_factory.mktemp("tasks") / "words"
     folder.mkdir()
     rows = [
@@ -100,7 +100,7 @@ def task_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def finetuned_cells(tmp_path_factory, checkpoints, task_folder):
-    """model -> folder of a fine-tuned cell."""
+    """Model name -> folder of a fine-tuned cell."""
     root = tmp_path_factory.mktemp("cells")
     for model, checkpoint in checkpoints.items():
         axes = {"model": model, "task": "words", "seed": 0}

@@ -1,4 +1,4 @@
-"""A hub on 127.0.0.1 that speaks the part of the Hugging Face hub's protocol that reading and writing files needs."""
+"""A hub on 127.0.0.1 that implements the part of the Hugging Face Hub protocol for reading and writing files."""
 
 import base64
 import hashlib
@@ -12,10 +12,10 @@ from urllib.parse import unquote
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One repository is a dict of file contents; its commit is a hash of them.
+    """Request handler: a repository is a dict of file contents, and its commit a hash of them.
 
-    A data set is named ``datasets/<name>``; another revision than main is an entry of its own, ``<name>@<revision>``,
-    and where that revision is a commit, it is the repository's.
+    A data set is named ``datasets/<name>``. A revision other than main has its own entry ``<name>@<revision>``; a
+    revision of 40 hexadecimal digits is used as the commit.
     """
 
     def log_message(self, *_: object) -> None:
@@ -25,7 +25,7 @@ class Handler(BaseHTTPRequestHandler):
     def repositories(self) -> dict[str, dict[str, bytes]]:
         return self.server.repositories
 
-    def answer(self, status: int, body: bytes = b"", **headers: str) -> None:
+    def respond(self, status: int, body: bytes = b"", **headers: str) -> None:
         self.send_response(status)
         for name, value in {"Content-Length": str(len(body)), **headers}.items():
             self.send_header(name.replace("_", "-"), value)
@@ -33,32 +33,32 @@ class Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body)
 
-    def answer_json(self, value: object) -> None:
-        self.answer(200, json.dumps(value).encode(), Content_Type="application/json")
+    def respond_json(self, value: object) -> None:
+        self.respond(200, json.dumps(value).encode(), Content_Type="application/json")
 
-    def not_found(self, code: str) -> None:
-        self.answer(404, X_Error_Code=code)
+    def respond_not_found(self, code: str) -> None:
+        self.respond(404, X_Error_Code=code)
 
-    def found(self, name: str, revision: str) -> tuple[dict[str, bytes], str] | None:
-        """Files and commit of a repository at a branch or a commit; answers and gives None where it shows nothing."""
+    def find_revision(self, name: str, revision: str) -> tuple[dict[str, bytes], str] | None:
+        """Files and commit of a repository at a branch or commit; None, after an error response, if it is missing."""
         if name in self.server.refused:
             status, headers = self.server.refused[name]
             shown = self.headers.get("Authorization", "")
-            self.answer(status, **{key: value.format(shown=shown) for key, value in headers.items()})
+            self.respond(status, **{key: value.format(shown=shown) for key, value in headers.items()})
             return None
         if name in self.server.moved:
-            self.answer(307, Location=self.path.replace(name, self.server.moved[name], 1))
+            self.respond(307, Location=self.path.replace(name, self.server.moved[name], 1))
             return None
         revisions = {full.partition("@")[2] or "main": full for full in self.repositories if full.split("@")[0] == name}
         if not revisions:
-            self.not_found("RepoNotFound")
+            self.respond_not_found("RepoNotFound")
             return None
         for branch, full in revisions.items():
             files = self.repositories[full]
             own = branch if re.fullmatch("[0-9a-f]{40}", branch) else commit(files)
             if revision in (branch, own):
                 return files, own
-        self.not_found("RevisionNotFound")
+        self.respond_not_found("RevisionNotFound")
         return None
 
     def do_HEAD(self) -> None:
@@ -67,63 +67,63 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.server.requests.append(self.path)
         path = self.path.partition("?")[0]
-        if found := re.fullmatch(r"/api/(models/|(?=datasets/))(.+?)/(revision|tree)/([^/]+)", path):
-            name, kind, revision = found[2], found[3], unquote(found[4])
-            if (at := self.found(name, revision)) is None:
+        if match := re.fullmatch(r"/api/(models/|(?=datasets/))(.+?)/(revision|tree)/([^/]+)", path):
+            name, kind, revision = match[2], match[3], unquote(match[4])
+            if (snapshot := self.find_revision(name, revision)) is None:
                 return None
-            files, own = at
+            files, commit_id = snapshot
             if kind == "tree":
-                return self.answer_json([described(file, data) for file, data in files.items()])
+                return self.respond_json([described(file, data) for file, data in files.items()])
             siblings = [{"rfilename": file} for file in files]
             plain = name.removeprefix("datasets/")
-            return self.answer_json({"id": plain, "modelId": plain, "sha": own, "siblings": siblings})
-        if found := re.fullmatch(r"/api/models/(.+?)/discussions", path):
-            if isinstance(requests := self.server.discussions.get(found[1], 403), int):
-                return self.answer(requests)
-            return self.answer_json({"count": len(requests), "start": 0, "discussions": requests})
-        if found := re.fullmatch(r"/(.+?)/resolve/([^/]+)/(.+)", path):
-            if (at := self.found(found[1], unquote(found[2]))) is None:
+            return self.respond_json({"id": plain, "modelId": plain, "sha": commit_id, "siblings": siblings})
+        if match := re.fullmatch(r"/api/models/(.+?)/discussions", path):
+            if isinstance(requests := self.server.discussions.get(match[1], 403), int):
+                return self.respond(requests)
+            return self.respond_json({"count": len(requests), "start": 0, "discussions": requests})
+        if match := re.fullmatch(r"/(.+?)/resolve/([^/]+)/(.+)", path):
+            if (snapshot := self.find_revision(match[1], unquote(match[2]))) is None:
                 return None
-            files, own = at
-            if (file := unquote(found[3])) not in files:
-                return self.not_found("EntryNotFound")
-            return self.answer_file(file, files[file], own)
-        return self.answer(404)
+            files, commit_id = snapshot
+            if (file := unquote(match[3])) not in files:
+                return self.respond_not_found("EntryNotFound")
+            return self.respond_file(file, files[file], commit_id)
+        return self.respond(404)
 
-    def answer_file(self, name: str, data: bytes, commit: str) -> None:
-        """A file; a large one is named by its SHA-256. Those of `server.broken` come in half, and no further."""
+    def respond_file(self, name: str, data: bytes, commit: str) -> None:
+        """Send a file, with its SHA-256 as ETag if it is large; only half of it if `server.broken` names it."""
         etag = described(name, data).get("lfs", {}).get("oid", digest(data))
         headers = {"ETag": f'"{etag}"', "X_Repo_Commit": commit}
-        how = self.server.broken.get(name) if self.command == "GET" else None
-        if how is None:
-            return self.answer(200, data, **headers)
+        failure = self.server.broken.get(name) if self.command == "GET" else None
+        if failure is None:
+            return self.respond(200, data, **headers)
         half = data[: len(data) // 2]
-        if how == "short":
-            return self.answer(200, half, **headers)
+        if failure == "short":
+            return self.respond(200, half, **headers)
         self.close_connection = True
         if "Range" not in self.headers:
-            self.answer(200, half, Content_Length=str(len(data)), **headers)
+            self.respond(200, half, Content_Length=str(len(data)), **headers)
 
     def do_POST(self) -> None:
         self.server.requests.append(self.path)
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if self.path == "/api/repos/create":
-            asked = json.loads(body)
-            name = "/".join(filter(None, [asked.get("organization"), asked["name"]]))
+            request = json.loads(body)
+            name = "/".join(filter(None, [request.get("organization"), request["name"]]))
             self.repositories.setdefault(name, {})
-            return self.answer_json({"url": f"http://{self.headers['Host']}/{name}", "id": name})
-        if found := re.fullmatch(r"/api/models/(.+?)/preupload/main", self.path.partition("?")[0]):
+            return self.respond_json({"url": f"http://{self.headers['Host']}/{name}", "id": name})
+        if re.fullmatch(r"/api/models/(.+?)/preupload/main", self.path.partition("?")[0]):
             modes = [{"path": file["path"], "uploadMode": "regular"} for file in json.loads(body)["files"]]
-            return self.answer_json({"files": [mode | {"shouldIgnore": False, "oid": None} for mode in modes]})
-        if found := re.fullmatch(r"/api/models/(.+?)/commit/main", self.path.partition("?")[0]):
+            return self.respond_json({"files": [mode | {"shouldIgnore": False, "oid": None} for mode in modes]})
+        if match := re.fullmatch(r"/api/models/(.+?)/commit/main", self.path.partition("?")[0]):
             for line in map(json.loads, body.splitlines()):
                 if line["key"] == "file":
                     content = base64.b64decode(line["value"]["content"])
-                    self.repositories[found[1]][line["value"]["path"]] = content
-            oid = commit(self.repositories[found[1]])
-            address = f"http://{self.headers['Host']}/{found[1]}/commit/{oid}"
-            return self.answer_json({"success": True, "commitOid": oid, "commitUrl": address})
-        return self.answer(404)
+                    self.repositories[match[1]][line["value"]["path"]] = content
+            oid = commit(self.repositories[match[1]])
+            address = f"http://{self.headers['Host']}/{match[1]}/commit/{oid}"
+            return self.respond_json({"success": True, "commitOid": oid, "commitUrl": address})
+        return self.respond(404)
 
 
 def digest(data: bytes) -> str:
@@ -131,7 +131,7 @@ def digest(data: bytes) -> str:
 
 
 def described(name: str, data: bytes) -> dict[str, object]:
-    """A file as a tree lists it; weights and tables are what the hub keeps as large files."""
+    """A file's entry in a tree listing; weights and tables are stored as large files (LFS)."""
     entry = {"type": "file", "path": name, "size": len(data), "oid": digest(data)}
     if name.endswith((".safetensors", ".parquet", ".bin")):
         entry["lfs"] = {"oid": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 130}
@@ -143,21 +143,25 @@ def commit(files: dict[str, bytes]) -> str:
 
 
 def pull_request(repository: str, number: int, author: str) -> dict[str, object]:
-    """A discussion as the hub lists it; its files are those of the entry ``<repository>@refs/pr/<number>``."""
-    place = {"repo": {"name": repository, "type": "model"}, "createdAt": "2023-02-09T21:00:00.000Z"}
-    who = {"author": {"name": author}, "title": "Adding `safetensors` variant of this model"}
-    return {"num": number, "status": "open", "isPullRequest": True, **place, **who}
+    """A pull request as the hub lists it; its files are in the entry ``<repository>@refs/pr/<number>``."""
+    repository_info = {"repo": {"name": repository, "type": "model"}, "createdAt": "2023-02-09T21:00:00.000Z"}
+    author_info = {"author": {"name": author}, "title": "Adding `safetensors` variant of this model"}
+    return {"num": number, "status": "open", "isPullRequest": True, **repository_info, **author_info}
 
 
 @contextmanager
 def running(repositories: dict[str, dict[str, bytes]]) -> Iterator[ThreadingHTTPServer]:
     """Serve repositories on a free port of 127.0.0.1.
 
-    `.address` is the endpoint, `.requests` what was asked for, `.refused` maps names of repositories to the status and
-    headers that they are refused with ("{shown}" in a header becomes what authorised the request), `.moved` maps
-    their old names to new ones, `.broken` names of files to how their transfer fails: "short" (half of it as if it were
-    all) or "cut" (the connection ends), `.discussions` a repository to what is discussed there, see `pull_request`, or
-    to a status.
+    Attributes of the server:
+        address: its endpoint.
+        requests: the paths that were requested.
+        refused: repository -> status and headers of the refusal; "{shown}" in a header becomes the request's
+            Authorization header.
+        moved: old name of a repository -> new name.
+        broken: file -> how its transfer fails: "short" (half of it, sent as if complete) or "cut" (the connection
+            closes halfway).
+        discussions: repository -> its pull requests (see `pull_request`), or the status of an error.
     """
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.repositories, server.requests = repositories, []

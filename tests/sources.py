@@ -1,7 +1,8 @@
-"""The Python sources of the repository, parsed and not imported."""
+"""Access to the Python sources of the repository without importing them."""
 
 import ast
 import functools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,9 +37,14 @@ def parsed(module: str) -> ast.Module:
 
 def public(node: ast.Module | ast.ClassDef) -> Iterator[Definition]:
     """Public functions and classes that a module or a class defines."""
-    return (found for found in node.body if isinstance(found, Definition) and not found.name.startswith("_"))
+    return (child for child in node.body if isinstance(child, Definition) and not child.name.startswith("_"))
 
 
 def programs(package: str) -> list[str]:
-    """Modules of a package that are run as `python -m`."""
+    """Modules of a package that can be run with `python -m`."""
     return [module for module in modules(package) if 'if __name__ == "__main__":' in text_of(module)]
+
+
+def code_blocks(document: Path, language: str) -> list[str]:
+    """Fenced code blocks of a Markdown document in a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", document.read_text(encoding="utf-8"), re.S | re.M)

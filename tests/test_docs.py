@@ -1,4 +1,4 @@
-"""The documents are up to date: their examples run, and the commands, files and columns that they name exist."""
+"""The documents are up to date: their examples run, and the commands, files and columns they name exist."""
 
 import ast
 import doctest
@@ -37,9 +37,9 @@ COMMANDS = sorted(
 )
 
 
-def blocks(document: str, language: str) -> list[str]:
-    """Code blocks of a document."""
-    return re.findall(rf"^```{language}\n(.*?)^```", PAGES[document], re.S | re.M)
+def blocks(language: str) -> list[str]:
+    """Code blocks of docs/adding.md."""
+    return sources.code_blocks(ROOT / "docs" / "adding.md", language)
 
 
 def test_every_public_name_has_a_docstring():
@@ -52,7 +52,7 @@ def test_every_public_name_has_a_docstring():
     for module in MODULES:
         names = [node for node in sources.public(sources.parsed(module)) if node.name != "main"]
         lacking += [f"{module}.{node.name}" for node in names if not ast.get_docstring(node)]
-    for node in classes:  # an overriding method may be described by the first one of its name
+    for node in classes:  # an overriding method may rely on the docstring of another method of its name
         lacking += [f"{node.name}.{method.name}" for method in sources.public(node) if method.name not in contract]
     assert lacking == []
 
@@ -62,18 +62,20 @@ def test_every_program_is_a_documented_step():
     assert set(re.findall(r"^\| `python -m ([\w.]+)", PAGES["steps.md"], re.M)) == programs
 
 
-def test_the_page_of_config_keys_has_every_key(monkeypatch):
+def test_every_config_key_is_documented(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "docs")
     page = importlib.import_module("config_keys").page(study_config.schema(METHODS))
     explained = {tuple(row) for row in re.findall(r"^\| `([\w-]+)` \| (\S.*?) \| (.*) \|$", page, re.M)}
     assert {"study", "seeds", "kept_shares", "learning_rate", *METHODS} <= {key for key, _, _ in explained}
-    assert len(explained) == len({line for line in page.splitlines() if line.startswith("| `")})  # each has a meaning
+    assert len(explained) == len(
+        {line for line in page.splitlines() if line.startswith("| `")}
+    )  # each has a description
     anchors = {title.lower().replace(" ", "-") for title in re.findall(r"^## (.*)$", page, re.M)}
     assert set(re.findall(r"\(#([\w-]+)\)", page)) <= anchors
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_options_of_documented_commands_are_those_of_the_program(command, monkeypatch, capsys):
+def test_documented_commands_use_valid_options(command, monkeypatch, capsys):
     module, *words = command.split()
     monkeypatch.setattr(sys, "argv", [module, "--help"])
     with pytest.raises(SystemExit):
@@ -91,17 +93,17 @@ def test_examples_in_docstrings_run(module):
     assert doctest.testmod(importlib.import_module(module), optionflags=flags).failed == 0
 
 
-def test_the_library_shows_examples():
+def test_the_library_has_docstring_examples():
     assert {"ken.kde", "ken.selection", "ken.subnetwork", "ken.viz.neighbours"} <= set(EXAMPLES)
 
 
-def test_links_lead_to_files():
+def test_links_point_to_existing_files():
     for document in DOCUMENTS:
         for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", PAGES[document.name]):
             assert (document.parent / target).exists(), f"{document.name}: {target}"
 
 
-def test_what_documents_name_exists():
+def test_modules_targets_and_paths_named_in_documents_exist():
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
     for name, text in PAGES.items():
         for module in re.findall(r"python -m ((?:study|report|benchmarks)\.\w+)", text):
@@ -116,7 +118,7 @@ def test_every_page_is_linked_from_the_readme():
     assert pages <= set(re.findall(r"\]\(([^)#]+)", PAGES["README.md"]))
 
 
-def test_claims_are_explained_with_their_numbers():
+def test_every_claim_is_documented_with_its_numbers():
     text, rules = PAGES["claims.md"], yaml.safe_load((ROOT / "config" / "claims.yaml").read_text())
     sections = re.findall(r"^### (\S+)\n\n\*(.*?)\*.*?^Numbers: (.*?)\.$", text, re.S | re.M)
     explained = {name: (" ".join(claim.split()), numbers) for name, claim, numbers in sections}
@@ -131,8 +133,8 @@ def test_claims_are_explained_with_their_numbers():
 
 
 @contextmanager
-def registered_here():
-    """Methods and criteria that are registered inside are taken back at the end."""
+def temporary_registrations():
+    """Unregister all methods and criteria that are registered inside the block."""
     before = [(registry, set(registry)) for registry in (METHODS, contract.MODULES, CRITERIA)]
     try:
         yield
@@ -144,11 +146,11 @@ def registered_here():
 
 @pytest.fixture
 def example_methods(tmp_path, monkeypatch):
-    """Names of the methods of docs/adding.md, registered for the length of a test."""
+    """Names of the methods of docs/adding.md, registered during a test."""
     before = set(METHODS)
     monkeypatch.syspath_prepend(tmp_path)
-    with registered_here():
-        for number, code in enumerate(block for block in blocks("adding.md", "python") if "import ken\n" not in block):
+    with temporary_registrations():
+        for number, code in enumerate(block for block in blocks("python") if "import ken\n" not in block):
             (tmp_path / f"method_of_the_docs_{number}.py").write_text(code, encoding="utf-8")
             importlib.invalidate_caches()
             importlib.import_module(f"method_of_the_docs_{number}")
@@ -159,7 +161,7 @@ def example_methods(tmp_path, monkeypatch):
         yield names
 
 
-def test_methods_of_the_docs_are_stored_restored_and_scored(example_methods, tmp_path, task_folder):
+def test_documented_methods_are_stored_restored_and_scored(example_methods, tmp_path, task_folder):
     assert set(example_methods) == {"growth", "growth-rescaled", "half-precision", "bitfit"}
     make_checkpoint(tmp_path / "bert", "bert")
     axes = {"model": "bert", "task": "words", "seed": 0}
@@ -178,16 +180,16 @@ def test_methods_of_the_docs_are_stored_restored_and_scored(example_methods, tmp
     assert moved and all(cell.pretrained[name].ndim == 1 for name in moved)
 
 
-def test_the_method_without_the_suite_runs():
-    code = next(block for block in blocks("adding.md", "python") if "import ken\n" in block)
+def test_the_documented_criterion_runs_without_the_suite():
+    code = next(block for block in blocks("python") if "import ken\n" in block)
     before = set(CRITERIA)
-    with registered_here():
+    with temporary_registrations():
         exec(compile(code, "docs/adding.md", "exec"), {"__name__": "example"})
         assert set(CRITERIA) - before == {"smallest"}
     assert set(CRITERIA) == before
 
 
-def test_configs_of_the_docs_are_whole(example_methods, tmp_path, monkeypatch):
+def test_documented_configs_are_valid(example_methods, tmp_path, monkeypatch):
     for name in ("config", "checkpoints"):
         (tmp_path / name).symlink_to(ROOT / name)
     shutil.copytree(ROOT / "checkpoints" / "bert", tmp_path / "my-bert")
@@ -195,15 +197,15 @@ def test_configs_of_the_docs_are_whole(example_methods, tmp_path, monkeypatch):
     for name in ("train.csv", "test.tsv"):
         (tmp_path / "data" / name).touch()
     monkeypatch.chdir(tmp_path)
-    found = [yaml.safe_load(block) for block in blocks("adding.md", "yaml")]
-    assert len({raw["study"] for raw in found}) == len(found) == 8
-    for raw in found:
+    configs = [yaml.safe_load(block) for block in blocks("yaml")]
+    assert len({raw["study"] for raw in configs}) == len(configs) == 8
+    for raw in configs:
         config = study_config.load(raw, METHODS)
         for section in ("models", "tasks"):
             assert raw.get(section, {}).keys() <= config[section].keys()
 
 
-def test_version_and_licence_are_the_same_everywhere():
+def test_version_and_licence_are_consistent():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["version"] == project["version"] and citation["cff-version"] == "1.2.0"
@@ -215,7 +217,7 @@ def test_version_and_licence_are_the_same_everywhere():
         assert {"type", "title", "authors", "year"} <= work.keys()
 
 
-def test_every_column_of_a_result_file_is_explained():
+def test_every_column_of_a_result_file_is_documented():
     sections = re.split(r"^## (\S+)$", PAGES["results.md"], flags=re.M)
     explained = {
         name: set(re.findall(r"`(\w+)`", text)) for name, text in zip(sections[1::2], sections[2::2], strict=True)
@@ -229,11 +231,11 @@ def test_every_column_of_a_result_file_is_explained():
 
 
 @pytest.mark.slow
-def test_methods_of_the_docs_run_through_a_study(tmp_path):
+def test_documented_methods_run_in_a_study(tmp_path):
     checkout = copy_checkout(tmp_path)
-    for number, code in enumerate(block for block in blocks("adding.md", "python") if "import ken\n" not in block):
+    for number, code in enumerate(block for block in blocks("python") if "import ken\n" not in block):
         (checkout / "baselines" / f"example_{number}.py").write_text(code, encoding="utf-8")
-    config = next(block for block in blocks("adding.md", "yaml") if "study: own-methods" in block)
+    config = next(block for block in blocks("yaml") if "study: own-methods" in block)
     (checkout / "config" / "own.yaml").write_text(config, encoding="utf-8")
     cell = "results/own-methods/cells/bert/library3/seed0/compressed"
     methods = yaml.safe_load(config)["methods"]

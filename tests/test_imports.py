@@ -1,4 +1,4 @@
-"""Imports run one way: study -> baselines -> ken, report -> ken, and the library needs nothing of the suite."""
+"""Import rules: study -> baselines -> ken, report -> ken, and nothing of the suite in the library."""
 
 import ast
 import graphlib
@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "report": {"report", "ken"},
     "benchmarks": {"benchmarks", "baselines", "ken", "study"},
 }
-OF_THE_LIBRARY = {"torch", "numpy", "safetensors", "tqdm", "huggingface_hub", "transformers", "matplotlib"}
+LIBRARY_DEPENDENCIES = {"torch", "numpy", "safetensors", "tqdm", "huggingface_hub", "transformers", "matplotlib"}
 
 
 def imported(module: str) -> set[str]:
@@ -35,21 +35,21 @@ def imported(module: str) -> set[str]:
 
 
 @pytest.mark.parametrize("package", MAY_IMPORT)
-def test_imports_run_one_way(package):
+def test_packages_import_only_lower_layers(package):
     for module in sources.modules(package):
         assert imported(module) & MAY_IMPORT.keys() <= MAY_IMPORT[package], module
 
 
-def test_the_library_needs_what_it_asks_for():
+def test_the_library_imports_only_its_dependencies():
     for module in sources.modules("ken"):
-        assert imported(module) - sys.stdlib_module_names <= OF_THE_LIBRARY | {"ken"}, module
+        assert imported(module) - sys.stdlib_module_names <= LIBRARY_DEPENDENCIES | {"ken"}, module
 
 
-LAZY = {"ken": ken, "ken.viz": ken.viz}  # packages that import their public names at first use
+LAZY = {"ken": ken, "ken.viz": ken.viz}  # packages that import their public names on first use
 
 
 def lazy_imports(module: str) -> list[str]:
-    """Imports of names that a package loads at first use: what a step depends on is read from import statements."""
+    """Imports of lazily loaded names, which would hide a dependency: dependencies are read from import statements."""
     used = []
     for node in without_type_checking(sources.parsed(module)):
         if isinstance(node, ast.Import):
@@ -61,7 +61,7 @@ def lazy_imports(module: str) -> list[str]:
 
 
 def without_type_checking(tree: ast.AST) -> Iterator[ast.AST]:
-    """All nodes but those in `if TYPE_CHECKING:` blocks."""
+    """All nodes outside `if TYPE_CHECKING:` blocks."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
             continue
@@ -70,13 +70,13 @@ def without_type_checking(tree: ast.AST) -> Iterator[ast.AST]:
 
 
 @pytest.mark.parametrize("package", ["ken", "baselines", "study", "report", "benchmarks"])
-def test_code_imports_from_the_module_that_defines_a_name(package):
+def test_names_are_imported_from_the_module_that_defines_them(package):
     used = {module: lazy_imports(module) for module in sources.modules(package)}
     assert {module: names for module, names in used.items() if names} == {}
 
 
 def imported_modules(module: str, modules: set[str]) -> set[str]:
-    """Those of the modules that a module imports, also inside functions."""
+    """The given modules that a module imports, also inside functions."""
     names = set()
     for node in without_type_checking(sources.parsed(module)):
         if isinstance(node, ast.Import):
@@ -88,7 +88,7 @@ def imported_modules(module: str, modules: set[str]) -> set[str]:
 
 
 @pytest.mark.parametrize("package", ["ken", "baselines", "study", "report"])
-def test_no_modules_import_each_other_in_a_circle(package):
+def test_there_are_no_import_cycles(package):
     modules = set(sources.modules(package))
     graph = {module: imported_modules(module, modules) for module in modules}
     try:
@@ -97,7 +97,7 @@ def test_no_modules_import_each_other_in_a_circle(package):
         pytest.fail(" -> ".join(error.args[1]))
 
 
-def test_the_public_names_are_imported_at_first_use():
+def test_public_names_are_imported_lazily():
     program = """
 import sys, ken, ken.files, ken.errors
 assert "torch" not in sys.modules and set(ken.__all__) <= set(dir(ken))
@@ -113,7 +113,7 @@ except AttributeError as error:
 
 
 @pytest.mark.parametrize("package", LAZY)
-def test_the_imports_for_type_checkers_are_those_of_first_use(package):
+def test_type_checking_imports_match_the_lazy_ones(package):
     (block,) = (node for node in sources.parsed(package).body if isinstance(node, ast.If))
     imports = {alias.name: node.module for node in block.body for alias in node.names}
     assert {name: module for name, module in imports.items() if module != package} == LAZY[package]._MODULES

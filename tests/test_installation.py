@@ -1,4 +1,4 @@
-"""What is installed: the lists agree, the package builds, and holds the library with its command and nothing else."""
+"""Installation: consistent requirements, and a wheel that contains the library and its command only."""
 
 import re
 import subprocess
@@ -21,27 +21,29 @@ def names(path: str) -> dict[str, str]:
     return {re.sub(r"[-_.]+", "-", Requirement(line).name).lower(): str(Requirement(line).specifier) for line in lines}
 
 
-def test_lock_pins_what_the_short_list_names_and_what_is_installed():
-    short, lock = names("envs/requirements.txt"), names("envs/requirements.lock")
-    assert short.keys() <= lock.keys() and lock["torch"] == "==2.13.0"
+def test_the_lock_pins_all_requirements_at_the_installed_versions():
+    requirements, lock = names("envs/requirements.txt"), names("envs/requirements.lock")
+    assert requirements.keys() <= lock.keys() and lock["torch"] == "==2.13.0"
     assert all(re.fullmatch(r"==[\w.]+", pinned) for pinned in lock.values())
     assert not [name for name in lock if name.startswith(("nvidia", "triton"))]
-    for name in short:
+    for name in requirements:
         assert version(name).partition("+")[0] == lock[name].removeprefix("==")
 
 
-def test_the_package_asks_for_what_the_short_list_names():
-    short = (ROOT / "envs/requirements.txt").read_text().partition("# installation")[0]
-    asked = {*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["suite"]}
-    assert asked == {line.partition("==")[0] for line in short.splitlines() if line and not line.startswith("#")}
+def test_package_dependencies_match_the_requirements_file():
+    requirements = (ROOT / "envs/requirements.txt").read_text().partition("# installation")[0]
+    declared = {*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["suite"]}
+    assert declared == {
+        line.partition("==")[0] for line in requirements.splitlines() if line and not line.startswith("#")
+    }
 
 
-def test_conda_installs_the_same_lock():
+def test_the_conda_environment_uses_the_lock():
     environment = yaml.safe_load((ROOT / "envs/environment.yaml").read_text())
     assert {"pip": ["-r requirements.lock"]} in environment["dependencies"]
 
 
-def test_the_package_builds_and_holds_the_library_and_its_command(tmp_path):
+def test_the_wheel_contains_the_library_and_its_command(tmp_path):
     tracked = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     listed = [*tracked, "ken", "pyproject.toml", "README.md", "LICENSE"]
     for name in subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines():
@@ -51,7 +53,7 @@ def test_the_package_builds_and_holds_the_library_and_its_command(tmp_path):
     subprocess.run([*build, "-w", str(tmp_path / "dist")], cwd=tmp_path, check=True, capture_output=True)
     (wheel,) = (tmp_path / "dist").iterdir()
     with zipfile.ZipFile(wheel) as archive:
-        held = {name.partition("/")[0] for name in archive.namelist()}
+        packages = {name.partition("/")[0] for name in archive.namelist()}
         entry_points = next(name for name in archive.namelist() if name.endswith("entry_points.txt"))
         assert "ken = ken.cli:main" in archive.read(entry_points).decode()
-    assert held == {"ken", "ken_benchmark-0.1.0.dist-info"}
+    assert packages == {"ken", "ken_benchmark-0.1.0.dist-info"}

@@ -1,4 +1,4 @@
-"""The DAG with language models: text, pruning, adaptation, compression, claims and the section of the page."""
+"""A study with language models: text, pruning, adaptation, compression, claims and the page's section."""
 
 import pandas as pd
 import pytest
@@ -60,8 +60,8 @@ def test_a_study_with_language_models_runs_to_its_report(tmp_path):
     assert set(claims.loc[claims["source"] == "surgeon", "claim"]) == {
         *("surgeon-structured", "surgeon-shots", "surgeon-correlated", "surgeon-ahead"),
     }
-    compiled = pd.read_csv(results / "inference.csv").set_index("form")
-    assert compiled.loc["compiled", "parameters"] < compiled.loc["dense", "parameters"]
+    inference = pd.read_csv(results / "inference.csv").set_index("form")
+    assert inference.loc["compiled", "parameters"] < inference.loc["dense", "parameters"]
     assert "Nothing to be done" in snakemake(checkout, *study)
     changed = yaml.safe_load(CONFIG)
     changed["language_modelling"]["pruning"]["structures"] = ["row-column", "element"]

@@ -1,6 +1,5 @@
-"""A person's own texts, own model and own method, with exactly the lines that the README shows."""
+"""A study of a user's own texts, model and method, with the examples of the README."""
 
-import re
 from pathlib import Path
 
 import pandas as pd
@@ -8,28 +7,29 @@ import pytest
 import yaml
 
 from tests.conftest import make_checkpoint
+from tests.sources import code_blocks
 from tests.test_workflow import ROOT, copy_checkout, snakemake
 
 
 def readme_config() -> dict:
-    """The YAML block of the README that shows a study of one's own."""
-    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    """The README's example config of a user's own study."""
+    blocks = code_blocks(ROOT / "README.md", "yaml")
     return yaml.safe_load(next(block for block in blocks if "study: mine" in block))
 
 
 def readme_method() -> str:
-    """The Python block of the README that shows a method of one's own."""
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    """The README's example of a user's own method."""
+    blocks = code_blocks(ROOT / "README.md", "python")
     return next(block for block in blocks if "keep_highest" in block)
 
 
 def write_own_data(checkout: Path) -> None:
-    """What the README's example names: two files of questions and a model folder."""
+    """Write what the README's example config refers to: two files of questions and a model folder."""
     words = {"animal": ["cat", "dog 🐶", "cow", "hen", "fox"], "place": ["park", "sea", "hill", "köln", "lake"]}
     rows = [
         {"question": f"What about the {word}, number {i}?", "topic": topic}
-        for topic, found in words.items()
-        for i, word in enumerate(found * 8)
+        for topic, topic_words in words.items()
+        for i, word in enumerate(topic_words * 8)
     ]
     frame = pd.DataFrame(rows).sample(frac=1, random_state=1)
     (checkout / "data").mkdir()
@@ -56,7 +56,7 @@ def test_the_readme_examples_of_own_data_model_and_method_run_through_a_study(tm
 
 
 @pytest.mark.slow
-def test_a_missing_column_is_one_sentence_in_the_log_and_a_failed_run(tmp_path):
+def test_a_missing_column_fails_the_run_with_a_one_line_message_in_the_log(tmp_path):
     checkout = copy_checkout(tmp_path)
     write_own_data(checkout)
     config = readme_config()

@@ -1,4 +1,4 @@
-"""The study of the paper against a hub on 127.0.0.1: tiny checkpoints and data sets under the very names it gives."""
+"""The paper's study against a hub on 127.0.0.1 that serves tiny checkpoints and data sets under the real names."""
 
 import io
 import os
@@ -26,14 +26,14 @@ LAYOUTS = {
     "sst2": "sst2/{split}-00000-of-00001.parquet",
     "trec": "default/{split}/0000.parquet",
 }
-CONVERTED = "deberta"  # has weights in safetensors only as the hub's own conversion, as some of the seven do
+CONVERTED = "deberta"  # has safetensors weights only as the hub's own conversion, as some of the seven models do
 FETCH = ["--configfile", "config/paper.yaml", "--until", "import_model", "build_task"]
-CUT = {"models": ["bert", "bloom-560m"], "tasks": ["trec"], "seeds": [0]}
+REDUCED = {"models": ["bert", "bloom-560m"], "tasks": ["trec"], "seeds": [0]}
 ROWS = 2 + (2 + 3) * 14 + 8 * 5 + 2 * 6 + 1  # of a cell: controls, the whole grid (random three times), shares, one bit
 
 
 def data_file(spec: dict, classes: int, start: int, count: int) -> bytes:
-    """A Parquet file whose labels follow from a word of each text."""
+    """A Parquet file whose labels depend on one word of each text."""
     names = datasets.ClassLabel(names=[f"class {chr(97 + index)}" for index in range(classes)])
     features = datasets.Features({spec["text"]: datasets.Value("string"), spec["label"]: names})
     rows = range(start, start + count)
@@ -45,53 +45,54 @@ def data_file(spec: dict, classes: int, start: int, count: int) -> bytes:
 
 
 def at_revision(name: str, source: dict) -> str:
-    """A repository as the hub of the tests names it."""
+    """Name of a repository at a revision, as tests.hub_server expects it."""
     return name if source["revision"] == "main" else f"{name}@{source['revision']}"
 
 
 def repositories(checkpoints: dict[str, Path]) -> dict[str, dict[str, bytes]]:
-    """All that config/paper.yaml names, with files beside it that must not be fetched."""
-    found = {}
+    """Every repository of config/paper.yaml, with extra files that must not be fetched."""
+    served_repositories = {}
     for name, model in PAPER["models"].items():
         served = {path.name: path.read_bytes() for path in checkpoints[name].iterdir()}
         served |= {"pytorch_model.bin": b"\x80\x04.", "modeling.py": b"import os"}
-        found[at_revision(model["repository"], model)] = served
+        served_repositories[at_revision(model["repository"], model)] = served
         if name == CONVERTED:
-            found[f"{model['repository']}@refs/pr/4"] = served
+            served_repositories[f"{model['repository']}@refs/pr/4"] = served
             pickled = {file: data for file, data in served.items() if not file.endswith(".safetensors")}
-            found[at_revision(model["repository"], model)] = pickled
+            served_repositories[at_revision(model["repository"], model)] = pickled
     for name, task in PAPER["tasks"].items():
         parts = {task["splits"]["train"]: (0, 60), task["splits"]["test"]: (60, 24)}
-        place = at_revision(f"datasets/{task['repository']}", task)
-        found[place] = {"script.py": b"raise SystemExit('a loading script was run')"}
+        repository = at_revision(f"datasets/{task['repository']}", task)
+        served_repositories[repository] = {"script.py": b"raise SystemExit('a loading script was run')"}
         for split, (start, count) in parts.items():
-            found[place][LAYOUTS[name].format(split=split)] = data_file(task, CLASSES[name], start, count)
-    return found
+            file = LAYOUTS[name].format(split=split)
+            served_repositories[repository][file] = data_file(task, CLASSES[name], start, count)
+    return served_repositories
 
 
-def cut() -> dict:
-    """A config that takes models, tasks and seeds away from the study file."""
-    less = {axis: {name: None for name in PAPER[axis] if name not in CUT[axis]} for axis in ("models", "tasks")}
-    less |= {"seeds": CUT["seeds"], "trained_on": {"models": ["bert"], "tasks": CUT["tasks"], "seeds": [0]}}
-    return {"extends": "config/paper.yaml", "study": "paper", **less}
+def reduced_config() -> dict:
+    """A config that removes models, tasks and seeds from config/paper.yaml."""
+    removed = {axis: {name: None for name in PAPER[axis] if name not in REDUCED[axis]} for axis in ("models", "tasks")}
+    removed |= {"seeds": REDUCED["seeds"], "trained_on": {"models": ["bert"], "tasks": REDUCED["tasks"], "seeds": [0]}}
+    return {"extends": "config/paper.yaml", "study": "paper", **removed}
 
 
-def call(checkout: Path, home: Path, address: str, *arguments: str, expect: int = 0, **more: str) -> str:
+def snakemake_with_hub(checkout: Path, home: Path, address: str, *arguments: str, expect: int = 0, **more: str) -> str:
     """Run Snakemake with a hub at an address; returns what it printed."""
     removed = ("HF_HUB_OFFLINE", "PYTEST_CURRENT_TEST", "PYTEST_XDIST_WORKER")
     environment = {key: value for key, value in os.environ.items() if key not in removed}
     environment |= {"HF_ENDPOINT": address, "HF_HOME": str(home), "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"} | more
     command = [sys.executable, "-m", "snakemake", *arguments]
-    done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, env=environment)
-    output = done.stdout + done.stderr
-    assert done.returncode == expect, output[-5000:]
+    completed = subprocess.run(command, cwd=checkout, capture_output=True, text=True, env=environment)
+    output = completed.stdout + completed.stderr
+    assert completed.returncode == expect, output[-5000:]
     assert TOKEN not in output
     return output
 
 
 @pytest.fixture(scope="module")
 def fetched(tmp_path_factory, checkpoints):
-    """A checkout in which the unchanged study file has fetched everything, in two attempts."""
+    """A checkout in which the unmodified study has fetched everything, in two attempts."""
     checkout, home = copy_checkout(tmp_path_factory.mktemp("paper")), tmp_path_factory.mktemp("home")
     with hub_server.running(repositories(checkpoints)) as server:
         converted = PAPER["models"][CONVERTED]["repository"]
@@ -102,23 +103,23 @@ def fetched(tmp_path_factory, checkpoints):
         )
         server.refused[ernie] = (403, {"X_Error_Code": "GatedRepo", "X_Error_Message": "No right for {shown}"})
         hidden = server.repositories.pop(yelp)
-        first = call(checkout, home, server.address, *FETCH, expect=1)
+        first = snakemake_with_hub(checkout, home, server.address, *FETCH, expect=1)
         server.refused.clear()
         server.repositories[yelp] = hidden
-        second = call(checkout, home, server.address, *FETCH)
+        second = snakemake_with_hub(checkout, home, server.address, *FETCH)
         requests = server.requests
     return checkout, home, first, second, requests
 
 
 @pytest.mark.slow
-def test_all_of_the_paper_is_fetched_and_what_is_refused_is_said_and_goes_on(fetched):
+def test_everything_is_fetched_and_a_second_run_retries_what_was_refused(fetched):
     checkout, _, first, second, requests = fetched
     jobs = {"import_model": 7, "build_task": 6}
     assert {rule: count for rule, count in planned(first).items() if rule in jobs} == jobs
     assert "model nghuyong/ernie-2.0-base-en is gated: ask for access on " in first
     assert "data set fancyzhx/yelp_polarity is not on the hub, or private: correct the name" in first
     again = {rule: count for rule, count in planned(second).items() if rule in jobs}
-    assert again == {"import_model": 1, "build_task": 1}, "what was fetched is not fetched again"
+    assert again == {"import_model": 1, "build_task": 1}, "files are not fetched twice"
     assert not any(path.endswith((".bin", ".py")) for path in requests)
     results = checkout / "results" / "paper"
     assert len(list(results.glob("models/*/pretrained/model.safetensors"))) == 7
@@ -126,22 +127,22 @@ def test_all_of_the_paper_is_fetched_and_what_is_refused_is_said_and_goes_on(fet
 
 
 @pytest.mark.slow
-def test_the_study_of_the_paper_runs_to_its_report_without_a_network(fetched):
+def test_the_paper_study_runs_offline_to_its_report(fetched):
     checkout, home, *_ = fetched
     offline = {"HF_HUB_OFFLINE": "1"}
     scores = "results/paper/cells/electra/sst2/seed2/compressed/ken/scores.csv"
     unchanged = ["--configfile", "config/paper.yaml", "--", scores]
-    plan = planned(call(checkout, home, "http://127.0.0.1:9", *unchanged, **offline))
+    plan = planned(snakemake_with_hub(checkout, home, "http://127.0.0.1:9", *unchanged, **offline))
     assert plan == {"finetune_model": 1, "compress_model": 1}
-    (checkout / "config" / "cut.yaml").write_text(yaml.safe_dump(cut()))
-    output = call(checkout, home, "http://127.0.0.1:9", "--configfile", "config/cut.yaml", **offline)
+    (checkout / "config" / "reduced.yaml").write_text(yaml.safe_dump(reduced_config()))
+    output = snakemake_with_hub(checkout, home, "http://127.0.0.1:9", "--configfile", "config/reduced.yaml", **offline)
     assert "report: " in output and not {"import_model", "build_task"} & set(planned(output))
     results = checkout / "results" / "paper"
     assert len((results / "report" / "index.html").read_text()) > 50_000
-    found = pd.read_csv(results / "scores.csv", keep_default_na=False)
+    table = pd.read_csv(results / "scores.csv", keep_default_na=False)
     trained = 3 + 3 + 2 + 2  # budgets of lora, flop, lt-sft and fish
-    assert found.groupby("model").size().to_dict() == {"bert": ROWS + trained, "bloom-560m": ROWS}
-    assert (found["status"] == "ok").all()
+    assert table.groupby("model").size().to_dict() == {"bert": ROWS + trained, "bloom-560m": ROWS}
+    assert (table["status"] == "ok").all()
     kept = {path.parts[-3] for path in results.glob("cells/*/*/*/compressed/*/draw*/*.safetensors")}
     assert kept == {"full", "none", *PAPER["methods"]} - set(PAPER["scores_only"])
     one = pd.read_csv(checkout / scores)

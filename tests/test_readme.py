@@ -1,4 +1,4 @@
-"""README and docs match the repository: numbers of the committed runs, rules of the Snakefile, learning rates."""
+"""README and documents match the committed runs, the rules of the Snakefile and the learning-rate search."""
 
 import re
 from pathlib import Path
@@ -12,11 +12,12 @@ from report import documents, reference
 from study import manifest, verify
 from study.definition import config as study_config
 from study.running import files
+from tests.sources import code_blocks
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "results" / "reference" / "mini"
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
-LINES = 150  # of the README, at most
+MAX_LINES = 150  # of the README
 
 
 @pytest.mark.parametrize("name", documents.DOCUMENTS)
@@ -27,12 +28,12 @@ def test_numbers_come_from_the_committed_runs(name):
         assert (ROOT / picture).stat().st_size > 10_000
 
 
-def test_a_document_without_its_marks_is_named():
+def test_a_document_without_markers_is_refused():
     with pytest.raises(UserError, match=r"README\.md lacks the marks .*answer: written by"):
         documents.updated("README.md", "no marks")
 
 
-def test_a_reference_is_what_a_finished_run_holds(tmp_path):
+def test_a_reference_is_copied_from_a_finished_run(tmp_path):
     results = tmp_path / "results" / "x"
     for name in (
         "scores.csv",
@@ -55,32 +56,32 @@ def test_a_reference_is_what_a_finished_run_holds(tmp_path):
         reference.keep(results, tmp_path / "reference")
     files.write_json(results / "manifest.json", {"study": "x", "files": manifest.describe(results)})
     assert reference.keep(results, tmp_path / "reference") == old
-    found = {path.relative_to(old).as_posix() for path in old.rglob("*.*")}
-    assert found == {"scores.csv", "tables/a.csv", "figures/b.png", "tuning/bert.csv", "manifest.json"}
+    kept = {path.relative_to(old).as_posix() for path in old.rglob("*.*")}
+    assert kept == {"scores.csv", "tables/a.csv", "figures/b.png", "tuning/bert.csv", "manifest.json"}
     assert verify.problems(old, verify.expected(old)[0]) == {}
 
 
 @pytest.mark.parametrize("study", sorted(path.parent.name for path in REFERENCE.parent.glob("*/provenance.json")))
-def test_committed_runs_are_what_they_were(study):
+def test_committed_runs_match_their_hashes(study):
     folder = REFERENCE.with_name(study)
     sha256, left_out = verify.expected(folder)
     assert verify.problems(folder, sha256) == {} and not left_out
     assert {path.as_posix() for path in reference.files_of(folder) if path.parts[0] != "tuning"} <= set(sha256)
 
 
-def test_the_picture_of_the_dag_names_the_rules_of_the_snakefile():
-    picture = re.search(r"```mermaid\n(.*?)```", (ROOT / "docs" / "dag.md").read_text(), re.S)[1]
-    drawn = set(re.findall(r"\b([a-z]+_[a-z_]+)\b", picture))
+def test_the_dag_diagram_shows_every_rule():
+    (diagram,) = code_blocks(ROOT / "docs" / "dag.md", "mermaid")
+    drawn = set(re.findall(r"\b([a-z]+_[a-z_]+)\b", diagram))
     workflow = [ROOT / "Snakefile", *(ROOT / "rules").glob("*.smk")]
     rules = {rule for path in workflow for rule in re.findall(r"^rule (\w+):", path.read_text(), re.M)}
     assert drawn == {rule for rule in rules if "_" in rule}
 
 
 def test_the_readme_is_short():
-    assert len(TEXT.splitlines()) <= LINES
+    assert len(TEXT.splitlines()) <= MAX_LINES
 
 
-def test_what_the_readme_names_exists():
+def test_paths_named_in_the_readme_exist():
     for path in re.findall(r"`((?:config|results/reference|ken|baselines|report|envs)/[\w./-]*)`", TEXT):
         assert (ROOT / path).exists() or path == "config/mine.yaml", path
 

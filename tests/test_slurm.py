@@ -1,4 +1,4 @@
-"""The SLURM profile, run for real: a study through a SLURM of one node that a script starts and stops."""
+"""The SLURM profile on a real one-node SLURM cluster, started and stopped by a script."""
 
 import importlib.util
 import os
@@ -24,19 +24,19 @@ if os.geteuid():
 
 @pytest.mark.slow
 @pytest.mark.skipif(bool(missing), reason=f"needs {', '.join(missing)}: see profiles/slurm/one-node.sh")
-def test_a_study_runs_through_slurm_to_its_report(tmp_path):
+def test_a_study_runs_on_slurm_to_its_report(tmp_path):
     checkout = copy_checkout(tmp_path / "checkout")
-    found = os.pathsep.join(filter(None, (str(checkout), os.environ.get("PYTHONPATH"))))
-    environment = os.environ | {"PYTHON": sys.executable, "PYTHONPATH": found}
+    python_path = os.pathsep.join(filter(None, (str(checkout), os.environ.get("PYTHONPATH"))))
+    environment = os.environ | {"PYTHON": sys.executable, "PYTHONPATH": python_path}
     command = ["profiles/slurm/one-node.sh", "config/test.yaml"]
-    done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, env=environment, timeout=1500)
-    assert done.returncode == 0, (done.stdout + done.stderr)[-5000:]
+    completed = subprocess.run(command, cwd=checkout, capture_output=True, text=True, env=environment, timeout=1500)
+    assert completed.returncode == 0, (completed.stdout + completed.stderr)[-5000:]
     results = checkout / "results" / "test"
     assert (results / "report" / "index.html").stat().st_size > 50_000
     assert (pd.read_csv(results / "scores.csv", keep_default_na=False)["status"] == "ok").all()
-    jobs = int(done.stdout.rpartition("jobs went through SLURM")[0].split()[-1])
-    assert jobs >= len(list((results / "logs").rglob("*.log"))), "every step was a job of SLURM"
-    folder = re.search(r"^a SLURM of one node in (\S+)$", done.stdout, re.M)[1]
+    jobs = int(completed.stdout.rpartition("jobs went through SLURM")[0].split()[-1])
+    assert jobs >= len(list((results / "logs").rglob("*.log"))), "every step was a SLURM job"
+    folder = re.search(r"^a SLURM of one node in (\S+)$", completed.stdout, re.M)[1]
     assert not Path(folder).exists()
     commands = [" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])]
-    assert not [command for command in commands if folder in command], "no daemon is left"
+    assert not [command for command in commands if folder in command], "no daemon is left running"

@@ -1,4 +1,4 @@
-"""The DAG itself, run in copies of this checkout: a whole one-minute study, then every kind of partial rerun."""
+"""The workflow in copies of this checkout: a whole one-minute study, then every kind of partial rerun."""
 
 import json
 import os
@@ -23,7 +23,7 @@ MADE_AGAIN = ("statistics/*", "claims.csv", "tables/*", "figures/*", "report/*",
 
 
 def copy_checkout(folder: Path) -> Path:
-    """The files git tracks or would add, copied: edits in a test never touch the checkout."""
+    """Copy the files that git tracks or would add, so that a test never edits the checkout."""
     listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     for name in subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines():
         if (ROOT / name).is_file() and not name.startswith("results/"):
@@ -34,25 +34,25 @@ def copy_checkout(folder: Path) -> Path:
 
 def snakemake(checkout: Path, *arguments: str, expect: int = 0) -> str:
     """Run Snakemake in a checkout; returns what it printed."""
-    own = str(Path(sys.executable).parent)  # an environment that is not activated has to do
+    own = str(Path(sys.executable).parent)  # must also work without activating the environment
     path = os.pathsep.join(folder for folder in os.environ["PATH"].split(os.pathsep) if folder != own)
     environment = os.environ | {"PATH": path}
     environment.pop("PYTEST_CURRENT_TEST", None)
     command = [sys.executable, "-m", "snakemake", *arguments]
-    done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, env=environment)
-    output = done.stdout + done.stderr
-    assert done.returncode == expect, output[-5000:]
+    completed = subprocess.run(command, cwd=checkout, capture_output=True, text=True, env=environment)
+    output = completed.stdout + completed.stderr
+    assert completed.returncode == expect, output[-5000:]
     return output
 
 
 def planned(output: str) -> dict[str, int]:
-    """Rule -> number of jobs, from the first table of job counts."""
+    """Rule -> number of jobs, from the first job table that Snakemake printed."""
     table = re.search(r"^job +count\n-+ +-+\n(.*?)^total", output, re.S | re.M)
     return {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", table[1], re.M)} if table else {}
 
 
 def numbers(path: Path) -> pd.DataFrame:
-    """A score table without what may differ between two runs: time and memory."""
+    """A score table without time and memory, which differ between runs."""
     return pd.read_csv(path, keep_default_na=False).drop(columns=["seconds", "peak_mib"])
 
 
@@ -63,7 +63,7 @@ def checkout(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def finished(checkout):
-    """A checkout in which the test study has been run, and what that printed."""
+    """A checkout in which the test study has been run, and the output of that run."""
     return checkout, snakemake(checkout, *STUDY)
 
 
@@ -74,14 +74,14 @@ def test_the_whole_study_runs_to_its_report(finished):
     page = (results / "report" / "index.html").read_text()
     assert len(page) > 50_000 and "KEN" in page
     scores = pd.read_csv(results / "scores.csv", keep_default_na=False)
-    # Controls, three methods at two shares, two draws of random at two shares, one bit; on one cell those that train.
+    # Controls, three methods at two shares, two draws of random at two shares, BitDelta; two trained methods on a cell.
     rows_per_cell = 2 + 3 * 2 + 2 * 2 + 1
     assert len(scores) == 2 * rows_per_cell + 2 and (scores["status"] == "ok").all()
     assert set(scores.loc[scores["family"] == "trained", "method"]) == {"lora", "flop"}
     for row in scores.itertuples():
         folder = results / "cells" / row.model / row.task / f"seed{row.seed}" / "compressed"
         assert (folder / row.file).stat().st_size == row.stored_bytes
-    jobs = sum(planned(output).values()) - 1  # the target "all" is no work
+    jobs = sum(planned(output).values()) - 1  # the target "all" runs no job
     logs = [path for path in (results / "logs").rglob("*.log")]
     assert len(logs) == jobs, "one log per job"
     for name in ("pareto.svg", "summary.svg", "kenviz.svg"):
@@ -93,7 +93,7 @@ def test_the_whole_study_runs_to_its_report(finished):
 
 @pytest.mark.slow
 def test_two_runs_give_identical_score_tables(finished, tmp_path):
-    """The same study from the very beginning. Before the tests of partial reruns, which give the first more rows."""
+    """Runs the study again from scratch; before the tests of partial reruns, which add rows to the first run."""
     first, _ = finished
     second = copy_checkout(tmp_path)
     table, weights = (
@@ -108,12 +108,12 @@ def test_two_runs_give_identical_score_tables(finished, tmp_path):
 def step(checkout: Path, *arguments: object, expect: int = 0) -> str:
     """Run a step in a checkout; returns what it printed."""
     command = [sys.executable, "-m", *map(str, arguments)]
-    done = subprocess.run(command, cwd=checkout, capture_output=True, text=True)
-    assert done.returncode == expect, done.stdout + done.stderr
-    return done.stdout + done.stderr
+    completed = subprocess.run(command, cwd=checkout, capture_output=True, text=True)
+    assert completed.returncode == expect, completed.stdout + completed.stderr
+    return completed.stdout + completed.stderr
 
 
-def test_every_file_has_its_hash_and_every_row_leads_to_where_it_comes_from(finished):
+def test_every_file_is_hashed_and_every_row_can_be_traced(finished):
     checkout, _ = finished
     results = checkout / "results" / "test"
     printed = step(checkout, "study.verify", "results/test")
@@ -121,8 +121,8 @@ def test_every_file_has_its_hash_and_every_row_leads_to_where_it_comes_from(fini
     rows = pd.read_csv(results / "scores.csv", dtype=str, keep_default_na=False)
     for row in rows.itertuples():
         budget = Path(row.file).stem
-        found = trace(results, row.model, row.task, int(row.seed), row.method, budget, int(row.draw))
-        assert found["row"]["row"]["sha256"] == row.sha256 and found["row"]["made"]["machine"]["cpu"]
+        origin = trace(results, row.model, row.task, int(row.seed), row.method, budget, int(row.draw))
+        assert origin["row"]["row"]["sha256"] == row.sha256 and origin["row"]["made"]["machine"]["cpu"]
     provenance = json.loads((results / "provenance.json").read_text())
     assert provenance["config"]["study"] == "test" and provenance["wall_seconds"] <= sum(provenance["seconds"].values())
     assert {split for task in provenance["inputs"]["tasks"].values() for split in task["sha256"]} == {
@@ -131,7 +131,7 @@ def test_every_file_has_its_hash_and_every_row_leads_to_where_it_comes_from(fini
 
 
 @pytest.mark.slow
-def test_the_report_is_made_again_from_an_archive_without_computing_anything(finished, tmp_path):
+def test_the_report_can_be_rebuilt_from_an_archive(finished, tmp_path):
     checkout, _ = finished
     results = checkout / "results" / "test"
     step(checkout, "study.archive", "results/test", "--out", tmp_path / "test.zip")
@@ -156,7 +156,7 @@ def test_a_second_run_does_nothing(finished):
 
 
 @pytest.mark.slow
-def test_a_changed_plot_redraws_the_figures_and_nothing_else(finished):
+def test_a_changed_plot_reruns_only_the_figures_and_the_report(finished):
     checkout, _ = finished
     with open(checkout / "report" / "figures.py", "a") as file:
         file.write("\nCHANGED = 1\n")
@@ -166,7 +166,7 @@ def test_a_changed_plot_redraws_the_figures_and_nothing_else(finished):
 
 
 def logged_steps(results: Path) -> dict[str, str]:
-    """Rule -> module of its step, from the command that the log of a job begins with."""
+    """Rule -> module of its step, from the command at the beginning of a job's log."""
     steps = {}
     for log in sorted((results / "logs").rglob("*.log")):
         rule = log.relative_to(results / "logs").parts[0].removesuffix(".log")
@@ -176,20 +176,21 @@ def logged_steps(results: Path) -> dict[str, str]:
     return steps
 
 
-def with_what_follows(rules: set[str], graph: str) -> set[str]:
-    """Rules and all that depend on them, from what `snakemake --rulegraph` prints."""
-    names = dict(re.findall(r'(\d+)\[label = "(\w+)', graph))
-    edges = [(names[a], names[b]) for a, b in re.findall(r"(\d+) -> (\d+)", graph)]
-    while more := {after for before, after in edges if before in rules} - rules:
-        rules = rules | more
-    return rules
+def with_dependents(rules: set[str], dag: str) -> set[str]:
+    """Rules of the jobs of these rules and of all jobs that depend on them, from the output of `snakemake --dag`."""
+    names = dict(re.findall(r'(\d+)\[label = "(\w+)', dag))
+    edges = re.findall(r"(\d+) -> (\d+)", dag)
+    jobs = {job for job, name in names.items() if name in rules}
+    while more := {after for before, after in edges if before in jobs} - jobs:
+        jobs |= more
+    return {names[job] for job in jobs}
 
 
 @pytest.mark.slow
-def test_a_change_of_code_reruns_the_rules_whose_step_imports_it_and_what_follows_and_nothing_else(finished):
+def test_a_code_change_reruns_exactly_the_rules_that_import_it_and_their_dependents(finished):
     checkout, _ = finished
     config = yaml.safe_load((checkout / "config" / "test.yaml").read_text())
-    steps, graph = logged_steps(checkout / "results" / "test"), snakemake(checkout, *STUDY, "--rulegraph")
+    steps, dag = logged_steps(checkout / "results" / "test"), snakemake(checkout, *STUDY, "--dag")
     methods = {
         "compress_model": ["full", "none", *(name for name in config["methods"] if name not in ("lora", "flop"))],
         "train_method": ["lora", "flop"], "measure_inference": config["inference"]["methods"],
@@ -197,7 +198,7 @@ def test_a_change_of_code_reruns_the_rules_whose_step_imports_it_and_what_follow
     }  # fmt: skip
     imported = {rule: set(dependencies(step, *map(module_of, methods.get(rule, ())))) for rule, step in steps.items()}
     modules = set().union(*imported.values())
-    for rule in imported:  # by the module of its step that the fewest others import
+    for rule in imported:  # change the module of its step that the fewest other rules import
         own_files = sorted(path for path in imported[rule] if path.suffix == ".py")
         own = min(own_files, key=lambda path: sum(path in files for files in imported.values()))
         path = checkout / own.relative_to(ROOT)
@@ -206,14 +207,14 @@ def test_a_change_of_code_reruns_the_rules_whose_step_imports_it_and_what_follow
         jobs = set(planned(snakemake(checkout, *STUDY, "--dry-run"))) - {"all"}
         path.write_text(before.replace("\n\n\n", "\n\n\n# A comment.\n\n"))
         changed = {name for name, files in imported.items() if own in files}
-        assert rule in changed and jobs == with_what_follows(changed, graph) - {"all"}, own
+        assert rule in changed and jobs == with_dependents(changed, dag) - {"all"}, own
         assert "Nothing to be done" in snakemake(checkout, *STUDY, "--dry-run"), "a comment reruns nothing"
         path.write_text(before)
     assert len(modules) > 80
 
 
 @pytest.mark.slow
-def test_a_changed_method_computes_its_own_scores_again_and_no_others(finished):
+def test_a_changed_method_recomputes_only_its_own_scores(finished):
     checkout, _ = finished
     cell, path = checkout / CELL / "compressed", checkout / "baselines" / "magnitude.py"
     before, times = path.read_text(), {record: record.stat().st_mtime_ns for record in cell.rglob("draw*/*.json")}
@@ -240,9 +241,9 @@ def test_a_changed_method_computes_its_own_scores_again_and_no_others(finished):
         ("device=cpu", set()),
     ],
 )
-def test_a_changed_setting_reruns_the_rules_that_read_it_and_what_follows(finished, tmp_path, key, rules):
+def test_a_changed_setting_reruns_the_rules_that_read_it_and_their_dependents(finished, tmp_path, key, rules):
     checkout, _ = finished
-    graph = snakemake(checkout, *STUDY, "--rulegraph")
+    dag = snakemake(checkout, *STUDY, "--dag")
     config = yaml.safe_load((checkout / "config" / "test.yaml").read_text())
     *sections, name = key.partition("=")[0].split(".")
     section = config
@@ -251,12 +252,12 @@ def test_a_changed_setting_reruns_the_rules_that_read_it_and_what_follows(finish
     section[name] = yaml.safe_load(key.partition("=")[2])
     (tmp_path / "changed.yaml").write_text(yaml.safe_dump(config))
     output = snakemake(checkout, "--configfile", str(tmp_path / "changed.yaml"), "--dry-run")
-    always = {"record_provenance"}  # which writes down the whole config
-    assert set(planned(output)) - {"all"} == with_what_follows(rules | always, graph) - {"all"}
+    always = {"record_provenance"}  # it records the whole config
+    assert set(planned(output)) - {"all"} == with_dependents(rules | always, dag) - {"all"}
 
 
 @pytest.mark.slow
-def test_what_is_missing_from_a_finished_study_is_made_again(finished):
+def test_missing_files_of_a_finished_study_are_recreated(finished):
     checkout, _ = finished
     results = checkout / "results" / "test"
     for name, rule in (
@@ -271,12 +272,12 @@ def test_what_is_missing_from_a_finished_study_is_made_again(finished):
         assert rule in planned(snakemake(checkout, *STUDY, "--dry-run")), name
         snakemake(checkout, *STUDY)
         assert path.exists() and "files are what they were" in step(checkout, "study.verify", results)
-        if path.suffix != ".json":  # which has the time that was spent
+        if path.suffix != ".json":  # contains run times
             assert path.read_bytes() == content or path.name == "scores.csv"
     assert "Nothing to be done" in snakemake(checkout, *STUDY)
 
 
-def test_a_new_kept_share_evaluates_only_what_is_new(finished):
+def test_a_new_kept_share_computes_only_new_scores(finished):
     checkout, _ = finished
     cell = checkout / CELL / "compressed"
     before = {path: path.stat().st_mtime_ns for path in cell.rglob("*.safetensors")}
@@ -290,7 +291,7 @@ def test_a_new_kept_share_evaluates_only_what_is_new(finished):
 
 
 @pytest.mark.slow
-def test_one_cell_one_model_and_one_table_by_path(finished):
+def test_single_files_can_be_requested_by_path(finished):
     checkout, _ = finished
     for made in ("finetuned/manifest.json", "compressed/ken/scores.csv"):
         (checkout / CELL / made).unlink()
@@ -313,7 +314,7 @@ def test_one_cell_one_model_and_one_table_by_path(finished):
         ("seeds=[]", "seeds"),
     ],
 )
-def test_a_bad_config_ends_with_one_sentence_before_anything_is_built(tmp_path, setting, sentence):
+def test_an_invalid_config_fails_with_a_one_line_message_before_any_job(tmp_path, setting, sentence):
     checkout = copy_checkout(tmp_path)
     output = snakemake(checkout, *STUDY, "--config", setting, expect=1)
     errors = [line for line in output.splitlines() if line.startswith("error: ")]

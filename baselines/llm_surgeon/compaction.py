@@ -1,8 +1,8 @@
-"""Smaller dense layers from removed rows and columns, wherever only an activation lies between two linear layers.
+"""Smaller dense layers from removed rows and columns, if only an activation is between two linear layers.
 
 A hidden unit between two layers, as in the feed-forward part of a transformer, can be deleted if its column in the
 second layer or its row in the first is removed, because the activation maps 0 to 0. Rows and columns next to a residual
-stream, attention heads or a norm cannot be deleted; they stay as zeros.
+stream, attention heads or a norm cannot be deleted; they remain as zeros.
 """
 
 import copy
@@ -147,7 +147,7 @@ def _close(states: torch.Tensor, expected: torch.Tensor) -> bool:
 
 
 def _calls(model: nn.Module, modules: dict[str, nn.Module], batch: Batch) -> list[str]:
-    """Names in the order in which the layers are called."""
+    """Names of the layers in the order of their calls."""
     order: list[str] = []
     with ExitStack() as stack:
         for name, module in modules.items():
@@ -165,7 +165,7 @@ def _run_with_noise(
     Args:
         changes: layer -> function applied to the noise that replaces its outputs.
     """
-    seen: list[torch.Tensor] = []
+    recorded: list[torch.Tensor] = []
     with ExitStack() as stack:
         for seed, (name, change) in enumerate(changes.items()):
 
@@ -174,10 +174,10 @@ def _run_with_noise(
                 return change(noise).to(output)
 
             stack.callback(modules[name].register_forward_hook(replace).remove)
-        hook = modules[reader].register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+        hook = modules[reader].register_forward_pre_hook(lambda module, given: recorded.append(given[0]))
         stack.callback(hook.remove)
         loss = _run(model, batch)
-    return seen[0], loss
+    return recorded[0], loss
 
 
 def _run(model: nn.Module, batch: Batch) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""LLM Surgeon as in its paper, towards zero, and as a choice of updates to keep, towards the pre-trained values."""
+"""LLM Surgeon towards zero, as in its paper, and towards the pre-trained values, as a choice of updates to keep."""
 
 import copy
 from itertools import islice

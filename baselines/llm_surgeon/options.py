@@ -1,4 +1,4 @@
-"""What a config may say of the LLM Surgeon methods."""
+"""Options of the LLM Surgeon methods in a config."""
 
 from typing import Annotated, Literal
 
@@ -19,7 +19,7 @@ LowRank = Annotated[
 
 
 class CurvatureOptions(Section):
-    """Options of every method that prunes by curvature; the method's own settings where a key is missing."""
+    """Options of all methods that prune by curvature; a missing key leaves the setting of the method."""
 
     sequences: Positive | MISSING = optional("training texts that the curvature is estimated from")
     shots: Positive | MISSING = optional("how often the curvature is estimated and a part is removed")

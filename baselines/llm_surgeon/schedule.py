@@ -116,7 +116,7 @@ def prune(
         Bool masks, True = removed.
 
     Raises:
-        ValueError: so few entries cannot be kept (2:4 keeps half), or the damping is too small.
+        ValueError: `kept` is too small (2:4 keeps half), or the damping is.
     """
     counts = kept_counts(removable_entries(model, layers, settings), kept, settings.shots)
     *_, removed = shots_of(model, layers, batches, counts, settings, targets, factors)
@@ -136,7 +136,7 @@ def shots_of(
     """`prune` shot by shot, so that the caller can use the model after each.
 
     Args:
-        counts: entries kept after each shot, in falling order; they take the place of `settings.shots`.
+        counts: entries kept after each shot, in decreasing order, instead of `settings.shots`.
 
     Yields:
         Bool masks, True = removed so far.

@@ -1,4 +1,4 @@
-"""KENviz: where the kept entries of a weight matrix lie, as pictures and as a page to explore (KEN paper, KENviz).
+"""KENviz: the positions of kept entries in a weight matrix, as pictures and as a page to explore (KEN paper, KENviz).
 
 Names are imported at first use, as in `ken`.
 """

@@ -1,7 +1,7 @@
-"""KENviz as one HTML page: kept entries, their updates and their neighbours, to be explored in a browser.
+"""KENviz as one HTML page to explore kept entries, their updates and their neighbours in a browser.
 
-The page holds its data and needs no network. Every matrix of numbered layers is in it, entry by entry while the page
-stays within its size, otherwise by tiles. The page says what was binned or left out.
+The page contains its data and needs no network. It has every matrix of numbered layers, entry by entry as long as the
+page is within its size limit, otherwise by tiles. It says which matrices were binned or left out.
 """
 
 import os
@@ -19,7 +19,7 @@ from ken.viz import explorer_data
 from ken.viz.explorer_inputs import Inputs
 from ken.viz.matrix_kinds import kinds_of, matching_kind
 
-_PAGE_BYTES = 60_000  # the page without its matrices, at most
+_PAGE_BYTES = 60_000  # largest size of the page without its matrices
 
 
 def write_page(
@@ -37,9 +37,9 @@ def write_page(
         out: HTML file to write.
         pretrained: the base, as in `Subnetwork.extract`; without it a page has no updates and no pre-trained values.
         finetuned: the fine-tuned model; with it the updates of reset entries are shown too.
-        matrices: kinds that the page shows, each a part of one name (`matching_kind`); none: all of them, the queries
-            first.
-        megabytes: size of the page at most, in 10^6 bytes.
+        matrices: kinds of matrices to show, each a part of one name (`matching_kind`). If empty, all of them are shown,
+            with the queries first.
+        megabytes: largest size of the page, in 10^6 bytes.
 
     Returns:
         bytes: size of the page; exact, binned, left_out: names of tensors; notes: the same in sentences.
@@ -67,7 +67,7 @@ def write_page(
 
 
 def page_data(inputs: Inputs, matrices: Sequence[str] = (), megabytes: float = 20.0) -> tuple[dict, dict]:
-    """What a page shows, ready for JSON, and which tensors it shows how (see `write_page`)."""
+    """The data of a page, ready for JSON, and how each tensor is shown (see `write_page`)."""
     kinds = chosen_kinds(inputs.readers[0].body, matrices)
     tensors = [name for layers in kinds.values() for name in layers.values()]
     shown = plan({name: explorer_data.costs(inputs, name) for name in tensors}, megabytes * 1e6 - _PAGE_BYTES)
@@ -89,14 +89,14 @@ def page_data(inputs: Inputs, matrices: Sequence[str] = (), megabytes: float = 2
 
 
 def chosen_kinds(specs: Mapping[str, TensorSpec], matrices: Sequence[str] = ()) -> dict[str, dict[int, str]]:
-    """Kind -> layer -> tensor, as `ken.viz.matrix_kinds.kinds_of`, of the kinds that are asked for, in that order."""
+    """Kind -> layer -> tensor (see `ken.viz.matrix_kinds.kinds_of`), for the requested kinds in their order."""
     known = kinds_of({name: spec.shape for name, spec in specs.items()})
     first = [matching_kind(known, part) for part in matrices] or [matching_kind(known), *sorted(known)]
     return {kind: known[kind] for kind in first}
 
 
 def plan(costs: Mapping[str, tuple[int | None, int]], budget: float) -> dict[str, str]:
-    """How each matrix is shown so that all of them stay within the budget.
+    """Decide how each matrix is shown, so that the page stays within its budget.
 
     Args:
         costs: tensor -> bytes in the page entry by entry (None: too large for that) and by tiles, in order of
@@ -104,8 +104,8 @@ def plan(costs: Mapping[str, tuple[int | None, int]], budget: float) -> dict[str
         budget: bytes.
 
     Returns:
-        Tensor -> "exact" or "binned"; one that does not fit is not in it. First every matrix gets the smaller form,
-        then what is left is spent on the exact form of the first ones.
+        Tensor -> "exact" or "binned", without tensors that do not fit. First every matrix gets the smaller form, then
+        the rest of the budget is spent on the exact form of the first ones.
     """
     shown, left = {}, budget
     for name, (exact, binned) in costs.items():
@@ -120,29 +120,29 @@ def plan(costs: Mapping[str, tuple[int | None, int]], budget: float) -> dict[str
 
 
 def notes(inputs: Inputs, kinds: Mapping[str, dict[int, str]], facts: dict, megabytes: float) -> list[str]:
-    """What a reader has to know about a page: precision, what is missing, binned or left out."""
-    said = ["Values are rounded to three digits; the files of the sub-networks hold them in full."]
+    """Notes for readers of a page: its precision, and what is missing, binned or left out."""
+    sentences = ["Values are rounded to three digits; the files of the sub-networks hold them in full."]
     if inputs.base is None:
-        said.append("Made without the pre-trained model: updates, and the values of reset entries, are not known.")
+        sentences.append("Made without the pre-trained model: updates, and the values of reset entries, are not known.")
     elif inputs.pair is None:
-        said.append("Made without the fine-tuned model: the updates that the reset removed are not known.")
+        sentences.append("Made without the fine-tuned model: the updates that the reset removed are not known.")
     total = sum(map(len, kinds.values()))
     specs = inputs.readers[0].body
     limit, tiles = explorer_data.EXACT_ENTRIES, explorer_data.TILES
     for reason, large in ((f"they have more than {limit:,} entries", True), (_too_much(megabytes), False)):
         names = [name for name in facts["binned"] if (specs[name].size > limit) is large]
         if names:
-            said.append(
+            sentences.append(
                 f"{len(names)} of {total} matrices are shown by tiles, at most {tiles} along a side, since {reason}: "
                 f"{listing(kinds, names)}."
             )
     if facts["left_out"]:
-        said.append(
+        sentences.append(
             f"{len(facts['left_out'])} of {total} matrices are left out, since {_too_much(megabytes)}: "
             f"{listing(kinds, facts['left_out'])}. `ken viz` shows them with --matrices, or in a larger page with "
             "--megabytes."
         )
-    return said
+    return sentences
 
 
 def _too_much(megabytes: float) -> str:
@@ -166,7 +166,7 @@ def listing(kinds: Mapping[str, dict[int, str]], names: Sequence[str]) -> str:
 
 
 def _files(readers: list[Reader]) -> list[dict]:
-    """Label and source of every file, the source without the folders that all of them share."""
+    """Label and source of every file; folders common to all sources are left out."""
     labels = [_label(reader.settings) for reader in readers]
     folder = os.path.commonpath([reader.path.absolute().parent for reader in readers])
     sources = [reader.path.absolute().relative_to(folder).as_posix() for reader in readers]

@@ -1,4 +1,4 @@
-"""The data of one matrix in an explorer page, entry by entry or by tiles, and how many bytes they take."""
+"""The data of one matrix in an explorer page, entry by entry or by tiles, and its size in bytes."""
 
 import base64
 import math
@@ -19,7 +19,7 @@ TILES = 128
 
 
 def costs(inputs: Inputs, name: str) -> tuple[int | None, int]:
-    """Bytes of a matrix in the page, entry by entry (None: too large) and by tiles."""
+    """Size of a matrix in the page in bytes, entry by entry (None: too large) and by tiles."""
     spec, files = inputs.readers[0].body[name], len(inputs.readers)
     with_base, with_tuned = inputs.base is not None, inputs.pair is not None
     kept = sum(reader.tensors[name].kept for reader in inputs.readers)
@@ -127,7 +127,7 @@ def binned_file(
 
 
 def packed(values: np.ndarray) -> dict:
-    """Values as float16, scaled by a power of two, so that a browser can read them and small ones keep their digits.
+    """Values as float16 for a browser, scaled by a power of two, so that small ones keep their digits.
 
     Args:
         values: finite, any shape.
@@ -162,14 +162,14 @@ def _numbers(tensor: torch.Tensor) -> np.ndarray:
 
 
 def _high(values: np.ndarray | None) -> float:
-    """The 99th percentile of the sizes, 0 of nothing."""
+    """The 99th percentile of absolute values, 0 if there are none."""
     return 0.0 if values is None or not values.size else float(np.quantile(np.abs(values), 0.99))
 
 
 def _check_finetuned(
     reader: Reader, name: str, mask: torch.Tensor, kept: torch.Tensor, tuned: torch.Tensor, base: torch.Tensor
 ) -> None:
-    """Check that the fine-tuned model is the pruned one, for methods of KEN: others may store other values."""
+    """Check, for methods of KEN, that the fine-tuned model is the pruned one. Other methods may store other values."""
     if reader.settings["method"] not in selection.names() or reader.settings["rule"] not in extraction.RULES:
         return
     expected = extraction.rescaled(tuned, base, mask) if reader.settings["rule"] == "rescale" else tuned

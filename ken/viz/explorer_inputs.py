@@ -1,4 +1,4 @@
-"""What an explorer page is made from: sub-networks, their base, and the fine-tuned model."""
+"""Inputs of an explorer page: sub-networks, their base, and the fine-tuned model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from ken.tensors import as_rows
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a page is made from.
+    """Inputs of an explorer page.
 
     Attributes:
         readers: files of sub-networks, all of one base.
@@ -35,8 +35,8 @@ class Inputs:
         """Open files and models, and check that they belong together.
 
         Raises:
-            ValueError: a file is no sub-network, or of another base than the others or than `pretrained`; there is a
-                fine-tuned model without a base; or the two models differ in their tensors.
+            ValueError: a file is not a sub-network, or has another base than the others or than `pretrained`; there is
+                a fine-tuned model without a base; or the two models differ in their tensors.
         """
         readers = [Reader(Path(path)) for path in subnetworks]
         for reader in readers:

@@ -1,4 +1,4 @@
-"""Kinds of matrices: those that every numbered layer of a model has."""
+"""Kinds of matrices, which every numbered layer of a model has."""
 
 import difflib
 import re
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from ken.subnetwork import Subnetwork
 
-QUERIES = ("query", "q_lin", "q_proj", "in_proj")  # what architectures call the matrix of the queries, fused or not
+QUERIES = ("query", "q_lin", "q_proj", "in_proj")  # names of the query matrix in different architectures, fused or not
 
 
 def kinds(subnetwork: Subnetwork) -> dict[str, dict[int, str]]:
@@ -26,20 +26,20 @@ def kinds_of(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, dict[int, str]]
 
 
 def choose_kind(subnetwork: Subnetwork, part: str | None = None) -> str:
-    """`matching_kind` of a sub-network; the error for a part that fits none names the nearest kind or tensor."""
+    """`matching_kind` for a sub-network; if no kind fits, the error names the nearest kind or tensor."""
     return matching_kind(kinds(subnetwork), part, subnetwork.masks)
 
 
 def matching_kind(known: Iterable[str], part: str | None = None, tensors: Iterable[str] = ()) -> str:
-    """The kind that has `part` in its name; without a part the queries, or else the first kind.
+    """The kind with `part` in its name; without a part the queries, or else the first kind.
 
     Args:
-        known: kinds, as `kinds_of` names them.
+        known: kinds of `kinds_of`.
         part: a kind, or a part of the name of exactly one, such as "query.weight".
-        tensors: names that may be meant too, for the message.
+        tensors: further names to suggest in the message.
 
     Raises:
-        ValueError: there are no kinds, or `part` is in the name of none or of several.
+        ValueError: there are no kinds, or `part` does not fit exactly one.
     """
     known = sorted(known)
     if not known:

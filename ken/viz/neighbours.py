@@ -1,6 +1,6 @@
-"""Kept neighbours of kept entries, and how many an even random choice would have.
+"""Kept neighbours of kept entries, and their expected number for an even random choice.
 
-The paper claims that kept entries are spread evenly: the two means are compared to check that.
+The paper claims that kept entries are spread evenly. The two means are compared to check this.
 """
 
 import numpy as np
@@ -30,7 +30,7 @@ def neighbour_counts(mask: torch.Tensor) -> np.ndarray:
 
 
 def expected_neighbours(mask: torch.Tensor) -> float:
-    """Mean of `neighbour_counts` over kept entries, expected if each row kept as many uniformly at random."""
+    """Expected mean of `neighbour_counts` if each row kept as many entries, chosen uniformly at random."""
     kept = as_rows(mask).cpu().numpy()
     n, counts = kept.shape[1], kept.sum(1).astype(float)
     if counts.sum() == 0:

@@ -1,7 +1,7 @@
 """Pictures of the kept entries of a weight matrix, over all layers of a model (KEN paper, KENviz).
 
-Three views: the kept values, others blank; for every kept entry the number of its kept neighbours; and both side by
-side for each layer. Titles give the mean number of neighbours, observed and expected of an even random choice.
+There are three views: the kept values, with others blank; the number of kept neighbours of every kept entry; and both
+side by side for each layer. Titles give the mean number of neighbours, observed and expected for an even random choice.
 """
 
 from pathlib import Path
@@ -24,8 +24,8 @@ VIEWS = ("values", "neighbours", "both")
 FORMATS = (".svg", ".pdf", ".png")
 
 BLANK = "#f4f4f4"
-_EXACT_SIDE = 1024  # entries along the longer side of all panels in a row that are drawn one by one
-_TILES = 256  # tiles along the longer side of a matrix that is larger
+_EXACT_SIDE = 1024  # largest number of entries, along the longer side of all panels in a row, that are drawn one by one
+_TILES = 256  # tiles along the longer side of a larger matrix
 
 
 def draw_matrix(subnetwork: Subnetwork, name: str, view: str = "both") -> "Figure":
@@ -70,7 +70,7 @@ def draw_layers(
 
 
 def save(figure: "Figure", path: Path) -> None:
-    """Write a figure, whole or not at all; equal figures give equal files, since no date is written.
+    """Write a figure, whole or not at all. Equal figures give equal files, since no date is written.
 
     Raises:
         ValueError: the name does not end in .svg, .pdf or .png.
@@ -91,7 +91,7 @@ def _check_view(view: str) -> None:
 
 
 def _draw(subnetwork: Subnetwork, tensors: dict[str, str], view: str, title: str) -> "Figure":
-    """A panel for every tensor and view; a view has one colour scale in all its panels."""
+    """Draw a panel for every tensor and view; all panels of a view share a colour scale."""
     columns = 2 if view == "both" else min(3, len(tensors))
     shapes = [_shape(subnetwork, name) for name in tensors.values()]
     binned = max(map(max, shapes)) > _EXACT_SIDE // columns
@@ -140,7 +140,7 @@ def _title(subnetwork: Subnetwork, name: str, shown: str) -> str:
 
 
 def _shown(subnetwork: Subnetwork, name: str, shown: str, tile: tuple[int, int]) -> np.ndarray:
-    """What a panel shows, NaN for blanks: entries, or tiles where `tile` is larger than an entry."""
+    """The data of a panel, NaN for blanks: entries, or tiles if `tile` is larger than an entry."""
     mask = as_rows(subnetwork.masks[name]).numpy()
     if shown == "share":
         share = tile_means(mask.astype(np.float32), tile)
@@ -154,7 +154,7 @@ def _shown(subnetwork: Subnetwork, name: str, shown: str, tile: tuple[int, int])
 
 
 def _scale(shown: str, matrices: list[np.ndarray], binned: bool) -> tuple[dict, dict]:
-    """Colours of a view with the range that all its panels share, and what the colour bar says."""
+    """Colours of a view, the range shared by its panels, and the label of the colour bar."""
     if shown == "neighbours" and binned:
         return {"cmap": _colours("viridis"), "vmin": 0, "vmax": 4}, {"label": "mean kept neighbours of a tile"}
     if shown == "neighbours":
@@ -176,7 +176,7 @@ def _colours(name: str, levels: int = 256) -> object:
 
 
 def _show(axis: "Axes", matrix: np.ndarray, shape: tuple[int, int], tile: tuple[int, int], scale: dict) -> object:
-    # The last tiles may reach beyond the border of the matrix: the limits of the axes cut that off.
+    # The last tiles may extend beyond the border of the matrix; the limits of the axes cut them off.
     extent = (-0.5, matrix.shape[1] * tile[1] - 0.5, matrix.shape[0] * tile[0] - 0.5, -0.5)
     # Not "nearest": vector formats then hold the matrix itself, not a picture of it in some resolution.
     image = axis.imshow(matrix, interpolation="none", extent=extent, aspect="auto", **scale)
@@ -188,5 +188,5 @@ def _show(axis: "Axes", matrix: np.ndarray, shape: tuple[int, int], tile: tuple[
 
 
 def _box_aspect(shape: tuple[int, int]) -> float:
-    """Height by width of a panel: that of the matrix, within limits, so that a slim matrix is no line."""
+    """Height by width of a panel: that of the matrix, within limits, so that a narrow matrix is not drawn as a line."""
     return min(1.25, max(0.4, shape[0] / max(1, shape[1])))

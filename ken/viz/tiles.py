@@ -1,4 +1,4 @@
-"""Sums and means over the tiles of a matrix that is too large to be shown entry by entry."""
+"""Sums and means over tiles of a matrix that is too large to be shown entry by entry."""
 
 import numpy as np
 
@@ -15,7 +15,7 @@ def tile_sums(matrix: np.ndarray, tile: tuple[int, int]) -> np.ndarray:
 
 
 def tile_means(matrix: np.ndarray, tile: tuple[int, int]) -> np.ndarray:
-    """Means over tiles, leaving NaN out; NaN for a tile that has nothing."""
+    """Means over tiles without NaN; NaN for an empty tile."""
     present = ~np.isnan(matrix)
     counts, sums = tile_sums(present, tile), tile_sums(np.where(present, matrix, 0), tile)
     return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Run a study through a SLURM of one node, which is started for it and stopped again: a test of the profile, as root.
+# Start a SLURM of one node, run a study through it and stop it again: a test of the profile. Needs root.
 #
 #   apt-get install --yes slurm-wlm munge && .venv/bin/pip install --requirement envs/slurm.txt
 #   profiles/slurm/one-node.sh config/test.yaml
 #
-# Everything SLURM writes is in a temporary folder; nothing of a SLURM that is installed is touched. PYTHON names another
-# interpreter than that of .venv.
+# SLURM writes into a temporary folder only; an installed SLURM is not touched. PYTHON names another interpreter than that
+# of .venv.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 config=${1:?name a config, such as config/test.yaml}
@@ -25,7 +25,7 @@ stop() {
         if [ -s "$folder/$daemon.pid" ]; then
             pid=$(cat "$folder/$daemon.pid")
             kill "$pid" 2>/dev/null || true
-            for _ in $(seq 100); do  # it writes its state before it ends
+            for _ in $(seq 100); do  # it saves its state before it ends
                 kill -0 "$pid" 2>/dev/null || break
                 sleep 0.1
             done
@@ -47,7 +47,7 @@ print(*(one.getsockname()[1] for one in sockets))"
 }
 read -r controller_port node_port < <(free_ports)
 
-# Authentication between the daemons: a munge of its own.
+# Authentication between the daemons: a separate munge.
 dd if=/dev/urandom of="$folder/munge.key" bs=1024 count=1 status=none
 chmod 400 "$folder/munge.key"
 chmod 711 "$folder"
@@ -101,7 +101,7 @@ fi
 
 "$python" -m study.slurm --config "$config" --machine cpu --out "$folder/profile"
 start=$SECONDS
-# There is no accounting database: squeue tells how jobs are, and no account is charged.
+# There is no accounting database: squeue gives the state of jobs, and no account is charged.
 "$python" -m snakemake --configfile "$config" --workflow-profile "$folder/profile" \
     --default-resources slurm_partition=one mem_mb=2000 runtime=10 --slurm-no-account --slurm-status-command squeue \
     --slurm-init-seconds-before-status-checks 3 --slurm-keep-successful-logs --latency-wait 5 \

@@ -1,4 +1,4 @@
-"""What claims are judged from, what a judgement says, and the verdicts that follow from intervals and margins."""
+"""Evidence for claims, findings on them, and verdicts from intervals and margins."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,21 +15,21 @@ from report.statistics import Differences, Interval, Sample, differences, hierar
 REPRODUCED, NOT_REPRODUCED, NOT_DECIDED = "reproduced", "not reproduced", "not decided"
 ALL = "all models"
 NO_INTERVAL = Interval(np.nan, np.nan, np.nan)
-ROUNDING = 1e-9  # two shares that differ less are the same number, written differently
+ROUNDING = 1e-9  # shares that differ less are the same number
 
 
 class Undecided(Exception):
-    """What a claim needs is not in the study; the message says what, as a part of a sentence."""
+    """The study lacks something that a claim needs; the message names it, as part of a sentence."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What claims are judged from.
+    """The data from which claims are judged.
 
     Attributes:
-        results: folder of the study. scores: all rows of scores.csv, those without a score too.
+        results: folder of the study. scores: all rows of scores.csv, also those without a score.
         sample: scores with their bootstrap resamples. confidence: of all intervals.
-        losses: of pruned language models, None where the study has none.
+        losses: of pruned language models; None if the study has none.
     """
 
     results: Path
@@ -40,20 +40,20 @@ class Evidence:
 
     @property
     def models(self) -> list[str]:
-        """Names of the models, those without any score too."""
+        """Names of all models, also those without any score."""
         return list(dict.fromkeys(self.scores["model"]))
 
     def rows(self, method: str, model: str | None = None) -> pd.DataFrame:
-        """Rows of a method in `sample.rows`, of one model or all.
+        """Rows of a method in `sample.rows`, for one model or all.
 
         Raises:
             Undecided: there are none.
         """
         rows = self.sample.rows[self.sample.rows["method"] == method]
-        own = rows if model is None else rows[rows["model"] == model]
-        if own.empty:
+        chosen = rows if model is None else rows[rows["model"] == model]
+        if chosen.empty:
             raise Undecided(self._why_missing(method))
-        return own
+        return chosen
 
     def _why_missing(self, method: str) -> str:
         tried = self.scores[self.scores["method"] == method]
@@ -63,7 +63,7 @@ class Evidence:
         return f"{method} has no score to compare" + (f" ({reasons[0]})" if reasons else "")
 
     def pairs(self, method: str, reference: str, model: str | None = None) -> pd.DataFrame:
-        """Rows of a method matched with those of a reference at equal budgets, as `statistics.matched` gives them.
+        """Rows of a method matched with those of a reference at equal budgets (`statistics.matched`).
 
         Raises:
             Undecided: there are none.
@@ -74,7 +74,7 @@ class Evidence:
         return pairs
 
     def interval(self, compared: pd.DataFrame | Differences, over_pairs: bool = True, budgets: int = 1) -> Interval:
-        """Hierarchical interval of the mean difference, Bonferroni's where it is one of several `budgets`."""
+        """Hierarchical interval of the mean difference, with Bonferroni's correction for a number of `budgets`."""
         if isinstance(compared, pd.DataFrame):
             compared = differences(self.sample, compared)
         return hierarchical_interval(compared, 1 - (1 - self.confidence) / budgets, over_pairs)
@@ -85,8 +85,8 @@ class Finding:
     """One verdict.
 
     Attributes:
-        subject: what it is about, e.g. a model. n: number of cells it rests on.
-        why: one sentence in numbers. unit: of the interval's numbers.
+        subject: what it is about, e.g. a model. n: number of cells behind it.
+        why: a sentence with the numbers. unit: of the interval.
     """
 
     subject: str
@@ -102,43 +102,48 @@ def judged(subject: str, judge: Callable[[], Finding]) -> Finding:
     try:
         return judge()
     except Undecided as missing:
-        return Finding(subject, NOT_DECIDED, 0, f"Not decided: {missing}.")
+        return undecided(subject, missing)
+
+
+def undecided(subject: str, missing: Undecided) -> Finding:
+    """The finding on a subject for which the study lacks something."""
+    return Finding(subject, NOT_DECIDED, 0, f"Not decided: {missing}.")
 
 
 def not_inferior(interval: Interval, margin: float) -> str:
-    """Verdict on "equal or better": no loss as large as the margin is left, or no smaller one."""
+    """Verdict on "equal or better": the interval excludes losses as large as the margin, or all smaller ones."""
     return REPRODUCED if interval.low > -margin else NOT_REPRODUCED if interval.high < -margin else NOT_DECIDED
 
 
 def superior(interval: Interval, margin: float) -> str:
-    """Verdict on "ahead": above 0, or no advantage as large as the margin is left."""
+    """Verdict on "ahead": the interval is above 0, or excludes advantages as large as the margin."""
     return REPRODUCED if interval.low > 0 else NOT_REPRODUCED if interval.high < margin else NOT_DECIDED
 
 
 def different(interval: Interval, margin: float) -> str:
-    """Verdict on "different": 0 is ruled out, or every difference as large as the margin is."""
+    """Verdict on "different": the interval excludes 0, or all differences as large as the margin."""
     if interval.low > 0 or interval.high < 0:
         return REPRODUCED
     return NOT_REPRODUCED if max(-interval.low, interval.high) < margin else NOT_DECIDED
 
 
 def worst_of(verdicts: Sequence[str]) -> str:
-    """Verdict on all of several: one that is not reproduced decides, then one that is not decided."""
+    """Verdict that all of several hold: "not reproduced" takes precedence, then "not decided"."""
     return next((verdict for verdict in (NOT_REPRODUCED, NOT_DECIDED) if verdict in verdicts), REPRODUCED)
 
 
 def best_of(verdicts: Sequence[str]) -> str:
-    """Verdict on any of several: one that is reproduced decides, then one that is not decided."""
+    """Verdict that any of several holds: "reproduced" takes precedence, then "not decided"."""
     return next((verdict for verdict in (REPRODUCED, NOT_DECIDED) if verdict in verdicts), NOT_REPRODUCED)
 
 
 def deciding(intervals: dict, verdicts: dict, verdict: str) -> list:
-    """Keys of the intervals that a verdict on all of them rests on: those of the same verdict, or all."""
+    """Keys of the intervals behind an overall verdict: those with the same verdict, or all if there are none."""
     return [key for key in intervals if verdicts[key] == verdict] or list(intervals)
 
 
 def in_points(interval: Interval, confidence: float, joint: bool = False) -> str:
-    """For people: the difference and its interval, with two decimals so that the sign of small ones is seen."""
+    """Text for a difference and its interval, with two decimals so that small ones keep their sign."""
     numbers = [f"{value:+.2f}".replace("-", "−") for value in interval]
     kind = f"{'joint ' if joint else ''}{style.percent(confidence)} interval"
     return f"{numbers[0]} points ({kind} {numbers[1]} to {numbers[2]})"

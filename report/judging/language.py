@@ -28,7 +28,7 @@ LOSS_KEYS = ["structure", "shots", "budget"]
 def surgeon_structured(
     evidence: Evidence, *, least_removed: float, most_removed: float, margin_nats: float
 ) -> list[Finding]:
-    """LLM Surgeon's removal of rows and columns against the dense model, at all sparsities of a range."""
+    """Rows and columns removed by LLM Surgeon against the dense model, at all sparsities of a range."""
 
     def judge(sample: LossSample) -> Finding:
         rows = most_shots(sample.of("llm-surgeon", structure="row-column"))
@@ -37,12 +37,12 @@ def surgeon_structured(
             where = f"from {style.percent(least_removed)} to {style.percent(most_removed)}"
             raise Undecided(f"LLM Surgeon has not removed rows and columns {where}")
         rises = {
-            budget: evidence.interval(sample.differences(own, sample.of("dense"), []))
-            for budget, own in rows.groupby("budget")
+            budget: evidence.interval(sample.differences(pruned, sample.of("dense"), []))
+            for budget, pruned in rows.groupby("budget")
         }
-        # A rise in loss is a loss as not_inferior knows it, with the sign turned.
-        turned = {budget: Interval(-rise.estimate, -rise.high, -rise.low) for budget, rise in rises.items()}
-        verdicts = {budget: not_inferior(fall, margin_nats) for budget, fall in turned.items()}
+        # `not_inferior` expects differences in score; a rise of the loss has the opposite sign.
+        falls = {budget: Interval(-rise.estimate, -rise.high, -rise.low) for budget, rise in rises.items()}
+        verdicts = {budget: not_inferior(fall, margin_nats) for budget, fall in falls.items()}
         verdict = worst_of(list(verdicts.values()))
         worst = max(deciding(rises, verdicts, verdict), key=lambda budget: rises[budget].estimate)
         parts = [
@@ -78,7 +78,7 @@ def surgeon_correlated(evidence: Evidence, *, margin_nats: float) -> list[Findin
 
 
 def surgeon_ahead(evidence: Evidence, *, margin_nats: float) -> list[Finding]:
-    """Magnitude pruning, L-OBD and K-OBD against LLM Surgeon, a verdict each."""
+    """Magnitude pruning, L-OBD and K-OBD against LLM Surgeon, with a verdict for each."""
 
     def judge(sample: LossSample, other: str) -> Finding:
         both = (sample.of(other), sample.of("llm-surgeon"))
@@ -90,7 +90,7 @@ def surgeon_ahead(evidence: Evidence, *, margin_nats: float) -> list[Finding]:
 
 
 def judged_on_losses(evidence: Evidence, judges: dict[str, Callable[[LossSample], Finding]]) -> list[Finding]:
-    """Findings, by subject, on the pruned language models of a study; none where it has none."""
+    """The finding on each subject from the pruned language models of a study; none if it has no such models."""
     sample = evidence.losses
     if sample is None or sample.rows.empty:
         return []
@@ -98,12 +98,12 @@ def judged_on_losses(evidence: Evidence, judges: dict[str, Callable[[LossSample]
 
 
 def most_shots(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of the largest number of shots."""
+    """Rows with the largest number of shots."""
     return rows[rows["shots"] == rows["shots"].max()]
 
 
 def saved(evidence: Evidence, sample: LossSample, both: tuple, keys: list[str], what: str, margin: float) -> Finding:
-    """The finding on what the second of two sets of rows has less loss than the first, at equal keys."""
+    """The finding on how much lower the loss of the second of two sets of rows is, at equal keys."""
     gaps = sample.differences(*both, keys)
     if gaps.cells.empty:
         raise Undecided("the study lacks one of the two, or they have no setting in common")
@@ -114,6 +114,6 @@ def saved(evidence: Evidence, sample: LossSample, both: tuple, keys: list[str], 
 
 
 def in_nats(interval: Interval, confidence: float) -> str:
-    """For people: a difference in loss and its interval."""
+    """Text for a difference in loss and its interval."""
     numbers = [f"{value:+.3f}".replace("-", "−") for value in interval]
     return f"{numbers[0]} nats a token ({style.percent(confidence)} interval {numbers[1]} to {numbers[2]})"

@@ -1,4 +1,4 @@
-"""Losses of pruned language models with bootstrap resamples over held-out documents, for the claims about them."""
+"""Losses of pruned language models with bootstrap resamples over held-out documents."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class LossSample:
     """Losses of pruned language models with their bootstrap resamples over held-out documents.
 
     Attributes:
-        rows: rows of perplexity.csv that are ok; the index is 0, 1, 2, ...
+        rows: rows of perplexity.csv with status ok; the index is 0, 1, 2, ...
         resampled: loss in nats a token, (rows, resamples).
     """
 
@@ -27,7 +27,7 @@ class LossSample:
 
     @classmethod
     def read(cls, results: Path, resamples: int = RESAMPLES) -> "LossSample":
-        """From perplexity.csv and the losses of documents; documents are resampled whole, alike for all models.
+        """Read perplexity.csv and the losses per document. Whole documents are resampled, the same for all models.
 
         Raises:
             UserError: a file is missing or malformed.
@@ -36,16 +36,16 @@ class LossSample:
         rows = table[(table["experiment"] == "pruning") & (table["status"] == "ok")].astype({"seed": int})
         rows = rows.reset_index(drop=True)
         resampled = np.empty((len(rows), resamples))
-        for (model, seed), own in rows.groupby(list(RUN), sort=False):
+        for (model, seed), run_rows in rows.groupby(list(RUN), sort=False):
             path = results / "language" / model / f"seed{seed}" / "pruning" / "losses.parquet"
-            losses = read_parquet(path, ["document", "tokens", *own["file"]])
-            tokens, summed = losses["tokens"].to_numpy(float), losses[list(own["file"])].to_numpy()
+            losses = read_parquet(path, ["document", "tokens", *run_rows["file"]])
+            tokens, summed = losses["tokens"].to_numpy(float), losses[list(run_rows["file"])].to_numpy()
             blocks = resample_counts("language", len(losses), resamples)
-            resampled[own.index] = np.hstack([(block @ summed).T / (block @ tokens) for block in blocks])
+            resampled[run_rows.index] = np.hstack([(block @ summed).T / (block @ tokens) for block in blocks])
         return cls(rows, resampled)
 
     def of(self, method: str, **values: object) -> pd.DataFrame:
-        """Rows of a method, with these values in other columns."""
+        """Rows of a method with the given values in other columns."""
         rows = self.rows[self.rows["method"] == method]
         for name, value in values.items():
             rows = rows[rows[name] == value]

@@ -1,6 +1,7 @@
-"""Claims about measurements: where kept entries lie, and how the time of a selection grows."""
+"""Claims about measurements: the spread of kept entries, and the growth of selection time."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,32 +22,28 @@ from report.judging.evidence import (
     cells_of,
     judged,
 )
-from report.results import read_table
+from report.results import damaged, read_table
 from report.statistics import Interval
 
 
 def spread_evenly(evidence: Evidence, *, share: float) -> list[Finding]:
     """Share of matrices whose kept entries have no more kept neighbours than a random selection."""
-
-    def judge() -> Finding:
-        numbers = ("seed", "observed_neighbours", "neighbours_low", "neighbours_high")
-        table = measured(evidence.results / "spread.csv", ("model", "task", "method", "matrix"), numbers, "ken")
-        even = int((table["observed_neighbours"] <= table["neighbours_high"]).sum())
-        ends = proportion_confint(even, len(table), alpha=1 - evidence.confidence, method="beta")
-        interval = Interval(even / len(table), *map(float, ends))
-        verdict = REPRODUCED if interval.low > share else NOT_REPRODUCED if interval.high < share else NOT_DECIDED
-        fewer = int((table["observed_neighbours"] < table["neighbours_low"]).sum())
-        why = (
-            f"{even} of {style.count(len(table), 'matrix', 'matrices')} are without clusters, "
-            f"{fewer} of them with fewer kept neighbours than a random selection."
-        )
-        return Finding(ALL, verdict, cells_of(table), why, interval, "share")
-
-    return [judged(ALL, judge)]
+    numbers = ("seed", "observed_neighbours", "neighbours_low", "neighbours_high")
+    table = measured(evidence.results / "spread.csv", ("model", "task", "method", "matrix"), numbers, "ken")
+    even = int((table["observed_neighbours"] <= table["neighbours_high"]).sum())
+    ends = proportion_confint(even, len(table), alpha=1 - evidence.confidence, method="beta")
+    interval = Interval(even / len(table), *map(float, ends))
+    verdict = REPRODUCED if interval.low > share else NOT_REPRODUCED if interval.high < share else NOT_DECIDED
+    fewer = int((table["observed_neighbours"] < table["neighbours_low"]).sum())
+    why = (
+        f"{even} of {style.count(len(table), 'matrix', 'matrices')} are without clusters, "
+        f"{fewer} of them with fewer kept neighbours than a random selection."
+    )
+    return [Finding(ALL, verdict, cells_of(table), why, interval, "share")]
 
 
 def linear_time(evidence: Evidence, *, tolerance: float, values: float) -> list[Finding]:
-    """Slopes of log seconds over log size and log k, of KEN and of the released code's rule, a verdict each."""
+    """Slopes of log seconds over log size and log k, for KEN and for the released code's rule: a verdict each."""
 
     def judge(method: str, axis: str) -> Finding:
         table = measured(evidence.results / "timing.csv", ("method",), ("size", "k", "seconds"), method)
@@ -65,21 +62,18 @@ def linear_time(evidence: Evidence, *, tolerance: float, values: float) -> list[
         outside = interval.low > 1 + tolerance or interval.high < 1 - tolerance
         verdict = REPRODUCED if inside else NOT_REPRODUCED if outside else NOT_DECIDED
         why = f"Seconds grow with {axis} to the power of {interval.estimate:.2f} in {len(table)} measurements."
-        return Finding(subject(method, axis), verdict, len(table), why, interval, "slope")
-
-    def subject(method: str, axis: str) -> str:
-        return f"{method}, {axis}"
+        return Finding(f"{method}, {axis}", verdict, len(table), why, interval, "slope")
 
     pairs = [(method, axis) for method in ("ken", "ken-grid") for axis in ("size", "k")]
-    return [judged(subject(*pair), lambda pair=pair: judge(*pair)) for pair in pairs]
+    return [judged(f"{method}, {axis}", partial(judge, method, axis)) for method, axis in pairs]
 
 
 def measured(path: Path, text: Sequence[str], numeric: Sequence[str], method: str) -> pd.DataFrame:
-    """The named columns of a table of measurements that a study may lack, without gaps; the rows of one method.
+    """The named columns of a file that a study may lack, without empty cells: the rows of one method.
 
     Raises:
         Undecided: it does not exist or is empty.
-        UserError: as `read_table`, or a cell is empty.
+        UserError: see `read_table`; or a cell is empty.
     """
     if not path.exists():
         raise Undecided(f"the study has no {path.name}")
@@ -88,5 +82,5 @@ def measured(path: Path, text: Sequence[str], numeric: Sequence[str], method: st
     if table.empty:
         raise Undecided(f"{path.name} has no rows of {method}")
     if table.isna().any(axis=None):
-        raise UserError(f"{path} has empty cells among its numbers: run the step that writes it again.")
+        raise damaged(path, "has empty cells among its numbers")
     return table

@@ -32,11 +32,11 @@ from report.statistics import Differences, Interval, Sample, differences
 
 
 def reset_a_quarter(evidence: Evidence, *, kept_share: float, within: float, margin_points: float) -> list[Finding]:
-    """KEN against full at the largest share up to `kept_share`, one verdict per model."""
+    """KEN against full at the largest share up to `kept_share`, with a verdict per model."""
 
     def judge(model: str) -> Finding:
         pairs = evidence.pairs("ken", "full", model)
-        # A budget of 1 or more is a number of entries in each row, no share.
+        # A budget of 1 or more is a number of entries in each row, not a share.
         share = pairs["budget"][pairs["budget"] <= kept_share + ROUNDING].max()
         if np.isnan(share):
             raise Undecided(f"KEN has no kept share up to {style.percent(kept_share)}")
@@ -51,13 +51,13 @@ def reset_a_quarter(evidence: Evidence, *, kept_share: float, within: float, mar
             why += f" The study has no larger share up to {style.percent(kept_share)}."
         return Finding(model, verdict, n, why, interval)
 
-    return [judged(model, lambda model=model: judge(model)) for model in evidence.models]
+    return [judged(model, partial(judge, model)) for model in evidence.models]
 
 
 def best_share(
     evidence: Evidence, model: str, least_kept: float, most_kept: float, within: float, margin_points: float
 ) -> Finding:
-    """Whether KEN loses nothing on a model at any share of a range; `why` is a part of a sentence."""
+    """Whether KEN loses nothing on a model at some share of a range; `why` is part of a sentence."""
     pairs = evidence.pairs("ken", "full", model)
     pairs = pairs[pairs["budget"].between(least_kept - ROUNDING, most_kept + ROUNDING)]
     if pairs.empty:
@@ -78,7 +78,7 @@ def best_share(
 def reset_range(
     evidence: Evidence, *, least_kept: float, most_kept: float, within: float, models: float, margin_points: float
 ) -> list[Finding]:
-    """KEN against full at some share of a range, in every one of at least so many models."""
+    """KEN against full at some share of a range, for every model of at least `models`."""
     limits = (least_kept, most_kept, within, margin_points)
     findings = {model: judged(model, partial(best_share, evidence, model, *limits)) for model in evidence.models}
     verdicts = {model: finding.verdict for model, finding in findings.items()}
@@ -96,20 +96,15 @@ def reset_range(
     return [Finding(ALL, verdict, cells, why, intervals[weakest])]
 
 
-def ahead(evidence: Evidence, method: str, reference: str, margin_points: float) -> list[Finding]:
+def ahead(evidence: Evidence, method: str, reference: str, *, margin_points: float) -> list[Finding]:
     """Whether a method is ahead of another, on average over the budgets that both have."""
-
-    def judge() -> Finding:
-        pairs = evidence.pairs(method, reference)
-        budgets = pairs["budget"].nunique()
-        where = f"on average over {style.count(budgets, 'budget')}"
-        return lead(evidence, differences(evidence.sample, pairs), (method, reference), where, margin_points)
-
-    return [judged(ALL, judge)]
+    pairs = evidence.pairs(method, reference)
+    where = f"on average over {style.count(pairs['budget'].nunique(), 'budget')}"
+    return [lead(evidence, differences(evidence.sample, pairs), (method, reference), where, margin_points)]
 
 
 def lead(evidence: Evidence, gaps: Differences, names: tuple[str, str], where: str, margin_points: float) -> Finding:
-    """The finding on a lead of the first of two methods over the second."""
+    """The finding on the lead of the first of two methods over the second."""
     interval = evidence.interval(gaps)
     n, of = cells_of(gaps.cells), cells_of(evidence.scores)
     first, second = map(style.label, names)
@@ -118,30 +113,10 @@ def lead(evidence: Evidence, gaps: Differences, names: tuple[str, str], where: s
     return Finding(ALL, superior(interval, margin_points), n, why, interval)
 
 
-def ahead_of_random(evidence: Evidence, *, margin_points: float) -> list[Finding]:
-    """KEN against a random choice at equal budgets."""
-    return ahead(evidence, "ken", "random", margin_points)
-
-
-def update_over_value(evidence: Evidence, *, margin_points: float) -> list[Finding]:
-    """Choice by |Δ| against choice by the density of the value, at equal budgets."""
-    return ahead(evidence, "delta-magnitude", "ken", margin_points)
-
-
-def ahead_of_flop(evidence: Evidence, *, margin_points: float) -> list[Finding]:
-    """KEN against FLOP at an equal number of kept entries."""
-    return [judged(ALL, lambda: ahead_on_curve(evidence, "flop", "kept", margin_points))]
-
-
-def ahead_of_lora(evidence: Evidence, *, margin_points: float) -> list[Finding]:
-    """KEN against LoRA at equal stored bytes."""
-    return [judged(ALL, lambda: ahead_on_curve(evidence, "lora", "stored_bytes", margin_points, np.log))]
-
-
 def ahead_on_curve(
-    evidence: Evidence, other: str, column: str, margin_points: float, scale: Callable = np.asarray
-) -> Finding:
-    """Whether KEN, interpolated at the value that each row of another method has in a column, is ahead of it."""
+    evidence: Evidence, other: str, column: str, scale: Callable = np.asarray, *, margin_points: float
+) -> list[Finding]:
+    """Whether KEN is ahead of another method, interpolated at the values of that method in a column."""
     rows = evidence.rows(other)
     curve = pd.concat([evidence.rows("ken"), evidence.rows("full")])
     gaps = from_curve(evidence.sample, curve, rows, column, scale)
@@ -150,32 +125,34 @@ def ahead_on_curve(
         raise Undecided(f"all {len(rows)} rows of {other} are outside the {column} of KEN")
     where = f"on average over {style.count(len(gaps.points), 'point')} of {style.label(other)}"
     where += f" ({outside} outside KEN's range)" if outside else ""
-    return lead(evidence, gaps, ("ken", other), where, margin_points)
+    return [lead(evidence, gaps, ("ken", other), where, margin_points)]
 
 
 def from_curve(
     sample: Sample, curve: pd.DataFrame, rows: pd.DataFrame, column: str, scale: Callable = np.asarray
 ) -> Differences:
-    """Weighted F1 of a curve at the values that rows have in a column, minus theirs; within the range of the curve.
+    """Weighted F1 of a curve, interpolated at the values of rows in a column, minus that of the rows.
+
+    Rows outside the range of the curve are left out.
 
     Args:
-        sample: the study's.
-        curve: rows of `sample.rows` that are joined by straight lines within a cell.
-        rows: rows of `sample.rows` to compare.
+        sample: the scores of the study.
+        curve: rows of `sample.rows`, joined by straight lines within a cell.
+        rows: rows of `sample.rows` to compare with the curve.
         column: the horizontal axis.
-        scale: what is linear between two points, e.g. `np.log`.
+        scale: of the horizontal axis, e.g. `np.log`.
     """
     below, above, share, compared = [], [], [], []
-    for cell, own in rows.groupby(CELL):
+    for cell, wanted in rows.groupby(CELL):
         points = curve[(curve[CELL] == list(cell)).all(axis=1)].sort_values(column).drop_duplicates(column)
-        x, at = (scale(frame[column].to_numpy(float)) for frame in (points, own))
+        x, at = (scale(frame[column].to_numpy(float)) for frame in (points, wanted))
         inside = (at >= x.min()) & (at <= x.max()) if len(x) > 1 else np.zeros(len(at), bool)
         at = at[inside]
         right = np.searchsorted(x, at).clip(1)
         below.extend(points.index[right - 1])
         above.extend(points.index[right])
         share.extend((at - x[right - 1]) / (x[right] - x[right - 1]))
-        compared.extend(own.index[inside])
+        compared.extend(wanted.index[inside])
     share = np.array(share)
     f1 = sample.rows["weighted_f1"].to_numpy()
 
@@ -188,40 +165,32 @@ def from_curve(
 
 def rescaled_keeps(evidence: Evidence, *, kept_shares: list[float], margin_points: float) -> list[Finding]:
     """KEN with rescaled updates against full, at all of several shares."""
-
-    def judge() -> Finding:
-        pairs = evidence.pairs("ken-rescaled", "full")
-        by_share = {share: pairs[np.isclose(pairs["budget"], share, rtol=0, atol=ROUNDING)] for share in kept_shares}
-        missing = [style.percent(share) for share, rows in by_share.items() if rows.empty]
-        if missing:
-            raise Undecided(f"ken-rescaled has no score with {' and '.join(missing)} kept")
-        intervals = {share: evidence.interval(rows) for share, rows in by_share.items()}
-        verdicts = {share: not_inferior(interval, margin_points) for share, interval in intervals.items()}
-        verdict = worst_of(list(verdicts.values()))
-        n = cells_of(pd.concat(by_share.values()))
-        worst = min(deciding(intervals, verdicts, verdict), key=lambda share: intervals[share].estimate)
-        return Finding(ALL, verdict, n, at_budgets(evidence, intervals, n), intervals[worst])
-
-    return [judged(ALL, judge)]
+    pairs = evidence.pairs("ken-rescaled", "full")
+    by_share = {share: pairs[np.isclose(pairs["budget"], share, rtol=0, atol=ROUNDING)] for share in kept_shares}
+    missing = [style.percent(share) for share, rows in by_share.items() if rows.empty]
+    if missing:
+        raise Undecided(f"ken-rescaled has no score with {' and '.join(missing)} kept")
+    intervals = {share: evidence.interval(rows) for share, rows in by_share.items()}
+    verdicts = {share: not_inferior(interval, margin_points) for share, interval in intervals.items()}
+    verdict = worst_of(list(verdicts.values()))
+    n = cells_of(pd.concat(by_share.values()))
+    worst = min(deciding(intervals, verdicts, verdict), key=lambda share: intervals[share].estimate)
+    return [Finding(ALL, verdict, n, at_budgets(evidence, intervals, n), intervals[worst])]
 
 
 def grid_differs(evidence: Evidence, *, margin_points: float) -> list[Finding]:
     """The rule of the released code against the paper's, at each budget."""
-
-    def judge() -> Finding:
-        tried = dict(iter(evidence.pairs("ken-grid", "ken").groupby("budget")))
-        intervals = {budget: evidence.interval(rows, budgets=len(tried)) for budget, rows in tried.items()}
-        verdicts = {budget: different(interval, margin_points) for budget, interval in intervals.items()}
-        verdict = best_of(list(verdicts.values()))
-        n = cells_of(pd.concat(tried.values()))
-        largest = max(deciding(intervals, verdicts, verdict), key=lambda budget: abs(intervals[budget].estimate))
-        return Finding(ALL, verdict, n, at_budgets(evidence, intervals, n, joint=True), intervals[largest])
-
-    return [judged(ALL, judge)]
+    tried = dict(iter(evidence.pairs("ken-grid", "ken").groupby("budget")))
+    intervals = {budget: evidence.interval(rows, budgets=len(tried)) for budget, rows in tried.items()}
+    verdicts = {budget: different(interval, margin_points) for budget, interval in intervals.items()}
+    verdict = best_of(list(verdicts.values()))
+    n = cells_of(pd.concat(tried.values()))
+    largest = max(deciding(intervals, verdicts, verdict), key=lambda budget: abs(intervals[budget].estimate))
+    return [Finding(ALL, verdict, n, at_budgets(evidence, intervals, n, joint=True), intervals[largest])]
 
 
 def at_budgets(evidence: Evidence, intervals: dict[float, Interval], cells: int, joint: bool = False) -> str:
-    """One sentence with the differences at several budgets."""
+    """A sentence with the differences at several budgets."""
     parts = [
         f"at {style.budget_label(budget)} kept {in_points(interval, evidence.confidence, joint)}"
         for budget, interval in intervals.items()

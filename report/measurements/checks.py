@@ -10,40 +10,38 @@ from report import table as columns
 from report.drawing import Drawing, Figure, canvas, drawing_of, method_line, set_ticks, shade_near
 from report.measurements.contract import ResultFiles, ResultTables
 from report.results import CELL, Columns, read_if_run, to_numbers
-from report.scores import NEAR, is_near
+from report.scores import NEAR, aggregations, is_near
 from report.table import Column, Table
 
 COLUMNS = {
-    "checks": Columns(
-        ("check", "variant", "method"),
-        (
-            *("kept_share", "cells", "seeds", "weighted_f1", "difference_points", "difference_points_min"),
-            *("difference_points_max", "none_points", "stored_bytes", "parameters", "parameter_share"),
-        ),
+    "checks": Columns.of(
+        "check variant method",
+        "kept_share cells seeds weighted_f1 difference_points difference_points_min "
+        "difference_points_max none_points stored_bytes parameters parameter_share",
     )
 }
-FILE = Columns(
-    ("model", "task", "check", "variant", "method"),
-    ("seed", "kept_share", "stored_bytes", "weighted_f1", "full_weighted_f1", "none_weighted_f1", "parameters"),
+FILE = Columns.of(
+    "model task check variant method",
+    "seed kept_share stored_bytes weighted_f1 full_weighted_f1 none_weighted_f1 parameters",
 )
-SHARE_LINES = ("-", (0, (4, 1.5)), (0, (1, 1.2)))  # of kept shares in the figure bandwidth
+SHARE_LINES = ("-", (0, (4, 1.5)), (0, (1, 1.2)))  # lines of kept shares in the figure of bandwidths
 
 
 def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
-    """Every variant at a kept share of the body (rounded to a hundredth): means over cells.
+    """Means over cells for every variant and kept share of the body (rounded to a hundredth).
 
-    `parameters` are those of the kind of matrix for the check matrices, `parameter_share` their share of the body;
-    `none_points` is the difference of the body that is reset altogether.
+    For the check matrices, `parameters` are those of the kind of matrix, and `parameter_share` is their share of the
+    body. `none_points` is the difference to full of a body that is reset entirely.
 
     Raises:
-        UserError: as `read_table`, or a factor of the bandwidth is no number.
+        UserError: see `read_table`; or a factor of the bandwidth is not a number.
     """
     path = files.results / "checks.csv"
     rows = read_if_run(path, FILE)
     to_numbers(rows.loc[rows["check"] == "bandwidth", "variant"], path)
     body = rows.groupby(CELL)["parameters"].transform("max")
     matrices = rows["check"] == "matrices"
-    if matrices.all():  # no other check says how large the body is
+    if matrices.all():  # the size of the body is not known from other checks
         body = rows.groupby(CELL)["parameters"].transform("sum")
     rows = rows.assign(
         kept_share=rows["kept_share"].round(2).mask(matrices),
@@ -52,14 +50,12 @@ def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
         none_points=100 * (rows["none_weighted_f1"] - rows["full_weighted_f1"]),
         parameter_share=rows["parameters"] / body,
     )
-    means = ("weighted_f1", "difference_points", "none_points", "stored_bytes", "parameters", "parameter_share")
+    means = "weighted_f1 difference_points none_points stored_bytes parameters parameter_share"
     table = rows.groupby(["check", "variant", "method", "kept_share"], sort=False, dropna=False).agg(
         cells=("seed", "size"),
         seeds=("seed", "nunique"),
         held=("share", "mean"),
-        difference_points_min=("difference_points", "min"),
-        difference_points_max=("difference_points", "max"),
-        **{name: (name, "mean") for name in means},
+        **aggregations(means, ends="difference_points"),
     )
     table = table.reset_index()
     table["kept_share"] = table["kept_share"].fillna(table["held"])
@@ -67,7 +63,7 @@ def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
 
 
 def page(tables: ResultTables) -> dict[str, Any]:
-    """Table and sentence of each check, and how many cells and seeds stand behind it."""
+    """Table and sentence of each check, with its numbers of cells and seeds."""
     checks = tables.checks
     sentences = {"bandwidth": bandwidth_sentence, "zero": zero_sentence, "matrices": matrices_sentence}
     cells = {
@@ -84,7 +80,7 @@ def page(tables: ResultTables) -> dict[str, Any]:
 
 
 def bandwidth_table(checks: pd.DataFrame) -> Table:
-    """Every factor of the bandwidth and kept share."""
+    """One row per factor of the bandwidth and kept share."""
     return Table.of(
         [
             columns.number("Factor", lambda row: float(row.variant), "{:g}".format),
@@ -106,21 +102,22 @@ def _points_columns() -> list[Column]:
 
 
 def zero_table(checks: pd.DataFrame) -> Table:
-    """Reset beside zero, per method and kept share, in points to full."""
+    """Reset compared with zero, per method and kept share, in points to full."""
 
     def points(row: Any, variant: str) -> float:
         return row.at[variant].difference_points if variant in row.at else math.nan
 
+    differences = {
+        "Rest reset, points to full": lambda row: points(row, "reset"),
+        "Rest set to zero, points to full": lambda row: points(row, "zero"),
+        "Worth of the reset, points": lambda row: points(row, "reset") - points(row, "zero"),
+    }
     compared = checks[(checks["check"] == "zero") & checks["variant"].isin(["reset", "zero"])]
     return Table.of(
         [
             columns.method("Chosen by"),
             columns.number("Body kept", "kept_share", style.share),
-            columns.number("Rest reset, points to full", lambda row: points(row, "reset"), style.points),
-            columns.number("Rest set to zero, points to full", lambda row: points(row, "zero"), style.points),
-            columns.number(
-                "Worth of the reset, points", lambda row: points(row, "reset") - points(row, "zero"), style.points
-            ),
+            *columns.numbers(differences, style.points),
             columns.number("Cells", lambda row: (row.at.get("reset") or row.at["zero"]).cells, style.integer),
         ],
         columns.groups(compared, ["method", "kept_share"], "variant"),
@@ -131,7 +128,7 @@ def matrices_table(checks: pd.DataFrame) -> Table:
     """One kind of matrix pruned at a time."""
     return Table.of(
         [
-            columns.name("Pruned alone", "variant"),
+            columns.text("Pruned alone", "variant"),
             columns.number("Its entries", "parameters", style.integer),
             columns.number("Of the body", "parameter_share", style.share),
             *_points_columns(),
@@ -142,12 +139,11 @@ def matrices_table(checks: pd.DataFrame) -> Table:
 
 
 def bandwidth_sentence(checks: pd.DataFrame) -> str:
-    """How far the weighted F1 moves over all bandwidth factors, at each kept share; "" if that was not looked at."""
+    """Range of the weighted F1 over all bandwidth factors, at each kept share; "" if it was not measured."""
     rows = checks[checks["check"] == "bandwidth"]
-    parts = [
-        f"{own['difference_points'].max() - own['difference_points'].min():.1f} points at {style.percent(share)} kept"
-        for share, own in rows.groupby("kept_share")
-    ]
+    points = rows.groupby("kept_share")["difference_points"]
+    ranges = points.max() - points.min()
+    parts = [f"{value:.1f} points at {style.percent(share)} kept" for share, value in ranges.items()]
     if not parts:
         return ""
     factors = rows["variant"].astype(float)
@@ -158,7 +154,7 @@ def bandwidth_sentence(checks: pd.DataFrame) -> str:
 
 
 def zero_sentence(checks: pd.DataFrame) -> str:
-    """What resetting is worth over setting to zero; "" if that was not looked at."""
+    """Gain of resetting over setting to zero; "" if it was not measured."""
     wide = checks[checks["check"] == "zero"].pivot(
         index=["method", "kept_share"], columns="variant", values="difference_points"
     )
@@ -172,7 +168,7 @@ def zero_sentence(checks: pd.DataFrame) -> str:
 
 
 def matrices_sentence(checks: pd.DataFrame) -> str:
-    """Which kind of matrix loses most when it alone is pruned; "" if that was not looked at."""
+    """The kind of matrix that loses most when it alone is pruned; "" if it was not measured."""
     rows = checks[checks["check"] == "matrices"]
     if rows.empty:
         return ""
@@ -209,17 +205,17 @@ def draw_bandwidth(rows: pd.DataFrame) -> Figure:
     figure, ((axes,),) = canvas(6.4, 3.6)
     shade_near(axes, NEAR)
     ken = style.FIXED["ken"]
-    for index, (share, own) in enumerate(rows.groupby("kept_share")):
-        low = own["difference_points"] - own["difference_points_min"]
-        high = own["difference_points_max"] - own["difference_points"]
+    for index, (share, group) in enumerate(rows.groupby("kept_share")):
+        low = group["difference_points"] - group["difference_points_min"]
+        high = group["difference_points_max"] - group["difference_points"]
         line = method_line(ken) | {
             "linestyle": SHARE_LINES[index % len(SHARE_LINES)],
             "markerfacecolor": "white" if index % 2 else ken.colour,
             "markeredgecolor": ken.colour,
             "label": f"{style.percent(share)} kept",
         }
-        factors = own["factor"] * 1.03**index  # beside each other where ranges coincide
-        axes.errorbar(factors, own["difference_points"], yerr=[low, high], capsize=3, elinewidth=0.9, **line)
+        factors = group["factor"] * 1.03**index  # side by side if ranges coincide
+        axes.errorbar(factors, group["difference_points"], yerr=[low, high], capsize=3, elinewidth=0.9, **line)
     axes.set_xscale("log")
     set_ticks(axes.xaxis, sorted(set(rows["factor"])), "{:g}".format)
     axes.set_xlabel("bandwidth, in units of Scott's (log scale)")

@@ -1,4 +1,4 @@
-"""What measurements are given: the result files of a study, and the tables computed from them."""
+"""Inputs of measurements: the result files of a study, and the tables computed from them."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from report.results import read_finetuning, read_models, read_scores, read_tasks
+from report.results import FINETUNING, MODELS, TASKS, read_scores, read_table
 from report.scores import average_draws, with_kept_shares
 from report.table import Table
 
@@ -15,11 +15,11 @@ from report.table import Table
 class PageSection:
     """A section of the page: what was measured, a figure with its caption, and a table with a note.
 
-    A measurement whose `page` returns one as "section" is shown without any change of the template.
+    If the `page` of a measurement returns one as "section", the page shows it without a change of the template.
 
     Attributes:
-        anchor: id of the section. absent: what is said instead of all if the table has no rows.
-        figure: name of the picture, "" for none. filters: whether the rows of the table can be filtered.
+        anchor: id of the section. absent: the text shown instead of everything else if the table has no rows.
+        figure: name of the picture, "" for none. filters: whether readers can filter the rows of the table.
     """
 
     anchor: str
@@ -34,7 +34,7 @@ class PageSection:
 
 
 class ResultFiles:
-    """Result files that several measurements read, each read once."""
+    """The result files that several measurements need; each is read once."""
 
     def __init__(self, results: Path):
         self.results = results
@@ -46,34 +46,34 @@ class ResultFiles:
 
     @cached_property
     def seeds(self) -> pd.DataFrame:
-        """Scores with draws averaged, as `average_draws` gives them."""
+        """The scores averaged over draws (`average_draws`)."""
         return average_draws(self.scores)
 
     @cached_property
     def finetuning(self) -> pd.DataFrame:
-        """finetuning.csv."""
-        return read_finetuning(self.results)
+        """finetuning.csv, one row per model, task, seed and arm (pretrained or random-init)."""
+        return read_table(self.results / "finetuning.csv", *FINETUNING)
 
     @cached_property
     def tasks(self) -> pd.DataFrame:
-        """tasks.csv."""
-        return read_tasks(self.results)
+        """tasks.csv, one row per task."""
+        return read_table(self.results / "tasks.csv", *TASKS)
 
     @cached_property
     def models(self) -> pd.DataFrame:
-        """models.csv."""
-        return read_models(self.results)
+        """models.csv, one row per model."""
+        return read_table(self.results / "models.csv", *MODELS)
 
 
 class ResultTables:
-    """The computed tables of a study as attributes by their names, e.g. `tables.overview`, and its `counts`."""
+    """The computed tables of a study, as attributes such as `tables.overview`, and its `counts`."""
 
     def __init__(self, frames: dict[str, pd.DataFrame], counts: dict):
         self.frames = frames
         self.counts = counts
 
     def __getattr__(self, name: str) -> pd.DataFrame:
-        if name.startswith("__") or name == "frames" or name not in self.frames:  # not yet there while unpickled
+        if name.startswith("__") or name == "frames" or name not in self.frames:  # unset while unpickling
             raise AttributeError(name)
         return self.frames[name]
 
@@ -83,6 +83,6 @@ class ResultTables:
         return self.counts["cells"]
 
     def over_all_cells(self) -> pd.DataFrame:
-        """Rows of the overview whose method takes kept shares and was run on every cell, with a score or without."""
+        """Overview of the methods that take kept shares and were run on every cell, with or without a score."""
         shares = with_kept_shares(self.overview)
         return shares[shares["cells"] + shares["without_score"] == self.cells]

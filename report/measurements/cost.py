@@ -1,4 +1,4 @@
-"""Seconds and memory of making one stored file, in units of the fine-tuning of the same cell too."""
+"""Seconds and memory to make a stored file, also relative to the fine-tuning of the same cell."""
 
 from typing import Any
 
@@ -9,13 +9,10 @@ from report import style
 from report import table as columns
 from report.measurements.contract import PageSection, ResultFiles, ResultTables
 from report.results import CELL, Columns
+from report.scores import aggregations
 from report.table import Table
 
-COLUMNS = {
-    "cost": Columns(
-        ("method", "family"), ("cells", "files", "seconds", "seconds_min", "seconds_max", "relative", "peak_mib")
-    )
-}
+COLUMNS = {"cost": Columns.of("method family", "cells files seconds seconds_min seconds_max relative peak_mib")}
 NOTE = (
     "Seconds: to choose or train, and to store, mean over the files of a cell, then over cells; what a method computes "
     "once for all its budgets counts with the first. Fine-tuning: the whole job, with the evaluation on the test set. "
@@ -23,14 +20,14 @@ NOTE = (
     "that tries several learning rates counts all of them. Peak memory: of the process until then; methods that do not "
     "train share one process, so later ones show at least what earlier ones needed."
 )
-FINETUNING = "fine-tuning"  # the row that the others are in units of
+FINETUNING = "fine-tuning"  # method of the reference row
 
 
 def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
-    """Seconds in cells and in units of the fine-tuning of the same cell; peak memory.
+    """Seconds per cell, also relative to the fine-tuning of the same cell, and peak memory.
 
     The seconds of a cell are the mean over its files. `relative` is the geometric mean over cells. The first row is
-    the fine-tuning itself, and random initialisation is left out.
+    the fine-tuning itself, from the pre-trained body only.
     """
     scores, finetuning = files.scores, files.finetuning
     tuned = finetuning[finetuning["arm"] == "pretrained"].set_index(CELL)
@@ -46,28 +43,24 @@ def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
     table = cells.groupby(["method", "family"], sort=False).agg(
         cells=("seed", "size"),
         files=("files", "sum"),
-        seconds=("seconds", "mean"),
-        seconds_min=("seconds", "min"),
-        seconds_max=("seconds", "max"),
         relative=("log", "mean"),
         peak_mib=("peak_mib", "max"),
+        **aggregations("seconds", ends="seconds"),
     )
     table["relative"] = np.exp(table["relative"])
     return {"cost": table.reset_index()[COLUMNS["cost"].names]}
 
 
 def page(tables: ResultTables) -> dict[str, Any]:
-    """The table, and KEN beside the methods that train."""
+    """Section with the table, and KEN compared with the methods that train."""
     seconds = "{:.3g}".format
     table = Table.of(
         [
-            columns.name("Method", lambda row: "Fine-tuning" if row.method == FINETUNING else style.label(row.method)),
+            columns.text("Method", lambda row: "Fine-tuning" if row.method == FINETUNING else style.label(row.method)),
             columns.number("Seconds a file", "seconds", seconds),
             columns.span("Over cells", "seconds_min", "seconds_max", seconds),
             columns.number("Fine-tuning = 1", "relative", seconds),
-            columns.number("Peak memory, MiB", "peak_mib", style.integer),
-            columns.number("Files", "files", style.integer),
-            columns.number("Cells", "cells", style.integer),
+            *columns.numbers({"Peak memory, MiB": "peak_mib", "Files": "files", "Cells": "cells"}, style.integer),
         ],
         tables.cost.itertuples(),
     )
@@ -76,7 +69,7 @@ def page(tables: ResultTables) -> dict[str, Any]:
 
 
 def cost_sentence(cost: pd.DataFrame) -> str:
-    """Time of making a file of KEN and of the methods that train, in units of the fine-tuning's."""
+    """Time to make a file for KEN and for the methods that train, relative to the fine-tuning."""
     relative = cost.set_index("method")["relative"].dropna()
     trained = cost.loc[(cost["family"] == "trained") & (cost["method"] != FINETUNING), "method"]
     parts = [f"{style.label(name)} {relative[name]:.2g}" for name in ("ken", *trained) if name in relative.index]

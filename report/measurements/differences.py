@@ -1,4 +1,4 @@
-"""How sure the differences between methods are: within each cell, and over models and tasks (`report.statistics`)."""
+"""Significance of differences between methods: within each cell, and over models and tasks (`report.statistics`)."""
 
 from typing import Any
 
@@ -11,18 +11,16 @@ from report.results import PAIR, STATISTICS, Columns, read_statistics
 from report.table import Table, TableCell
 
 COLUMNS = {
-    "comparisons": Columns(
-        ("model", "task", "method", "unit", "reference"), ("budget", "seeds", "difference_points", "better", "worse")
-    ),
+    "comparisons": Columns.of("model task method unit reference", "budget seeds difference_points better worse"),
     "pairwise": STATISTICS["pairwise"],
 }
-ALPHA = 0.05  # p-values below it are called significant, after Holm's correction
+ALPHA = 0.05  # level of significance after Holm's correction
 
 
 def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
-    """Differences to the reference methods per model and task, and pairwise.csv as it is.
+    """Differences to the reference methods per model and task, and pairwise.csv unchanged.
 
-    Means are over seeds; `better` and `worse` count those with a corrected McNemar p below `ALPHA`.
+    Means are over seeds. `better` and `worse` count seeds with a corrected McNemar p below `ALPHA`.
     """
     compared = read_statistics(files.results, "comparisons")
     significant = compared["mcnemar_p_holm"] < ALPHA
@@ -44,7 +42,7 @@ def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
 
 
 def page(tables: ResultTables) -> dict[str, Any]:
-    """Method against method, within each cell and over models and tasks."""
+    """Tables of methods against methods, within each cell and over models and tasks."""
     references = [style.label(name) for name in dict.fromkeys(tables.comparisons["reference"])]
     return {
         "pairwise": pairwise_table(tables),
@@ -58,13 +56,12 @@ def pairwise_table(tables: ResultTables) -> Table:
     """Every pair of methods at every budget."""
     return Table.of(
         [
-            columns.name("Budget", lambda row: style.budget_label(row.budget, row.unit)),
+            columns.budget_text(),
             columns.method(),
             columns.method("Against", "other"),
             columns.number("Points", "difference_points", style.points),
             columns.span("95\u00a0% interval", "low", "high", style.points),
-            columns.number("p", "wilcoxon_p", style.p_value),
-            columns.number("p, Holm", "wilcoxon_p_holm", style.p_value),
+            *columns.numbers({"p": "wilcoxon_p", "p, Holm": "wilcoxon_p_holm"}, style.p_value),
             columns.number("n", "n", style.integer),
         ],
         by_budget(tables.pairwise).itertuples(),
@@ -72,7 +69,7 @@ def pairwise_table(tables: ResultTables) -> Table:
 
 
 def by_budget(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows by budget, kept shares before other units."""
+    """Rows sorted by budget, with kept shares before other units."""
     other = (table["unit"] != "share").astype(int)
     ordered = table.assign(other_unit=other).sort_values(["other_unit", "unit", "budget"], kind="stable")
     return ordered.drop(columns="other_unit")
@@ -81,14 +78,14 @@ def by_budget(table: pd.DataFrame) -> pd.DataFrame:
 def comparisons_table(tables: ResultTables) -> Table:
     """Differences to the reference methods per model, task and method (rows) at the study's kept shares (columns).
 
-    Behind each the seeds with a significant difference in its direction, and of how many.
+    Each is followed by the number of seeds with a significant difference in its direction, and the number of seeds.
     """
     budgets = tables.counts["budgets"]
     shown = tables.comparisons[(tables.comparisons["unit"] == "share") & tables.comparisons["budget"].isin(budgets)]
 
-    def difference(_: Any, own: Any) -> TableCell:
-        count = own.better if own.difference_points > 0 else own.worse
-        return columns.number_cell(own.difference_points, style.points, behind=f"{count:.0f}/{own.seeds:.0f}")
+    def difference(_: Any, compared: Any) -> TableCell:
+        count = compared.better if compared.difference_points > 0 else compared.worse
+        return columns.number_cell(compared.difference_points, style.points, behind=f"{count:.0f}/{compared.seeds:.0f}")
 
     names = [columns.method("Against", "reference"), *columns.PAIR, columns.method()]
     rows = columns.groups(shown, ["reference", *PAIR, "method"], "budget")

@@ -1,4 +1,4 @@
-"""The span in which compression happens, per model and task: `full`, `none`, majority class and TF-IDF."""
+"""Bounds for compression per model and task: `full`, `none`, majority class and TF-IDF."""
 
 from typing import Any
 
@@ -10,15 +10,11 @@ from report.measurements.contract import ResultFiles, ResultTables
 from report.results import PAIR, Columns
 from report.table import Table
 
-COLUMNS = {
-    "finetuned": Columns(
-        ("model", "task"), ("seeds", "full", "full_sd", "none", "none_sd", "majority", "tfidf", "over_tfidf_points")
-    )
-}
+COLUMNS = {"finetuned": Columns.of("model task", "seeds full full_sd none none_sd majority tfidf over_tfidf_points")}
 
 
 def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
-    """Means and standard deviations of the controls over seeds, beside the references of the task."""
+    """Means and standard deviations of the controls over seeds, and the references of the task."""
     table = files.scores[PAIR].drop_duplicates().set_index(PAIR)
     for control in ("full", "none"):
         values = files.seeds[files.seeds["method"] == control].groupby(PAIR, sort=False)["weighted_f1"]
@@ -33,7 +29,7 @@ def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
 
 
 def page(tables: ResultTables) -> dict[str, Any]:
-    """Controls and references per model and task."""
+    """The table of controls and references."""
     return {
         "table": Table.of(
             [

@@ -1,29 +1,25 @@
-"""Time of a text with a compressed model, in units of the dense model's."""
+"""Inference time per text of compressed models, relative to the dense model."""
 
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ken.errors import UserError
 from report import style
 from report import table as columns
 from report.measurements.contract import PageSection, ResultFiles, ResultTables
-from report.results import Columns, read_table
+from report.results import Columns, damaged, read_table
+from report.scores import aggregations
 from report.table import Table
 
 COLUMNS = {
-    "inference": Columns(
-        ("method", "unit", "form"),
-        (
-            *("budget", "cells", "relative_time", "relative_time_min", "relative_time_max", "milliseconds_per_text"),
-            *("parameters", "peak_mib"),
-        ),
+    "inference": Columns.of(
+        "method unit form",
+        "budget cells relative_time relative_time_min relative_time_max milliseconds_per_text parameters peak_mib",
     )
 }
-FILE = Columns(
-    ("model", "task", "method", "unit", "form"),
-    ("seed", "budget", "parameters", "texts", "milliseconds_per_text", "relative_time", "peak_mib"),
+FILE = Columns.of(
+    "model task method unit form", "seed budget parameters texts milliseconds_per_text relative_time peak_mib"
 )
 FORMS = {
     "dense": "dense",
@@ -31,33 +27,31 @@ FORMS = {
     "merged": "merged into the weights",
     "beside": "unmerged adapter",
     "compiled": "compacted to smaller layers",
-}  # in inference.csv -> for people
+}  # form in inference.csv -> label
 NOTE = (
     "Geometric mean and range over cells of the time of a text, relative to the dense model on the same inputs in the "
     "same run. Memory: model and intermediate results."
 )
-MANY = 3  # rows of a form, beyond which a sentence gives their range
+MANY = 3  # a sentence gives the range of a form with more rows
 
 
 def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
     """Relative time per method, budget and form: geometric mean and range over cells.
 
     Raises:
-        UserError: as `read_table`, or a relative time is not above 0.
+        UserError: see `read_table`; or a relative time is not above 0.
     """
     path = files.results / "inference.csv"
     times = read_table(path, *FILE)
     if not (times["relative_time"] > 0).all():
-        raise UserError(f"{path} has a relative_time that is not above 0: run the step that writes it again.")
+        raise damaged(path, "has a relative_time that is not above 0")
     table = (
         times.assign(log=np.log(times["relative_time"]))
         .groupby(["method", "unit", "budget", "form"], sort=False)
         .agg(
             cells=("seed", "size"),
             relative_time=("log", "mean"),
-            relative_time_min=("relative_time", "min"),
-            relative_time_max=("relative_time", "max"),
-            **{name: (name, "mean") for name in ("milliseconds_per_text", "parameters", "peak_mib")},
+            **aggregations("milliseconds_per_text parameters peak_mib", ends="relative_time"),
         )
     )
     table["relative_time"] = np.exp(table["relative_time"])
@@ -65,11 +59,11 @@ def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
 
 
 def page(tables: ResultTables) -> dict[str, Any]:
-    """Times per method, budget and form of the model."""
+    """Section with times per method, budget and form of the model."""
     table = Table.of(
         [
             columns.method(),
-            columns.name("Form", lambda row: FORMS.get(row.form, row.form)),
+            columns.text("Form", lambda row: FORMS.get(row.form, row.form)),
             columns.budget(),
             columns.number("Time, dense = 1", "relative_time", "{:.2f}".format),
             columns.span("Over cells", "relative_time_min", "relative_time_max", "{:.2f}".format),
@@ -95,10 +89,10 @@ def sentences(tables: ResultTables) -> list[str]:
 
 
 def speed(times: pd.DataFrame) -> str:
-    """How long a text takes in the forms a compressed model is used in; "" if that was not measured.
+    """Relative time of a text for each form of compressed models; "" if it was not measured.
 
     Args:
-        times: the table inference. Of a form with many rows the range is given.
+        times: the table inference. A form with more than `MANY` rows is summarised by its range.
     """
     parts = []
     for form, rows in times[times["form"] != "dense"].groupby("form", sort=False):

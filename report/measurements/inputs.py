@@ -1,4 +1,4 @@
-"""What a study started from: tasks and models, their sizes and hashes."""
+"""Inputs of a study: tasks and models, with their sizes and hashes."""
 
 import json
 from types import SimpleNamespace
@@ -23,7 +23,7 @@ def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
 
 
 def page(tables: ResultTables) -> dict[str, Any]:
-    """Tasks with their classes, models, and the hashes of all of them."""
+    """Tables of tasks, their classes, models, and the hashes of all of them."""
     return {
         "tasks": _tasks_table(tables.tasks),
         "classes": {row.task: classes_table(row.class_counts) for row in tables.tasks.itertuples()},
@@ -36,14 +36,12 @@ def _tasks_table(tasks: pd.DataFrame) -> Table:
     sizes = ("classes", "train", "validation", "test")
     return Table.of(
         [
-            columns.name("Task", "task"),
-            columns.name("Source", "source"),
-            *(columns.number(name.capitalize(), name, style.integer) for name in sizes),
+            *columns.texts({"Task": "task", "Source": "source"}),
+            *columns.numbers({name.capitalize(): name for name in sizes}, style.integer),
             columns.number("Majority class", "majority_share", style.share),
-            columns.number("Its F1", "majority_weighted_f1", style.score),
-            columns.number("TF-IDF F1", "tfidf_weighted_f1", style.score),
+            *columns.numbers({"Its F1": "majority_weighted_f1", "TF-IDF F1": "tfidf_weighted_f1"}, style.score),
             _hash_column(12),
-            columns.prose("Notes", lambda row: getattr(row, "notes", "")),
+            columns.text("Notes", lambda row: getattr(row, "notes", ""), "prose"),
         ],
         tasks.itertuples(),
     )
@@ -54,15 +52,12 @@ def _hash_column(length: int | None = None) -> Column:
 
 
 def _models_table(models: pd.DataFrame) -> Table:
+    sizes = {"Parameters": "parameters", "Body": "body_parameters", "Head": "head_parameters"}
     return Table.of(
         [
-            columns.name("Model", "model"),
-            columns.name("Architecture", "architecture"),
-            columns.name("Source", "source"),
-            columns.number("Parameters", "parameters", style.integer),
-            columns.number("Body", "body_parameters", style.integer),
-            columns.number("Head", "head_parameters", style.integer),
-            columns.name("Pre-training", lambda row: getattr(row, "pretraining_objective", "")),
+            *columns.texts({"Model": "model", "Architecture": "architecture", "Source": "source"}),
+            *columns.numbers(sizes, style.integer),
+            columns.text("Pre-training", lambda row: getattr(row, "pretraining_objective", "")),
             columns.number("Its tokens", "pretraining_tokens", style.integer),
             columns.number("Its loss", "pretraining_loss", "{:.3f}".format),
             _hash_column(12),
@@ -72,16 +67,13 @@ def _models_table(models: pd.DataFrame) -> Table:
 
 
 def classes_table(class_counts: str) -> Table:
-    """Examples per class (rows) and split (columns) from the JSON of tasks.csv; one column if it has no splits."""
+    """Examples per class (rows) and split (columns), from the JSON in tasks.csv; one column if it has no splits."""
     try:
         counts = json.loads(class_counts)
         splits = counts if all(isinstance(split, dict) for split in counts.values()) else {"examples": counts}
         classes = dict.fromkeys(name for split in splits.values() for name in split)
-        sizes = [
-            columns.number(name.capitalize(), lambda row, own=own: own.get(row, 0), style.integer)
-            for name, own in splits.items()
-        ]
-        return Table.of([columns.name("Class", lambda row: row), *sizes], classes)
+        sizes = {name.capitalize(): lambda row, sizes=sizes: sizes.get(row, 0) for name, sizes in splits.items()}
+        return Table.of([columns.text("Class", str), *columns.numbers(sizes, style.integer)], classes)
     except (ValueError, AttributeError, TypeError):
         raise UserError(
             f"tasks.csv has class_counts {class_counts[:60]!r}, expected JSON with a count for every class: "
@@ -90,7 +82,7 @@ def classes_table(class_counts: str) -> Table:
 
 
 def _hashes_table(tables: ResultTables) -> Table:
-    """Every split of the tasks, the weights of the models."""
+    """Hashes of every split of the tasks and of the weights of the models."""
     rows = [
         SimpleNamespace(kind="task", name=f"{row.task}, {split}", source=row.source, sha256=getattr(row, column))
         for row in tables.tasks.itertuples()
@@ -101,5 +93,4 @@ def _hashes_table(tables: ResultTables) -> Table:
         SimpleNamespace(kind="model", name=row.model, source=row.source, sha256=row.sha256)
         for row in tables.models.itertuples()
     ]
-    names = {"Input": "kind", "Name": "name", "Source": "source"}
-    return Table.of([*(columns.name(head, field) for head, field in names.items()), _hash_column()], rows)
+    return Table.of([*columns.texts({"Input": "kind", "Name": "name", "Source": "source"}), _hash_column()], rows)

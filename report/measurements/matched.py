@@ -1,4 +1,4 @@
-"""Methods with budgets of their own: their scores, and how they compare at equal numbers kept and equal bytes."""
+"""Methods with budgets of their own: their scores, and comparisons at equal numbers kept and equal bytes."""
 
 from typing import Any
 
@@ -14,20 +14,17 @@ from report.scores import METHOD, with_kept_shares, with_own_budgets
 from report.table import Column, Table, TableCell
 
 COLUMNS = {
-    "matched": Columns(
-        ("method", "family", "unit", "against", "equal"),
-        ("budget", "cells", "difference_points", "difference_points_sd"),
-    )
+    "matched": Columns.of("method family unit against equal", "budget cells difference_points difference_points_sd")
 }
-MEASURES = ("kept", "stored_bytes")  # what methods with budgets of different units can be compared at
+MEASURES = ("kept", "stored_bytes")  # sizes at which methods with different units are compared
 
 
 def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
     """Methods with budgets of their own against those with kept shares, at equal numbers kept and equal stored bytes.
 
-    The weighted F1 of the other method is interpolated between its budgets, linearly in the logarithm of the size, in
-    each cell on its own; outside its range there is no comparison. Numbers kept are not compared where a budget is in
-    bits, since the entries behind the bits are not counted as kept.
+    In each cell, the weighted F1 of the other method is interpolated between its budgets, linearly in the logarithm of
+    the size. There is no comparison outside its range. Numbers kept are not compared for budgets in bits, since
+    entries stored as bits do not count as kept.
     """
     others = dict(list(with_own_budgets(files.seeds).groupby(CELL, sort=False)))
     rows = []
@@ -49,19 +46,19 @@ def interpolated(curve: pd.DataFrame, measure: str, sizes: pd.Series) -> np.ndar
 
     Args:
         curve: rows of the method with columns `measure` and weighted_f1; equal sizes are averaged.
-        sizes: (n,) where it is wanted.
+        sizes: (n,) at which to interpolate.
     """
     known = curve.groupby(measure)["weighted_f1"].mean()
     return np.interp(np.log(sizes), np.log(known.index), known, left=np.nan, right=np.nan)
 
 
 def page(tables: ResultTables) -> dict[str, Any]:
-    """The methods' own scores, and one table per measure that has comparisons."""
+    """Scores of these methods, and a table per measure that has comparisons."""
     return {"own_budgets": own_budgets_table(tables), "at_equal": matched_tables(tables)}
 
 
 def own_budgets_table(tables: ResultTables) -> Table:
-    """A row per model, task, method and budget of the methods with budgets of their own."""
+    """Scores of the methods with budgets of their own: a row per model, task, method and budget."""
 
     def rate(row: Any) -> TableCell:
         return columns.number_cell(
@@ -79,8 +76,7 @@ def own_budgets_table(tables: ResultTables) -> Table:
             columns.budget(),
             Column("Weighted F1", score_cell, "number"),
             columns.number("To full", "difference_points", style.points),
-            columns.number("Numbers kept", "kept", style.integer),
-            columns.number("Parameters", "parameters", style.integer),
+            *columns.numbers({"Numbers kept": "kept", "Parameters": "parameters"}, style.integer),
             Column("Stored file, of full", file, "number"),
             Column("Learning rate", rate, "number"),
             columns.number("F1 on validation", "validation_weighted_f1", style.score),
@@ -91,9 +87,9 @@ def own_budgets_table(tables: ResultTables) -> Table:
 
 
 def matched_tables(tables: ResultTables) -> dict[str, Table]:
-    """Measure -> table: methods with kept shares (rows) against settings of the others (columns), in points.
+    """Measure -> table of methods with kept shares (rows) against settings of the others (columns), in points.
 
-    Columns and rows without any comparison are left out, and so is a measure without any.
+    Rows, columns and measures without any comparison are left out.
     """
     setting = ["method", "budget", "unit"]
     order = list(dict.fromkeys(columns.tuples(tables.matched, setting)))
@@ -104,21 +100,21 @@ def matched_tables(tables: ResultTables) -> dict[str, Table]:
 
     result = {}
     for measure in MEASURES:
-        own = compared[compared["equal"] == measure]
-        present = set(columns.tuples(own, setting))
+        shown = compared[compared["equal"] == measure]
+        present = set(columns.tuples(shown, setting))
         heads = {
             key: f"{style.label(key[0])} {style.budget_label(*key[1:])}".replace("-", "\u2011")
             for key in order
             if key in present
         }
         if heads:
-            rows = columns.groups(own, ["against"], setting)
+            rows = columns.groups(shown, ["against"], setting)
             result[measure] = Table.of([columns.method("Against", "against"), *columns.wide(heads, difference)], rows)
     return result
 
 
 def sentences(tables: ResultTables) -> list[str]:
-    """Methods with budgets of their own against KEN, rescaled if it was run, at equal stored bytes."""
+    """Methods with budgets of their own against KEN (rescaled, if that was run) at equal stored bytes."""
     matched = tables.matched
     rows = matched[(matched["equal"] == "stored_bytes") & (matched["cells"] > 0)]
     against = next((name for name in ("ken-rescaled", "ken") if name in set(rows["against"])), None)

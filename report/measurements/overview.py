@@ -1,4 +1,4 @@
-"""Means over all cells per method and budget: what resetting costs, and how much must be kept."""
+"""Means over all cells per method and budget: the cost of resetting, and how much must be kept."""
 
 from functools import partial
 from typing import Any
@@ -11,33 +11,29 @@ from report.drawing import Drawing, Figure, shade_near
 from report.measurements.contract import ResultFiles, ResultTables
 from report.panels import REFERENCES, draw_methods, finish, method_panels
 from report.results import CELL, Columns
-from report.scores import METHOD, NEAR, is_near, keeps_more
+from report.scores import METHOD, NEAR, aggregations, is_near, keeps_more
 from report.table import Column, Table, TableCell
 
 COLUMNS = {
-    "overview": Columns(
-        ("method", "family", "unit"),
-        (
-            *("budget", "cells", "without_score", "weighted_f1", "difference_points", "difference_points_q25"),
-            *("difference_points_q75", "within_1_point", "kept_share", "stored_bytes", "stored_share"),
-        ),
+    "overview": Columns.of(
+        "method family unit",
+        "budget cells without_score weighted_f1 difference_points difference_points_q25 "
+        "difference_points_q75 within_1_point kept_share stored_bytes stored_share",
     )
 }
 SHOWN_SHARES = (0.05, 0.25)
-SHOWN_METHODS = ("ken", "ken-rescaled", "random")  # beside the best ones
+SHOWN_METHODS = ("ken", "ken-rescaled", "random")  # besides the best ones
 BEST = 3
 
 
 def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
-    """Means and differences to full per method and budget, over the cells where it was run."""
+    """Means and differences to full per method and budget, over the cells in which it was run."""
     seeds = files.seeds
     compared = seeds["difference_points"].notna()
     seeds = seeds.assign(near=is_near(seeds["difference_points"]).astype(float).where(compared))
-    means = ("weighted_f1", "difference_points", "kept_share", "stored_bytes", "stored_share")
+    means = aggregations("weighted_f1 difference_points kept_share stored_bytes stored_share")
     grouped = seeds.groupby(METHOD, sort=False)
-    table = grouped.agg(
-        cells=("seed", "size"), within_1_point=("near", "mean"), **{name: (name, "mean") for name in means}
-    )
+    table = grouped.agg(cells=("seed", "size"), within_1_point=("near", "mean"), **means)
     for percent in (25, 75):
         table[f"difference_points_q{percent}"] = grouped["difference_points"].quantile(percent / 100)
     asked = files.scores.drop_duplicates([*CELL, *METHOD]).groupby(METHOD, sort=False).size()
@@ -48,7 +44,7 @@ def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
 
 
 def page(tables: ResultTables) -> dict[str, Any]:
-    """Means per method and kept share, all columns of the table, and the methods run on a part of the cells."""
+    """Means per method and kept share, the full table, and the methods run on a part of the cells."""
     return {
         "means": means_table(tables),
         "detail": _detail_table(tables),
@@ -58,18 +54,18 @@ def page(tables: ResultTables) -> dict[str, Any]:
 
 
 def means_table(tables: ResultTables) -> Table:
-    """Mean difference to full in points, of the methods run on all cells (rows) at every kept share (columns)."""
+    """Mean difference to full in points, for the methods run on all cells (rows) and every kept share (columns)."""
     asked = tables.cells
 
     def scored(row: Any) -> TableCell:
-        fewest = row.own["cells"].min()
+        fewest = row.rows["cells"].min()
         return TableCell(f"{fewest:.0f}" if fewest == asked else f"{fewest:.0f} of {asked:.0f}", float(fewest))
 
-    ends = [lambda row: row.own["kept_share"].min(), lambda row: row.own["kept_share"].max()]
+    ends = [lambda row: row.rows["kept_share"].min(), lambda row: row.rows["kept_share"].max()]
     return Table.of(
         [
             columns.method(),
-            columns.name("Updates", lambda row: style.FAMILY_LABELS[row.family]),
+            columns.text("Updates", lambda row: style.FAMILY_LABELS[row.family]),
             *columns.over_budgets(tables.counts["budgets"], _difference_cell),
             columns.span("Body kept", *ends, style.share, merged=True),
             Column("Cells", scored, "number"),
@@ -85,10 +81,11 @@ def _difference_cell(_: Any, row: Any) -> TableCell:
 
 
 def _detail_table(tables: ResultTables) -> Table:
-    """Every column of the overview, for all methods and the cells that each was run on."""
+    """All columns of the overview for all methods."""
     front = tables.pareto[(tables.pareto["cells_of"] == "all") & (tables.pareto["on_front"] == 1)]
     front = set(columns.tuples(front, ["method", "budget"]))
     quarter, three_quarters = "difference_points_q25", "difference_points_q75"
+    shares = {"Cells within 1 point": "within_1_point", "Body kept": "kept_share", "Of full's bytes": "stored_share"}
     return Table.of(
         [
             columns.method(),
@@ -97,9 +94,7 @@ def _detail_table(tables: ResultTables) -> Table:
             columns.number("Weighted F1", "weighted_f1", style.score),
             columns.number("To full", "difference_points", style.points),
             columns.span("Middle half of cells", quarter, three_quarters, style.points),
-            columns.number("Cells within 1 point", "within_1_point", style.share),
-            columns.number("Body kept", "kept_share", style.share),
-            columns.number("Of full's bytes", "stored_share", style.share),
+            *columns.numbers(shares, style.share),
             columns.number("Stored file", "stored_bytes", style.size),
             Column("Pareto front", lambda row: TableCell("yes" if (row.method, row.budget) in front else "")),
         ],
@@ -108,7 +103,7 @@ def _detail_table(tables: ResultTables) -> Table:
 
 
 def partial_methods(tables: ResultTables) -> list[str]:
-    """Names of methods that were asked for a part of the cells only."""
+    """Names of methods that the study runs on a part of the cells only."""
     overview = tables.overview
     part = overview[overview["cells"] + overview["without_score"] < tables.cells]
     return [style.label(method) for method in dict.fromkeys(part["method"]) if method not in style.CONTROLS]
@@ -136,13 +131,13 @@ def draw_summary(tables: ResultTables) -> Figure:
 
 
 def _compared(tables: ResultTables) -> pd.DataFrame:
-    """Rows of methods with kept shares that have a score in every cell: only these are compared over all cells."""
+    """Rows of methods with kept shares and a score in every cell; only these are compared over all cells."""
     shares = tables.over_all_cells()
     return shares[(shares["cells"] == tables.cells) & shares["difference_points"].notna()]
 
 
 def answer(tables: ResultTables) -> list[str]:
-    """KEN at a quarter kept, or at the middle budget, beside a random choice and the best method; smallest shares."""
+    """KEN at a quarter kept (or the middle budget), a random choice and the best method; the smallest shares."""
     compared = _compared(tables)
     compared = compared[~keeps_more(compared, ["budget"])]
     budgets = sorted(set(compared.loc[compared["method"] == "ken", "budget"]))
@@ -178,13 +173,13 @@ def _smallest(compared: pd.DataFrame) -> list[str]:
 
 
 def sentences(tables: ResultTables) -> list[str]:
-    """How much must be kept, between which ends all scores lie, and the differences at a few kept shares."""
+    """How much must be kept, the bounds of all scores, and the differences at a few kept shares."""
     compared = _compared(tables)
     return [*_near_full(compared), _ends(tables), *_at_shares(compared)]
 
 
 def _near_full(compared: pd.DataFrame) -> list[str]:
-    """Smallest share of the body of each method whose mean difference to full is at most one point."""
+    """Smallest share of the body with a mean loss of at most one point, for each method."""
     if compared.empty:
         return []
     near = compared[is_near(compared["difference_points"])]
@@ -212,7 +207,7 @@ def _ends(tables: ResultTables) -> str:
 
 
 def _at_shares(compared: pd.DataFrame) -> list[str]:
-    """Differences to full at a few kept shares; of many methods, the best ones and those of `SHOWN_METHODS`."""
+    """Differences to full at a few kept shares, for the best methods and those of `SHOWN_METHODS`."""
     compared = compared[~keeps_more(compared, ["budget"])]
     budgets = set(compared["budget"])
     lines = []

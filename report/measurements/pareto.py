@@ -1,4 +1,4 @@
-"""Difference to full against the bytes of the stored file, and which settings are the best for their size."""
+"""Difference to full against the size of the stored file, and the Pareto front of settings."""
 
 import math
 from collections.abc import Sequence
@@ -7,39 +7,23 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from report import style
-from report.drawing import (
-    Axes,
-    Drawing,
-    Figure,
-    canvas,
-    entry,
-    legend_columns,
-    method_entries,
-    method_line,
-    set_ticks,
-    share_axis,
-    signed,
-)
+from report import drawing, style
 from report.measurements.contract import ResultFiles, ResultTables
 from report.results import CELL, Columns
-from report.scores import METHOD
+from report.scores import METHOD, aggregations
 
-COLUMNS = {
-    "pareto": Columns(
-        ("cells_of", "method", "family", "unit"), ("budget", "cells", "difference_points", "stored_share", "on_front")
-    )
-}
-SAME_COST = 1.01  # files up to this much larger count as equally large
+COLUMNS = {"pareto": Columns.of("cells_of method family unit", "budget cells difference_points stored_share on_front")}
+SAME_COST = 1.01  # ratio of sizes up to which files count as equally large
 BYTE_TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2)
 POINT_TICKS = (-50, -20, -10, -5, -2, -1, 0, 1, 2, 5, 10, 20, 50)
 
 
 def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
-    """Means over cells per method and budget, and what lies on the Pareto front.
+    """Means over cells per method and budget, and whether they are on the Pareto front.
 
-    `cells_of` is "all" for what has a score in every cell, "common" for the cells where every method has one; these
-    rows are there only if some methods were run on a part of the cells. Controls are never on the front.
+    `cells_of` is "all" for settings with a score in every cell, and "common" for means over the cells in which every
+    method has a score. The latter exist only if some methods were run on a part of the cells. Controls are never on
+    the front.
     """
     seeds = files.seeds
     seeds = seeds[seeds["difference_points"].notna()]
@@ -49,7 +33,7 @@ def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
 
 
 def _common_cells(seeds: pd.DataFrame) -> pd.DataFrame:
-    """Rows of the cells where every method has a score; none if these are all cells."""
+    """Rows of the cells in which every method has a score; none if these are all cells."""
     present = seeds.drop_duplicates([*CELL, "method"])
     methods = present.groupby(CELL)["method"].transform("size")
     common = present.loc[methods == present["method"].nunique(), CELL].drop_duplicates()
@@ -59,7 +43,7 @@ def _common_cells(seeds: pd.DataFrame) -> pd.DataFrame:
 
 
 def _points(seeds: pd.DataFrame) -> pd.DataFrame:
-    means = {name: (name, "mean") for name in ("difference_points", "stored_share")}
+    means = aggregations("difference_points stored_share")
     points = seeds.groupby(METHOD, sort=False).agg(cells=("seed", "size"), **means).reset_index()
     points = points[points["cells"] == len(seeds[CELL].drop_duplicates())]
     competing = points[~points["method"].isin(style.CONTROLS)]
@@ -68,9 +52,9 @@ def _points(seeds: pd.DataFrame) -> pd.DataFrame:
 
 
 def on_front(costs: pd.Series, gains: pd.Series) -> np.ndarray:
-    """Whether no other point gains more at no more cost, or as much at less cost: (n,) bool.
+    """Whether no other point gains more at no higher cost, or as much at lower cost: (n,) bool.
 
-    Costs up to 1 % higher count as equal: files of as many entries differ by a few bytes, which is no merit.
+    Costs up to 1 % higher count as equal, because files with equally many entries may differ by a few bytes.
     """
     costs, gains = costs.to_numpy(), gains.to_numpy()
     gains_more = (gains[None] > gains[:, None]) & (costs[None] <= SAME_COST * costs[:, None])
@@ -79,7 +63,7 @@ def on_front(costs: pd.Series, gains: pd.Series) -> np.ndarray:
 
 
 def sentences(tables: ResultTables) -> list[str]:
-    """What lies on the Pareto front over all cells."""
+    """The settings on the Pareto front over all cells."""
     pareto = tables.pareto
     front = pareto[(pareto["cells_of"] == "all") & (pareto["on_front"] == 1)].sort_values("stored_share")
     parts = [
@@ -93,19 +77,19 @@ def sentences(tables: ResultTables) -> list[str]:
     return [f"Best for their size (share of the full file's bytes, points to full; {cells}): {', '.join(parts)}."]
 
 
-def drawings(tables: ResultTables) -> dict[str, Drawing]:
+def drawings(tables: ResultTables) -> dict[str, drawing.Drawing]:
     """The figure of points over bytes."""
     return {
-        "pareto": Drawing(
+        "pareto": drawing.Drawing(
             partial(draw_pareto, tables), "Difference to full against stored bytes, with the Pareto front"
         )
     }
 
 
-def draw_pareto(tables: ResultTables) -> Figure:
-    """Difference to full against stored bytes, with the Pareto front; beside all cells those that every method ran."""
+def draw_pareto(tables: ResultTables) -> drawing.Figure:
+    """Difference to full against stored bytes, with the Pareto front: a panel for all cells, one for common cells."""
     parts = dict(list(tables.pareto.groupby("cells_of", sort=False)))
-    figure, panels = canvas(max(6.4, 5.0 * len(parts)), 6.2, 1, len(parts), sharex=True, sharey=True)
+    figure, panels = drawing.canvas(max(6.4, 5.0 * len(parts)), 6.2, 1, len(parts), sharex=True, sharey=True)
     known = tables.counts["methods"]
     methods = [name for name in known if name not in style.CONTROLS and name in set(tables.pareto["method"])]
     for axes, (name, points) in zip(panels[0], parts.items(), strict=True):
@@ -121,29 +105,31 @@ def draw_pareto(tables: ResultTables) -> Figure:
     return figure
 
 
-def _draw_points(axes: Axes, points: pd.DataFrame, methods: Sequence[str]) -> None:
+def _draw_points(axes: drawing.Axes, points: pd.DataFrame, methods: Sequence[str]) -> None:
     styles = style.method_styles(methods)
     axes.axhline(0, color=style.INK, linewidth=1.1, zorder=1)
     for method in reversed(methods):
         rows = points[points["method"] == method].sort_values("stored_share")
-        line = method_line(styles[method]) | {"linewidth": 0.8, "linestyle": "-"}
+        line = drawing.method_line(styles[method]) | {"linewidth": 0.8, "linestyle": "-"}
         axes.plot(rows["stored_share"], rows["difference_points"], **line, alpha=0.85)
     for row in points[points["method"].isin(style.CONTROLS)].itertuples():
         filled = style.INK if row.method == "full" else "white"
         axes.plot(row.stored_share, row.difference_points, "o", color=style.INK, markerfacecolor=filled, zorder=3)
 
 
-def _set_axes(axes: Axes, points: pd.DataFrame) -> None:
-    """Logarithmic shares, and points that are logarithmic beyond one point."""
-    share_axis(axes, points["stored_share"], BYTE_TICKS)
+def _set_axes(axes: drawing.Axes, points: pd.DataFrame) -> None:
+    """Make the axis of shares logarithmic, and that of points logarithmic beyond one point."""
+    drawing.share_axis(axes, points["stored_share"], BYTE_TICKS)
     low, high = points["difference_points"].min(), points["difference_points"].max()
     axes.set_yscale("symlog", linthresh=1, linscale=0.7)
     axes.set_ylim(min(-1.2, 1.2 * low), max(0.5, 1.5 * high))
-    set_ticks(axes.yaxis, [tick for tick in POINT_TICKS if 1.2 * low <= tick <= max(0, 1.5 * high)], signed)
+    drawing.set_ticks(
+        axes.yaxis, [tick for tick in POINT_TICKS if 1.2 * low <= tick <= max(0, 1.5 * high)], drawing.signed
+    )
 
 
-def _draw_front(axes: Axes, front: pd.DataFrame) -> None:
-    """The front as a step line; names of its points above the panel, each joined with its point."""
+def _draw_front(axes: drawing.Axes, front: pd.DataFrame) -> None:
+    """Draw the front as a step line, with the names of its points above the panel, connected by lines."""
     if front.empty:
         return
     low, high = axes.get_xlim()
@@ -164,7 +150,7 @@ def _draw_front(axes: Axes, front: pd.DataFrame) -> None:
 
 
 def move_apart(positions: Sequence[float], gap: float) -> list[float]:
-    """Ascending positions of 0 to 1 moved apart to at least `gap`, or as far as there is room."""
+    """Move ascending positions between 0 and 1 apart by at least `gap`, or as far as there is room."""
     gap = min(gap, 1 / max(1, len(positions) - 1))
     moved: list[float] = []
     for position in positions:
@@ -176,14 +162,14 @@ def move_apart(positions: Sequence[float], gap: float) -> list[float]:
     return moved
 
 
-def _draw_legend(figure: Figure, methods: Sequence[str], known: Sequence[str]) -> None:
-    """One legend for all panels, in the order of the study, controls last."""
-    entries = method_entries(methods, linestyle="")
+def _draw_legend(figure: drawing.Figure, methods: Sequence[str], known: Sequence[str]) -> None:
+    """Add one legend for all panels, in the order of the study, with controls last."""
+    entries = drawing.method_entries(methods, linestyle="")
     for control in ("full", "none"):
         if control in known:
             filled = style.INK if control == "full" else "white"
             dot = {"color": style.INK, "marker": "o", "linestyle": "", "markerfacecolor": filled}
-            entries.append(entry(style.label(control), **dot))
-    entries.append(entry("Pareto front", color=style.INK, linewidth=1.3))
-    columns = legend_columns(entries, 13 * figure.get_figwidth())
+            entries.append(drawing.entry(style.label(control), **dot))
+    entries.append(drawing.entry("Pareto front", color=style.INK, linewidth=1.3))
+    columns = drawing.legend_columns(entries, 13 * figure.get_figwidth())
     figure.legend(handles=entries, loc="outside lower center", ncols=columns, handlelength=1.6)

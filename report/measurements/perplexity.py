@@ -1,4 +1,4 @@
-"""Perplexity of language models, pruned for their own loss or adapted with the update compressed."""
+"""Perplexity of language models: pruned by their loss, or adapted with a compressed update."""
 
 from functools import partial
 from typing import Any
@@ -6,36 +6,24 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from report import style
+from report import drawing, style
 from report import table as columns
-from report.drawing import (
-    CONTROL_LINES,
-    Drawing,
-    Figure,
-    canvas,
-    draw_controls,
-    entry,
-    log_axis,
-    method_entries,
-    method_line,
-)
 from report.measurements.contract import ResultFiles, ResultTables
 from report.results import Columns, read_perplexity
+from report.scores import aggregations
 from report.table import Column, Table, TableCell
 
 COLUMNS = {
-    "perplexity": Columns(
-        ("experiment", "model", "method", "structure"),
-        (
-            *("shots", "budget", "seeds", "failed", "perplexity", "perplexity_min", "perplexity_max", "loss", "rise"),
-            *("kept_share", "parameters", "stored_bytes", "linear_layers", "smaller_layers", "seconds"),
-        ),
+    "perplexity": Columns.of(
+        "experiment model method structure",
+        "shots budget seeds failed perplexity perplexity_min perplexity_max loss rise kept_share "
+        "parameters stored_bytes linear_layers smaller_layers seconds",
     )
 }
 SETTING = ["experiment", "model", "method", "structure", "shots", "budget"]
 STRUCTURES = {"element": "elements", "2:4": "2:4", "row-column": "rows and columns"}
-REFERENCES = {"pruning": "dense", "adaptation": "full"}  # experiment -> method that others are compared with
-MOST = 1000  # times; beyond that a model has forgotten all it knew
+REFERENCES = {"pruning": "dense", "adaptation": "full"}  # experiment -> reference method
+MOST = 1000  # times the reference; larger factors are not written out
 ONE_SHOT = (0, (3, 1.5))
 
 
@@ -48,26 +36,24 @@ def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
 def summary(table: pd.DataFrame) -> pd.DataFrame:
     """One row per experiment, model, method, structure, number of shots and budget: means over seeds and draws.
 
-    `perplexity` is that of the mean loss, `rise` the mean loss minus the dense model's (pruning) or the fully adapted
-    one's (adaptation), in nats a token.
+    `perplexity` is that of the mean loss. `rise` is the mean loss minus that of the dense model (pruning) or of the
+    fully adapted model (adaptation), in nats per token.
     """
     ok = table[table["status"] == "ok"]
     same = ["experiment", "model", "seed"]
-    reference = pd.concat([ok[(ok["experiment"] == name) & (ok["method"] == own)] for name, own in REFERENCES.items()])
+    reference = pd.concat(
+        [ok[(ok["experiment"] == name) & (ok["method"] == method)] for name, method in REFERENCES.items()]
+    )
     reference = reference.groupby(same)["loss"].mean().rename("reference").reset_index()
     ok = ok.merge(reference, "left", on=same)
     ok["rise"] = ok["loss"] - ok["reference"]
-    means = ("rise", "kept_share", "parameters", "stored_bytes", "linear_layers", "smaller_layers", "seconds")
+    means = "loss rise kept_share parameters stored_bytes linear_layers smaller_layers seconds"
     scored = ok.groupby(SETTING, sort=False, dropna=False).agg(
-        seeds=("seed", "nunique"),
-        loss=("loss", "mean"),
-        perplexity_min=("loss", "min"),
-        perplexity_max=("loss", "max"),
-        **{name: (name, "mean") for name in means},
+        seeds=("seed", "nunique"), **aggregations(means, ends="loss")
     )
     with np.errstate(over="ignore"):
-        scored["perplexity"] = np.exp(scored["loss"])
-        scored[["perplexity_min", "perplexity_max"]] = np.exp(scored[["perplexity_min", "perplexity_max"]])
+        for end in ("", "_min", "_max"):
+            scored[f"perplexity{end}"] = np.exp(scored[f"loss{end}"])
     failed = (table["status"] != "ok").astype(int).groupby([table[name] for name in SETTING], sort=False).sum()
     result = failed.rename("failed").to_frame().join(scored).reset_index()
     result["seeds"] = result["seeds"].fillna(0).astype(int)
@@ -75,7 +61,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def page(tables: ResultTables) -> dict[str, Any]:
-    """Tables and sentences of the section on language models; nothing for a study without any."""
+    """Tables and sentences of the section on language models; nothing if the study has none."""
     table = tables.perplexity
     if table.empty:
         return {}
@@ -87,11 +73,11 @@ def page(tables: ResultTables) -> dict[str, Any]:
 
 
 def perplexity_table(table: pd.DataFrame, experiment: str) -> Table:
-    """Methods, structures and shots (rows) at every sparsity or kept share (columns), dense model or controls first."""
-    own = table[table["experiment"] == experiment]
-    is_end = own["method"].isin(("dense", *style.CONTROLS))
-    budgets = sorted(set(own.loc[~is_end, "budget"]))
-    best = own[~is_end].groupby(["model", "structure", "budget"])["perplexity"].min()
+    """Methods, structures and shots (rows) at every sparsity or kept share (columns); references come first."""
+    shown = table[table["experiment"] == experiment]
+    is_end = shown["method"].isin(("dense", *style.CONTROLS))
+    budgets = sorted(set(shown.loc[~is_end, "budget"]))
+    best = shown[~is_end].groupby(["model", "structure", "budget"])["perplexity"].min()
 
     def perplexity(row: Any, one: Any) -> TableCell:
         value = one.perplexity
@@ -101,19 +87,21 @@ def perplexity_table(table: pd.DataFrame, experiment: str) -> Table:
         return columns.number_cell(value, _perplexity, "best" if lowest else "")
 
     def end(row: Any) -> TableCell:
-        return columns.number_cell(row.own["perplexity"].iloc[0], _perplexity, "control") if row.is_end else TableCell()
+        return (
+            columns.number_cell(row.rows["perplexity"].iloc[0], _perplexity, "control") if row.is_end else TableCell()
+        )
 
-    own = own.assign(is_end=is_end).sort_values("is_end", ascending=False, kind="stable")
+    shown = shown.assign(is_end=is_end).sort_values("is_end", ascending=False, kind="stable")
     return Table.of(
         [
-            columns.name("Model", "model"),
+            columns.text("Model", "model"),
             columns.method(),
-            columns.name("Structure", lambda row: "" if row.is_end else row.structure),
-            columns.name("Shots", lambda row: "" if row.is_end or not row.shots else f"{row.shots:.0f}"),
+            columns.text("Structure", lambda row: "" if row.is_end else row.structure),
+            columns.text("Shots", lambda row: "" if row.is_end or not row.shots else f"{row.shots:.0f}"),
             *columns.wide({budget: style.percent(budget) for budget in budgets}, perplexity),
             Column("dense" if experiment == "pruning" else "control", end, "number"),
         ],
-        columns.groups(own, ["is_end", "model", "method", "structure", "shots"], "budget"),
+        columns.groups(shown, ["is_end", "model", "method", "structure", "shots"], "budget"),
     )
 
 
@@ -121,78 +109,85 @@ def _perplexity(value: float) -> str:
     return f"{value:.1f}" if value < 1000 else f"{value:.2g}"
 
 
-def drawings(tables: ResultTables) -> dict[str, Drawing]:
-    """The figures of the experiments that a study has."""
+def drawings(tables: ResultTables) -> dict[str, drawing.Drawing]:
+    """A figure for each experiment of the study."""
     scored = tables.perplexity[tables.perplexity["perplexity"].notna()]
     pruning, adaptation = (scored[scored["experiment"] == name] for name in REFERENCES)
     figures = {
         "perplexity": (draw_pruning, pruning, "Perplexity against sparsity"),
         "adaptation": (draw_adaptation, adaptation, "Perplexity against kept share"),
     }
-    return {name: Drawing(partial(draw, own), text) for name, (draw, own, text) in figures.items() if not own.empty}
+    return {
+        name: drawing.Drawing(partial(draw, rows), text)
+        for name, (draw, rows, text) in figures.items()
+        if not rows.empty
+    }
 
 
-def draw_pruning(table: pd.DataFrame) -> Figure:
+def draw_pruning(table: pd.DataFrame) -> drawing.Figure:
     """Perplexity against sparsity: one row of panels per model, one column per structure; dashed is one shot."""
     pruned = table[table["method"] != REFERENCES["pruning"]]
     models, structures, methods = (list(dict.fromkeys(pruned[name])) for name in ("model", "structure", "method"))
-    figure, panels = canvas(
+    figure, panels = drawing.canvas(
         1.6 + 2.9 * len(structures), 0.9 + 2.7 * len(models), len(models), len(structures), sharey="row"
     )
     styles = style.method_styles(methods)
     for row, model in zip(panels, models, strict=True):
         dense = table.loc[(table["model"] == model) & (table["method"] == REFERENCES["pruning"]), "perplexity"]
         for axes, structure in zip(row, structures, strict=True):
-            own = pruned[(pruned["model"] == model) & (pruned["structure"] == structure)]
-            for (method, shots), line in own.sort_values("budget").groupby(["method", "shots"], sort=False):
+            panel = pruned[(pruned["model"] == model) & (pruned["structure"] == structure)]
+            for (method, shots), line in panel.sort_values("budget").groupby(["method", "shots"], sort=False):
                 one = {"linestyle": ONE_SHOT, "alpha": 0.75} if shots == 1 else {"linestyle": "-"}
-                axes.plot(100 * line["budget"], line["perplexity"], **method_line(styles[method]) | one)
+                axes.plot(100 * line["budget"], line["perplexity"], **drawing.method_line(styles[method]) | one)
             for value in dense:
                 axes.axhline(value, color=style.INK, linewidth=1.1)
-            log_axis(axes.yaxis)
+            drawing.log_axis(axes.yaxis)
             axes.set_title(f"{model} · {STRUCTURES.get(structure, structure)}")
         row[0].set_ylabel("perplexity (log scale)")
     for axes in panels[-1]:
         axes.set_xlabel("removed of linear layers, %")
     entries = [
-        *method_entries(methods),
-        entry("one shot", color=style.MUTED, linestyle=ONE_SHOT),
-        entry("dense", color=style.INK, linewidth=1.1),
+        *drawing.method_entries(methods),
+        drawing.entry("one shot", color=style.MUTED, linestyle=ONE_SHOT),
+        drawing.entry("dense", color=style.INK, linewidth=1.1),
     ]
     figure.legend(handles=entries, loc="outside upper center", ncols=4)
     return figure
 
 
-def draw_adaptation(table: pd.DataFrame) -> Figure:
-    """Perplexity of an adapted model against the kept share of its update, one panel per model, with both ends."""
+def draw_adaptation(table: pd.DataFrame) -> drawing.Figure:
+    """Perplexity of adapted models against the kept share of the update, one panel per model, with both controls."""
     compressed = table[~table["method"].isin(style.CONTROLS)]
     models, methods = (list(dict.fromkeys(compressed[name])) for name in ("model", "method"))
     styles = style.method_styles(methods)
-    figure, (panels,) = canvas(1.2 + 4.1 * max(1, len(models)), 4.2, 1, max(1, len(models)))
+    figure, (panels,) = drawing.canvas(1.2 + 4.1 * max(1, len(models)), 4.2, 1, max(1, len(models)))
     for axes, model in zip(panels, models, strict=False):
-        own = compressed[compressed["model"] == model]
+        panel = compressed[compressed["model"] == model]
         for method in methods:
-            line = own[own["method"] == method].sort_values("kept_share")
-            axes.plot(100 * line["kept_share"], line["perplexity"], **method_line(styles[method]))
-        draw_controls(axes, table[table["model"] == model], "perplexity")
-        log_axis(axes.yaxis)
-        log_axis(axes.xaxis)
+            line = panel[panel["method"] == method].sort_values("kept_share")
+            axes.plot(100 * line["kept_share"], line["perplexity"], **drawing.method_line(styles[method]))
+        drawing.draw_controls(axes, table[table["model"] == model], "perplexity")
+        drawing.log_axis(axes.yaxis)
+        drawing.log_axis(axes.xaxis)
         axes.set(title=model, xlabel="kept share of the update, % (log scale)")
     panels[0].set_ylabel("perplexity (log scale)")
     words = {"full": "adapted, nothing reset", "none": "base, all reset"}
-    lines = [entry(words[name], color=style.INK, linewidth=1.1, linestyle=CONTROL_LINES[name]) for name in words]
-    figure.legend(handles=[*method_entries(methods), *lines], loc="outside upper center", ncols=4)
+    lines = [
+        drawing.entry(words[name], color=style.INK, linewidth=1.1, linestyle=drawing.CONTROL_LINES[name])
+        for name in words
+    ]
+    figure.legend(handles=[*drawing.method_entries(methods), *lines], loc="outside upper center", ncols=4)
     return figure
 
 
 def result_sentences(table: pd.DataFrame) -> list[str]:
-    """What came out, in numbers: the rise of pruned models at the highest sparsity, and what an update needs."""
+    """The rise in perplexity of models pruned to the highest sparsity, and of adapted models at a middle share."""
     scored = table[table["rise"].notna()]
     pruned = scored[(scored["experiment"] == "pruning") & (scored["method"] != REFERENCES["pruning"])]
     lines = []
-    for structure, own in pruned.groupby("structure", sort=False):
-        budget = own["budget"].max()
-        rows = own[(own["budget"] == budget) & (own["shots"] == own["shots"].max())]
+    for structure, group in pruned.groupby("structure", sort=False):
+        budget = group["budget"].max()
+        rows = group[(group["budget"] == budget) & (group["shots"] == group["shots"].max())]
         lines.append(
             f"With {style.percent(budget)} of the linear layers removed as {STRUCTURES.get(structure, structure)}, "
             f"perplexity in units of the dense model's: {_rises(rows)}."
@@ -209,7 +204,7 @@ def result_sentences(table: pd.DataFrame) -> list[str]:
 
 
 def _rises(rows: pd.DataFrame) -> str:
-    """Methods with what their perplexity is multiplied by, lowest first."""
+    """Methods with their factors on perplexity, lowest first."""
     times = np.exp(rows.groupby("method", sort=False)["rise"].mean()).sort_values()
     return style.listed([f"{_times(value)} with {style.label(name)}" for name, value in times.items()])
 
@@ -221,7 +216,7 @@ def _times(value: float) -> str:
 
 
 def smaller_sentence(table: pd.DataFrame) -> str:
-    """How many layers removed rows and columns make smaller, and what becomes of the others."""
+    """How many layers become smaller by removed rows and columns."""
     rows = table[(table["structure"] == "row-column") & (table["smaller_layers"] > 0)]
     if rows.empty:
         return "No layer became smaller: what is removed is stored as zeros."

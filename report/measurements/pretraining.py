@@ -1,4 +1,4 @@
-"""Fine-tuning from the pre-trained body against random initialisation."""
+"""Fine-tuning from the pre-trained body compared with fine-tuning from random initialisation."""
 
 from functools import partial
 from typing import Any
@@ -10,33 +10,31 @@ from report import table as columns
 from report.drawing import DASHED, Drawing, Figure, canvas, entry
 from report.measurements.contract import PageSection, ResultFiles, ResultTables
 from report.results import CELL, PAIR, Columns
+from report.scores import aggregations
 from report.table import Table
 
 COLUMNS = {
-    "pretraining_gain": Columns(
-        ("model", "task"), ("seeds", "random_init", "random_init_sd", "pretrained", "pretrained_sd", "gain_points")
+    "pretraining_gain": Columns.of(
+        "model task", "seeds random_init random_init_sd pretrained pretrained_sd gain_points"
     )
 }
 
 
 def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
-    """Both ways per model and task, on the seeds that have both."""
+    """Means of both arms per model and task, over the seeds that have both."""
     arms = files.finetuning.pivot_table(index=CELL, columns="arm", values="weighted_f1", sort=False)
-    both = arms.reindex(columns=["random-init", "pretrained"]).dropna().reset_index()
-    both["gain_points"] = 100 * (both["pretrained"] - both["random-init"])
+    arms = arms.reindex(columns=["random-init", "pretrained"]).set_axis(["random_init", "pretrained"], axis=1)
+    both = arms.dropna().reset_index()
+    both["gain_points"] = 100 * (both["pretrained"] - both["random_init"])
+    means = "random_init pretrained"
     table = both.groupby(PAIR, sort=False).agg(
-        seeds=("seed", "nunique"),
-        random_init=("random-init", "mean"),
-        random_init_sd=("random-init", "std"),
-        pretrained=("pretrained", "mean"),
-        pretrained_sd=("pretrained", "std"),
-        gain_points=("gain_points", "mean"),
+        seeds=("seed", "nunique"), **aggregations(f"{means} gain_points", sd=means)
     )
     return {"pretraining_gain": table.reset_index()[COLUMNS["pretraining_gain"].names]}
 
 
 def page(tables: ResultTables) -> dict[str, Any]:
-    """Random initialisation beside the pre-trained body."""
+    """Section with random initialisation and the pre-trained body."""
     table = Table.of(
         [
             *columns.PAIR,
@@ -75,7 +73,7 @@ def sentences(tables: ResultTables) -> list[str]:
 
 
 def drawings(tables: ResultTables) -> dict[str, Drawing]:
-    """The figure, of a study that has both ways."""
+    """The figure, if the study has both arms."""
     if tables.pretraining_gain.empty:
         return {}
     text = "Weighted F1 from random initialisation and from the pre-trained body"
@@ -83,7 +81,7 @@ def drawings(tables: ResultTables) -> dict[str, Drawing]:
 
 
 def draw_gain(tables: ResultTables) -> Figure:
-    """Random initialisation joined with pre-training by a line, one row per model, one panel per task."""
+    """A line from random initialisation to pre-training, one row per model, one panel per task."""
     gain, models, tasks = tables.pretraining_gain, tables.counts["models"], tables.counts["tasks"]
     figure, panels = canvas(max(6.4, 3.7 * len(tasks)), 0.32 * len(models) + 1.3, 1, len(tasks), sharey=True)
     tfidf = tables.tasks.set_index("task")["tfidf_weighted_f1"]

@@ -24,7 +24,7 @@ def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
 
 
 def page(tables: ResultTables) -> dict[str, Any]:
-    """Ranks per method and budget, the tests of each budget, and one sentence per budget that has a picture."""
+    """Ranks per method and budget, the tests of each budget, and a sentence for each budget in the figure."""
     return {
         "table": ranks_table(tables),
         "tests": tests_table(tables),
@@ -37,11 +37,11 @@ def _ranked(ranks: pd.DataFrame) -> pd.DataFrame:
 
 
 def ranks_table(tables: ResultTables) -> Table:
-    """Average rank per method (rows) and budget (columns) of what was ranked."""
+    """Average rank per method (rows) and budget (columns)."""
     ranked = _ranked(tables.ranks)
 
-    def rank(_: Any, own: Any) -> TableCell:
-        return columns.number_cell(own.average_rank, "{:.2f}".format)
+    def rank(_: Any, row: Any) -> TableCell:
+        return columns.number_cell(row.average_rank, "{:.2f}".format)
 
     budgets = columns.tuples(by_budget(ranked[KEYS].drop_duplicates()), KEYS)
     heads = {(unit, budget): style.budget_label(budget, unit) for unit, budget in budgets}
@@ -52,9 +52,8 @@ def tests_table(tables: ResultTables) -> Table:
     """Friedman's test and the critical difference per budget."""
     return Table.of(
         [
-            columns.name("Budget", lambda row: style.budget_label(row.budget, row.unit)),
-            columns.number("Methods", "methods", style.integer),
-            columns.number("Pairs of model and task", "n", style.integer),
+            columns.budget_text(),
+            *columns.numbers({"Methods": "methods", "Pairs of model and task": "n"}, style.integer),
             columns.number("Friedman's p", "friedman_p", style.p_value),
             columns.number("Critical difference", "critical_difference", "{:.2f}".format),
         ],
@@ -63,13 +62,13 @@ def tests_table(tables: ResultTables) -> Table:
 
 
 def with_picture(ranks: pd.DataFrame) -> pd.DataFrame:
-    """Ranked rows of the budgets that have at least 3 methods, all on at least 5 pairs of model and task."""
+    """Ranked rows of the budgets with at least 3 methods on at least 5 pairs of model and task."""
     ranked = ranks[ranks["average_rank"].notna()]
     return ranked[(ranked["methods"] >= 3) & (ranked["n"] >= 5)]
 
 
 def budget_sentences(ranks: pd.DataFrame) -> list[str]:
-    """The method of best average rank at every budget that has a picture, and those not told apart from it."""
+    """The method with the best average rank at every budget in the figure, and those not significantly worse."""
     lines = []
     for (unit, budget), rows in with_picture(ranks).sort_values("budget", kind="stable").groupby(KEYS):
         rows = rows.sort_values("average_rank", kind="stable")
@@ -88,11 +87,11 @@ def _kept(budget: float, unit: str) -> str:
 
 
 def not_told_apart(ranks: Sequence[float], critical_difference: float) -> list[tuple[int, int]]:
-    """Groups of methods that Nemenyi's test does not tell apart (Demšar 2006, figure 1).
+    """Groups of methods without a significant difference in Nemenyi's test (Demšar 2006, figure 1).
 
     Args:
         ranks: average ranks, ascending.
-        critical_difference: ranks that differ by less are not told apart.
+        critical_difference: smallest significant difference.
 
     Returns:
         First and last index of every group of two or more that is not part of a larger one.
@@ -106,14 +105,14 @@ def not_told_apart(ranks: Sequence[float], critical_difference: float) -> list[t
 
 
 def drawings(tables: ResultTables) -> dict[str, Drawing]:
-    """The figure of the budgets with enough methods and pairs."""
+    """The figure, for the budgets with enough methods and pairs."""
     text = "Average ranks of methods with critical differences"
     note = "No budget with at least 3 methods ranked on 5 pairs of model and task."
     return {"ranks": drawing_of(draw_ranks, with_picture(tables.ranks), description=text, note=note)}
 
 
 def draw_ranks(ranks: pd.DataFrame) -> Figure:
-    """Average ranks with critical differences, one panel per budget, as in Demšar 2006, figure 1: best on the left."""
+    """Average ranks with critical differences, one panel per budget (Demšar 2006, figure 1), best on the left."""
     budgets = list(ranks.sort_values("budget", kind="stable").groupby(KEYS, sort=False))
     across = min(2, len(budgets))
     down = math.ceil(len(budgets) / across)
@@ -133,7 +132,7 @@ def draw_ranks(ranks: pd.DataFrame) -> Figure:
 
 
 def _draw_axis(axes: Axes, part: pd.DataFrame, depth: float) -> None:
-    """The axis of ranks at height 0, and the length of the critical difference above it."""
+    """Draw the axis of ranks at height 0, and the length of the critical difference above it."""
     most, difference = len(part), part["critical_difference"].iloc[0]
     axes.set_axis_off()
     margin = 0.75 * (most - 1)
@@ -149,7 +148,7 @@ def _draw_axis(axes: Axes, part: pd.DataFrame, depth: float) -> None:
 
 
 def _draw_bars(axes: Axes, part: pd.DataFrame, bars: list[tuple[int, int]]) -> None:
-    """Thick bars below the axis, each joining methods that are not told apart."""
+    """Draw thick bars below the axis, each joining methods without a significant difference."""
     ranks, most = list(part["average_rank"]), len(part)
     for level, (first, last) in enumerate(bars):
         ends = [ranks[first] - 0.006 * most, ranks[last] + 0.006 * most]
@@ -157,7 +156,7 @@ def _draw_bars(axes: Axes, part: pd.DataFrame, bars: list[tuple[int, int]]) -> N
 
 
 def _draw_names(axes: Axes, part: pd.DataFrame, top: float) -> None:
-    """Names on both sides, each joined with its rank on the axis; the first stands at the height `top`."""
+    """Draw names on both sides, each connected with its rank on the axis; the first is at the height `top`."""
     most = len(part)
     styles, left = style.method_styles(part["method"]), math.ceil(most / 2)
     for index, row in enumerate(part.itertuples()):

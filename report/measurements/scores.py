@@ -1,6 +1,6 @@
 """Weighted F1 per model, task, method and budget: means over seeds, and one figure per model."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,17 +12,15 @@ from report.drawing import Drawing, Figure
 from report.measurements.contract import ResultFiles, ResultTables
 from report.panels import draw_methods, finish, method_panels
 from report.results import PAIR, Columns
-from report.scores import METHOD, is_near, keeps_more
+from report.scores import METHOD, aggregations, is_near, keeps_more
 from report.table import Column, Table, TableCell
 
 COLUMNS = {
-    "scores_summary": Columns(
-        ("model", "task", "method", "family", "unit"),
-        (
-            *("budget", "seeds", "draws", "declined", "failed", "weighted_f1", "weighted_f1_sd", "difference_points"),
-            *("difference_points_sd", "macro_f1", "accuracy", "kept", "kept_share", "parameters", "stored_bytes"),
-            *("stored_share", "learning_rate_min", "learning_rate_max", "validation_weighted_f1", "seconds"),
-        ),
+    "scores_summary": Columns.of(
+        "model task method family unit",
+        "budget seeds draws declined failed weighted_f1 weighted_f1_sd difference_points "
+        "difference_points_sd macro_f1 accuracy kept kept_share parameters stored_bytes stored_share "
+        "learning_rate_min learning_rate_max validation_weighted_f1 seconds",
     )
 }
 GROUP = [*PAIR, *METHOD]
@@ -31,19 +29,14 @@ GROUP = [*PAIR, *METHOD]
 def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
     """Mean and standard deviation (n − 1) over seeds per model, task, method and budget.
 
-    Groups without any score stay, with their number of declined and failed rows.
+    Groups without any score are included, with their numbers of declined and failed rows.
     """
-    means = ("macro_f1", "accuracy", "kept", "kept_share", "parameters", "stored_bytes", "stored_share", "seconds")
+    scored = "weighted_f1 difference_points"
+    means = "macro_f1 accuracy kept kept_share parameters stored_bytes stored_share seconds validation_weighted_f1"
     means_of_seeds = files.seeds.groupby(GROUP, sort=False).agg(
         seeds=("seed", "nunique"),
         draws=("draws", "max"),
-        weighted_f1=("weighted_f1", "mean"),
-        weighted_f1_sd=("weighted_f1", "std"),
-        difference_points=("difference_points", "mean"),
-        difference_points_sd=("difference_points", "std"),
-        learning_rate_min=("learning_rate", "min"),
-        learning_rate_max=("learning_rate", "max"),
-        **{name: (name, "mean") for name in (*means, "validation_weighted_f1")},
+        **aggregations(f"{scored} {means}", sd=scored, ends="learning_rate"),
     )
     scores = files.scores
     status = scores[GROUP].assign(**{word: (scores["status"] == word).astype(int) for word in ("declined", "failed")})
@@ -54,7 +47,7 @@ def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
 
 
 def page(tables: ResultTables) -> dict[str, Any]:
-    """The table of all models, and each model's own table and figure."""
+    """The table of all models, and a table and a figure for each model."""
     models = tables.counts["models"]
     by_model = {model: {"table": score_table(tables, [model]), "picture": file_name(model)} for model in models}
     return {"table": score_table(tables, models), "by_model": by_model}
@@ -63,40 +56,46 @@ def page(tables: ResultTables) -> dict[str, Any]:
 def score_table(tables: ResultTables, models: Sequence[str]) -> Table:
     """Weighted F1 per model, task and method (rows) at every kept share (columns), between `none` and `full`.
 
-    The best method of a column is marked within model and task, and so is what lies at most one point below full. A
+    Within model and task, the best method of a column is marked, and so are scores at most one point below full. A
     method that holds more than the others at its budgets is not marked best.
     """
     summary, budgets = tables.scores_summary, tables.counts["budgets"]
-    controls = {(row.model, row.task, row.method): row for row in summary.itertuples() if row.family == "control"}
     shown = summary[summary["model"].isin(models) & (summary["unit"] == "share") & summary["budget"].isin(budgets)]
     shown = shown[~shown["method"].isin(style.CONTROLS)]
     within = [*PAIR, "budget"]
     more = keeps_more(shown, within)
     best = shown[~more].groupby(within)["weighted_f1"].max()
 
-    def control(method: str) -> Column:
-        return Column(method, lambda row: _control_cell(controls.get((row.model, row.task, method))), "number")
+    def score(row: Any, scored: Any) -> TableCell:
+        comparable = not more[row.rows.index].any()
+        return score_cell(scored, best.get((row.model, row.task, scored.budget)) if comparable else None)
 
-    def score(row: Any, own: Any) -> TableCell:
-        return score_cell(own, None if more[row.own.index].any() else best.get((row.model, row.task, own.budget)))
-
+    none, full = control_columns(summary, _control_cell)
     shares = columns.over_budgets(budgets, score)
-    names = [*columns.PAIR, columns.method()]
     rows = columns.groups(shown, [*PAIR, "method"], "budget")
-    return Table.of([*names, control("none"), *shares, control("full")], rows)
+    return Table.of([*columns.PAIR, columns.method(), none, *shares, full], rows)
+
+
+def control_columns(summary: pd.DataFrame, cell: Callable[[Any], TableCell]) -> list[Column]:
+    """The columns none and full with the controls of the model and task of a row; empty if they were not run."""
+    controls = {(row.model, row.task, row.method): row for row in summary.itertuples() if row.method in style.CONTROLS}
+
+    def control(row: Any, method: str) -> TableCell:
+        scored = controls.get((row.model, row.task, method))
+        return TableCell() if scored is None else cell(scored)
+
+    return [Column(method, partial(control, method=method), "number") for method in style.CONTROLS]
 
 
 def _control_cell(row: Any) -> TableCell:
-    """Without its spread, which has a table of its own (`finetuned`)."""
-    if row is None:
-        return TableCell()
+    """The mean without its spread, which the table `finetuned` has."""
     if not row.seeds:
         return score_cell(row)
     return columns.number_cell(row.weighted_f1, style.score, "control")
 
 
 def score_cell(row: Any, best: float | None = None) -> TableCell:
-    """Mean and spread of a row of the table, or why there is none."""
+    """Mean and spread of a row of the table, or why it has no score."""
     if not row.seeds:
         return TableCell("failed" if row.failed else "declined", marks="missing")
     marks = ["best"] if row.weighted_f1 == best else []
@@ -106,12 +105,12 @@ def score_cell(row: Any, best: float | None = None) -> TableCell:
 
 
 def file_name(model: str) -> str:
-    """Stem of a model's figure: its name, with what a file name cannot hold replaced."""
+    """Stem of a model's figure: its name, with characters replaced that a file name cannot have."""
     return "model_" + "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in model)
 
 
 def drawings(tables: ResultTables) -> dict[str, Drawing]:
-    """One figure per model, which only the page shows and which is therefore no PDF."""
+    """One figure per model. Only the page shows it, so there is no PDF."""
     text = "Weighted F1 against kept share, a panel for each task and family of methods: "
     return {
         file_name(model): Drawing(partial(draw_curves, tables, model), text + model, formats=("svg", "png"))

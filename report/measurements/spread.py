@@ -1,4 +1,4 @@
-"""Whether kept entries are spread evenly: three statistics of every matrix against choices at random."""
+"""Whether kept entries are spread evenly: three statistics of every matrix compared with random choices."""
 
 from typing import Any
 
@@ -10,38 +10,32 @@ from report import table as columns
 from report.drawing import Axes, Drawing, Figure, canvas, drawing_of, set_ticks, signed
 from report.measurements.contract import ResultFiles, ResultTables
 from report.results import Columns, read_if_run
+from report.scores import aggregations
 from report.table import Table
 
-SIDES = ("below", "inside", "above")  # of a statistic, by the interval of choices at random
+SIDES = ("below", "inside", "above")  # of the interval of random choices
 COLUMNS = {
-    "spread": Columns(
-        ("method", "statistic"), ("budget", "matrices", *SIDES, "difference", "difference_min", "difference_max")
+    "spread": Columns.of(
+        "method statistic", "budget matrices below inside above difference difference_min difference_max"
     ),
-    "spread_matrices": Columns(
-        ("model", "task", "method", "matrix", "statistic", "place"), ("seed", "budget", "difference", "low", "high")
-    ),
+    "spread_matrices": Columns.of("model task method matrix statistic place", "seed budget difference low high"),
 }
 STATISTICS = {"neighbours": "kept neighbours", "entropy": "entropy over columns", "moran": "Moran's I"}
 SHOWN = ("neighbours", "moran")  # in figure and sentences
-FILE = Columns(
-    ("model", "task", "method", "matrix"),
-    (
-        *("seed", "budget", "rows", "columns", "kept"),
-        *(form.format(name) for name in STATISTICS for form in ("observed_{}", "{}_random", "{}_low", "{}_high")),
-    ),
+FILE = Columns.of(
+    "model task method matrix",
+    "seed budget rows columns kept " + " ".join(f"observed_{s} {s}_random {s}_low {s}_high" for s in STATISTICS),
 )
 
 
 def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
-    """One row per matrix and statistic: observed minus the mean of choices at random; and counts of them per method."""
+    """Observed minus the mean of random choices per matrix and statistic, and counts of matrices per method."""
     matrices = _matrices(read_if_run(files.results / "spread.csv", FILE))
     counted = matrices.assign(**{side: (matrices["place"] == side).astype(int) for side in SIDES})
     table = counted.groupby(["method", "statistic", "budget"], sort=False).agg(
         matrices=("matrix", "size"),
         **{side: (side, "sum") for side in SIDES},
-        difference=("difference", "mean"),
-        difference_min=("difference", "min"),
-        difference_max=("difference", "max"),
+        **aggregations("difference", ends="difference"),
     )
     return {"spread": table.reset_index()[COLUMNS["spread"].names], "spread_matrices": matrices}
 
@@ -59,15 +53,14 @@ def _matrices(spread: pd.DataFrame) -> pd.DataFrame:
 
 
 def page(tables: ResultTables) -> dict[str, Any]:
-    """Counts of matrices, one sentence per method, and what the figure shows."""
+    """Counts of matrices, one sentence per method, and the size of the figure's data."""
     table = Table.of(
         [
             columns.method(),
-            columns.name("Statistic", lambda row: STATISTICS.get(row.statistic, row.statistic)),
+            columns.text("Statistic", lambda row: STATISTICS.get(row.statistic, row.statistic)),
             columns.number("Matrices", "matrices", style.integer),
-            *(columns.number(f"{side.capitalize()} the interval", side, style.integer) for side in SIDES),
-            columns.number("Mean over random", "difference", _difference),
-            columns.number("Largest", "difference_max", _difference),
+            *columns.numbers({f"{side.capitalize()} the interval": side for side in SIDES}, style.integer),
+            *columns.numbers({"Mean over random": "difference", "Largest": "difference_max"}, _difference),
         ],
         tables.spread.itertuples(),
     )
@@ -79,7 +72,7 @@ def _difference(value: float) -> str:
 
 
 def _shown(matrices: pd.DataFrame) -> str:
-    """How many matrices, models and seeds the figure shows."""
+    """Numbers of matrices, models and seeds in the figure."""
     shown = matrices[["method", "model", "task", "seed", "matrix"]].drop_duplicates()
     each = shown.groupby("method").size()
     if each.empty:
@@ -90,7 +83,7 @@ def _shown(matrices: pd.DataFrame) -> str:
 
 
 def method_sentences(spread: pd.DataFrame) -> list[str]:
-    """Of each method, how many matrices lie inside the interval of choices at random, and on which side the others."""
+    """For each method, how many matrices lie inside the interval of random choices, above it and below it."""
     lines = []
     for method, rows in spread.groupby("method", sort=False):
         by_statistic = {row.statistic: row for row in rows.itertuples()}
@@ -113,20 +106,20 @@ def drawings(tables: ResultTables) -> dict[str, Drawing]:
 
 
 def draw_spread(matrices: pd.DataFrame, models: list[str]) -> Figure:
-    """Observed minus random, one dot per matrix, over the interval of choices at random; one column per method."""
+    """Observed minus random, one dot per matrix, over the interval of random choices; one column per method."""
     methods = list(dict.fromkeys(matrices["method"]))
     widest = matrices.drop_duplicates(["method", "model", "task", "seed", "matrix"]).groupby("method").size().max()
     width = max(6.4, min(12.0, 1.2 + len(methods) * max(2.4, 0.055 * widest)))
-    height = 4.8 + 0.08 * max(map(len, matrices["model"]))  # names of models stand upright below
+    height = 4.8 + 0.08 * max(map(len, matrices["model"]))  # room for upright names of models below
     figure, panels = canvas(width, height, len(SHOWN), len(methods), sharex="col", sharey="row")
     styles = style.method_styles(methods)
     order = {model: index for index, model in enumerate(models)}
     matrices = matrices.sort_values("model", key=lambda names: names.map(order), kind="stable")
     for row, statistic in zip(panels, SHOWN, strict=True):
-        own = matrices[matrices["statistic"] == statistic]
+        shown = matrices[matrices["statistic"] == statistic]
         for axes, method in zip(row, methods, strict=True):
-            _draw_matrices(axes, own[own["method"] == method], styles[method].colour)
-        _set_axis(row[0], own)
+            _draw_matrices(axes, shown[shown["method"] == method], styles[method].colour)
+        _set_axis(row[0], shown)
         row[0].set_ylabel(f"{STATISTICS[statistic]},\nobserved minus random")
     for axes, method in zip(panels[0], methods, strict=True):
         axes.set_title(style.label(method))
@@ -134,7 +127,7 @@ def draw_spread(matrices: pd.DataFrame, models: list[str]) -> Figure:
 
 
 def _set_axis(axes: Axes, part: pd.DataFrame) -> None:
-    """Linear over the widest interval of choices at random, logarithmic beyond, so that both can be seen."""
+    """Make an axis linear over the widest interval of random choices and logarithmic beyond it."""
     widest = part[["low", "high"]].abs().max(axis=None)
     furthest = max(widest, part["difference"].abs().max())
     steps = [digit * 10.0**power for power in range(-6, 7) for digit in (1, 2, 5)]
@@ -146,14 +139,14 @@ def _set_axis(axes: Axes, part: pd.DataFrame) -> None:
 
 
 def _draw_matrices(axes: Axes, part: pd.DataFrame, colour: str) -> None:
-    """Matrices side by side, models set apart by lines and named below."""
+    """Draw matrices side by side, with lines between models and their names below."""
     at = list(range(len(part)))
     axes.vlines(at, part["low"], part["high"], color=style.MUTED, linewidth=1.4, alpha=0.55, zorder=1)
     axes.axhline(0, color=style.INK, linewidth=0.8, zorder=1)
     for inside in (True, False):
         chosen = (part["place"] == "inside").to_numpy() == inside
         filled = {"markerfacecolor": "white" if inside else colour, "markeredgecolor": colour}
-        dots = [x for x, own in zip(at, chosen, strict=True) if own]
+        dots = [x for x, is_chosen in zip(at, chosen, strict=True) if is_chosen]
         axes.plot(dots, part["difference"][chosen], "o", markersize=2.8, markeredgewidth=0.8, **filled)
     starts = [x for x in at if x == 0 or part["model"].iloc[x] != part["model"].iloc[x - 1]]
     for start in starts[1:]:

@@ -1,4 +1,4 @@
-"""Kept shares chosen on validation, and what they lose on test."""
+"""Kept shares chosen on validation, and their loss on test."""
 
 from typing import Any
 
@@ -7,44 +7,37 @@ import pandas as pd
 from report import style
 from report import table as columns
 from report.measurements.contract import PageSection, ResultFiles, ResultTables
-from report.results import F1_COLUMNS, PAIR, Columns, read_table
+from report.results import PAIR, Columns, read_table
+from report.scores import aggregations
 from report.table import Table
 
 COLUMNS = {
-    "suggestions": Columns(
-        ("model", "task", "method"),
-        (
-            *("seeds", "share", "share_min", "share_max", "stored_bytes", "loss_points", "loss_points_max", "margin"),
-            "confidence",
-        ),
+    "suggestions": Columns.of(
+        "model task method",
+        "seeds share share_min share_max stored_bytes loss_points loss_points_max margin confidence",
     )
 }
-FILE = Columns(
-    ("model", "task", "method"),
-    ("seed", "share", "margin", "confidence", "kept_share", "stored_bytes", *F1_COLUMNS, "full_weighted_f1"),
+FILE = Columns.of(
+    "model task method",
+    "seed share margin confidence kept_share stored_bytes weighted_f1 macro_f1 accuracy full_weighted_f1",
 )
 
 
 def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
-    """Shares over seeds, and the loss on test, per model, task and method."""
+    """Shares and losses on test over seeds, per model, task and method."""
     chosen = read_table(files.results / "suggestions.csv", *FILE)
     chosen = chosen.assign(loss_points=100 * (chosen["full_weighted_f1"] - chosen["weighted_f1"]))
     table = chosen.groupby([*PAIR, "method"], sort=False).agg(
         seeds=("seed", "nunique"),
-        share=("share", "mean"),
-        share_min=("share", "min"),
-        share_max=("share", "max"),
-        stored_bytes=("stored_bytes", "mean"),
-        loss_points=("loss_points", "mean"),
-        loss_points_max=("loss_points", "max"),
         margin=("margin", "first"),
         confidence=("confidence", "first"),
+        **aggregations("share stored_bytes loss_points", ends="share loss_points"),
     )
     return {"suggestions": table.reset_index()[COLUMNS["suggestions"].names]}
 
 
 def page(tables: ResultTables) -> dict[str, Any]:
-    """The shares, with the margin and the confidence of their choice."""
+    """Section with the shares, and the margin and confidence of their choice."""
     table = Table.of(
         [
             *columns.PAIR,
@@ -69,7 +62,7 @@ def page(tables: ResultTables) -> dict[str, Any]:
 
 
 def sentences(tables: ResultTables) -> list[str]:
-    """Shares chosen on validation, a method each: median over models and tasks, and the loss on test."""
+    """Shares chosen on validation for each method: median over models and tasks, and the loss on test."""
     chosen = tables.suggestions
     if chosen.empty:
         return []

@@ -1,4 +1,4 @@
-"""How the time of a selection grows with the size and with k."""
+"""Growth of the time of a selection with the size and with k."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from report.measurements.contract import ResultFiles, ResultTables
 from report.results import Columns, read_if_run
 from report.table import Table
 
-COLUMNS = {"timing": Columns(("method",), ("size", "k", "seconds"))}
+COLUMNS = {"timing": Columns.of("method", "size k seconds")}
 
 
 def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
@@ -20,12 +20,11 @@ def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
 
 
 def page(tables: ResultTables) -> dict[str, Any]:
-    """Every measurement, and the slopes that were fitted to them."""
+    """All measurements, and the slopes fitted to them."""
     table = Table.of(
         [
             columns.method("Rule"),
-            columns.number("Entries", "size", style.integer),
-            columns.number("k", "k", style.integer),
+            *columns.numbers({"Entries": "size", "k": "k"}, style.integer),
             columns.number("Seconds", "seconds", "{:.3g}".format),
         ],
         tables.timing.itertuples(),
@@ -34,7 +33,7 @@ def page(tables: ResultTables) -> dict[str, Any]:
 
 
 def slopes_sentence(claims: pd.DataFrame) -> str:
-    """Slopes of log seconds on log size and log k, from the claim about them; "" if they were not computed."""
+    """Slopes of log seconds over log size and log k, from the claim about them; "" if they were not computed."""
     slopes = claims[(claims["unit"] == "slope") & claims["estimate"].notna()]
     parts = []
     for row in slopes.itertuples():
@@ -63,8 +62,8 @@ def draw_timing(timing: pd.DataFrame) -> Figure:
     figure, (panels,) = canvas(8.6, 3.6, 1, 2, sharey=True)
     styles = style.method_styles(timing["method"])
     for axes, (column, (rows, name)) in zip(panels, parts.items(), strict=True):
-        for method, own in rows.sort_values(column).groupby("method", sort=False):
-            axes.plot(own[column], own["seconds"], **method_line(styles[method]), label=style.label(method))
+        for method, line in rows.sort_values(column).groupby("method", sort=False):
+            axes.plot(line[column], line["seconds"], **method_line(styles[method]), label=style.label(method))
         ends = [rows[column].min(), rows[column].max()]
         start = rows.loc[rows[column] == ends[0], "seconds"].min()
         line = {"color": style.INK, "linewidth": 0.9, "linestyle": DASHED, "label": "linear (slope 1)"}

@@ -1,4 +1,4 @@
-"""The claims with their verdicts, as `report.claims` has judged them."""
+"""The claims with the verdicts of `report.claims`."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +10,8 @@ from report.measurements.contract import ResultFiles, ResultTables
 from report.results import CLAIMS, read_claims
 
 COLUMNS = {"claims": CLAIMS}
-VERDICTS = {"reproduced": "✓", "not reproduced": "✗", "not decided": "?"}  # word -> mark, in the order of the report
+VERDICTS = {"reproduced": "✓", "not reproduced": "✗", "not decided": "?"}  # verdict -> mark, in the order of the report
+MIXED = "different from case to case"
 SOURCES = {
     "paper": "Claims of the paper",
     "ours": "Claims of this suite",
@@ -20,7 +21,7 @@ SOURCES = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """A subject of a claim: model or measurement, the verdict's word, estimate with interval, n, and why."""
+    """The verdict on one subject of a claim (a model or a measurement), with estimate and interval, n and reason."""
 
     subject: str
     word: str
@@ -31,7 +32,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim with the rule that decides it, and the verdict on each of its subjects."""
+    """A claim with its rule, and the verdict on each of its subjects."""
 
     text: str
     rule: str
@@ -50,7 +51,7 @@ def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
 
 
 def page(tables: ResultTables) -> dict[str, Any]:
-    """Heading -> claims of that source, in the order of the file; the marks of the verdicts."""
+    """Heading -> claims of that source, in the order of the file, and the marks of the verdicts."""
     sources: dict[str, list[Claim]] = {}
     for (source, _), rows in tables.claims.groupby(["source", "claim"], sort=False):
         verdicts = [
@@ -78,14 +79,22 @@ def estimate(row: Any) -> str:
 
 
 def answer(tables: ResultTables) -> list[str]:
-    """How many claims of the paper have which verdict; those whose subjects differ are counted apart."""
-    own = tables.claims[tables.claims["source"] == "paper"]
-    if own.empty:
-        return []
-    verdicts = own.groupby("claim", sort=False)["verdict"].agg(
-        lambda words: words.iloc[0] if words.nunique() == 1 else "different from case to case"
+    """The verdicts on the claims of the paper, counted."""
+    claims, tally = tally_paper_claims(tables.claims)
+    return [f"Of {style.count(claims, 'claim')} of the paper: {tally}."] if claims else []
+
+
+def tally_paper_claims(claims: pd.DataFrame) -> tuple[int, str]:
+    """Number of claims of the paper, and a list of how many have which verdict.
+
+    A claim with different verdicts for its subjects counts as `MIXED`.
+    """
+    claims = claims[claims["source"] == "paper"]
+    if claims.empty:
+        return 0, ""
+    verdicts = claims.groupby("claim", sort=False)["verdict"].agg(
+        lambda words: words.iloc[0] if words.nunique() == 1 else MIXED
     )
     numbers = verdicts.value_counts()
     order = [word for word in (*VERDICTS, *numbers.index.difference(VERDICTS)) if word in numbers.index]
-    parts = [f"{numbers[word]} {word}" for word in order]
-    return [f"Of {style.count(len(verdicts), 'claim')} of the paper: {', '.join(parts)}."]
+    return len(verdicts), ", ".join(f"{numbers[word]} {word}" for word in order)

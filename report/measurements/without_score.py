@@ -1,4 +1,4 @@
-"""Rows that were declined or failed, with their reasons."""
+"""Rows without a score, declined or failed, with their reasons."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from report.measurements.contract import ResultFiles, ResultTables
 from report.results import Columns
 from report.table import Table
 
-COLUMNS = {"not_ok": Columns(("model", "task", "method", "unit", "status", "reason"), ("seed", "draw", "budget"))}
+COLUMNS = {"not_ok": Columns.of("model task method unit status reason", "seed draw budget")}
 
 
 def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
@@ -20,16 +20,16 @@ def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
 
 
 def page(tables: ResultTables) -> dict[str, Any]:
-    """All of these rows."""
-    names = {"Model": "model", "Task": "task", "Method": lambda row: style.label(row.method), "Status": "status"}
+    """The table of these rows."""
     return {
         "table": Table.of(
             [
-                *(columns.name(head, field) for head, field in names.items()),
-                columns.number("Seed", "seed", style.integer),
-                columns.number("Draw", "draw", style.integer),
+                *columns.PAIR,
+                columns.method(),
+                columns.text("Status", "status"),
+                *columns.numbers({"Seed": "seed", "Draw": "draw"}, style.integer),
                 columns.budget(),
-                columns.prose("Reason", "reason"),
+                columns.text("Reason", "reason", "prose"),
             ],
             tables.not_ok.itertuples(),
         )
@@ -37,7 +37,7 @@ def page(tables: ResultTables) -> dict[str, Any]:
 
 
 def sentences(tables: ResultTables) -> list[str]:
-    """How many rows have no score."""
+    """The number of rows without a score."""
     counts = tables.counts
     without = counts["declined"] + counts["failed"]
     if not without:

@@ -1,1 +1,1 @@
-"""Cells: one fine-tuned model on one task, as the steps that compress and evaluate it see it."""
+"""Cells: fine-tuned models on their tasks, loaded for compression and evaluation."""

@@ -1,4 +1,4 @@
-"""The training text of a language model, offered to the methods that need data."""
+"""The training text of a language model, for methods that need data."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,8 +7,12 @@ import torch
 from torch import nn
 
 from baselines.training import Fitted, Training, TrainingHooks
+from study.models.classifiers import load_tokenizer
 from study.models.language_models import load_language_model
-from study.training.chunks import Chunks
+from study.running import provenance
+from study.training.chunks import Chunks, read_chunks
+
+TRAINS = "methods that train need a task with labels."
 
 
 class Calibration(Training):
@@ -17,7 +21,7 @@ class Calibration(Training):
     Args:
         folder: checkpoint folder.
         chunks: of the training text.
-        indices: of the chunks to show, in this order.
+        indices: of the chunks to use, in this order.
     """
 
     learning_rate_multipliers = ()
@@ -29,13 +33,25 @@ class Calibration(Training):
         return load_language_model(self.folder)
 
     def fit(self, model: nn.Module, hooks: TrainingHooks, learning_rate_multiplier: float) -> Fitted:
-        raise NotImplementedError("methods that train do so on a task with labels: take the method out.")
+        raise NotImplementedError(TRAINS)
 
     def examples(self, batch_size: int) -> Iterator[dict[str, torch.Tensor]]:
         for indices in self.chunks.batches(self.indices, batch_size):
             yield self.chunks.batch(indices)
 
 
-def calibration_indices(chunks: Chunks, number: int, seed: int) -> list[int]:
-    """Indices of `number` chunks drawn without replacement, or of all where there are fewer."""
-    return torch.randperm(len(chunks), generator=torch.Generator().manual_seed(seed))[:number].tolist()
+def load_text(
+    checkpoint: Path, text: Path, max_length: int, seed: int, number: int | None = None
+) -> tuple[Calibration, Chunks]:
+    """Load the calibration text and the held-out text of a language model.
+
+    Args:
+        checkpoint: folder of the model. text: folder of `study.text`.
+        seed: of the study, from which the order of the calibration text is derived.
+        number: chunks of calibration, drawn without replacement from the training text; by default all.
+    """
+    tokenizer = load_tokenizer(checkpoint, max_length)
+    train, test = (read_chunks(text, split, tokenizer, max_length) for split in ("train", "test"))
+    generator = torch.Generator().manual_seed(provenance.seed_of("calibration", seed))
+    indices = torch.randperm(len(train), generator=generator)[:number].tolist()
+    return Calibration(checkpoint, train, indices), test

@@ -1,4 +1,4 @@
-"""Fine-tuning of one cell, offered to the methods that train."""
+"""The fine-tuning of one cell, for methods that train."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +21,7 @@ class CellTraining(Training):
         initial: initial state of the cell.
         manifest: of its fine-tuning.
         splits: split -> examples; train and validation are used.
-        learning_rate_multipliers: learning rates to try, in units of the fine-tuning's.
+        learning_rate_multipliers: learning rates to try, as multiples of the fine-tuning's.
         device: to train on; the fitted model is moved to the CPU.
     """
 

@@ -1,4 +1,4 @@
-"""A fine-tuned cell, as the steps that compress, evaluate and measure it load it."""
+"""A fine-tuned cell, loaded by the steps that compress, evaluate and measure it."""
 
 import functools
 import json
@@ -32,9 +32,9 @@ class FinetunedCell:
 
     Args:
         folder: of the fine-tuned cell. task: task folder.
-        settings: kept_shares, draws, batch_size, max_length; methods: method -> budgets, draws, rate_factors and own
-            options, where they are not the default ones; scores_only: methods whose stored files are not kept.
-        device: where models are trained and evaluated and entries are ranked; state dicts stay on the CPU.
+        settings: kept_shares, draws, batch_size, max_length; methods: method -> budgets, draws, rate_factors and
+            options that differ from its defaults; scores_only: methods whose stored files are not kept.
+        device: to train and evaluate models and to rank entries on; state dicts stay on the CPU.
     """
 
     def __init__(self, folder: Path, task: Path, settings: dict, device: torch.device = CPU):
@@ -61,7 +61,7 @@ class FinetunedCell:
         self.inputs = {"finetuned": self.manifest["sha256"], "task": task_hashes, "evaluation": evaluation}
 
     def new_model(self) -> nn.Module:
-        """The cell's architecture with arbitrary values."""
+        """A model of the cell's architecture with arbitrary values."""
         return empty_classifier(self.folder).to(self.device)
 
     def reset_model(self) -> None:
@@ -70,7 +70,7 @@ class FinetunedCell:
         self.model.load_state_dict(self.initial)
 
     def for_method(self, method: Method, draw: int) -> Cell:
-        """The cell as a method sees it."""
+        """The cell in the form that methods take."""
         seed = provenance.seed_of("compress", *self.axes.values(), method.name, draw)
         training = None
         if method.needs_data:
@@ -82,16 +82,16 @@ class FinetunedCell:
         return Cell(self.pretrained, self.finetuned, seed, self.model, training)
 
     def method(self, name: str) -> Method:
-        """A registered method with the options that the config gives it."""
+        """A registered method with its options from the config."""
         return baselines.METHODS[name].configured(self._options(baselines.METHODS[name]))
 
     def budgets(self, method: Method) -> list:
         """See `method_settings.budgets`."""
-        return method_settings.budgets(method, self._said(method), self.settings["kept_shares"])
+        return method_settings.budgets(method, self._section(method), self.settings["kept_shares"])
 
     def draws(self, method: Method) -> int:
         """See `method_settings.draws`."""
-        return method_settings.draws(method, self._said(method), self.settings["draws"])
+        return method_settings.draws(method, self._section(method), self.settings["draws"])
 
     def keeps_files(self, method: Method) -> bool:
         """Whether the stored files of a method are kept after they have been scored."""
@@ -99,13 +99,13 @@ class FinetunedCell:
 
     def learning_rate_multipliers(self, method: Method) -> tuple[float, ...]:
         """See `method_settings.learning_rate_multipliers`."""
-        return method_settings.learning_rate_multipliers(method, self._said(method))
+        return method_settings.learning_rate_multipliers(method, self._section(method))
 
-    def _said(self, method: Method) -> dict:
+    def _section(self, method: Method) -> dict:
         return self.settings["methods"].get(method.name, {})
 
     def _options(self, method: Method) -> dict:
-        return method_settings.options(self._said(method))
+        return method_settings.options(self._section(method))
 
     def key(self, method: Method, budget: float | int, draw: int) -> str:
         """Hash of everything a score depends on."""

@@ -1,7 +1,8 @@
-"""Perplexity of language models from their stored files: rows, records of finished runs, tables of one experiment."""
+"""Perplexity of language models that were stored: rows, records of finished runs, tables of one experiment."""
 
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -26,8 +27,8 @@ class Row:
         shots: to the largest sparsity; 0 in adaptation.
         budget: share of the linear layers' entries that is removed (pruning), or kept of each row (adaptation).
         kept_share: of the entries of linear layers (pruning), or of the body (adaptation).
-        smaller_layers: linear layers that the file holds in a smaller shape.
-        seconds: to choose and update, since the last file of the same run.
+        smaller_layers: number of linear layers that the file holds in a smaller shape.
+        seconds: to choose entries and update the others, since the last file of the same run.
     """
 
     experiment: str
@@ -53,6 +54,9 @@ class Row:
     sha256: str = ""
 
 
+Results = list[tuple[Row, list[float]]]  # each row with the losses of the held-out documents, which may be missing
+
+
 def evaluate(row: Row, model: nn.Module, chunks: Chunks, batch_size: int) -> list[float]:
     """Complete a row with the perplexity of a restored model on held-out text; returns the loss of each document."""
     losses, tokens = document_losses(model, chunks, batch_size)
@@ -63,15 +67,32 @@ def evaluate(row: Row, model: nn.Module, chunks: Chunks, batch_size: int) -> lis
     return losses.tolist()
 
 
-def describe_stored(path: Path, start: float) -> tuple[float, int, str]:
-    """Seconds since `start`, bytes and SHA-256 of a file that has just been stored."""
-    return round(time.monotonic() - start, 3), path.stat().st_size, files.sha256(path)
+def describe_stored(row: Row, path: Path, start: float) -> None:
+    """Complete a row with the seconds since `start`, the bytes and the SHA-256 of a file that has just been stored."""
+    row.seconds, row.stored_bytes = round(time.monotonic() - start, 3), path.stat().st_size
+    row.sha256 = files.sha256(path)
 
 
-def load_or_run(path: Path, key: str, work: Callable[[], list]) -> list:
-    """(row, losses) of a run: from its record at `path` if key and stored files match, otherwise by running it.
+def run_all(folder: Path, runs: Sequence[tuple[str, list, Callable[[], Results]]]) -> Results:
+    """Rows and losses of all runs, from their records in `folder` or by running them; prints progress.
 
-    Runs with failed rows get no record, so they are tried again.
+    Args:
+        runs: name of the record, everything that the run depends on (for JSON), and the function that runs it.
+    """
+    results: Results = []
+    start = time.monotonic()
+    for done, (name, facts, work) in enumerate(runs, 1):
+        key = provenance.text_hash(json.dumps(facts, sort_keys=True))
+        results += load_or_run(folder / f"{name}.json", key, work)
+        seconds = time.monotonic() - start
+        print(f"{name}: {seconds:.0f} s, about {seconds / done * (len(runs) - done):.0f} s left", flush=True)
+    return results
+
+
+def load_or_run(path: Path, key: str, work: Callable[[], Results]) -> Results:
+    """Rows and losses of a run: from its record at `path` if key and stored files match, otherwise by running `work`.
+
+    A run with failed rows gets no record, so it is tried again.
     """
     try:
         record = files.read_json(path)
@@ -87,15 +108,16 @@ def load_or_run(path: Path, key: str, work: Callable[[], list]) -> list:
     return rows
 
 
-def write_results(
-    folder: Path, rows: list[tuple[Row, list[float]]], chunks: Chunks, tokens: np.ndarray, inputs: dict
-) -> None:
+def write_results(folder: Path, rows: Results, chunks: Chunks, inputs: dict) -> None:
     """Write perplexity.csv, losses.parquet and manifest.json with the hashes of both and of the inputs.
 
     losses.parquet has one row per held-out document: its number of tokens and its summed loss under each stored file.
     """
     losses = {row.file: values for row, values in rows if values}
-    files.write_parquet(folder / "losses.parquet", pd.DataFrame({"document": chunks.names, "tokens": tokens} | losses))
+    documents = {"document": chunks.names, "tokens": chunks.predicted_tokens()}
+    files.write_parquet(folder / "losses.parquet", pd.DataFrame(documents | losses))
     files.write_csv(folder / "perplexity.csv", pd.DataFrame([asdict(row) for row, _ in rows]))
     sha256 = {name: files.sha256(folder / name) for name in TABLES}
-    files.write_json(folder / "manifest.json", {"inputs": inputs, "sha256": sha256, "made": provenance.made()})
+    files.write_json(
+        folder / "manifest.json", {"inputs": inputs, "sha256": sha256, "made": provenance.describe_process()}
+    )

@@ -1,8 +1,8 @@
-"""Scores of one method in a cell: store, load back, restore, evaluate, and keep a record of every row.
+"""Scoring one method in a cell: store, load back, restore, evaluate, and record every row.
 
 The stored file of a budget is written, read again and applied to the initial state, and the restored model is evaluated
 on the test set. The record of a row lies beside its stored file. A row whose inputs, settings and code have not changed
-is taken from its record, so a run that was stopped goes on where it was.
+is taken from its record, so a stopped run resumes where it was.
 """
 
 import resource
@@ -62,9 +62,9 @@ class Score:
 
 
 def score_method(cell: FinetunedCell, method: Method, folder: Path) -> Iterator[tuple[Score, list[int]]]:
-    """Score one method at all its budgets; rows with a record under the same key are taken from there.
+    """Score one method at all its budgets; a row is read from its record if that has the same key.
 
-    A method that declines or fails gives rows that say why. Such rows have no key and are tried again next time.
+    If the method declines or fails, its rows hold the reason. Such rows have no key and are tried again next time.
 
     Args:
         folder: of the method in the cell.
@@ -93,7 +93,7 @@ class _Run:
     """One draw of one method in a cell.
 
     Attributes:
-        view: the cell as the method sees it. start: when the work on the current budget began.
+        view: the cell in the form that methods take. start: when the work on the current budget began.
     """
 
     def __init__(self, cell: FinetunedCell, method: Method, view: Cell):
@@ -111,9 +111,9 @@ class _Run:
             else:
                 predictions = self._store_and_evaluate(row, path)
                 record = {"row": asdict(row), "predictions": predictions, "random_seed": self.view.seed}
-                record |= {"inputs": self.cell.inputs, "made": provenance.made()}
+                record |= {"inputs": self.cell.inputs, "made": provenance.describe_process()}
                 files.write_json(path.with_suffix(".json"), record)
-        except torch.OutOfMemoryError:  # a state of this GPU, not a result: the job ends with a sentence
+        except torch.OutOfMemoryError:  # depends on the GPU and is not a result: end the job
             raise
         except (UserError, ValueError, RuntimeError, ArithmeticError, NotImplementedError) as error:
             row.status, row.reason, row.key = "failed", f"{type(error).__name__}: {error}", ""
@@ -145,10 +145,10 @@ class _Run:
 
 
 def read_record(path: Path, key: str, needs_file: bool = True) -> tuple[Score, list[int]] | None:
-    """Row and predictions of the record beside a stored file, or None if record or file is damaged or of another key.
+    """Read row and predictions from the record beside a stored file; None if one is damaged or the key differs.
 
     Args:
-        needs_file: whether the record counts only as long as its stored file exists.
+        needs_file: whether the record is valid only while its stored file exists.
     """
     try:
         record = files.read_json(path.with_suffix(".json"))
@@ -163,7 +163,7 @@ def read_record(path: Path, key: str, needs_file: bool = True) -> tuple[Score, l
 
 
 def remove_stored(path: Path) -> None:
-    """Remove a stored file that has been scored. Its record says so first, so that nothing expects the file."""
+    """Remove a stored file that has been scored. This is recorded first, so that the file is no longer expected."""
     record = files.read_json(path.with_suffix(".json"))
     if not record.get("removed"):
         files.write_json(path.with_suffix(".json"), record | {"removed": True})

@@ -1,7 +1,7 @@
-"""Search for the smallest kept share of a cell that is not inferior on validation; evaluate that share once on test.
+"""Search for the smallest kept share of a cell that is not inferior on validation.
 
-The search is `ken.suggest`, which sees validation only. The suggested share is stored and loaded back, and the restored
-model is evaluated on the test set.
+The search is `ken.suggest` and uses validation only. The suggested share is stored and loaded back, and the restored
+model is evaluated once on the test set.
 """
 
 from pathlib import Path
@@ -39,7 +39,7 @@ def search(cell: FinetunedCell, method: Selection, settings: dict) -> Suggestion
 
 
 def evaluate_on_test(cell: FinetunedCell, method: Selection, share: float, path: Path) -> dict[str, float]:
-    """Kept share of the body, stored bytes and test scores of a share, with the weighted F1 of the full model."""
+    """Store a share and evaluate it: kept share of the body, bytes, test scores, weighted F1 of the full model."""
     view, test = cell.for_method(method, draw=0), cell.split("test")
     kept = method.store(view, method.prepare(view), share, path).kept
     cell.reset_model()
@@ -57,7 +57,7 @@ def suggest(cell: FinetunedCell, methods: list[str], settings: dict, out: Path) 
             method = baselines.METHODS[name]
             if not isinstance(method, Selection):
                 raise UserError(
-                    f"{name} does not rank entries, so no share can be searched for: take it out of suggestion."
+                    f"{name} does not rank entries, so no share can be suggested for it: remove it from suggestion."
                 )
             suggested = search(cell, method, settings)
             axes = cell.axes | {"method": name}

@@ -68,13 +68,13 @@ def fetch_splits(spec: dict, wanted: list[str]) -> tuple[hub.Snapshot, dict[str,
 
 
 def parquet_files(listed: list[str], spec: dict, wanted: list[str]) -> dict[str, list[str]]:
-    """Names of the wanted splits' files, in order: split -> names.
+    """Names of the files of some splits: split -> names in order.
 
     Two layouts are known: that of the hub's conversion (``config/split/0000.parquet``) and that of `datasets`
-    (``config/split-00000-of-00002.parquet``; the only configuration may be in the folder ``data`` or at the top).
+    (``config/split-00000-of-00002.parquet``; a single configuration may be in the folder ``data`` or at the top).
 
     Raises:
-        UserError: the repository has no Parquet files, or not this configuration or split.
+        UserError: the repository has no Parquet files, or lacks the configuration or a split.
     """
     what = f"{spec['repository']} at revision {spec['revision']}"
     configs: dict[str, dict[str, list[str]]] = {}

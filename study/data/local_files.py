@@ -1,10 +1,10 @@
-"""A user's own data as a task: files or saved `datasets` folders become train, validation and test tables.
+"""Tasks from a user's data: files or saved `datasets` folders become train, validation and test tables.
 
-How special rows are treated (the notes of the task's manifest say how many there were):
+How special rows are treated (the notes of the task's manifest count them):
 
 - a missing label, or a label that is not in train, is refused;
-- a missing or blank text is dropped from train and validation; in test it is kept as an empty text, since a classifier
-  must label it;
+- a missing or blank text is dropped from train and validation; in test it is kept as an empty text, because a
+  classifier must label it;
 - exact repetitions within train are dropped, and so are rows of train or validation whose text is also in a later
   split (train, validation, test);
 - equal texts with different labels are kept, and texts of any length and script (the tokenizer truncates them).
@@ -22,8 +22,8 @@ from ken.errors import UserError, did_you_mean
 from study.definition.paths import SPLITS
 from study.running import files
 
-SAVED_DATASET = ("dataset_dict.json", "state.json")  # what `datasets.save_to_disk` leaves in a folder
-NAMED = 5  # most row numbers in a message
+SAVED_DATASET = ("dataset_dict.json", "state.json")  # one of these is in a folder written by `datasets.save_to_disk`
+NAMED = 5  # largest number of row numbers in a message
 
 Columns = dict[str, list]
 
@@ -38,8 +38,8 @@ def load_split(
             after a folder of several splits selects one.
         text: name of the column with the text.
         label: name of the column with the label: text, whole numbers or a `ClassLabel`, whose names are used.
-        split: the split to take from a folder of several if `path` names none.
-        advice: what to do if labels are missing.
+        split: the split to read from a folder of several if `path` names none.
+        advice: remedy to name if labels are missing.
 
     Returns:
         Columns text and label, both str, in the file's order. A missing or blank text is "".
@@ -58,7 +58,7 @@ def load_split(
 def read_columns(path: str | Path, wanted: Sequence[str], split: str | None = None) -> Columns:
     """Name -> values of the wanted columns of a file or a saved folder.
 
-    For `path`, `split` and what is raised see `load_split`.
+    Args and errors are those of `load_split`.
     """
     name, _, part = str(path).partition("#")
     file = Path(name)
@@ -93,7 +93,7 @@ def prepare(spec: dict) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, list[
             (default 0.1) and seed (default 0).
 
     Returns:
-        train, validation, test (columns text and label, str) and notes on what was done to rows.
+        train, validation, test (columns text and label, str) and notes on dropped and moved rows.
 
     Raises:
         UserError: see `load_split`; or a label occurs in no training row, a split has no rows left, or a class is too
@@ -124,10 +124,10 @@ def clean(
     """
     frames = dict(frames)
     notes: list[str] = []
-    seen: set[str] = set()
+    later_texts: set[str] = set()
     for split in reversed(list(frames)):  # a text in test is removed from validation, one in either from train
-        frames[split] = _cleaned(frames[split], split, seen, notes)
-        seen |= set(frames[split]["text"])
+        frames[split] = _cleaned(frames[split], split, later_texts, notes)
+        later_texts |= set(frames[split]["text"])
         if frames[split].empty:
             reason = "; ".join(notes) or "it is empty"
             raise UserError(f"{paths[split]} has no usable rows for {split}: {reason}.")
@@ -143,8 +143,8 @@ def clean(
     return frames["train"], frames["validation"], frames["test"], notes
 
 
-def _cleaned(frame: pd.DataFrame, split: str, later: set[str], notes: list[str]) -> pd.DataFrame:
-    """A split without its unusable rows; what was done is added to `notes`."""
+def _cleaned(frame: pd.DataFrame, split: str, later_texts: set[str], notes: list[str]) -> pd.DataFrame:
+    """A split without its unusable rows; adds their numbers to `notes`."""
 
     def drop(rows: pd.Series, what: str) -> None:
         nonlocal frame
@@ -158,7 +158,7 @@ def _cleaned(frame: pd.DataFrame, split: str, later: set[str], notes: list[str])
             notes.append(f"test: {_counted(int(blank.sum()), 'row')} without text, kept as empty text")
     else:
         drop(blank, "without text")
-        drop(frame["text"].isin(later), "whose text is also in a later split")
+        drop(frame["text"].isin(later_texts), "whose text is also in a later split")
     if split == "train":
         drop(frame.duplicated(), "repeating an earlier one")
     return frame.reset_index(drop=True)
@@ -193,7 +193,7 @@ def _check_labels(train: pd.DataFrame, other: pd.DataFrame, split: str, path: st
 
 
 def _read_file(reader: Callable[[Path], Columns], path: Path) -> Columns:
-    """The columns of a file; errors become one sentence."""
+    """Read the columns of a file; errors become one sentence."""
     import pyarrow
 
     try:
@@ -227,7 +227,7 @@ def _delimited(separator: str) -> Callable[[Path], Columns]:
             if separator == "\t" and swallowed.any():
                 row = int(swallowed.to_numpy().argmax()) + 1
                 where = f'{path} has lines and tabs inside one field (row {row}, column "{name}")'
-                raise UserError(f'{where}: put a text that begins with " in quotes and double its own quotes.')
+                raise UserError(f'{where}: put a text that begins with " in quotes and double the quotes inside it.')
         return {name: values.tolist() for name, values in frame.items()}
 
     return read
@@ -252,7 +252,7 @@ def _read_jsonl(path: Path) -> Columns:
 def _read_parquet(path: Path) -> Columns:
     import pyarrow.parquet
 
-    # With Arrow, since pandas turns whole numbers with gaps into floats.
+    # With Arrow, because pandas turns whole numbers with gaps into floats.
     table = pyarrow.parquet.read_table(path)
     columns = table.to_pydict()
     for name, names in _class_names(table.schema.metadata or {}).items():
@@ -267,7 +267,7 @@ def _class_names(metadata: dict[bytes, bytes]) -> dict[str, list[str]]:
         features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
         return {name: kind["names"] for name, kind in features.items() if kind.get("_type") == "ClassLabel"}
     except (ValueError, KeyError, TypeError, AttributeError):
-        return {}  # not the library's metadata: the column is used as it is
+        return {}  # written by another library: the column is used as it is
 
 
 READERS: dict[str, Callable[[Path], Columns]] = {
@@ -280,7 +280,7 @@ READERS: dict[str, Callable[[Path], Columns]] = {
 
 def _read_saved_dataset(path: Path, wanted: Sequence[str], split: str | None) -> Columns:
     if not any((path / name).is_file() for name in SAVED_DATASET):
-        raise UserError(f"{path} is a folder, but not one saved by the datasets library: name a file.")
+        raise UserError(f"{path} is a folder that was not saved by the datasets library: name a file.")
     import datasets
 
     try:

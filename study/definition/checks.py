@@ -1,4 +1,4 @@
-"""Names and numbers of a config that have to fit each other, which types of single values cannot say."""
+"""Checks of config values against each other, which the types of single values cannot express."""
 
 from collections.abc import Collection, Iterable, Mapping
 
@@ -8,14 +8,14 @@ from ken.errors import UserError, did_you_mean
 from study.definition import method_settings
 
 METHOD_SECTIONS = ("inference", "spread", "suggestion")  # sections with a list of methods of the study
-CAUSAL = ("bloom",)  # architectures of this study's own pre-training that are language models
+CAUSAL = ("bloom",)  # architectures that can be pre-trained here and are causal language models
 
 
 def check(config: Mapping, methods: Mapping[str, Method]) -> None:
-    """Refuse a config whose values are valid one by one but not together.
+    """Refuse a config whose values are valid alone but not together.
 
     Args:
-        config: with all defaults, but section kenviz as it was written.
+        config: with all defaults, but with section kenviz as it was written.
         methods: the registered methods by name.
 
     Raises:
@@ -31,10 +31,10 @@ def check(config: Mapping, methods: Mapping[str, Method]) -> None:
 
 
 def pictured(config: Mapping, methods: Mapping[str, Method]) -> dict:
-    """Section kenviz with what it leaves open: the first model and task, and a method that is run at the share.
+    """Section kenviz completed: by default the first model and task, and a method that is run at the share.
 
     Raises:
-        UserError: no method is run at the share, or not the one that is named.
+        UserError: the named method, or every method, is not run at the share.
     """
     chosen, shares = config["kenviz"], config["kept_shares"]
     first = {"model": next(iter(config["models"])), "task": next(iter(config["tasks"]))}
@@ -42,7 +42,7 @@ def pictured(config: Mapping, methods: Mapping[str, Method]) -> dict:
     selecting = [name for name in config["methods"] if methods[name].unit == "share"]
     drawn = [name for name in selecting if share in method_settings.budgets_in(config, methods[name])]
     if not drawn:
-        _refuse(f"kenviz.kept_share is {share}, at which no method is run that keeps a share: choose another.")
+        _refuse(f"kenviz.kept_share is {share}, but no method that keeps a share is run at it: choose another.")
     if (name := chosen.get("method")) not in (None, *drawn):
         not_run = f"kenviz.method is {shown(name)}, which is not run at its kept_share ({share})"
         _refuse(f"{not_run}: name one that is ({', '.join(drawn)}).")
@@ -50,10 +50,13 @@ def pictured(config: Mapping, methods: Mapping[str, Method]) -> dict:
 
 
 def check_scores_only(config: Mapping) -> None:
-    """Refuse to remove a stored file that a later step reads; takes a config with the whole section kenviz.
+    """Refuse to remove stored files that a later step reads.
+
+    Args:
+        config: with all defaults, including those of section kenviz.
 
     Raises:
-        UserError: a method is no method of the study, or its files are read.
+        UserError: a method is not in the study, or a later step reads its files.
     """
     _check_named("scores_only", config["scores_only"], "methods", config["methods"])
     readers = {name: config[name]["methods"] for name in ("inference", "spread")}
@@ -69,15 +72,15 @@ def _refuse(sentence: str) -> None:
 
 
 def _check_named(key: str, entries: Iterable, section: str, names: Collection, always: Collection = ()) -> None:
-    """All entries of a list are among the names of a section, or those that every study has."""
+    """Refuse an entry of a list that is neither a name of the section nor one that every study has."""
     for index, entry in enumerate(entries):
         if entry not in names and entry not in always:
-            near = did_you_mean(str(entry), map(str, names))
-            _refuse(f"{key}[{index}] is {shown(entry)}, which {section} does not name.{near}")
+            hint = did_you_mean(str(entry), map(str, names))
+            _refuse(f"{key}[{index}] is {shown(entry)}, which is not in {section}.{hint}")
 
 
 def _check_names(config: Mapping) -> None:
-    """What sections name of the study's models, tasks, seeds and methods is there."""
+    """Refuse names of models, tasks, seeds and methods that the study does not have."""
     for seed in config["finetuning"].get("random_init_seeds", []):
         if seed not in config["seeds"]:
             listed = ", ".join(map(str, config["seeds"]))
@@ -88,11 +91,11 @@ def _check_names(config: Mapping) -> None:
         _check_named(f"{section}.methods", config[section]["methods"], "methods", config["methods"], ("full", "none"))
     for key, names in {"model": config["models"], "task": config["tasks"]}.items():
         if (name := config["kenviz"].get(key)) not in (None, *names):
-            _refuse(f'kenviz.{key} is "{name}", which {key}s does not name.{did_you_mean(name, names)}')
+            _refuse(f'kenviz.{key} is "{name}", which is not in {key}s.{did_you_mean(name, names)}')
 
 
 def _check_corpus(config: Mapping) -> None:
-    """What takes its text from docstrings finds its packages in the corpus."""
+    """Refuse tasks and models from docstrings of packages that the corpus does not have."""
     tasks = {name: task for name, task in config["tasks"].items() if task["source"] == "docstrings"}
     models = config["models"] | config["language_modelling"]["models"]
     pretrained = [name for name, model in models.items() if _is_pretrained_here(model)]
@@ -106,8 +109,8 @@ def _check_corpus(config: Mapping) -> None:
         if task["label"] == "library":
             _check_named(f"tasks.{name}.classes", task["classes"], "corpus.packages", packages)
         elif (package := task["package"]) not in packages:
-            near = did_you_mean(package, packages)
-            _refuse(f"tasks.{name}.package is {shown(package)}, which corpus.packages does not name.{near}")
+            hint = did_you_mean(package, packages)
+            _refuse(f"tasks.{name}.package is {shown(package)}, which is not in corpus.packages.{hint}")
 
 
 def _is_pretrained_here(model: Mapping) -> bool:
@@ -115,13 +118,13 @@ def _is_pretrained_here(model: Mapping) -> bool:
 
 
 def _check_size(key: str, model: Mapping) -> None:
-    """The feed-forward width is given where the architecture does not imply it."""
+    """Refuse a size without the feed-forward width, unless the architecture implies it."""
     if model.get("architecture", "bloom") != "bloom" and "intermediate_size" not in model["size"]:
         _refuse(f"{key}.size.intermediate_size is missing: width of the feed-forward layers.")
 
 
 def _check_language(config: Mapping) -> None:
-    """Language models have text, its packages are in the corpus, and a name means one model."""
+    """Refuse language models without text, text from packages outside the corpus, and names with two meanings."""
     section = config["language_modelling"]
     texts = {name: section[name]["text"] for name in ("pruning", "adaptation") if "text" in section[name]}
     if section["models"] and not texts:
@@ -142,7 +145,7 @@ def _check_language(config: Mapping) -> None:
 
 
 def _check_method_settings(config: Mapping, methods: Mapping[str, Method]) -> None:
-    """Settings of a method mean something to it."""
+    """Refuse settings of a method that have no effect on it."""
     for name, settings in config["method_settings"].items():
         key = f"method_settings.{name}"
         if "draws" in settings and not methods[name].stochastic:
@@ -152,7 +155,7 @@ def _check_method_settings(config: Mapping, methods: Mapping[str, Method]) -> No
 
 
 def _check_spread(config: Mapping, methods: Mapping[str, Method]) -> None:
-    """The methods whose kept entries are tested are run at that share."""
+    """Refuse methods in section spread that are not run at its kept share."""
     share = config["spread"]["kept_share"]
     for index, name in enumerate(config["spread"]["methods"]):
         if share not in (budgets := method_settings.budgets_in(config, methods[name])):

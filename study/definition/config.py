@@ -25,15 +25,15 @@ def load(raw: dict, methods: Mapping[str, Method], sources: bool = True) -> dict
     """Check a configuration and fill in its defaults.
 
     Args:
-        raw: the configuration as YAML gives it; it is not changed.
+        raw: the configuration as read from YAML; it is not changed.
         methods: the registered methods by name.
-        sources: whether data files and model folders have to be there.
+        sources: whether data files and model folders must exist.
 
     Returns:
-        A new dict with every default written out, also those of each model and task.
+        A new dict with every default written out, including those of each model and task.
 
     Raises:
-        UserError: one sentence with the full path of the key, what was found and what may stand there.
+        UserError: one sentence with the full path of the key, its value and what is allowed.
 
     Example:
         >>> from baselines import METHODS
@@ -75,21 +75,21 @@ def _read_yaml(path: str | Path) -> dict:
 
 
 def _extended(raw: dict) -> dict:
-    """The config merged into the one that its key extends names."""
-    own = {key: value for key, value in raw.items() if key != "extends"}
+    """The config merged into the config that its key extends names."""
+    changes = {key: value for key, value in raw.items() if key != "extends"}
     path = raw.get("extends")
     if path is None:
-        return own
+        return changes
     if not isinstance(path, str) or not Path(path).is_file():
         raise UserError(f"config key extends is {shown(path)}, but must be the path of a config, from {Path.cwd()}.")
     base = _read_yaml(path)
     if "extends" in base:
-        raise UserError(f"config key extends is {shown(path)}, which extends another: name the last of them.")
-    return _merged(base, own)
+        raise UserError(f"config key extends is {shown(path)}, which extends another config: name that one instead.")
+    return _merged(base, changes)
 
 
 def _merged(base: object, over: object) -> object:
-    """Sections of both, `over` winning; anything but a section is replaced, and null takes a key away."""
+    """Merge sections key by key. Any other value of `base` is replaced by that of `over`; null removes a key."""
     if not isinstance(base, dict) or not isinstance(over, dict):
         return over
     merged = base | {key: _merged(base.get(key), value) for key, value in over.items()}

@@ -1,4 +1,4 @@
-"""Settings of a method, from its section under `method_settings` in a config: how it is run, and its own options."""
+"""Settings of a method, from its section under `method_settings` in a config: how it is run, and its options."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,7 +9,7 @@ RUN_KEYS = ("budgets", "draws", "rate_factors")  # all other keys are options of
 
 
 def budgets(method: Method, section: Mapping, kept_shares: Sequence[float | int]) -> list[float | int]:
-    """Budgets to run a method at: those of its section, else its own, else the study's kept shares."""
+    """Budgets of a method: those of its section, else the method's defaults, else the study's kept shares."""
     return list(section.get("budgets") or method.budgets or kept_shares)
 
 
@@ -19,23 +19,23 @@ def budgets_in(config: Mapping, method: Method) -> list[float | int]:
 
 
 def draws(method: Method, section: Mapping, draws: int) -> int:
-    """Number of draws of a method: 1, or if it draws at random, that of its section or else the study's `draws`."""
+    """Number of draws of a method: 1 if nothing is random, else that of its section, else the study's `draws`."""
     return section.get("draws", draws) if method.stochastic else 1
 
 
 def learning_rate_multipliers(method: Method, section: Mapping) -> tuple[float, ...]:
-    """Learning rates that a method tries, in units of the fine-tuning's; none if it does not train."""
+    """Learning rates that a method tries, as multiples of the fine-tuning's; none if it does not train."""
     if not isinstance(method, TrainedMethod):
         return ()
     return tuple(section.get("rate_factors") or method.learning_rate_multipliers)
 
 
 def options(section: Mapping) -> dict:
-    """The method's own options."""
+    """Options of the method itself."""
     return {key: value for key, value in section.items() if key not in RUN_KEYS}
 
 
 def by_training(names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Names of methods that do not train, and of those that do."""
+    """Split names of methods into those that do not train and those that do."""
     trained = [name for name in names if isinstance(METHODS[name], TrainedMethod)]
     return [name for name in names if name not in trained], trained

@@ -1,4 +1,4 @@
-"""Every path of a study's results folder, in one place.
+"""All paths of a study's results folder.
 
 An axis may also be a wildcard of Snakemake: ``Paths("results/mini").finetuned("{model}", "{task}", "{seed}")``.
 """
@@ -41,11 +41,11 @@ class Paths:
     # Models.
 
     def pretraining(self, model: str) -> Path:
-        """Checkpoint that is pre-trained in this study."""
+        """Folder of a checkpoint that this study pre-trains."""
         return self.results / "pretraining" / model
 
     def pretrained(self, model: str) -> Path:
-        """Imported checkpoint, which the cells start from."""
+        """Folder of the imported checkpoint, which the cells start from."""
         return self.results / "models" / model / "pretrained"
 
     def tuning(self, model: str) -> Path:
@@ -100,7 +100,7 @@ class Paths:
         """Folder of the perplexities of "pruning" or "adaptation" of one language model."""
         return self.results / "language" / model / f"seed{seed}" / experiment
 
-    # What is collected and reported.
+    # Tables and report.
 
     def table(self, name: str) -> Path:
         """A collected table, such as scores."""
@@ -110,7 +110,7 @@ class Paths:
         """A file of the report, in one of its folders: statistics, tables, figures, report, publication."""
         return self.results / folder / file
 
-    # How a run went.
+    # Logs and times.
 
     def log(self, rule: str, *axes: str) -> Path:
         """Log of a job, named after its rule and the values of its wildcards."""

@@ -1,4 +1,4 @@
-"""The sections of a config: what each key means, what may stand there, and its default."""
+"""The sections of a config: meaning, valid values and default of every key."""
 
 import json
 from collections.abc import Mapping
@@ -35,7 +35,7 @@ KEPT = "a share between 0 and 1 (both excluded), or a whole number of entries pe
 ANY_OF = {"anyOf": [{"exclusiveMinimum": 0, "exclusiveMaximum": 1}, {"type": "integer", "minimum": 1}]}
 EMPTY = BeforeValidator(lambda value: {} if value is None else value)  # all its lines may be commented out
 Budget = Annotated[Number, AfterValidator(_kept), Field(description=KEPT, json_schema_extra=ANY_OF)]
-MethodName = TypeAliasType(  # with a definition of its own in the schema, into which the registered names are put
+MethodName = TypeAliasType(  # so that the schema has one definition, which gets the registered names
     "MethodName", Annotated[str, AfterValidator(_registered), Field(description="name of a registered method")]
 )
 Package = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$(?!\n)", description="a name under which a package is imported")]
@@ -44,15 +44,17 @@ Package = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$(?!\n)", description="a n
 class MethodSettings(Section):
     """Settings of one method."""
 
-    budgets: Several[Above0] | MISSING = optional("budgets in its unit; by default its own, or kept_shares")
+    budgets: Several[Above0] | MISSING = optional(
+        "budgets in the method's unit; by default the method's, or kept_shares"
+    )
     draws: Positive | MISSING = optional("number of draws, for a method that chooses at random")
     rate_factors: Several[Above0] | MISSING = optional(
-        "multiples of the fine-tuning's learning rate that a method that trains tries; the best on validation counts"
+        "multiples of the fine-tuning's learning rate to try, for a method that trains; the best on validation is used"
     )
 
 
 class TrainedOn(Section):
-    """Cells on which methods that train are run, inference is measured and checks are made; by default all."""
+    """Cells for methods that train, for inference and for checks; by default all."""
 
     models: Several[str] | MISSING = optional("some of the models")
     tasks: Several[str] | MISSING = optional("some of the tasks")
@@ -64,11 +66,11 @@ class Inference(Section):
 
     methods: Unique[MethodName] = Field(
         [],
-        description="methods measured beside the dense model: at their first budget, or at every budget if it is no "
-        "share of each row; none by default",
+        description="methods to compare with the dense model, at their first budget if budgets are shares of each row, "
+        "otherwise at every budget; none by default",
     )
     texts: Positive = Field(128, description="test texts in a pass")
-    passes: Positive = Field(5, description="passes of each model, taken in turns")
+    passes: Positive = Field(5, description="passes of each model; the models take turns")
 
 
 class Checks(Section):
@@ -77,24 +79,24 @@ class Checks(Section):
     kept_shares: Several[Share] = Field([0.25], description="kept shares at which bandwidth and zero are varied")
     bandwidth_factors: Unique[Above0] = Field([], description="what Scott's bandwidth is multiplied by")
     zero: bool = Field(False, description="whether entries are also set to zero instead of reset")
-    matrices: bool = Field(False, description="whether one kind of matrix is pruned at a time")
-    matrices_kept_share: Share = Field(0.05, description="share of each row that is kept of that kind")
+    matrices: bool = Field(False, description="whether each kind of matrix is also pruned alone")
+    matrices_kept_share: Share = Field(0.05, description="share of each row that is kept in that kind of matrix")
 
 
 class Spread(Section):
-    """Methods whose kept entries are tested for clusters, on every model's first cell."""
+    """Test whether the entries that methods keep form clusters, on every model's first cell."""
 
     methods: Unique[MethodName] = Field([], description="methods to test; none by default")
     kept_share: Number = Field(0.25, description="share of each row at which they are tested")
-    draws: Integer = Field(200, ge=20, description="random choices that each is compared with")
+    draws: Integer = Field(200, ge=20, description="number of random choices that each method is compared with")
 
 
 class Timing(Section):
-    """How the time of pruning grows with size and k, on random rows."""
+    """Measurement of the pruning time against size and k, on random rows."""
 
     heights: Unique[Positive] = Field([], description="numbers of rows; nothing is measured by default")
     length: Integer = Field(768, ge=2, description="entries of a row")
-    budgets: Several[Positive] = Field([16, 48, 96, 192, 384], description="numbers of entries kept of a row")
+    budgets: Several[Positive] = Field([16, 48, 96, 192, 384], description="numbers of entries kept in a row")
 
 
 class Corpus(Section):
@@ -113,7 +115,7 @@ class Pretraining(Section):
     batch_size: Positive = Field(16, description="blocks in a batch")
     max_length: Integer = Field(64, ge=8, description="tokens in a block, and the longest text the model can read")
     vocabulary: Integer = Field(4096, ge=300, description="entries of the tokenizer's vocabulary")
-    mask_share: Share = Field(0.2, description="share of the tokens that a masked language model has to guess")
+    mask_share: Share = Field(0.2, description="share of the tokens that a masked language model predicts")
     seed: Natural = Field(0, description="seed of initialisation, order and masks")
 
 
@@ -125,15 +127,18 @@ class Finetuning(Section):
     learning_rate: LearningRate = 0.0005
     random_init_learning_rate: RandomInitLearningRate | MISSING = MISSING
     max_length: Integer = Field(
-        64, ge=2, description="tokens after which a text is cut off; fewer where the model has fewer positions"
+        64, ge=2, description="tokens after which a text is cut off; fewer if the model has fewer positions"
     )
     warmup_share: Number = Field(0.1, ge=0, le=1, description="share of the steps in which the learning rate rises")
     weight_decay: Number = Field(0.01, ge=0, description="decoupled weight decay of AdamW")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="of matrix products; auto is bfloat16 on a GPU that has it (not for DeBERTa), else float32"
+        "auto",
+        description="of matrix products; auto is bfloat16 on a GPU that supports it (not for DeBERTa), else float32",
     )
     checkpoint_minutes: Number = Field(
-        10, ge=0, description="minutes between writes of the state that a killed training resumes; 0 for every step"
+        10,
+        ge=0,
+        description="minutes between saves of the state that a killed training resumes from; 0 for every step",
     )
     random_init_seeds: Unique[Natural] | MISSING = optional(
         "seeds also fine-tuned from random initialisation, to show what pre-training adds; by default the first seed"
@@ -149,12 +154,12 @@ class Evaluation(Section):
 class Suggestion(Section):
     """Search on validation for the smallest kept share that is not inferior to the full model."""
 
-    methods: Unique[MethodName] = Field([], description="methods to search for, which rank entries; none by default")
+    methods: Unique[MethodName] = Field([], description="methods, which must rank entries; none by default")
     margin: Share = Field(0.01, description="weighted F1 that may be lost")
     confidence: Number = Field(
         0.95, gt=0.5, lt=1, description="that no more is lost, by a paired bootstrap over the validation examples"
     )
-    resolution: Share = Field(0.01, description="of the share that is searched")
+    resolution: Share = Field(0.01, description="of the suggested share")
 
 
 class Kenviz(Section):
@@ -163,7 +168,7 @@ class Kenviz(Section):
     model: str | MISSING = optional("name of a model of this study")
     task: str | MISSING = optional("name of a task of this study")
     method: MethodName | MISSING = optional(
-        "method of this study that keeps a share of each row; by default ken, or the last that is run at kept_share"
+        "method of this study that keeps a share of each row; by default ken, or the last one run at kept_share"
     )
     kept_share: Number | MISSING = optional("share of each row kept; by default 0.25, or the last of kept_shares")
     matrix: str | MISSING = optional(
@@ -172,26 +177,26 @@ class Kenviz(Section):
 
 
 class Pruning(Section):
-    """Linear layers pruned towards zero by the curvature of the loss; not run where text is not given."""
+    """Linear layers pruned towards zero by the curvature of the loss; not run without a text."""
 
-    text: Text | MISSING = optional("text whose loss counts")
+    text: Text | MISSING = optional("text on which the loss is measured")
     methods: Several[Literal[*VARIANTS]] = Field([*VARIANTS], description="methods of pruning to compare")
     structures: Several[Structure] = Field([*STRUCTURES], description="what is removed at once")
     sparsities: Several[Share] = Field(
         [0.1, 0.2, 0.3, 0.4, 0.5],
-        description="shares of the linear layers' entries that are removed; 2:4 removes one half and nothing else",
+        description="shares of the linear layers' entries that are removed; 2:4 always removes one half",
     )
     shots: Several[Positive] = Field(
         [1, 5],
-        description="numbers of shots to the largest sparsity, the smaller ones on the way; with 1 shot each sparsity "
+        description="numbers of shots to the largest sparsity, which pass the smaller ones; with 1 shot, each sparsity "
         "is reached from the dense model",
     )
-    calibration: Positive = Field(128, description="chunks of training text that the curvature is estimated from")
+    calibration: Positive = Field(128, description="chunks of training text from which the curvature is estimated")
     low_rank: LowRank = 0
 
 
 class Adaptation(Section):
-    """Training on a text, whose update is then compressed; not run where text is not given."""
+    """Training on a text and compression of the update; not run without a text."""
 
     text: Text | MISSING = optional("text to adapt to")
     methods: Several[MethodName] = Field(
@@ -207,27 +212,27 @@ class LanguageModelling(Section):
     """Causal language models, pruned for their own loss and adapted to a text; nothing by default."""
 
     models: Annotated[Models, EMPTY] = Field(
-        {}, description="name -> causal language model; a name that models has too must mean the same there"
+        {}, description="name -> causal language model; a name that is also in models must be the same model there"
     )
-    max_length: Integer = Field(64, ge=2, description="tokens that a model sees at once")
+    max_length: Integer = Field(64, ge=2, description="tokens in a chunk of text")
     batch_size: Positive = Field(32, description="chunks of text in a batch of an evaluation")
     pruning: Pruning = Pruning()
     adaptation: Adaptation = Adaptation()
 
 
 class Tuning(Section):
-    """Grid of the search for learning rate and epochs, judged on validation."""
+    """Grid of the search for learning rate and epochs, which are compared on validation."""
 
     learning_rates: Several[LearningRate] = Field([0.0002, 0.0005, 0.001], description="learning rates to try")
     epochs: Several[Epochs] = Field([3, 5], description="numbers of epochs to try")
-    seed: Natural = Field(100, description="seed of the search, apart from the study's own")
+    seed: Natural = Field(100, description="seed of the search, not used by the study itself")
 
 
 class StudyConfig(Section):
     """One study is every method on every cell, where a cell is a model, a task and a seed."""
 
     extends: str | MISSING = optional(
-        "path of a config from which this one differs: sections are merged, lists replaced, null takes a key away"
+        "path of a config that this one changes: sections are merged, lists replaced, null removes a key"
     )
     study: Name = Field(
         description='lower-case letters, digits, ".", "_" and "-" that name the study; results go to results/<study>'
@@ -235,13 +240,13 @@ class StudyConfig(Section):
     seeds: Several[Natural] = Field(description="seeds of the cells; each fine-tunes every model on every task once")
     draws: Positive = Field(3, description="number of draws of the methods that choose at random")
     kept_shares: Several[Budget] = Field(
-        [0.02, 0.05, 0.10, 0.25, 0.50, 0.75], description="how much of each row is kept, one budget an entry"
+        [0.02, 0.05, 0.10, 0.25, 0.50, 0.75], description="how much of each row is kept, one entry per budget"
     )
     methods: Several[MethodName] = Field(description=f"methods to compare; {CONTROLS}")
     scores_only: Unique[MethodName] = Field(
         [],
-        description="methods whose stored files are removed after scoring, for studies of large models (hash and "
-        "size stay in the tables); none by default",
+        description="methods whose stored files are removed after scoring, for studies of large models (the tables "
+        "keep hash and size); none by default",
     )
     trained_on: TrainedOn = TrainedOn()
     inference: Inference = Inference()
@@ -253,7 +258,7 @@ class StudyConfig(Section):
     models: Annotated[Models, EMPTY] = Field(min_length=1, description=f"name -> model; {NAMED}")
     pretraining: Pretraining = Pretraining()
     device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="where to compute; auto takes a GPU where torch finds one; STUDY_DEVICE overrides it"
+        "auto", description="where to compute; auto takes a GPU if torch finds one; STUDY_DEVICE overrides it"
     )
     finetuning: Finetuning = Finetuning()
     evaluation: Evaluation = Evaluation()
@@ -271,7 +276,7 @@ def study_model(methods: Mapping[str, Method]) -> type[StudyConfig]:
     by_method = create_model(
         "SettingsByMethod",
         __base__=Section,
-        __doc__="Method -> what differs from its defaults; adapting language models reads its own options only.",
+        __doc__="Method -> settings that differ from its defaults; for language models only its options are used.",
         **{name: (settings[method.options_model] | MISSING, MISSING) for name, method in methods.items()},
     )
     doc, base = StudyConfig.__doc__, StudyConfig

@@ -1,4 +1,4 @@
-"""One sentence for a mistake in a config: the path of the key, what was found, what may stand there."""
+"""Messages for mistakes in a config, in one sentence: the path of the key, its value, and what is allowed."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -25,23 +25,23 @@ LIMITS = {
     "less_than": ("less than", "lt"),
     "less_than_equal": ("at most", "le"),
 }
-# What is said first: a wrong key explains most of the other problems around it.
+# Which error is reported first: a wrong key explains most of the other errors around it.
 ORDER = {"extra_forbidden": 0, "union_tag_not_found": 0, "missing": 3} | dict.fromkeys(TYPES, 1)
 
 
 def sentence(errors: Sequence[Mapping], schema: Mapping) -> str:
-    """The most telling of pydantic's errors in plain words.
+    """The most informative of pydantic's errors in plain words.
 
     Args:
-        errors: of `ValidationError.errors()`.
-        schema: JSON schema of the model; it has the descriptions and the valid names.
+        errors: from `ValidationError.errors()`.
+        schema: JSON schema of the model, with the descriptions and the valid names.
     """
     if names := [error for error in errors if _is_of_a_name(error)]:
         return _wrong_name(names[0], schema)
     error = min(errors, key=lambda error: ORDER.get(error["type"], 2))
     value, context = error["input"], error.get("ctx", {})
     path, parent, node = _located(error["loc"], schema)
-    where, given, meaning = dotted(path), shown(value), _meaning(node)
+    where, text, meaning = dotted(path), shown(value), _meaning(node)
     if isinstance(path[-1], int):
         meaning = meaning or _meaning(parent)  # an entry is described by its list
     match error["type"]:
@@ -52,34 +52,34 @@ def sentence(errors: Sequence[Mapping], schema: Mapping) -> str:
         case "union_tag_not_found" | "union_tag_invalid":
             return _unknown_source(where, value, node, schema)
         case "literal_error" if isinstance(value, str):
-            return f"{where} is {given}, which is not known here.{did_you_mean(value, node['enum'])}"
+            return f"{where} is {text}, which is not known here.{did_you_mean(value, node['enum'])}"
         case "value_error":
             return f"{where} {context['error']}"
         case "too_short":
             return f"{where} has {len(value)} entries, but needs at least {context['min_length']} ({meaning})."
         case "no_such_path":
-            return f"{where} is {given}, which does not exist, seen from {Path.cwd()}: {meaning}."
+            return f"{where} is {text}, which does not exist (relative paths start at {Path.cwd()}): {meaning}."
         case kind if kind in TYPES:
             expected = TYPES[kind]
             if expected == "text" and not isinstance(value, dict | list):
                 expected = "text in quotes"  # YAML reads `no` as false and `5` as a number
-            near = did_you_mean(str(value), node.get("enum", []))
-            return f"{where} is {given}, but must be {expected}{f' ({meaning})' if meaning else ''}.{near}"
+            hint = did_you_mean(str(value), node.get("enum", []))
+            return f"{where} is {text}, but must be {expected}{f' ({meaning})' if meaning else ''}.{hint}"
         case kind if kind in LIMITS:
             words, limit = LIMITS[kind]
-            return f"{where} is {given}, but must be {words} {context[limit]:g}."
+            return f"{where} is {text}, but must be {words} {context[limit]:g}."
         case _:
-            return f"{where} is {given}, but must be {meaning}."
+            return f"{where} is {text}, but must be {meaning}."
 
 
 def dotted(path: Iterable[str | int]) -> str:
-    """A key path as people write it, e.g. ``models.bert.epochs`` or ``seeds[1]``."""
+    """A key path in the usual notation, e.g. ``models.bert.epochs`` or ``seeds[1]``."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
     return text.removeprefix(".")
 
 
 def _located(path: Iterable[str | int], schema: Mapping) -> tuple[list[str | int], Mapping, Mapping]:
-    """Path of a key without pydantic's marks of kinds of entries, and the schemas of its section and of its value."""
+    """Path of a key without pydantic's tags of union members, and the schemas of its section and of its value."""
     keys, section, node = [], {}, schema
     for part in path:
         if kind := node.get("discriminator", {}).get("mapping", {}).get(part):
@@ -93,7 +93,7 @@ def _located(path: Iterable[str | int], schema: Mapping) -> tuple[list[str | int
 
 
 def _resolved(node: Mapping, schema: Mapping) -> Mapping:
-    """A schema node with its ``$ref`` followed; what stands beside the reference wins."""
+    """A schema node with its ``$ref`` followed; keys beside the reference win."""
     while "$ref" in node:
         target = schema["$defs"][node["$ref"].rpartition("/")[2]]
         node = target | {key: value for key, value in node.items() if key != "$ref"}
@@ -101,7 +101,7 @@ def _resolved(node: Mapping, schema: Mapping) -> Mapping:
 
 
 def _meaning(node: Mapping) -> str:
-    """The description of a key, or the docstring of a section as the part of a sentence."""
+    """The description of a key, or the docstring of a section, as part of a sentence."""
     text = " ".join(node.get("description", "").split()).removesuffix(".")
     return text[:1].lower() + text[1:] if text[1:2].islower() else text
 
@@ -112,7 +112,7 @@ def _is_of_a_name(error: Mapping) -> bool:
 
 
 def _wrong_name(error: Mapping, schema: Mapping) -> str:
-    """The problem of a key that YAML does not read as text, such as ``1:`` or ``no:``, or that is no valid name."""
+    """Message for a key that YAML does not read as text, such as ``1:`` or ``no:``, or that is not a valid name."""
     name, end = error["input"], -2 if error["loc"][-1] == "[key]" else -1
     path, _, node = _located(error["loc"][:end], schema)
     if not isinstance(name, str):
@@ -121,7 +121,7 @@ def _wrong_name(error: Mapping, schema: Mapping) -> str:
 
 
 def _unknown_source(where: str, entry: Mapping, node: Mapping, schema: Mapping) -> str:
-    """The problem of an entry whose kind cannot be told."""
+    """Message for an entry whose source is missing or unknown."""
     kinds, known = node["discriminator"]["mapping"], {}
     for kind in kinds.values():
         known |= _resolved({"$ref": kind}, schema)["properties"]

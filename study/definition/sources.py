@@ -29,7 +29,7 @@ def _matching(pattern: str, description: str) -> object:
 
 NAME = 'lower-case letters, digits, ".", "_" and "-", the first a letter or digit'
 REPOSITORY = "the name of a repository on the Hugging Face hub, such as google-bert/bert-base-uncased"
-REVISION = "a commit, tag or branch of the repository; only a commit never changes, and every manifest records it"
+REVISION = "a commit, tag or branch of the repository; only a commit never changes, and manifests record it"
 PART = "[A-Za-z0-9][A-Za-z0-9._-]*"  # of the name of a repository
 ExistingPath = Annotated[str, AfterValidator(_existing)]
 Name = Annotated[str, _matching("[a-z0-9][a-z0-9._-]*", NAME)]
@@ -54,7 +54,7 @@ class HubSource(Section):
 class HubData(HubSource):
     """The Parquet files of a data set on the Hugging Face hub."""
 
-    config: str | MISSING = optional("the configuration of the data set, where it has several", min_length=1)
+    config: str | MISSING = optional("the configuration of the data set, if it has several", min_length=1)
 
 
 class DocstringTask(Section):
@@ -66,13 +66,13 @@ class DocstringTask(Section):
     )
     package: str | MISSING = optional("package whose parts are the classes, for the label topic", validate_default=True)
     classes: Several[str] = Field(min_length=2, description="packages, or parts of the package")
-    train: Positive = Field(description="number of training examples at most")
-    validation: Positive = Field(description="number of validation examples at most")
-    test: Positive = Field(description="number of test examples at most")
+    train: Positive = Field(description="largest number of training examples")
+    validation: Positive = Field(description="largest number of validation examples")
+    test: Positive = Field(description="largest number of test examples")
 
     @field_validator("package")
     @classmethod
-    def _given_for_topics(cls, package: str, info: ValidationInfo) -> str:
+    def _is_set_for_topics(cls, package: str, info: ValidationInfo) -> str:
         if package is MISSING and info.data.get("label") == "topic":
             raise PydanticKnownError("missing")
         return package
@@ -83,8 +83,8 @@ class ColumnTask(Section):
 
     text: str = Field(description="name of the column with the text")
     label: str = Field(description="name of the column with the label, or with classes whose names are used")
-    validation_share: Share = Field(0.1, description="share of train that becomes validation where none is named")
-    seed: Natural = Field(0, description="seed of that choice")
+    validation_share: Share = Field(0.1, description="share of train that becomes validation if none is named")
+    seed: Natural = Field(0, description="seed with which that share is drawn")
 
     @field_validator("label")
     @classmethod
@@ -100,14 +100,14 @@ class FileTask(ColumnTask):
     source: Literal["files"] = Field(description=SOURCE)
     train: ExistingPath = Field(description="file or folder of the training examples")
     validation: ExistingPath | MISSING = optional(
-        "file or folder of the validation examples; without it a part of train is taken"
+        "file or folder of the validation examples; by default, part of train is used"
     )
     test: ExistingPath = Field(description="file or folder of the test examples")
 
 
 class Splits(Section):
-    """Split of the data set for each role; without test, that for validation is the test set, and without validation a
-    part of train is taken."""
+    """Split of the data set for each role; without test, the validation split is the test set; without validation, part
+    of train is used."""
 
     train: str = Field("train", description="name of the split of the training examples")
     validation: str | MISSING = optional("name of the split of the validation examples")
@@ -122,7 +122,7 @@ class Splits(Section):
             if info.data.get("validation") is MISSING:
                 raise PydanticKnownError("missing")
         elif split in info.data.values():
-            raise ValueError(f"is {shown(split)} like one before it: name another split or leave it out.")
+            raise ValueError(f"is {shown(split)}, which has another role: name another split or leave it out.")
         return split
 
 
@@ -133,7 +133,7 @@ class HubTask(ColumnTask, HubData):
 
 
 class Model(Section):
-    """What a model may override of the section finetuning."""
+    """Settings of the section finetuning that a model may override."""
 
     epochs: Epochs | MISSING = MISSING
     batch_size: BatchSize | MISSING = MISSING
@@ -183,23 +183,23 @@ class PretrainingModel(Model):
     )
     size: Size
     checkpoint: ExistingPath | MISSING = optional(
-        "folder of the checkpoint that this pre-training made before; used instead of training again"
+        "folder of a checkpoint that this pre-training made earlier; it is used instead of training again"
     )
 
 
 class Words(Section):
-    """How much of a text is taken, in whole documents."""
+    """How much of a text is used, in whole documents."""
 
-    train_words: Integer = Field(100_000, ge=100, description="words of training text at most")
-    test_words: Integer = Field(300_000, ge=100, description="words of held-out text at most")
+    train_words: Integer = Field(100_000, ge=100, description="largest number of words of training text")
+    test_words: Integer = Field(300_000, ge=100, description="largest number of words of held-out text")
 
 
 class DocstringText(Words):
-    """Prose of the docstrings of packages of the corpus, a document a source file."""
+    """Docstring prose of packages of the corpus, one document per source file."""
 
     source: Literal["docstrings"] = Field(description=SOURCE)
     packages: Several[str] = Field(description="packages of the corpus")
-    test_words: Integer = Field(30_000, ge=100, description="words of held-out text at most")
+    test_words: Integer = Field(30_000, ge=100, description="largest number of words of held-out text")
 
 
 class FileText(Words):
@@ -208,7 +208,7 @@ class FileText(Words):
     source: Literal["files"] = Field(description=SOURCE)
     train: ExistingPath = Field(description="file with the training text")
     validation: ExistingPath | MISSING = optional(
-        "file with the validation text; without it every tenth document of train is taken"
+        "file with the validation text; by default, every tenth document of train is used"
     )
     test: ExistingPath = Field(description="file with the held-out text")
 

@@ -26,7 +26,7 @@ def parse_step(description: str, *axes: str, **options: dict) -> tuple[argparse.
         options: further options with the keyword arguments of `add_argument`.
 
     Returns:
-        Arguments (one attribute an axis and option), the study, and the paths of its results folder.
+        Arguments (one attribute per axis and option), the study, and the paths of its results folder.
 
     Raises:
         UserError: the folder holds no config, or an axis has a value that is not in the study.
@@ -41,19 +41,14 @@ def parse_step(description: str, *axes: str, **options: dict) -> tuple[argparse.
     for name, keywords in options.items():
         parser.add_argument(f"--{name}", **keywords)
     arguments = parser.parse_args()
-    study = _read(arguments.results)
+    paths = Paths(arguments.results)
+    if not paths.config.is_file():
+        advice = "name the results folder of a study that Snakemake has started, such as results/mini"
+        raise UserError(f"{paths.config} does not exist: {advice}.")
+    study = Study.read(arguments.results)
     for axis in axes:
         value, valid = getattr(arguments, axis), list(AXES[axis][1](study))
         if value not in valid:
             hint = did_you_mean(str(value), map(str, valid))
             raise UserError(f"--{axis} is {value}, which is not in the study {study.name}.{hint}")
-    return arguments, study, Paths(arguments.results)
-
-
-def _read(results: Path) -> Study:
-    if not Paths(results).config.is_file():
-        raise UserError(
-            f"{Paths(results).config} does not exist: name the results folder of a study that Snakemake has started, "
-            "such as results/mini."
-        )
-    return Study.read(results)
+    return arguments, study, paths

@@ -1,7 +1,7 @@
 """A study as its resolved config describes it: cells, methods, and the settings of every step.
 
 The Snakefile and the steps read the same settings here, so what a rule declares as a trigger is what its step uses.
-Nothing is imported that a light step, such as the extraction of text, does not need.
+It imports nothing heavy, so that light steps, such as the extraction of text, start quickly.
 """
 
 from collections.abc import Iterable, Mapping
@@ -29,7 +29,7 @@ class Study:
 
     @classmethod
     def read(cls, results: Path) -> "Study":
-        """The study whose resolved config lies in a results folder, where Snakemake writes it when a run starts.
+        """Read the resolved config of a results folder; Snakemake writes it when a run starts.
 
         Raises:
             UserError: there is no such file, or it was changed by hand.
@@ -37,8 +37,11 @@ class Study:
         return cls(files.read_json(Paths(results).config))
 
     def write(self, results: Path) -> None:
-        """Put the resolved config into the results folder, where the steps read it."""
-        files.write_json(Paths(results).config, dict(self.config))
+        """Write the resolved config into the results folder, where the steps read it.
+
+        The order of models and tasks is kept: tables list them in this order, and the first ones serve as examples.
+        """
+        files.write_json(Paths(results).config, dict(self.config), sort_keys=False)
 
     @property
     def name(self) -> str:
@@ -54,7 +57,7 @@ class Study:
 
     @property
     def trained_axes(self) -> dict[str, list]:
-        """Values of the axes of the cells on which methods that train are run and inference and ablations measured."""
+        """Values of the axes of the cells for methods that train, inference and ablations."""
         return {axis: self.config["trained_on"].get(f"{axis}s", values) for axis, values in self.axes.items()}
 
     @property
@@ -106,7 +109,7 @@ class Study:
     # Text and tasks.
 
     def task_settings(self, task: str) -> dict:
-        """What a task is made from."""
+        """The section of a task, with the limits of docstring snippets."""
         spec = self.config["tasks"][task]
         limits = ("min_words", "max_words") if spec["source"] == "docstrings" else ()
         return spec | {key: self.config["corpus"][key] for key in limits}
@@ -119,16 +122,16 @@ class Study:
         return spec["classes"] if spec["label"] == "library" else [spec["package"]]
 
     def task_files(self, task: str) -> list[str]:
-        """Files or folders of the user's own that a task is made from."""
+        """The user's files or folders that a task is made from."""
         spec = self.config["tasks"][task]
         return [spec[split].partition("#")[0] for split in SPLITS if split in spec and spec["source"] == "files"]
 
     def text_settings(self, experiment: str) -> dict:
-        """What the running text of an experiment on language models is made from."""
+        """The section of the running text of an experiment on language models."""
         return self.config["language_modelling"][experiment]["text"]
 
     def text_files(self, experiment: str) -> list[str]:
-        """Files of the user's own that it is made from."""
+        """The user's files that the running text is made from."""
         spec = self.text_settings(experiment)
         return [spec[split] for split in SPLITS if split in spec and spec["source"] == "files"]
 
@@ -141,11 +144,11 @@ class Study:
 
     @property
     def pretrained_models(self) -> list[str]:
-        """Classifiers whose checkpoint is, or once was, pre-trained by the suite."""
+        """Classifiers whose checkpoint is, or was earlier, pre-trained by the suite."""
         return [name for name, model in self.config["models"].items() if model["source"] == "pretraining"]
 
     def checkpoint(self, model: str, paths: Paths) -> Path | None:
-        """Folder that a model comes from: the user's, a committed one or one pre-trained here; None for the hub."""
+        """Folder that a model is imported from: the user's, committed, or pre-trained here; None for the hub."""
         section = self.models[model]
         if section["source"] == "hub":
             return None
@@ -159,11 +162,11 @@ class Study:
     # Cells.
 
     def finetuning_settings(self, model: str, arm: str = "pretrained") -> dict:
-        """Settings of a fine-tuning: the section finetuning with what the model overrides."""
-        section, own = self.config["finetuning"], self.config["models"][model]
+        """Settings of a fine-tuning: the section finetuning with the overrides of the model."""
+        section, overrides = self.config["finetuning"], self.config["models"][model]
         settings = section | {"evaluation_batch_size": self.config["evaluation"]["batch_size"]}
-        settings |= {key: own[key] for key in settings.keys() & own.keys()}
-        scratch_rate = own.get("random_init_learning_rate", section.get("random_init_learning_rate"))
+        settings |= {key: overrides[key] for key in settings.keys() & overrides.keys()}
+        scratch_rate = overrides.get("random_init_learning_rate", section.get("random_init_learning_rate"))
         if arm == "random-init" and scratch_rate is not None:
             settings["learning_rate"] = scratch_rate
         others = ("random_init_learning_rate", "random_init_seeds", "checkpoint_minutes")
@@ -176,13 +179,13 @@ class Study:
         return {"grid": self.config["tuning"], "arms": arms, "tasks": self.axes["task"], "settings": settings}
 
     def compression_settings(self, methods: Iterable[str]) -> dict:
-        """What `cells.finetuned_cell` needs to know to run these methods."""
+        """Settings with which `cells.finetuned_cell` runs these methods."""
         methods = list(methods)
-        own = {name: section for name, section in self.config["method_settings"].items() if name in methods}
+        sections = {name: section for name, section in self.config["method_settings"].items() if name in methods}
         scores_only = [name for name in self.config["scores_only"] if name in methods]
         shared = {key: self.config[key] for key in ("kept_shares", "draws")} | self.config["evaluation"]
         max_length = self.config["finetuning"]["max_length"]
-        return shared | {"max_length": max_length, "methods": own, "scores_only": scores_only}
+        return shared | {"max_length": max_length, "methods": sections, "scores_only": scores_only}
 
     def inference_settings(self) -> dict:
         """Methods, number of texts and passes, and how the methods are run."""
@@ -208,17 +211,17 @@ class Study:
         return [*CONTROLS, *(method for method in methods if method not in CONTROLS)]
 
     def language_settings(self, experiment: str) -> dict:
-        """How language models are pruned, or the updates of adapted ones compressed."""
+        """How language models are pruned, or how the updates of adapted ones are compressed."""
         section = self.config["language_modelling"]
         settings = section[experiment] | {key: section[key] for key in ("max_length", "batch_size")}
         if experiment == "adaptation":
             settings |= {"draws": self.config["draws"], "methods": self.config["method_settings"]}
         return {key: value for key, value in settings.items() if key != "text"}
 
-    # What is collected.
+    # Tables.
 
     def collection_settings(self) -> dict:
-        """What `study.collect` brings together."""
+        """What `study.collect` collects."""
         return {
             **self.axes,
             "methods": self.methods,

@@ -1,7 +1,7 @@
-"""The seven architectures of the paper in small: configuration, kind of tokenizer, language-modelling objective.
+"""Small versions of the paper's architectures: configuration, kind of tokenizer, language-modelling objective.
 
-Sizes come from the study's config; what makes an architecture itself (relative positions, factorised embeddings, ...)
-is set here as in the original checkpoints.
+Sizes come from the study's config. What distinguishes the architectures (relative positions, factorised embeddings,
+...) is set here as in the original checkpoints.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ INITIALIZER_RANGE = 0.06  # small models need a larger spread than the 0.02 of t
 
 @dataclass(frozen=True)
 class Architecture:
-    """What pre-training has to know of an architecture.
+    """What pre-training needs to know about an architecture.
 
     Attributes:
         tokenizer: kind for `tokenization.train_tokenizer`.

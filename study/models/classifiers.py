@@ -1,7 +1,7 @@
 """Loading classifiers: which parameters come from the checkpoint (the body) and which are new (the head).
 
-The head is what the checkpoint lacks, never what a name looks like: a BERT checkpoint that carries a trained pooler has
-a smaller head than one that does not.
+The head is what the checkpoint lacks, whatever the parameters are called: a BERT checkpoint with a trained pooler has a
+smaller head than one without.
 """
 
 from pathlib import Path
@@ -20,19 +20,19 @@ logging.set_verbosity_error()  # the load report repeats what `load_classifier` 
 logging.disable_progress_bar()
 
 
-def checked_checkpoint(folder: Path) -> dict[str, str]:
-    """Hashes of the files of an imported checkpoint, after comparing them; none for a folder that was not imported.
+def check_checkpoint(folder: Path) -> dict[str, str]:
+    """Check the files of an imported checkpoint and return their hashes; {} for a folder that was not imported.
 
     Raises:
-        UserError: a file is not the one that was imported.
+        UserError: a file has changed since it was imported.
     """
-    return files.checked(folder) if (folder / "manifest.json").exists() else {}
+    return files.check_folder(folder) if (folder / "manifest.json").exists() else {}
 
 
 def load_tokenizer(folder: Path, max_length: int) -> PreTrainedTokenizerBase:
-    """Tokenizer of a checkpoint folder, with the padding token and side of `ken.text.set_padding`.
+    """Load the tokenizer of a checkpoint folder, with the padding token and side of `ken.text.set_padding`.
 
-    Its `model_max_length` is `max_length`, or less where the model has not as many positions.
+    Its `model_max_length` is `max_length`, or less if the model has fewer positions.
 
     Raises:
         UserError: the folder holds no tokenizer.
@@ -51,12 +51,12 @@ def load_tokenizer(folder: Path, max_length: int) -> PreTrainedTokenizerBase:
 
 
 def load_classifier(folder: Path, classes: list[str], pad_token_id: int) -> tuple[nn.Module, list[str]]:
-    """Sequence classifier in float32 whose body is the checkpoint's and whose head is new, drawn from torch's seed.
+    """Load a sequence classifier in float32, with the body of a checkpoint and a new head drawn by torch's generator.
 
     Args:
-        folder: local directory in the Hugging Face layout, weights in safetensors.
+        folder: local folder in the Hugging Face layout, weights in safetensors.
         classes: label of each output.
-        pad_token_id: for models that look for the last token that is not padding (BLOOM).
+        pad_token_id: for models that classify by the last token that is not padding (BLOOM).
 
     Returns:
         The model and the sorted names of its head parameters.
@@ -64,24 +64,15 @@ def load_classifier(folder: Path, classes: list[str], pad_token_id: int) -> tupl
     Raises:
         UserError: not a checkpoint, weights missing, damaged or of another architecture.
     """
-    try:
-        model, info = AutoModelForSequenceClassification.from_pretrained(
-            folder,
-            num_labels=len(classes),
-            id2label=dict(enumerate(classes)),
-            label2id={label: index for index, label in enumerate(classes)},
-            pad_token_id=pad_token_id,
-            dtype=torch.float32,
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(
-            f"{folder} is not a checkpoint that transformers can load from safetensors: {reason}"
-        ) from error
+    model, info = load_pretrained(
+        AutoModelForSequenceClassification,
+        folder,
+        "a checkpoint that transformers can load from safetensors",
+        num_labels=len(classes),
+        id2label=dict(enumerate(classes)),
+        label2id={label: index for index, label in enumerate(classes)},
+        pad_token_id=pad_token_id,
+    )
     head = sorted(info["missing_keys"])
     # A new head is a few layers at the end; missing embeddings or repeated blocks mean another architecture.
     embeddings = model.get_input_embeddings().weight
@@ -89,27 +80,55 @@ def load_classifier(folder: Path, classes: list[str], pad_token_id: int) -> tupl
     body = {name for name, parameter in model.named_parameters() if parameter is embeddings or name.startswith(blocks)}
     if body.intersection(head) or info["mismatched_keys"]:
         raise UserError(f"{folder} does not hold the body of a {model.config.model_type} model: check its config.json.")
-    return with_fused_gelu(model), head
+    return model, head
+
+
+def load_pretrained(auto_class: type, folder: Path, kind: str, **options: object) -> tuple[nn.Module, dict]:
+    """Load a model in float32 from safetensors; returns it with the loading info of transformers.
+
+    Args:
+        auto_class: of transformers, such as AutoModelForCausalLM.
+        kind: what the folder must hold, for the message of an error.
+        options: of `from_pretrained`.
+
+    Raises:
+        UserError: the folder holds something else, or is damaged.
+    """
+    options |= {"dtype": torch.float32, "use_safetensors": True, "local_files_only": True, "trust_remote_code": False}
+    try:
+        model, info = auto_class.from_pretrained(folder, output_loading_info=True, **options)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"{folder} is not {kind}: {reason}") from error
+    return with_fused_gelu(model), info
+
+
+def model_from_config(auto_class: type, folder: Path, **options: object) -> nn.Module:
+    """Model in float32 of the architecture in a checkpoint folder, with weights drawn by torch's generator.
+
+    Args:
+        auto_class: of transformers, such as AutoModelForCausalLM.
+        options: of the configuration.
+    """
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, **options)
+    return with_fused_gelu(auto_class.from_config(config, dtype=torch.float32))
 
 
 def random_classifier(folder: Path, classes: list[str], pad_token_id: int) -> nn.Module:
-    """The same architecture with every weight drawn from torch's seed: the control for what pre-training is worth."""
-    config = AutoConfig.from_pretrained(
-        folder, num_labels=len(classes), pad_token_id=pad_token_id, local_files_only=True
-    )
-    return with_fused_gelu(AutoModelForSequenceClassification.from_config(config, dtype=torch.float32))
+    """Classifier of the same architecture, all weights drawn by torch's generator: the control without pre-training."""
+    options = {"num_labels": len(classes), "pad_token_id": pad_token_id}
+    return model_from_config(AutoModelForSequenceClassification, folder, **options)
 
 
 def empty_classifier(folder: Path) -> nn.Module:
     """Classifier of a saved fine-tuned model, to be filled with a restored state."""
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    return with_fused_gelu(AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)).eval()
+    return model_from_config(AutoModelForSequenceClassification, folder).eval()
 
 
 def with_fused_gelu(model: nn.Module) -> nn.Module:
-    """The same model with BLOOM's activation, written out in Python, computed by torch's kernel of the same formula.
+    """Replace BLOOM's activation, written in Python, by torch's kernel of the same formula; returns the same model.
 
-    It takes 40 % of the time of a small BLOOM otherwise.
+    The Python version takes 40 % of the time of a small BLOOM.
     """
     for module in model.modules():
         if type(module).__name__ == "BloomMLP":

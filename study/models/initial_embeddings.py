@@ -25,7 +25,7 @@ def ppmi_embeddings(ids: np.ndarray, vocabulary: int, width: int) -> torch.Tenso
         width: dimensions of a vector, below `vocabulary`.
 
     Returns:
-        (vocabulary, width) float32, rows centred and of length 1; rows of unseen tokens are zero.
+        (vocabulary, width) float32, rows centred and of length 1; rows of tokens that do not occur are zero.
     """
     counts = scipy.sparse.csr_matrix((vocabulary, vocabulary))
     for distance in range(1, WINDOW + 1):
@@ -40,10 +40,10 @@ def ppmi_embeddings(ids: np.ndarray, vocabulary: int, width: int) -> torch.Tenso
     left, singular, _ = svds(ppmi, k=width, v0=start)
     vectors = left * np.sqrt(singular)
     vectors *= np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(width)])
-    seen = totals > 0
-    vectors[seen] -= vectors[seen].mean(axis=0)
+    occurs = totals > 0
+    vectors[occurs] -= vectors[occurs].mean(axis=0)
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return torch.tensor(np.where(seen[:, None], vectors / np.maximum(norms, 1e-12), 0), dtype=torch.float32)
+    return torch.tensor(np.where(occurs[:, None], vectors / np.maximum(norms, 1e-12), 0), dtype=torch.float32)
 
 
 def sinusoids(positions: int, width: int) -> torch.Tensor:
@@ -55,12 +55,12 @@ def sinusoids(positions: int, width: int) -> torch.Tensor:
 
 @torch.no_grad()
 def initialise_embeddings(body: nn.Module, ids: np.ndarray) -> None:
-    """Put count-based word vectors and sinusoidal positions where the random embeddings were."""
+    """Replace a body's random embeddings by count-based word vectors and sinusoidal positions."""
     words = body.get_input_embeddings().weight
     length = body.config.initializer_range * math.sqrt(words.shape[1])
     vectors = ppmi_embeddings(ids, *words.shape) * length
-    seen = vectors.abs().sum(dim=1) > 0
-    words[seen] = vectors[seen]
+    occurs = vectors.abs().sum(dim=1) > 0
+    words[occurs] = vectors[occurs]
     for name, parameter in body.named_parameters():
         if name.endswith("position_embeddings.weight"):
             parameter.copy_(sinusoids(*parameter.shape) * length)

@@ -1,50 +1,41 @@
-"""Causal language models: loading them, and their parameters with tied ones once."""
+"""Causal language models: loading, and their parameters, with tied parameters once."""
 
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 
 from ken.errors import UserError
-from study.models.classifiers import with_fused_gelu
+from study.models.classifiers import load_pretrained, model_from_config
 
 
 def load_language_model(folder: Path) -> nn.Module:
-    """Causal language model in float32 from a checkpoint folder; a missing output layer is the input embeddings'.
+    """Load a causal language model in float32; if its output layer is missing, the input embeddings are used.
 
     Raises:
         UserError: not a checkpoint of a causal language model, or damaged.
     """
-    try:
-        model, info = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, trust_remote_code=False,
-            output_loading_info=True,
-        )  # fmt: skip
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"{folder} is not a causal language model in safetensors: {reason}") from error
+    model, info = load_pretrained(AutoModelForCausalLM, folder, "a causal language model in safetensors")
     missing = set(info["missing_keys"]) & dict(model.named_parameters()).keys()
     if missing or info["mismatched_keys"]:
         name = sorted(missing or map(str, info["mismatched_keys"]))[0]
         raise UserError(f"{folder} lacks {name}, which its causal language model needs: check its config.json.")
-    return with_fused_gelu(model).eval()
+    return model.eval()
 
 
 def empty_language_model(folder: Path) -> nn.Module:
     """Language model of a checkpoint folder, to be filled with a restored state."""
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    return with_fused_gelu(AutoModelForCausalLM.from_config(config, dtype=torch.float32)).eval()
+    return model_from_config(AutoModelForCausalLM, folder).eval()
 
 
 def body_of(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Parameters by name; of tied ones, the first name alone."""
+    """Parameters by name; tied parameters are listed once, under their first name."""
     return {name: parameter.detach() for name, parameter in model.named_parameters()}
 
 
 def load_body(model: nn.Module, state: dict[str, torch.Tensor]) -> nn.Module:
-    """Put the parameters of a state into a model; tied ones need one name alone.
+    """Load parameters into a model and return it; tied parameters need only one name.
 
     Raises:
         ValueError: the state lacks a parameter.
@@ -57,7 +48,7 @@ def load_body(model: nn.Module, state: dict[str, torch.Tensor]) -> nn.Module:
 
 
 def linear_layers(model: nn.Module) -> list[str]:
-    """Names of the linear layers but the output layer, which may be the embeddings."""
+    """Names of the linear layers, except the output layer, whose weight may be that of the embeddings."""
     output = model.get_output_embeddings()
     modules = model.named_modules()
     return [name for name, module in modules if isinstance(module, nn.Linear) and module is not output]

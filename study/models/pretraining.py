@@ -1,8 +1,8 @@
-"""Language models for pre-training a body: each architecture's own objective, with heads that are thrown away.
+"""Language models for pre-training a body with the objective of its architecture; their heads are discarded.
 
-Every model has two functions. `batch` turns token ids (rows, length) into a batch, with the masks drawn from torch's
-global generator. `forward(part, whole)` returns what some rows of the batch `whole` contribute to its mean loss, so
-that the losses of all parts add up to that of the batch.
+Every model has two methods. `batch` turns token ids (rows, length) into a batch and draws masks from torch's global
+generator. `forward(part, whole)` returns what some rows of the batch `whole` contribute to its mean loss, so the losses
+of all parts add up to the loss of the batch.
 """
 
 import torch
@@ -12,7 +12,7 @@ from transformers import AutoModel, PreTrainedTokenizerFast
 
 from study.models.architectures import ARCHITECTURES
 
-GENERATOR_SHARE = 0.5  # ELECTRA: width of the generator against the discriminator's
+GENERATOR_SHARE = 0.5  # ELECTRA: width of the generator as a share of the discriminator's
 REPLACED_WEIGHT = 50.0  # ELECTRA: weight of the replaced-token loss (Clark et al. 2020, section 2)
 
 Batch = dict[str, torch.Tensor]
@@ -33,7 +33,7 @@ class WordPredictor(nn.Module):
 
 
 class Masking:
-    """Chooses the tokens to guess and what the model sees in their place: 80 % a mask, 10 % a random token."""
+    """Chooses the tokens to predict; 80 % of them become a mask and 10 % a random token, the others stay."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast, share: float, whole_words: bool):
         self.share, self.mask, self.size = share, tokenizer.mask_token_id, len(tokenizer)
@@ -42,29 +42,29 @@ class Masking:
         self.continues = torch.tensor([whole_words and name.startswith("##") for name in names])
 
     def __call__(self, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(rows, length) ids on the CPU -> what the model sees, and the bool mask of the tokens to guess."""
+        """(rows, length) ids on the CPU -> ids with masks, and the bool mask of the tokens to predict."""
         draw = torch.rand(ids.shape)
         word = torch.cumsum(~self.continues[ids], dim=1) - 1  # pieces of one word share one draw
         draw = draw.gather(1, word.clamp(min=0))
         chosen = (draw < self.share) & ~torch.isin(ids, self.special)
-        fate = torch.rand(ids.shape)
-        seen = torch.where(chosen & (fate < 0.8), self.mask, ids)
-        return torch.where(chosen & (fate >= 0.9), torch.randint(self.size, ids.shape), seen), chosen
+        action = torch.rand(ids.shape)
+        masked = torch.where(chosen & (action < 0.8), self.mask, ids)
+        return torch.where(chosen & (action >= 0.9), torch.randint(self.size, ids.shape), masked), chosen
 
     def batch(self, ids: torch.Tensor) -> Batch:
-        """input_ids with masks, labels, and chosen: whether a token is to be guessed; all (rows, length)."""
-        seen, chosen = self(ids)
-        return {"input_ids": seen, "labels": ids, "chosen": chosen}
+        """input_ids with masks, labels, and chosen: whether a token is to be predicted; all (rows, length)."""
+        masked, chosen = self(ids)
+        return {"input_ids": masked, "labels": ids, "chosen": chosen}
 
 
-def guessing_loss(logits: torch.Tensor, part: Batch, whole: Batch) -> torch.Tensor:
+def prediction_loss(logits: torch.Tensor, part: Batch, whole: Batch) -> torch.Tensor:
     """Cross-entropy of the chosen tokens of `part`, summed and divided by the number of chosen tokens of `whole`."""
     summed = F.cross_entropy(logits, part["labels"][part["chosen"]], reduction="sum")
     return summed / whole["chosen"].sum().clamp(min=1)
 
 
 class MaskedModel(nn.Module):
-    """BERT, DistilBERT, DeBERTa and (whole words) ERNIE: guess the masked tokens."""
+    """BERT, DistilBERT, DeBERTa and (with whole words) ERNIE: predict the masked tokens."""
 
     def __init__(self, body: nn.Module, masking: Masking):
         super().__init__()
@@ -77,11 +77,11 @@ class MaskedModel(nn.Module):
     def forward(self, part: Batch, whole: Batch) -> torch.Tensor:
         # Only the masked positions need the vocabulary-wide product, which is most of the work.
         logits = self.predictor(self.body(part["input_ids"]).last_hidden_state[part["chosen"]])
-        return guessing_loss(logits, part, whole)
+        return prediction_loss(logits, part, whole)
 
 
 class ReplacedModel(nn.Module):
-    """ELECTRA: a small generator fills the gaps, the body says which tokens were replaced (Clark et al. 2020)."""
+    """ELECTRA: a small generator fills in tokens, the body detects which were replaced (Clark et al. 2020)."""
 
     def __init__(self, body: nn.Module, masking: Masking):
         super().__init__()
@@ -108,11 +108,11 @@ class ReplacedModel(nn.Module):
         hidden = F.gelu(self.dense(self.body(filled).last_hidden_state))
         detecting = F.binary_cross_entropy_with_logits(self.replaced(hidden)[..., 0], (filled != ids).float())
         detecting = detecting * (ids.numel() / whole["labels"].numel())
-        return guessing_loss(logits, part, whole) + REPLACED_WEIGHT * detecting
+        return prediction_loss(logits, part, whole) + REPLACED_WEIGHT * detecting
 
 
 class CausalModel(nn.Module):
-    """BLOOM: guess the next token with the transposed input embeddings."""
+    """BLOOM: predict the next token with the transposed input embeddings."""
 
     def __init__(self, body: nn.Module):
         super().__init__()
@@ -132,8 +132,8 @@ def build(architecture: str, size: dict, tokenizer: PreTrainedTokenizerFast, set
     """Language model with a randomly initialised body of the given size.
 
     Args:
-        size: hidden_size, layers, heads, intermediate_size, embedding_size, as the architecture has them.
-        settings: max_length, and mask_share of the objectives that mask.
+        size: hidden_size, layers, heads, and intermediate_size and embedding_size if the architecture has them.
+        settings: max_length, and mask_share for objectives with masks.
     """
     kind = ARCHITECTURES[architecture]
     config = kind.config(size, len(tokenizer), settings["max_length"], tokenizer.pad_token_id)

@@ -1,4 +1,4 @@
-"""Tokenizers of the kind each architecture uses, trained on the study's own text and repeatable to the byte.
+"""Training of tokenizers of the kind that each architecture uses; the result is repeatable to the byte.
 
 BERT, DistilBERT, ERNIE and ELECTRA use WordPiece; DeBERTa and BLOOM use byte-level BPE.
 """
@@ -51,7 +51,7 @@ def train_wordpiece(texts: Sequence[str], size: int) -> Tokenizer:
     vocabulary = {token: index for index, token in enumerate([*special, *words])}
     tokenizer.model = models.WordPiece(vocabulary, unk_token="[UNK]")
     tokenizer.decoder = decoders.WordPiece()
-    # The continuations were special during training only: start again from a tokenizer that knows the real ones.
+    # The continuations were special tokens only for training: build a tokenizer with the real ones.
     final = Tokenizer(tokenizer.model)
     final.normalizer, final.pre_tokenizer = tokenizer.normalizer, tokenizer.pre_tokenizer
     final.decoder = tokenizer.decoder
@@ -79,8 +79,8 @@ def train_tokenizer(kind: str, texts: Sequence[str], size: int, max_length: int)
     """Train a tokenizer.
 
     Args:
-        kind: "wordpiece", "byte-bpe" (with [CLS] and [SEP]) or "byte-bpe-causal" (BLOOM's, nothing added).
-        size: entries of the vocabulary, special tokens included.
+        kind: "wordpiece", "byte-bpe" (with [CLS] and [SEP]) or "byte-bpe-causal" (BLOOM's, which adds no tokens).
+        size: entries of the vocabulary, including special tokens.
         max_length: `model_max_length` of the result.
     """
     if kind == "wordpiece":

@@ -1,1 +1,1 @@
-"""What a study costs: sizes of models and tasks, work, memory and disk of every job."""
+"""Planning of a study: inputs of its rules, sizes of models and tasks, and the cost of every job."""

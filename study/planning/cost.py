@@ -1,21 +1,22 @@
-"""Cost of a job of a study: arithmetic, memory and disk, from shapes and counts alone.
+"""Cost of a job of a study: arithmetic, memory and disk, from shapes and counts.
 
 A simple model with few constants. A pass of N multiplied entries over D tokens takes 2 N D floating-point operations,
 and a training step three times that (Kaplan et al. 2020, section 2.1), plus attention scores. AdamW reads and writes 28
-bytes a parameter. The costs of a method are its own estimates: `Method.stored_bytes`, `memory_bytes` and `effort`.
+bytes per parameter. Methods estimate their own costs: `Method.stored_bytes`, `memory_bytes` and `effort`.
 """
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import partial
 
 from baselines import METHODS, Method
 from baselines.estimates import HELD_BYTES, Effort
 from study.planning.sizes import ModelSize, SizedStudy, TaskSize
 
-ADAMW_BYTES = 28  # a parameter: weight, two moments read and written, gradient read, all float32
-TRAINED_BYTES = 20  # a parameter held while training: weight, gradient, two moments, weight of the best epoch
-READ_BYTES = 8  # a parameter held where sub-networks are read: a mask, kept values, and their copies
+ADAMW_BYTES = 28  # per parameter: weight, two moments read and written, gradient read, all float32
+TRAINED_BYTES = 20  # held per parameter while training: weight, gradient, two moments, weight of the best epoch
+READ_BYTES = 8  # held per parameter while reading sub-networks: a mask, kept values, and their copies
 TABLES_GIB = 2.0  # of a process that reads tables or draws figures
 CONTEXT_GIB = 0.7  # of a process with torch, or of a CUDA context with its libraries
 MATRIX_KINDS = 7  # kinds of matrices that the checks prune one at a time
@@ -28,7 +29,7 @@ class Work:
 
     Attributes:
         flops: floating-point operations of matrix products in float32.
-        low_flops: those that a GPU does in bfloat16.
+        low_flops: floating-point operations that a GPU does in bfloat16.
         passes: passes of one layer over one batch; a training step counts as three.
         moved: bytes that the optimiser reads and writes.
         ranked: entries that are ranked.
@@ -58,13 +59,18 @@ class Work:
 
 
 def forward_flops(size: ModelSize, tokens: float) -> float:
-    """Floating-point operations of a token in a text of that many tokens: linear layers and attention products."""
+    """Floating-point operations per token of a text of `tokens` tokens: linear layers and attention products."""
     return 2 * (size.linear_entries + (1 + size.score_maps) * size.layers * size.width * tokens)
 
 
 def evaluation(size: ModelSize, rows: int, tokens: float, batch_size: int) -> Work:
     """Work of an evaluation on a number of texts."""
     return Work(rows * tokens * forward_flops(size, tokens), passes=size.layers * math.ceil(rows / batch_size))
+
+
+def evaluation_on_test(study: SizedStudy, size: ModelSize, task: TaskSize) -> Work:
+    """Work of an evaluation on the test set of a task."""
+    return evaluation(size, task.test, task.tokens, study.config["evaluation"]["batch_size"])
 
 
 def training(size: ModelSize, task: TaskSize, settings: dict) -> Work:
@@ -81,8 +87,8 @@ def _trained(size: ModelSize, steps: float, flops: float) -> Work:
     return Work(passes=passes, moved=moved) + (Work(low_flops=flops) if size.bfloat16 else Work(flops))
 
 
-def own_work(effort: Effort, size: ModelSize, tokens: float) -> Work:
-    """Work of what a method says that it computes; texts have that many tokens."""
+def effort_work(effort: Effort, size: ModelSize, tokens: float) -> Work:
+    """Work that a method estimates for itself, with texts of `tokens` tokens."""
     step = 3 * tokens * forward_flops(size, tokens)
     return Work(
         flops=effort.gradient_texts * step + effort.flops,
@@ -93,7 +99,7 @@ def own_work(effort: Effort, size: ModelSize, tokens: float) -> Work:
 
 
 def kept_on_disk(study: SizedStudy, size: ModelSize, method: Method) -> float:
-    """Bytes of one draw's files of a method that stay on disk; 0 if only its scores are kept."""
+    """Bytes of a method's files that stay on disk, per draw; 0 if only its scores are kept."""
     if method.name in study.config["scores_only"]:
         return 0.0
     return sum(method.stored_bytes(budget, size) for budget in study.budgets(method))
@@ -110,7 +116,11 @@ def activation_bytes(size: ModelSize, rows: int, tokens: int, half: bool) -> flo
 
 
 def training_gib(size: ModelSize, settings: dict, half: bool) -> float:
-    """Memory of fine-tuning at its longest batch, in GiB; `half`: in bfloat16 if the model can be trained in it."""
+    """Memory of fine-tuning at its longest batch, in GiB.
+
+    Args:
+        half: whether to train in bfloat16, if the model can be.
+    """
     held = TRAINED_BYTES * size.parameters
     held += activation_bytes(size, settings["batch_size"], settings["max_length"], half and size.bfloat16)
     return CONTEXT_GIB + held / 2**30
@@ -120,20 +130,16 @@ def _compress_with(study: SizedStudy, size: ModelSize, task: TaskSize, method: M
     """All files of a method that does not train: choose, store, load, evaluate on the test set."""
     budgets, draws = study.budgets(method), study.draws(method)
     files = len(budgets) * draws
-    work = files * evaluation(size, task.test, task.tokens, study.config["evaluation"]["batch_size"])
+    work = files * evaluation_on_test(study, size, task)
     work += Work(coded=files * size.body_entries, disk=draws * kept_on_disk(study, size, method))
-    return work + draws * own_work(method.effort(size, len(budgets)), size, task.tokens)
+    return work + draws * effort_work(method.effort(size, len(budgets)), size, task.tokens)
 
 
-def _finetune(study: SizedStudy, model: str, task: str, **_: str) -> Work:
+def _finetune(study: SizedStudy, model: str, task: str, *, copies: int = 2, **_: str) -> Work:
+    """Work of fine-tuning a cell; the files are the initial state and the fine-tuned model, or none for a control."""
     size, rows = study.models[model], study.tasks[task]
-    batch_size = study.config["evaluation"]["batch_size"]
-    work = training(size, rows, study.finetuning(model)) + evaluation(size, rows.test, rows.tokens, batch_size)
-    return work + Work(disk=2 * size.dense_bytes)
-
-
-def _finetune_random(study: SizedStudy, **axes: str) -> Work:
-    return _finetune(study, **axes) + Work(disk=-2 * study.models[axes["model"]].dense_bytes)
+    work = training(size, rows, study.finetuning(model)) + evaluation_on_test(study, size, rows)
+    return work + Work(disk=copies * size.dense_bytes)
 
 
 def _compress(study: SizedStudy, model: str, task: str, **_: str) -> Work:
@@ -143,7 +149,7 @@ def _compress(study: SizedStudy, model: str, task: str, **_: str) -> Work:
     evaluated = SEARCH_ENDS + math.ceil(math.log2(1 / search["resolution"]))
     for name in search["methods"]:
         work += evaluated * evaluation(size, rows.validation, rows.tokens, batch_size)
-        work += evaluation(size, rows.test, rows.tokens, batch_size)
+        work += evaluation_on_test(study, size, rows)
         disk = METHODS[name].stored_bytes(0.5, size)
         work += Work(ranked=2 * size.parameters, coded=size.parameters, disk=disk)
     return work
@@ -154,9 +160,8 @@ def _train(study: SizedStudy, model: str, task: str, method: str, **_: str) -> W
     budgets = study.budgets(trained)
     fits = len(budgets) * study.learning_rates(trained)
     work = fits * trained.step_cost * training(size, rows, study.finetuning(model))
-    batch_size = study.config["evaluation"]["batch_size"]
-    work += len(budgets) * evaluation(size, rows.test, rows.tokens, batch_size)
-    work += own_work(trained.effort(size, len(budgets)), size, rows.tokens)
+    work += len(budgets) * evaluation_on_test(study, size, rows)
+    work += effort_work(trained.effort(size, len(budgets)), size, rows.tokens)
     return work + Work(coded=len(budgets) * size.parameters, disk=kept_on_disk(study, size, trained))
 
 
@@ -168,7 +173,7 @@ def _check(study: SizedStudy, model: str, task: str, **_: str) -> Work:
     disk = (1 + len(checks["kept_shares"]) * at_a_share * 0.25) * size.dense_bytes
     if checks["matrices"]:
         files, rankings, disk = files + MATRIX_KINDS, rankings + 1, disk + MATRIX_KINDS * size.dense_bytes
-    work = files * evaluation(size, rows.test, rows.tokens, study.config["evaluation"]["batch_size"])
+    work = files * evaluation_on_test(study, size, rows)
     return work + Work(ranked=rankings * size.parameters, coded=files * size.parameters, disk=disk)
 
 
@@ -180,7 +185,7 @@ def _infer(study: SizedStudy, model: str, task: str, **_: str) -> Work:
 
 
 def _measured_models(study: SizedStudy) -> int:
-    """Largest number of models whose inference is measured side by side."""
+    """Largest number of models whose inference is measured in one job."""
     methods = [METHODS[name] for name in study.config["inference"]["methods"]]
     return 1 + sum(1 if method.unit == "share" else 2 * len(study.budgets(method)) for method in methods)
 
@@ -219,7 +224,7 @@ RULES: dict[str, Callable[..., Work]] = {
     "pretrain_model": _pretrain,
     "tune_model": _tune,
     "finetune_model": _finetune,
-    "finetune_random_init": _finetune_random,
+    "finetune_random_init": partial(_finetune, copies=0),
     "compress_model": _compress,
     "train_method": _train,
     "check_cell": _check,
@@ -233,16 +238,16 @@ ON_GPU = (
 )
 READING = ("describe_spread", "draw_kenviz")
 NOT_ESTIMATED = ("prune_language_model", "adapt_language_model", "compress_language_model")
-HELD_MODELS = 3  # of a cell besides those that are measured: initial, fine-tuned, live
+HELD_MODELS = 3  # of a cell in addition to those that are measured: initial, fine-tuned, current
 
 
 def work_of(study: SizedStudy, rule: str, wildcards: dict[str, str]) -> Work:
-    """Work of a job; none for a rule without an estimate, so that it costs only the start of a process."""
+    """Work of a job; none for a rule without an estimate, which then costs only the start of a process."""
     return RULES[rule](study, **wildcards) if rule in RULES else Work()
 
 
 def memory_gib(study: SizedStudy, rule: str, wildcards: dict[str, str], half: bool) -> float:
-    """Memory of a job, in GiB; on a GPU the job needs as much memory of the machine as of the GPU."""
+    """Memory of a job, in GiB; a job on a GPU needs the same amount of GPU memory and of the machine's."""
     largest = max(size.parameters for size in study.models.values())
     if rule in READING:
         return TABLES_GIB + READ_BYTES * largest / 2**30
@@ -261,7 +266,7 @@ def memory_gib(study: SizedStudy, rule: str, wildcards: dict[str, str], half: bo
 
 
 def _compression_bytes(study: SizedStudy, rule: str, wildcards: dict[str, str], size: ModelSize) -> float:
-    """Largest memory of the methods that a job runs, without training; the usual memory of a method for other rules."""
+    """Largest memory of the methods of a job, without training; for other rules, the usual memory of a method."""
     if rule == "compress_model":
         return max(method.memory_bytes(size) for method in study.post_hoc())
     if rule == "train_method":

@@ -1,4 +1,4 @@
-"""Jobs of a study and their costs: which ones a dry run of Snakemake lists, and what each takes on a machine."""
+"""The jobs of a study, as a dry run of Snakemake lists them, and their costs on a machine."""
 
 import re
 import subprocess
@@ -28,7 +28,7 @@ class Job:
 
     Attributes:
         rule, wildcards: as Snakemake names them.
-        seconds: it takes.
+        seconds: duration.
         disk: bytes that stay on disk.
         gib: memory in GiB.
         on_gpu: whether it runs on a GPU.
@@ -68,8 +68,8 @@ def list_jobs(config: Path, everything: bool = False) -> list[Job]:
     done = subprocess.run([*snakemake, *options], capture_output=True, text=True)
     output = done.stdout + done.stderr
     if done.returncode:
-        said = [line.removeprefix("error: ") for line in output.splitlines() if line.startswith("error: ")]
-        raise UserError(f"Snakemake refuses {config}: {said[0] if said else output[-800:]}")
+        errors = [line.removeprefix("error: ") for line in output.splitlines() if line.startswith("error: ")]
+        raise UserError(f"Snakemake refuses {config}: {errors[0] if errors else output[-800:]}")
     return parse_jobs(output)
 
 
@@ -103,14 +103,14 @@ def with_costs(
 
 
 def calibrated_costs(study: SizedStudy, jobs: list[Job], name: str, plan: dict) -> list[Job]:
-    """Jobs with their costs on a machine, corrected by the run that the machine is calibrated with, if there is one."""
+    """The same jobs with their costs on a machine, corrected by its calibration run if there is one."""
     machine = plan["machines"][name]
     run = calibration_run(machine)
     return with_costs(study, jobs, machine, plan, measured_factors(run, plan, machine) if run else None)
 
 
 def calibration_run(machine: dict) -> Path | None:
-    """Results folder of the run that a machine is calibrated with, or None if there is none."""
+    """Results folder of the calibration run of a machine, or None if there is none."""
     folder = ROOT / machine.get("calibrated", "")
     return folder if "calibrated" in machine and (folder / "provenance.json").is_file() else None
 
@@ -139,6 +139,6 @@ def seconds_by_rule(jobs: Iterable[Job]) -> Counter[str]:
 
 
 def wall_seconds(jobs: list[Job], gpus: int, cores: int) -> float:
-    """Seconds from start to end if all workers are always busy, but at least those of the longest job."""
+    """Seconds from start to end if no worker is ever idle, but at least those of the longest job."""
     busy = sum(job.seconds / (gpus if job.on_gpu else cores) for job in jobs)
     return max([busy, *(job.seconds for job in jobs)])

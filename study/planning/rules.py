@@ -1,6 +1,6 @@
 """Inputs and settings of the Snakemake rules, as functions of their wildcards.
 
-All of it can be called and tested without Snakemake: wildcards are any object with the axes as attributes.
+All of them can be called and tested without Snakemake: wildcards are any object with the axes as attributes.
 """
 
 import json
@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Iterable
 from itertools import product
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import baselines
 from study.definition import method_settings
@@ -18,9 +19,12 @@ from study.running import files
 from study.running.code import code_hash
 from study.running.workflow import prepare_environment
 
+if TYPE_CHECKING:
+    from snakemake.io import Wildcards
+
 
 def as_json(value: object) -> str:
-    """Settings as text: as a parameter of a rule, Snakemake shows what changed in them."""
+    """Settings as text, so that Snakemake can show how the parameter of a rule has changed."""
     return json.dumps(value, sort_keys=True)
 
 
@@ -39,8 +43,8 @@ def prepare_study(config: dict, dry_run: bool) -> Study:
     """Check the config that Snakemake has read, and prepare this process to run the study.
 
     Args:
-        config: with the key report_only, only rules of the report are run, and data and models need not be there.
-        dry_run: nothing will be written.
+        config: if it has the key report_only, only rules of the report are run, and data and models may be missing.
+        dry_run: whether nothing will be written.
 
     Raises:
         UserError: the config has a mistake, or the results cannot be written.
@@ -79,25 +83,25 @@ class Rules:
         """Sentences of packages."""
         return [self.paths.corpus(package) for package in packages]
 
-    def task_inputs(self, wildcards) -> list:
-        """Corpora of a docstring task, or the files of a task of the user's own; nothing for one from the hub."""
+    def task_inputs(self, wildcards: "Wildcards") -> list[Path | str]:
+        """Corpora of a docstring task, or the user's files of a task; nothing for a task from the hub."""
         study = self.study
         return [*self.corpora(study.task_packages(wildcards.task)), *study.task_files(wildcards.task)]
 
-    def text_inputs(self, wildcards) -> list:
-        """The same for a running text."""
+    def text_inputs(self, wildcards: "Wildcards") -> list[Path | str]:
+        """Corpora or files of a running text; nothing for a text from the hub."""
         packages = self.study.text_settings(wildcards.experiment).get("packages", [])
         return [*self.corpora(packages), *self.study.text_files(wildcards.experiment)]
 
     # Models.
 
-    def checkpoint_inputs(self, wildcards) -> list[Path]:
-        """A small file of the folder a model comes from, in place of gigabytes of weights; nothing for the hub."""
+    def checkpoint_inputs(self, wildcards: "Wildcards") -> list[Path]:
+        """A small file of a model's source folder, instead of gigabytes of weights; nothing for the hub."""
         folder = self.study.checkpoint(wildcards.model, self.paths)
         if folder is None:
             return []
-        own = self.study.models[wildcards.model]["source"] == "directory"
-        return [folder / ("config.json" if own else "manifest.json")]
+        is_users = self.study.models[wildcards.model]["source"] == "directory"
+        return [folder / ("config.json" if is_users else "manifest.json")]
 
     # Cells.
 
@@ -142,7 +146,7 @@ class Rules:
     # The report.
 
     def measured_tables(self) -> list[Path]:
-        """Tables of results that only some studies have."""
+        """Tables that only some studies have."""
         config = self.study.config
         measured = {
             "spread": config["spread"]["methods"],
@@ -152,17 +156,17 @@ class Rules:
         return [self.paths.table(name) for name, wanted in measured.items() if wanted]
 
     def spread_cells(self) -> list[tuple[Cell, str]]:
-        """(cell, method) whose kept entries are looked at: all models on the first task and seed."""
+        """(cell, method) whose kept entries are tested for clusters: all models on the first task and seed."""
         axes = self.study.axes
         cells = product(axes["model"], axes["task"][:1], axes["seed"][:1])
         return list(product(cells, self.study.config["spread"]["methods"]))
 
     def spread_scores(self) -> list[Path]:
-        """Scores of those: written when the stored files are."""
+        """Scores of `spread_cells`; they are written together with the stored files."""
         return [self.paths.scores(*cell, method) for cell, method in self.spread_cells()]
 
     def spread_files(self) -> list[Path]:
-        """Stored files of those."""
+        """Stored files of `spread_cells`."""
         share = self.study.config["spread"]["kept_share"]
         return [self.paths.stored(*cell, method, share) for cell, method in self.spread_cells()]
 
@@ -173,7 +177,7 @@ class Rules:
         return section["model"], section["task"], self.study.config["seeds"][0]
 
     def kenviz_files(self) -> list[Path]:
-        """Stored sub-networks that KENviz shows: its own, then the others at its share that reset what is not kept."""
+        """Stored sub-networks for KENviz: that of its method, then all that reset entries at the same kept share."""
         section, config = self.study.config["kenviz"], self.study.config
         share = section["kept_share"]
         compared = []
@@ -193,7 +197,7 @@ class Rules:
     # Everything.
 
     def results(self) -> list[Path]:
-        """Every intermediate result: what is missing of it is made again, even in a finished study."""
+        """Every intermediate result; missing ones are made again, even in a finished study."""
         study, paths = self.study, self.paths
         manifests = [paths.task(task) / "manifest.json" for task in study.axes["task"]]
         manifests += [paths.pretrained(model) / "manifest.json" for model in study.models]

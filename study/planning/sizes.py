@@ -1,7 +1,7 @@
-"""Sizes of models and tasks before anything is downloaded or built: shapes without values, numbers of rows.
+"""Sizes of models and tasks before anything is downloaded or built: shapes of tensors, numbers of rows.
 
-A model's shapes come from its configuration: that of a local folder if there is one, else that of config/plan.yaml. The
-architecture is built on torch's meta device, which allocates no memory.
+A model's shapes come from its configuration, which is read from a local folder if there is one and otherwise from
+config/plan.yaml. The architecture is built on torch's meta device, which allocates no memory.
 """
 
 import math
@@ -18,6 +18,7 @@ from baselines.estimates import ModelShapes
 from ken.errors import UserError, did_you_mean
 from study.data import local_files
 from study.definition import method_settings
+from study.definition.paths import SPLITS
 from study.models.architectures import ARCHITECTURES
 from study.running import files
 from study.training.gradients import NOT_IN_BFLOAT16
@@ -25,7 +26,7 @@ from study.training.gradients import NOT_IN_BFLOAT16
 
 @dataclass(frozen=True)
 class ModelSize(ModelShapes):
-    """Shapes of a classifier, and what its work depends on.
+    """Shapes of a classifier, and the sizes that determine its work.
 
     Attributes:
         width, layers, heads: hidden size, number of layers, attention heads of a layer.
@@ -42,7 +43,7 @@ class ModelSize(ModelShapes):
 
 @dataclass(frozen=True)
 class TaskSize:
-    """Rows of each split, mean tokens of a text as the model reads it (truncated), and number of classes."""
+    """Rows of each split, mean tokens of a text (truncated for the model), and number of classes."""
 
     train: int
     validation: int
@@ -53,7 +54,7 @@ class TaskSize:
 
 @dataclass(frozen=True)
 class SizedStudy:
-    """A complete config with the sizes of its models, including language models, and of its tasks."""
+    """A complete config with the sizes of its models (including language models) and tasks."""
 
     config: dict
     models: dict[str, ModelSize]
@@ -107,7 +108,7 @@ def model_size(config: PreTrainedConfig, trained_here: bool = False) -> ModelSiz
 
     Args:
         config: has `num_labels`.
-        trained_here: whether the suite pre-trains the model; its checkpoint has no pooler then.
+        trained_here: whether the suite pre-trains the model, whose checkpoint then has no pooler.
     """
     with torch.device("meta"):
         model = AutoModelForSequenceClassification.from_config(config)
@@ -166,7 +167,7 @@ def model_config(name: str, study: dict, known: dict, classes: int) -> PreTraine
 
 
 def task_size(name: str, study: dict, plan: dict) -> TaskSize:
-    """Rows and tokens of a task: from the built task if there is one, else from the user's files or config/plan.yaml.
+    """Rows and tokens of a task, from the task if it is built, else from the user's files or config/plan.yaml.
 
     Args:
         plan: config/plan.yaml.
@@ -183,7 +184,7 @@ def task_size(name: str, study: dict, plan: dict) -> TaskSize:
         return TaskSize(**rows, tokens=_tokens(_words(texts), plan, longest), classes=len(counts["train"]))
     if task["source"] == "docstrings":
         words = (study["corpus"]["min_words"] + study["corpus"]["max_words"]) / 2
-        rows = {split: task[split] for split in ("train", "validation", "test")}
+        rows = {split: task[split] for split in SPLITS}
         return TaskSize(**rows, tokens=_tokens(words, plan, longest), classes=len(task["classes"]))
     if task["source"] == "files":
         train, validation, test, _ = local_files.prepare(task)

@@ -1,4 +1,4 @@
-"""The plan of a study as plain text: tables of its rules, its models and the GPUs it could use."""
+"""The plan of a study as plain text: tables of its rules, its models and suitable GPUs."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ def plan_text(study: SizedStudy, jobs: list[Job], name: str, plan: dict, gpus: i
         jobs: with their costs.
         name: of a machine of the plan.
         plan: config/plan.yaml.
-        gpus, cores: workers at the same time.
+        gpus, cores: numbers of workers.
     """
     if not jobs:
         return f"{study.config['study']}: nothing to do."
@@ -63,7 +63,7 @@ def rule_table(jobs: list[Job]) -> str:
 
 
 def memory_table(study: SizedStudy, machines: dict) -> str:
-    """Parameters of every model, memory of its fine-tuning on a GPU, and the GPUs that have as much."""
+    """Parameters of every model, memory of its fine-tuning on a GPU, and the GPUs with enough memory."""
     rows = []
     for name, size in study.models.items():
         gib = cost.training_gib(size, study.finetuning(name), half=True)
@@ -73,7 +73,7 @@ def memory_table(study: SizedStudy, machines: dict) -> str:
 
 
 def gpu_table(study: SizedStudy, jobs: list[Job], plan: dict) -> str:
-    """Hours of one GPU of every kind for the jobs that use one."""
+    """Hours that one GPU of each kind takes for the jobs that use a GPU."""
     rows = []
     for machine in filter(cost.is_gpu, plan["machines"].values()):
         seconds = seconds_by_rule(job for job in with_costs(study, jobs, machine, plan) if job.on_gpu)
@@ -84,7 +84,7 @@ def gpu_table(study: SizedStudy, jobs: list[Job], plan: dict) -> str:
 
 
 def comparison_table(estimated: Mapping[str, float], measured: Mapping[str, float]) -> str:
-    """Estimated and measured seconds of the rules that have both, and of these rules together."""
+    """Estimated and measured seconds of each rule that has both, and of these rules together."""
     pairs = {rule: (seconds, measured[rule]) for rule, seconds in estimated.items() if measured.get(rule)}
     pairs["all of these"] = tuple(map(sum, zip(*pairs.values(), strict=True)))
     rows = [[rule, f"{guess:,.0f}", f"{took:,.0f}", f"{guess / took:.2f}"] for rule, (guess, took) in pairs.items()]

@@ -1,1 +1,1 @@
-"""What runs a step: files, provenance, the device, the hub, progress, the workflow."""
+"""What every step needs to run: files, provenance, the device, the hub, progress, the workflow."""

@@ -6,12 +6,12 @@ from pathlib import Path
 
 
 def read_jobs(folder: str | Path) -> Iterator[tuple[str, float, float]]:
-    """(rule, seconds, end in seconds since the epoch) of every job. Rows without a time are skipped.
+    """Yield (rule, seconds, end in seconds since the epoch) for every job. Rows without a time are skipped.
 
     The end is the file's modification time: Snakemake writes a benchmark file when its job ends.
 
     Args:
-        folder: has for each rule a benchmark file (<rule>.tsv) or a folder of them; may be missing.
+        folder: holds a benchmark file (<rule>.tsv) or a folder of them for each rule; may be missing.
     """
     for path in sorted(Path(folder).rglob("*.tsv")):
         rule = path.relative_to(folder).parts[0].removesuffix(".tsv")
@@ -20,5 +20,5 @@ def read_jobs(folder: str | Path) -> Iterator[tuple[str, float, float]]:
                 try:
                     seconds = float(row["s"])
                 except (KeyError, TypeError, ValueError):
-                    continue  # an interrupted run may leave half a file
+                    continue  # an interrupted run may leave an incomplete file
                 yield rule, seconds, path.stat().st_mtime

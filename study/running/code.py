@@ -1,7 +1,7 @@
 """Hashes of code: a step or a recorded score is computed again when the code it depends on has changed.
 
-Snakemake does not see which modules a step imports, so every rule has `code_hash` of its step among its parameters, and
-every recorded score has it in its key.
+Snakemake does not see which modules a step imports. So the `code_hash` of a step is a parameter of its rule, and part
+of the key of every recorded score.
 """
 
 import ast
@@ -17,8 +17,8 @@ PACKAGES = ("ken", "baselines", "study", "report")
 def code_hash(*modules: str, root: Path = ROOT) -> str:
     """Hash over modules and everything they import from this repository, directly or indirectly.
 
-    Comments, docstrings and layout do not count. Imports inside functions count, imports for type checkers do not. A
-    file beside a module that the module names in a string literal, such as a template, counts with its bytes.
+    Comments, docstrings and layout do not count. Imports inside functions count, imports for type checkers do not. If a
+    module names a file of its folder in a string literal, such as a template, the bytes of that file count too.
 
     Args:
         modules: names such as "study.finetune".
@@ -38,7 +38,7 @@ def code_hash(*modules: str, root: Path = ROOT) -> str:
 
 
 def dependencies(*modules: str, root: Path = ROOT) -> list[Path]:
-    """Files that modules depend on: their own, those of imported modules and packages, and the files these name."""
+    """Files of the modules, of the modules and packages they import, and the files that any of these name."""
     files: set[Path] = set()
     waiting = list(modules)
     for name in modules:
@@ -67,10 +67,12 @@ def _path(module: str, root: Path) -> Path | None:
 
 
 class _Source:
-    """What a source file says, without comments and docstrings.
+    """A parsed source file.
 
     Attributes:
-        code: the file as `ast` writes it. imports: names that may be modules. files: files it names, beside it.
+        code: as `ast` writes it, without comments and docstrings.
+        imports: names that may be modules.
+        files: files of its folder that it names.
     """
 
     def __init__(self, path: Path):
@@ -91,7 +93,7 @@ def _source(path: Path) -> _Source:
 
 
 def _imports(tree: ast.AST) -> Iterator[str]:
-    """Names that are imported at run time; "package.module.name" may be a module or a name in one."""
+    """Names that are imported at run time; "package.module.name" may be a module or a name defined in one."""
     waiting = [tree]
     while waiting:
         node = waiting.pop()
@@ -107,7 +109,7 @@ def _imports(tree: ast.AST) -> Iterator[str]:
 
 
 def _named_files(tree: ast.AST, folder: Path) -> Iterator[Path]:
-    """Files in a folder that string literals name; modules are followed by their imports."""
+    """Files in a folder that string literals name, except Python modules, which are found by imports."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             name = node.value

@@ -1,7 +1,7 @@
-"""The device that a step computes on: a GPU of its own where there is one, otherwise the CPU.
+"""The device that a step computes on: a GPU that no other step uses, or the CPU if there is no GPU.
 
-A step locks one GPU with a lock of the operating system, which is released when the process ends, however it ends. So
-jobs of one run, of two runs and of two users never share a GPU.
+A step locks its GPU with a lock of the operating system, which is released however the process ends. So two jobs never
+share a GPU, even if they belong to different runs or users.
 """
 
 import fcntl
@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 
 from ken.errors import UserError, did_you_mean
 
-if TYPE_CHECKING:  # the Snakefile and the tests ask for GPUs without the time that torch takes to import
+if TYPE_CHECKING:  # torch is slow to import, and not every importer of this module needs it
     import torch
 
 VARIABLE = "STUDY_DEVICE"  # overrides the config's `device`
 CHOICES = ("auto", "cpu", "cuda")
 LOCKS = Path("/tmp")
-POLL = 5.0  # seconds between two looks whether a GPU is free
+POLL = 5.0  # seconds between attempts to lock a GPU
 
 _held: list[int] = []  # open lock files: closing one would free its GPU
 
@@ -31,17 +31,17 @@ _held: list[int] = []  # open lock files: closing one would free its GPU
 def acquire_device() -> "torch.device":
     """Lock a GPU for this process until it ends, and return the device to compute on; the same one in later calls.
 
-    Waits while other processes hold all GPUs. Must be called before anything asks CUDA for its devices, which no import
-    does.
+    Waits while other processes hold all GPUs. Must be called before anything queries CUDA for its devices; no import
+    does so.
 
     Raises:
-        UserError: an unknown choice, or a GPU is asked for and there is none.
+        UserError: the choice is unknown, or it is cuda and there is no GPU.
     """
     import torch
 
     if names := gpus():
         os.environ["CUDA_VISIBLE_DEVICES"] = hold_one(names)
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # matrix products repeat to the bit only with it
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # needed for bitwise repeatable matrix products
     if chosen() != "cpu" and torch.cuda.is_available():
         return torch.device("cuda")
     if chosen() == "cuda":
@@ -50,10 +50,10 @@ def acquire_device() -> "torch.device":
 
 
 def chosen() -> str:
-    """What the environment asks for, one of `CHOICES`.
+    """The choice in the environment, one of `CHOICES`.
 
     Raises:
-        UserError: it asks for something else.
+        UserError: it is none of them.
     """
     choice = os.environ.get(VARIABLE, "auto")
     if choice not in CHOICES:
@@ -62,7 +62,7 @@ def chosen() -> str:
 
 
 def gpus() -> list[str]:
-    """GPUs that a step may use, by UUID where nvidia-smi knows it; none where torch or the choice is for the CPU."""
+    """GPUs that a step may use, by UUID if nvidia-smi knows it; none if torch has no CUDA or the CPU is chosen."""
     import torch
 
     if chosen() == "cpu" or not torch.backends.cuda.is_built():
@@ -71,22 +71,22 @@ def gpus() -> list[str]:
     allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
     if allowed is None:
         return list(uuids.values())
-    # Numbers mean other GPUs in each job of a cluster; UUIDs do not.
+    # On a cluster, an index may mean another GPU in every job; a UUID does not.
     return [uuids.get(name, name) for name in map(str.strip, allowed.split(",")) if name not in ("", "-1")]
 
 
 def _uuids() -> dict[str, str]:
-    """Number -> UUID of the GPUs of this machine, without touching them."""
+    """Index -> UUID of the GPUs of this machine, without initialising CUDA."""
     if shutil.which("nvidia-smi") is None:
         return {}
     query = ["nvidia-smi", "--query-gpu=index,uuid", "--format=csv,noheader"]
     answer = subprocess.run(query, capture_output=True, text=True, check=False)
     lines = [line.split(",") for line in answer.stdout.splitlines() if answer.returncode == 0 and "," in line]
-    return {number.strip(): uuid.strip() for number, uuid in lines}
+    return {index.strip(): uuid.strip() for index, uuid in lines}
 
 
 def hold_one(names: list[str]) -> str:
-    """Lock the first GPU that no other process holds, until this one ends; waits while there is none."""
+    """Lock the first free GPU until this process ends, and return its name; waits while other processes hold all."""
     waiting = False
     while True:
         for name in names:
@@ -104,7 +104,7 @@ def _lock(name: str) -> bool:
         file = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
         file = os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
-        os.fchmod(file, 0o644)  # whatever the umask: other users have to open it too
+        os.fchmod(file, 0o644)  # whatever the umask: other users must be able to open it
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

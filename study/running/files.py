@@ -1,4 +1,4 @@
-"""Files of a study: written atomically, read with one-line error messages, compared with their hashes."""
+"""Files of a study: atomic writes, one-line messages for files that cannot be read, and checks of hashes."""
 
 import glob
 import hashlib
@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 from ken.errors import UserError, disk_sentence
 from ken.files import honour_umask, replacing
 
-NEEDED = 2**20  # free bytes below which a study does not start
+NEEDED = 2**20  # bytes that must be free for a study to start
 CHECKSUM = "checksum"  # key that `write_json` adds to an object
 
-if TYPE_CHECKING:  # importing pandas takes most of a second, which steps without tables need not spend
+if TYPE_CHECKING:  # importing pandas takes most of a second, and some steps have no tables
     import pandas as pd
 
 
@@ -50,22 +50,25 @@ def remove_leftovers(folder: str | Path) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write `text` as UTF-8, with its own line ends."""
+    """Write `text` as UTF-8; line ends are written as they are."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="")
 
 
-def write_json(path: str | Path, value: object) -> None:
+def write_json(path: str | Path, value: object, sort_keys: bool = True) -> None:
     """Write `value` as JSON: keys sorted, indented, a newline at the end. Equal values give equal files.
 
-    An object gets one more key, a checksum of the others, which `read_json` compares and removes.
+    A dict gets one more key, a checksum of the others, which `read_json` checks and removes.
+
+    Args:
+        sort_keys: False keeps the order of the keys.
 
     Raises:
         ValueError: `value` holds NaN or an infinity, which JSON does not have.
     """
     if isinstance(value, dict):
         value = value | {CHECKSUM: _checksum(value)}
-    write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json.dumps(value, indent=2, sort_keys=sort_keys, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _checksum(value: dict) -> str:
@@ -143,9 +146,9 @@ def check(folder: str | Path, expected: Mapping[str, str], remove: str | Path | 
     """Compare files with the hashes that were recorded when they were made.
 
     Args:
-        folder: where the files are.
+        folder: holds the files.
         expected: name -> SHA-256.
-        remove: what to remove so that Snakemake makes them again; the folder by default.
+        remove: path to remove so that Snakemake makes the files again; the folder by default.
 
     Raises:
         UserError: a file is missing, or has another hash.
@@ -160,7 +163,7 @@ def check(folder: str | Path, expected: Mapping[str, str], remove: str | Path | 
             raise UserError(f"{path} {problem}: {remedy}.")
 
 
-def checked(folder: str | Path) -> dict[str, str]:
+def check_folder(folder: str | Path) -> dict[str, str]:
     """Compare the files of a folder with its manifest, and return the manifest's hashes.
 
     Raises:

@@ -1,24 +1,24 @@
-"""A model of the Hugging Face hub in safetensors: its own files, or the hub's own conversion of its weights.
+"""Models of the Hugging Face hub in safetensors: their own files, or the hub's conversion of their weights.
 
-Offline, a conversion can only be asked for by its own commit.
+Without a network, a conversion can be named only by its commit.
 """
 
 from ken import hub
 from ken.errors import UserError
 
-CONVERTER = "SFconvertbot"  # account of the hub that offers conversions of weights to safetensors
+CONVERTER = "SFconvertbot"  # account with which the hub offers conversions of weights to safetensors
 UNREAD_WEIGHTS = tuple(f"*{suffix}" for suffix in (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack", ".ot"))
-NO_DISCUSSIONS = (403, 404, 410)  # status of a repository that has its discussions turned off
+NO_DISCUSSIONS = (403, 404, 410)  # HTTP status of a repository whose discussions are turned off
 
 
 def fetch_model(repository: str, revision: str, patterns: tuple[str, ...]) -> hub.Snapshot:
-    """Weights, configuration and tokenizer of a model.
+    """Fetch the weights, configuration and tokenizer of a model.
 
-    Where a revision has its weights in another format only, the hub's own conversion of these very weights to
-    safetensors is taken, if there is one: see `find_conversion`.
+    If a revision has weights in other formats only, the hub's conversion of exactly these weights is used, if there is
+    one: see `find_conversion`.
 
     Args:
-        patterns: names of the files to take from the top folder.
+        patterns: names of the files to fetch from the top folder.
 
     Raises:
         UserError: see `ken.hub.fetch`; or the repository has no config.json or no weights in safetensors.
@@ -34,36 +34,42 @@ def fetch_model(repository: str, revision: str, patterns: tuple[str, ...]) -> hu
         if conversion is None:
             weights = f"its weights as {', '.join(others)} only" if others else "no weights"
             raise UserError(
-                f"{what} has {weights}, and nothing but safetensors is read, of which the hub has no conversion of its "
-                f"own: set revision to one of others that you trust (refs/pr/<number>, see "
-                f"{hub.page(repository, 'model')}/discussions), or convert it into a folder of your own."
+                f"{what} has {weights}, but only safetensors is read, and the hub has no conversion of its own: set "
+                f"revision to somebody else's conversion that you trust (refs/pr/<number>, see "
+                f"{hub.page(repository, 'model')}/discussions), or convert the model into a local folder."
             )
-        hub.download(repository, "model", revision, commit, ["config.json"])  # so that offline the revision is known
+        hub.download(repository, "model", revision, commit, ["config.json"])  # so that the revision is known offline
         commit, hashes = conversion
     return hub.download(repository, "model", revision, commit, hub.at_the_top(hashes, patterns))
 
 
 def find_conversion(repository: str, needed: dict[str, str]) -> tuple[str, dict[str, str]] | None:
-    """The hub's own conversion of a model's weights to safetensors: commit and hashes, as `ken.hub.look_up`.
+    """Find the hub's own conversion of a model's weights to safetensors.
 
-    That is a pull request of the hub's account for it, in which the files that were converted, and the configuration,
-    have the hashes asked for. Proposals of others are not taken.
+    It is a pull request by the hub's account for conversions that holds the converted files and the configuration with
+    the same hashes. Pull requests by others are ignored.
 
     Args:
-        needed: path -> hash of files that it must have.
+        needed: path -> hash of the files that the pull request must hold.
+
+    Returns:
+        Commit and hashes, as from `ken.hub.look_up`, or None.
+
+    Raises:
+        UserError: HF_HUB_OFFLINE is set.
     """
     with hub.client(repository, "model", "main", "look-up") as library:
         if library.constants.HF_HUB_OFFLINE:
             raise UserError(
-                f"{repository} has no safetensors at the revision asked for, and HF_HUB_OFFLINE is set, with which the "
-                "hub's conversion cannot be looked for: set revision to its commit, which the model's manifest has "
-                "after a run with a network."
+                f"{repository} has no safetensors at this revision, and HF_HUB_OFFLINE is set, so the hub's conversion "
+                "cannot be looked up: set revision to the commit of the conversion, which a run with a network records "
+                "in the model's manifest."
             )
         try:
             discussions = library.HfApi().get_repo_discussions(
                 repository, author=CONVERTER, discussion_type="pull_request"
             )
-            requests = [found for found in discussions if found.author == CONVERTER and found.is_pull_request]
+            requests = [request for request in discussions if request.author == CONVERTER and request.is_pull_request]
         except library.errors.HfHubHTTPError as error:
             if error.response.status_code not in NO_DISCUSSIONS:
                 raise
@@ -75,6 +81,6 @@ def find_conversion(repository: str, needed: dict[str, str]) -> tuple[str, dict[
     return None
 
 
-def has_safetensors(names: dict[str, str]) -> bool:
-    """Whether there are weights in safetensors among the files, outside all folders."""
-    return bool(hub.at_the_top(names, ("*.safetensors",)))
+def has_safetensors(hashes: dict[str, str]) -> bool:
+    """Whether the top folder of a repository holds weights in safetensors, from its path -> hash."""
+    return bool(hub.at_the_top(hashes, ("*.safetensors",)))

@@ -1,17 +1,17 @@
 """A progress line for each finished job: count, elapsed time, estimated time left, and what the job was.
 
-The lines replace Snakemake's own on the terminal; its log file keeps those.
+The lines replace Snakemake's own on the terminal. Snakemake's log file is not changed.
 
 The Snakefile adds a handler to Snakemake's logger. Snakemake's interface for logger plugins cannot do the same
 (version 9.27):
 
-- A plugin is a package of the environment, and only a profile or the command line can select it. Where a profile
-  names a plugin that is not installed, `snakemake` does not start: an environment made from the lock alone would no
-  longer do. Runs with another profile (`--workflow-profile none`, a user's own) would have no progress lines.
-- A plugin that writes to the terminal replaces Snakemake's handler, including its colours and error messages. One that
-  does not cannot hide Snakemake's own lines: `--quiet progress` stops the events as well as the lines.
+- A plugin is a package of the environment, and only a profile or the command line can select it. If a profile names a
+  plugin that is not installed, `snakemake` does not start, so the lock file alone would no longer make a working
+  environment. Runs with another profile (such as `--workflow-profile none`) would have no progress lines.
+- A plugin that writes to the terminal replaces Snakemake's handler, including its colours and error messages. A plugin
+  that does not cannot hide Snakemake's lines: `--quiet progress` stops the events as well as the lines.
 - A plugin is created before the Snakefile is read, so it does not know the study's benchmark files. It runs in a
-  thread of its own, so its lines mix with what the Snakefile prints.
+  separate thread, so its lines mix with what the Snakefile prints.
 """
 
 import logging
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 REPLACED_EVENTS = {LogEvent.JOB_STARTED, LogEvent.JOB_FINISHED, LogEvent.PROGRESS}
 REPLACED_MESSAGES = {"Select jobs to execute..."}
 LOG_LINES = 8  # last lines of a failed job's log that are shown
-ENOUGH_JOBS = 0.1  # share of jobs after which their mean is used for rules that were never timed
+ENOUGH_JOBS = 0.1  # share of finished jobs from which their mean time is used for rules that were never timed
 FULL_DISK = 2**20  # a disk with fewer free bytes counts as full
 
 
@@ -150,7 +150,7 @@ def describe(rule: str, wildcards: Mapping[str, str]) -> str:
 
 
 def failure(description: str, logs: Iterable[str]) -> str:
-    """The failed job and the end of its log, where the step says why."""
+    """The failed job and the last lines of its log, which give the reason."""
     text = f"failed: {description}"
     for log in map(Path, logs):
         lines = log.read_text(errors="replace").splitlines() if log.exists() else []

@@ -1,4 +1,4 @@
-"""Provenance of a number: seeds from named axes, commit of the code, versions, machine.
+"""Provenance of results: seeds from named axes, commit of the code, versions, machine.
 
 The seed of every random choice is derived here from named axes (model, task, seed, …), never from the order of
 execution.
@@ -45,14 +45,14 @@ def seed_of(*axes: object) -> int:
 
 
 def text_hash(text: str) -> str:
-    """First 16 hexadecimal digits of a text's SHA-256, enough to tell inputs apart."""
+    """First 16 hexadecimal digits of a text's SHA-256."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def deterministic(seed: int) -> None:
-    """Seed Python, NumPy and torch, and ask for repeatable kernels and one thread, or OMP_NUM_THREADS if it is set.
+def make_deterministic(seed: int) -> None:
+    """Seed Python, NumPy and torch, and request repeatable kernels and OMP_NUM_THREADS threads (by default one).
 
-    Sums depend on the number of threads, so a step run by hand uses as many as in the workflow.
+    Sums depend on the number of threads, so a step that is run by hand uses as many as in the workflow.
     """
     import numpy as np
     import torch
@@ -66,12 +66,12 @@ def deterministic(seed: int) -> None:
 
 
 def _repeatable_kernels() -> None:
-    """Ask CUDA for kernels that give the same bits again; `acquire_device` has set what its matrix products need."""
+    """Request bitwise repeatable CUDA kernels; `acquire_device` has set the variable that matrix products need."""
     import torch
 
     torch.use_deterministic_algorithms(True, warn_only=True)  # an error would stop models that have no such kernel
-    torch.utils.deterministic.fill_uninitialized_memory = False  # against reading what was never written: costs time
-    # The fused kernels of attention repeat their gradients only where the line above asks for errors.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # it only guards against uninitialised memory, slowly
+    # The fused attention kernels have repeatable gradients only without `warn_only`.
     torch.backends.cuda.enable_flash_sdp(False)
     torch.backends.cuda.enable_mem_efficient_sdp(False)
     torch.backends.cuda.enable_cudnn_sdp(False)
@@ -113,7 +113,7 @@ def device_name(device: "torch.device") -> str:
 
 
 def commit() -> tuple[str, bool]:
-    """(git commit of the code or "unknown", whether files differ from it)."""
+    """The git commit of the code, or "unknown", and whether files differ from it."""
 
     def git(*arguments: str) -> str:
         folder = Path(__file__).parent
@@ -126,14 +126,14 @@ def commit() -> tuple[str, bool]:
 
 
 @functools.cache
-def made() -> dict[str, object]:
-    """What a step records of itself: commit of the code, whether files differ from it, versions, machine."""
+def describe_process() -> dict[str, object]:
+    """What a manifest records of the process that wrote it: commit, whether files differ from it, versions, machine."""
     revision, dirty = commit()
     return {"commit": revision, "dirty": dirty, "versions": versions(), "machine": machine()}
 
 
 def write_manifest(folder: Path, **facts: object) -> dict[str, object]:
-    """Write the manifest.json of a finished folder and return it: `facts`, the hash of every file, and `made`."""
-    manifest = {**facts, "sha256": files.sha256_of(folder), "made": made()}
+    """Write and return the manifest.json of a finished folder: `facts`, hashes of the files, and `describe_process`."""
+    manifest = {**facts, "sha256": files.sha256_of(folder), "made": describe_process()}
     files.write_json(folder / "manifest.json", manifest)
     return manifest

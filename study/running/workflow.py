@@ -1,4 +1,4 @@
-"""Run the steps of a study: their environment, one run at a time, and steps that end when their run is killed."""
+"""Running the steps of a study: their environment, one run at a time, and an end to steps whose run is killed."""
 
 import contextlib
 import fcntl
@@ -24,7 +24,7 @@ def prepare_environment(device: str, checkpoint_minutes: float) -> None:
     """Set environment variables for the steps. Variables that the user has set are kept.
 
     Steps use the Python that runs Snakemake, whether its environment is activated or not. glibc keeps the memory of
-    large tensors instead of returning it to the system, which otherwise takes a third of the time.
+    large tensors: returning it to the system takes a third of a step's time.
 
     Args:
         device: the config's `device`; see `study.running.device`.
@@ -42,11 +42,11 @@ def prepare_environment(device: str, checkpoint_minutes: float) -> None:
 def hold_study(study: str, folder: Path = Path(".snakemake")) -> None:
     """Lock a study until this process ends, so that only one run of it works at a time.
 
-    Used instead of Snakemake's own lock, which stays behind when a run is killed and then needs --unlock. This lock is
-    one of the operating system, which is released when the process ends, however it ends.
+    It replaces Snakemake's lock, which remains after a run is killed and then needs --unlock. This one is a lock of the
+    operating system, which is released however the process ends.
 
     Raises:
-        UserError: another run holds the lock; the message says which.
+        UserError: another run holds the lock; the message names it.
     """
     path = folder / f"{study}.lock"
     folder.mkdir(parents=True, exist_ok=True)
@@ -57,7 +57,7 @@ def hold_study(study: str, folder: Path = Path(".snakemake")) -> None:
         os.close(file)
         raise UserError(f"the study {study} is being run by {path.read_text()}: wait for its end or stop it.") from None
     except OSError as error:
-        print(f"no lock in {folder} ({error}): start only one run of {study} at a time here", file=sys.stderr)
+        print(f"{folder} cannot be locked ({error}): start only one run of {study} at a time", file=sys.stderr)
     since = time.strftime("%Y-%m-%d %H:%M:%S")
     os.truncate(file, 0)
     os.write(file, f"process {os.getpid()} on {socket.gethostname()} since {since}".encode())
@@ -73,7 +73,7 @@ def run(main: Callable[[], object]) -> None:
 def end_with_snakemake() -> None:
     """End this process when the Snakemake that started it, or the shell between them, is killed.
 
-    Otherwise it would continue, and write the same files as the same step of the next run.
+    Otherwise it would continue and write the same files as the next run.
     """
     import psutil
 

@@ -1,1 +1,1 @@
-"""Training: batches, gradients, the loop, its resumption, and the scores of predictions."""
+"""Training and evaluation: batches, gradients, the loop, its resumption, and the scores of predictions."""

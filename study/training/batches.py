@@ -1,4 +1,4 @@
-"""Batches in a repeatable order that can be taken up in the middle of an epoch."""
+"""Batches in a repeatable order, which can be resumed in the middle of an epoch."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -13,17 +13,17 @@ class Batches(Protocol):
     """The batches of a training.
 
     Attributes:
-        order: with the number of steps done, all that is needed to go on in the middle of an epoch.
+        order: with it and the number of steps done, an epoch can be resumed in the middle.
     """
 
     order: torch.Tensor
 
     def epoch(self, done: int) -> Iterator[Batch]:
-        """The batches of the current epoch that are left after `done` steps of it."""
+        """Yield the batches of the current epoch after its first `done` ones."""
 
 
 class ShuffledBatches:
-    """Epochs that are drawn from a generator of their own.
+    """Epochs that are drawn from a separate generator.
 
     Args:
         draw: generator -> the batches of one epoch.
@@ -44,10 +44,9 @@ class ShuffledBatches:
 
 
 class BlockBatches:
-    """A given number of batches of blocks of text, shuffled anew each time all have been seen.
+    """A fixed number of batches of text blocks, which are shuffled again after each pass over all of them.
 
-    Everything is drawn from torch's global generator when a batch is asked for, so that its state is part of what a
-    resumed training needs.
+    Everything is drawn from torch's global generator at the time of a batch, so a resumed training needs its state too.
 
     Args:
         blocks: token ids, (blocks, length).
@@ -55,7 +54,7 @@ class BlockBatches:
         make_batch: (rows, length) ids -> batch; may draw too.
 
     Attributes:
-        order: blocks that are next, as far as they have been drawn.
+        order: indices of the next blocks, as far as they have been drawn.
     """
 
     def __init__(self, blocks: torch.Tensor, batch_size: int, steps: int, make_batch: Callable[[torch.Tensor], Batch]):

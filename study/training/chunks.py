@@ -18,7 +18,7 @@ SHORTEST = 2  # tokens of a chunk: the first is not predicted
 
 @dataclass(frozen=True)
 class Chunks:
-    """Text cut into chunks of tokens, none of which crosses the end of a document.
+    """Text cut into chunks of tokens; no chunk crosses the end of a document.
 
     Attributes:
         ids: token ids of each chunk.
@@ -34,8 +34,14 @@ class Chunks:
         return len(self.ids)
 
     def content(self) -> list[bytes]:
-        """All ids and the length of each chunk, to tell two texts apart."""
+        """All ids and the length of each chunk, which identify the text."""
         return id_content(self.ids)
+
+    def predicted_tokens(self) -> np.ndarray:
+        """Number of predicted tokens of each document, (documents,) int64: all but the first of each chunk."""
+        tokens = np.zeros(len(self.names), dtype=np.int64)
+        np.add.at(tokens, self.documents, [len(ids) - 1 for ids in self.ids])
+        return tokens
 
     def batch(self, indices: list[int]) -> dict[str, torch.Tensor]:
         """input_ids and labels (rows, tokens) of chunks of one length."""

@@ -1,7 +1,7 @@
-"""The study's scores as a metric of the `evaluate` library, without any network.
+"""The study's scores as a metric of the `evaluate` library; it needs no network.
 
 Importing that library takes five seconds, so only the step that collects the tables uses this module. The library
-wants the imports of `datasets` and `evaluate` on lines of their own.
+expects `datasets` and `evaluate` to be imported on separate lines.
 """
 
 import datasets
@@ -24,7 +24,7 @@ class WeightedF1(evaluate.Metric):
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
-            description="Weighted F1 with macro F1 and accuracy beside it, each from 0 to 1.",
+            description="Weighted F1, macro F1 and accuracy, each from 0 to 1.",
             citation=CITATION,
             inputs_description="predictions, references: predicted and true labels, text or numbers.",
             features=[

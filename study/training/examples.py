@@ -1,4 +1,4 @@
-"""From a task's tables to padded batches, and from a model to predictions."""
+"""Padded batches from a task's tables, and the predictions of a model on them."""
 
 import itertools
 from collections.abc import Iterator
@@ -12,6 +12,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from ken.text import pad_batch
+from study.definition.paths import SPLITS
 from study.running import files, provenance
 from study.training.memory import in_batches
 
@@ -20,7 +21,7 @@ POOL = 8  # batches that are sorted by length together: less padding, still shuf
 
 @dataclass(frozen=True)
 class Examples:
-    """Encoded rows of one split: token ids of each row, its class index, and the id and side that fill up a batch."""
+    """Encoded rows of one split: token ids of each row, its class index, and the id and side used for padding."""
 
     ids: list[list[int]]
     labels: np.ndarray
@@ -35,7 +36,7 @@ class Examples:
         return Examples(self.ids[:count], self.labels[:count], self.pad, self.side)
 
     def content(self) -> list[bytes]:
-        """All ids, the length of each row and all labels, to tell two sets apart."""
+        """All ids, the length of each row and all labels, which identify the set."""
         return [*id_content(self.ids), self.labels.tobytes()]
 
     def batch(self, rows: list[int]) -> dict[str, torch.Tensor]:
@@ -56,14 +57,14 @@ def data_order_seed(axes: dict) -> int:
 
 
 def load_task(folder: Path) -> tuple[dict[str, pd.DataFrame], list[str]]:
-    """(split -> frame with text and label, class names in index order) of a task folder.
+    """Read a task folder: split -> frame with text and label, and the class names in index order.
 
     Raises:
-        UserError: a split is not the one that the manifest of the task names.
+        UserError: a split does not have the hash in the manifest of the task.
     """
     manifest = files.read_json(folder / "manifest.json")
     files.check(folder, {f"{split}.parquet": digest for split, digest in manifest["sha256"].items()})
-    frames = {split: files.read_parquet(folder / f"{split}.parquet") for split in ("train", "validation", "test")}
+    frames = {split: files.read_parquet(folder / f"{split}.parquet") for split in SPLITS}
     return frames, manifest["classes"]
 
 
@@ -90,7 +91,7 @@ def shuffled_batches(examples: Examples, batch_size: int, generator: torch.Gener
 def predict(model: nn.Module, examples: Examples, batch_size: int) -> np.ndarray:
     """Predicted class index of every row, (rows,) int64, in the rows' order.
 
-    The longest rows come first: a batch too large for the memory of the device shows at once, and is halved then.
+    The longest rows come first, so a batch that is too large for the device's memory fails at once and is halved.
     """
     model.eval()
     device = next(model.parameters()).device

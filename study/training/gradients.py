@@ -1,4 +1,4 @@
-"""What every step of a training needs: the learning rate's schedule, and the gradients of a batch."""
+"""Parts of a training step: learning-rate schedule, precision, and the gradients of a batch."""
 
 from collections.abc import Callable
 
@@ -11,8 +11,8 @@ from ken.errors import UserError
 
 CPU = torch.device("cpu")
 PRECISIONS = ("auto", "float32", "bfloat16")
-# Architectures that transformers cannot compute in bfloat16: DeBERTa's attention masks its bfloat16 scores with the
-# lowest float32, which is out of their range.
+# Architectures that transformers cannot compute in bfloat16: DeBERTa's attention masks bfloat16 scores with the lowest
+# float32 number, which is out of their range.
 NOT_IN_BFLOAT16 = ("deberta",)
 
 Batch = dict[str, torch.Tensor]  # what a model takes: input_ids, labels, ..., all with the rows along the first axis
@@ -26,9 +26,9 @@ def linear_schedule(optimizer: Optimizer, steps: int, warmup_share: float) -> La
 
 
 def precision_on(device: torch.device, wanted: str, architecture: str = "") -> str:
-    """The precision that `wanted`, one of `PRECISIONS`, means on a device.
+    """Resolve the precision `wanted`, one of `PRECISIONS`, for a device.
 
-    "auto" is bfloat16 where the GPU and the architecture support it, float32 elsewhere.
+    "auto" is bfloat16 if the GPU and the architecture support it, otherwise float32.
 
     Args:
         architecture: `model_type` of the model's configuration.
@@ -47,22 +47,22 @@ def precision_on(device: torch.device, wanted: str, architecture: str = "") -> s
 def mean_over_rows(model: nn.Module, part: Batch, whole: Batch) -> torch.Tensor:
     """What the rows of `part` contribute to the mean loss of the batch `whole`, for models that return a mean loss.
 
-    Exact for a mean over rows, and for a mean over tokens where all rows have equally many, as chunks of a text do.
+    Exact for a mean over rows, and for a mean over tokens if all rows have the same number of tokens.
     """
     return model(**part).loss * (len(part["labels"]) / len(whole["labels"]))
 
 
 class Gradients:
-    """Gradients of the mean loss of a batch, in parts of fewer rows where the whole does not fit into memory.
+    """Computes gradients of the mean loss of a batch, in parts of fewer rows if the batch does not fit into memory.
 
-    Weights and gradients are float32; with `precision` bfloat16 the products between them are computed in bfloat16.
+    Weights and gradients are float32; with `precision` bfloat16, matrix products are computed in bfloat16.
 
     Args:
         loss: (model, part, whole) -> what the rows of `part` contribute to the mean loss of the batch `whole`.
-        length_setting: key of the config that limits the length of a text, to be named where one does not fit.
+        length_setting: key of the config that limits the length of a text, for the message that a text does not fit.
 
     Attributes:
-        part: rows computed at once; None: all of a batch. Once halved it stays so, since other batches are as large.
+        part: rows computed at once; None for all of a batch. It stays halved, because other batches are as large.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Gradients:
         self.part: int | None = None
 
     def compute(self, model: nn.Module, batch: Batch, penalty: Callable[[], torch.Tensor | float]) -> float:
-        """Put the gradients of loss and penalty into the model's parameters; returns the loss without the penalty.
+        """Set the gradients of the model's parameters to those of loss and penalty; returns the loss alone.
 
         Raises:
             UserError: the memory is too small for one row.
@@ -92,11 +92,11 @@ class Gradients:
                 raise UserError(f"{text}: set {self.length_setting} lower, or device to cpu.")
             self.part = -(-tried // 2)
             torch.cuda.empty_cache()
-            print(f"out of memory with {tried} texts at once: going on with {self.part}", flush=True)
+            print(f"out of memory with {tried} texts at once: continuing with {self.part}", flush=True)
         return loss
 
     def _attempt(self, model: nn.Module, batch: Batch, rows_at_once: int, penalty: Callable) -> float | None:
-        """The loss, or None where memory ran out: what holds it is freed with this frame."""
+        """The loss, or None if memory ran out; the tensors that fill the memory are freed on return."""
         total = 0.0
         model.zero_grad()
         try:

@@ -22,7 +22,7 @@ def document_losses(model: nn.Module, chunks: Chunks, batch_size: int) -> tuple[
     """Cross-entropy in nats, summed over the predicted tokens of each document, and their number, both (documents,)."""
     model.eval()
     device = next(model.parameters()).device
-    losses, tokens = np.zeros(len(chunks.names)), np.zeros(len(chunks.names), dtype=np.int64)
+    losses = np.zeros(len(chunks.names))
 
     def add(indices: list[int]) -> None:
         ids = chunks.batch(indices)["input_ids"].to(device)
@@ -30,15 +30,14 @@ def document_losses(model: nn.Module, chunks: Chunks, batch_size: int) -> tuple[
         of_tokens = functional.cross_entropy(logits, ids[:, 1:].flatten(), reduction="none")
         of_chunks = of_tokens.view(len(ids), -1).sum(dim=1).double().cpu().numpy()
         np.add.at(losses, chunks.documents[indices], of_chunks)
-        np.add.at(tokens, chunks.documents[indices], ids.shape[1] - 1)
 
     for group in chunks.by_length(list(range(len(chunks)))):
         batch_size = in_batches(group, batch_size, add)
-    return losses, tokens
+    return losses, chunks.predicted_tokens()
 
 
 def perplexity(losses: np.ndarray, tokens: np.ndarray) -> float:
-    """exp of the mean cross-entropy of a token; infinite where that is too large for a number."""
+    """exp of the mean cross-entropy of a token; infinite if that overflows."""
     with np.errstate(over="ignore"):
         return float(np.exp(losses.sum() / tokens.sum()))
 
@@ -51,14 +50,14 @@ def train_language_model(
     seed: int,
     checkpoint: Checkpoint | None = None,
 ) -> dict[str, object]:
-    """Train all of a language model and keep its best epoch by perplexity on validation; see `loop.train`.
+    """Train all parameters of a language model and keep the epoch of best validation perplexity; see `loop.train`.
 
     Args:
         settings: epochs, batch_size, learning_rate.
         seed: of the order of the chunks.
 
     Returns:
-        best_epoch (from 1; 0 is the model as it came), validation_perplexity, precision and history: loss and
+        best_epoch (from 1; 0 is the model before training), validation_perplexity, precision and history: loss and
         validation_perplexity of each epoch.
     """
     batch_size = settings["batch_size"]

@@ -1,4 +1,4 @@
-"""The training loop of classifiers, language models and pre-training; it can be stopped at any step and resumed."""
+"""The training loop of classifiers, language models and pre-training, which can be stopped at any step and resumed."""
 
 import json
 import time
@@ -13,11 +13,11 @@ from study.training.batches import Batches
 from study.training.gradients import Gradients, Loss, linear_schedule, mean_over_rows, precision_on
 from study.training.resumption import Checkpoint, digest
 
-if TYPE_CHECKING:  # so that fine-tuning does not run again when the code of a method changes
+if TYPE_CHECKING:  # otherwise a change in the code of a method would repeat the fine-tuning
     from baselines.training import TrainingHooks
 
-PROGRESS_LINES = 40  # of a training without an objective
-RECENT = 50  # steps whose mean loss such a line shows
+PROGRESS_LINES = 40  # lines printed by a training without an objective
+RECENT = 50  # last steps whose mean loss such a line shows
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,10 @@ class Objective:
     """How the best epoch is chosen.
 
     Attributes:
-        name: of its value in the history.
+        name: key of its value in the history.
         evaluate: model -> value on the validation set.
-        higher_is_better: otherwise lower is.
-        includes_start: the model before the first step takes part, as epoch 0.
+        higher_is_better: otherwise lower values are better.
+        includes_start: whether the model before the first step may be chosen, as epoch 0.
     """
 
     name: str
@@ -50,11 +50,11 @@ class Objective:
 
 @dataclass(frozen=True)
 class Workload:
-    """What is trained on: batches, their loss, and the objective on validation.
+    """What a model is trained on: batches, their loss, and the objective on validation.
 
     Attributes:
         batches: of every epoch. steps: batches of an epoch.
-        identity: code, settings, seed and content of the data: what tells this training from another.
+        identity: code, settings, seed and content of the data, which identify the training.
         objective: None keeps the model of the last step.
         loss, length_setting: see `Gradients`.
     """
@@ -89,8 +89,8 @@ def train(
 
     Args:
         hooks: what a method changes in the loop; nothing by default.
-        checkpoint: where the state is written from time to time, and from which it is resumed; not with hooks, whose
-            own state is not saved.
+        checkpoint: where the state is saved from time to time and resumed from; not with hooks, whose state is not
+            saved.
 
     Returns:
         The model of the best epoch (`model` itself, unless the hooks evaluate another) and a record: precision of the
@@ -107,7 +107,7 @@ def train(
 
 
 class Loop:
-    """One training between two steps: everything that the next step depends on.
+    """The state of a training between two steps: everything that the next step depends on.
 
     Attributes:
         epoch: the current one, from 1. losses: of its steps so far. history: of the epochs before it.
@@ -146,7 +146,7 @@ class Loop:
         if objective is None:
             return self.model, record
         if self.best is None:
-            raise ValueError("no epoch gave a model that can be chosen: train for more epochs.")
+            raise ValueError("the hooks offered no model in any epoch: train for more epochs.")
         _copy_values(self.best.values, self.best.model)
         return self.best.model, record | {"best_epoch": self.best.epoch, objective.name: self.best.value}
 
@@ -187,7 +187,7 @@ class Loop:
         self.epoch, self.losses = self.epoch + 1, []
 
     def _evaluate(self, epoch: int) -> float | None:
-        """The objective's value of the model as it is, kept if it is the best so far; None where there is no model."""
+        """Evaluate the current model and keep it if it is the best so far; None if the hooks offer no model."""
         objective, candidate = self.workload.objective, self.model
         if self.hooks is not None:
             candidate = self.hooks.candidate(self.model, self.progress)
@@ -207,12 +207,12 @@ class Loop:
             print(f"{text}, about {seconds / step * (steps - step):.0f} s left", flush=True)
 
     def resume_from(self, checkpoint: Checkpoint) -> None:
-        """Go on from the state in `checkpoint` if it is of this very training, and write the state there from now."""
+        """Resume from the state in `checkpoint` if it belongs to this training, and save there from now on."""
         self.checkpoint, self.identity = checkpoint, self._identity()
         if (saved := checkpoint.read(self.identity)) is not None:
             self.load_state(*saved)
             self.start -= checkpoint.seconds_before
-            print(f"going on in epoch {self.epoch} after {len(self.losses)} steps of it", flush=True)
+            print(f"resuming in epoch {self.epoch} after {len(self.losses)} steps of it", flush=True)
 
     def _identity(self) -> str:
         """Hash of everything that the training depends on, before its first step."""
@@ -221,7 +221,7 @@ class Loop:
         return digest(_values(self.model), json.dumps(others, sort_keys=True), *self.workload.identity)
 
     def state(self) -> tuple[dict[str, torch.Tensor], dict]:
-        """Tensors and record from which `load_state` goes on."""
+        """Tensors and record for `load_state`."""
         tensors = {f"model.{name}": tensor for name, tensor in _values(self.model).items()}
         for index, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in moments.items()}
@@ -236,7 +236,7 @@ class Loop:
         return tensors, record
 
     def load_state(self, tensors: dict[str, torch.Tensor], record: dict) -> None:
-        """Become the training that `state` was called on."""
+        """Restore the state that `state` returned."""
         parts: dict[str, dict[str, torch.Tensor]] = {"best": {}, "optimizer": {}}
         for name, tensor in tensors.items():
             part, _, rest = name.partition(".")
@@ -260,7 +260,7 @@ class Loop:
 
 
 def _values(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Parameters and buffers, tied ones once."""
+    """Parameters and buffers by name; tied ones are listed once."""
     return dict(model.named_parameters()) | dict(model.named_buffers())
 
 

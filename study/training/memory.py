@@ -1,4 +1,4 @@
-"""Evaluation in batches that become smaller where memory is full."""
+"""Evaluation in batches that are halved when memory runs out."""
 
 from collections.abc import Callable
 
@@ -6,10 +6,10 @@ import torch
 
 
 def in_batches(rows: list[int], batch_size: int, compute: Callable[[list[int]], None]) -> int:
-    """Call `compute` on all rows, a batch at a time, with batches half as large each time memory runs out.
+    """Call `compute` on all rows, one batch at a time; the batch size is halved each time memory runs out.
 
     Returns:
-        The batch size that fitted.
+        The batch size that fits.
 
     Raises:
         torch.OutOfMemoryError: there is not enough memory for one row.

@@ -20,7 +20,7 @@ def scores(
         weighted_f1, macro_f1, accuracy.
 
     Raises:
-        ValueError: there are no references, or not as many predictions.
+        ValueError: there are no references, or another number of predictions.
 
     Example:
         >>> scores(["a", "a", "b", "b"], ["a", "a", "b", "a"])["accuracy"]
@@ -31,7 +31,7 @@ def scores(
     from numpy import asarray, average
     from sklearn.metrics import precision_recall_fscore_support
 
-    # Once for both means: a study does this some thousand times.
+    # One call for both means: a study does this thousands of times.
     *_, f1, support = precision_recall_fscore_support(references, predictions, labels=labels, zero_division=0)
     return {
         "weighted_f1": float(average(f1, weights=support)),

@@ -17,7 +17,7 @@ EVALUATION_BLOCKS, EVALUATION_BATCH = 500, 50
 
 
 def blocks(tokenizer: PreTrainedTokenizerFast, texts: list[str], length: int) -> torch.Tensor:
-    """The text as one long row of tokens, cut into (n, length) blocks with the architecture's special tokens."""
+    """Join texts to one long row of tokens and cut it into (n, length) blocks that include the special tokens."""
     ids = np.concatenate(tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]).astype(np.int64)
     around = tokenizer.num_special_tokens_to_add()
     inner = torch.from_numpy(ids[: len(ids) // (length - around) * (length - around)]).view(-1, length - around)
@@ -28,7 +28,7 @@ def blocks(tokenizer: PreTrainedTokenizerFast, texts: list[str], length: int) ->
 
 
 def objective_loss(model: nn.Module, part: Batch, whole: Batch) -> torch.Tensor:
-    """What the rows of `part` contribute to the loss of the model's own objective on the batch `whole`."""
+    """What the rows of `part` contribute to the model's loss on the batch `whole`."""
     return model(part, whole)
 
 
@@ -64,7 +64,7 @@ def pretrain_model(model: nn.Module, data: torch.Tensor, settings: dict, checkpo
 
 @torch.no_grad()
 def held_out_loss(model: nn.Module, data: torch.Tensor, seed: int) -> float:
-    """Mean loss of a batch of held-out blocks, (blocks, length), with masks of their own, drawn from `seed`."""
+    """Mean loss per batch of held-out blocks, (blocks, length), with masks drawn from `seed`."""
     torch.manual_seed(seed)
     model.eval()
     device = next(model.parameters()).device

@@ -1,7 +1,7 @@
-"""The state of a training on disk, from which a training that was stopped goes on to the same bits.
+"""The state of a training on disk; a stopped training resumes from it and ends with the same bits.
 
-One safetensors file, no pickle: tensors, and in its metadata a JSON record, a hash of both, and a hash of everything
-that the training depends on. A file that is damaged or belongs to another training is not used.
+It is one safetensors file, without pickle. The metadata hold a JSON record, a hash of tensors and record, and a hash of
+everything that the training depends on. A file that is damaged or belongs to another training is not used.
 """
 
 import hashlib
@@ -23,14 +23,14 @@ Tensors = Mapping[str, torch.Tensor]
 
 
 class Checkpoint:
-    """Where the state of one training is written, and how often.
+    """Where the state of one training is saved, and how often.
 
     Args:
-        folder: for this training alone. No rule of the workflow may declare it, or it would be deleted before a rerun.
-        minutes: between two writes, 0 for one after every step; None: what the environment says, or 10.
+        folder: for this training alone. No rule may declare it as output, or Snakemake would delete it before a rerun.
+        minutes: between two saves, 0 for every step; by default STUDY_CHECKPOINT_MINUTES from the environment, or 10.
 
     Attributes:
-        seconds_before: time that earlier processes have spent on the training that was resumed.
+        seconds_before: time that earlier processes have spent on the resumed training.
     """
 
     def __init__(self, folder: Path, minutes: float | None = None):
@@ -40,20 +40,20 @@ class Checkpoint:
         self.seconds_before = 0.0
 
     @classmethod
-    def beside(cls, out: Path, minutes: float | None = None) -> "Checkpoint":
-        """In a folder beside `out`, the folder that a step writes when the training has ended."""
-        return cls(out.with_name(f"{out.name}.training"), minutes)
+    def beside(cls, out: Path) -> "Checkpoint":
+        """Checkpoint in a folder beside `out`, the folder that a step writes when the training has ended."""
+        return cls(out.with_name(f"{out.name}.training"))
 
     def seconds(self) -> float:
         """Time spent on the training so far, by this process and earlier ones."""
         return self.seconds_before + time.monotonic() - self.start
 
     def due(self) -> bool:
-        """Whether the last write is long enough ago."""
+        """Whether it is time to save."""
         return time.monotonic() - self.written >= 60 * self.minutes
 
     def write(self, identity: str, tensors: Tensors, record: dict) -> None:
-        """Replace the file as a whole; where that fails, say so and leave the file as it was.
+        """Replace the file atomically; if that fails, print why and leave the file as it was.
 
         Args:
             identity: hash of everything that the training depends on.
@@ -66,12 +66,12 @@ class Checkpoint:
         try:
             with replacing(self.path) as temporary:
                 save_file(tensors, temporary, metadata)
-        except (OSError, SafetensorError) as error:  # a full disk: no reason to lose the training
-            print(f"the state of the training could not be written, going on without: {error}", flush=True)
+        except (OSError, SafetensorError) as error:  # such as a full disk, which should not end the training
+            print(f"the state of the training could not be written, continuing without it: {error}", flush=True)
         self.written = time.monotonic()
 
     def read(self, identity: str) -> tuple[dict[str, torch.Tensor], dict] | None:
-        """Tensors, on the CPU, and record of the training with this identity; None where there is no such file."""
+        """Read tensors (on the CPU) and record of the training with this identity; None if there is no such file."""
         files.remove_leftovers(self.path.parent)
         if not self.path.exists():
             return None
@@ -80,20 +80,20 @@ class Checkpoint:
                 metadata = file.metadata() or {}
                 state = json.loads(metadata["state"])
                 if state["identity"] != identity:
-                    print(f"{self.path} is of other settings, data or code: starting anew", flush=True)
+                    print(f"{self.path} belongs to other settings, data or code: starting over", flush=True)
                     return None
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (OSError, SafetensorError, KeyError, ValueError) as error:
-            print(f"{self.path} is damaged ({error}): starting anew", flush=True)
+            print(f"{self.path} is damaged ({error}): starting over", flush=True)
             return None
         if digest(tensors, metadata["state"]) != metadata.get("sha256"):
-            print(f"{self.path} was altered after it was written: starting anew", flush=True)
+            print(f"{self.path} was changed after it was written: starting over", flush=True)
             return None
         self.seconds_before = state["seconds"]
         return tensors, state["record"]
 
     def remove(self) -> None:
-        """Delete the folder: the training has ended and its result has been written."""
+        """Delete the folder, once the training has ended and its result is written."""
         shutil.rmtree(self.path.parent, ignore_errors=True)
 
 

@@ -1,4 +1,4 @@
-"""The contract, over all that registers and all seven models: exact budgets, untouched base, round trips, seeds."""
+"""The contract of all registered methods on all seven models: exact budgets, unchanged inputs, round trips, seeds."""
 
 import dataclasses
 import json
@@ -15,9 +15,10 @@ from ken.selection import as_rows, kept_count
 from study.cells.finetuned_cell import FinetunedCell
 from study.compress import compress
 from study.running.code import dependencies
+from tests.baselines.storing import store_and_restore
 from tests.conftest import MODELS
 
-BUDGETS = [0.02, 0.25, 0.75, 1, 7]  # on BERT, the others have fewer: the rules do not know the architecture
+BUDGETS = [0.02, 0.25, 0.75, 1, 7]  # on BERT; fewer on the others, since budgets do not depend on the architecture
 SETTINGS = {"kept_shares": BUDGETS, "draws": 2, "batch_size": 16, "max_length": 24}
 FEW = {name: {"budgets": list(method.budgets or [0.25])[:1], "rate_factors": [1]} for name, method in METHODS.items()
        if method.needs_data}  # fmt: skip
@@ -25,7 +26,7 @@ SMALL_SETTINGS = SETTINGS | {"kept_shares": [0.25, 3], "methods": FEW}
 GLOBAL = ("magnitude-zero", "delta-global", "lt-sft", "fish")
 
 
-# What trains or looks at gradients takes seconds a model: two models by default, all seven among the slow tests.
+# Methods that train or use gradients take seconds per model: two models by default, all seven in the slow tests.
 PAIRS = [
     pytest.param(name, model, marks=pytest.mark.slow)
     if METHODS[name].needs_data and model not in ("bert", "bloom-560m")
@@ -36,17 +37,12 @@ PAIRS = [
 
 
 @pytest.fixture(scope="session")
-def found_cells(finetuned_cells, task_folder):
+def cells(finetuned_cells, task_folder):
     def cell(model, folder):
         budgets = BUDGETS if model == "bert" else [0.25, 7]
         return FinetunedCell(folder, task_folder, SETTINGS | {"kept_shares": budgets, "methods": FEW})
 
     return {model: cell(model, folder) for model, folder in finetuned_cells.items()}
-
-
-def stored(method, cell, budget, path):
-    told = method.store(cell, method.prepare(cell), budget, path)
-    return told, method.restore(cell.pretrained, path)
 
 
 def shapes_of(cell) -> ModelShapes:
@@ -56,7 +52,7 @@ def shapes_of(cell) -> ModelShapes:
 
 
 def content_bytes(path) -> int:
-    """Bytes of a file without names and shapes of its tensors, which count in models as small as these only."""
+    """Bytes of a file without the names and shapes of its tensors, which matter only for such small models."""
     content = path.read_bytes()
     start = 8 + int.from_bytes(content[:8], "little")
     table = json.loads(content[8:start]).get("table", {"data_offsets": [0, 0]})["data_offsets"]
@@ -64,27 +60,27 @@ def content_bytes(path) -> int:
 
 
 @pytest.mark.parametrize(("name", "model"), PAIRS)
-def test_contract(name, model, found_cells, tmp_path):
-    method, found = METHODS[name], found_cells[model]
-    cell = found.for_method(method, draw=0)
+def test_contract(name, model, cells, tmp_path):
+    method, finetuned = METHODS[name], cells[model]
+    cell = finetuned.for_method(method, draw=0)
     before = {key: tensor.clone() for key, tensor in (cell.pretrained | cell.finetuned).items()}
     assert method.decline(cell) is None
     assert method.family in FAMILIES and method.unit in UNITS
-    for budget in found.budgets(method):
-        told, state = stored(method, cell, budget, tmp_path / "file")
-        assert 0 <= told.kept <= 1.1 * cell.body_size
+    for budget in finetuned.budgets(method):
+        report, state = store_and_restore(method, cell, budget, tmp_path / "file")
+        assert 0 <= report.kept <= 1.1 * cell.body_size
         estimate = method.stored_bytes(budget, shapes_of(cell))
-        assert estimate == pytest.approx(content_bytes(tmp_path / "file"), rel=0.05), "as large as it was planned"
-        if told.parameters is None:
+        assert estimate == pytest.approx(content_bytes(tmp_path / "file"), rel=0.05), "the estimate is close"
+        if report.parameters is None:
             assert_same_architecture(state, cell, trains=isinstance(method, TrainedMethod))
         rows = {key: as_rows(tensor) for key, tensor in cell.pretrained.items()}
         if isinstance(method, Selection) or name in GLOBAL:
-            assert told.kept == sum(len(row) * kept_count(row.shape[1], budget) for row in rows.values())
-        again = stored(method, cell, budget, tmp_path / "again")[1]
-        assert all(torch.equal(state[key], again[key]) for key in state), "the seed decides everything"
+            assert report.kept == sum(len(row) * kept_count(row.shape[1], budget) for row in rows.values())
+        again = store_and_restore(method, cell, budget, tmp_path / "again")[1]
+        assert all(torch.equal(state[key], again[key]) for key in state), "the result depends only on the seed"
         assert (tmp_path / "again").read_bytes() == (tmp_path / "file").read_bytes()
     now = cell.pretrained | cell.finetuned
-    assert all(torch.equal(before[key], now[key]) for key in before), "inputs are not touched"
+    assert all(torch.equal(before[key], now[key]) for key in before), "inputs are not changed"
 
 
 def assert_same_architecture(state, cell, trains):
@@ -96,15 +92,15 @@ def assert_same_architecture(state, cell, trains):
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))
-def test_a_live_model_becomes_what_the_file_restores(name, found_cells, tmp_path):
-    method, found = METHODS[name], found_cells["bert"]
-    found.reset_model()
-    cell = found.for_method(method, draw=0)
+def test_restore_into_equals_restore(name, cells, tmp_path):
+    method, finetuned = METHODS[name], cells["bert"]
+    finetuned.reset_model()
+    cell = finetuned.for_method(method, draw=0)
     prepared = method.prepare(cell)
-    budgets = found.budgets(method)
+    budgets = finetuned.budgets(method)
     for budget in [*budgets, *budgets[::-1]]:
         method.store(cell, prepared, budget, tmp_path / "file")
-        model = method.restore_into(found.model, cell.pretrained, tmp_path / "file")
+        model = method.restore_into(finetuned.model, cell.pretrained, tmp_path / "file")
         expected = method.restore(cell.pretrained, tmp_path / "file")
         state = model.state_dict()
         assert set(state) == set(expected)
@@ -112,30 +108,28 @@ def test_a_live_model_becomes_what_the_file_restores(name, found_cells, tmp_path
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))
-def test_rows_tell_time_and_memory_and_a_second_run_takes_them_up(
-    name, finetuned_cells, task_folder, tmp_path, capsys, monkeypatch
-):
+def test_rows_record_time_and_memory_and_are_reused(name, finetuned_cells, task_folder, tmp_path, capsys, monkeypatch):
     method = METHODS[name]
-    found = FinetunedCell(finetuned_cells["distilbert"], task_folder, SMALL_SETTINGS)
-    compress(found, [name], tmp_path)
+    cell = FinetunedCell(finetuned_cells["distilbert"], task_folder, SMALL_SETTINGS)
+    compress(cell, [name], tmp_path)
     shown = capsys.readouterr().out
     assert "s left" in shown
     scores = pd.read_csv(tmp_path / name / "scores.csv", keep_default_na=False)
-    assert len(scores) == found.draws(method) * len(found.budgets(method)) and (scores["status"] == "ok").all()
+    assert len(scores) == cell.draws(method) * len(cell.budgets(method)) and (scores["status"] == "ok").all()
     assert (scores["seconds"] >= 0).all() and (scores["peak_mib"] > 0).all() and (scores["stored_bytes"] > 0).all()
     assert (scores["weighted_f1"].between(0, 1)).all()
     (tmp_path / name / "scores.csv").unlink()
-    monkeypatch.setattr(type(method), "store", None)  # nothing is stored again
-    compress(found, [name], tmp_path)
+    monkeypatch.setattr(type(method), "store", None)  # a second call would fail
+    compress(cell, [name], tmp_path)
     assert pd.read_csv(tmp_path / name / "scores.csv", keep_default_na=False).equals(scores)
 
 
 @pytest.mark.parametrize(
     "name", sorted(n for n, m in METHODS.items() if isinstance(m, Selection) and m.rule == "reset")
 )
-def test_a_selection_keeps_fine_tuned_values_and_resets_the_rest(name, found_cells, tmp_path):
-    cell = found_cells["bert"].for_method(METHODS[name], 0)
-    _, state = stored(METHODS[name], cell, 0.25, tmp_path / "file")
+def test_a_selection_keeps_some_entries_and_resets_the_others(name, cells, tmp_path):
+    cell = cells["bert"].for_method(METHODS[name], 0)
+    _, state = store_and_restore(METHODS[name], cell, 0.25, tmp_path / "file")
     for key, base in cell.pretrained.items():
         is_kept, is_reset = state[key] == cell.finetuned[key], state[key] == base
         assert (is_kept | is_reset).all()
@@ -143,12 +137,12 @@ def test_a_selection_keeps_fine_tuned_values_and_resets_the_rest(name, found_cel
         assert (as_rows(~is_reset).sum(dim=1) <= count).all() and (as_rows(is_kept).sum(dim=1) >= count).all()
 
 
-def test_scores_of_the_simple_criteria_against_plain_loops(found_cells, tmp_path):
-    cell = found_cells["bert"].for_method(METHODS["magnitude"], 0)
+def test_scores_of_the_simple_criteria_against_plain_loops(cells, tmp_path):
+    cell = cells["bert"].for_method(METHODS["magnitude"], 0)
     key = next(name for name in cell.pretrained if name.endswith("query.weight"))
     base, tuned = cell.pretrained[key], cell.finetuned[key]
     for name, score in (("magnitude", lambda w, w0: abs(w)), ("delta-magnitude", lambda w, w0: abs(w - w0))):
-        _, state = stored(METHODS[name], cell, 4, tmp_path / name)
+        _, state = store_and_restore(METHODS[name], cell, 4, tmp_path / name)
         for i, row in enumerate(tuned.tolist()):
             scores = [score(w, w0) for w, w0 in zip(row, base[i].tolist(), strict=True)]
             kept = sorted(range(len(row)), key=lambda j: (-scores[j], j))[:4]
@@ -157,32 +151,32 @@ def test_scores_of_the_simple_criteria_against_plain_loops(found_cells, tmp_path
 
 
 @pytest.mark.parametrize("name", sorted(n for n, m in METHODS.items() if m.stochastic))
-def test_random_draws_depend_on_the_seed(name, found_cells, tmp_path):
-    cell = found_cells["bert"].for_method(METHODS[name], 0)
-    _, one = stored(METHODS[name], cell, 0.25, tmp_path / "one")
-    _, other = stored(METHODS[name], dataclasses.replace(cell, seed=6), 0.25, tmp_path / "other")
+def test_random_draws_depend_on_the_seed(name, cells, tmp_path):
+    cell = cells["bert"].for_method(METHODS[name], 0)
+    _, one = store_and_restore(METHODS[name], cell, 0.25, tmp_path / "one")
+    _, other = store_and_restore(METHODS[name], dataclasses.replace(cell, seed=6), 0.25, tmp_path / "other")
     assert any(not torch.equal(one[key], other[key]) for key in one)
 
 
-def test_controls_are_the_two_ends(found_cells, tmp_path):
-    cell = found_cells["bert"].for_method(METHODS["full"], 0)
-    _, full = stored(METHODS["full"], cell, 1.0, tmp_path / "full")
-    _, none = stored(METHODS["none"], cell, 0.0, tmp_path / "none")
+def test_controls_restore_the_fine_tuned_and_the_pre_trained_model(cells, tmp_path):
+    cell = cells["bert"].for_method(METHODS["full"], 0)
+    _, full = store_and_restore(METHODS["full"], cell, 1.0, tmp_path / "full")
+    _, none = store_and_restore(METHODS["none"], cell, 0.0, tmp_path / "none")
     assert all(torch.equal(full[key], cell.finetuned[key]) for key in full)
     assert all(torch.equal(none[key], cell.pretrained[key]) for key in cell.pretrained)
 
 
-def test_a_name_is_registered_once():
+def test_a_name_can_be_registered_only_once():
     with pytest.raises(ValueError, match="registered twice"):
         register(Selection("ken", criterion="ken"))
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))
-def test_every_method_estimates_what_it_costs_on_all_models(name, found_cells):
+def test_every_method_estimates_its_costs_on_all_models(name, cells):
     method = METHODS[name]
-    for model, found in found_cells.items():
-        shapes = shapes_of(found.for_method(method, 0))
-        for budget in {*found.budgets(method), *(method.budgets or BUDGETS)}:
+    for model, cell in cells.items():
+        shapes = shapes_of(cell.for_method(method, 0))
+        for budget in {*cell.budgets(method), *(method.budgets or BUDGETS)}:
             assert 0 < method.stored_bytes(budget, shapes) < math.inf, (model, budget)
         assert shapes.dense_bytes <= method.memory_bytes(shapes) < math.inf
         once, twice = method.effort(shapes, 1), method.effort(shapes, 2)
@@ -190,7 +184,7 @@ def test_every_method_estimates_what_it_costs_on_all_models(name, found_cells):
             assert 0 <= getattr(once, cost.name) <= getattr(twice, cost.name) < math.inf
 
 
-def test_a_method_without_estimates_of_its_own_has_those_of_a_ranking():
+def test_default_estimates_are_those_of_a_ranking():
     class Plain(Method):
         name, store, restore = "plain", None, None
 
@@ -212,7 +206,7 @@ def test_the_module_of_a_method_is_the_one_that_registered_it():
     assert all(module_of(name).startswith("baselines.") for name in METHODS)
 
 
-def test_a_method_depends_on_its_own_module_and_what_that_imports():
+def test_a_method_depends_on_its_module_and_its_imports():
     assert module_of("magnitude") == module_of("delta-magnitude") == "baselines.magnitude"
     names = {path.name for path in dependencies(module_of("magnitude"))}
     assert {"magnitude.py", "base.py", "kde.py", "selection.py", "subnetwork.py"} <= names

@@ -1,4 +1,4 @@
-"""FLOP: gates against sampling and finite differences, factorised and compacted models, sizes, files."""
+"""FLOP: gates compared with sampling and finite differences, factorised and compacted models, sizes and files."""
 
 import math
 
@@ -20,10 +20,10 @@ def cells(finetuned_cells, task_folder):
     return {model: FinetunedCell(folder, task_folder, ONE_RATE) for model, folder in finetuned_cells.items()}
 
 
-def factorised(found: FinetunedCell, log_alpha: str = "open") -> nn.Module:
+def factorised(finetuned: FinetunedCell, log_alpha: str = "open") -> nn.Module:
     """The cell's initial model with gated layers, all gates open or of mixed values."""
-    seen = found.for_method(METHOD, draw=0)
-    model = flop.factorise(seen.training.initial_model(), seen.linear_layers).eval()
+    cell = finetuned.for_method(METHOD, draw=0)
+    model = flop.factorise(cell.training.initial_model(), cell.linear_layers).eval()
     if log_alpha == "mixed":
         generator = torch.Generator().manual_seed(3)
         for layer in flop.gated_layers(model).values():
@@ -31,18 +31,18 @@ def factorised(found: FinetunedCell, log_alpha: str = "open") -> nn.Module:
     return model
 
 
-def logits(model: nn.Module, found: FinetunedCell) -> torch.Tensor:
+def logits(model: nn.Module, cell: FinetunedCell) -> torch.Tensor:
     with torch.inference_mode():
-        return model.eval()(**found.split("test").batch([0, 1, 2, 3])).logits
+        return model.eval()(**cell.split("test").batch([0, 1, 2, 3])).logits
 
 
 def hand_counted_size(state: dict, cell: Cell) -> float:
-    """Entries of the two factors of every linear layer over the entries of the dense weights."""
+    """Size from the file: entries of the factors of all linear layers over the entries of the dense weights."""
     left = sum(state[f"{name}.{i}.weight"].numel() for name in cell.linear_layers for i in (0, 1))
     return left / sum(cell.pretrained[f"{name}.weight"].numel() for name in cell.linear_layers)
 
 
-def test_probability_to_be_open_is_how_often_draws_are_open():
+def test_open_probability_equals_the_frequency_of_open_draws():
     torch.manual_seed(0)
     log_alpha = torch.tensor([-6.0, -3.0, -1.5, 0.0, 1.0, 3.0], dtype=torch.float64)
     draws = flop.gates(log_alpha, torch.rand(400_000, 6, dtype=torch.float64))
@@ -50,7 +50,7 @@ def test_probability_to_be_open_is_how_often_draws_are_open():
     assert torch.allclose((draws > 0).double().mean(dim=0), flop.open_probability(log_alpha), atol=0.003)
 
 
-def test_gates_follow_their_definition_one_by_one():
+def test_gates_follow_their_definition():
     values, uniform = [-4.0, -2.0, 0.3, 2.0, 5.0], [0.1, 0.9, 0.5, 0.02, 0.7]
     for value, u in zip(values, uniform, strict=True):
         noise = math.log(u) - math.log(1 - u)
@@ -87,14 +87,14 @@ def test_gradient_of_the_expected_size_against_finite_differences():
             assert layer.log_alpha.grad[gate].item() == pytest.approx((sizes[0] - sizes[1]) / 2e-5, rel=1e-6)
 
 
-def test_training_draws_gates_anew_in_every_pass_and_evaluation_does_not():
+def test_gates_are_drawn_in_training_only():
     torch.manual_seed(3)
     layer = flop.GatedLinear(nn.Linear(6, 6))
     nn.init.zeros_(layer.log_alpha)
     inputs = torch.randn(2, 6)
     assert not torch.equal(layer(inputs), layer(inputs))
     same = layer(inputs[:1].expand(2, 6))
-    assert torch.allclose(same[0], same[1]), "one draw a pass"
+    assert torch.allclose(same[0], same[1]), "one draw per pass"
     layer.eval()
     assert torch.equal(layer(inputs), layer(inputs))
 
@@ -110,7 +110,7 @@ def test_nothing_is_lost_before_pruning(model, cells):
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_a_compacted_model_answers_as_the_gated_one(model, cells):
+def test_a_compacted_model_has_the_logits_of_the_gated_one(model, cells):
     gated = factorised(cells[model], "mixed")
     layers = flop.gated_layers(gated)
     alive = {name: flop.gates(layer.log_alpha) > 0 for name, layer in layers.items()}
@@ -123,7 +123,7 @@ def test_a_compacted_model_answers_as_the_gated_one(model, cells):
 
 @pytest.mark.parametrize("target", [0.2, 0.25, 0.5, 0.75, 1.0])
 @pytest.mark.parametrize("model", MODELS)
-def test_the_highest_gates_survive_and_meet_the_size(model, target, cells):
+def test_the_highest_gates_survive_up_to_the_size(model, target, cells):
     gated = factorised(cells[model], "mixed")
     layers = flop.gated_layers(gated)
     worst, layer = max(layers.items(), key=lambda item: item[1].unit)
@@ -134,7 +134,7 @@ def test_the_highest_gates_survive_and_meet_the_size(model, target, cells):
     size = sum(layer.unit * int(alive[name].sum()) for name, layer in layers.items())
     assert abs(size - target * dense) <= min(units) / 2
     assert size == pytest.approx(target * dense, rel=0.02)
-    assert alive[worst].nonzero().tolist() == [[int(layer.log_alpha.argmax())]], "one in every layer"
+    assert alive[worst].nonzero().tolist() == [[int(layer.log_alpha.argmax())]], "every layer keeps one gate"
     kept, pruned = [], []
     for name, layer in layers.items():
         scores = layer.log_alpha.tolist()
@@ -142,19 +142,21 @@ def test_the_highest_gates_survive_and_meet_the_size(model, target, cells):
         kept += [(scores[i], layer.unit) for i in range(len(scores)) if alive[name][i] and i != top]
         pruned += [(scores[i], layer.unit) for i in range(len(scores)) if not alive[name][i]]
     highest = max(score for score, _ in pruned)
-    assert sum(unit for score, unit in kept if score < highest) < 2 * max(units), "lower gates only fill up the rest"
+    assert sum(unit for score, unit in kept if score < highest) < 2 * max(units), (
+        "lower gates only fill the remaining size"
+    )
     for unit in units:
         lowest = min((score for score, u in kept if u == unit), default=math.inf)
         assert lowest >= max((score for score, u in pruned if u == unit), default=-math.inf)
 
 
-def test_sizes_that_cannot_be_are_refused(cells):
+def test_impossible_sizes_are_refused(cells):
     for target in (0.01, 1.9):
         with pytest.raises(ValueError, match="no pruning gives size"):
             flop.SizeControl(factorised(cells["bert"]), target)
 
 
-def test_gates_have_their_own_rate_and_no_weight_decay_and_every_parameter_is_trained_once(cells):
+def test_parameter_groups_of_gates_and_weights(cells):
     model = factorised(cells["bert"])
     weights, learned = flop.SizeControl(model, 0.5).parameter_groups(model, 1e-3)
     assert {id(p) for p in learned["params"]} == {id(layer.log_alpha) for layer in flop.gated_layers(model).values()}
@@ -181,7 +183,7 @@ def test_the_lagrangian_by_hand(cells):
 
 
 @pytest.mark.parametrize(("steps", "target"), [(250, 0.25), (250, 0.75), (1000, 0.5)])
-def test_the_expected_size_arrives_at_the_target(steps, target):
+def test_the_expected_size_converges_to_the_target(steps, target):
     torch.manual_seed(0)
     model = nn.Sequential(flop.GatedLinear(nn.Linear(24, 24)), nn.Tanh(), flop.GatedLinear(nn.Linear(24, 48)))
     wanted = nn.Linear(24, 48)
@@ -200,9 +202,9 @@ def test_the_expected_size_arrives_at_the_target(steps, target):
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_a_file_brings_back_the_model_that_was_trained(model, cells, tmp_path, monkeypatch):
-    found, fits = cells[model], []
-    seen = found.for_method(METHOD, draw=0)
+def test_a_file_restores_the_trained_model(model, cells, tmp_path, monkeypatch):
+    finetuned, fits = cells[model], []
+    cell = finetuned.for_method(METHOD, draw=0)
     best_fit = METHOD.best_fit
 
     def remember(*args):
@@ -210,29 +212,29 @@ def test_a_file_brings_back_the_model_that_was_trained(model, cells, tmp_path, m
         return fits[-1]
 
     monkeypatch.setattr(METHOD, "best_fit", remember, raising=False)
-    found.reset_model()
-    before = {name: tensor.clone() for name, tensor in found.model.state_dict().items()}
+    finetuned.reset_model()
+    before = {name: tensor.clone() for name, tensor in finetuned.model.state_dict().items()}
     for budget in METHOD.budgets:
-        told = METHOD.store(seen, None, budget, tmp_path / "file")
-        restored = METHOD.restore_into(found.model, found.pretrained, tmp_path / "file")
-        assert torch.equal(logits(restored, found), logits(fits[-1].model, found))
-        state = METHOD.restore(found.pretrained, tmp_path / "file")
+        report = METHOD.store(cell, None, budget, tmp_path / "file")
+        restored = METHOD.restore_into(finetuned.model, finetuned.pretrained, tmp_path / "file")
+        assert torch.equal(logits(restored, finetuned), logits(fits[-1].model, finetuned))
+        state = METHOD.restore(finetuned.pretrained, tmp_path / "file")
         assert all(torch.equal(state[name], tensor) for name, tensor in restored.state_dict().items())
-        assert hand_counted_size(state, seen) == pytest.approx(budget, rel=0.02)
-        head = set(found.manifest["head"])
+        assert hand_counted_size(state, cell) == pytest.approx(budget, rel=0.02)
+        head = set(finetuned.manifest["head"])
         assert head <= set(state)
-        assert told.parameters == sum(parameter.numel() for parameter in restored.parameters())
-        assert told.kept == told.parameters - sum(state[name].numel() for name in head)
-        assert told.fitted.validation_weighted_f1 == fits[-1].validation_weighted_f1
-        assert told.fitted.learning_rate == fits[-1].learning_rate
-    assert all(torch.equal(before[name], tensor) for name, tensor in found.model.state_dict().items())
+        assert report.parameters == sum(parameter.numel() for parameter in restored.parameters())
+        assert report.kept == report.parameters - sum(state[name].numel() for name in head)
+        assert report.fitted.validation_weighted_f1 == fits[-1].validation_weighted_f1
+        assert report.fitted.learning_rate == fits[-1].learning_rate
+    assert all(torch.equal(before[name], tensor) for name, tensor in finetuned.model.state_dict().items())
 
 
-def test_the_seed_decides_the_bytes_of_the_file(cells, tmp_path):
-    found = cells["bert"]
-    seen = found.for_method(METHOD, draw=0)
-    other = found.for_method(METHOD, draw=1)
-    for cell, name in ((seen, "one"), (seen, "again"), (other, "other")):
+def test_the_file_depends_only_on_the_seed(cells, tmp_path):
+    finetuned = cells["bert"]
+    first = finetuned.for_method(METHOD, draw=0)
+    other = finetuned.for_method(METHOD, draw=1)
+    for cell, name in ((first, "one"), (first, "again"), (other, "other")):
         METHOD.store(cell, None, 0.5, tmp_path / name)
     one, again, another = ((tmp_path / name).read_bytes() for name in ("one", "again", "other"))
     assert one == again != another

@@ -1,4 +1,4 @@
-"""LLM Surgeon against brute force on explicit Kronecker products, and its methods on all seven models."""
+"""LLM Surgeon compared with explicit Kronecker products, and its methods on all seven models."""
 
 from types import SimpleNamespace
 
@@ -17,6 +17,7 @@ from baselines.llm_surgeon.schedule import Settings, joined, kept_counts, prune
 from ken.selection import as_rows, kept_count
 from study.cells.finetuned_cell import FinetunedCell
 from study.running.code import dependencies
+from tests.baselines.storing import store_and_restore
 from tests.conftest import MODELS
 
 NAMES = ["llm-surgeon", "surgeon-delta", "surgeon-delta-updated"]
@@ -25,7 +26,7 @@ SETTINGS = {"kept_shares": [0.25], "draws": 1, "batch_size": 16, "max_length": 2
 
 
 class Toy(nn.Module):
-    """Tokens to two linear layers, the first with a bias, and classes from the mean over tokens."""
+    """A classifier with an embedding, two linear layers (the first with a bias) and mean pooling over tokens."""
 
     def __init__(self, seed: int = 0):
         super().__init__()
@@ -45,7 +46,7 @@ LAYERS = ["first", "second"]
 
 
 def toy_batches(count: int = 6) -> list[dict]:
-    """Padded batches of two sequences, in which padding is a token like others."""
+    """Padded batches of two sequences; the padding tokens are random."""
     generator = torch.Generator().manual_seed(1)
     batches = []
     for i in range(count):
@@ -55,6 +56,11 @@ def toy_batches(count: int = 6) -> list[dict]:
         labels = torch.randint(3, (2,), generator=generator)
         batches.append({"input_ids": ids, "attention_mask": mask, "labels": labels})
     return batches
+
+
+def linear_names(model: nn.Module) -> list[str]:
+    """Names of the linear layers of a language model without its output layer."""
+    return [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and name != "lm_head"]
 
 
 def random_factors(seed: int = 0) -> Factors:
@@ -68,13 +74,15 @@ def random_deviation(seed: int = 5) -> torch.Tensor:
 
 
 def brute_force(deviation: torch.Tensor, factors: Factors, removed: torch.Tensor) -> tuple[torch.Tensor, float]:
-    """Optimum of ½ δᵀ F δ under D + δ = 0 on the removed entries, by the free block of the explicit Fisher matrix."""
+    """Minimiser of ½ δᵀ F δ with D + δ = 0 on the removed entries, from the explicit Fisher matrix; and its cost."""
     fisher, start = torch.kron(factors.g, factors.a).numpy(), deviation.reshape(-1).numpy()
-    gone = removed.reshape(-1).numpy()
-    change = np.where(gone, -start, 0.0)
-    change[~gone] = np.linalg.solve(fisher[np.ix_(~gone, ~gone)], -(fisher @ change)[~gone])
+    removed_entries = removed.reshape(-1).numpy()
+    change = np.where(removed_entries, -start, 0.0)
+    change[~removed_entries] = np.linalg.solve(
+        fisher[np.ix_(~removed_entries, ~removed_entries)], -(fisher @ change)[~removed_entries]
+    )
     cost = 0.5 * change @ fisher @ change
-    return torch.from_numpy(np.where(gone, 0.0, start + change)).view(deviation.shape), float(cost)
+    return torch.from_numpy(np.where(removed_entries, 0.0, start + change)).view(deviation.shape), float(cost)
 
 
 def mask_of(rows=(), columns=(), elements=()) -> torch.Tensor:
@@ -86,19 +94,19 @@ def mask_of(rows=(), columns=(), elements=()) -> torch.Tensor:
     return mask
 
 
-def close(found, expected, tolerance: float = 1e-8) -> bool:
-    found, expected = (torch.as_tensor(value, dtype=torch.float64).detach() for value in (found, expected))
-    return float((found - expected).norm()) <= tolerance * float(expected.norm())
+def close(actual, expected, tolerance: float = 1e-8) -> bool:
+    actual, expected = (torch.as_tensor(value, dtype=torch.float64).detach() for value in (actual, expected))
+    return float((actual - expected).norm()) <= tolerance * float(expected.norm())
 
 
 def test_factors_against_plain_loops():
     model, batches = Toy().double(), toy_batches()
-    found = estimate(model, LAYERS, batches)
+    factors = estimate(model, LAYERS, batches)
     sums = {name: [0.0, 0.0] for name in LAYERS}
     positions = 0
     for batch in batches:
         for ids, mask, label in zip(*(batch[key] for key in ("input_ids", "attention_mask", "labels")), strict=True):
-            tokens = [int(token) for token, seen in zip(ids, mask, strict=True) if seen]
+            tokens = [int(token) for token, attended in zip(ids, mask, strict=True) if attended]
             noise = [[torch.zeros(n, dtype=torch.float64, requires_grad=True) for n in (12, 6)] for _ in tokens]
             inputs, pooled = [], 0.0
             for token, (first, second) in zip(tokens, noise, strict=True):
@@ -109,13 +117,13 @@ def test_factors_against_plain_loops():
             logits = model.head.weight @ pooled + model.head.bias
             (torch.logsumexp(logits, 0) - logits[label]).backward()
             positions += len(tokens)
-            for seen, gradients in zip(inputs, noise, strict=True):
-                for name, a, g in zip(LAYERS, seen, gradients, strict=True):
+            for layer_inputs, gradients in zip(inputs, noise, strict=True):
+                for name, a, g in zip(LAYERS, layer_inputs, gradients, strict=True):
                     sums[name][0] = sums[name][0] + torch.outer(g.grad, g.grad)
                     sums[name][1] = sums[name][1] + torch.outer(a.detach(), a.detach())
     for name in LAYERS:
-        assert close(found[name].g, sums[name][0] / positions**0.5)
-        assert close(found[name].a, sums[name][1] / positions**0.5)
+        assert close(factors[name].g, sums[name][0] / positions**0.5)
+        assert close(factors[name].a, sums[name][1] / positions**0.5)
 
 
 def test_damping_adds_a_multiple_of_the_mean_diagonal():
@@ -124,16 +132,16 @@ def test_damping_adds_a_multiple_of_the_mean_diagonal():
     assert close(damped.g, factors.g + 0.5 * factors.g.diagonal().mean() * torch.eye(ROWS))
     assert close(damped.a, factors.a + 0.1 * factors.a.diagonal().mean() * torch.eye(INPUTS))
     zero = Factors(torch.zeros(3, 3), torch.eye(2)).damped(0.1, 0.1)
-    assert torch.equal(zero.g, 0.1 * torch.eye(3)), "a layer that the loss does not depend on can be inverted too"
+    assert torch.equal(zero.g, 0.1 * torch.eye(3)), "factors of zero can be inverted too"
 
 
-def test_factors_of_a_language_model_are_those_of_its_own_loss():
+def test_factors_of_a_language_model_use_its_own_loss():
     torch.manual_seed(0)
     model = BloomForCausalLM(BloomConfig(vocab_size=13, hidden_size=8, n_layer=1, n_head=2)).double()
-    layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and "lm_head" not in name]
+    layers = linear_names(model)
     ids = torch.tensor([[3, 5, 7, 2]])
     padded = {"input_ids": torch.tensor([[3, 5, 7, 2, 0]]), "attention_mask": torch.tensor([[1, 1, 1, 1, 0]])}
-    found = estimate(model, layers, [padded | {"labels": padded["input_ids"]}])
+    factors = estimate(model, layers, [padded | {"labels": padded["input_ids"]}])
     outputs = {}
     for name in layers:
         layer = model.get_submodule(name)
@@ -144,26 +152,26 @@ def test_factors_of_a_language_model_are_those_of_its_own_loss():
         given, output = outputs[name]
         g = torch.autograd.grad(loss, output, retain_graph=True)[0][0]
         a = torch.cat([given[0], torch.ones(4, 1)], dim=1)
-        assert close(found[name].a, a.T @ a / 2)
-        assert close(found[name].g, g.T @ g / 2, 1e-5), "to the float32 in which transformers computes that loss"
+        assert close(factors[name].a, a.T @ a / 2)
+        assert close(factors[name].g, g.T @ g / 2, 1e-5), "transformers computes the loss in float32"
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_one_token_gives_the_outer_product_of_its_gradient(model, finetuned_cells, task_folder):
-    cell = FinetunedCell(finetuned_cells[model], task_folder, SETTINGS)
-    seen = cell.for_method(METHODS["llm-surgeon"], 0)
-    live = METHODS["llm-surgeon"].finetuned_model(seen).double()
+    finetuned = FinetunedCell(finetuned_cells[model], task_folder, SETTINGS)
+    cell = finetuned.for_method(METHODS["llm-surgeon"], 0)
+    live = METHODS["llm-surgeon"].finetuned_model(cell).double()
     batch = {"input_ids": torch.tensor([[9, 0, 0]]), "labels": torch.tensor([1])}
     batch["attention_mask"] = torch.tensor([[1, 0, 0]])
-    found = estimate(live, seen.linear_layers, [batch])
+    factors = estimate(live, cell.linear_layers, [batch])
     live(input_ids=batch["input_ids"][:, :1], labels=batch["labels"]).loss.backward()
     checked = 0
-    for name in seen.linear_layers:
+    for name in cell.linear_layers:
         layer = live.get_submodule(name)
-        if "pos_" in name or layer.weight.grad is None:  # DeBERTa's relative positions are several
+        if "pos_" in name or layer.weight.grad is None:  # DeBERTa has several relative positions per token
             continue
         gradient = joined(layer.weight.grad, None if layer.bias is None else layer.bias.grad)[:4].reshape(-1)
-        fisher = torch.kron(found[name].g[:4, :4], found[name].a)
+        fisher = torch.kron(factors[name].g[:4, :4], factors[name].a)
         assert torch.allclose(fisher, torch.outer(gradient, gradient), atol=1e-12)
         checked += float(gradient.norm()) > 0
     assert checked >= 4
@@ -171,9 +179,9 @@ def test_one_token_gives_the_outer_product_of_its_gradient(model, finetuned_cell
 
 def test_element_row_and_column_costs_against_brute_force():
     factors, deviation = random_factors(), random_deviation()
-    found = costs.curvature(factors)
-    elements, rows = costs.element_costs(deviation, found), costs.row_costs(deviation, found)
-    columns = costs.column_costs(deviation, found)
+    inverse_curvature = costs.curvature(factors)
+    elements, rows = costs.element_costs(deviation, inverse_curvature), costs.row_costs(deviation, inverse_curvature)
+    columns = costs.column_costs(deviation, inverse_curvature)
     for i in range(ROWS):
         assert close(rows[i], brute_force(deviation, factors, mask_of(rows=[i]))[1])
         for j in range(INPUTS):
@@ -183,7 +191,7 @@ def test_element_row_and_column_costs_against_brute_force():
 
 
 @pytest.mark.parametrize("kind", ["obd", "l-obd", "magnitude"])
-def test_costs_without_an_update_are_the_quadratic_of_the_removed_entries(kind):
+def test_costs_without_an_update_are_a_quadratic_form(kind):
     factors, deviation = random_factors(), random_deviation()
     g, a = (torch.eye(n, dtype=torch.float64) for n in (ROWS, INPUTS))
     g, a = (factors.g if kind == "obd" else g), (a if kind == "magnitude" else factors.a)
@@ -193,12 +201,12 @@ def test_costs_without_an_update_are_the_quadratic_of_the_removed_entries(kind):
         change = (deviation * mask).reshape(-1)
         return 0.5 * change @ fisher @ change
 
-    found = costs.curvature(factors, kind)
+    curvature_of_kind = costs.curvature(factors, kind)
     for i in range(ROWS):
-        assert close(costs.row_costs(deviation, found)[i], rise(mask_of(rows=[i])))
+        assert close(costs.row_costs(deviation, curvature_of_kind)[i], rise(mask_of(rows=[i])))
     for j in range(INPUTS):
-        assert close(costs.column_costs(deviation, found)[j], rise(mask_of(columns=[j])))
-        assert close(costs.element_costs(deviation, found)[2, j], rise(mask_of(elements=[(2, j)])))
+        assert close(costs.column_costs(deviation, curvature_of_kind)[j], rise(mask_of(columns=[j])))
+        assert close(costs.element_costs(deviation, curvature_of_kind)[2, j], rise(mask_of(elements=[(2, j)])))
 
 
 @pytest.mark.parametrize(
@@ -207,11 +215,11 @@ def test_costs_without_an_update_are_the_quadratic_of_the_removed_entries(kind):
 def test_updates_of_rows_and_columns_against_brute_force(rows, columns):
     factors, deviation = random_factors(), random_deviation()
     mask = mask_of(rows, columns)
-    found = updates.remove_structures(deviation, factors, mask.all(dim=1), mask.all(dim=0))
+    updated = updates.remove_structures(deviation, factors, mask.all(dim=1), mask.all(dim=0))
     expected, _ = brute_force(deviation, factors, mask)
-    assert torch.allclose(found, expected, rtol=1e-8, atol=1e-10) and (found[mask] == 0).all()
+    assert torch.allclose(updated, expected, rtol=1e-8, atol=1e-10) and (updated[mask] == 0).all()
     joint = updates.remove_elements(deviation, factors.inverses(), mask)
-    assert torch.allclose(joint, expected, rtol=1e-7, atol=1e-9), "the general solve finds the same"
+    assert torch.allclose(joint, expected, rtol=1e-7, atol=1e-9), "the general solver agrees"
 
 
 def test_updates_of_rows_or_columns_alone_have_their_closed_forms():
@@ -220,10 +228,10 @@ def test_updates_of_rows_or_columns_alone_have_their_closed_forms():
     r, c, no = [1, 3], [0, 2, 6], torch.zeros
     rows = w.numpy() - g[:, r] @ np.linalg.inv(g[np.ix_(r, r)]) @ w.numpy()[r]
     columns = w.numpy() - w.numpy()[:, c] @ np.linalg.inv(a[np.ix_(c, c)]) @ a[c]
-    found = updates.remove_structures(w, factors, mask_of(rows=r).all(dim=1), no(INPUTS, dtype=torch.bool))
-    assert torch.allclose(found, torch.from_numpy(rows), atol=1e-9)
-    found = updates.remove_structures(w, factors, no(ROWS, dtype=torch.bool), mask_of(columns=c).all(dim=0))
-    assert torch.allclose(found, torch.from_numpy(columns), atol=1e-9)
+    updated = updates.remove_structures(w, factors, mask_of(rows=r).all(dim=1), no(INPUTS, dtype=torch.bool))
+    assert torch.allclose(updated, torch.from_numpy(rows), atol=1e-9)
+    updated = updates.remove_structures(w, factors, no(ROWS, dtype=torch.bool), mask_of(columns=c).all(dim=0))
+    assert torch.allclose(updated, torch.from_numpy(columns), atol=1e-9)
 
 
 @pytest.mark.parametrize("count", [0, 1, 6, 20, ROWS * INPUTS])
@@ -233,11 +241,11 @@ def test_updates_of_free_elements_against_brute_force(count):
     mask = torch.zeros(ROWS * INPUTS, dtype=torch.bool).scatter(0, indices, True).view(ROWS, INPUTS)
     expected, _ = brute_force(deviation, factors, mask)
     for max_correlate in (None, max(1, count), 100):
-        found = updates.remove_elements(deviation, factors.inverses(), mask, max_correlate)
-        assert torch.allclose(found, expected, rtol=1e-7, atol=1e-9) and (found[mask] == 0).all()
+        updated = updates.remove_elements(deviation, factors.inverses(), mask, max_correlate)
+        assert torch.allclose(updated, expected, rtol=1e-7, atol=1e-9) and (updated[mask] == 0).all()
 
 
-def test_blocks_of_elements_are_updated_for_as_if_each_were_alone():
+def test_blocks_of_elements_are_updated_independently():
     factors, deviation = random_factors(), random_deviation()
     elements = [(0, 1), (0, 4), (2, 2), (3, 0), (4, 6)]
     for size in (1, 2):
@@ -245,12 +253,12 @@ def test_blocks_of_elements_are_updated_for_as_if_each_were_alone():
         for start in range(0, len(elements), size):
             alone, _ = brute_force(deviation, factors, mask_of(elements=elements[start : start + size]))
             expected += alone - deviation
-        found = updates.remove_elements(deviation, factors.inverses(), mask_of(elements=elements), size)
+        updated = updates.remove_elements(deviation, factors.inverses(), mask_of(elements=elements), size)
         kept = ~mask_of(elements=elements)
-        assert torch.allclose(found[kept], expected[kept], atol=1e-9) and (found[~kept] == 0).all()
+        assert torch.allclose(updated[kept], expected[kept], atol=1e-9) and (updated[~kept] == 0).all()
 
 
-def test_exact_fisher_of_linear_regression_gives_the_least_squares_of_what_remains():
+def test_the_exact_fisher_matrix_of_linear_regression_gives_least_squares():
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(60, INPUTS - 1, dtype=torch.float64, generator=generator)
     x = torch.cat([x, torch.ones(60, 1)], dim=1)
@@ -258,24 +266,24 @@ def test_exact_fisher_of_linear_regression_gives_the_least_squares_of_what_remai
     fitted = torch.linalg.lstsq(x, y).solution.T
     factors = Factors(torch.eye(ROWS, dtype=torch.float64), x.T @ x)  # unit noise: the Fisher matrix is I ⊗ XᵀX
     mask = mask_of(columns=[1], elements=[(0, 0), (0, 3), (2, 5), (4, 0), (4, 2)])
-    found = updates.remove_elements(fitted, factors.inverses(), mask)
+    updated = updates.remove_elements(fitted, factors.inverses(), mask)
     rise = 0.0
     for i in range(ROWS):
         expected = np.zeros(INPUTS)
         free = (~mask[i]).numpy()
         expected[free] = np.linalg.lstsq(x.numpy()[:, free], y.numpy()[:, i], rcond=None)[0]
-        assert np.allclose(found[i].numpy(), expected, rtol=1e-8, atol=1e-10)
-        rise += 0.5 * ((y[:, i] - x @ found[i]).square().sum() - (y[:, i] - x @ fitted[i]).square().sum()).item()
+        assert np.allclose(updated[i].numpy(), expected, rtol=1e-8, atol=1e-10)
+        rise += 0.5 * ((y[:, i] - x @ updated[i]).square().sum() - (y[:, i] - x @ fitted[i]).square().sum()).item()
     assert rise == pytest.approx(brute_force(fitted, factors, mask)[1], rel=1e-8)
 
 
 def test_without_curvature_every_structure_is_pruned_by_magnitude():
     w = random_deviation()
     identity = random_factors().identity()
-    for found in (costs.curvature(identity), costs.curvature(random_factors(), "magnitude")):
-        assert close(costs.element_costs(w, found), w.square() / 2)
-        assert close(costs.row_costs(w, found), w.norm(dim=1).square() / 2)
-        assert close(costs.column_costs(w, found), w.norm(dim=0).square() / 2)
+    for flat in (costs.curvature(identity), costs.curvature(random_factors(), "magnitude")):
+        assert close(costs.element_costs(w, flat), w.square() / 2)
+        assert close(costs.row_costs(w, flat), w.norm(dim=1).square() / 2)
+        assert close(costs.column_costs(w, flat), w.norm(dim=0).square() / 2)
     mask = mask_of(rows=[1], columns=[2])
     assert close(updates.remove_structures(w, identity, mask.all(dim=1), mask.all(dim=0)), w.masked_fill(mask, 0))
     assert close(updates.remove_elements(w, identity.inverses(), mask), w.masked_fill(mask, 0))
@@ -291,7 +299,7 @@ def weights(model: nn.Module) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("kind", costs.KINDS)
 @pytest.mark.parametrize("kept", [0, 1, 50, 77, 168])
-def test_elements_are_kept_exactly_as_many(kept, kind):
+def test_the_number_of_kept_elements_is_exact(kept, kind):
     model = Toy()
     before = weights(model)
     removed = prune(model, LAYERS, toy_batches(2), kept, Settings(kind=kind, shots=2, update=kind == "obs"))
@@ -309,7 +317,7 @@ def test_elements_are_kept_exactly_as_many(kept, kind):
 
 
 @pytest.mark.parametrize("shots", [1, 3])
-def test_2_4_keeps_two_of_four_everywhere(shots):
+def test_2_4_keeps_two_of_every_four_elements(shots):
     model = Toy()
     prune(model, LAYERS, toy_batches(2), 84, Settings(structure="2:4", shots=shots))
     for tensor in weights(model).values():
@@ -323,16 +331,16 @@ def test_2_4_keeps_two_of_four_everywhere(shots):
 
 @pytest.mark.parametrize("kept", [0, 20, 60, 84, 130, 160])
 @pytest.mark.parametrize("shots", [1, 3])
-def test_rows_and_columns_meet_the_size_within_one_of_them(kept, shots):
+def test_structured_pruning_meets_the_size_within_one_row_or_column(kept, shots):
     model = Toy()
     prune(model, LAYERS, toy_batches(2), kept, Settings(structure="row-column", shots=shots))
     left = 0
     for name, tensor in weights(model).items():
         rows, columns = tensor.any(dim=1), tensor.any(dim=0)
-        assert torch.equal(tensor != 0, rows[:, None] & columns), "what is left is a smaller matrix"
+        assert torch.equal(tensor != 0, rows[:, None] & columns), "the remaining entries form a smaller matrix"
         bias = model.get_submodule(name).bias
         if bias is not None and columns.any():
-            assert torch.equal(bias != 0, rows), "a removed row takes its bias along"
+            assert torch.equal(bias != 0, rows), "the bias of a removed row is removed"
         left += int(rows.sum() * columns.sum())
     assert kept - 12 < left <= kept
 
@@ -344,13 +352,13 @@ def test_one_threshold_over_rows_and_columns_against_a_loop():
         {name: torch.rand(size[axis], generator=generator) for name, size in sizes.items()} for axis in (0, 1)
     )
     for count in (0, 1, 9, 25, 44, 45):
-        found = updates.cheapest_structures(rows, columns, count)
+        removed = updates.cheapest_structures(rows, columns, count)
         for threshold in sorted([-1.0, *torch.cat([*rows.values(), *columns.values()]).tolist()]):
             masks = {name: (rows[name][:, None] <= threshold) | (columns[name] <= threshold) for name in sizes}
             if sum(int(mask.sum()) for mask in masks.values()) >= count:
                 break
         for name, mask in masks.items():
-            assert torch.equal(found[name][0][:, None] | found[name][1], mask)
+            assert torch.equal(removed[name][0][:, None] | removed[name][1], mask)
 
 
 def test_ties_are_removed_in_order():
@@ -359,31 +367,31 @@ def test_ties_are_removed_in_order():
     assert removed["one"].all() and removed["two"].tolist() == [[True, False], [False, False]]
 
 
-def test_the_schedule_is_linear_and_ends_at_the_size():
+def test_the_schedule_is_linear_and_ends_at_the_target():
     assert kept_counts(100, 20, 4) == [80, 60, 40, 20]
     for total, kept, shots in ((168, 77, 5), (10, 9, 3), (7, 0, 2)):
-        found = kept_counts(total, kept, shots)
+        counts = kept_counts(total, kept, shots)
         shares = [1 - t * (1 - kept / total) / shots for t in range(1, shots + 1)]
-        assert found[-1] == kept and all(abs(n - s * total) <= 0.5001 for n, s in zip(found, shares, strict=True))
+        assert counts[-1] == kept and all(abs(n - s * total) <= 0.5001 for n, s in zip(counts, shares, strict=True))
 
 
-def test_curvature_is_estimated_anew_for_the_model_each_shot_leaves(monkeypatch):
-    seen = []
+def test_curvature_is_estimated_again_after_each_shot(monkeypatch):
+    masks_before = []
 
     def spy(model, layers, batches):
-        seen.append({name: model.get_submodule(name).weight == 0 for name in layers})
+        masks_before.append({name: model.get_submodule(name).weight == 0 for name in layers})
         return estimate(model, layers, batches)
 
     monkeypatch.setattr(schedule, "estimate", spy)
     batches = toy_batches(2)
     removed = prune(Toy(), LAYERS, batches, 48, Settings(shots=3))
-    assert [sum(int(mask.sum()) for mask in masks.values()) for masks in seen] == [0, 40, 80]
-    after = {name: removed[name][:, : seen[0][name].shape[1]] for name in LAYERS}
-    for masks, later in zip(seen, [*seen[1:], after], strict=True):
-        assert all((masks[name] <= later[name]).all() for name in LAYERS), "what is removed stays removed"
-    count, model = len(seen), Toy()
+    assert [sum(int(mask.sum()) for mask in masks.values()) for masks in masks_before] == [0, 40, 80]
+    after = {name: removed[name][:, : masks_before[0][name].shape[1]] for name in LAYERS}
+    for masks, later in zip(masks_before, [*masks_before[1:], after], strict=True):
+        assert all((masks[name] <= later[name]).all() for name in LAYERS), "removed entries stay removed"
+    count, model = len(masks_before), Toy()
     known = prune(model, LAYERS, batches, 48, Settings(shots=3), factors=estimate(Toy(), LAYERS, batches))
-    assert len(seen) == count + 2 and all(torch.equal(known[name], removed[name]) for name in LAYERS)
+    assert len(masks_before) == count + 2 and all(torch.equal(known[name], removed[name]) for name in LAYERS)
 
 
 def test_shots_by_hand():
@@ -391,7 +399,7 @@ def test_shots_by_hand():
     model, expected = Toy(), Toy()
     prune(model, LAYERS, batches, 100, settings)
     for count in (34, 68):
-        damped = {name: found.damped(0.1, 0.01) for name, found in estimate(expected, LAYERS, batches).items()}
+        damped = {name: estimated.damped(0.1, 0.01) for name, estimated in estimate(expected, LAYERS, batches).items()}
         before = {name: schedule.matrix(expected.get_submodule(name)) for name in LAYERS}
         scored = []
         for name, w in before.items():
@@ -400,16 +408,16 @@ def test_shots_by_hand():
             scored += [
                 (float(w[i, j]) ** 2 / float(g[i] * a[j]), name, i, j) for i in range(len(w)) for j in range(columns)
             ]
-        gone = {entry[1:] for entry in sorted(scored)[:count]}
+        removed_entries = {entry[1:] for entry in sorted(scored)[:count]}
         for name, w in before.items():
-            mask = torch.tensor([[(name, i, j) in gone for j in range(w.shape[1])] for i in range(len(w))])
+            mask = torch.tensor([[(name, i, j) in removed_entries for j in range(w.shape[1])] for i in range(len(w))])
             schedule.write(expected.get_submodule(name), brute_force(w, damped[name], mask)[0])
     for name in LAYERS:
-        found, wanted = (schedule.matrix(m.get_submodule(name)) for m in (model, expected))
-        assert torch.equal(found == 0, wanted == 0) and torch.allclose(found, wanted, rtol=1e-4, atol=1e-6)
+        pruned, wanted = (schedule.matrix(m.get_submodule(name)) for m in (model, expected))
+        assert torch.equal(pruned == 0, wanted == 0) and torch.allclose(pruned, wanted, rtol=1e-4, atol=1e-6)
 
 
-def test_pruning_towards_other_values_resets_to_them():
+def test_pruning_towards_target_values_resets_to_them():
     targets = {name: schedule.matrix(Toy(seed=7).get_submodule(name)) for name in LAYERS}
     for update in (True, False):
         model = Toy()
@@ -418,12 +426,12 @@ def test_pruning_towards_other_values_resets_to_them():
         removed = prune(model, LAYERS, toy_batches(2), 90, settings, targets)
         assert sum(int((~mask).sum()) for mask in removed.values()) == 90
         for name, mask in removed.items():
-            found = schedule.matrix(model.get_submodule(name))
-            assert torch.equal(found[mask], targets[name][mask])
-            assert torch.equal(found[~mask], before[name][~mask]) != update
+            after = schedule.matrix(model.get_submodule(name))
+            assert torch.equal(after[mask], targets[name][mask])
+            assert torch.equal(after[~mask], before[name][~mask]) != update
 
 
-def test_what_cannot_be_done_is_refused():
+def test_invalid_settings_are_refused():
     with pytest.raises(ValueError, match="unknown structure"):
         Settings(structure="blocks")
     with pytest.raises(ValueError, match="at least one shot"):
@@ -441,7 +449,7 @@ def test_what_cannot_be_done_is_refused():
 
 
 @pytest.fixture(scope="module")
-def found_cells(finetuned_cells, task_folder):
+def cells(finetuned_cells, task_folder):
     return {model: FinetunedCell(folder, task_folder, SETTINGS) for model, folder in finetuned_cells.items()}
 
 
@@ -456,34 +464,28 @@ def quick(monkeypatch):
     )
 
 
-def restored(name, cell, budget, path):
-    method = METHODS[name]
-    told = method.store(cell, method.prepare(cell), budget, path)
-    return told, method.restore(cell.pretrained, path)
-
-
 @pytest.mark.parametrize("model", MODELS)
-def test_llm_surgeon_prunes_the_linear_weights_alone(model, found_cells, tmp_path, quick):
-    cell = found_cells[model].for_method(METHODS["llm-surgeon"], 0)
-    told, state = restored("llm-surgeon", cell, 0.5, tmp_path / "file")
+def test_llm_surgeon_prunes_the_linear_weights_alone(model, cells, tmp_path, quick):
+    cell = cells[model].for_method(METHODS["llm-surgeon"], 0)
+    report, state = store_and_restore(METHODS["llm-surgeon"], cell, 0.5, tmp_path / "file")
     linear = {f"{layer}.weight" for layer in cell.linear_layers}
     kept = sum(int(state[name].count_nonzero()) for name in linear)
     assert kept == sum(len(state[name]) * kept_count(state[name].shape[1], 0.5) for name in linear)
-    assert told.kept == kept + sum(base.numel() for name, base in cell.pretrained.items() if name not in linear)
+    assert report.kept == kept + sum(base.numel() for name, base in cell.pretrained.items() if name not in linear)
     updated = linear | {name.replace("weight", "bias") for name in linear}
     for name, tensor in state.items():
         assert name in updated or torch.equal(tensor, cell.finetuned[name])
     changed = [name for name in linear if (state[name] != cell.finetuned[name])[state[name] != 0].any()]
-    assert len(changed) > len(linear) / 2, "what remains makes up for what is removed"
+    assert len(changed) > len(linear) / 2, "remaining entries are updated"
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_surgeon_delta_resets_by_cost_in_linear_layers_and_by_size_elsewhere(model, found_cells, tmp_path, quick):
-    cell = found_cells[model].for_method(METHODS["surgeon-delta"], 0)
-    told, state = restored("surgeon-delta", cell, 0.25, tmp_path / "file")
-    again, updated = restored("surgeon-delta-updated", cell, 0.25, tmp_path / "updated")
+def test_surgeon_delta_resets_by_cost_in_linear_layers_and_by_size_elsewhere(model, cells, tmp_path, quick):
+    cell = cells[model].for_method(METHODS["surgeon-delta"], 0)
+    report, state = store_and_restore(METHODS["surgeon-delta"], cell, 0.25, tmp_path / "file")
+    again, updated = store_and_restore(METHODS["surgeon-delta-updated"], cell, 0.25, tmp_path / "updated")
     rows = [as_rows(base).shape for base in cell.pretrained.values()]
-    assert told.kept == again.kept == sum(height * kept_count(n, 0.25) for height, n in rows)
+    assert report.kept == again.kept == sum(height * kept_count(n, 0.25) for height, n in rows)
     largest = restored_by_size(cell, tmp_path / "size")
     linear = {f"{layer}.{part}" for layer in cell.linear_layers for part in ("weight", "bias")}
     for name, base in cell.pretrained.items():
@@ -500,13 +502,13 @@ def restored_by_size(cell, path):
     return METHODS["delta-magnitude"].restore(cell.pretrained, path)
 
 
-def test_surgeon_delta_keeps_the_costliest_entries(found_cells, tmp_path, quick):
-    cell = found_cells["bert"].for_method(METHODS["surgeon-delta"], 0)
+def test_surgeon_delta_keeps_the_costliest_entries(cells, tmp_path, quick):
+    cell = cells["bert"].for_method(METHODS["surgeon-delta"], 0)
     prepared = METHODS["surgeon-delta"].prepare(cell)
-    _, state = restored("surgeon-delta", cell, 0.25, tmp_path / "file")
+    _, state = store_and_restore(METHODS["surgeon-delta"], cell, 0.25, tmp_path / "file")
     kept, reset = [], []
     for layer in cell.linear_layers:
-        tuned, base, found = (
+        tuned, base, stored = (
             joined(tensors[f"{layer}.weight"], tensors[f"{layer}.bias"])
             for tensors in (cell.finetuned, cell.pretrained, state)
         )
@@ -515,7 +517,7 @@ def test_surgeon_delta_keeps_the_costliest_entries(found_cells, tmp_path, quick)
             for factor, damping in ((prepared[layer].g, 0.1), (prepared[layer].a, 0.01))
         )
         scores = 0.5 * (tuned - base).numpy() ** 2 / np.outer(g, a)
-        is_kept = (found == tuned).numpy() & (tuned != base).numpy()
+        is_kept = (stored == tuned).numpy() & (tuned != base).numpy()
         kept += scores[is_kept].tolist()
         reset += scores[~is_kept].tolist()
     assert min(kept) >= max(reset) * (1 - 1e-9)
@@ -525,7 +527,7 @@ def test_surgeon_delta_keeps_the_costliest_entries(found_cells, tmp_path, quick)
 def test_a_language_model_is_pruned_by_its_own_loss(structure):
     torch.manual_seed(0)
     model = BloomForCausalLM(BloomConfig(vocab_size=13, hidden_size=8, n_layer=1, n_head=2))
-    layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and "lm_head" not in name]
+    layers = linear_names(model)
     ids = torch.randint(13, (4, 6))
     linear = [model.get_submodule(name).weight for name in layers]
     total = sum(weight.numel() for weight in linear)
@@ -553,11 +555,11 @@ def test_a_body_without_linear_layers_is_declined(name):
     assert "no linear layer" in METHODS[name].decline(SimpleNamespace(linear_layers=[]))
 
 
-def test_padding_is_not_seen():
+def test_padding_is_ignored():
     batch = toy_batches(1)[0]
     changed = batch | {"input_ids": torch.where(batch["attention_mask"] == 1, batch["input_ids"], 0)}
     one, other = (estimate(Toy(), LAYERS, [given]) for given in (batch, changed))
     assert all(torch.equal(one[name].a, other[name].a) and torch.equal(one[name].g, other[name].g) for name in LAYERS)
-    assert [len(found["input_ids"][0]) for found in curvature.sequences(batch)] == batch["attention_mask"].sum(
+    assert [len(sequence["input_ids"][0]) for sequence in curvature.sequences(batch)] == batch["attention_mask"].sum(
         1
     ).tolist()

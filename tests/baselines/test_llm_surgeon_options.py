@@ -1,4 +1,4 @@
-"""Options of LLM Surgeon: independent updates, the low-rank correction, really smaller layers, settings by name."""
+"""Options of LLM Surgeon: independent updates, the low-rank correction, compacted layers, settings by name."""
 
 import copy
 
@@ -19,6 +19,7 @@ from tests.baselines.test_llm_surgeon import (
     ROWS,
     Toy,
     brute_force,
+    linear_names,
     mask_of,
     random_deviation,
     random_factors,
@@ -41,24 +42,20 @@ def language_model(kind: str) -> nn.Module:
     return LlamaForCausalLM(config).eval()
 
 
-def linear_names(model: nn.Module) -> list[str]:
-    return [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and name != "lm_head"]
-
-
 def token_batch() -> dict:
     ids = torch.randint(13, (2, 6), generator=torch.Generator().manual_seed(3))
     return {"input_ids": ids, "labels": ids}
 
 
-def test_independent_updates_add_up_what_each_element_alone_asks_for():
+def test_independent_updates_are_the_sum_of_single_element_updates():
     factors, deviation = random_factors(), random_deviation()
     elements = [(0, 1), (0, 4), (2, 2), (3, 0), (4, 6)]
     mask = mask_of(elements=elements)
     expected = deviation + sum(brute_force(deviation, factors, mask_of(elements=[p]))[0] - deviation for p in elements)
-    found = updates.remove_elements_independently(deviation, factors.inverses(), mask)
-    assert torch.allclose(found, expected.masked_fill(mask, 0), atol=1e-9) and (found[mask] == 0).all()
+    updated = updates.remove_elements_independently(deviation, factors.inverses(), mask)
+    assert torch.allclose(updated, expected.masked_fill(mask, 0), atol=1e-9) and (updated[mask] == 0).all()
     one_by_one = updates.remove_elements(deviation, factors.inverses(), mask, max_correlate=1)
-    assert torch.allclose(found, one_by_one, atol=1e-9)
+    assert torch.allclose(updated, one_by_one, atol=1e-9)
 
 
 @pytest.mark.parametrize(("rows", "columns"), [([1], []), ([], [4]), ([0, 3], [2, 5])])
@@ -69,11 +66,11 @@ def test_independent_updates_of_rows_and_columns_against_brute_force(rows, colum
     expected = deviation + sum(brute_force(deviation, factors, one)[0] - deviation for one in alone)
     flags = (torch.zeros(ROWS, dtype=torch.bool), torch.zeros(INPUTS, dtype=torch.bool))
     flags[0][rows] = flags[1][columns] = True
-    found = updates.remove_structures_independently(deviation, factors.inverses(), *flags)
-    assert torch.allclose(found, expected.masked_fill(mask, 0), atol=1e-8)
+    updated = updates.remove_structures_independently(deviation, factors.inverses(), *flags)
+    assert torch.allclose(updated, expected.masked_fill(mask, 0), atol=1e-8)
 
 
-def test_several_shots_visit_the_sparsities_on_the_way():
+def test_several_shots_pass_through_intermediate_sparsities():
     counts = [130, 100, 60]
     model, batches = Toy(), toy_batches(2)
     for count, removed in zip(counts, shots_of(model, LAYERS, batches, counts, Settings()), strict=True):
@@ -87,7 +84,7 @@ def test_several_shots_visit_the_sparsities_on_the_way():
     assert not torch.equal(alone.first.weight, model.first.weight)
 
 
-def test_magnitude_asks_for_no_curvature(monkeypatch):
+def test_magnitude_does_not_estimate_curvature(monkeypatch):
     monkeypatch.setattr(schedule, "estimate", None)
     model, before = Toy(), Toy()
     prune(model, LAYERS, toy_batches(1), 84, Settings().with_options({"costs": "magnitude"}))
@@ -98,7 +95,7 @@ def test_magnitude_asks_for_no_curvature(monkeypatch):
         assert torch.equal(model.get_submodule(name).weight, weight * (weight.abs() > threshold))
 
 
-def test_a_low_rank_correction_lowers_the_loss_and_leaves_what_is_removed():
+def test_a_low_rank_correction_lowers_the_loss_and_keeps_removed_entries_at_zero():
     batches, removed = toy_batches(), {}
     model = Toy()
     removed = prune(model, LAYERS, batches, 60, Settings(shots=1))
@@ -115,13 +112,13 @@ def test_a_low_rank_correction_lowers_the_loss_and_leaves_what_is_removed():
     assert loss() < start
     for name in LAYERS:
         layer = model.get_submodule(name)
-        assert type(layer) is nn.Linear and isinstance(layer.weight, nn.Parameter), "no trace of the correction is left"
+        assert type(layer) is nn.Linear and isinstance(layer.weight, nn.Parameter), "the correction is merged"
         gone = removed[name][:, : layer.weight.shape[1]]
         assert (layer.weight[gone] == 0).all() and not torch.equal(layer.weight, before[name])
     assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in others.items())
 
 
-def test_one_correction_has_the_rank_asked_for():
+def test_a_correction_has_the_requested_rank():
     model = Toy()
     nothing = {name: torch.zeros(schedule.matrix(model.get_submodule(name)).shape).bool() for name in LAYERS}
     before = model.first.weight.detach().clone()
@@ -129,12 +126,12 @@ def test_one_correction_has_the_rank_asked_for():
     assert torch.linalg.matrix_rank((model.first.weight - before).detach(), rtol=1e-4) == 2
 
 
-def test_corrections_come_between_shots(monkeypatch):
-    seen = []
-    monkeypatch.setattr(schedule.correction, "correct", lambda model, removed, *rest: seen.append(rest[1:]))
+def test_corrections_are_applied_between_shots(monkeypatch):
+    calls = []
+    monkeypatch.setattr(schedule.correction, "correct", lambda model, removed, *rest: calls.append(rest[1:]))
     settings = Settings(shots=3, low_rank=4, low_rank_rate=0.5)
     prune(Toy(), LAYERS, toy_batches(1), 60, settings)
-    assert seen == [(4, 0.5)] * 2, "none after the last"
+    assert calls == [(4, 0.5)] * 2, "none after the last shot"
 
 
 @pytest.mark.parametrize(
@@ -145,18 +142,18 @@ def test_corrections_come_between_shots(monkeypatch):
         ("llama", [("gate_proj", "up_proj"), "down_proj"]),
     ],
 )
-def test_hidden_units_of_language_models_are_those_of_the_feed_forward_layers(kind, groups):
+def test_hidden_units_are_those_of_the_feed_forward_layers(kind, groups):
     model = language_model(kind)
-    found = hidden_units(model, linear_names(model), token_batch())
-    shown = [([name.rpartition(".")[2] for name in writers], reader.rpartition(".")[2]) for writers, reader in found]
-    assert len(found) == 2
+    units = hidden_units(model, linear_names(model), token_batch())
+    shown = [([name.rpartition(".")[2] for name in writers], reader.rpartition(".")[2]) for writers, reader in units]
+    assert len(units) == 2
     for writers, reader in shown:
         assert sorted(writers) == sorted(groups[0]) and reader == groups[1]
 
 
 @pytest.mark.parametrize("kind", ["bloom", "opt", "llama"])
 @pytest.mark.parametrize("share", [0.9, 0.5, 0.1])
-def test_a_compacted_language_model_is_the_masked_one_in_smaller_layers(kind, share):
+def test_a_compacted_language_model_has_the_logits_of_the_masked_one(kind, share):
     model, batch = language_model(kind), token_batch()
     layers = linear_names(model)
     total = sum(model.get_submodule(name).weight.numel() for name in layers)
@@ -164,7 +161,7 @@ def test_a_compacted_language_model_is_the_masked_one_in_smaller_layers(kind, sh
     smaller = compact(model, removed, batch)
     with torch.no_grad():
         assert torch.allclose(smaller(**batch).logits, model(**batch).logits, atol=1e-5)
-    sizes = [sum(p.numel() for p in found.parameters()) for found in (smaller, model)]
+    sizes = [sum(p.numel() for p in network.parameters()) for network in (smaller, model)]
     dead = any(removed[reader].all(dim=0).any() for _, reader in hidden_units(model, layers, batch))
     assert (sizes[0] < sizes[1]) == dead or sizes[0] < sizes[1]
     if share == 0.5:
@@ -176,37 +173,37 @@ def test_a_compacted_language_model_is_the_masked_one_in_smaller_layers(kind, sh
 
 
 @pytest.fixture(scope="module")
-def found_cells(finetuned_cells, task_folder):
+def cells(finetuned_cells, task_folder):
     options = {"structure": "row-column", "shots": 2, "sequences": 6, "budgets": [0.5]}
     settings = SETTINGS | {"methods": {"llm-surgeon": options}}
     return {model: FinetunedCell(folder, task_folder, settings) for model, folder in finetuned_cells.items()}
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_classifiers_of_all_architectures_are_stored_in_smaller_layers(model, found_cells, tmp_path):
-    found = found_cells[model]
-    method = found.method("llm-surgeon")
+def test_classifiers_are_stored_with_smaller_layers(model, cells, tmp_path):
+    finetuned = cells[model]
+    method = finetuned.method("llm-surgeon")
     assert method.settings.structure == "row-column" and method.sequences == 6 and method.form == "compiled"
-    assert METHODS["llm-surgeon"].settings.structure == "element", "the registered method stays as it is"
-    found.reset_model()
-    cell = found.for_method(method, 0)
+    assert METHODS["llm-surgeon"].settings.structure == "element", "the registered method is unchanged"
+    finetuned.reset_model()
+    cell = finetuned.for_method(method, 0)
     kept = sum(len(cell.pretrained[f"{name}.weight"]) * (cell.pretrained[f"{name}.weight"].shape[1] // 2)
                for name in cell.linear_layers)  # fmt: skip
     masked, removed = method.pruned(cell, None, kept)
-    told = method.store(cell, None, 0.5, tmp_path / "file")
-    smaller = method.restore_into(copy.deepcopy(found.model), cell.pretrained, tmp_path / "file")
+    report = method.store(cell, None, 0.5, tmp_path / "file")
+    smaller = method.restore_into(copy.deepcopy(finetuned.model), cell.pretrained, tmp_path / "file")
     sizes = {name: module.weight.shape for name, module in smaller.named_modules() if isinstance(module, nn.Linear)}
     changed = [name for name in cell.linear_layers if sizes[name] != cell.pretrained[f"{name}.weight"].shape]
-    assert changed, "feed-forward layers are really smaller"
-    assert told.parameters == sum(parameter.numel() for parameter in smaller.parameters())
-    assert told.kept < sum(tensor.numel() for tensor in cell.pretrained.values())
+    assert changed, "feed-forward layers are smaller"
+    assert report.parameters == sum(parameter.numel() for parameter in smaller.parameters())
+    assert report.kept < sum(tensor.numel() for tensor in cell.pretrained.values())
     batch = next(iter(cell.training.examples(4)))
     with torch.no_grad():
         assert torch.allclose(smaller.eval()(**batch).logits, masked.eval()(**batch).logits, atol=1e-4)
     assert removed.keys() == set(cell.linear_layers)
 
 
-def test_options_by_the_names_of_configs():
+def test_options_use_the_names_of_the_config():
     base = Settings()
     assert base.with_options({}) == base
     assert base.with_options({"costs": "obd"}) == Settings(kind="obd", update=False)
@@ -226,7 +223,7 @@ def test_options_by_the_names_of_configs():
         METHODS["ken"].configured({"structure": "element"})
 
 
-def test_batches_without_padding_are_taken_at_once_with_the_same_curvature():
+def test_batching_unpadded_sequences_gives_the_same_curvature():
     torch.manual_seed(0)
     model = BloomForCausalLM(BloomConfig(**SIZE, n_layer=1, n_head=2)).double()
     layers, batch = linear_names(model), token_batch()

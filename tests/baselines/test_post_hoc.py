@@ -1,4 +1,4 @@
-"""What the methods without training keep and store, against plain loops."""
+"""Methods without training compared with plain loops."""
 
 import dataclasses
 
@@ -12,10 +12,11 @@ from baselines import METHODS, Cell
 from baselines.dropout import Dare, Della
 from ken import selection
 from ken.selection import kept_count
+from tests.baselines.storing import store_and_restore
 
 
 def small_cell(rows=6, n=40, seed=0) -> Cell:
-    """Two tensors of a body and a head; `skeleton` says that the first is a linear layer."""
+    """A cell with two body tensors and a head; in `skeleton`, the first tensor belongs to a linear layer."""
     generator = torch.Generator().manual_seed(seed)
     pretrained = {
         "layer.weight": torch.randn(rows, n, generator=generator),
@@ -27,29 +28,23 @@ def small_cell(rows=6, n=40, seed=0) -> Cell:
     return Cell(pretrained, finetuned, seed=3, skeleton=skeleton)
 
 
-def restored(name, cell, budget, path):
-    method = METHODS[name]
-    told = method.store(cell, method.prepare(cell), budget, path / "file")
-    return told, method.restore(cell.pretrained, path / "file")
-
-
 def largest(scores: dict, count: int) -> set:
     """(tensor, index) of the highest scores over all tensors, in plain Python."""
-    entries = [(-value, t, i, name) for t, (name, found) in enumerate(scores.items())
-              for i, value in enumerate(found.reshape(-1).tolist())]  # fmt: skip
+    entries = [(-value, t, i, name) for t, (name, tensor) in enumerate(scores.items())
+              for i, value in enumerate(tensor.reshape(-1).tolist())]  # fmt: skip
     return {(name, i) for _, _, i, name in sorted(entries)[:count]}
 
 
 @pytest.mark.parametrize("name", ["delta-global", "magnitude-zero"])
 @pytest.mark.parametrize("budget", [0.1, 0.5, 1, 7])
-def test_global_choices_against_a_loop(name, budget, tmp_path):
+def test_global_selections_against_a_loop(name, budget, tmp_path):
     cell = small_cell()
-    told, state = restored(name, cell, budget, tmp_path)
+    report, state = store_and_restore(METHODS[name], cell, budget, tmp_path / "file")
     zero = name == "magnitude-zero"
     scores = {key: (cell.finetuned[key] - (0 if zero else base)).abs() for key, base in cell.pretrained.items()}
     count = sum(len(base.reshape(-1, 40)) * kept_count(40, budget) for base in cell.pretrained.values())
     kept = largest(scores, count)
-    assert told.kept == len(kept)
+    assert report.kept == len(kept)
     for key, base in cell.pretrained.items():
         others = torch.zeros(base.shape) if zero else base
         for i, value in enumerate(state[key].reshape(-1).tolist()):
@@ -59,17 +54,17 @@ def test_global_choices_against_a_loop(name, budget, tmp_path):
 
 def test_bitdelta_against_a_loop(tmp_path):
     cell = small_cell()
-    cell.finetuned["layer.weight"][0, :3] = cell.pretrained["layer.weight"][0, :3]  # no update: counts as down
-    told, state = restored("bitdelta", cell, 1, tmp_path)
+    cell.finetuned["layer.weight"][0, :3] = cell.pretrained["layer.weight"][0, :3]  # no update: stored as negative
+    report, state = store_and_restore(METHODS["bitdelta"], cell, 1, tmp_path / "file")
     base, tuned = (tensors["layer.weight"].double() for tensors in (cell.pretrained, cell.finetuned))
     size = sum(abs(float(w) - float(w0)) for w, w0 in zip(tuned.reshape(-1), base.reshape(-1), strict=True)) / 240
-    for w, w0, found in zip(tuned.reshape(-1), base.reshape(-1), state["layer.weight"].reshape(-1), strict=True):
-        assert float(found) == pytest.approx(float(w0) + (size if w > w0 else -size), rel=1e-5)
+    for w, w0, value in zip(tuned.reshape(-1), base.reshape(-1), state["layer.weight"].reshape(-1), strict=True):
+        assert float(value) == pytest.approx(float(w0) + (size if w > w0 else -size), rel=1e-5)
     for name in ("norm.bias", "head.weight"):
         assert torch.equal(state[name], cell.finetuned[name]), "kept in full"
-    assert told.kept == 40 + 1
+    assert report.kept == 40 + 1
     stored = load_file(tmp_path / "file")
-    assert stored["signs.layer.weight"].numel() == 240 / 8, "one bit an entry"
+    assert stored["signs.layer.weight"].numel() == 240 / 8, "one bit per entry"
 
 
 def test_bitdelta_declines_a_body_without_linear_layers():
@@ -77,9 +72,9 @@ def test_bitdelta_declines_a_body_without_linear_layers():
     assert "no linear layer" in METHODS["bitdelta"].decline(cell)
 
 
-def test_dare_drops_at_random_and_divides_what_stays(tmp_path):
+def test_dare_drops_at_random_and_rescales_the_rest(tmp_path):
     cell = small_cell(rows=200, n=50)
-    told, state = restored("dare", cell, 0.25, tmp_path)
+    report, state = store_and_restore(METHODS["dare"], cell, 0.25, tmp_path / "file")
     base, tuned = cell.pretrained["layer.weight"].double(), cell.finetuned["layer.weight"].double()
     keep = kept_count(50, 0.25) / 50
     moved = state["layer.weight"] != cell.pretrained["layer.weight"]
@@ -87,7 +82,7 @@ def test_dare_drops_at_random_and_divides_what_stays(tmp_path):
     assert torch.allclose(state["layer.weight"].double(), expected, atol=1e-6)
     standard_error = (keep * (1 - keep) / moved.numel()) ** 0.5
     assert abs(moved.double().mean() - keep) < 5 * standard_error
-    assert abs(told.kept / cell.body_size - keep) < 0.02
+    assert abs(report.kept / cell.body_size - keep) < 0.02
 
 
 @pytest.mark.parametrize("share", [0.02, 0.25, 0.5, 0.9, 1.0])
@@ -95,19 +90,19 @@ def test_dare_drops_at_random_and_divides_what_stays(tmp_path):
 def test_probabilities_of_dare_and_della(n, share):
     update = torch.randn(5, n, generator=torch.Generator().manual_seed(0))
     assert (Dare().keep_probabilities(update, share) == share).all()
-    found = Della().keep_probabilities(update, share)
-    assert (found > 0).all() and (found <= 1).all()
+    probabilities = Della().keep_probabilities(update, share)
+    assert (probabilities > 0).all() and (probabilities <= 1).all()
     if n > 1:
-        assert torch.allclose(found.mean(1), torch.full((5,), share), atol=1e-6), "the budget is met on average"
+        assert torch.allclose(probabilities.mean(1), torch.full((5,), share), atol=1e-6), "the budget is met on average"
         order = update.abs().argsort(dim=1)
-        assert (found.gather(1, order).diff(dim=1) >= 0).all(), "larger updates stay more often"
+        assert (probabilities.gather(1, order).diff(dim=1) >= 0).all(), "larger updates are kept more often"
 
 
 def test_mean_update_is_unchanged_by_della(tmp_path):
     cell = small_cell(rows=1, n=30)
     total = torch.zeros(1, 30)
     for seed in range(400):
-        _, state = restored("della", dataclasses.replace(cell, seed=seed), 0.5, tmp_path)
+        _, state = store_and_restore(METHODS["della"], dataclasses.replace(cell, seed=seed), 0.5, tmp_path / "file")
         total += state["layer.weight"] - cell.pretrained["layer.weight"]
     update = cell.finetuned["layer.weight"] - cell.pretrained["layer.weight"]
     assert ((total / 400 - update).abs() < 5 * update.abs() / 400**0.5 + 1e-6).all()
@@ -115,17 +110,17 @@ def test_mean_update_is_unchanged_by_della(tmp_path):
 
 def test_ken_delta_keeps_the_updates_of_lowest_density(tmp_path):
     cell = small_cell()
-    _, state = restored("ken-delta", cell, 10, tmp_path)
+    _, state = store_and_restore(METHODS["ken-delta"], cell, 10, tmp_path / "file")
     base, tuned = cell.pretrained["layer.weight"], cell.finetuned["layer.weight"]
-    for row, before, found in zip(tuned, base, state["layer.weight"], strict=True):
+    for row, before, stored in zip(tuned, base, state["layer.weight"], strict=True):
         update = (row - before).double().numpy()
         h = 1.06 * update.std() * len(update) ** -0.2
         density = KernelDensity(bandwidth=h).fit(update[:, None]).score_samples(update[:, None])
         kept = np.argsort(density, kind="stable")[:10]
-        assert set(np.flatnonzero((found != before).numpy())) == set(kept)
+        assert set(np.flatnonzero((stored != before).numpy())) == set(kept)
 
 
-def test_released_code_in_both_scopes(tmp_path):
+def test_the_released_code_in_both_scopes(tmp_path):
     cell = small_cell()
     cell = dataclasses.replace(
         cell,
@@ -133,7 +128,7 @@ def test_released_code_in_both_scopes(tmp_path):
         finetuned={"layer.0.weight": cell.finetuned["layer.weight"], "norm.bias": cell.finetuned["norm.bias"]},
     )
     for name, pruned in (("ken-grid", ("layer.0.weight", "norm.bias")), ("ken-grid-layers", ("layer.0.weight",))):
-        _, state = restored(name, cell, 8, tmp_path)
+        _, state = store_and_restore(METHODS[name], cell, 8, tmp_path / "file")
         for key, tensor in state.items():
             mask = selection.select(cell.finetuned[key], cell.pretrained[key], 8, "ken-grid")
             chosen = torch.where(mask, cell.finetuned[key], cell.pretrained[key])
@@ -146,8 +141,10 @@ def test_released_code_in_both_scopes(tmp_path):
 def test_every_selection_can_be_rescaled(name, tmp_path):
     cell = small_cell()
     (tmp_path / "plain").mkdir()
-    _, plain = restored(name.removesuffix("-rescaled"), dataclasses.replace(cell), 10, tmp_path / "plain")
-    _, state = restored(name, cell, 10, tmp_path)
+    _, plain = store_and_restore(
+        METHODS[name.removesuffix("-rescaled")], dataclasses.replace(cell), 10, tmp_path / "plain" / "file"
+    )
+    _, state = store_and_restore(METHODS[name], cell, 10, tmp_path / "file")
     base, tuned = cell.pretrained["layer.weight"].double(), cell.finetuned["layer.weight"].double()
     kept = plain["layer.weight"] != cell.pretrained["layer.weight"]
     expected = torch.where(kept, base + 4 * (tuned - base), base)

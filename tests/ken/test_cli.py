@@ -19,7 +19,7 @@ from ken.subnetwork import Subnetwork
 
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory, checkpoints, finetuned_cells):
-    """Base, fine-tuned model, and a sub-network that the command has written."""
+    """Paths of the base, the fine-tuned model and a sub-network that the command has written."""
     base, tuned = str(checkpoints["bert"]), str(finetuned_cells["bert"])
     out = tmp_path_factory.mktemp("cli") / "sub.ken.safetensors"
     pair = ["--pretrained", base, "--finetuned", tuned]
@@ -32,24 +32,24 @@ def printed(capsys, *arguments: str) -> str:
     return capsys.readouterr().out
 
 
-def test_prune_writes_what_the_library_does(stored, tmp_path, capsys):
+def test_prune_writes_the_same_file_as_the_library(stored, tmp_path, capsys):
     base, tuned, out = stored
     Subnetwork.extract(base, tuned, 0.25).save(tmp_path / "library")
     with open(out, "rb") as file:
         assert file.read() == (tmp_path / "library").read_bytes()
     arguments = ["prune", "--pretrained", base, "--finetuned", tuned, "--k", "7", "--method", "ken-grid"]
     arguments += ["--rule", "rescale", "--scope", "layers", "--json", "--out", str(tmp_path / "b")]
-    found = json.loads(printed(capsys, *arguments))
-    assert (found["method"], found["k"], found["rule"], found["scope"]) == ("ken-grid", 7, "rescale", "layers")
-    assert found["kept"] == Subnetwork.load(tmp_path / "b").kept_body
+    facts = json.loads(printed(capsys, *arguments))
+    assert (facts["method"], facts["k"], facts["rule"], facts["scope"]) == ("ken-grid", 7, "rescale", "layers")
+    assert facts["kept"] == Subnetwork.load(tmp_path / "b").kept_body
 
 
-def test_info_for_people_and_for_programs(stored, capsys):
+def test_info_as_text_and_as_json(stored, capsys):
     out = stored[2]
-    found, subnetwork = json.loads(printed(capsys, "info", out, "--json")), Subnetwork.load(out)
-    assert found["kept"] == subnetwork.kept_body and found["body"] == subnetwork.total_body
-    assert found["head"] == subnetwork.head_size and found["base"] == subnetwork.base
-    assert {name: tuple(sizes) for name, sizes in found["tensors"].items()} == subnetwork.counts
+    facts, subnetwork = json.loads(printed(capsys, "info", out, "--json")), Subnetwork.load(out)
+    assert facts["kept"] == subnetwork.kept_body and facts["body"] == subnetwork.total_body
+    assert facts["head"] == subnetwork.head_size and facts["base"] == subnetwork.base
+    assert {name: tuple(sizes) for name, sizes in facts["tensors"].items()} == subnetwork.counts
     text = printed(capsys, "info", out, "--tensors")
     assert "method ken, k 0.25, rule reset, scope all" in text and "embeddings.word_embeddings.weight" in text
 
@@ -64,8 +64,8 @@ def test_inject_and_check(stored, tmp_path, capsys):
     expected = Subnetwork.load(out).apply(base)
     assert all((restored[name] == tensor).all() for name, tensor in expected.items())
     assert "bit for bit" in printed(capsys, "check", "--pretrained", base, "--subnetwork", out)
-    found = json.loads(printed(capsys, "check", "--pretrained", base, "--subnetwork", out, "--json"))
-    assert found == {"injected": True, "ejected": True}
+    checks = json.loads(printed(capsys, "check", "--pretrained", base, "--subnetwork", out, "--json"))
+    assert checks == {"injected": True, "ejected": True}
 
 
 @pytest.mark.parametrize("matrix", [None, "key.weight", "bert.encoder.layer.0.output.dense.weight"])
@@ -91,8 +91,8 @@ def test_suggest_on_a_csv_file(stored, tmp_path, capsys, task_folder):
         "0.1",
         "--quiet",
     ]
-    found = json.loads(printed(capsys, *arguments, "--json"))
-    assert 0 < found["share"] <= 1 and found["curve"]
+    suggestion = json.loads(printed(capsys, *arguments, "--json"))
+    assert 0 < suggestion["share"] <= 1 and suggestion["curve"]
     assert "of each row" in printed(capsys, *arguments)
     with pytest.raises(SystemExit, match="no column 'sentence': found text, label"):
         cli.main([*arguments, "--text", "sentence"])
@@ -118,14 +118,14 @@ def test_suggest_on_a_csv_file(stored, tmp_path, capsys, task_folder):
         (["viz", "SUB", "--matrix", "nothing", "--out", "OUT.png"], "'nothing' fits 0 kinds of matrices"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_one_sentence_and_leaves_nothing(stored, tmp_path, arguments, sentence):
+def test_errors_are_one_line_and_leave_no_files(stored, tmp_path, arguments, sentence):
     names = {"BASE": stored[0], "TUNED": stored[1], "SUB": stored[2], "OUT": str(tmp_path / "out")}
     for name, value in names.items():
         arguments = [argument.replace(name, value) for argument in arguments]
     with pytest.raises(SystemExit) as ended:
         cli.main(arguments)
-    said = str(ended.value)
-    assert said.startswith("error: ") and "\n" not in said and sentence in said
+    message = str(ended.value)
+    assert message.startswith("error: ") and "\n" not in message and sentence in message
     assert not list(tmp_path.iterdir())
 
 
@@ -251,22 +251,22 @@ def test_a_home_that_may_not_be_written(number):
         raise OSError(number, os.strerror(number), "/home/x/.cache")
 
 
-def test_a_program_that_cannot_go_on_ends_with_status_1_and_no_traceback():
+def test_errors_end_with_status_1_and_no_traceback():
     command = [sys.executable, "-m", "ken.cli", "info", "/nowhere/x"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 1 and done.stderr.startswith("error: ") and "Traceback" not in done.stderr
+    completed = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert completed.returncode == 1 and completed.stderr.startswith("error: ") and "Traceback" not in completed.stderr
 
 
 @pytest.mark.parametrize("k", ["0", "-3", "1.5", "many"])
-def test_a_budget_out_of_range_is_wrong_usage(k, capsys):
+def test_a_budget_out_of_range_is_a_usage_error(k, capsys):
     with pytest.raises(SystemExit, match="2"):
         cli.main(["prune", "--pretrained", "a", "--finetuned", "b", "--out", "c", "--k", k])
     assert f"{k!r} is neither a whole number" in capsys.readouterr().err
 
 
-def test_importing_the_library_needs_little():
-    """Only torch, numpy, safetensors and the progress bar: the rest of the suite is an extra."""
+def test_importing_the_library_loads_no_optional_packages():
+    """The library itself needs only torch, numpy, safetensors and tqdm; other packages are optional extras."""
     extras = {"transformers", "datasets", "pandas", "scipy", "sklearn", "matplotlib", "snakemake", "huggingface_hub"}
     program = f"import sys, ken, ken.cli; sys.exit(' '.join({extras} & set(sys.modules)) or 0)"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
+    completed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert completed.returncode == 0, completed.stderr

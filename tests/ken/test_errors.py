@@ -1,4 +1,4 @@
-"""Errors that a user can fix are one sentence; other errors keep Python's report."""
+"""Errors that a user can fix are one line; other errors keep their traceback."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ from ken.errors import did_you_mean
 ROOT = Path(__file__).parents[2]
 
 
-def test_nearest_name():
+def test_did_you_mean_suggests_the_nearest_name():
     assert did_you_mean("brt", ["bloom", "bert"]) == ' Did you mean "bert"?'
     assert did_you_mean("BERT", ["bloom", "bert"]) == ' Did you mean "bert"?'
     assert did_you_mean("xyz", ["bloom", "bert"]) == " Valid: bert, bloom."
@@ -30,7 +30,7 @@ def test_nearest_name():
     ],
 )
 @pytest.mark.parametrize("runner", ["ken.errors", "study.running.workflow"])
-def test_how_a_program_ends(runner, statement, status, last, has_traceback):
+def test_exit_status_and_last_line_of_a_program(runner, statement, status, last, has_traceback):
     program = f"""
 from ken.errors import UserError
 from ken.selection import kept_count
@@ -39,7 +39,7 @@ def main():
     {statement}
 run(main)
 """
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert done.returncode == status
-    assert (done.stderr.strip().splitlines() or [""])[-1] == last
-    assert ("Traceback" in done.stderr) == has_traceback
+    completed = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert completed.returncode == status
+    assert (completed.stderr.strip().splitlines() or [""])[-1] == last
+    assert ("Traceback" in completed.stderr) == has_traceback

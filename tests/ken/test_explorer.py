@@ -1,4 +1,4 @@
-"""The page of KENviz: its data against the sub-networks and plain loops, and itself in a real browser."""
+"""The KENviz explorer page: its data against sub-networks and plain loops, and the page in a real browser."""
 
 import base64
 import json
@@ -25,7 +25,7 @@ from ken.viz import explorer, explorer_data
 from tests.ken.test_viz import loop_counts
 
 HOSTILE = "</script><script>alert('1 & 2')</script><!-- \"'"
-LIMIT, TILES = 10_000, 32  # entries of a matrix that is shown one by one, and tiles along a side, for these tests
+LIMIT, TILES = 10_000, 32  # in these tests: entries of a matrix shown exactly, and tiles along a side
 SHAPES = {"query.weight": (12, 20), "key.weight": (12, 20), "output.dense.weight": (300, 131)}
 
 
@@ -56,7 +56,7 @@ def page_of(out: Path) -> dict:
 
 @pytest.fixture(scope="module")
 def written(cell):
-    """The page with all files, its data, and what `write` answered."""
+    """The page with all files, its data, the facts that `write_page` returned, and the sub-networks."""
     patch = pytest.MonkeyPatch()
     patch.setattr(explorer_data, "EXACT_ENTRIES", LIMIT)
     patch.setattr(explorer_data, "TILES", TILES)
@@ -72,7 +72,7 @@ def unpacked(packed: dict) -> np.ndarray:
 
 
 def layers_of(data: dict, exact: bool):
-    """(layer, file, number of the file) of matrices that are shown entry by entry, or by tiles."""
+    """(layer, file, index of the file) of the matrices shown exactly, or of those shown in tiles."""
     for kind in data["kinds"]:
         for layer in kind["layers"]:
             if (layer["tile"] is None) is exact:
@@ -87,10 +87,10 @@ def test_packed_values_keep_three_digits(scale):
     assert unpacked(explorer_data.packed(np.zeros(0))).size == 0
 
 
-def test_matrices_entry_by_entry_are_those_of_the_subnetworks(written, cell):
+def test_exact_matrices_match_the_sub_networks(written, cell):
     _, data, _, subnetworks = written
     base, tuned = (open_source(cell / f"{name}.safetensors") for name in ("base", "tuned"))
-    seen = 0
+    checked = 0
     for layer, file, i in layers_of(data, exact=True):
         name, subnetwork = layer["tensor"], subnetworks[i]
         bits = np.frombuffer(base64.b64decode(file["mask"]), np.uint8)
@@ -103,11 +103,11 @@ def test_matrices_entry_by_entry_are_those_of_the_subnetworks(written, cell):
         np.testing.assert_allclose(unpacked(file["updates"]), kept - pretrained.reshape(-1)[mask], **rounded)
         assert np.array_equal(unpacked(layer["pretrained"]), pretrained.reshape(-1))
         assert np.array_equal(unpacked(layer["changes"]), (finetuned - pretrained).reshape(-1))
-        seen += 1
-    assert seen == 2 * 3 * 3
+        checked += 1
+    assert checked == 2 * 3 * 3
 
 
-def test_counts_are_those_of_a_loop(written, cell):
+def test_counts_agree_with_a_loop(written, cell):
     _, data, _, subnetworks = written
     base, tuned = (open_source(cell / f"{name}.safetensors") for name in ("base", "tuned"))
     for layer, file, i in layers_of(data, exact=True):
@@ -128,7 +128,7 @@ def loop_tiles(matrix: np.ndarray, tile: tuple[int, int]) -> list[np.ndarray]:
     ]
 
 
-def test_binned_matrices_are_those_of_a_loop_over_tiles(written, cell):
+def test_binned_matrices_agree_with_a_loop_over_tiles(written, cell):
     _, data, facts, subnetworks = written
     base, tuned = (open_source(cell / f"{name}.safetensors") for name in ("base", "tuned"))
     assert facts["binned"] == [f"bert.layer.{i}.output.dense.weight" for i in (0, 1, 10)] and not facts["left_out"]
@@ -154,7 +154,7 @@ def test_binned_matrices_are_those_of_a_loop_over_tiles(written, cell):
             np.testing.assert_allclose(unpacked(file[what]), means, rtol=2**-10, atol=1e-6)
 
 
-def test_colour_scales_end_at_the_99th_percentile_of_a_file(written):
+def test_colour_scales_end_at_the_99th_percentile(written):
     _, data, _, subnetworks = written
     (query,) = [kind for kind in data["kinds"] if "query" in kind["name"]]
     for limits, subnetwork in zip(query["limits"], subnetworks, strict=True):
@@ -179,7 +179,7 @@ def test_names_cannot_end_the_script(written):
     assert [file["source"] for file in data["files"]] == ["ken.safetensors", "even.safetensors", "rescaled.safetensors"]
 
 
-def test_without_models_only_kept_values_are_known(cell):
+def test_without_the_models_only_kept_values_are_shown(cell):
     facts = explorer.write_page([cell / "ken.safetensors"], cell / "kept.html", matrices=["key.weight"])
     layer = page_of(cell / "kept.html")["kinds"][0]["layers"][0]
     assert (layer["pretrained"], layer["changes"], layer["files"][0]["updates"]) == (None, None, None)
@@ -188,7 +188,7 @@ def test_without_models_only_kept_values_are_known(cell):
 
 
 @pytest.mark.parametrize("megabytes", [0.2, 0.5, 1.0])
-def test_a_page_stays_within_its_size(cell, megabytes, monkeypatch):
+def test_a_page_stays_within_its_size_limit(cell, megabytes, monkeypatch):
     monkeypatch.setattr(explorer_data, "TILES", 64)
     files = [cell / f"{name}.safetensors" for name in ("ken", "even", "rescaled")]
     facts = explorer.write_page(files, cell / "small.html", cell / "base.safetensors", megabytes=megabytes)
@@ -201,7 +201,7 @@ def test_a_page_stays_within_its_size(cell, megabytes, monkeypatch):
     assert bool(facts["left_out"]) == (megabytes == 0.2)
 
 
-def test_plan_gives_every_matrix_the_smaller_form_before_the_first_ones_the_exact_one():
+def test_plan_prefers_all_matrices_binned_over_some_exact():
     costs = {"a": (100, 10), "b": (None, 10), "c": (5, 10), "d": (60, 10), "e": (50, 30)}
     assert explorer.plan(costs, 1000) == {"a": "exact", "b": "binned", "c": "exact", "d": "exact", "e": "exact"}
     assert explorer.plan(costs, 65 + 90) == {"a": "exact", "b": "binned", "c": "exact", "d": "binned", "e": "binned"}
@@ -235,12 +235,12 @@ def test_a_mistake_is_one_sentence(cell, tmp_path, arguments, sentence):
     assert "x.png" in given or not list(tmp_path.iterdir())
 
 
-def test_command_writes_the_page_and_says_what_is_in_it(cell, capsys):
+def test_the_command_writes_the_page_and_lists_its_contents(cell, capsys):
     out = str(cell / "command.html")
     command = ["viz", str(cell / "ken.safetensors"), "--pretrained", str(cell / "base.safetensors"), "--explorer", out]
     cli.main([*command, "--matrices", "key.weight,query.weight", "--json"])
-    found = json.loads(capsys.readouterr().out)
-    assert found["explorer"] == out and found["bytes"] == Path(out).stat().st_size and len(found["exact"]) == 6
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["explorer"] == out and facts["bytes"] == Path(out).stat().st_size and len(facts["exact"]) == 6
     assert [kind["name"] for kind in page_of(Path(out))["kinds"]] == [f"bert.layer.*.{part}.weight" for part in
                                                                      ("key", "query")]  # fmt: skip
     cli.main(command)
@@ -249,7 +249,7 @@ def test_command_writes_the_page_and_says_what_is_in_it(cell, capsys):
         cli.main(["viz", str(cell / "ken.safetensors")])
 
 
-def test_the_template_is_part_of_the_package_and_asks_for_nothing_else():
+def test_the_template_is_packaged_and_self_contained():
     root = Path(__file__).parents[2]
     patterns = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["ken.viz"]
     assert root / "ken" / "viz" / "explorer.html" in {
@@ -270,23 +270,23 @@ FLAGS = (
 
 
 class Browser:
-    """Headless Chromium, driven by its DevTools protocol over a pair of pipes: JSON messages that end with a zero."""
+    """Headless Chromium, controlled over a pair of pipes with the DevTools protocol: zero-terminated JSON messages."""
 
     def __init__(self, folder: Path):
         commands, self.commands = os.pipe()
-        self.answers, answers = os.pipe()
+        self.responses, responses = os.pipe()
 
-        def at_their_places() -> None:  # Chromium reads from 3 and writes to 4
-            ends = os.dup(commands), os.dup(answers)
+        def connect_pipes() -> None:  # Chromium reads from 3 and writes to 4
+            ends = os.dup(commands), os.dup(responses)
             os.dup2(ends[0], 3)
             os.dup2(ends[1], 4)
 
         self.process = subprocess.Popen(
             [CHROMIUM, *FLAGS, f"--user-data-dir={folder}", "about:blank"],
-            preexec_fn=at_their_places, close_fds=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            preexec_fn=connect_pipes, close_fds=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         os.close(commands)
-        os.close(answers)
+        os.close(responses)
         self.read, self.number, self.events, self.session = b"", 0, [], {}
         pages = [page for page in self.call("Target.getTargets")["targetInfos"] if page["type"] == "page"]
         attached = self.call("Target.attachToTarget", targetId=pages[0]["targetId"], flatten=True)
@@ -296,29 +296,29 @@ class Browser:
 
     def message(self) -> dict:
         while b"\0" not in self.read:
-            assert select.select([self.answers], [], [], 30)[0], "the browser does not answer"
-            data = os.read(self.answers, 2**16)
-            assert data, "the browser has ended"
+            assert select.select([self.responses], [], [], 30)[0], "the browser does not answer"
+            data = os.read(self.responses, 2**16)
+            assert data, "the browser has exited"
             self.read += data
         text, _, self.read = self.read.partition(b"\0")
         return json.loads(text)
 
     def call(self, method: str, **parameters) -> dict:
         self.number += 1
-        asked = {"id": self.number, "method": method, "params": parameters, **self.session}
-        os.write(self.commands, json.dumps(asked).encode() + b"\0")
-        while (answer := self.message()).get("id") != self.number:
-            self.events.append(answer)
-        assert "error" not in answer, answer
-        return answer["result"]
+        request = {"id": self.number, "method": method, "params": parameters, **self.session}
+        os.write(self.commands, json.dumps(request).encode() + b"\0")
+        while (response := self.message()).get("id") != self.number:
+            self.events.append(response)
+        assert "error" not in response, response
+        return response["result"]
 
     def js(self, code: str):
-        answer = self.call("Runtime.evaluate", expression=code, returnByValue=True)
-        assert "exceptionDetails" not in answer, answer
-        return answer["result"].get("value")
+        response = self.call("Runtime.evaluate", expression=code, returnByValue=True)
+        assert "exceptionDetails" not in response, response
+        return response["result"].get("value")
 
     def open(self, page: Path, width: int = 500, dark: bool = False, **fragment) -> str:
-        """Open a page anew; returns the checksum of its picture."""
+        """Load a page from scratch; returns the checksum of its picture."""
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
@@ -329,14 +329,14 @@ class Browser:
 
     def checksum(self) -> str:
         for _ in range(300):
-            found = self.js("document.documentElement?.dataset.checksum || ''")
-            if found and self.js("location.protocol") == "file:":
-                return found
+            checksum = self.js("document.documentElement?.dataset.checksum || ''")
+            if checksum and self.js("location.protocol") == "file:":
+                return checksum
             time.sleep(0.02)
         raise AssertionError(f"no picture: {self.js('document.documentElement.dataset.error')}")
 
     def after(self, code: str) -> str:
-        """Checksum of the picture that follows some script."""
+        """Checksum of the picture after running a script."""
         self.js("delete document.documentElement.dataset.checksum; 0")
         self.js(f"{code}; 0")
         return self.checksum()
@@ -349,7 +349,7 @@ class Browser:
         return self.checksum()
 
     def entry(self) -> dict[str, str]:
-        """What the page says of the chosen entry or tile."""
+        """The page's description of the selected entry or tile."""
         texts = self.js("Array.from(document.querySelectorAll('#entry > *'), one => one.textContent)")
         return dict(zip(texts[::2], texts[1::2], strict=True))
 
@@ -357,7 +357,7 @@ class Browser:
         self.process.terminate()
         self.process.wait(20)
         os.close(self.commands)
-        os.close(self.answers)
+        os.close(self.responses)
 
 
 @pytest.fixture(scope="module")
@@ -374,11 +374,11 @@ def number(text: str) -> float:
 
 
 def set_control(name: str, value: object) -> str:
-    """Script that does what choosing a value in a list does."""
+    """Script that selects a value in a list as a user would."""
     return f"{{ const one = $('{name}'); one.value = '{value}'; one.dispatchEvent(new Event('input')) }}"
 
 
-def test_page_loads_without_errors_and_asks_for_nothing(browser, written):
+def test_the_page_loads_without_errors_or_requests(browser, written):
     browser.open(written[0])
     assert browser.js("document.documentElement.dataset.error") is None
     assert browser.js("$('error').hidden") is True
@@ -391,7 +391,7 @@ def test_page_loads_without_errors_and_asks_for_nothing(browser, written):
     assert browser.js("performance.getEntriesByType('resource').length") == 0
 
 
-def test_an_error_is_said_in_the_page(browser, written):
+def test_an_error_is_shown_in_the_page(browser, written):
     browser.open(written[0])
     browser.js("setTimeout(() => { throw new Error('broken on purpose') }); 0")
     for _ in range(100):
@@ -405,7 +405,7 @@ def test_an_error_is_said_in_the_page(browser, written):
     ("control", "value"), [("file", 1), ("kind", 1), ("layer", 2), ("view", "neighbours"), ("view", "updates"),
                            ("view", "lost"), ("kind", 2)],
 )  # fmt: skip
-def test_a_control_changes_the_picture_and_the_address_keeps_it(browser, written, control, value):
+def test_a_control_changes_the_picture_and_the_url(browser, written, control, value):
     page = written[0]
     before = browser.open(page)
     changed = browser.after(set_control(control, value))
@@ -415,7 +415,7 @@ def test_a_control_changes_the_picture_and_the_address_keeps_it(browser, written
     assert browser.after(f"location.hash = {json.dumps(address)}") == changed
 
 
-def test_a_part_of_a_name_in_the_address_is_enough(browser, written):
+def test_the_url_may_contain_part_of_a_name(browser, written):
     browser.open(written[0], kind="key.weight", layer=10, view="neighbours", file=2)
     assert browser.js("$('title').textContent") == "Layer 10, bert.layer.*.key.weight"
     assert [browser.js(f"$('{name}').value") for name in ("file", "kind", "layer", "view")] == [
@@ -426,31 +426,31 @@ def test_a_part_of_a_name_in_the_address_is_enough(browser, written):
 
 
 @pytest.mark.parametrize("kept", [True, False])
-def test_the_page_says_what_an_entry_holds(browser, written, cell, kept):
+def test_the_page_describes_an_entry(browser, written, cell, kept):
     page, _, _, subnetworks = written
     name, subnetwork = "bert.layer.10.key.weight", subnetworks[0]
     mask = subnetwork.masks[name]
     row, column = (mask if kept else ~mask).nonzero()[17].tolist()
     base, tuned = (open_source(cell / f"{of}.safetensors").tensor(name) for of in ("base", "tuned"))
     browser.open(page, kind="key.weight", layer=10, row=row, column=column)
-    found = browser.entry()
-    assert (number(found["Row"]), number(found["Column"]), found["State"]) == (row, column, "kept" if kept else "reset")
+    entry = browser.entry()
+    assert (number(entry["Row"]), number(entry["Column"]), entry["State"]) == (row, column, "kept" if kept else "reset")
 
     def same(text: str, value: torch.Tensor) -> bool:
         return math.isclose(number(text), value.item(), rel_tol=0.0051, abs_tol=1e-9)
 
-    assert same(found["Pre-trained value"], base[row, column]) and same(found["Fine-tuned value"], tuned[row, column])
-    assert same(found["Kept update" if kept else "Reset update"], tuned[row, column] - base[row, column])
-    assert ("Kept value" in found) is kept
+    assert same(entry["Pre-trained value"], base[row, column]) and same(entry["Fine-tuned value"], tuned[row, column])
+    assert same(entry["Kept update" if kept else "Reset update"], tuned[row, column] - base[row, column])
+    assert ("Kept value" in entry) is kept
     if kept:
-        assert same(found["Kept value"], tuned[row, column])
-        assert found["Kept neighbours"] == str(loop_counts(mask)[row, column])
+        assert same(entry["Kept value"], tuned[row, column])
+        assert entry["Kept neighbours"] == str(loop_counts(mask)[row, column])
 
 
 def cells(browser: Browser, what: str, shape: tuple[int, int]) -> np.ndarray:
-    """What the page has decoded, NaN where it has nothing."""
-    found = browser.js(f"Array.from(cells.{what}, value => Number.isNaN(value) ? null : value)")
-    return np.array(found, dtype=float).reshape(shape)
+    """The values that the page has decoded, NaN where there are none."""
+    values = browser.js(f"Array.from(cells.{what}, value => Number.isNaN(value) ? null : value)")
+    return np.array(values, dtype=float).reshape(shape)
 
 
 @pytest.mark.parametrize("file", [0, 1, 2])
@@ -480,18 +480,18 @@ def test_the_browser_decodes_every_tile(browser, written):
     np.testing.assert_allclose(cells(browser, "values", -1), shares, rtol=1e-6)
 
 
-def test_the_page_says_what_a_tile_holds(browser, written):
+def test_the_page_describes_a_tile(browser, written):
     page, _, _, subnetworks = written
     mask = subnetworks[1].masks["bert.layer.1.output.dense.weight"]
     browser.open(page, file=1, kind="output", layer=1, row=299, column=130)
-    found = browser.entry()
-    assert (found["Rows"], found["Columns"]) == ("290 to 299", "130")
+    entry = browser.entry()
+    assert (entry["Rows"], entry["Columns"]) == ("290 to 299", "130")
     kept = int(mask[290:300, 130:].sum())
-    assert found["Kept"] == f"{kept} of 10 ({kept / 10:.1%})"
+    assert entry["Kept"] == f"{kept} of 10 ({kept / 10:.1%})"
     assert "tiles of 10 × 5 entries" in browser.js("$('binned').textContent")
 
 
-def test_counts_stand_in_a_sentence_and_in_the_table(browser, written):
+def test_counts_appear_in_the_text_and_the_table(browser, written):
     page, _, _, subnetworks = written
     browser.open(page, kind="query", layer=0)
     kept = int(subnetworks[0].masks["bert.layer.0.query.weight"].sum())
@@ -544,7 +544,7 @@ def test_the_mouse_points_zooms_and_drags(browser, written):
 
 @pytest.mark.parametrize("width", [360, 390, 1280])
 @pytest.mark.parametrize("kind", ["query", "output"])
-def test_nothing_sticks_out_and_every_control_has_a_name(browser, written, width, kind):
+def test_nothing_overflows_and_every_control_has_a_label(browser, written, width, kind):
     browser.open(written[0], width=width, file=1, kind=kind, row=5, column=5)
     assert browser.js("document.documentElement.scrollWidth") <= width
     assert browser.js("document.querySelector('.scroll').scrollWidth <= document.querySelector('.scroll').clientWidth")
@@ -560,12 +560,12 @@ def test_nothing_sticks_out_and_every_control_has_a_name(browser, written, width
     assert len(controls) == 8 and all(controls)
 
 
-def test_both_colour_schemes_have_their_picture(browser, written):
+def test_light_and_dark_pictures_differ(browser, written):
     light, dark = (browser.open(written[0], dark=dark) for dark in (False, True))
     assert light != dark
 
 
-def test_names_are_shown_as_they_are(browser, written):
+def test_hostile_names_are_shown_as_text(browser, written):
     browser.open(written[0], file=1)
     assert browser.js("$('what').textContent").startswith(f"{HOSTILE}, 5 of each row: ")
     assert browser.js("document.querySelectorAll('script').length") == 2

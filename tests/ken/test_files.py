@@ -1,4 +1,4 @@
-"""Files are whole or absent, as readable as the umask says, and never written over something else."""
+"""Atomic replacement of files, their permissions, outputs that must not be replaced, and paths that leave a folder."""
 
 import os
 
@@ -11,7 +11,7 @@ from ken.streaming import inject, prune
 from study.running.files import replacing_folder
 
 
-def test_replacing_takes_its_place_or_leaves_what_was_there(tmp_path):
+def test_replacing_is_atomic(tmp_path):
     path = tmp_path / "new folder" / "a.txt"
     with replacing(path) as temporary:
         temporary.write_text("whole")
@@ -22,7 +22,7 @@ def test_replacing_takes_its_place_or_leaves_what_was_there(tmp_path):
     assert path.read_text() == "whole" and list(path.parent.iterdir()) == [path]
 
 
-def test_replacing_without_a_file_written_is_an_error_and_keeps_the_old_one(tmp_path):
+def test_replacing_keeps_the_old_file_if_nothing_was_written(tmp_path):
     (tmp_path / "a").write_text("old")
     with pytest.raises(FileNotFoundError), replacing(tmp_path / "a"):
         pass
@@ -41,7 +41,7 @@ def test_replacing_without_a_file_written_is_an_error_and_keeps_the_old_one(tmp_
         ("..\\a", True),
     ],
 )
-def test_names_that_leave_their_folder(name, out):
+def test_paths_outside_the_folder_are_detected(name, out):
     assert leads_out(name) is out
 
 

@@ -1,4 +1,4 @@
-"""Bases and sub-networks on a hub that runs on 127.0.0.1."""
+"""Base models and sub-networks on a hub on 127.0.0.1."""
 
 import os
 import subprocess
@@ -11,12 +11,14 @@ from tests import hub_server
 
 
 def run(address: str, cache, *arguments: str, expect: int = 0) -> str:
-    """Python with the hub at `address`; returns what it printed."""
+    """Run Python with the hub at `address`; returns its output."""
     environment = os.environ | {"HF_ENDPOINT": address, "HF_HOME": str(cache), "HF_HUB_OFFLINE": "0"}
     environment |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
-    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=environment, timeout=120)
-    assert done.returncode == expect, done.stdout + done.stderr
-    return done.stdout + done.stderr
+    completed = subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, env=environment, timeout=120
+    )
+    assert completed.returncode == expect, completed.stdout + completed.stderr
+    return completed.stdout + completed.stderr
 
 
 @pytest.fixture
@@ -27,24 +29,26 @@ def hub(checkpoints):
         yield server
 
 
-def test_a_base_from_the_hub(hub, finetuned_cells, checkpoints, tmp_path):
+def test_prune_with_a_base_from_the_hub(hub, finetuned_cells, checkpoints, tmp_path):
     tuned = str(finetuned_cells["bert"])
     pair = ["--finetuned", tuned, "--k", "3", "--quiet", "--out"]
     run(hub.address, tmp_path, "-m", "ken.cli", "prune", "--pretrained", "lab/base", *pair, str(tmp_path / "a"))
-    assert not any("bin" in path or ".py" in path for path in hub.requests), "only safetensors and text is fetched"
+    assert not any("bin" in path or ".py" in path for path in hub.requests), (
+        "only safetensors and text files are fetched"
+    )
     local = str(checkpoints["bert"])
     run(hub.address, tmp_path, "-m", "ken.cli", "prune", "--pretrained", local, *pair, str(tmp_path / "b"))
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
-def test_a_sub_network_to_the_hub_and_back(hub, finetuned_cells, checkpoints, tmp_path):
+def test_a_sub_network_survives_a_round_trip_through_the_hub(hub, finetuned_cells, checkpoints, tmp_path):
     subnetwork = Subnetwork.extract(checkpoints["bert"], finetuned_cells["bert"], 3)
     subnetwork.save(tmp_path / "saved")
     program = """
 import sys
 from ken import Subnetwork
-found = Subnetwork.load(sys.argv[1])
-print(found.push_to_hub("lab/task", "task.ken.safetensors"))
+subnetwork = Subnetwork.load(sys.argv[1])
+print(subnetwork.push_to_hub("lab/task", "task.ken.safetensors"))
 Subnetwork.from_hub("lab/task").save(sys.argv[1] + ".back")
 """
     printed = run(hub.address, tmp_path / "cache", "-c", program, str(tmp_path / "saved"))
@@ -53,7 +57,7 @@ Subnetwork.from_hub("lab/task").save(sys.argv[1] + ".back")
     assert (tmp_path / "saved.back").read_bytes() == (tmp_path / "saved").read_bytes()
 
 
-def test_what_the_hub_does_not_have_is_one_sentence(hub, tmp_path):
+def test_missing_repositories_and_files_give_one_line_messages(hub, tmp_path):
     expected = {
         "fingerprint('lab/absent')": "lab/absent is not a local path, and model lab/absent is not on the hub",
         "Subnetwork.from_hub('lab/base')": "lab/base has 0 files ending in .ken.safetensors: name one",
@@ -61,12 +65,12 @@ def test_what_the_hub_does_not_have_is_one_sentence(hub, tmp_path):
     }
     attempts = "".join(f"try:\n    {call}\nexcept ValueError as e: print('!', e)\n" for call in expected)
     printed = run(hub.address, tmp_path, "-c", f"from ken import Subnetwork, fingerprint\n{attempts}")
-    said = [line for line in printed.splitlines() if line.startswith("! ")]
-    for line, words in zip(said, expected.values(), strict=True):
+    messages = [line for line in printed.splitlines() if line.startswith("! ")]
+    for line, words in zip(messages, expected.values(), strict=True):
         assert line.startswith(f"! {words}")
 
 
-def test_without_a_network_the_name_is_refused_with_a_sentence(tmp_path):
+def test_without_a_network_the_error_names_the_repository(tmp_path):
     program = "from ken import fingerprint\ntry:\n    fingerprint('lab/base')\nexcept ValueError as e: print('!', e)"
     assert "! lab/base is not a local path, and a request to the hub for model lab/base" in run(
         "http://127.0.0.1:9", tmp_path, "-c", program

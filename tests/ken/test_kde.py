@@ -1,4 +1,4 @@
-"""Kernel density: against the definition, scikit-learn, and binned against exact."""
+"""Kernel density compared with its definition and scikit-learn, and binned with exact densities."""
 
 import math
 import shutil
@@ -29,8 +29,8 @@ def sample(kind: str, rows: int, n: int) -> torch.Tensor:
 @pytest.mark.parametrize("method", kde.METHODS)
 def test_agrees_with_the_definition_and_scikit_learn(kind, method):
     rows = sample(kind, 2, 150)
-    found = kde.density(rows, method)
-    for row, values in zip(rows.tolist(), found.tolist(), strict=True):
+    densities = kde.density(rows, method)
+    for row, values in zip(rows.tolist(), densities.tolist(), strict=True):
         np.testing.assert_allclose(values, oracle.density(row), rtol=1e-5)
         np.testing.assert_allclose(values, oracle.scikit_learn_density(row), rtol=1e-5)
 
@@ -60,7 +60,7 @@ def test_binned_keeps_the_entries_that_exact_keeps(kind, n):
 def test_entries_exchanged_between_binned_and_exact_have_almost_equal_densities(kind):
     rows = sample(kind, 64, 1024)
     exact, binned = kde.density(rows, "exact"), kde.density(rows, "binned")
-    orders = [found.argsort(dim=1, descending=True, stable=True) for found in (exact, binned)]
+    orders = [densities.argsort(dim=1, descending=True, stable=True) for densities in (exact, binned)]
     for k in (1, 20, 102, 512, 768, 1000, 1023):
         kept = [torch.zeros(rows.shape, dtype=torch.bool).scatter_(1, order[:, :k], True) for order in orders]
         for row in (kept[0] != kept[1]).any(1).nonzero()[:, 0].tolist():
@@ -69,8 +69,8 @@ def test_entries_exchanged_between_binned_and_exact_have_almost_equal_densities(
 
 
 @pytest.mark.slow
-def test_the_sum_that_a_gpu_computes_in_one_kernel():
-    """Compiled as on a GPU, run on a CPU."""
+def test_the_fused_gpu_kernel_computes_the_same_sums():
+    """The kernel is compiled as for a GPU and run on the CPU."""
     if not shutil.which("g++"):
         pytest.skip("torch compiles for the CPU with g++")
     compiled = torch.compile(kde.pair_sums, dynamic=True)
@@ -79,30 +79,30 @@ def test_the_sum_that_a_gpu_computes_in_one_kernel():
         assert torch.allclose(compiled(points, entries), kde.pair_sums(points, entries), rtol=1e-12)
 
 
-def test_auto_is_what_is_faster():
+def test_auto_selects_the_faster_method():
     assert kde.resolved_method("auto", torch.empty(1, 768)) == "binned"
     assert kde.resolved_method("auto", torch.empty(1, 64)) == "exact"
     assert kde.resolved_method("exact", torch.empty(1, 768)) == "exact"
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("way", ["auto", "exact"])
+@pytest.mark.parametrize("method", ["auto", "exact"])
 @pytest.mark.parametrize("n", [64, 768, 3072])
-def test_a_gpu_keeps_what_the_cpu_keeps(n, way):
+def test_gpu_and_cpu_rank_alike(n, method):
     rows = sample("normal", 40, n)
-    found, expected = kde.density(rows.cuda(), way).cpu(), kde.density(rows, way)
-    assert torch.equal(selection.rank_scores(found), selection.rank_scores(expected))
+    on_gpu, expected = kde.density(rows.cuda(), method).cpu(), kde.density(rows, method)
+    assert torch.equal(selection.rank_scores(on_gpu), selection.rank_scores(expected))
 
 
 @pytest.mark.parametrize("outlier", [30.0, 1e3, 1e4])
-def test_an_outlier_does_not_cost_precision(outlier):
+def test_an_outlier_does_not_reduce_precision(outlier):
     row = sample("normal", 1, 400)
     row[0, 17] = outlier
     expected = torch.tensor(oracle.density(row[0].tolist()), dtype=torch.float64)
-    found = kde.density(row, "binned")[0]
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    densities = kde.density(row, "binned")[0]
+    np.testing.assert_allclose(densities, expected, rtol=1e-5)
     k = 100
-    same = set(found.argsort(descending=True)[:k].tolist()) & set(expected.argsort(descending=True)[:k].tolist())
+    same = set(densities.argsort(descending=True)[:k].tolist()) & set(expected.argsort(descending=True)[:k].tolist())
     assert len(same) == k
 
 
@@ -115,12 +115,12 @@ def test_equal_entries_have_bandwidth_zero_and_equal_densities(value, method):
 
 
 @pytest.mark.parametrize("method", kde.METHODS)
-def test_equal_entries_have_the_density_of_a_bandwidth_that_is_given(method):
+def test_equal_entries_with_a_given_bandwidth(method):
     rows = torch.cat([torch.full((1, 99), 0.5), sample("normal", 2, 99)])
-    found = kde.density(rows, method, bandwidth=0.1)
+    densities = kde.density(rows, method, bandwidth=0.1)
     expected = [oracle.density(row, 0.1) for row in rows.tolist()]
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
-    assert found[0, 0] == pytest.approx(1 / (0.1 * math.sqrt(2 * math.pi)))
+    np.testing.assert_allclose(densities, expected, rtol=1e-5)
+    assert densities[0, 0] == pytest.approx(1 / (0.1 * math.sqrt(2 * math.pi)))
 
 
 @pytest.mark.parametrize("method", kde.METHODS)
@@ -128,11 +128,13 @@ def test_densities_equal_in_exact_arithmetic_are_equal(method):
     two_valued = torch.tensor([0.3, -0.1] * 60)[None]
     assert kde.density(two_valued, method).unique().numel() == 1
     symmetric = torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0] * 9)[None]
-    found = kde.density(symmetric, method)
-    assert torch.equal(found, kde.density(-symmetric, method))
+    densities = kde.density(symmetric, method)
+    assert torch.equal(densities, kde.density(-symmetric, method))
     repeated = sample("normal", 1, 100).repeat(1, 3)
-    found = kde.density(repeated, method)
-    assert torch.equal(found[:, :100], found[:, 100:200]) and torch.equal(found[:, :100], found[:, 200:])
+    densities = kde.density(repeated, method)
+    assert torch.equal(densities[:, :100], densities[:, 100:200]) and torch.equal(
+        densities[:, :100], densities[:, 200:]
+    )
 
 
 @settings(max_examples=40, deadline=None)
@@ -144,8 +146,8 @@ def test_any_row_agrees_with_the_definition(row, method):
     h = oracle.bandwidth(row)
     if min(row) == max(row) or h < 1e-60:
         return
-    found = kde.density(torch.tensor([row], dtype=torch.float64), method)[0]
-    np.testing.assert_allclose(found, oracle.density(row), rtol=1e-4)
+    densities = kde.density(torch.tensor([row], dtype=torch.float64), method)[0]
+    np.testing.assert_allclose(densities, oracle.density(row), rtol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
@@ -166,8 +168,8 @@ def test_given_bandwidth_and_points():
 
 def test_a_bandwidth_too_narrow_for_the_grid_is_computed_exactly():
     rows = sample("normal", 2, 80)
-    found = kde.density(rows, "binned", bandwidth=1e-7)
-    assert torch.equal(found, kde.density(rows, "exact", bandwidth=1e-7))
+    densities = kde.density(rows, "binned", bandwidth=1e-7)
+    assert torch.equal(densities, kde.density(rows, "exact", bandwidth=1e-7))
 
 
 @pytest.mark.parametrize("shape", [(0, 5), (5, 0), (0, 0)])
@@ -177,7 +179,7 @@ def test_empty_rows(shape):
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_not_finite_is_refused_with_its_place(bad):
+def test_nan_and_infinity_are_refused_with_their_position(bad):
     rows = torch.zeros(3, 4)
     rows[1, 2] = bad
     with pytest.raises(ValueError, match=r"1 entries NaN or infinite, the first .* in row 1, column 2"):
@@ -186,7 +188,7 @@ def test_not_finite_is_refused_with_its_place(bad):
         kde.scott_bandwidth(rows)
 
 
-def test_large_finite_entries_are_not_refused():
+def test_large_finite_entries_are_accepted():
     rows = torch.tensor([[3e38, 3e38, 2.9e38, -3e38]])
     assert kde.density(rows).isfinite().all()
 

@@ -59,7 +59,7 @@ SHAPES_OF_ROWS = {
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**20), st.sampled_from(sorted(SHAPES_OF_ROWS)), st.integers(1, 4096), st.floats(0.001, 1.0))
-def test_long_rows_of_every_kind_are_kept_as_the_exact_density_says(seed, kind, n, share):
+def test_kept_entries_of_long_rows_agree_with_the_exact_density(seed, kind, n, share):
     torch.manual_seed(seed)
     rows = SHAPES_OF_ROWS[kind](n)
     exact = kde.density(rows, "exact")
@@ -68,12 +68,12 @@ def test_long_rows_of_every_kind_are_kept_as_the_exact_density_says(seed, kind, 
         mask = selection.select(rows, torch.zeros_like(rows), k)
         assert (mask.sum(1) == count).all()
         for row, kept in zip(exact, mask, strict=True):
-            if count < n:  # what is kept is as dense as what is not, up to what the grid resolves
+            if count < n:  # kept entries are at least as dense, up to the resolution of the grid
                 assert row[kept].min() >= row[~kept].max() * (1 - 1e-4)
 
 
 @pytest.mark.parametrize("n", [100, 768])
-def test_a_row_is_ranked_alike_whatever_its_neighbours_are(n):
+def test_the_ranking_of_a_row_does_not_depend_on_other_rows(n):
     torch.manual_seed(0)
     rows = torch.cat([torch.randn(5, n), torch.randn(5, n) * 1e-3, torch.distributions.Cauchy(0, 1).sample((5, n))])
     together = selection.rank(rows, rows)
@@ -82,7 +82,7 @@ def test_a_row_is_ranked_alike_whatever_its_neighbours_are(n):
 
 @settings(max_examples=40, deadline=None)
 @given(tensors())
-def test_a_layout_in_memory_changes_nothing(tensor):
+def test_ranks_do_not_depend_on_the_memory_layout(tensor):
     assert torch.equal(selection.rank(tensor, tensor), selection.rank(tensor.contiguous(), tensor.clone()))
 
 
@@ -98,7 +98,7 @@ def test_ken_keeps_the_densest_entries():
 
 
 @pytest.mark.parametrize("row", [[1.0] * 9, [0.0, 1.0] * 5, [2.0] * 80, [-1.0, 1.0] * 50])
-def test_equal_densities_are_kept_by_position(row):
+def test_ties_are_broken_by_position(row):
     tensor = torch.tensor(row)
     assert selection.rank(tensor, tensor).tolist() == list(range(len(row)))
 
@@ -133,7 +133,7 @@ def test_scores_are_ranked_stably():
 @settings(max_examples=120, deadline=None)
 @given(st.integers(0, 2**20), st.integers(1, 24), st.integers(1, 26), st.sampled_from([0.0, 1.0, 3.0, 1000.0]))
 def test_ken_grid_agrees_with_the_loop(seed, n, k, levels):
-    """`levels` 0 for distinct values, otherwise values on a coarse grid: many equal, many equally near."""
+    """`levels` is 0 for distinct values; otherwise they lie on a coarse grid with many ties and equal distances."""
     torch.manual_seed(seed)
     tensor = torch.randn(3, n, dtype=torch.float64) * 0.1
     if levels:
@@ -157,7 +157,7 @@ def test_ken_grid_has_no_ranking():
         selection.rank(torch.zeros(3), torch.zeros(3), "ken-grid")
 
 
-def test_criteria_register_under_a_name_once(monkeypatch):
+def test_a_criterion_can_be_registered_only_once(monkeypatch):
     monkeypatch.setattr(selection, "CRITERIA", dict(selection.CRITERIA))
 
     @selection.criterion("smallest-update")
@@ -173,7 +173,7 @@ def test_criteria_register_under_a_name_once(monkeypatch):
         selection.rank(finetuned, pretrained, "smallest-updat")
 
 
-def test_a_criterion_that_gives_wrong_scores_is_named():
+def test_nan_scores_of_a_criterion_are_refused():
     with pytest.raises(ValueError, match="scores without NaN, found"):
         selection.rank(torch.zeros(2, 3), torch.zeros(2, 3), lambda finetuned, pretrained, generator: finetuned / 0)
 
@@ -182,7 +182,7 @@ def uniform(finetuned, pretrained, generator):
     return torch.rand(finetuned.shape, generator=generator)
 
 
-def test_random_ranks_depend_on_seed_and_name_not_on_order():
+def test_random_ranks_depend_on_seed_and_name_but_not_on_order():
     tensors = {name: torch.zeros(4, 50) for name in "abc"}
     ranks = selection.rank_tensors(tensors, tensors, uniform, seed=3)
     reversed_ranks = selection.rank_tensors(dict(reversed(tensors.items())), tensors, uniform, seed=3)
@@ -191,14 +191,14 @@ def test_random_ranks_depend_on_seed_and_name_not_on_order():
     assert not torch.equal(ranks["a"], selection.rank_tensors(tensors, tensors, uniform, seed=4)["a"])
 
 
-def test_only_floating_tensors_that_both_have_are_ranked():
+def test_only_shared_floating_point_tensors_are_ranked():
     finetuned = {"body": torch.randn(3, 4), "head": torch.randn(2), "ids": torch.arange(5)}
     ranks = selection.rank_tensors(finetuned, {"body": torch.randn(3, 4), "ids": torch.arange(5)})
     assert list(ranks) == ["body"]
 
 
 @pytest.mark.parametrize("which", ["fine-tuned", "pre-trained"])
-def test_what_cannot_be_ranked_is_named(which):
+def test_tensors_that_cannot_be_ranked_are_named(which):
     good, bad = torch.zeros(2, 3), torch.zeros(2, 3)
     bad[1, 1] = float("nan")
     pair = (bad, good) if which == "fine-tuned" else (good, bad)

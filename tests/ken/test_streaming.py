@@ -1,4 +1,4 @@
-"""From disk to disk: the same bits as in memory, whatever the layout of the checkpoint, in blocks of rows."""
+"""Streaming from disk to disk: the same bits as in memory for every checkpoint layout, with bounded memory."""
 
 import json
 import os
@@ -25,9 +25,9 @@ def save_sharded(tensors: dict, folder) -> None:
     folder.mkdir()
     names = sorted(tensors)
     shards = {"model-00001-of-00002.safetensors": names[::2], "model-00002-of-00002.safetensors": names[1::2]}
-    for shard, held in shards.items():
-        save_file({name: tensors[name].contiguous() for name in held}, folder / shard)
-    weight_map = {name: shard for shard, held in shards.items() for name in held}
+    for shard, names_in_shard in shards.items():
+        save_file({name: tensors[name].contiguous() for name in names_in_shard}, folder / shard)
+    weight_map = {name: shard for shard, names_in_shard in shards.items() for name in names_in_shard}
     (folder / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
 
 
@@ -49,14 +49,16 @@ def test_streamed_equals_in_memory(pair, tmp_path, monkeypatch, block, method, r
     expected = Subnetwork.extract(pretrained, finetuned, 5, method, scope, rule)
     monkeypatch.setattr(tensors, "BLOCK", block)
     streaming.prune(tmp_path / "base", tmp_path / "tuned", tmp_path / "sub", 5, method, scope, rule)
-    found = Subnetwork.load(tmp_path / "sub")
-    assert found.base == expected.base and found.aliases == {}
-    assert found.masks.keys() == expected.masks.keys() and found.whole.keys() == expected.whole.keys()
+    streamed = Subnetwork.load(tmp_path / "sub")
+    assert streamed.base == expected.base and streamed.aliases == {}
+    assert streamed.masks.keys() == expected.masks.keys() and streamed.whole.keys() == expected.whole.keys()
     for name, mask in expected.masks.items():
-        assert torch.equal(found.masks[name], mask) and same(found.values[name], expected.values[name])
+        assert torch.equal(streamed.masks[name], mask) and same(streamed.values[name], expected.values[name])
     streaming.inject(tmp_path / "base" / "model.safetensors", tmp_path / "sub", tmp_path / "out.safetensors")
-    restored, wanted = load_file(tmp_path / "out.safetensors"), expected.apply(pretrained)
-    assert restored.keys() == wanted.keys() and all(same(restored[name], wanted[name]) for name in wanted)
+    restored, expected_state = load_file(tmp_path / "out.safetensors"), expected.apply(pretrained)
+    assert restored.keys() == expected_state.keys() and all(
+        same(restored[name], expected_state[name]) for name in expected_state
+    )
 
 
 def test_streamed_and_saved_files_are_the_same_bytes(pair, tmp_path):
@@ -70,13 +72,15 @@ def test_random_draws_are_the_same_from_memory_and_from_disk(pair, tmp_path):
         return torch.rand(finetuned.shape, generator=generator)
 
     streaming.prune(tmp_path / "base", tmp_path / "tuned", tmp_path / "sub", 3, uniform, seed=4)
-    found, expected = Subnetwork.load(tmp_path / "sub"), Subnetwork.extract(*pair, 3, uniform, seed=4)
-    assert found.method == "uniform" and all(torch.equal(found.masks[n], expected.masks[n]) for n in expected.masks)
+    streamed, expected = Subnetwork.load(tmp_path / "sub"), Subnetwork.extract(*pair, 3, uniform, seed=4)
+    assert streamed.method == "uniform" and all(
+        torch.equal(streamed.masks[n], expected.masks[n]) for n in expected.masks
+    )
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_a_real_checkpoint_goes_through_every_door(model, checkpoints, finetuned_cells, tmp_path):
-    """Base saved without a head, fine-tuned classifier: folders, modules and state dicts give the same."""
+def test_all_interfaces_agree_on_a_real_checkpoint(model, checkpoints, finetuned_cells, tmp_path):
+    """Folders, modules and state dicts give equal results for a base without a head and a classifier."""
     from transformers import AutoModel, AutoModelForSequenceClassification
 
     base, tuned = checkpoints[model], finetuned_cells[model]
@@ -85,7 +89,7 @@ def test_a_real_checkpoint_goes_through_every_door(model, checkpoints, finetuned
     head = set(json.loads((tuned / "manifest.json").read_text())["head"])
     assert set(subnetwork.whole) == head
     body, classifier = AutoModel.from_pretrained(base), AutoModelForSequenceClassification.from_pretrained(tuned)
-    body.pooler = None  # drawn at random where the checkpoint has none
+    body.pooler = None  # random if the checkpoint has none
     live = Subnetwork.extract(body, classifier, 0.1)
     assert live.base == subnetwork.base and live.kept_body == subnetwork.kept_body
     streaming.inject(base, tmp_path / "sub", tmp_path / "model")
@@ -101,18 +105,18 @@ def test_a_real_checkpoint_goes_through_every_door(model, checkpoints, finetuned
     assert (tmp_path / "model" / "tokenizer.json").read_bytes() == (base / "tokenizer.json").read_bytes()
 
 
-def test_names_with_and_without_prefix_and_of_old(tmp_path):
+def test_names_match_despite_prefixes_and_old_layer_norm_names(tmp_path):
     base = {"bert.layer.0.LayerNorm.gamma": torch.randn(6), "bert.layer.0.w": torch.randn(4, 6), "cls.w": torch.ones(3)}
     base |= {"bert.pooler.w": torch.ones(2)}
     plain = {"layer.0.LayerNorm.weight": torch.randn(6), "layer.0.w": torch.randn(4, 6)}
     for prefix in ("", "bert."):
         tuned = {prefix + name: tensor for name, tensor in plain.items()} | {"classifier.w": torch.ones(2, 6)}
-        found = Subnetwork.extract(base, tuned, 2)
-        assert set(found.masks) == {prefix + name for name in plain} and set(found.whole) == {"classifier.w"}
-        assert found.apply(base).keys() == tuned.keys()
+        subnetwork = Subnetwork.extract(base, tuned, 2)
+        assert set(subnetwork.masks) == {prefix + name for name in plain} and set(subnetwork.whole) == {"classifier.w"}
+        assert subnetwork.apply(base).keys() == tuned.keys()
 
 
-def test_a_mask_that_only_the_base_saved_is_left_out(tmp_path):
+def test_buffers_only_in_the_base_and_unrelated_files_are_left_out(tmp_path):
     base = {"h.0.attn.bias": torch.ones(1, 1, 4, 4), "h.0.attn.c.weight": torch.randn(4, 6), "e.w": torch.randn(5, 6)}
     tuned = {f"transformer.{name}": tensor + 1 for name, tensor in base.items() if not name.endswith("bias")}
     (tmp_path / "base").mkdir()
@@ -126,21 +130,21 @@ def test_a_mask_that_only_the_base_saved_is_left_out(tmp_path):
     assert os.listdir(tmp_path / "weights") == ["model.safetensors"]
 
 
-def test_the_base_is_taken_in_the_fine_tuned_dtype():
+def test_the_base_is_converted_to_the_fine_tuned_dtype():
     pretrained, finetuned = models()
     halves = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in pretrained.items()}
-    found = Subnetwork.extract(halves, finetuned, 3)
+    subnetwork = Subnetwork.extract(halves, finetuned, 3)
     back = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in halves.items()}
-    assert found.base == Subnetwork.extract(back, finetuned, 3).base
-    assert found.apply(halves)["layer.0.w"].dtype == torch.float32
+    assert subnetwork.base == Subnetwork.extract(back, finetuned, 3).base
+    assert subnetwork.apply(halves)["layer.0.w"].dtype == torch.float32
 
 
 @pytest.mark.parametrize("tied_first", [True, False])
-def test_of_tied_tensors_the_one_with_a_pre_trained_value_is_kept(tied_first):
+def test_the_tied_tensor_with_a_pre_trained_value_is_kept(tied_first):
     weight = torch.randn(4, 3)
     names = ["output.weight", "embedding.weight"] if tied_first else ["embedding.weight", "output.weight"]
-    found = Subnetwork.extract({"embedding.weight": torch.randn(4, 3)}, dict.fromkeys(names, weight), 1)
-    assert set(found.masks) == {"embedding.weight"} and found.aliases == {"output.weight": "embedding.weight"}
+    subnetwork = Subnetwork.extract({"embedding.weight": torch.randn(4, 3)}, dict.fromkeys(names, weight), 1)
+    assert set(subnetwork.masks) == {"embedding.weight"} and subnetwork.aliases == {"output.weight": "embedding.weight"}
 
 
 @pytest.mark.parametrize(
@@ -153,13 +157,13 @@ def test_of_tied_tensors_the_one_with_a_pre_trained_value_is_kept(tied_first):
         ({"h.0.w": (2, 3)}, {"h.0.w": (3, 2)}, r"tensor 'h.0.w' is .* of \(3, 2\) fine-tuned but .* of \(2, 3\)"),
     ],
 )
-def test_models_that_do_not_belong_together_are_refused(base, tuned, message):
+def test_mismatched_models_are_refused(base, tuned, message):
     with pytest.raises(ValueError, match=message):
         tensors = [{n: torch.zeros(s).to(int if n == "ids" else float) for n, s in t.items()} for t in (base, tuned)]
         Subnetwork.extract(*tensors, 1)
 
 
-def test_checkpoints_that_cannot_be_read_are_refused(pair, tmp_path):
+def test_unreadable_checkpoints_are_refused(pair, tmp_path):
     (tmp_path / "pickled").mkdir()
     (tmp_path / "pickled" / "pytorch_model.bin").write_bytes(b"\x80\x04")
     with pytest.raises(ValueError, match=r"holds 0 safetensors files .*pickled weights are not read"):
@@ -191,10 +195,10 @@ def test_a_wrong_base_or_bad_weights_leave_nothing_behind(pair, tmp_path):
     with pytest.raises(ValueError, match=r"tensor 'layer.0.w': fine-tuned values must be finite"):
         streaming.prune(tmp_path / "base", bad, tmp_path / "sub", 3)
     assert sorted(os.listdir(tmp_path)) == before
-    assert Reader(tmp_path / "sub").settings["k"] == 3, "the old file is still whole"
+    assert Reader(tmp_path / "sub").settings["k"] == 3, "the old file is unchanged"
 
 
-def test_a_killed_prune_leaves_nothing_that_looks_whole(tmp_path):
+def test_a_killed_prune_leaves_no_output_file(tmp_path):
     program = """
 import sys, time, torch, ken
 def slow(finetuned, pretrained, generator):
@@ -214,8 +218,8 @@ ken.prune(tensors, tensors, sys.argv[1] + "/sub.safetensors", 2, slow)
     assert [name for name in os.listdir(tmp_path) if not name.startswith(".")] == []
 
 
-def test_memory_stays_at_a_block_of_rows(tmp_path):
-    """A tensor of 64 MiB a model: pruning and injecting take far less than both of them in addition to torch."""
+def test_memory_use_stays_below_one_tensor(tmp_path):
+    """Pruning and injecting models of one 64 MiB tensor needs far less additional memory than both."""
     torch.manual_seed(0)
     for name in ("base", "tuned"):
         save_file({"embedding.weight": torch.randn(2**14, 2**10)}, tmp_path / f"{name}.safetensors")
@@ -230,5 +234,7 @@ streaming.prune(folder / "base.safetensors", folder / "tuned.safetensors", folde
 streaming.inject(folder / "base.safetensors", folder / "sub", folder / "out.safetensors")
 print((peak() - before) / 1024)
 """
-    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True)
-    assert float(done.stdout) < 64, "MiB above the interpreter with torch"
+    completed = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    assert float(completed.stdout) < 64, "additional MiB"

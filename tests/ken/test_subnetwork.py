@@ -33,13 +33,15 @@ def bits(tensor):
     return tensor.contiguous().reshape(-1).view(torch.uint8)
 
 
-def same(found, expected):
-    return found.dtype == expected.dtype and found.shape == expected.shape and torch.equal(bits(found), bits(expected))
+def same(actual, expected):
+    return (
+        actual.dtype == expected.dtype and actual.shape == expected.shape and torch.equal(bits(actual), bits(expected))
+    )
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("k", [1, 5, 1000, 0.02, 0.5, 1.0])
-def test_stored_loaded_applied_bit_for_bit(tmp_path, dtype, k):
+def test_save_load_and_apply_are_bit_exact(tmp_path, dtype, k):
     pretrained, finetuned = models(dtype)
     untouched = {name: tensor.clone() for name, tensor in pretrained.items()}
     subnetwork = Subnetwork.extract(pretrained, finetuned, k)
@@ -70,7 +72,7 @@ def test_special_values_keep_their_bits(tmp_path):
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**20), st.integers(1, 40), st.integers(1, 60), st.floats(0, 1))
-def test_any_mask_survives(tmp_path_factory, seed, rows, n, share):
+def test_any_mask_survives_a_round_trip(tmp_path_factory, seed, rows, n, share):
     torch.manual_seed(seed)
     pretrained, finetuned = {"w": torch.randn(rows, n)}, {"w": torch.randn(n, rows).t()}
     mask = torch.rand(rows, n) < share
@@ -115,21 +117,21 @@ def test_size_is_near_the_entropy_bound(tmp_path, dtype, share):
     assert (tmp_path / "s").stat().st_size <= 1.10 * bound
 
 
-def test_files_are_the_same_every_time(tmp_path):
+def test_files_are_deterministic(tmp_path):
     pretrained, finetuned = models()
     for name in "ab":
         Subnetwork.extract(pretrained, finetuned, 3).save(tmp_path / name)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
-def test_one_ranking_serves_every_budget():
+def test_one_ranking_can_be_used_for_every_budget():
     pretrained, finetuned = models()
     ranks = selection.rank_tensors(finetuned, pretrained)
     for k in (1, 4, 0.25, 1.0):
-        found = Subnetwork.from_ranks(pretrained, finetuned, ranks, k)
+        ranked = Subnetwork.from_ranks(pretrained, finetuned, ranks, k)
         direct = Subnetwork.extract(pretrained, finetuned, k)
-        assert all(torch.equal(found.masks[name], direct.masks[name]) for name in SHAPES)
-        assert all(same(found.values[name], direct.values[name]) for name in SHAPES)
+        assert all(torch.equal(ranked.masks[name], direct.masks[name]) for name in SHAPES)
+        assert all(same(ranked.values[name], direct.values[name]) for name in SHAPES)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -142,15 +144,15 @@ def test_rescale_against_a_loop(dtype):
         rows = [selection.as_rows(tensor[name]) for tensor in (pretrained, finetuned, reset.masks)]
         expected = rows[0].clone()
         for row, (base, tuned, mask) in enumerate(zip(*rows, strict=True)):
-            for place in mask.nonzero()[:, 0].tolist():
-                start, end = precision(base[place].item()), precision(tuned[place].item())
+            for column in mask.nonzero()[:, 0].tolist():
+                start, end = precision(base[column].item()), precision(tuned[column].item())
                 factor = precision(len(mask) / int(mask.sum()))
-                expected[row, place] = torch.tensor(start + factor * (end - start)).to(dtype)
+                expected[row, column] = torch.tensor(start + factor * (end - start)).to(dtype)
         assert same(restored[name], expected.reshape(SHAPES[name]))
     assert same(restored["scale"], finetuned["scale"])
 
 
-def test_rescale_keeps_whole_rows_as_they_are():
+def test_rescale_leaves_fully_kept_rows_unchanged():
     pretrained, finetuned = models()
     restored = Subnetwork.extract(pretrained, finetuned, 1.0, rule="rescale").apply(pretrained)
     assert all(same(restored[name], finetuned[name]) for name in finetuned)
@@ -244,7 +246,7 @@ def test_injected_and_ejected_bit_for_bit(rule):
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**20), st.lists(st.sampled_from(["ken", "other", "rescaled", "all", "none", "out"]), max_size=6))
-def test_any_sequence_of_sub_networks_leaves_base_plus_the_last(seed, sequence):
+def test_after_any_sequence_the_model_holds_the_last_sub_network(seed, sequence):
     model = Tied(0)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     body = {"embedding.weight": before["embedding.weight"]}
@@ -272,14 +274,14 @@ def test_any_sequence_of_sub_networks_leaves_base_plus_the_last(seed, sequence):
     assert all(same(tensor, before[key]) for key, tensor in model.state_dict().items())
 
 
-def test_the_next_budget_writes_only_entries_that_change():
+def test_a_larger_budget_writes_only_changed_entries():
     body, tuned, model = {"w": torch.zeros(1, 9)}, {"w": torch.arange(1.0, 10)[None]}, nn.Linear(9, 1, bias=False)
     ranks = {"w": torch.arange(9, dtype=torch.int32)[None]}
     model.state_dict = lambda: {"w": live}
     live = body["w"].clone()
     small, large = (Subnetwork.from_ranks(body, tuned, ranks, k) for k in (3, 5))
     small.inject(model)
-    live[0, :3] = -1  # stands for a value that must not be written again
+    live[0, :3] = -1  # marks values that must not be written again
     large.values["w"][:3] = -1
     large.inject(model)
     assert live.tolist() == [[-1, -1, -1, 4, 5, 0, 0, 0, 0]]
@@ -287,7 +289,7 @@ def test_the_next_budget_writes_only_entries_that_change():
     assert live.tolist() == [[0] * 9]
 
 
-def test_a_sub_network_of_another_base_does_not_replace():
+def test_a_sub_network_of_another_base_is_refused():
     model, other = Tied(0), Tied(7)
     first, second = (
         Subnetwork.extract({"embedding.weight": base.embedding.weight.detach().clone()}, Tied(1), 3)
@@ -300,7 +302,7 @@ def test_a_sub_network_of_another_base_does_not_replace():
         second.eject(model)
 
 
-def test_names_that_are_tied_in_the_file_only_are_written_and_restored():
+def test_names_tied_only_in_the_file_are_written_and_restored():
     body = {"embedding.weight": Tied(0).embedding.weight.detach().clone()}
     subnetwork, model = Subnetwork.extract(body, Tied(1), 3), Tied(0)
     model.output.weight = nn.Parameter(torch.ones(20, 8))
@@ -311,7 +313,7 @@ def test_names_that_are_tied_in_the_file_only_are_written_and_restored():
     assert all(same(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
-def test_names_that_are_tied_in_the_model_only_are_refused():
+def test_names_tied_only_in_the_model_are_refused():
     body = {name: Tied(0).embedding.weight.detach().clone() for name in ("embedding.weight", "output.weight")}
     tuned = {name: tensor + 1 for name, tensor in body.items()}
     with pytest.raises(ValueError, match=r"'embedding.weight' and 'output.weight' are tied in the model only"):
@@ -321,12 +323,12 @@ def test_names_that_are_tied_in_the_model_only_are_refused():
 def test_buffers_of_a_module_are_copied_not_pruned():
     base, tuned = nn.BatchNorm1d(16), nn.BatchNorm1d(16)
     tuned.running_mean += 1
-    found = Subnetwork.extract(base, tuned, 0.25)
-    assert set(found.masks) == {"weight", "bias"}
-    assert same(found.apply(base)["running_mean"], tuned.running_mean)
+    subnetwork = Subnetwork.extract(base, tuned, 0.25)
+    assert set(subnetwork.masks) == {"weight", "bias"}
+    assert same(subnetwork.apply(base)["running_mean"], tuned.running_mean)
 
 
-def test_empty_tensors_go_through(tmp_path):
+def test_empty_tensors_are_supported(tmp_path):
     base, tuned = ({"w": torch.randn(3, 4), "none": torch.zeros(0, 5), "e": torch.zeros(4, 0)} for _ in range(2))
     Subnetwork.extract(base, tuned, 2).save(tmp_path / "s")
     assert Subnetwork.load(tmp_path / "s").apply(base)["none"].shape == (0, 5)
@@ -361,8 +363,8 @@ def test_every_truncation_is_refused(stored):
 def test_every_altered_byte_is_refused(stored):
     path, _ = stored
     data = path.read_bytes()
-    for place in range(0, len(data), 7):
-        path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+    for index in range(0, len(data), 7):
+        path.write_bytes(data[:index] + bytes([data[index] ^ 1]) + data[index + 1 :])
         with pytest.raises(ValueError, match=r"truncated|altered|not a sub-network"):
             Subnetwork.load(path)
 
@@ -395,7 +397,7 @@ def test_another_base_is_refused(stored):
     loaded.apply(pretrained | {"classifier.w": torch.zeros(2, 16)})
 
 
-def test_a_place_that_cannot_be_written_is_refused_before_any_work(tmp_path):
+def test_an_unwritable_path_is_refused_before_any_work(tmp_path):
     def never(*_):
         raise AssertionError
 
@@ -417,7 +419,7 @@ def test_a_failed_write_leaves_the_old_file(stored, monkeypatch):
     assert path.read_bytes() == before and os.listdir(path.parent) == [path.name]
 
 
-def test_fingerprint_sees_everything_but_order_and_layout():
+def test_the_fingerprint_ignores_only_order_and_memory_layout():
     tensors = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(1.0)}
     expected = ken.fingerprint(tensors)
     assert ken.fingerprint(dict(reversed(tensors.items()))) == expected
@@ -444,7 +446,7 @@ def test_wrong_arguments_are_named(change, message):
         Subnetwork.extract(*models(), **({"k": 2} | change))
 
 
-def test_tensors_that_do_not_fit_are_named():
+def test_incompatible_tensors_are_named():
     pretrained, finetuned = models()
     with pytest.raises(ValueError, match=r"lacks 1 pre-trained tensors of dict, such as 'layer\.9\.w'"):
         Subnetwork.extract(pretrained | {"layer.9.w": torch.zeros(2)}, finetuned, 2)

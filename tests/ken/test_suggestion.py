@@ -1,4 +1,4 @@
-"""Choosing k: the bootstrap against a plain one, bisection against a scan, and the model left as it was."""
+"""Suggesting k: the bootstrap and the bisection against plain loops, and an unchanged model afterwards."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def test_weighted_f1_is_that_of_scikit_learn(classes):
         assert weighted_f1(labels, predictions) == pytest.approx(f1_score(labels, predictions, average="weighted"))
 
 
-def test_the_bound_is_that_of_a_plain_paired_bootstrap():
+def test_the_loss_bound_equals_a_plain_paired_bootstrap():
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, 300)
     full = np.where(rng.random(300) < 0.9, labels, rng.integers(0, 3, 300))
@@ -33,7 +33,7 @@ def test_the_bound_is_that_of_a_plain_paired_bootstrap():
 
 
 def problem():
-    """A linear classifier whose fine-tuned weights answer by the sum of what was kept."""
+    """A linear classifier whose labels are those of its fine-tuned weights."""
     torch.manual_seed(0)
     model = nn.Linear(100, 2, bias=False)
     base = {"weight": torch.zeros(2, 100)}
@@ -46,37 +46,37 @@ def problem():
 
 
 @pytest.mark.parametrize("rule", ["reset", "rescale"])
-def test_bisection_finds_what_a_scan_finds_enough(rule):
+def test_bisection_finds_the_smallest_sufficient_share(rule):
     base, model, predict, labels = problem()
     before = model.weight.detach().clone()
-    found = suggest(base, model, predict, labels, margin=0.1, resolution=0.02, rule=rule)
-    assert torch.equal(model.weight, before), "the model is left as it was"
-    looks = {round(look.share, 2): look for look in found.curve}
-    assert looks[round(found.share, 2)].not_inferior
-    assert not looks[round(found.share - 0.02, 2)].not_inferior
-    for look in found.curve:
-        assert look.not_inferior == (look.loss_bound <= 0.1)
-        assert look.loss == pytest.approx(found.full_weighted_f1 - look.weighted_f1)
-    assert len(found.curve) <= 7, "bisection, not a scan"
-    assert f"keep {found.share:.2%} of each row" in found.text()
+    suggestion = suggest(base, model, predict, labels, margin=0.1, resolution=0.02, rule=rule)
+    assert torch.equal(model.weight, before), "the model is unchanged"
+    points = {round(point.share, 2): point for point in suggestion.curve}
+    assert points[round(suggestion.share, 2)].not_inferior
+    assert not points[round(suggestion.share - 0.02, 2)].not_inferior
+    for point in suggestion.curve:
+        assert point.not_inferior == (point.loss_bound <= 0.1)
+        assert point.loss == pytest.approx(suggestion.full_weighted_f1 - point.weighted_f1)
+    assert len(suggestion.curve) <= 7, "bisection, not a scan"
+    assert f"keep {suggestion.share:.2%} of each row" in suggestion.text()
 
 
 def test_tied_tensors_are_pruned_as_one():
     base, model, predict, labels = problem()
     model.alias = nn.Linear(100, 2, bias=False)
     model.alias.weight = model.weight
-    found = suggest(base, model, predict, labels, margin=0.1, resolution=0.02)
+    tied = suggest(base, model, predict, labels, margin=0.1, resolution=0.02)
     plain = suggest(*problem(), margin=0.1, resolution=0.02)
-    assert found == plain and model.alias.weight is model.weight
+    assert tied == plain and model.alias.weight is model.weight
 
 
-def test_where_nothing_less_is_enough_everything_is_kept():
+def test_everything_is_kept_if_no_smaller_share_suffices():
     base, model, predict, labels = problem()
-    found = suggest(base, model, predict, labels, margin=1e-9, resolution=0.25, allow_few=True)
-    assert found.share == 1 and found.curve[-1].loss == 0
+    suggestion = suggest(base, model, predict, labels, margin=1e-9, resolution=0.25, allow_few=True)
+    assert suggestion.share == 1 and suggestion.curve[-1].loss == 0
 
 
-def test_a_search_that_fails_leaves_the_model_as_it_was():
+def test_a_failed_search_restores_the_model():
     base, model, predict, labels = problem()
     before, calls = model.weight.detach().clone(), []
 

@@ -1,4 +1,4 @@
-"""KENviz: neighbour counts against a loop, expected counts against draws, and figures that say what they show."""
+"""KENviz: neighbour counts against a loop, expected counts against random draws, and the figures."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def test_neighbour_counts(shape, share):
     assert np.array_equal(viz.neighbour_counts(mask), loop_counts(mask))
 
 
-def test_neighbours_expected_of_an_even_choice():
+def test_expected_neighbours_of_a_random_choice():
     torch.manual_seed(0)
     counts = torch.tensor([2, 9, 5, 0, 12, 7])[:, None]
     means = []
@@ -43,7 +43,7 @@ def test_neighbours_expected_of_an_even_choice():
 
 
 @pytest.mark.parametrize("tile", [(1, 1), (2, 3), (3, 2), (7, 9)])
-def test_tiles_are_those_of_a_loop(tile):
+def test_tiles_agree_with_a_loop(tile):
     torch.manual_seed(0)
     matrix = torch.randn(7, 5).numpy()
     matrix[torch.rand(7, 5).numpy() < 0.4] = np.nan
@@ -58,7 +58,7 @@ def test_tiles_are_those_of_a_loop(tile):
     assert sums.shape == (-(-7 // tile[0]), -(-5 // tile[1]))
 
 
-def test_tiles_are_at_most_as_many_as_asked():
+def test_there_are_at_most_as_many_tiles_as_requested():
     assert tile_size((4096, 768), 256) == (16, 3)
     assert tile_size((7, 256), 256) == (1, 1)
 
@@ -72,7 +72,7 @@ def subnetwork():
     return Subnetwork.extract(pretrained, finetuned, 0.25)
 
 
-def test_kinds_are_in_the_order_of_the_layers(subnetwork):
+def test_kinds_are_listed_in_layer_order(subnetwork):
     assert {kind: list(layers) for kind, layers in viz.kinds(subnetwork).items()} == {
         "body.layer.*.query.weight": [0, 2, 10],
         "body.layer.*.key.weight": [0, 2, 10],
@@ -97,7 +97,7 @@ def pictures(figure):
     return [np.ma.filled(np.ma.asarray(matrix).astype(float), np.nan) for matrix in shown]
 
 
-def test_one_layer_shows_its_values_and_its_neighbours(subnetwork):
+def test_a_single_layer_shows_values_and_neighbours(subnetwork):
     name = "body.layer.2.key.weight"
     mask = subnetwork.masks[name]
     (values,) = pictures(viz.draw_layers(subnetwork, "key", "values", layer=2))
@@ -110,7 +110,7 @@ def test_one_layer_shows_its_values_and_its_neighbours(subnetwork):
         viz.draw_layers(subnetwork, "key", layer=3)
 
 
-def test_a_large_matrix_is_drawn_by_tiles(subnetwork):
+def test_a_large_matrix_is_drawn_in_tiles(subnetwork):
     mask = subnetwork.masks["body.embedding.weight"]
     share, counts = pictures(viz.draw_matrix(subnetwork, "body.embedding.weight"))
     assert share.shape == counts.shape == (200, 8)  # 600 rows are more than 512: tiles of 3 × 1
@@ -124,11 +124,11 @@ def test_a_large_matrix_is_drawn_by_tiles(subnetwork):
                 assert share[row, column] == pytest.approx(kept.float().mean().item())
                 assert counts[row, column] == pytest.approx(around.mean())
     (values,) = pictures(viz.draw_matrix(subnetwork, "body.embedding.weight", "values"))
-    assert values.shape == (600, 8)  # one panel alone has room for every row
+    assert values.shape == (600, 8)  # a single panel has room for every row
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
-def test_pictures_are_written_whole_and_alike(subnetwork, suffix, tmp_path):
+def test_saving_is_atomic_and_deterministic(subnetwork, suffix, tmp_path):
     paths = [tmp_path / f"{name}{suffix}" for name in ("first", "second")]
     for path in paths:
         viz.save(viz.draw_layers(subnetwork, "query", "values", layer=0), path)
@@ -136,7 +136,7 @@ def test_pictures_are_written_whole_and_alike(subnetwork, suffix, tmp_path):
     assert sorted(tmp_path.iterdir()) == paths
 
 
-def test_a_name_that_is_no_picture_is_refused(subnetwork, tmp_path):
+def test_an_unsupported_image_format_is_refused(subnetwork, tmp_path):
     figure = viz.draw_layers(subnetwork, "query", layer=0)
     with pytest.raises(ValueError, match=r"end its name in \.svg, \.pdf, \.png"):
         viz.save(figure, tmp_path / "picture.jpg")
@@ -148,7 +148,7 @@ def test_matrix_figure(subnetwork, name, tmp_path):
     viz.draw_matrix(subnetwork, name).savefig(tmp_path / "matrix.png", dpi=40)
 
 
-def test_wrong_names_are_answered_with_the_right_ones(subnetwork):
+def test_error_messages_suggest_valid_names(subnetwork):
     with pytest.raises(ValueError, match="'value' fits 0 kinds of matrices"):
         viz.draw_layers(subnetwork, "value")
     with pytest.raises(ValueError, match=r"did you mean 'query\.weight'\?"):

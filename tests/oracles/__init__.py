@@ -1,1 +1,1 @@
-"""Slow independent implementations, in plain float64 loops, that the fast ones are compared with."""
+"""Slow reference implementations in plain float64 loops, independent of the tested code."""

@@ -24,7 +24,7 @@ def _at(x, row, h):
 
 
 def scikit_learn_density(row):
-    """The same by scikit-learn's kernel density estimate, without its approximations."""
+    """The density by scikit-learn's kernel density estimate, without its approximations."""
     from sklearn.neighbors import KernelDensity
 
     row = np.asarray(row, dtype=np.float64)[:, None]

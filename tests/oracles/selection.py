@@ -1,4 +1,4 @@
-"""Selections of one row, by their definitions; all return the set of kept positions."""
+"""Selections of one row by their definitions; they return the set of kept indices."""
 
 import math
 
@@ -6,12 +6,12 @@ from tests.oracles import density
 
 
 def highest(scores, k):
-    """The k highest scores, equal ones in order of position."""
+    """Indices of the k highest scores; ties are broken by index."""
     return set(sorted(range(len(scores)), key=lambda i: (-scores[i], i))[:k])
 
 
 def ken_grid(row, k):
-    """The rule of the authors' released code, point by point."""
+    """Indices kept by the rule of the authors' released code, computed point by point."""
     row = [float(value) for value in row]
     n = len(row)
     if n <= k:

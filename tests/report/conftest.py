@@ -1,8 +1,8 @@
-"""What the tests of the report share."""
+"""Fixtures for the report: invented studies, stored sub-networks and built reports."""
 
-import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
@@ -26,29 +26,28 @@ from tests.report.synthetic import (
     write_evidence,
     write_results,
 )
+from tests.steps import run_step
 
 HOSTILE = "</script><script>alert('1 & 2')</script> $x_1$ \"--> ]]>"
 
 
-def run_step(step, *arguments: object) -> None:
-    """The `main` of a step with command-line arguments."""
-    saved = sys.argv
-    sys.argv = [step.__name__, *map(str, arguments)]
-    try:
-        step.main()
-    finally:
-        sys.argv = saved
+def single_row(table: pd.DataFrame, **values: object) -> pd.Series:
+    """The only row of a table with these values in its columns."""
+    for column, value in values.items():
+        table = table[table[column] == value]
+    assert len(table) == 1
+    return table.iloc[0]
 
 
 def build(folder: Path) -> Path:
-    """Tables, figures and page of a results folder; returns the page."""
+    """Make the tables, figures and page of a results folder; returns the path of the page."""
     for step in (tables, figures, page):
         run_step(step, "--results", folder)
     return folder / "report" / "index.html"
 
 
 def write_study(folder: Path) -> Path:
-    """The invented study with both arms of pre-training."""
+    """Write the invented study with both arms of pre-training."""
     arms = [
         arm(model, "t1", seed, name, f1 - 0.01 * seed)
         for model in ("bert", "bloom")
@@ -61,7 +60,7 @@ def write_study(folder: Path) -> Path:
 
 @pytest.fixture
 def study(tmp_path: Path) -> Path:
-    """Result files of the invented study, nothing computed yet."""
+    """Result files of the invented study, without any tables yet."""
     return write_study(tmp_path / "study")
 
 
@@ -80,7 +79,7 @@ def stored(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def built_study(tmp_path_factory, stored) -> Path:
-    """The same with tables, figures, KENviz and page; not to be changed."""
+    """The invented study with tables, figures, KENviz and page; read-only."""
     folder = write_study(tmp_path_factory.mktemp("built") / "study")
     run_step(kenviz, "--subnetwork", stored, "--matrix", "query", "--out", folder / "figures" / "kenviz")
     build(folder)
@@ -89,7 +88,7 @@ def built_study(tmp_path_factory, stored) -> Path:
 
 @pytest.fixture(scope="session")
 def wide_study(tmp_path_factory) -> Path:
-    """Methods of every family and unit, those that train on a part of the cells, all built; not to be changed."""
+    """A built study with methods of every family and unit, the trained ones in some cells only; read-only."""
     times = [timing(), timing("ken", 0.25, "restored", 1.01), timing("lora", 4, "beside", 1.3)]
     folder = write_results(tmp_path_factory.mktemp("wide") / "study", wide_rows(), inference=times)
     write_evidence(folder, **whole_evidence())
@@ -101,7 +100,7 @@ def wide_study(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def hostile_study(tmp_path_factory) -> Path:
-    """One seed, one cell, a declined method, and names that are markup, wherever a name may stand."""
+    """A built study of one cell with a declined method and markup in every name."""
     rows = [*controls(model=HOSTILE, task=HOSTILE), score_row(model=HOSTILE, task=HOSTILE, f1=0.8)]
     rows += [score_row(model=HOSTILE, task=HOSTILE, method=HOSTILE, f1=0.7)]
     rows += [

@@ -61,7 +61,7 @@ def write_results(
     inference: list[dict] | None = None,
     **provenance,
 ) -> Path:
-    """A results folder with given scores; the other files name the same models and tasks."""
+    """Write a results folder with these scores; the other files have the same models and tasks."""
     folder.mkdir(parents=True, exist_ok=True)
     models = list(dict.fromkeys(row["model"] for row in scores))
     tasks = list(dict.fromkeys(row["task"] for row in scores))
@@ -90,7 +90,7 @@ def suggestion(model="bert", task="t1", seed=0, method="ken", share=0.4, f1=0.88
 
 
 def timing(method="full", budget=1.0, form="dense", relative=1.0, model="bert", task="t1", seed=0):
-    """One row of inference.csv: 2 ms a text for the dense model."""
+    """One row of inference.csv; the dense model takes 2 ms per text."""
     values = (model, task, seed, method, budget, UNITS.get(method, "share"), form, 1100, 20, 2 * relative, relative, 5)
     return dict(zip(INFERENCE_COLUMNS, values, strict=True))
 
@@ -132,7 +132,7 @@ def study_rows() -> list[dict]:
 
 
 def wide_rows() -> list[dict]:
-    """Two models, two seeds, methods of every family and unit; those that train on one cell, and one declines there."""
+    """Two models and seeds, methods of every family and unit; trained ones in one cell, where one declines."""
     rows = []
     for model in ("bert", "bloom"):
         for seed in (0, 1):
@@ -188,15 +188,15 @@ def pairwise_row(method="ken", other="random", budget=0.25, points=0.5, p=0.2):
     }  # fmt: skip
 
 
-def rank_rows(budget=0.25, n=6, difference=1.0, **places):
-    """Rows of statistics/ranks.csv: method -> average rank, None for a method that was not ranked."""
-    ranked = sum(place is not None for place in places.values())
+def rank_rows(budget=0.25, n=6, difference=1.0, **rank_by_method):
+    """Rows of statistics/ranks.csv; the average rank is None for a method that was not ranked."""
+    ranked = sum(rank is not None for rank in rank_by_method.values())
     return [
         {
-            "unit": "share", "budget": budget, "method": method.replace("_", "-"), "n": n if place else 1,
-            "average_rank": place or "", "methods": ranked, "critical_difference": difference, "friedman_p": 0.04,
+            "unit": "share", "budget": budget, "method": method.replace("_", "-"), "n": n if rank else 1,
+            "average_rank": rank or "", "methods": ranked, "critical_difference": difference, "friedman_p": 0.04,
         }
-        for method, place in places.items()
+        for method, rank in rank_by_method.items()
     ]  # fmt: skip
 
 
@@ -210,7 +210,7 @@ def check_row(check="bandwidth", variant: object = 1, f1=0.8, method="ken", shar
 
 
 def spread_row(matrix="layer.0", observed=1.0, method="ken", model="bert", **more):
-    """One row of spread.csv: choices at random have 1 with an interval of ±0.1, whatever the statistic."""
+    """One row of spread.csv, in which random choices have the value 1 ± 0.1 for every statistic."""
     row = {"model": model, "task": "t1", "seed": 0, "method": method, "budget": 0.25, "matrix": matrix}
     row |= {"rows": 4, "columns": 8, "kept": 8}
     for name in ("neighbours", "entropy", "moran"):
@@ -219,7 +219,7 @@ def spread_row(matrix="layer.0", observed=1.0, method="ken", model="bert", **mor
 
 
 def write_evidence(folder: Path, **files: list[dict]) -> Path:
-    """Further files of a results folder, by the names of their files."""
+    """Write more files of a results folder: file name -> rows."""
     (folder / "statistics").mkdir(exist_ok=True)
     for name, rows in files.items():
         inside = folder / "statistics" if name in ("comparisons", "pairwise", "ranks") else folder
@@ -228,7 +228,7 @@ def write_evidence(folder: Path, **files: list[dict]) -> Path:
 
 
 def whole_evidence() -> dict[str, list[dict]]:
-    """Every further file of the study of `wide_rows`."""
+    """All other files of the study of `wide_rows`: file name -> rows."""
     slopes = {"unit": "slope", "estimate": 0.97, "low": 0.9, "high": 1.04}
     kinds = (("embeddings", 0.7, 600), ("query", 0.895, 250), ("feed-forward", 0.88, 150))
     return {
@@ -257,10 +257,10 @@ def whole_evidence() -> dict[str, list[dict]]:
             *(check_row("matrices", kind, f1, share=0.5, parameters=size) for kind, f1, size in kinds),
         ],
         "spread": [
-            spread_row(f"layer.{place}", observed, method, model)
+            spread_row(f"layer.{layer}", observed, method, model)
             for method in ("ken", "magnitude")
             for model in ("bert", "bloom")
-            for place, observed in enumerate((0.8, 1.0, 1.05, 1.1, 1.3))
+            for layer, observed in enumerate((0.8, 1.0, 1.05, 1.1, 1.3))
         ],
         "timing": [
             {"method": method, "size": size, "k": k, "seconds": 1e-6 * size * factor}

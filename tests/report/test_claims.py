@@ -1,4 +1,4 @@
-"""Every claim is driven to each of its verdicts by invented numbers; the rules file is checked key by key."""
+"""Every verdict of every claim on invented numbers, and errors in the rules file."""
 
 import copy
 import itertools
@@ -18,20 +18,20 @@ from report.judging.evidence import ALL, NOT_DECIDED, NOT_REPRODUCED, REPRODUCED
 from report.judging.scores import from_curve
 from report.results import CELL
 from report.statistics import Interval, Sample
-from tests.report.conftest import run_step
-from tests.report.test_statistics import FAMILIES, UNITS, answers, labels_of, small_study, write_study
+from tests.report.test_statistics import FAMILIES, UNITS, labels_of, predict, small_study, write_predictions
+from tests.steps import run_step
 
 RULES = Path(__file__).parents[2] / "config" / "claims.yaml"
 SEVEN = tuple("abcdefg")
 VERDICTS = (REPRODUCED, NOT_REPRODUCED, NOT_DECIDED)
-OF_CELLS = {name for name in claims.CLAIMS if not name.startswith("surgeon-")}  # the others are of language models
+CELL_CLAIMS = {name for name in claims.CLAIMS if not name.startswith("surgeon-")}  # the others concern language models
 
 
 def study_of(points: dict, spread: float = 0.1, folder: Path = Path("nowhere"), models=SEVEN, **columns) -> Evidence:
-    """A study where methods are so many points from a full model at 80 points, on two tasks alike.
+    """A study in which methods differ from a full model at 80 points by given points, equally on two tasks.
 
     Args:
-        points: (method, budget) -> points, or a function of the model that gives them.
+        points: (method, budget) -> points, or a function from a model to points.
         spread: standard deviation, in points, of the resampled mean over the two tasks.
         columns: kept or stored_bytes by (method, budget), instead of the budget itself.
     """
@@ -66,11 +66,11 @@ def verdict(name: str, study: Evidence, **changes) -> str:
 
 
 def in_one_model(lost: float, others: float = 0.0):
-    """Points of a method that loses so much in model c and so much in all others."""
+    """Points of a method that differ between model c and all other models."""
     return lambda model: lost if model == "c" else others
 
 
-def test_the_rules_of_the_repository_are_of_all_claims_and_say_their_numbers():
+def test_the_rules_cover_all_claims_and_state_their_numbers():
     rules, confidence = read_rules(RULES)
     assert sorted(rule.claim for rule in rules) == sorted(claims.CLAIMS)
     assert confidence == 0.95
@@ -119,13 +119,13 @@ def test_a_quarter_reset_is_judged_for_each_model():
     assert table.loc["c", "high"] == pytest.approx(-3 + half, abs=0.08)
 
 
-def test_a_quarter_reset_looks_at_the_largest_share_up_to_three_quarters():
+def test_a_quarter_reset_uses_the_largest_share_up_to_three_quarters():
     study = study_of({("ken", 0.9): 0.0, ("ken", 0.72): -5.0, ("ken", 0.5): 0.0, ("ken", 128): 0.0}, models=("a",))
     table = judge("reset-a-quarter", study)
     assert table["verdict"][0] == NOT_REPRODUCED and "At 72" in table["why"][0]
 
 
-def test_failing_with_too_little_kept_refutes_nothing():
+def test_a_failure_with_too_little_kept_is_not_decided():
     study = study_of({("ken", 0.5): -5.0}, models=("a",))
     assert verdict("reset-a-quarter", study) == NOT_DECIDED
     assert verdict("reset-range", study) == NOT_DECIDED
@@ -133,37 +133,37 @@ def test_failing_with_too_little_kept_refutes_nothing():
     assert verdict("reset-a-quarter", study) == REPRODUCED
 
 
-def test_a_range_of_shares_needs_one_good_share_in_every_model():
+def test_the_range_claim_needs_a_passing_share_in_every_model():
     good = {("ken", 0.3): -9.0, ("ken", 0.75): in_one_model(-0.2)}
-    found = judge("reset-range", study_of(good))
-    assert (found["verdict"][0], found["subject"][0], found["n"][0]) == (REPRODUCED, ALL, 14)
-    assert found["estimate"][0] == pytest.approx(-0.2) and "7 pass" in found["why"][0]
+    table = judge("reset-range", study_of(good))
+    assert (table["verdict"][0], table["subject"][0], table["n"][0]) == (REPRODUCED, ALL, 14)
+    assert table["estimate"][0] == pytest.approx(-0.2) and "7 pass" in table["why"][0]
     elsewhere = {("ken", 0.3): 0.0, ("ken", 0.75): in_one_model(-5.0)}
     assert verdict("reset-range", study_of(elsewhere)) == REPRODUCED
     failing = {("ken", 0.2): 0.0, ("ken", 0.3): in_one_model(-9.0), ("ken", 0.75): in_one_model(-3.0)}
-    found = judge("reset-range", study_of(failing))
-    assert found["verdict"][0] == NOT_REPRODUCED and "1 fail; failing: c at 75" in found["why"][0]
-    assert found["estimate"][0] == pytest.approx(-3)
+    table = judge("reset-range", study_of(failing))
+    assert table["verdict"][0] == NOT_REPRODUCED and "1 fail; failing: c at 75" in table["why"][0]
+    assert table["estimate"][0] == pytest.approx(-3)
     unsure = {("ken", 0.3): -9.0, ("ken", 0.75): in_one_model(-1.0)}
-    found = judge("reset-range", study_of(unsure))
-    assert found["verdict"][0] == NOT_DECIDED and "6 pass and 0 fail; weakest: c" in found["why"][0]
+    table = judge("reset-range", study_of(unsure))
+    assert table["verdict"][0] == NOT_DECIDED and "6 pass and 0 fail; weakest: c" in table["why"][0]
 
 
-def test_a_range_of_shares_is_about_seven_models():
+def test_the_range_claim_needs_seven_models():
     good = {("ken", 0.75): 0.0}
     assert verdict("reset-range", study_of(good, models=SEVEN[:6])) == NOT_DECIDED
     assert verdict("reset-range", study_of(good, models=SEVEN[:6]), models=6) == REPRODUCED
     bad = {("ken", 0.75): in_one_model(-5.0)}
     assert verdict("reset-range", study_of(bad, models=SEVEN[:6])) == NOT_REPRODUCED
     outside = {("ken", 0.1): 0.0, ("ken", 0.9): 0.0, ("ken", 128): 0.0}
-    found = judge("reset-range", study_of(outside))
-    assert found["verdict"][0] == NOT_DECIDED and "no share from 30" in found["why"][0]
+    table = judge("reset-range", study_of(outside))
+    assert table["verdict"][0] == NOT_DECIDED and "no share from 30" in table["why"][0]
 
 
 def test_intervals_at_several_shares_are_joint():
     both = {("ken", 0.5): -0.62, ("ken", 0.75): -5.0}
     alone = {("ken", 0.75): -0.62}
-    # One interval of 95 % ends at -0.62 - 1.96 x 0.18 = -0.97, two joint ones at -0.62 - 2.24 x 0.18 = -1.02.
+    # A single 95 % interval ends at -0.62 - 1.96 x 0.18 = -0.97, two joint ones at -0.62 - 2.24 x 0.18 = -1.02.
     assert verdict("reset-range", study_of(alone, 0.18, models=("a",)), models=1) == REPRODUCED
     assert verdict("reset-range", study_of(both, 0.18, models=("a",)), models=1) == NOT_DECIDED
 
@@ -196,10 +196,10 @@ def test_a_lead_at_equal_size_is_read_from_the_curve(name, other, column, budget
     def study(points: float, spread: float = 0.1) -> Evidence:
         sizes = {("ken", 0.1): 10.0, ("ken", 0.5): 1000.0, ("full", 1.0): 1e4, (other, budgets[0]): middle}
         # On KEN's line from -40 to -20 the middle is -30.
-        found = {("ken", 0.1): -40.0, ("ken", 0.5): -20.0, (other, budgets[0]): -30.0 - points}
+        measured = {("ken", 0.1): -40.0, ("ken", 0.5): -20.0, (other, budgets[0]): -30.0 - points}
         outside = {(other, budgets[1]): 90.0}
         sizes |= dict.fromkeys(outside, 5.0)
-        return study_of(found | outside, spread, **{column: sizes})
+        return study_of(measured | outside, spread, **{column: sizes})
 
     ahead = judge(name, study(2.0))
     assert ahead["verdict"][0] == REPRODUCED and ahead["estimate"][0] == pytest.approx(2)
@@ -209,15 +209,15 @@ def test_a_lead_at_equal_size_is_read_from_the_curve(name, other, column, budget
     assert verdict(name, study(1.0, spread=5)) == NOT_DECIDED
 
 
-def test_nothing_in_the_range_of_the_curve_is_not_decided():
+def test_sizes_outside_the_curve_are_not_decided():
     sizes = {("ken", 0.1): 10.0, ("full", 1.0): 100.0, ("lora", 1): 5.0, ("flop", 0.3): 200.0}
     study = study_of(dict.fromkeys(sizes, 0.0), stored_bytes=sizes, kept=sizes)
     for name in ("ahead-of-lora", "ahead-of-flop"):
-        found = judge(name, study)
-        assert found["verdict"][0] == NOT_DECIDED and "all 14 rows" in found["why"][0] and found["n"][0] == 0
+        table = judge(name, study)
+        assert table["verdict"][0] == NOT_DECIDED and "all 14 rows" in table["why"][0] and table["n"][0] == 0
 
 
-def test_points_on_a_curve_are_those_of_plain_interpolation():
+def test_points_on_a_curve_agree_with_plain_interpolation():
     generator = np.random.default_rng(4)
     rows, resampled = [], []
     for seed in range(3):
@@ -231,7 +231,7 @@ def test_points_on_a_curve_are_those_of_plain_interpolation():
     sample = Sample(frame, np.array(resampled), [])
     curve, others = (frame[frame["method"] == name] for name in ("ken", "flop"))
     for scale in (np.asarray, np.log):
-        found = from_curve(sample, curve, others, "kept", scale)
+        differences = from_curve(sample, curve, others, "kept", scale)
         points, drawn = [], []
         for row, other in others.iterrows():
             own = curve[curve["seed"] == other["seed"]].sort_values("kept")
@@ -241,18 +241,18 @@ def test_points_on_a_curve_are_those_of_plain_interpolation():
                 line = [np.interp(at, x, sample.resampled[own.index, column])[0] for column in range(10)]
                 drawn.append(100 * (np.array(line) - sample.resampled[row]))
         assert 3 < len(points) < len(others)
-        assert found.points == pytest.approx(np.array(points))
-        assert found.resampled == pytest.approx(np.array(drawn))
+        assert differences.points == pytest.approx(np.array(points))
+        assert differences.resampled == pytest.approx(np.array(drawn))
 
 
-def test_rescaling_must_keep_the_score_at_all_shares():
+def test_rescaling_must_preserve_the_score_at_all_shares():
     def study(ten: float, five: float, spread: float = 0.1) -> Evidence:
         return study_of({("ken-rescaled", 0.1): ten, ("ken-rescaled", 0.05): five, ("ken-rescaled", 0.02): -9}, spread)
 
-    found = judge("rescaled-keeps", study(0.0, -0.5))
-    assert found["verdict"][0] == REPRODUCED and found["estimate"][0] == pytest.approx(-0.5)
-    found = judge("rescaled-keeps", study(0.0, -3.0))
-    assert found["verdict"][0] == NOT_REPRODUCED and found["estimate"][0] == pytest.approx(-3)
+    table = judge("rescaled-keeps", study(0.0, -0.5))
+    assert table["verdict"][0] == REPRODUCED and table["estimate"][0] == pytest.approx(-0.5)
+    table = judge("rescaled-keeps", study(0.0, -3.0))
+    assert table["verdict"][0] == NOT_REPRODUCED and table["estimate"][0] == pytest.approx(-3)
     assert verdict("rescaled-keeps", study(0.0, -1.0, spread=2)) == NOT_DECIDED
     missing = judge("rescaled-keeps", study_of({("ken-rescaled", 0.1): 0.0}))
     assert missing["verdict"][0] == NOT_DECIDED and "with 5" in missing["why"][0]
@@ -263,13 +263,13 @@ def test_the_released_code_may_differ_at_any_budget():
         points = {("ken-grid", 0.1): first, ("ken-grid", 0.5): second, ("ken", 0.1): 0.0, ("ken", 0.5): 0.0}
         return study_of(points, spread)
 
-    found = judge("grid-differs", study(2.0, -2.5))
-    assert found["verdict"][0] == REPRODUCED and found["estimate"][0] == pytest.approx(-2.5)
-    found = judge("grid-differs", study(0.0, 2.0))
-    assert found["verdict"][0] == REPRODUCED and found["estimate"][0] == pytest.approx(2)
+    table = judge("grid-differs", study(2.0, -2.5))
+    assert table["verdict"][0] == REPRODUCED and table["estimate"][0] == pytest.approx(-2.5)
+    table = judge("grid-differs", study(0.0, 2.0))
+    assert table["verdict"][0] == REPRODUCED and table["estimate"][0] == pytest.approx(2)
     assert verdict("grid-differs", study(0.0, 0.0)) == NOT_REPRODUCED
-    found = judge("grid-differs", study(0.0, 0.3, spread=3))
-    assert found["verdict"][0] == NOT_DECIDED and "joint 95" in found["why"][0]
+    table = judge("grid-differs", study(0.0, 0.3, spread=3))
+    assert table["verdict"][0] == NOT_DECIDED and "joint 95" in table["why"][0]
 
 
 def spread_rows(even: int, clustered: int) -> pd.DataFrame:
@@ -291,11 +291,11 @@ def spread_rows(even: int, clustered: int) -> pd.DataFrame:
 def test_even_spread_is_a_share_of_matrices(tmp_path, even, clustered, wanted):
     others = spread_rows(0, 90).assign(method="magnitude")
     pd.concat([spread_rows(even, clustered), others]).to_csv(tmp_path / "spread.csv", index=False)
-    found = judge("spread-evenly", study_of({}, folder=tmp_path))
-    assert found["verdict"][0] == wanted and found["unit"][0] == "share" and found["n"][0] == 1
-    assert found["estimate"][0] == pytest.approx(even / (even + clustered))
-    if not clustered:  # Clopper and Pearson: the low end is (alpha / 2)^(1 / n) when all are
-        assert found["low"][0] == pytest.approx(0.025 ** (1 / even))
+    table = judge("spread-evenly", study_of({}, folder=tmp_path))
+    assert table["verdict"][0] == wanted and table["unit"][0] == "share" and table["n"][0] == 1
+    assert table["estimate"][0] == pytest.approx(even / (even + clustered))
+    if not clustered:  # Clopper-Pearson: the lower end is (alpha / 2)^(1 / n) if all are even
+        assert table["low"][0] == pytest.approx(0.025 ** (1 / even))
 
 
 def timing(size_slope: float, k_slope: float, noise: float = 0.001, sizes=(10, 100, 1000), ks=(8, 32, 128)):
@@ -321,25 +321,25 @@ def timing(size_slope: float, k_slope: float, noise: float = 0.001, sizes=(10, 1
 )
 def test_linear_time_is_a_slope_of_one(tmp_path, table, wanted, slopes):
     table.to_csv(tmp_path / "timing.csv", index=False)
-    found = judge("linear-time", study_of({}, folder=tmp_path))
-    assert list(found["subject"]) == ["ken, size", "ken, k", "ken-grid, size", "ken-grid, k"]
-    assert tuple(found["verdict"][:2]) == wanted
-    found = found[:2]
+    judged = judge("linear-time", study_of({}, folder=tmp_path))
+    assert list(judged["subject"]) == ["ken, size", "ken, k", "ken-grid, size", "ken-grid, k"]
+    assert tuple(judged["verdict"][:2]) == wanted
+    judged = judged[:2]
     if slopes:
-        assert list(found["estimate"]) == pytest.approx(slopes, abs=0.01, nan_ok=True)
+        assert list(judged["estimate"]) == pytest.approx(slopes, abs=0.01, nan_ok=True)
 
 
-def test_sizes_that_grow_with_k_cannot_be_told_apart(tmp_path):
+def test_timings_with_size_proportional_to_k_are_not_decided(tmp_path):
     table = timing(1, 1)
     table = table[table["method"] == "ken"]
     table[table["size"] == table["k"].map({8: 10, 32: 100, 128: 1000})].assign(size=lambda rows: rows["k"] ** 2).to_csv(
         tmp_path / "timing.csv", index=False
     )
-    found = judge("linear-time", study_of({}, folder=tmp_path))
-    assert (found["verdict"] == NOT_DECIDED).all() and found["why"][:2].str.contains("independently").all()
+    judged = judge("linear-time", study_of({}, folder=tmp_path))
+    assert (judged["verdict"] == NOT_DECIDED).all() and judged["why"][:2].str.contains("independently").all()
 
 
-def test_measurements_that_are_wrong_are_named(tmp_path):
+def test_invalid_measurements_are_named(tmp_path):
     study = study_of({}, folder=tmp_path)
     timing(1, 1).assign(seconds=0.0).to_csv(tmp_path / "timing.csv", index=False)
     with pytest.raises(UserError, match="not above 0"):
@@ -351,16 +351,16 @@ def test_measurements_that_are_wrong_are_named(tmp_path):
     assert "no rows" in judge("spread-evenly", study)["why"][0]
 
 
-def test_a_study_with_nothing_to_judge_decides_nothing():
+def test_a_study_without_evidence_decides_nothing():
     rules, _ = read_rules(RULES)
     table = judge_all(study_of({("magnitude", 0.5): 0.0}), rules)
     assert list(table.columns) == claims.COLUMNS
     assert (table["verdict"] == NOT_DECIDED).all() and (table["n"] == 0).all()
     assert table[["estimate", "low", "high"]].isna().all(axis=None)
-    assert table["why"].str.startswith("Not decided: ").all() and set(table["claim"]) == OF_CELLS
+    assert table["why"].str.startswith("Not decided: ").all() and set(table["claim"]) == CELL_CLAIMS
 
 
-def test_a_declined_method_is_named_with_its_reason():
+def test_the_reason_of_a_declined_method_is_given():
     study = study_of({("ken", 0.1): 0.0})
     declined = study.scores.iloc[:1].assign(method="flop", status="declined", reason="no linear layer.")
     study = Evidence(study.results, pd.concat([study.scores, declined]), study.sample, 0.95)
@@ -372,13 +372,13 @@ def test_cells_without_one_of_two_methods_are_counted():
     rows = study.sample.rows
     kept = rows[(rows["method"] != "random") | (rows["model"] != "a")].index
     part = Sample(rows.loc[kept].reset_index(drop=True), study.sample.resampled[kept], [])
-    found = judge("ahead-of-random", Evidence(study.results, study.scores, part, 0.95))
-    assert found["n"][0] == 12 and "12 of 14 cells" in found["why"][0]
+    table = judge("ahead-of-random", Evidence(study.results, study.scores, part, 0.95))
+    assert table["n"][0] == 12 and "12 of 14 cells" in table["why"][0]
 
 
 def entry(name: str) -> dict:
     loaded = yaml.safe_load(RULES.read_text(encoding="utf-8"))
-    return copy.deepcopy(next(found for found in loaded["claims"] if found["id"] == name))
+    return copy.deepcopy(next(claim for claim in loaded["claims"] if claim["id"] == name))
 
 
 def write_rules(path: Path, *entries: object, **changes) -> Path:
@@ -416,12 +416,12 @@ def without(key: str) -> dict:
         ([RANDOM], {"extra": 1}, "must have the keys confidence and claims"),
     ],
 )  # fmt: skip
-def test_a_wrong_rules_file_is_refused_with_a_sentence(tmp_path, entries, changes, message):
+def test_an_invalid_rules_file_is_refused_with_a_one_line_message(tmp_path, entries, changes, message):
     with pytest.raises(UserError, match=message):
         read_rules(write_rules(tmp_path / "claims.yaml", *entries, **changes))
 
 
-def test_a_file_that_holds_no_rules_is_refused(tmp_path):
+def test_a_missing_or_malformed_rules_file_is_refused(tmp_path):
     with pytest.raises(UserError, match="does not exist"):
         read_rules(tmp_path / "claims.yaml")
     (tmp_path / "claims.yaml").write_text("a: [", encoding="utf-8")
@@ -429,37 +429,37 @@ def test_a_file_that_holds_no_rules_is_refused(tmp_path):
         read_rules(tmp_path / "claims.yaml")
 
 
-def test_margins_come_from_the_rules_file(tmp_path):
+def test_margins_are_read_from_the_rules_file(tmp_path):
     study = study_of({("ken", 0.1): 0.0, ("random", 0.1): 0.0})
     for margin, wanted in ((1, NOT_REPRODUCED), (0.01, NOT_DECIDED)):
         rules, _ = read_rules(write_rules(tmp_path / "claims.yaml", RANDOM | {"margin_points": margin}))
-        found = judge_all(study, rules)
-        assert found["verdict"][0] == wanted and f"below {margin:g} points" in found["rule"][0]
+        table = judge_all(study, rules)
+        assert table["verdict"][0] == wanted and f"below {margin:g} points" in table["rule"][0]
 
 
-def test_the_step_writes_claims_of_stored_predictions(tmp_path, capsys):
-    """Random answers worse than KEN on the same examples, in all cells; the estimate is that of the scores."""
+def test_the_step_judges_stored_predictions(tmp_path, capsys):
+    """Random predicts worse than KEN in all cells; the estimate is the difference of the scores."""
     labels, cells = labels_of("t1"), {}
     for model in ("a", "b"):
         for seed in (0, 1):
             errors = 10 + seed
             cells[model, "t1", seed] = {
-                ("full", 1.0, 0): answers(labels, errors),
-                ("ken", 0.5, 0): answers(labels, errors),
-                ("random", 0.5, 0): answers(labels, 40),
-                ("random", 0.5, 1): answers(labels, 42),
+                ("full", 1.0, 0): predict(labels, errors),
+                ("ken", 0.5, 0): predict(labels, errors),
+                ("random", 0.5, 0): predict(labels, 40),
+                ("random", 0.5, 1): predict(labels, 42),
             }
-    folder = write_study(tmp_path / "study", cells)
+    folder = write_predictions(tmp_path / "study", cells)
     run_step(claims, "--results", folder, "--rules", RULES)
     table = pd.read_csv(folder / "claims.csv", dtype={"verdict": str})
     assert list(table.columns) == claims.COLUMNS and set(table["verdict"]) <= set(VERDICTS)
-    found = table.set_index(["claim", "subject"])
+    rows = table.set_index(["claim", "subject"])
     scores = pd.read_csv(folder / "scores.csv").groupby(["method", "model", "seed", "draw"])["weighted_f1"].mean()
     lead = 100 * (scores["ken"].mean() - scores["random"].mean())
-    assert found.loc[("ahead-of-random", ALL), "estimate"] == pytest.approx(lead, abs=1e-3)
-    assert found.loc[("ahead-of-random", ALL), "verdict"] == REPRODUCED
-    assert found.loc[("reset-a-quarter", "a"), ["estimate", "low", "high"]].tolist() == [0, 0, 0]
-    assert found.loc[("reset-a-quarter", "a"), "verdict"] == REPRODUCED
+    assert rows.loc[("ahead-of-random", ALL), "estimate"] == pytest.approx(lead, abs=1e-3)
+    assert rows.loc[("ahead-of-random", ALL), "verdict"] == REPRODUCED
+    assert rows.loc[("reset-a-quarter", "a"), ["estimate", "low", "high"]].tolist() == [0, 0, 0]
+    assert rows.loc[("reset-a-quarter", "a"), "verdict"] == REPRODUCED
     assert "ahead-of-random, all models: reproduced. KEN minus Random: +" in capsys.readouterr().out
     first = (folder / "claims.csv").read_bytes()
     run_step(claims, "--results", folder, "--rules", RULES, "--out", tmp_path / "again.csv")
@@ -470,6 +470,6 @@ def test_a_whole_study_is_judged_under_all_rules(tmp_path):
     folder = small_study(tmp_path / "study", models=("a",), tasks=("t1",))
     run_step(claims, "--results", folder, "--rules", RULES)
     table = pd.read_csv(folder / "claims.csv")
-    assert set(table["claim"]) == OF_CELLS and table["why"].str.endswith(".").all()
+    assert set(table["claim"]) == CELL_CLAIMS and table["why"].str.endswith(".").all()
     decided = table[table["verdict"] != NOT_DECIDED]
     assert (decided["low"] <= decided["estimate"]).all() and (decided["estimate"] <= decided["high"]).all()

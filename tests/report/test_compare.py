@@ -1,4 +1,4 @@
-"""A run beside its reference: intervals against plain formulas and simulation, and every reason to disagree."""
+"""Comparison of a run with its reference: intervals against formulas and simulation, and every kind of difference."""
 
 import shutil
 from pathlib import Path
@@ -11,7 +11,6 @@ from ken.errors import UserError
 from report import compare
 from report.compare import KIND, ROW, judged_rows, row_means, seed_spread
 from report.results import read_scores
-from tests.report.conftest import run_step
 from tests.report.synthetic import (
     claim_row,
     controls,
@@ -21,6 +20,7 @@ from tests.report.synthetic import (
     write_evidence,
     write_results,
 )
+from tests.steps import run_step
 
 REFERENCE = Path(__file__).parents[2] / "results" / "reference" / "mini"
 
@@ -28,15 +28,15 @@ REFERENCE = Path(__file__).parents[2] / "results" / "reference" / "mini"
 def write(folder: Path, rows: list[dict] | None = None, evidence: dict | None = None, **provenance) -> Path:
     """A results folder with the invented study, two means and three claims."""
     write_results(folder, rows or study_rows(), **provenance)
-    found = {
+    default_evidence = {
         "pairwise": [pairwise_row(other="full", budget=budget, points=-5.0) for budget in (0.1, 0.5)],
         "claims": [claim_row("a"), claim_row("b", verdict="not decided"), claim_row("time", unit="slope")],
     }
-    return write_evidence(folder, **found | (evidence or {}))
+    return write_evidence(folder, **default_evidence | (evidence or {}))
 
 
 def changed(method: str, points: float, budget: float = 0.1, model: str | None = None) -> list[dict]:
-    """Rows of the invented study with other scores of a method at a budget."""
+    """Rows of the invented study with changed scores of a method at a budget."""
     rows = study_rows()
     for row in rows:
         if row["method"] == method and row["budget"] == budget and model in (None, row["model"]):
@@ -59,12 +59,17 @@ def test_a_run_agrees_with_itself(tmp_path, capsys):
 
 
 def test_the_committed_run_agrees_with_itself():
-    found = compare.compare(REFERENCE, REFERENCE)
-    assert found.disagreements() == [] and found.notes == [] and len(found.rows) > 200 and len(found.means) > 20
-    assert (found.rows["half_width"] > 0).all() and (found.rows["difference"] == 0).all()
+    comparison = compare.compare(REFERENCE, REFERENCE)
+    assert (
+        comparison.disagreements() == []
+        and comparison.notes == []
+        and len(comparison.rows) > 200
+        and len(comparison.means) > 20
+    )
+    assert (comparison.rows["half_width"] > 0).all() and (comparison.rows["difference"] == 0).all()
 
 
-def test_the_interval_of_a_row_is_the_plain_formula(tmp_path):
+def test_the_interval_of_a_row_against_its_formula(tmp_path):
     folder = write(tmp_path / "a", [*study_rows(), *controls("bert", "t2", 0, 0.7), *controls("bert", "t2", 1, 0.78)])
     means = row_means(read_scores(folder))
     rows = means.merge(means, on=ROW, suffixes=("_reference", "_here"))
@@ -76,14 +81,14 @@ def test_the_interval_of_a_row_is_the_plain_formula(tmp_path):
     assert full["reference"].tolist() == pytest.approx([91, 81, 74])
 
 
-def test_draws_count_with_their_mean_before_seeds_are_compared(tmp_path):
+def test_draws_are_averaged_before_seeds_are_compared(tmp_path):
     folder = write(tmp_path / "a")
     random = row_means(read_scores(folder)).query("method == 'random' and budget == 0.1 and model == 'bert'")
     assert random["points"].tolist() == pytest.approx([100 * (0.91 - 0.2 - 0.05)]) and random["seeds"].tolist() == [2]
     assert random["variance"].tolist() == pytest.approx([2.0])
 
 
-def test_a_run_with_other_seeds_lies_inside_in_95_of_100_rows():
+def test_95_percent_of_rows_of_a_rerun_lie_inside_their_interval():
     generator = np.random.default_rng(0)
     methods, pairs, sd = 4000, 3, 2.5
 
@@ -96,19 +101,19 @@ def test_a_run_with_other_seeds_lies_inside_in_95_of_100_rows():
         values = {"points": scores.mean(2).ravel(), "seeds": seeds, "variance": scores.var(2, ddof=1).ravel()}
         return axes.assign(**kind, **values).replace({"method": {0: "full"}})
 
-    expected, found = drawn(2), drawn(3)
-    rows = expected.merge(found, on=ROW, suffixes=("_reference", "_here"))
-    assert judged_rows(rows, seed_spread(expected))["outside"].mean() == pytest.approx(0.05, abs=0.008)
+    reference, rerun = drawn(2), drawn(3)
+    rows = reference.merge(rerun, on=ROW, suffixes=("_reference", "_here"))
+    assert judged_rows(rows, seed_spread(reference))["outside"].mean() == pytest.approx(0.05, abs=0.008)
 
 
-def test_a_method_with_one_seed_has_the_spread_of_the_fine_tuned_models(tmp_path):
+def test_a_method_with_one_seed_uses_the_spread_of_the_fine_tuned_models(tmp_path):
     rows = [*study_rows(), *(score_row(model=model, method="lt-sft", budget=0.05) for model in ("bert", "bloom"))]
     spread = seed_spread(row_means(read_scores(write(tmp_path / "a", rows)))).set_index("method")
     assert spread.loc["lt-sft", "freedom"] == spread.loc["full", "freedom"] == 2
     assert spread.loc["lt-sft", "sd"] == spread.loc["full", "sd"] > 0
 
 
-def test_one_seed_gives_no_interval_and_a_sentence(tmp_path, capsys):
+def test_one_seed_gives_a_note_instead_of_an_interval(tmp_path, capsys):
     one = [row for row in study_rows() if row["seed"] == 0]
     reference = write(tmp_path / "reference", one)
     assert status(write(tmp_path / "here", changed("ken", -30)), reference) == 0
@@ -124,13 +129,13 @@ def test_a_single_row_outside_is_shown_and_taken_for_chance(tmp_path, capsys):
     assert "1 of 12 rows" in shown and "bert" not in shown
 
 
-def test_a_method_that_changed_everywhere_is_no_chance(tmp_path, capsys):
+def test_a_change_in_every_cell_is_reported(tmp_path, capsys):
     reference, here = write(tmp_path / "reference"), write(tmp_path / "here", changed("ken", -20))
     assert status(here, reference) == 1
     assert "2 of 12 rows are outside their intervals, more than chance explains" in capsys.readouterr().out
 
 
-def test_a_mean_outside_the_bootstrap_interval_counts_alone(tmp_path, capsys):
+def test_a_single_mean_outside_its_bootstrap_interval_is_reported(tmp_path, capsys):
     reference = write(tmp_path / "reference")
     inside, outside = ({"pairwise": [pairwise_row(other="full", budget=0.1, points=points)]} for points in (-5.9, -6.1))
     assert status(write(tmp_path / "inside", evidence=inside), reference) == 0
@@ -145,7 +150,7 @@ def test_means_over_another_number_of_pairs_are_not_compared(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("how", ["left out", "failed"])
-def test_a_row_that_the_run_lacks_is_named(tmp_path, capsys, how):
+def test_rows_missing_from_the_run_are_reported(tmp_path, capsys, how):
     rows = study_rows()
     for row in [row for row in rows if row["method"] == "random" and row["budget"] == 0.5]:
         if how == "left out":
@@ -156,12 +161,12 @@ def test_a_row_that_the_run_lacks_is_named(tmp_path, capsys, how):
     assert "2 rows of the reference have no score here (Random\u00a050\u00a0%)" in capsys.readouterr().out
 
 
-def test_what_the_reference_lacks_is_not_compared(tmp_path):
+def test_rows_missing_from_the_reference_are_not_compared(tmp_path):
     rows = [*study_rows(), score_row(method="dare", f1=0.1)]
     assert status(write(tmp_path / "here", rows), write(tmp_path / "reference")) == 0
 
 
-def test_a_changed_verdict_is_told_and_counts_unless_it_is_about_seconds(tmp_path, capsys):
+def test_changed_verdicts_are_reported_and_count_except_on_timing(tmp_path, capsys):
     reference = write(tmp_path / "reference")
     slower = {"claims": [claim_row("a"), claim_row("time", unit="slope", verdict="not decided")]}
     assert status(write(tmp_path / "slower", evidence=slower), reference) == 0
@@ -176,7 +181,7 @@ def test_a_changed_verdict_is_told_and_counts_unless_it_is_about_seconds(tmp_pat
     assert "Its config is another: see above." in capsys.readouterr().out
 
 
-def test_other_configs_versions_and_machines_are_told(tmp_path, capsys):
+def test_different_configs_versions_and_machines_are_reported(tmp_path, capsys):
     reference = write(tmp_path / "reference", config={"seeds": [0, 1], "finetuning": {"epochs": 4}})
     here = write(
         tmp_path / "here", config={"seeds": [0, 1], "finetuning": {"epochs": 3}}, versions={"torch": "3.0"}, dirty=True
@@ -188,7 +193,7 @@ def test_other_configs_versions_and_machines_are_told(tmp_path, capsys):
     assert "This run was made with code that differs from its commit." in shown and "machines" not in shown
 
 
-def test_every_row_goes_to_a_file_and_to_the_screen_where_asked(tmp_path, capsys):
+def test_all_rows_can_be_printed_and_written_to_a_file(tmp_path, capsys):
     folder = write(tmp_path / "a")
     assert status(folder, folder, "--all", "--out", tmp_path / "rows.csv") == 0
     table = pd.read_csv(tmp_path / "rows.csv")
@@ -197,7 +202,7 @@ def test_every_row_goes_to_a_file_and_to_the_screen_where_asked(tmp_path, capsys
     assert set(KIND) < set(table.columns)
 
 
-def test_a_folder_without_a_finished_study_is_one_sentence(tmp_path):
+def test_an_unfinished_study_is_refused(tmp_path):
     folder = write(tmp_path / "a")
     with pytest.raises(UserError, match="holds no finished study"):
         compare.compare(tmp_path, folder)

@@ -1,4 +1,4 @@
-"""Methods of different budgets side by side: Pareto front, equal sizes, inference, a part of the cells, sentences."""
+"""Comparisons of methods with different budgets: Pareto front, equal sizes, inference and the summary sentences."""
 
 import math
 import statistics
@@ -20,6 +20,7 @@ from report.measurements.scores import score_table
 from report.results import read_scores
 from report.summary import sentences
 from report.tables import Tables
+from tests.report.conftest import single_row
 from tests.report.synthetic import controls, score_row, timing, wide_rows, write_results
 
 SHARES = (0.05, 0.25, 0.5)
@@ -29,13 +30,6 @@ SHARES = (0.05, 0.25, 0.5)
 def wide(tmp_path_factory):
     times = [timing(), timing("ken", 0.25, "restored", 1.01), timing("lora", 4, "beside", 1.3)]
     return Tables.compute(write_results(tmp_path_factory.mktemp("wide"), wide_rows(), inference=times))
-
-
-def one(table, **wanted):
-    for column, value in wanted.items():
-        table = table[table[column] == value]
-    assert len(table) == 1
-    return table.iloc[0]
 
 
 def random_study(seed):
@@ -61,7 +55,7 @@ def mean_of(rows, column):
 
 
 def interpolated(points, size):
-    """Plain loop over neighbouring points of (size, score); None outside."""
+    """Score at a size by a plain loop over neighbouring points of (size, score); None outside their range."""
     points = sorted(points)
     for (left, low), (right, high) in pairwise(points):
         if left <= size <= right:
@@ -82,15 +76,15 @@ def test_matched_agrees_with_plain_loops(tmp_path, seed):
             continue
         for against, measure in product(("ken", "random"), ("kept", "stored_bytes")):
             curve = [grouped[model, cell_seed, against, share] for share in SHARES]
-            points = [(mean_of(found, measure), mean_of(found, "weighted_f1")) for found in curve]
+            points = [(mean_of(draws, measure), mean_of(draws, "weighted_f1")) for draws in curve]
             other = interpolated(points, own[0][measure])
-            kind = expected[method, budget, against, measure]
-            kind += [] if other is None else [100 * (own[0]["weighted_f1"] - other)]
-    found = {(row.method, row.budget, row.against, row.equal): row for row in table.itertuples()}
+            differences = expected[method, budget, against, measure]
+            differences += [] if other is None else [100 * (own[0]["weighted_f1"] - other)]
+    matched = {(row.method, row.budget, row.against, row.equal): row for row in table.itertuples()}
     bits = {key for key in expected if key[0] == "bitdelta" and key[3] == "kept"}
-    assert found.keys() == expected.keys() - bits
-    assert {len(values) for values in expected.values()} - {0, 4}  # some are inside in a part of the cells only
-    for key, row in found.items():
+    assert matched.keys() == expected.keys() - bits
+    assert {len(values) for values in expected.values()} - {0, 4}  # some are inside the range in part of the cells
+    for key, row in matched.items():
         assert row.cells == len(expected[key])
         if expected[key]:
             assert row.difference_points == pytest.approx(statistics.fmean(expected[key]))
@@ -103,26 +97,26 @@ def test_matched_agrees_with_plain_loops(tmp_path, seed):
 def test_matched_by_hand(wide):
     # LoRA of rank 4 keeps 160 numbers, KEN 50 at 5 % and 250 at 25 %: F1 0.5 and 0.8.
     other = 0.5 + 0.3 * math.log(160 / 50) / math.log(250 / 50)
-    row = one(wide.matched, method="lora", budget=4, against="ken", equal="kept")
+    row = single_row(wide.matched, method="lora", budget=4, against="ken", equal="kept")
     assert (row.cells, row.difference_points) == (1, pytest.approx(100 * (0.88 - other)))
-    # Rank 1 keeps 40, fewer than KEN ever does; at equal numbers kept LT-SFT meets KEN at a budget of its own.
-    assert one(wide.matched, method="lora", budget=1, against="ken", equal="kept").cells == 0
-    row = one(wide.matched, method="lt-sft", budget=0.05, against="ken", equal="kept")
+    # Rank 1 keeps 40 numbers, fewer than any budget of KEN; LT-SFT keeps as many as KEN at one of its budgets.
+    assert single_row(wide.matched, method="lora", budget=1, against="ken", equal="kept").cells == 0
+    row = single_row(wide.matched, method="lt-sft", budget=0.05, against="ken", equal="kept")
     assert row.difference_points == pytest.approx(100 * (0.87 - 0.5))
     # Each cell of BitDelta is compared with its own KEN.
-    assert one(wide.matched, method="bitdelta", against="ken-rescaled", equal="stored_bytes").cells == 4
+    assert single_row(wide.matched, method="bitdelta", against="ken-rescaled", equal="stored_bytes").cells == 4
     assert not set(wide.matched["against"]) & {"full", "none", "lora", "lt-sft", "bitdelta"}
 
 
-def test_one_budget_compares_only_at_its_own_size(tmp_path):
+def test_a_single_budget_is_compared_only_at_its_own_size(tmp_path):
     rows = [
         *controls(),
         score_row(budget=0.1, f1=0.5),
         score_row(method="lora", budget=1, f1=0.6, kept=100, stored_bytes=500),
     ]
     table = Tables.compute(write_results(tmp_path, rows)).matched
-    assert one(table, equal="kept").difference_points == pytest.approx(10)
-    assert one(table, equal="stored_bytes").cells == 1
+    assert single_row(table, equal="kept").difference_points == pytest.approx(10)
+    assert single_row(table, equal="stored_bytes").cells == 1
     rows[-1] |= {"kept": 101, "stored_bytes": 600}
     assert Tables.compute(write_results(tmp_path, rows)).matched["cells"].tolist() == [0, 0]
 
@@ -141,7 +135,7 @@ def test_front_agrees_with_a_sweep(seed):
     assert [point in expected for point in zip(costs, gains, strict=True)] == front.tolist()
 
 
-def test_files_of_nearly_the_same_size_compete(tmp_path):
+def test_files_of_nearly_equal_size_are_compared(tmp_path):
     rows = [*controls(), score_row(f1=0.5, stored_bytes=1000), score_row(method="random", f1=0.6, stored_bytes=1005)]
     pareto = Tables.compute(write_results(tmp_path, rows)).pareto
     assert pareto.loc[pareto["on_front"] == 1, "method"].tolist() == ["random"]
@@ -153,12 +147,12 @@ def test_pareto_over_all_cells_and_over_common_ones(wide):
     assert set(cells["all"]["method"]) == everywhere
     assert set(cells["common"]["method"]) == everywhere | {"lora", "lt-sft"}
     assert set(cells["all"]["cells"]) == {4} and set(cells["common"]["cells"]) == {1}
-    row = one(cells["all"], method="ken", budget=0.25)
+    row = single_row(cells["all"], method="ken", budget=0.25)
     assert (row.difference_points, row.stored_share) == (pytest.approx(-10), pytest.approx(1100 / 4100))
     assert not cells["all"].loc[cells["all"]["method"].isin(style.CONTROLS), "on_front"].any()
 
 
-def test_a_budget_that_failed_once_is_not_averaged_over_the_rest(tmp_path):
+def test_a_budget_that_failed_in_a_cell_is_not_averaged(tmp_path):
     rows = wide_rows()
     broken = next(row for row in rows if row["method"] == "ken" and row["budget"] == 0.25 and row["model"] == "bloom")
     broken |= dict.fromkeys(("weighted_f1", "kept", "stored_bytes"), "") | {"status": "failed", "reason": "why"}
@@ -174,12 +168,12 @@ def test_a_budget_that_failed_once_is_not_averaged_over_the_rest(tmp_path):
     assert ken[-1].text == "3 of 4"
 
 
-def test_without_partial_methods_there_is_one_part(tmp_path):
+def test_without_partial_methods_there_is_one_set_of_cells(tmp_path):
     rows = [row for row in wide_rows() if row["family"] != "trained"]
     assert set(Tables.compute(write_results(tmp_path, rows)).pareto["cells_of"]) == {"all"}
 
 
-def test_budgets_of_different_units_share_no_column(wide):
+def test_budgets_of_different_units_have_separate_tables(wide):
     assert wide.counts["budgets"] == [0.05, 0.25, 0.5]
     scores = score_table(wide, wide.counts["models"])
     heads = [head.replace("\xa0", " ") for head in scores.heads]
@@ -191,25 +185,25 @@ def test_budgets_of_different_units_share_no_column(wide):
     assert [row[0].text for row in overview.rows] == ["KEN", "KEN rescaled", "Random", "KEN grid (layers)"]
 
 
-def test_a_method_that_keeps_more_is_never_marked_best(wide):
+def test_a_method_that_keeps_more_is_not_marked_best(wide):
     scores = score_table(wide, ["bloom"])
     marked = {row[2].text for row in scores.rows for cell in row if "best" in cell.marks}
     assert marked == {"KEN rescaled"}
-    larger = one(wide.scores_summary, model="bloom", method="ken-grid-layers", budget=0.05)
+    larger = single_row(wide.scores_summary, model="bloom", method="ken-grid-layers", budget=0.05)
     assert larger.weighted_f1 == wide.scores_summary.query("model == 'bloom' and budget == 0.05")["weighted_f1"].max()
 
 
-def test_own_budgets_with_rate_and_validation(wide):
+def test_own_budgets_show_learning_rate_and_validation_score(wide):
     sheet = own_budgets_table(wide)
-    found = {(row[0].text, row[2].text, row[3].text.replace("\xa0", " ")): row for row in sheet.rows}
-    assert len(found) == 7  # BitDelta on two models; LoRA, LT-SFT at two budgets and FLOP on one
-    texts = [cell.text.replace("\xa0", " ") for cell in found["bert", "LoRA", "rank 4"][4:]]
+    rows = {(row[0].text, row[2].text, row[3].text.replace("\xa0", " ")): row for row in sheet.rows}
+    assert len(rows) == 7  # BitDelta on two models; LoRA, LT-SFT at two budgets and FLOP on one
+    texts = [cell.text.replace("\xa0", " ") for cell in rows["bert", "LoRA", "rank 4"][4:]]
     assert texts == ["0.880", "−2.0", "160", "1\u202f100", "1.6 kB", "0.001", "0.880", "1"]
-    assert found["bert", "FLOP", "size 25 %"][4].text == "declined"
-    assert found["bloom", "BitDelta", "1 bit"][4].behind == "±0.014"
+    assert rows["bert", "FLOP", "size 25 %"][4].text == "declined"
+    assert rows["bloom", "BitDelta", "1 bit"][4].behind == "±0.014"
 
 
-def test_learning_rates_over_seeds_are_a_range(tmp_path):
+def test_learning_rates_of_several_seeds_are_shown_as_a_range(tmp_path):
     rows = [*controls(), *controls(seed=1)]
     rows += [
         score_row(seed=seed, method="lora", budget=1, learning_rate=rate) for seed, rate in enumerate((0.002, 0.001))
@@ -219,7 +213,7 @@ def test_learning_rates_over_seeds_are_a_range(tmp_path):
     assert "0.001 to 0.002" in [cell.text for cell in row]
 
 
-def test_matched_sheets_leave_out_what_has_no_comparison(wide):
+def test_matched_tables_omit_methods_without_a_comparison(wide):
     sheets = matched_tables(wide)
     assert list(sheets) == ["kept", "stored_bytes"]
     heads = [head.replace("\xa0", " ") for head in sheets["kept"].heads]
@@ -232,11 +226,11 @@ def test_inference_is_a_geometric_mean_with_its_range(tmp_path):
     relatives = {("a", 0): 0.5, ("a", 1): 2.0, ("b", 0): 1.5, ("b", 1): 1.1}
     times += [timing("flop", 0.25, "compiled", value, model, seed=seed) for (model, seed), value in relatives.items()]
     tables = Tables.compute(write_results(tmp_path, controls(), inference=times))
-    row = one(tables.inference, method="flop")
+    row = single_row(tables.inference, method="flop")
     assert row.relative_time == pytest.approx(statistics.geometric_mean(relatives.values()))
     assert (row.relative_time_min, row.relative_time_max, row.cells) == (0.5, 2, 4)
     assert row.milliseconds_per_text == pytest.approx(2 * statistics.fmean(relatives.values()))
-    assert one(tables.inference, form="dense").relative_time == 1
+    assert single_row(tables.inference, form="dense").relative_time == 1
 
 
 def test_the_sentence_on_speed(wide, tmp_path):
@@ -250,7 +244,7 @@ def test_the_sentence_on_speed(wide, tmp_path):
     assert speed(Tables.compute(write_results(tmp_path / "b", controls())).inference) == ""
 
 
-def test_a_time_that_is_none_is_refused(tmp_path):
+def test_a_relative_time_of_zero_is_refused(tmp_path):
     folder = write_results(tmp_path, controls(), inference=[timing(relative=0)])
     with pytest.raises(UserError, match="relative_time that is not above 0"):
         Tables.compute(folder)
@@ -270,11 +264,11 @@ def test_sentences_compare_only_methods_of_all_cells(wide):
     assert any("Without a score: 1 of" in line for line in lines)
 
 
-def test_the_readme_has_a_dozen_methods_best_first_and_names_the_rest(tmp_path):
+def test_the_readme_table_lists_the_best_methods_and_names_the_others(tmp_path):
     names = [f"method-{letter}" for letter in "abcdefghijklmn"]
     rows = controls()
-    for place, name in enumerate(["ken", "random", *names]):
-        rows += [score_row(method=name, budget=budget, f1=0.5 + 0.01 * place) for budget in (0.1, 0.5)]
+    for index, name in enumerate(["ken", "random", *names]):
+        rows += [score_row(method=name, budget=budget, f1=0.5 + 0.01 * index) for budget in (0.1, 0.5)]
     rows += [score_row(method="lora", budget=4, f1=0.9)]
     text = losses(Tables.compute(write_results(tmp_path, rows)))
     lines = [line.split(" | ")[0].removeprefix("| ") for line in text.splitlines() if line.startswith("| ")][2:]

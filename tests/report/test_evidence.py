@@ -1,4 +1,4 @@
-"""What stands beside the scores: claims, statistics, checks, spread, time and cost, in tables, figures and the page."""
+"""Claims, statistics, checks, spread, time and cost in the tables, figures and the page."""
 
 import math
 import re
@@ -57,39 +57,36 @@ def test_comparisons_against_a_loop(tmp_path):
     ]
     table = tables_of(tmp_path, comparisons=rows).comparisons
     assert len(table) == 8
-    for found in table.itertuples():
-        own = [
-            row
-            for row in rows
-            if (row["method"], row["budget"], row["reference"]) == (found.method, found.budget, found.reference)
-        ]
-        assert found.seeds == len(own) == 3
-        assert found.difference_points == pytest.approx(statistics.fmean(row["difference_points"] for row in own))
+    for averaged in table.itertuples():
+        key = (averaged.method, averaged.budget, averaged.reference)
+        own = [row for row in rows if (row["method"], row["budget"], row["reference"]) == key]
+        assert averaged.seeds == len(own) == 3
+        assert averaged.difference_points == pytest.approx(statistics.fmean(row["difference_points"] for row in own))
         significant = [row["difference_points"] for row in own if row["mcnemar_p_holm"] < 0.05]
-        assert (found.better, found.worse) == (sum(p > 0 for p in significant), sum(p < 0 for p in significant))
+        assert (averaged.better, averaged.worse) == (sum(p > 0 for p in significant), sum(p < 0 for p in significant))
 
 
-def test_checks_are_means_over_cells_with_their_range(tmp_path):
+def test_checks_are_averaged_over_cells_with_their_range(tmp_path):
     rows = [check_row(variant=2, f1=f1, seed=seed, share=0.2501) for seed, f1 in ((0, 0.8), (1, 0.86))]
     rows += [check_row("matrices", "query", 0.89, share=0.9, parameters=250)]
     table = tables_of(tmp_path, checks=rows).checks.set_index("check")
-    found = table.loc["bandwidth"]
-    assert (found["kept_share"], found["cells"], found["seeds"]) == (0.25, 2, 2)
-    assert found["difference_points"] == pytest.approx(-7)
-    assert found[["difference_points_min", "difference_points_max"]].tolist() == pytest.approx([-10, -4])
-    assert found["none_points"] == pytest.approx(-60)
-    # The body is what the other checks of the cell prune.
+    bandwidth = table.loc["bandwidth"]
+    assert (bandwidth["kept_share"], bandwidth["cells"], bandwidth["seeds"]) == (0.25, 2, 2)
+    assert bandwidth["difference_points"] == pytest.approx(-7)
+    assert bandwidth[["difference_points_min", "difference_points_max"]].tolist() == pytest.approx([-10, -4])
+    assert bandwidth["none_points"] == pytest.approx(-60)
+    # The body consists of the parameters that the other checks of the cell prune.
     assert table.loc["matrices", "parameter_share"] == pytest.approx(0.25)
 
 
-def test_without_another_check_the_kinds_of_matrices_make_up_the_body(tmp_path):
+def test_without_other_checks_the_matrices_make_up_the_body(tmp_path):
     rows = [check_row("matrices", kind, parameters=size) for kind, size in (("query", 300), ("others", 100))]
     assert tables_of(tmp_path, checks=rows).checks["parameter_share"].tolist() == [0.75, 0.25]
 
 
 def test_spread_counts_against_a_loop(tmp_path):
     observed = [0.85, 0.9, 0.95, 1.1, 1.11, 1.5]
-    tables = tables_of(tmp_path, spread=[spread_row(f"m{place}", value) for place, value in enumerate(observed)])
+    tables = tables_of(tmp_path, spread=[spread_row(f"m{index}", value) for index, value in enumerate(observed)])
     for row in tables.spread.itertuples():
         assert row.matrices == 6
         assert (row.below, row.inside, row.above) == (1, 3, 2)
@@ -102,10 +99,10 @@ def test_spread_counts_against_a_loop(tmp_path):
 def test_cost_against_a_loop(tmp_path):
     seconds = {0: (2.0, 4.0), 1: (1.0, 3.0)}
     rows = [row for seed in seconds for row in controls(seed=seed)]
-    for seed, found in seconds.items():
+    for seed, times in seconds.items():
         rows += [
             score_row(seed=seed, budget=budget, seconds=second, peak_mib=300 + seed)
-            for budget, second in zip((0.1, 0.5), found, strict=True)
+            for budget, second in zip((0.1, 0.5), times, strict=True)
         ]
     rows.append(score_row(method="lora", budget=4, seconds=30))
     rows.append(score_row(method="dare", f1=None, status="failed", reason="no memory"))
@@ -125,14 +122,14 @@ def test_cost_against_a_loop(tmp_path):
     ("ranks", "difference", "expected"),
     [
         ([1, 2, 3], 0.5, []),
-        ([1, 2, 3], 1.0, []),  # a difference as large as the critical one is told apart
+        ([1, 2, 3], 1.0, []),  # a difference equal to the critical one is significant
         ([1, 2, 3], 1.5, [(0, 1), (1, 2)]),
         ([1, 2, 3], 5, [(0, 2)]),
         ([1, 1.2, 4, 4.1, 4.2], 0.5, [(0, 1), (2, 4)]),
         ([], 1, []),
     ],
 )
-def test_groups_that_are_not_told_apart(ranks, difference, expected):
+def test_groups_within_the_critical_difference(ranks, difference, expected):
     assert not_told_apart(ranks, difference) == expected
 
 
@@ -147,10 +144,10 @@ def test_every_pair_within_the_critical_difference_shares_a_group():
                 assert together == (ranks[j] - ranks[i] < 1.5)
 
 
-def test_tables_are_read_back_as_computed(wide_study):
-    computed, found = Tables.compute(wide_study), Tables.read(wide_study)
+def test_evidence_tables_survive_a_round_trip(wide_study):
+    computed, restored = Tables.compute(wide_study), Tables.read(wide_study)
     for name in ("claims", "comparisons", "pairwise", "ranks", "checks", "spread", "spread_matrices", "timing", "cost"):
-        left, right = getattr(found, name), getattr(computed, name)
+        left, right = getattr(restored, name), getattr(computed, name)
         assert list(left.columns) == list(right.columns) and len(left) == len(right) > 0, name
         numbers = right.select_dtypes("number").columns
         np.testing.assert_allclose(left[numbers].to_numpy(float), right[numbers].to_numpy(float), atol=1e-6)
@@ -159,7 +156,7 @@ def test_tables_are_read_back_as_computed(wide_study):
 # The page.
 
 
-def test_verdicts_come_first_then_pictures_statistics_checks_details_provenance(wide_study):
+def test_the_order_of_the_sections(wide_study):
     html = page_of(wide_study)
     order = re.findall(r'<section id="(\w+)">', html)
     wanted = ["verdicts", "answer", "bytes", "statistics", "checks", "cost", "run", "scores", "models", "details"]
@@ -168,7 +165,7 @@ def test_verdicts_come_first_then_pictures_statistics_checks_details_provenance(
     assert re.findall(r'<li><a href="#(\w+)">', html) == order
 
 
-def test_verdicts_with_words_marks_intervals_and_rules(wide_study):
+def test_verdicts_show_words_marks_intervals_and_rules(wide_study):
     html = page_of(wide_study)
     text = Reader(html).text.replace("\xa0", " ")
     for wanted in ("The text of each.", "The rule of own.", "Because of missing all models."):
@@ -181,7 +178,7 @@ def test_verdicts_with_words_marks_intervals_and_rules(wide_study):
     assert "Of 3 claims of the paper: 1 reproduced, 1 not decided, 1 different from case to case." in text
 
 
-def test_numbers_of_the_page_are_those_of_the_tables(wide_study):
+def test_the_page_shows_the_numbers_of_the_tables(wide_study):
     tables = Tables.read(wide_study)
     rows = texts(differences.comparisons_table(tables))
     # Seeds −4 and −5 against full, both significant at 5 % kept and none at 25 %; 50 % is not in the file.
@@ -235,7 +232,7 @@ def test_the_answer_names_ken_random_and_the_best(wide_study):
     ) in text
 
 
-def test_what_was_not_run_is_said_with_its_key(built_study):
+def test_parts_that_were_not_run_are_listed_with_their_config_key(built_study):
     html = page_of(built_study)
     text = Reader(html).text
     for key in ("checks.bandwidth_factors", "checks.zero", "checks.matrices", "spread.methods", "timing.heights"):
@@ -249,7 +246,7 @@ def test_what_was_not_run_is_said_with_its_key(built_study):
 def test_every_file_may_be_missing_or_empty(tmp_path, name):
     files = whole_evidence()
     folder = write_evidence(write_results(tmp_path / "study", controls()), **files)
-    for path in [found for found in folder.rglob("*.csv") if name in (None, found.stem) and found.stem in files]:
+    for path in [file for file in folder.rglob("*.csv") if name in (None, file.stem) and file.stem in files]:
         if name is None:
             path.write_text("\n")
         else:
@@ -263,18 +260,18 @@ def test_every_file_may_be_missing_or_empty(tmp_path, name):
             assert not drawing.shown and len(drawn(drawing.draw).axes) == 0  # only a note
 
 
-def test_a_page_without_any_of_the_files(tmp_path):
+def test_a_page_without_optional_files(tmp_path):
     html = build(write_results(tmp_path / "study", controls())).read_text(encoding="utf-8")
     assert html.count("<figure>") == html.count('<svg role="img"') == 3  # summary, Pareto, the one model
 
 
-def test_a_factor_that_is_no_number_is_refused(tmp_path):
+def test_a_factor_must_be_a_number(tmp_path):
     with pytest.raises(UserError, match="'wide' in column 'variant'"):
         tables_of(tmp_path, checks=[check_row(variant="wide")])
 
 
-def test_the_explorer_is_linked_only_beside_kenviz(wide_study, built_study):
-    assert page.render(wide_study).count('href="kenviz.html"') == 0  # there is no picture it would stand below
+def test_the_explorer_is_linked_only_below_the_kenviz_picture(wide_study, built_study):
+    assert page.render(wide_study).count('href="kenviz.html"') == 0  # it has no KENviz picture
     (built_study / "report" / "kenviz.html").write_text("the explorer")
     try:
         assert page.render(built_study).count('href="kenviz.html"') == 1
@@ -282,7 +279,7 @@ def test_the_explorer_is_linked_only_beside_kenviz(wide_study, built_study):
         (built_study / "report" / "kenviz.html").unlink()
 
 
-def test_inputs_are_named_with_whole_hashes(wide_study):
+def test_inputs_are_listed_with_full_hashes(wide_study):
     html = page_of(wide_study)
     assert "ab" * 32 in html and "cd" * 32 in html
     assert page.sha256(wide_study / "scores.csv") in html
@@ -320,7 +317,7 @@ def test_ranks_draw_the_ranked_methods_of_budgets_with_enough_pairs(wide_study):
     assert min(bars[0]) == pytest.approx(2.5, abs=0.05) and max(bars[0]) == pytest.approx(3, abs=0.05)
 
 
-def test_texts_of_the_ranks_do_not_touch(tmp_path):
+def test_labels_of_the_ranks_do_not_overlap(tmp_path):
     from tests.report.synthetic import rank_rows
 
     names = [name for name in style.FIXED if "-" not in name]
@@ -328,7 +325,7 @@ def test_texts_of_the_ranks_do_not_touch(tmp_path):
         row
         for budget in (0.02, 0.05, 0.25)
         for row in rank_rows(
-            budget, n=14, difference=4, **{name: 1.3 + 0.8 * place for place, name in enumerate(names)}
+            budget, n=14, difference=4, **{name: 1.3 + 0.8 * index for index, name in enumerate(names)}
         )
     ]
     figure = drawn(ranks.draw_ranks, tables_of(tmp_path, ranks=rows).ranks)
@@ -337,7 +334,7 @@ def test_texts_of_the_ranks_do_not_touch(tmp_path):
     boxes = [box for box in boxes if box.width]
     assert len(boxes) > 3 * len(names)
     assert all(box.x0 >= 0 and box.x1 <= figure.bbox.x1 and box.y0 >= 0 for box in boxes)
-    assert not any(one.overlaps(two) for place, one in enumerate(boxes) for two in boxes[:place])
+    assert not any(one.overlaps(two) for index, one in enumerate(boxes) for two in boxes[:index])
 
 
 def test_bandwidth_and_matrices_draw_the_means(wide_study):

@@ -1,4 +1,4 @@
-"""Looks are stable, figures are deterministic and show what the tables hold."""
+"""Figures are deterministic and show the numbers of the tables; the styles of methods are stable."""
 
 import itertools
 import math
@@ -17,8 +17,8 @@ from ken.errors import UserError
 from report import drawing, figures, results, style
 from report.measurements import overview, pareto, scores
 from report.tables import Tables
-from tests.report.conftest import run_step
 from tests.report.synthetic import controls, score_row, write_results
+from tests.steps import run_step
 
 
 def test_two_builds_from_tables_alone_give_identical_files(built_study, tmp_path):
@@ -34,7 +34,7 @@ def test_two_builds_from_tables_alone_give_identical_files(built_study, tmp_path
 
 
 def drawn(draw, *arguments):
-    with drawing.applied():
+    with drawing.figure_style():
         figure = draw(*arguments)
         figure.draw_without_rendering()
     return figure
@@ -44,7 +44,7 @@ def lines_of(axes, colour):
     return [line.get_xydata() for line in axes.lines if line.get_color() == colour and len(line.get_xydata())]
 
 
-def test_curves_draw_the_means_of_the_table(built_study):
+def test_curves_show_the_means_of_the_table(built_study):
     tables = Tables.read(built_study)
     (axes,) = drawn(scores.draw_curves, tables, "bert").axes
     assert axes.get_title(loc="left") == "t1 · kept values as they are"
@@ -63,7 +63,7 @@ def legend_of(part):
     return [text.get_text() for text in legend.get_texts()]
 
 
-def test_legends_name_every_method_once_with_references_in_every_panel(wide_study):
+def test_legends_name_every_method_once(wide_study):
     tables = Tables.read(wide_study)
     for figure in (drawn(overview.draw_summary, tables), drawn(scores.draw_curves, tables, "bloom")):
         left, right = figure.axes
@@ -77,13 +77,13 @@ def test_legends_name_every_method_once_with_references_in_every_panel(wide_stud
     assert "FLOP" not in names  # declined: there is nothing to draw
 
 
-def test_methods_with_other_budgets_and_part_of_the_cells_are_not_on_the_axis_of_kept_shares(wide_study):
+def test_the_summary_shows_only_methods_with_kept_shares_in_all_cells(wide_study):
     summary = drawn(overview.draw_summary, Tables.read(wide_study))
     colours = {line.get_color() for axes in summary.axes for line in axes.lines}
     assert not colours & {style.FIXED[name].colour for name in ("bitdelta", "lora", "lt-sft", "flop")}
 
 
-def test_pareto_draws_all_cells_and_the_common_ones(wide_study):
+def test_pareto_shows_all_cells_and_the_common_ones(wide_study):
     tables = Tables.read(wide_study)
     left, right = drawn(pareto.draw_pareto, tables).axes
     assert left.get_title(loc="left") == "All 4 cells"
@@ -94,7 +94,7 @@ def test_pareto_draws_all_cells_and_the_common_ones(wide_study):
     np.testing.assert_allclose(lora, rows[["stored_share", "difference_points"]])
 
 
-def test_the_front_is_labelled_once_a_point_in_order(wide_study):
+def test_every_point_of_the_front_is_labelled_in_order(wide_study):
     tables = Tables.read(wide_study)
     for axes, (_, points) in zip(
         drawn(pareto.draw_pareto, tables).axes, tables.pareto.groupby("cells_of"), strict=True
@@ -106,13 +106,13 @@ def test_the_front_is_labelled_once_a_point_in_order(wide_study):
 
 @pytest.fixture(scope="module")
 def crowded(tmp_path_factory):
-    """Tables of a study of every registered method."""
+    """Tables of a study with every registered method."""
     rows = controls()
-    for place, (name, method) in enumerate(METHODS.items()):
+    for index, (name, method) in enumerate(METHODS.items()):
         for budget in method.budgets or (0.02, 0.022, 0.025, 0.05, 0.1, 0.25, 0.5, 0.75):
-            size = {"stored_bytes": 4000 * min(budget, 0.9) + 10 * place, "kept_share": min(budget, 0.9)}
+            size = {"stored_bytes": 4000 * min(budget, 0.9) + 10 * index, "kept_share": min(budget, 0.9)}
             row = score_row(
-                method=name, budget=budget, f1=0.3 + 0.6 * size["kept_share"] ** 0.3 - 0.001 * place, **size
+                method=name, budget=budget, f1=0.3 + 0.6 * size["kept_share"] ** 0.3 - 0.001 * index, **size
             )
             rows += [row | {"family": method.family, "unit": method.unit}] if name not in style.CONTROLS else []
     return Tables.compute(write_results(tmp_path_factory.mktemp("crowded"), rows))
@@ -121,7 +121,7 @@ def crowded(tmp_path_factory):
 @pytest.mark.parametrize(
     "draw", [pareto.draw_pareto, overview.draw_summary, lambda tables: scores.draw_curves(tables, "bert")]
 )
-def test_no_text_is_cut_or_covers_another(crowded, draw):
+def test_no_text_is_cut_off_or_overlaps_another(crowded, draw):
     figure = drawn(draw, crowded)
     texts = [text for axes in figure.axes for text in [*axes.get_xticklabels(), axes.xaxis.label, axes.title]]
     texts += [text for axes in figure.axes if axes.get_legend() for text in axes.get_legend().get_texts()]
@@ -133,25 +133,25 @@ def test_no_text_is_cut_or_covers_another(crowded, draw):
     assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
 
 
-def test_names_of_the_front_do_not_touch(crowded):
+def test_labels_of_the_front_do_not_overlap(crowded):
     figure = drawn(pareto.draw_pareto, crowded)
     (axes,) = figure.axes
-    places = [axes.transData.transform((tick, 0))[0] for tick in axes.child_axes[0].get_xticks()]
-    assert len(places) > 6
+    positions = [axes.transData.transform((tick, 0))[0] for tick in axes.child_axes[0].get_xticks()]
+    assert len(positions) > 6
     # Rotated by 40 degrees, lines of 8 points are apart if their starts are 8 / sin 40 points apart.
     least = figure.dpi * 8 / 72 / math.sin(math.radians(40))
-    assert all(right - left > least for left, right in itertools.pairwise(places))
+    assert all(right - left > least for left, right in itertools.pairwise(positions))
 
 
 @given(st.lists(st.floats(0, 1), max_size=12), st.floats(0.001, 0.3))
-def test_spread_keeps_order_and_distance(places, gap):
-    places = sorted(places)
-    moved = pareto.move_apart(places, gap)
-    wanted = min(gap, 1 / max(1, len(places) - 1))
+def test_move_apart_keeps_order_and_distance(positions, gap):
+    positions = sorted(positions)
+    moved = pareto.move_apart(positions, gap)
+    wanted = min(gap, 1 / max(1, len(positions) - 1))
     assert all(second - first >= wanted - 1e-9 for first, second in itertools.pairwise(moved))
-    assert all(-1e-9 <= place <= 1 + 1e-9 for place in moved)
-    if all(second - first >= wanted for first, second in itertools.pairwise(places)):
-        assert moved == pytest.approx(places, abs=1e-9)
+    assert all(-1e-9 <= position <= 1 + 1e-9 for position in moved)
+    if all(second - first >= wanted for first, second in itertools.pairwise(positions)):
+        assert moved == pytest.approx(positions, abs=1e-9)
 
 
 def test_hostile_names_are_drawn_as_text(hostile_study):
@@ -161,7 +161,7 @@ def test_hostile_names_are_drawn_as_text(hostile_study):
     assert all(re.fullmatch(r"[\w.-]+", name) for name in files)
 
 
-def test_every_registered_method_has_a_style_and_a_label_of_its_own():
+def test_every_registered_method_has_a_unique_style_and_label():
     names = [name for name in METHODS if name not in style.CONTROLS]
     assert {name.removesuffix(style.RESCALED) for name in names} <= style.FIXED.keys()
     styles = style.method_styles([*names, "flop"])
@@ -177,7 +177,7 @@ def test_units_and_families_of_the_methods_are_known():
     }
 
 
-def test_a_rescaled_method_has_the_colour_of_its_base_with_another_dash_and_fill():
+def test_a_rescaled_method_differs_from_its_base_in_dash_and_fill():
     styles = style.method_styles(["ken", "ken-rescaled", "mine", "mine-rescaled"])
     for name in ("ken", "mine"):
         plain, rescaled = styles[name], styles[f"{name}-rescaled"]
@@ -187,14 +187,14 @@ def test_a_rescaled_method_has_the_colour_of_its_base_with_another_dash_and_fill
 
 
 @given(st.lists(st.text(min_size=1), max_size=30, unique=True))
-def test_every_method_gets_its_own_look(names):
+def test_every_method_gets_a_unique_style(names):
     styles = style.method_styles([*names, "ken"])
     assert len(set(styles.values())) == len(styles)
     assert styles["ken"] == style.FIXED["ken"]
     assert styles == style.method_styles(["ken", *reversed(names)])
 
 
-def test_the_look_of_an_unknown_method_does_not_depend_on_the_others():
+def test_the_style_of_an_unknown_method_does_not_depend_on_the_others():
     assert style.method_styles(["mine"])["mine"] == style.method_styles(["mine", "yours", "ken", "dare"])["mine"]
 
 
@@ -233,9 +233,9 @@ def test_size(count, expected):
     assert style.size(count).replace("\xa0", " ") == expected
 
 
-def test_settings_do_not_leak():
+def test_matplotlib_settings_are_restored():
     before = matplotlib.rcParams["svg.hashsalt"]
-    with drawing.applied():
+    with drawing.figure_style():
         assert matplotlib.rcParams["svg.hashsalt"] == "report"
     assert matplotlib.rcParams["svg.hashsalt"] == before
 
@@ -245,6 +245,6 @@ def test_missing_tables_are_named(tmp_path):
         run_step(figures, "--results", tmp_path)
 
 
-def test_computing_does_not_load_matplotlib():
+def test_computing_tables_does_not_import_matplotlib():
     code = "import sys, report.tables; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

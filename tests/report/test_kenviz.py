@@ -1,4 +1,4 @@
-"""The KENviz step against a mask whose neighbours are counted by hand."""
+"""The KENviz step on a mask whose neighbours are counted by hand."""
 
 import json
 
@@ -9,16 +9,16 @@ from ken.errors import UserError
 from ken.subnetwork import Subnetwork
 from report import kenviz
 from report.page import kenviz_picture
-from tests.report.conftest import run_step
+from tests.steps import run_step
 
 
-def test_picture_and_facts(stored, built_study, tmp_path):
+def test_picture_and_its_facts(stored, built_study, tmp_path):
     stem = tmp_path / "kenviz"
     run_step(kenviz, "--subnetwork", stored, "--out", stem)
     facts = json.loads(stem.with_suffix(".json").read_text())
     assert facts["matrix"] == "encoder.layer.*.query.weight"
     first, second = facts["layers"]
-    # The four entries of the square have two kept neighbours each, the lone one none.
+    # The four entries of the square have two kept neighbours each, the isolated one none.
     assert first["neighbours"] == pytest.approx(8 / 5)
     assert first["kept_share"] == pytest.approx(5 / 12)
     assert (second["neighbours"], second["kept_share"]) == (0, 0)
@@ -32,12 +32,12 @@ def test_the_page_names_no_folder_outside_the_results(built_study):
     assert "data:image/png" in picture["svg"] and "http" not in picture["svg"]
 
 
-def test_unknown_matrix_names_the_known_ones(stored, tmp_path):
+def test_an_unknown_matrix_is_refused_with_the_valid_names(stored, tmp_path):
     with pytest.raises(UserError, match=r"expected one of encoder\.layer\.\*\.query\.weight"):
         run_step(kenviz, "--subnetwork", stored, "--matrix", "value", "--out", tmp_path / "a")
 
 
-def test_files_that_are_no_subnetwork(tmp_path):
+def test_files_that_are_no_sub_network_are_refused(tmp_path):
     with pytest.raises(UserError, match="does not exist"):
         kenviz.load(tmp_path / "none.safetensors")
     (tmp_path / "text.safetensors").write_text("text")

@@ -1,4 +1,4 @@
-"""Language models in the report: sums, claims, figures and the section of the page, on invented losses."""
+"""Language models in the report: summaries, claims, figures and the page's section, on invented losses."""
 
 import math
 from pathlib import Path
@@ -66,11 +66,11 @@ def row(model, seed, method, structure, shots, budget, loss, file, tokens) -> di
     }  # fmt: skip
 
 
-def usual(method, structure, shots, budget, model) -> float:
+def default_rise(method, structure, shots, budget, model) -> float:
     return budget * RISES[method] * (2 if shots == 1 else 1)
 
 
-def judged(folder: Path) -> pd.DataFrame:
+def judge_losses(folder: Path) -> pd.DataFrame:
     rules, _ = read_rules(RULES)
     study = study_of({("ken", 0.5): 0.0})
     sample = LossSample.read(folder, 200)
@@ -78,10 +78,10 @@ def judged(folder: Path) -> pd.DataFrame:
     return judge_all(study, [rule for rule in rules if rule.source == "surgeon"]).set_index(["claim", "subject"])
 
 
-def test_all_claims_of_the_second_paper_can_be_reproduced(tmp_path):
-    found = judged(write_losses(tmp_path, usual))
-    assert (found["verdict"] == REPRODUCED).all() and (found["unit"] == "nats").all() and (found["n"] == 4).all()
-    assert set(found.index.get_level_values("subject")) == {"language models", "Magnitude", "L-OBD", "K-OBD"}
+def test_claims_on_language_models_can_be_reproduced(tmp_path):
+    table = judge_losses(write_losses(tmp_path, default_rise))
+    assert (table["verdict"] == REPRODUCED).all() and (table["unit"] == "nats").all() and (table["n"] == 4).all()
+    assert set(table.index.get_level_values("subject")) == {"language models", "Magnitude", "L-OBD", "K-OBD"}
     mean = np.mean(SPARSITIES)
     expected = {
         ("surgeon-structured", "language models"): 0.3 * RISES["llm-surgeon"],
@@ -90,79 +90,79 @@ def test_all_claims_of_the_second_paper_can_be_reproduced(tmp_path):
         ("surgeon-ahead", "Magnitude"): 1.5 * mean * 0.6,
     }
     for key, value in expected.items():
-        assert found.loc[key, "estimate"] == pytest.approx(value, abs=0.01)
-        assert found.loc[key, "low"] <= found.loc[key, "estimate"] <= found.loc[key, "high"]
-    assert "20\u00a0% removed" in found.loc[("surgeon-structured", "language models"), "why"]
+        assert table.loc[key, "estimate"] == pytest.approx(value, abs=0.01)
+        assert table.loc[key, "low"] <= table.loc[key, "estimate"] <= table.loc[key, "high"]
+    assert "20\u00a0% removed" in table.loc[("surgeon-structured", "language models"), "why"]
 
 
-def test_they_can_be_refuted(tmp_path):
+def test_claims_on_language_models_can_be_refuted(tmp_path):
     def other_way(method, structure, shots, budget, model):
         return budget * (3.0 if method == "llm-surgeon" else 0.1) * shots
 
-    found = judged(write_losses(tmp_path, other_way))
-    assert (found["verdict"] == NOT_REPRODUCED).all()
+    table = judge_losses(write_losses(tmp_path, other_way))
+    assert (table["verdict"] == NOT_REPRODUCED).all()
 
 
-def test_models_that_disagree_decide_nothing(tmp_path):
+def test_disagreeing_models_decide_nothing(tmp_path):
     def by_model(method, structure, shots, budget, model):
         lead = 0.4 if model == "a" else -0.4
         return 0.5 * budget if method == "llm-surgeon" else 0.5 * budget + lead * budget
 
-    found = judged(write_losses(tmp_path, by_model))
-    assert (found.loc["surgeon-ahead", "verdict"] == NOT_DECIDED).all()
-    assert found.loc[("surgeon-correlated", "language models"), "verdict"] == NOT_DECIDED
+    table = judge_losses(write_losses(tmp_path, by_model))
+    assert (table.loc["surgeon-ahead", "verdict"] == NOT_DECIDED).all()
+    assert table.loc[("surgeon-correlated", "language models"), "verdict"] == NOT_DECIDED
 
 
-def test_a_study_lacks_what_its_methods_lack(tmp_path):
-    folder = write_losses(tmp_path, usual)
+def test_claims_about_missing_methods_are_not_decided(tmp_path):
+    folder = write_losses(tmp_path, default_rise)
     table = pd.read_csv(folder / "perplexity.csv", keep_default_na=False)
     few = table[~table["method"].isin(["k-obd", "llm-surgeon-independent"]) & (table["shots"] != 1)]
     few[(few["structure"] != "row-column")].to_csv(folder / "perplexity.csv", index=False)
-    found = judged(folder)
+    claims = judge_losses(folder)
     for key in (
         *((name, "language models") for name in ("surgeon-structured", "surgeon-shots", "surgeon-correlated")),
         ("surgeon-ahead", "K-OBD"),
     ):
-        assert found.loc[key, "verdict"] == NOT_DECIDED and found.loc[key, "why"].startswith("Not decided: ")
-    assert found.loc[("surgeon-ahead", "Magnitude"), "verdict"] == REPRODUCED
+        assert claims.loc[key, "verdict"] == NOT_DECIDED and claims.loc[key, "why"].startswith("Not decided: ")
+    assert claims.loc[("surgeon-ahead", "Magnitude"), "verdict"] == REPRODUCED
 
 
-def test_a_study_without_language_models_has_no_rows_of_them():
+def test_a_study_without_language_models_has_no_claims_on_them():
     rules, _ = read_rules(RULES)
     table = judge_all(study_of({("ken", 0.5): 0.0}), rules)
     assert not set(table["claim"]) & {rule.claim for rule in rules if rule.source == "surgeon"}
 
 
 def test_resampled_losses_against_a_loop_over_documents(tmp_path):
-    folder = write_losses(tmp_path, usual, models=("a",), seeds=(0,))
+    folder = write_losses(tmp_path, default_rise, models=("a",), seeds=(0,))
     sample = LossSample.read(folder, 100)
     losses = pd.read_parquet(folder / "language" / "a" / "seed0" / "pruning" / "losses.parquet")
     counts = np.vstack(list(resample_counts("language", DOCUMENTS, 100)))
-    for place in (0, 7, 30):
-        own = losses[sample.rows["file"][place]]
+    for index in (0, 7, 30):
+        own = losses[sample.rows["file"][index]]
         for resample in (0, 99):
             drawn = [d for d in range(DOCUMENTS) for _ in range(counts[resample][d])]
             expected = sum(own[d] for d in drawn) / sum(losses["tokens"][d] for d in drawn)
-            assert sample.resampled[place, resample] == pytest.approx(expected)
+            assert sample.resampled[index, resample] == pytest.approx(expected)
 
 
 def test_summary_averages_losses_over_seeds(tmp_path):
-    folder = write_losses(tmp_path, usual)
+    folder = write_losses(tmp_path, default_rise)
     table = read_perplexity(folder)
     table.loc[(table["method"] == "ken") & (table["budget"] == 0.5), ["status", "reason"]] = ["failed", "why"]
-    found = summary(table).set_index(["experiment", "model", "method", "structure", "shots", "budget"])
+    averaged = summary(table).set_index(["experiment", "model", "method", "structure", "shots", "budget"])
     one = table[(table["model"] == "a") & (table["method"] == "k-obd") & (table["structure"] == "element")]
     one = one[(one["shots"] == 5) & (one["budget"] == 0.2)]
-    row = found.loc[("pruning", "a", "k-obd", "element", 5, 0.2)]
+    row = averaged.loc[("pruning", "a", "k-obd", "element", 5, 0.2)]
     assert row["perplexity"] == pytest.approx(np.exp(one["loss"].mean())) and row["seeds"] == 2
     assert row["rise"] == pytest.approx(0.2 * 0.6, abs=0.01)
-    assert found.loc[("adaptation", "a", "ken", "", 0, 0.25), "rise"] == pytest.approx(0.7)
-    failed = found.loc[("adaptation", "a", "ken", "", 0, 0.5)]
+    assert averaged.loc[("adaptation", "a", "ken", "", 0, 0.25), "rise"] == pytest.approx(0.7)
+    failed = averaged.loc[("adaptation", "a", "ken", "", 0, 0.5)]
     assert failed["failed"] == 2 and failed["seeds"] == 0 and math.isnan(failed["perplexity"])
 
 
-def test_wrong_tables_are_refused(tmp_path):
-    folder = write_losses(tmp_path, usual, models=("a",), seeds=(0,))
+def test_invalid_tables_are_refused(tmp_path):
+    folder = write_losses(tmp_path, default_rise, models=("a",), seeds=(0,))
     table = pd.read_csv(folder / "perplexity.csv", keep_default_na=False)
     table.assign(status="fine").to_csv(folder / "perplexity.csv", index=False)
     with pytest.raises(UserError, match="status 'fine'"):
@@ -177,16 +177,16 @@ def test_wrong_tables_are_refused(tmp_path):
 
 
 def test_the_page_has_a_section_on_language_models(tmp_path):
-    folder = write_losses(write_study(tmp_path / "study"), usual)
+    folder = write_losses(write_study(tmp_path / "study"), default_rise)
     text = build(folder).read_text(encoding="utf-8")
     assert '<section id="language">' in text and 'href="#language"' in text
     assert "up to 4 of 8 linear layers really smaller" in text and "independent updates" in text
-    found = Tables.read(folder).perplexity
-    assert len(found) == len(summary(read_perplexity(folder)))
+    table = Tables.read(folder).perplexity
+    assert len(table) == len(summary(read_perplexity(folder)))
     for name in ("perplexity", "adaptation"):
         for kind in drawing.FORMATS:
             assert (folder / "figures" / f"{name}.{kind}").stat().st_size > 1000
-    value = found[(found["method"] == "magnitude") & (found["budget"] == 0.5)]["perplexity"].iloc[0]
+    value = table[(table["method"] == "magnitude") & (table["budget"] == 0.5)]["perplexity"].iloc[0]
     assert f"{value:.1f}" in text
 
 

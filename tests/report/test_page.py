@@ -1,4 +1,4 @@
-"""The page: whole, escaped, without anything to load, and with the numbers of the tables."""
+"""The page: valid, escaped, self-contained, and with the numbers of the tables."""
 
 import re
 import shutil
@@ -11,15 +11,16 @@ from report import page
 from report.measurements.inputs import classes_table
 from report.measurements.scores import score_table
 from report.tables import Tables
-from tests.report.conftest import HOSTILE, build, run_step
+from tests.report.conftest import HOSTILE, build
 from tests.report.synthetic import controls, score_row, write_results
+from tests.steps import run_step
 
 VOID = {"meta", "link", "input", "br", "img"}
 LOADING = {"src", "href", "xlink:href", "data", "action", "srcset", "poster"}
 
 
 class Reader(HTMLParser):
-    """Tags with attributes, visible text, and whether elements are closed in order."""
+    """Collects tags with attributes and the visible text, and checks that elements are closed in order."""
 
     def __init__(self, text: str):
         super().__init__()
@@ -59,7 +60,7 @@ def html(folder):
     return (folder / "report" / "index.html").read_text(encoding="utf-8")
 
 
-def test_nothing_is_loaded(html):
+def test_the_page_loads_no_resources(html):
     for tag, attributes in Reader(html).tags:
         for name in LOADING & attributes.keys() - ({"href"} if attributes.get("href") == "kenviz.html" else set()):
             assert re.match(r"#|data:", attributes[name]), (tag, attributes[name])
@@ -75,22 +76,22 @@ def test_elements_are_closed_and_ids_are_unique(html):
     ids = [attributes["id"] for _, attributes in reader.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
     targets = [value for _, attributes in reader.tags for name, value in attributes.items() if name.endswith("href")]
-    targets += [f"#{found}" for found in re.findall(r"url\(#([^)]*)\)", html)]
+    targets += [f"#{name}" for name in re.findall(r"url\(#([^)]*)\)", html)]
     assert {target[1:] for target in targets if target.startswith("#")} <= set(ids)
 
 
-def test_no_missing_number_is_written_out(html):
+def test_no_nan_is_shown(html):
     assert not re.search(r"\bnan\b", Reader(html).text, re.IGNORECASE)
 
 
-def test_every_figure_says_its_cells_and_seeds(html):
+def test_every_caption_states_the_number_of_seeds(html):
     captions = re.findall(r"<figcaption>(.*?)</figcaption>", html, re.DOTALL)
     assert len(captions) >= 3
     assert all(re.search(r"\d+ seeds?\b", caption) for caption in captions)
     assert html.count("<figure>") == html.count('<svg role="img"') == len(captions)
 
 
-def test_hostile_names_are_text(hostile_study):
+def test_hostile_names_are_escaped(hostile_study):
     html = (hostile_study / "report" / "index.html").read_text(encoding="utf-8")
     reader = Reader(html)
     assert [tag for tag, _ in reader.tags].count("script") == 1
@@ -108,7 +109,7 @@ def test_one_seed_has_no_spread(hostile_study):
     assert "One seed: no band." in html
 
 
-def test_scores_stand_in_the_table_with_spread(built_study):
+def test_scores_are_shown_with_their_spread(built_study):
     tables = Tables.read(built_study)
     sheet = score_table(tables, tables.counts["models"])
     assert [head.replace("\xa0", " ") for head in sheet.heads] == [
@@ -120,7 +121,7 @@ def test_scores_stand_in_the_table_with_spread(built_study):
     cell = rows["bert", "KEN"][4]
     assert (cell.text, cell.behind) == ("0.710", "±0.014")
     assert cell.marks == "best"
-    # 0.90 and 0.92 less one point.
+    # 0.90 and 0.92 minus one point.
     assert rows["bert", "KEN"][5].marks == "best near"
     assert rows["bloom", "KEN"][6].text == "0.810"
     html = (built_study / "report" / "index.html").read_text(encoding="utf-8")
@@ -140,7 +141,7 @@ def test_two_builds_give_the_same_page(built_study, tmp_path):
     assert (tmp_path / "again.html").read_bytes() == (built_study / "report" / "index.html").read_bytes()
 
 
-def test_method_that_fails_everywhere_still_builds(tmp_path):
+def test_a_method_that_fails_everywhere_is_reported(tmp_path):
     rows = [*controls(), score_row(f1=None, status="failed", reason="out of memory")]
     text = Reader(build(write_results(tmp_path / "study", rows)).read_text(encoding="utf-8")).text
     assert "out of memory" in text
@@ -177,7 +178,7 @@ def test_class_counts_with_and_without_splits():
         classes_table("[1, 2]")
 
 
-def test_a_section_that_the_template_does_not_place_is_shown_all_the_same(built_study, monkeypatch):
+def test_sections_missing_from_the_template_are_appended(built_study, monkeypatch):
     placed = page.render(built_study)
     monkeypatch.setattr(page, "PLACED", page.PLACED[:-1])
     html = page.render(built_study)

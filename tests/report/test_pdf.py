@@ -1,3 +1,5 @@
+"""Printing the page to a PDF with WeasyPrint or Chromium."""
+
 import re
 import shutil
 import sys
@@ -9,7 +11,7 @@ import pytest
 
 from ken.errors import UserError
 from report import pdf
-from tests.report.conftest import run_step
+from tests.steps import run_step
 
 needs_browser = pytest.mark.skipif(not any(map(shutil.which, pdf.BROWSERS)), reason="no Chromium on PATH")
 
@@ -30,15 +32,15 @@ def stream(body: bytes) -> str:
 
 def letters(cmap: str) -> dict[int, str]:
     """Glyph -> text of a ToUnicode table (PDF 32000-1, section 9.10.3)."""
-    found = {}
+    text_of_glyph = {}
     for block in re.findall(r"beginbfchar(.*?)endbfchar", cmap, re.S):
         for glyph, text in re.findall(r"<(\w+)> <(\w+)>", block):
-            found[int(glyph, 16)] = bytes.fromhex(text).decode("utf-16-be")
+            text_of_glyph[int(glyph, 16)] = bytes.fromhex(text).decode("utf-16-be")
     for block in re.findall(r"beginbfrange(.*?)endbfrange", cmap, re.S):
         for first, last, text in re.findall(r"<(\w+)> <(\w+)> <(\w+)>", block):
             for step in range(int(last, 16) - int(first, 16) + 1):
-                found[int(first, 16) + step] = chr(int(text, 16) + step)
-    return found
+                text_of_glyph[int(first, 16) + step] = chr(int(text, 16) + step)
+    return text_of_glyph
 
 
 def page_texts(data: bytes) -> list[str]:
@@ -53,14 +55,14 @@ def page_texts(data: bytes) -> list[str]:
         text, font = "", {}
         for name, glyphs in re.findall(r"/(F\d+) [\d.]+ Tf|<(\w+)> Tj", content):
             font = fonts[name] if name else font
-            codes = [int(glyphs[place : place + 4], 16) for place in range(0, len(glyphs), 4)]
+            codes = [int(glyphs[start : start + 4], 16) for start in range(0, len(glyphs), 4)]
             text += "".join(font.get(code, "") for code in codes)
         texts.append("".join(unicodedata.normalize("NFKC", text).split()))  # no ligatures
     return texts
 
 
 @needs_browser
-def test_the_page_becomes_a_pdf_with_its_title_and_what_is_folded(without_weasyprint, built_study, tmp_path):
+def test_the_pdf_has_the_title_and_the_folded_sections(without_weasyprint, built_study, tmp_path):
     out = tmp_path / "new" / "report.pdf"
     run_step(pdf, "--results", built_study, "--out", out)
     data = out.read_bytes()
@@ -68,11 +70,13 @@ def test_the_page_becomes_a_pdf_with_its_title_and_what_is_folded(without_weasyp
     assert data.startswith(b"%PDF-") and data.rstrip().endswith(b"%%EOF") and len(texts) > 1
     assert "KEN benchmark · tiny".encode("utf-16-be").hex().upper().encode() in data  # title of the document
     assert "Howmuchofafine-tunedtransformercanberesettoitspre-trainedvalues" in texts[0]
-    assert any('"seeds":[0]' in text for text in texts), "the configuration is folded in the page"
+    assert any('"seeds":[0]' in text for text in texts), "the folded configuration is printed"
     assert [path.name for path in out.parent.iterdir()] == ["report.pdf"]
 
 
-def test_neither_program(without_weasyprint, built_study, tmp_path, monkeypatch):
+def test_without_weasyprint_and_chromium_an_error_says_what_to_install(
+    without_weasyprint, built_study, tmp_path, monkeypatch
+):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UserError, match=r"install WeasyPrint .* or put Chromium on PATH"):
         run_step(pdf, "--results", built_study, "--out", tmp_path / "report.pdf")
@@ -80,21 +84,21 @@ def test_neither_program(without_weasyprint, built_study, tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("script", ['echo half > "$out"; echo no display >&2; exit 3', "exit 0"])
-def test_a_browser_that_fails_leaves_the_old_file(without_weasyprint, built_study, tmp_path, monkeypatch, script):
+def test_a_failing_browser_leaves_the_old_file(without_weasyprint, built_study, tmp_path, monkeypatch, script):
     out = tmp_path / "report.pdf"
     out.write_bytes(b"old")
     browser = tmp_path / "chromium"
-    found = 'for word; do case "$word" in --print-to-pdf=*) out="${word#*=}";; esac; done'
-    browser.write_text(f"#!/bin/sh\n{found}\n{script}\n")
+    read_out_option = 'for word; do case "$word" in --print-to-pdf=*) out="${word#*=}";; esac; done'
+    browser.write_text(f"#!/bin/sh\n{read_out_option}\n{script}\n")
     browser.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(UserError, match=r"did not print the page \(status (3: no display|0: it said nothing)\)"):
+    with pytest.raises(UserError, match=r"did not print the page \(status (3: no display|0: no message)\)"):
         run_step(pdf, "--results", built_study, "--out", out)
     assert out.read_bytes() == b"old" and {path.name for path in tmp_path.iterdir()} == {"chromium", "report.pdf"}
 
 
-def test_weasyprint_is_preferred_and_fetches_nothing(built_study, tmp_path, monkeypatch):
-    """The calls only: the package is not among those of the tests."""
+def test_weasyprint_is_preferred_and_may_not_fetch(built_study, tmp_path, monkeypatch):
+    """Checks only the calls, since WeasyPrint is not installed for the tests."""
     calls = []
 
     class HTML:
@@ -118,7 +122,7 @@ def test_weasyprint_is_preferred_and_fetches_nothing(built_study, tmp_path, monk
     assert pictures and not any(re.search(r"var\(--(ink|muted|grid|paper)\)", picture) for picture in pictures)
 
 
-def test_printable_takes_the_inks_of_print_and_leaves_the_rest():
+def test_printable_opens_details_and_uses_print_colours():
     page = (
         "<style>:root { --ink: #111; --paper: #eee; }\n@media print { :root { --ink: #000; } }</style>"
         '<details class="a"><summary>s</summary></details><details open></details>&lt;details&gt;'
@@ -132,6 +136,6 @@ def test_printable_takes_the_inks_of_print_and_leaves_the_rest():
     )
 
 
-def test_no_page(tmp_path):
+def test_a_missing_page_is_an_error(tmp_path):
     with pytest.raises(UserError, match="does not exist: run the step that writes it"):
         run_step(pdf, "--results", tmp_path, "--out", tmp_path / "report.pdf")

@@ -1,3 +1,5 @@
+"""Tables for publications in LaTeX and Markdown, compared with the CSV files."""
+
 import csv
 import itertools
 import re
@@ -8,8 +10,8 @@ import yaml
 
 from ken.errors import UserError
 from report import publication, style, tables
-from tests.report.conftest import run_step
 from tests.report.synthetic import controls, score_row, wide_rows, write_csv, write_results
+from tests.steps import run_step
 
 PUBLISHED = Path(__file__).parents[2] / "config" / "published.yaml"
 NAMES = ("weighted_f1", "overview", "claims", "ranks", "published")
@@ -27,7 +29,7 @@ def read_csv(path: Path) -> list[dict]:
 
 
 def write_statistics(folder: Path, name: str = "") -> None:
-    """Statistics and claims with numbers that are all different, for the methods of the study's tables."""
+    """Write statistics and claims with distinct numbers for the methods of the study's tables."""
     numbers = (round(7.3217 * step % 20 - 11, 4) for step in itertools.count())
     summary = read_csv(folder / "tables" / "scores_summary.csv")
     scored = [row for row in summary if row["seeds"] != "0" and row["method"] != "full"]
@@ -56,12 +58,12 @@ def write_statistics(folder: Path, name: str = "") -> None:
         {key: row[key] for key in setting}
         | {
             "n": 2,
-            "average_rank": 1 + place % 4 * 0.618,
+            "average_rank": 1 + index % 4 * 0.618,
             "methods": 4,
             "critical_difference": 1.3,
             "friedman_p": 0.0123,
         }
-        for place, row in enumerate(ranked)
+        for index, row in enumerate(ranked)
     ]
     alone = {"method": "bitdelta", "unit": "bits", "budget": 1, "n": 2, "average_rank": 1, "methods": 1}
     write_csv(folder / "statistics" / "ranks.csv", [*ranks, alone | {"critical_difference": "", "friedman_p": ""}])
@@ -91,24 +93,24 @@ def write_study(folder: Path, rows: list[dict], name: str = "") -> Path:
 
 
 def publish(folder: Path, published: Path = PUBLISHED) -> dict[str, list[dict]]:
-    """Run the step; the tables of every file, read back from LaTeX, which must equal those of the Markdown."""
+    """Run the step and return the tables of every LaTeX file, which must equal those of the Markdown files."""
     run_step(publication, "--results", folder, "--published", published)
     out = folder / "publication"
     assert {path.name for path in out.iterdir()} == {f"{name}.{kind}" for name in NAMES for kind in ("tex", "md")}
-    found = {name: read_tex((out / f"{name}.tex").read_text(encoding="utf-8")) for name in NAMES}
+    tables_by_name = {name: read_tex((out / f"{name}.tex").read_text(encoding="utf-8")) for name in NAMES}
     for name in NAMES:
         simple = read_markdown((out / f"{name}.md").read_text(encoding="utf-8"))
-        assert simple == [(table["caption"], table["heads"], table["rows"]) for table in found[name]]
-    return found
+        assert simple == [(table["caption"], table["heads"], table["rows"]) for table in tables_by_name[name]]
+    return tables_by_name
 
 
 def plain(tex: str) -> str:
-    """What LaTeX prints for a text that was escaped."""
-    return re.sub("|".join(map(re.escape, TEX)), lambda found: TEX[found[0]], tex)
+    """The text that LaTeX prints for an escaped text."""
+    return re.sub("|".join(map(re.escape, TEX)), lambda match: TEX[match[0]], tex)
 
 
 def tex_cell(tex: str) -> tuple[str, bool, bool]:
-    """Text, whether bold, whether underlined."""
+    """(text, bold, underlined) of a cell."""
     bold = re.fullmatch(r"\\textbf\{(.*)\}", tex, re.S)
     tex = bold[1] if bold else tex
     underlined = re.fullmatch(r"\\underline\{(.*)\}", tex, re.S)
@@ -116,7 +118,7 @@ def tex_cell(tex: str) -> tuple[str, bool, bool]:
 
 
 def read_tex(text: str) -> list[dict]:
-    """The tables of a .tex file, after checks of what an editor would complain about."""
+    """The tables of a .tex file, which is checked for escaping, balanced braces and environments."""
     comment, body = text.split("\n", 1)
     assert comment.startswith("%") and not re.search(r"(?<!\\)%", body)
     bare = re.sub(r"\\[\\&%$#_{}]", "", body)
@@ -124,7 +126,7 @@ def read_tex(text: str) -> list[dict]:
     assert min(depths) == 0 and depths[-1] == 0
     assert not re.search(r"[#^_]", bare) and bare.count("$") % 2 == 0
     own = body.replace("{[}", "").replace("{*}", "").replace("table*", "table").replace("\\begin{table}[t]", "")
-    assert "[" not in own and "*" not in own, "after a line break they would be its argument"
+    assert "[" not in own and "*" not in own, "LaTeX would take them as arguments of a line break"
     opened = []
     for what, name in re.findall(r"\\(begin|end)\{([^}]*)\}", body):
         if what == "begin":
@@ -161,33 +163,33 @@ def read_markdown(text: str) -> list[tuple]:
         text = bold[1] if bold else text
         underlined = re.fullmatch(r"<u>(.*)</u>", text)
         inside = underlined[1] if underlined else text
-        assert not re.search(r"(?<!\\)(?:\\\\)*[|<`*_$]", re.sub(r"\\.", "", inside)), "markup that was not escaped"
+        assert not re.search(r"(?<!\\)(?:\\\\)*[|<`*_$]", re.sub(r"\\.", "", inside)), "unescaped markup"
         return unescaped(inside), bool(bold), bool(underlined)
 
-    found = []
+    tables = []
     for block in re.findall(r"([^\n]+)\n\n((?:\|[^\n]*\n)+)", text):
         lines = [re.split(r" (?<!\\)\| |^\| | \|$", line)[1:-1] for line in block[1].splitlines()]
         assert len({len(line) for line in lines}) == 1 and set("".join(lines[1])) <= set("-:")
         rows = [[cell(text) for text in line] for line in lines[2:]]
-        found.append((unescaped(block[0]), list(map(unescaped, lines[0])), rows))
-    return found
+        tables.append((unescaped(block[0]), list(map(unescaped, lines[0])), rows))
+    return tables
 
 
 def numbers(text: str) -> list[float]:
-    return [float(found.replace("−", "-")) for found in re.findall(r"[+−]?\d+(?:\.\d+)?", text)]
+    return [float(number.replace("−", "-")) for number in re.findall(r"[+−]?\d+(?:\.\d+)?", text)]
 
 
 def near(text: str, values: list, digits: int) -> bool:
-    """Whether the numbers of a cell are the values of the CSV file, rounded."""
-    found = numbers(text)
-    return len(found) == len(values) and all(
-        abs(a - float(b)) <= 0.5 * 10**-digits + 1e-9 for a, b in zip(found, values, strict=True)
+    """Whether the numbers of a cell are the rounded values of the CSV file."""
+    shown = numbers(text)
+    return len(shown) == len(values) and all(
+        abs(a - float(b)) <= 0.5 * 10**-digits + 1e-9 for a, b in zip(shown, values, strict=True)
     )
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory) -> Path:
-    """Methods of every family and unit; one was declined; not to be changed."""
+    """A study with methods of every family and unit, one of them declined; read-only."""
     return write_study(tmp_path_factory.mktemp("publication") / "study", wide_rows())
 
 
@@ -203,7 +205,7 @@ def test_labels_are_unique(published):
 
 def test_every_score_of_the_summary_is_in_the_weighted_f1_tables(study, published):
     comparisons = [row for row in read_csv(study / "statistics/comparisons.csv") if row["reference"] == "full"]
-    seen, marks = 0, []
+    checked, marks = 0, []
     for row in read_csv(study / "tables/scores_summary.csv"):
         key = {name: row[name] for name in ("model", "task", "method", "budget")}
         budget, own = float(row["budget"]), row["family"] == "trained" or row["unit"] != "share"
@@ -214,7 +216,7 @@ def test_every_score_of_the_summary_is_in_the_weighted_f1_tables(study, publishe
                 continue
             (line,) = [line for line in table["rows"] if [cell[0] for cell in line[:2]] == [key["model"], key["task"]]]
             text, _, underlined = line[table["heads"].index(name)]
-            seen += 1
+            checked += 1
             if row["seeds"] == "0":
                 assert text == "declined" and row["method"] == "flop"
                 continue
@@ -224,10 +226,10 @@ def test_every_score_of_the_summary_is_in_the_weighted_f1_tables(study, publishe
             assert underlined == (row["family"] != "control" and all(high >= 0 for high in highs))
             marks.append((underlined, any(high >= 0 for high in highs)))
     assert {(True, True), (False, True), (False, False)} <= set(marks)
-    assert seen == 2 * 3 * 4 + 2 * (1 + 0) + 2 + 2 + 1 + 4 * 4  # shares, bitdelta, lora, lt-sft, flop, controls
+    assert checked == 2 * 3 * 4 + 2 * (1 + 0) + 2 + 2 + 1 + 4 * 4  # shares, bitdelta, lora, lt-sft, flop, controls
 
 
-def test_the_best_of_a_row_is_bold_where_budgets_are_equal(published):
+def test_the_best_score_at_equal_budgets_is_bold(published):
     *shares, own = published["weighted_f1"]
     assert len(shares) == 3
     for table in shares:
@@ -237,7 +239,7 @@ def test_the_best_of_a_row_is_bold_where_budgets_are_equal(published):
             del scores["None"], scores["Full"]  # the controls
             assert scores.pop("KEN grid (layers)") > scores["KEN rescaled"] == max(scores.values())
             bold = [head for head, cell in zip(table["heads"], row, strict=True) if cell[1]]
-            assert bold == ["KEN rescaled"], "KEN grid (layers) holds more"
+            assert bold == ["KEN rescaled"], "KEN grid (layers) keeps more"
     assert not any(cell[1] for row in own["rows"] for cell in row)
 
 
@@ -254,7 +256,7 @@ def test_every_difference_to_full_is_in_the_overview(study, published):
     shares, own = published["overview"]
     by_share = {row[0][0]: dict(zip(shares["heads"], row, strict=True)) for row in shares["rows"]}
     by_setting = {(row[0][0], row[1][0]): dict(zip(own["heads"], row, strict=True)) for row in own["rows"]}
-    seen = 0
+    checked = 0
     for row in read_csv(study / "statistics/pairwise.csv"):
         if row["other"] != "full" or row["method"] == "none":
             continue
@@ -263,12 +265,12 @@ def test_every_difference_to_full_is_in_the_overview(study, published):
         setting = by_setting.get((style.label(row["method"]), label))
         line = setting or by_share[style.label(row["method"])]
         assert near(line["To full" if setting else label][0], values, 1) and line["Pairs"][0] == row["n"]
-        seen += 1
-    assert seen == 4 * 3 + 1 + 2 + 2
+        checked += 1
+    assert checked == 4 * 3 + 1 + 2 + 2
     assert len(own["rows"]) == 6 and by_setting["FLOP", "size\u00a025\u00a0%"]["To full"][0] == "no score"
 
 
-def test_claims_say_their_text_once(published):
+def test_the_text_of_a_claim_is_shown_once(published):
     (table,) = published["claims"]
     first, second, third = ([cell[0] for cell in row] for row in table["rows"])
     assert first == ["A claim ", "paper", "s1 ", "−1.23", "−2.50 to 0.00", "points", "not decided"]
@@ -276,7 +278,7 @@ def test_claims_say_their_text_once(published):
     assert third == ["Evenly", "paper", "all", "0.85", "0.60 to 1.00", "share", "reproduced"]
 
 
-def test_ranks_with_their_critical_difference(study, published):
+def test_ranks_are_shown_with_their_critical_difference(study, published):
     (table,) = published["ranks"]
     rows = {row[0][0]: dict(zip(table["heads"][1:], row[1:], strict=True)) for row in table["rows"]}
     assert {cell[0] for cell in rows.pop("Critical difference").values()} == {"1.30"}
@@ -290,7 +292,7 @@ def test_ranks_with_their_critical_difference(study, published):
         assert near(text, [row["average_rank"]], 2) and bold == (behind == 0) and underlined == (0 < behind < 1.3)
 
 
-def test_figures_of_others_stand_alone_in_a_study_of_other_tasks(published):
+def test_published_figures_without_a_matching_task(published):
     entry = yaml.safe_load(PUBLISHED.read_text(encoding="utf-8"))["scores"][0]
     scores, ranges = published["published"]
     assert "as reported" in scores["caption"] and "This study has no task sst2 with model bert" in scores["caption"]
@@ -305,7 +307,7 @@ def test_figures_of_others_stand_alone_in_a_study_of_other_tasks(published):
     )
 
 
-def test_figures_of_others_stand_beside_ours_of_the_same_task(tmp_path):
+def test_published_figures_next_to_ours_of_the_same_task(tmp_path):
     rows = controls(task="sst2", full=0.92)
     rows += [score_row(task="sst2", budget=share, kept=1100 * share, f1=0.5 + share / 2) for share in (0.25, 0.5, 0.75)]
     scores, _ = publish(write_study(tmp_path / "study", [row | _full_size(row) for row in rows]))["published"]
@@ -322,7 +324,7 @@ def _full_size(row: dict) -> dict:
     return {"kept": 1100} if row["method"] == "full" else {}
 
 
-def test_hostile_names_are_printed_and_not_run(tmp_path):
+def test_hostile_names_are_escaped(tmp_path):
     at = {"model": HOSTILE, "task": HOSTILE}
     rows = [*controls(**at), score_row(**at, f1=0.8), score_row(**at, method=HOSTILE, f1=0.7)]
     rows += [score_row(**at, method=f"{HOSTILE}2", f1=0.7, budget=3, unit=HOSTILE)]
@@ -332,17 +334,22 @@ def test_hostile_names_are_printed_and_not_run(tmp_path):
     entries["ranges"][0] |= {"text": HOSTILE, "source": HOSTILE, "unit": HOSTILE}
     others = tmp_path / "published.yaml"
     others.write_text(yaml.safe_dump(entries), encoding="utf-8")
-    found = publish(write_study(tmp_path / "study", rows, HOSTILE), others)
-    share, own = found["weighted_f1"]
+    published = publish(write_study(tmp_path / "study", rows, HOSTILE), others)
+    share, own = published["weighted_f1"]
     assert [cell[0] for cell in share["rows"][0][:2]] == [HOSTILE, HOSTILE] and HOSTILE in share["heads"]
-    assert own["heads"][3] == f"{HOSTILE}2\u00a0{HOSTILE}\u00a03" and found["overview"][0]["rows"][1][0][0] == HOSTILE
-    assert found["claims"][0]["rows"][0][0][0] == f"A claim {HOSTILE}" and found["ranks"][0]["rows"][1][0][0] == HOSTILE
-    scores, ranges = found["published"]
+    assert (
+        own["heads"][3] == f"{HOSTILE}2\u00a0{HOSTILE}\u00a03" and published["overview"][0]["rows"][1][0][0] == HOSTILE
+    )
+    assert (
+        published["claims"][0]["rows"][0][0][0] == f"A claim {HOSTILE}"
+        and published["ranks"][0]["rows"][1][0][0] == HOSTILE
+    )
+    scores, ranges = published["published"]
     assert scores["caption"].count(HOSTILE) == 4 and scores["rows"][1][0][0] == HOSTILE
     assert ranges["rows"][0][2][0] == HOSTILE
 
 
-def test_budgets_that_the_files_round_differently(tmp_path):
+def test_budgets_rounded_differently_are_matched(tmp_path):
     rows = [*controls(), score_row(budget=1 / 30, f1=0.6), score_row(method="random", budget=1 / 30, f1=0.5)]
     folder = write_study(tmp_path / "study", rows)
     for path in (folder / "statistics").iterdir():
@@ -350,9 +357,9 @@ def test_budgets_that_the_files_round_differently(tmp_path):
     for path in (folder / "statistics/comparisons.csv", folder / "statistics/pairwise.csv"):
         changed = [row | {"high": 5.5} for row in read_csv(path)]
         write_csv(path, changed)
-    found = publish(folder)
-    assert all(row[1][0].endswith("to +5.5)") for row in found["overview"][0]["rows"])
-    assert [cell[2] for cell in found["weighted_f1"][0]["rows"][0][3:5]] == [True, True]
+    published = publish(folder)
+    assert all(row[1][0].endswith("to +5.5)") for row in published["overview"][0]["rows"])
+    assert [cell[2] for cell in published["weighted_f1"][0]["rows"][0][3:5]] == [True, True]
 
 
 @pytest.mark.parametrize("name", ["claims.csv", "statistics/pairwise.csv", "tables/overview.csv"])
@@ -367,25 +374,25 @@ def test_a_missing_file_is_named(tmp_path, name):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda found: found.pop("ranges"), "must have the lists scores and ranges"),
-        (lambda found: found["scores"][0].pop("source"), "no or a wrong 'source'"),
-        (lambda found: found["scores"][0]["rows"][2].update(value="93.2 %"), "no or a wrong 'value'"),
-        (lambda found: found["scores"][0].update(metric="mcc"), "a metric is accuracy or"),
-        (lambda found: found["scores"][0].update(id="a}b"), "the id is letters"),
-        (lambda found: found["scores"][0]["rows"].pop(0), "no row with `ours: full`"),
-        (lambda found: found["ranges"][0].update(low=None), "no or a wrong 'low'"),
+        (lambda entries: entries.pop("ranges"), "must have the lists scores and ranges"),
+        (lambda entries: entries["scores"][0].pop("source"), "no or a wrong 'source'"),
+        (lambda entries: entries["scores"][0]["rows"][2].update(value="93.2 %"), "no or a wrong 'value'"),
+        (lambda entries: entries["scores"][0].update(metric="mcc"), "a metric is accuracy or"),
+        (lambda entries: entries["scores"][0].update(id="a}b"), "the id is letters"),
+        (lambda entries: entries["scores"][0]["rows"].pop(0), "no row with `ours: full`"),
+        (lambda entries: entries["ranges"][0].update(low=None), "no or a wrong 'low'"),
     ],
 )
-def test_a_malformed_file_of_published_figures(tmp_path, change, message):
-    found = yaml.safe_load(PUBLISHED.read_text(encoding="utf-8"))
-    change(found)
+def test_a_malformed_file_of_published_figures_is_refused(tmp_path, change, message):
+    entries = yaml.safe_load(PUBLISHED.read_text(encoding="utf-8"))
+    change(entries)
     path = tmp_path / "published.yaml"
-    path.write_text(yaml.safe_dump(found), encoding="utf-8")
+    path.write_text(yaml.safe_dump(entries), encoding="utf-8")
     with pytest.raises(UserError, match=re.escape(message)):
         publication.read_published(path)
 
 
-def test_published_figures_must_be_there_and_yaml(tmp_path):
+def test_a_missing_or_unreadable_file_of_published_figures_is_refused(tmp_path):
     with pytest.raises(UserError, match="does not exist"):
         publication.read_published(tmp_path / "none.yaml")
     (tmp_path / "bad.yaml").write_text("scores: [", encoding="utf-8")

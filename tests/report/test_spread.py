@@ -1,4 +1,4 @@
-"""Where kept entries lie: each statistic against a plain loop, and random choices inside their own interval."""
+"""Spread of kept entries: each statistic against a plain loop, and random masks inside their interval."""
 
 import math
 
@@ -27,9 +27,9 @@ def neighbours_of(i, j, shape):
 
 @pytest.mark.parametrize("mask", some_masks())
 def test_statistics_against_loops(mask):
-    places = [(i, j) for i in range(mask.shape[0]) for j in range(mask.shape[1])]
-    kept = [place for place in places if mask[place]]
-    counts = [sum(bool(mask[other]) for other in neighbours_of(*place, mask.shape)) for place in kept]
+    entries = [(i, j) for i in range(mask.shape[0]) for j in range(mask.shape[1])]
+    kept = [entry for entry in entries if mask[entry]]
+    counts = [sum(bool(mask[other]) for other in neighbours_of(*entry, mask.shape)) for entry in kept]
     assert spread.kept_neighbours(mask) == pytest.approx(sum(counts) / len(kept) if kept else 0)
 
     shares = [sum(bool(mask[i, j]) for i in range(mask.shape[0])) / max(1, len(kept)) for j in range(mask.shape[1])]
@@ -37,15 +37,15 @@ def test_statistics_against_loops(mask):
     if mask.shape[1] > 1:
         assert spread.column_entropy(mask) == pytest.approx(entropy / math.log(mask.shape[1]))
 
-    mean = len(kept) / len(places)
-    weights = sum(len(neighbours_of(*place, mask.shape)) for place in places)
-    products = sum((mask[p] - mean) * (mask[q] - mean) for p in places for q in neighbours_of(*p, mask.shape))
-    squares = sum((mask[p] - mean) ** 2 for p in places)
-    expected = len(places) / weights * products / squares if 0 < mean < 1 else 0
+    mean = len(kept) / len(entries)
+    weights = sum(len(neighbours_of(*entry, mask.shape)) for entry in entries)
+    products = sum((mask[p] - mean) * (mask[q] - mean) for p in entries for q in neighbours_of(*p, mask.shape))
+    squares = sum((mask[p] - mean) ** 2 for p in entries)
+    expected = len(entries) / weights * products / squares if 0 < mean < 1 else 0
     assert spread.moran(mask) == pytest.approx(expected, abs=1e-12)
 
 
-def test_a_chessboard_and_a_block_are_the_two_ends_of_morans_i():
+def test_morans_i_of_a_chessboard_and_a_block():
     board = np.indices((8, 8)).sum(0) % 2 == 0
     block = np.zeros((8, 8), dtype=bool)
     block[:, :4] = True
@@ -54,7 +54,7 @@ def test_a_chessboard_and_a_block_are_the_two_ends_of_morans_i():
     assert spread.kept_neighbours(board) == 0
 
 
-def test_random_masks_keep_as_many_in_each_row_and_every_entry_as_often():
+def test_random_masks_have_exact_row_counts_and_uniform_entries():
     counts = np.array([0, 1, 3, 7, 7])
     masks = spread.random_masks(counts, 7, 3000, np.random.default_rng(0))
     assert (masks.sum(-1) == counts).all()
@@ -62,14 +62,14 @@ def test_random_masks_keep_as_many_in_each_row_and_every_entry_as_often():
     assert np.abs(often - counts[:, None] / 7).max() < 5 * math.sqrt(0.25 / 3000)
 
 
-def test_random_choices_lie_in_their_interval_and_clusters_do_not():
+def test_random_masks_lie_inside_the_interval_and_clusters_outside():
     generator = np.random.default_rng(1)
     counts = np.full(30, 10)
     inside = 0
     for seed, mask in enumerate(spread.random_masks(counts, 40, 40, generator)):
         row = spread.describe(mask, 200, seed)
         inside += row["neighbours_low"] <= row["observed_neighbours"] <= row["neighbours_high"]
-    assert inside >= 33, "95 % of 40, less five"
+    assert inside >= 33, "95 % of 40, minus five"
     clustered = np.zeros((30, 40), dtype=bool)
     clustered[:, :10] = True
     row = spread.describe(clustered, 200, 0)

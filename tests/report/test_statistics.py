@@ -1,4 +1,4 @@
-"""Intervals and tests against plain loops, published examples and numbers worked out by hand."""
+"""Intervals and tests compared with plain loops, published examples and hand calculations."""
 
 import math
 import statistics
@@ -13,8 +13,8 @@ from ken.errors import UserError
 from report import statistics as computed
 from report.results import write_text
 from report.statistics import Differences, comparisons, hierarchical_interval, matched, pairwise, ranks, read_sample
-from tests.report.conftest import run_step
 from tests.report.synthetic import SCORE_COLUMNS, score_row, write_csv
+from tests.steps import run_step
 
 CLASSES = ["no", "perhaps", "yes"]
 FAMILIES = {"full": "control", "none": "control", "lora": "trained", "flop": "trained", "bitdelta": "other"}
@@ -27,16 +27,16 @@ def labels_of(task: str, examples: int = EXAMPLES) -> np.ndarray:
     return np.random.default_rng(len(task)).integers(len(CLASSES), size=examples)
 
 
-def answers(labels: np.ndarray, errors: int, seed: int = 0) -> np.ndarray:
-    """Predictions with so many errors; with the same seed, fewer errors are among the more."""
+def predict(labels: np.ndarray, errors: int, seed: int = 0) -> np.ndarray:
+    """Predictions with a number of errors; with equal seeds, a smaller number is a subset of a larger one."""
     wrong = np.random.default_rng(seed).permutation(len(labels))[:errors]
     predictions = labels.copy()
     predictions[wrong] = (labels[wrong] + 1) % len(CLASSES)
     return predictions
 
 
-def write_study(folder, cells: dict, examples: int = EXAMPLES, **changes):
-    """A results folder from (model, task, seed) -> (method, budget, draw) -> predictions."""
+def write_predictions(folder, cells: dict, examples: int = EXAMPLES, **changes):
+    """Write a results folder from (model, task, seed) -> (method, budget, draw) -> predictions."""
     rows = []
     for (model, task, seed), predictions in cells.items():
         labels = labels_of(task, examples)
@@ -52,10 +52,10 @@ def write_study(folder, cells: dict, examples: int = EXAMPLES, **changes):
             row = score_row(model, task, seed, draw, method, budget, f1)
             row |= {"family": FAMILIES.get(method, "reset"), "unit": UNITS.get(method, "share"), "file": file}
             rows.append(row | {"accuracy": accuracy_score(labels, predicted)} | changes)
-        for method, found in columns.items():
-            place = folder / "cells" / model / task / f"seed{seed}" / "compressed" / method
-            place.mkdir(parents=True, exist_ok=True)
-            pd.DataFrame(found).to_parquet(place / "predictions.parquet")
+        for method, stored in columns.items():
+            cell_folder = folder / "cells" / model / task / f"seed{seed}" / "compressed" / method
+            cell_folder.mkdir(parents=True, exist_ok=True)
+            pd.DataFrame(stored).to_parquet(cell_folder / "predictions.parquet")
     write_csv(folder / "scores.csv", rows)
     return folder
 
@@ -68,20 +68,20 @@ def small_study(folder, models=("a", "b"), tasks=("t1", "task2"), seeds=(0, 1)):
             for seed in seeds:
                 labels, shift = labels_of(task), len(cells)
                 cells[model, task, seed] = {
-                    ("full", 1.0, 0): answers(labels, 6 + shift),
-                    ("none", 0.0, 0): answers(labels, 40),
-                    ("ken", 0.1, 0): answers(labels, 20 + shift, seed=1),
-                    ("ken", 0.5, 0): answers(labels, 8, seed=2),
-                    ("magnitude", 0.1, 0): answers(labels, 18, seed=3 + shift),
-                    ("magnitude", 0.5, 0): answers(labels, 9 + shift % 3, seed=4),
-                    ("random", 0.1, 0): answers(labels, 25, seed=5),
-                    ("random", 0.1, 1): answers(labels, 22 + shift, seed=6),
-                    ("random", 0.5, 0): answers(labels, 9, seed=7),
-                    ("random", 0.5, 1): answers(labels, 10, seed=8),
-                    ("lora", 1, 0): answers(labels, 7, seed=9),
-                    ("bitdelta", 1, 0): answers(labels, 8, seed=10),
+                    ("full", 1.0, 0): predict(labels, 6 + shift),
+                    ("none", 0.0, 0): predict(labels, 40),
+                    ("ken", 0.1, 0): predict(labels, 20 + shift, seed=1),
+                    ("ken", 0.5, 0): predict(labels, 8, seed=2),
+                    ("magnitude", 0.1, 0): predict(labels, 18, seed=3 + shift),
+                    ("magnitude", 0.5, 0): predict(labels, 9 + shift % 3, seed=4),
+                    ("random", 0.1, 0): predict(labels, 25, seed=5),
+                    ("random", 0.1, 1): predict(labels, 22 + shift, seed=6),
+                    ("random", 0.5, 0): predict(labels, 9, seed=7),
+                    ("random", 0.5, 1): predict(labels, 10, seed=8),
+                    ("lora", 1, 0): predict(labels, 7, seed=9),
+                    ("bitdelta", 1, 0): predict(labels, 8, seed=10),
                 }
-    return write_study(folder, cells)
+    return write_predictions(folder, cells)
 
 
 @pytest.fixture(scope="module")
@@ -104,12 +104,12 @@ def test_weighted_f1_of_resamples_is_that_of_scikit_learn():
     labels = np.array([0, 0, 0, 1, 1, 3, 3, 4])  # class 2 is never true; small resamples miss others
     predictions = generator.integers(5, size=(3, len(labels)))
     counts = np.vstack(list(computed.resample_counts("task", len(labels), 120)))
-    found = computed.weighted_f1(counts, labels, predictions, 5)
-    wanted = [[plain_f1(labels, predicted, drawn) for drawn in counts] for predicted in predictions]
-    assert found == pytest.approx(np.array(wanted))
+    resampled = computed.weighted_f1(counts, labels, predictions, 5)
+    expected = [[plain_f1(labels, predicted, drawn) for drawn in counts] for predicted in predictions]
+    assert resampled == pytest.approx(np.array(expected))
 
 
-def test_resamples_draw_as_many_examples_as_there_are_each_alike():
+def test_resamples_are_uniform_and_as_large_as_the_test_set():
     counts = np.vstack(list(computed.resample_counts("task", 20, 2050)))
     assert counts.shape == (2050, 20) and (counts.sum(1) == 20).all()
     assert counts.mean(0) == pytest.approx(np.ones(20), abs=5 * math.sqrt(0.95 / 2050))
@@ -117,7 +117,7 @@ def test_resamples_draw_as_many_examples_as_there_are_each_alike():
     assert not np.array_equal(counts[:100], next(computed.resample_counts("other", 20)))
 
 
-def test_comparisons_are_those_of_a_plain_paired_bootstrap(study, sample):
+def test_comparisons_against_a_plain_paired_bootstrap(study, sample):
     table = comparisons(sample)
     row = table[
         (table["model"] == "b") & (table["task"] == "t1") & (table["seed"] == 1) & (table["budget"] == 0.1)
@@ -142,21 +142,21 @@ def test_comparisons_are_those_of_a_plain_paired_bootstrap(study, sample):
     assert row["low"] < row["difference_points"] < row["high"]
 
 
-def test_comparisons_pair_equal_budgets_and_full(sample):
+def test_comparisons_pair_equal_budgets_and_the_full_model(sample):
     table = comparisons(sample)
     cell = table[(table["model"] == "a") & (table["task"] == "t1") & (table["seed"] == 0)]
-    found = set(cell[["method", "budget", "reference"]].itertuples(index=False, name=None))
+    pairs = set(cell[["method", "budget", "reference"]].itertuples(index=False, name=None))
     budgets = {(method, budget) for method in ("ken", "magnitude", "random") for budget in (0.1, 0.5)}
-    wanted = {(*row, name) for row in budgets for name in ("ken", "random") if row[0] != name}
-    wanted |= {(*row, "full") for row in budgets | {("none", 0.0), ("lora", 1.0), ("bitdelta", 1.0)}}
-    assert found == wanted and len(cell) == len(wanted)
+    expected = {(*row, name) for row in budgets for name in ("ken", "random") if row[0] != name}
+    expected |= {(*row, "full") for row in budgets | {("none", 0.0), ("lora", 1.0), ("bitdelta", 1.0)}}
+    assert pairs == expected and len(cell) == len(expected)
 
 
-def test_budgets_of_different_units_are_not_equal(sample):
+def test_budgets_of_different_units_are_not_matched(sample):
     assert matched(sample.rows, "bitdelta").empty  # LoRA has rank 1, BitDelta one bit, full the share 1
 
 
-def test_holm_is_over_the_whole_table(sample):
+def test_holm_correction_covers_the_whole_table(sample):
     table = comparisons(sample)
     order, worst = np.argsort(table["mcnemar_p"].to_numpy(), kind="stable"), 0.0
     for rank, row in enumerate(order):
@@ -182,7 +182,7 @@ def test_mcnemar_is_exact_with_few_discordant_examples(few, many):
     assert computed.mcnemar_p(*correct(many, few)) == pytest.approx(wanted)
 
 
-def test_mcnemar_of_a_textbook():
+def test_mcnemar_of_a_textbook_example():
     # Agresti 2002, table 10.1 (approval ratings): 150 and 86 discordant; chi-square with correction by hand.
     chi_square = (150 - 86 - 1) ** 2 / (150 + 86)
     assert computed.mcnemar_p(*correct(150, 86)) == pytest.approx(math.erfc(math.sqrt(chi_square / 2)))
@@ -224,7 +224,7 @@ def demsar() -> pd.DataFrame:
     return pd.DataFrame(values, index, pd.Index(["c45", "m", "cf", "m+cf"], name="method"))
 
 
-def test_ranks_friedman_and_nemenyi_of_demsar():
+def test_ranks_friedman_and_nemenyi_of_demsars_example():
     table = computed.average_ranks(demsar()).set_index("method")
     assert table["average_rank"].round(3).to_dict() == {"c45": 3.143, "m": 2.0, "cf": 2.893, "m+cf": 1.964}
     assert table["critical_difference"].round(2).unique() == [1.25]
@@ -233,18 +233,18 @@ def test_ranks_friedman_and_nemenyi_of_demsar():
     assert table["friedman_p"].iloc[0] == pytest.approx(stats.chi2.sf(corrected, 3), rel=5e-3)
 
 
-def test_wilcoxon_of_demsar():
-    # PageSection 3.1.3: C4.5 against C4.5+m has the rank sums 93 and 12, by which the hypothesis is rejected at 5 %.
+def test_wilcoxon_of_demsars_example():
+    # Section 3.1.3: C4.5 against C4.5+m has the rank sums 93 and 12, by which the hypothesis is rejected at 5 %.
     scores = demsar()
     z = (12 - 14 * 15 / 4) / math.sqrt(14 * 15 * 29 / 24)
-    found = computed.wilcoxon_p((scores["m"] - scores["c45"]).to_numpy())
-    assert found == pytest.approx(math.erfc(-z / math.sqrt(2)), rel=0.02) and found < 0.05
+    p_value = computed.wilcoxon_p((scores["m"] - scores["c45"]).to_numpy())
+    assert p_value == pytest.approx(math.erfc(-z / math.sqrt(2)), rel=0.02) and p_value < 0.05
 
 
 def test_wilcoxon_by_hand():
     assert computed.wilcoxon_p(np.array([0.1, 0.2, 0.4, -0.3])) == pytest.approx(2 * 5 / 16)  # sums up to 3: 5 of 16
     assert computed.wilcoxon_p(np.zeros(5)) == 1
-    assert computed.wilcoxon_p(np.array([0.3 - 0.1 - 0.2, 0.0])) == 1  # zero but for rounding
+    assert computed.wilcoxon_p(np.array([0.3 - 0.1 - 0.2, 0.0])) == 1  # zero except for rounding
 
 
 def test_critical_values_of_nemenyi():
@@ -260,18 +260,18 @@ def test_ranks_are_over_models_and_tasks_with_seeds_averaged(sample):
     table = ranks(sample)
     rows = sample.rows
     for budget in (0.1, 0.5):
-        found = table[(table["budget"] == budget) & (table["unit"] == "share")].set_index("method")
-        places = {method: [] for method in ("ken", "magnitude", "random")}
+        shares = table[(table["budget"] == budget) & (table["unit"] == "share")].set_index("method")
+        expected = {method: [] for method in ("ken", "magnitude", "random")}
         for _, pair in rows[rows["budget"] == budget].groupby(["model", "task"]):
-            means = {name: pair[pair["method"] == name]["weighted_f1"].mean() for name in places}
+            means = {name: pair[pair["method"] == name]["weighted_f1"].mean() for name in expected}
             for name, value in means.items():
                 better = sum(other > value + 1e-12 for other in means.values())
                 equal = sum(abs(other - value) < 1e-12 for other in means.values())
-                places[name].append(better + (equal + 1) / 2)
-        assert set(found.index) == set(places)
-        for name, own in places.items():
-            assert found.loc[name, "average_rank"] == pytest.approx(statistics.mean(own))
-        assert (found["n"] == 4).all() and (found["methods"] == 3).all()
+                expected[name].append(better + (equal + 1) / 2)
+        assert set(shares.index) == set(expected)
+        for name, own in expected.items():
+            assert shares.loc[name, "average_rank"] == pytest.approx(statistics.mean(own))
+        assert (shares["n"] == 4).all() and (shares["methods"] == 3).all()
 
 
 def test_a_method_without_a_score_in_some_cell_has_no_rank(tmp_path, sample):
@@ -285,14 +285,14 @@ def test_a_method_without_a_score_in_some_cell_has_no_rank(tmp_path, sample):
     assert table.loc["ken", "average_rank"].between(1, 2).all()
 
 
-def test_methods_that_never_differ_are_not_different():
+def test_methods_with_equal_scores_do_not_differ():
     scores = demsar()
     scores[:] = 0.5
     table = computed.average_ranks(scores)
     assert (table["friedman_p"] == 1).all() and (table["average_rank"] == 2.5).all()
 
 
-def invented(points: dict, spread: float = 1.0, resamples: int = 2000, seed: int = 0) -> Differences:
+def synthetic_differences(points: dict, spread: float = 1.0, resamples: int = 2000, seed: int = 0) -> Differences:
     """Differences with normal resamples around them, from (model, task, seed) -> points."""
     generator = np.random.default_rng(seed)
     values = np.array(list(points.values()), float)
@@ -300,42 +300,42 @@ def invented(points: dict, spread: float = 1.0, resamples: int = 2000, seed: int
     return Differences(pd.DataFrame(list(points), columns=computed.CELL), values, resampled)
 
 
-def test_one_cell_has_the_interval_of_its_examples():
-    found = invented({("a", "t", 0): 3.0})
-    interval = hierarchical_interval(found)
+def test_the_interval_of_one_cell_is_that_of_its_examples():
+    differences = synthetic_differences({("a", "t", 0): 3.0})
+    interval = hierarchical_interval(differences)
     assert interval.estimate == 3
-    assert interval[1:] == pytest.approx(tuple(np.percentile(found.resampled[0], [2.5, 97.5])))
+    assert interval[1:] == pytest.approx(tuple(np.percentile(differences.resampled[0], [2.5, 97.5])))
 
 
-def test_pairs_count_equally_whatever_their_seeds():
-    found = invented({("a", "t", 0): 1.0, ("a", "t", 1): 3.0, ("b", "t", 0): 8.0}, spread=0)
-    assert hierarchical_interval(found).estimate == pytest.approx((2 + 8) / 2)
+def test_pairs_are_weighted_equally_whatever_their_number_of_seeds():
+    differences = synthetic_differences({("a", "t", 0): 1.0, ("a", "t", 1): 3.0, ("b", "t", 0): 8.0}, spread=0)
+    assert hierarchical_interval(differences).estimate == pytest.approx((2 + 8) / 2)
     # Without spread over examples, seeds of pair a give 1, 2 or 3: means of 4.5, 5, 5.5.
-    assert hierarchical_interval(found, over_pairs=False)[1:] == pytest.approx((4.5, 5.5))
+    assert hierarchical_interval(differences, over_pairs=False)[1:] == pytest.approx((4.5, 5.5))
     # Both pairs drawn can be a, with the first seed throughout (1 in 64), or both b.
-    assert hierarchical_interval(found, confidence=0.99)[1:] == pytest.approx((1, 8))
+    assert hierarchical_interval(differences, confidence=0.99)[1:] == pytest.approx((1, 8))
 
 
-def test_a_sum_in_another_order_is_no_difference():
-    noise = invented({("a", "t", 0): 1e-14, ("b", "t", 0): 3e-14}, spread=1e-15)
+def test_rounding_errors_count_as_no_difference():
+    noise = synthetic_differences({("a", "t", 0): 1e-14, ("b", "t", 0): 3e-14}, spread=1e-15)
     assert hierarchical_interval(noise) == (0, 0, 0)
 
 
-def test_several_differences_of_a_cell_count_with_their_mean():
-    several = invented({("b", "t", 0): 4.0, ("a", "t", 0): 1.0}, spread=0)
+def test_several_differences_of_a_cell_are_averaged():
+    several = synthetic_differences({("b", "t", 0): 4.0, ("a", "t", 0): 1.0}, spread=0)
     cells = pd.concat([several.cells, several.cells.iloc[:1]], ignore_index=True)
-    found = Differences(
+    repeated = Differences(
         cells, np.append(several.points, 6.0), np.vstack([several.resampled, several.resampled[:1] + 2])
     )
-    merged = found.per_cell()
+    merged = repeated.per_cell()
     assert list(merged.cells["model"]) == ["a", "b"]
     assert merged.points == pytest.approx([1, 5]) and merged.resampled[:, 0] == pytest.approx([1, 5])
 
 
-def test_the_hierarchical_interval_is_that_of_a_plain_loop():
+def test_the_hierarchical_interval_against_a_plain_loop():
     generator = np.random.default_rng(1)
     cells = [(model, task, seed) for model in "abc" for task in ("t", "u") for seed in range(3 if model == "a" else 2)]
-    found = invented({cell: generator.normal(0, 3) for cell in cells}, resamples=4000)
+    differences = synthetic_differences({cell: generator.normal(0, 3) for cell in cells}, resamples=4000)
     by_pair = [
         [row for row, cell in enumerate(cells) if cell[:2] == (model, task)] for model in "abc" for task in ("t", "u")
     ]
@@ -344,12 +344,12 @@ def test_the_hierarchical_interval_is_that_of_a_plain_loop():
         column, means = generator.integers(4000), []
         for own in by_pair:
             pair = by_pair[generator.integers(6)] if over_pairs else own
-            means.append(np.mean([found.resampled[generator.choice(pair), column] for _ in pair]))
+            means.append(np.mean([differences.resampled[generator.choice(pair), column] for _ in pair]))
         return np.mean(means)
 
     for over_pairs in (True, False):
         loop = [once(over_pairs) for _ in range(3000)]
-        interval = hierarchical_interval(found, over_pairs=over_pairs)
+        interval = hierarchical_interval(differences, over_pairs=over_pairs)
         assert interval[1:] == pytest.approx(tuple(np.percentile(loop, [2.5, 97.5])), abs=0.12 * np.std(loop) * 2)
 
 
@@ -380,9 +380,9 @@ def test_the_hierarchical_interval_covers_the_mean_of_all_pairs():
     for trial in range(150):
         effects = {("m", f"t{i}", 0): 1 + generator.normal(0, 2) for i in range(14)}
         noisy = {cell: effect + generator.normal(0, 0.5) for cell, effect in effects.items()}
-        found = invented(noisy, spread=0.5, resamples=200, seed=trial)
+        differences = synthetic_differences(noisy, spread=0.5, resamples=200, seed=trial)
         for over_pairs in covered:
-            _, low, high = hierarchical_interval(found, over_pairs=over_pairs)
+            _, low, high = hierarchical_interval(differences, over_pairs=over_pairs)
             covered[over_pairs] += low <= 1 <= high
     assert 0.89 <= covered[True] / 150 <= 0.99
     assert covered[False] / 150 < 0.6  # an interval for these pairs alone says nothing about others
@@ -400,21 +400,21 @@ def test_pairwise_rows_are_differences_over_models_and_tasks(sample):
         for model in ("a", "b")
         for task in ("t1", "task2")
     ]
-    found = table.loc["ken", "random", "share", 0.1]
-    assert found["n"] == 4 and found["difference_points"] == pytest.approx(statistics.mean(points))
-    assert found["low"] < found["difference_points"] < found["high"]
-    assert found["wilcoxon_p"] == pytest.approx(stats.wilcoxon(points).pvalue)
+    row = table.loc["ken", "random", "share", 0.1]
+    assert row["n"] == 4 and row["difference_points"] == pytest.approx(statistics.mean(points))
+    assert row["low"] < row["difference_points"] < row["high"]
+    assert row["wilcoxon_p"] == pytest.approx(stats.wilcoxon(points).pvalue)
     assert (table["wilcoxon_p_holm"] >= table["wilcoxon_p"]).all()
 
 
 def test_all_cells_of_a_task_have_the_same_resamples(tmp_path):
     labels = labels_of("t1")
-    same = {("full", 1.0, 0): answers(labels, 5), ("ken", 0.1, 0): answers(labels, 9)}
-    sample = read_sample(write_study(tmp_path, {("a", "t1", 0): same, ("b", "t1", 1): same}))
+    same = {("full", 1.0, 0): predict(labels, 5), ("ken", 0.1, 0): predict(labels, 9)}
+    sample = read_sample(write_predictions(tmp_path, {("a", "t1", 0): same, ("b", "t1", 1): same}))
     assert np.array_equal(sample.resampled[:2], sample.resampled[2:])
 
 
-def test_the_step_writes_the_same_whatever_the_order_of_the_rows(tmp_path):
+def test_the_output_does_not_depend_on_the_order_of_the_rows(tmp_path):
     study = small_study(tmp_path / "study", models=("a",), seeds=(0,))
     run_step(computed, "--results", study, "--out", tmp_path / "first")
     scores = pd.read_csv(study / "scores.csv", dtype=str, keep_default_na=False)
@@ -436,8 +436,8 @@ def test_the_step_writes_the_same_whatever_the_order_of_the_rows(tmp_path):
 
 def one_cell(folder, **changes):
     labels = labels_of("t1")
-    cell = {("full", 1.0, 0): answers(labels, 5), ("ken", 0.1, 0): answers(labels, 9)}
-    return write_study(folder, {("a", "t1", 0): cell}, **changes)
+    cell = {("full", 1.0, 0): predict(labels, 5), ("ken", 0.1, 0): predict(labels, 9)}
+    return write_predictions(folder, {("a", "t1", 0): cell}, **changes)
 
 
 def test_missing_or_wrong_files_are_named(tmp_path):
@@ -458,14 +458,14 @@ def test_missing_or_wrong_files_are_named(tmp_path):
         read_sample(folder)
 
 
-def test_a_label_that_is_no_class_is_named(tmp_path):
+def test_a_label_that_is_no_class_is_refused(tmp_path):
     folder = one_cell(tmp_path)
     write_text(folder / "tasks" / "t1" / "manifest.json", '{"classes": ["no", "yes"]}')
     with pytest.raises(UserError, match="not among the classes"):
         read_sample(folder)
 
 
-def test_scores_without_the_columns_that_are_needed_are_named(tmp_path):
+def test_missing_columns_of_the_scores_are_named(tmp_path):
     folder = one_cell(tmp_path)
     pd.read_csv(folder / "scores.csv")[SCORE_COLUMNS].to_csv(folder / "scores.csv", index=False)
     with pytest.raises(UserError, match="no column 'file'"):
@@ -482,7 +482,7 @@ def test_rows_without_a_score_are_left_out(tmp_path):
 
 def test_a_study_of_controls_alone_has_empty_tables(tmp_path):
     labels = labels_of("t1")
-    cell = {("full", 1.0, 0): answers(labels, 5), ("none", 0.0, 0): answers(labels, 40)}
-    run_step(computed, "--results", write_study(tmp_path, {("a", "t1", 0): cell}))
+    cell = {("full", 1.0, 0): predict(labels, 5), ("none", 0.0, 0): predict(labels, 40)}
+    run_step(computed, "--results", write_predictions(tmp_path, {("a", "t1", 0): cell}))
     assert len(pd.read_csv(tmp_path / "statistics" / "comparisons.csv")) == 1
     assert pd.read_csv(tmp_path / "statistics" / "ranks.csv").empty

@@ -1,4 +1,4 @@
-"""Numbers of the tables against plain loops and numbers worked out by hand."""
+"""Numbers of the tables compared with plain loops and hand calculations."""
 
 import csv
 import math
@@ -16,15 +16,12 @@ from report.results import read_scores
 from report.summary import sentences
 from report.table import markdown_frame
 from report.tables import Tables
+from tests.report.conftest import single_row
 from tests.report.synthetic import arm, controls, score_row, study_rows, suggestion, write_results
 
 
-def summary_of(folder, **wanted):
-    table = Tables.compute(folder).scores_summary
-    for column, value in wanted.items():
-        table = table[table[column] == value]
-    assert len(table) == 1
-    return table.iloc[0]
+def summary_of(folder, **values):
+    return single_row(Tables.compute(folder).scores_summary, **values)
 
 
 def test_draws_are_averaged_before_seeds(tmp_path):
@@ -32,20 +29,20 @@ def test_draws_are_averaged_before_seeds(tmp_path):
     rows = controls(seed=0) + controls(seed=1)
     rows += [score_row(method="random", draw=draw, f1=f1) for draw, f1 in ((0, 0.2), (1, 0.4))]
     rows += [score_row(method="random", seed=1, draw=0, f1=0.7)]
-    found = summary_of(write_results(tmp_path, rows), method="random")
-    assert found.weighted_f1 == pytest.approx(0.5)
-    assert found.weighted_f1_sd == pytest.approx(math.sqrt(2 * 0.2**2))
-    assert (found.seeds, found.draws) == (2, 2)
-    assert found.difference_points == pytest.approx(-40)
+    row = summary_of(write_results(tmp_path, rows), method="random")
+    assert row.weighted_f1 == pytest.approx(0.5)
+    assert row.weighted_f1_sd == pytest.approx(math.sqrt(2 * 0.2**2))
+    assert (row.seeds, row.draws) == (2, 2)
+    assert row.difference_points == pytest.approx(-40)
 
 
 def test_differences_are_paired_by_seed(tmp_path):
     rows = controls(seed=0, full=0.9) + controls(seed=1, full=0.8)
     rows += [score_row(seed=0, f1=0.85), score_row(seed=1, f1=0.75)]
-    found = summary_of(write_results(tmp_path, rows), method="ken")
-    assert found.difference_points == pytest.approx(-5)
-    assert found.difference_points_sd == pytest.approx(0, abs=1e-9)
-    assert found.weighted_f1_sd > 0.05
+    row = summary_of(write_results(tmp_path, rows), method="ken")
+    assert row.difference_points == pytest.approx(-5)
+    assert row.difference_points_sd == pytest.approx(0, abs=1e-9)
+    assert row.weighted_f1_sd > 0.05
 
 
 f1s = st.floats(0, 1, allow_nan=False)
@@ -102,9 +99,9 @@ def test_exactly_one_point_is_within_one_point(tmp_path):
     assert overview.loc[overview["method"] == "ken", "within_1_point"].item() == 1
 
 
-def test_suggestions_over_seeds_and_what_they_lose_on_test(tmp_path):
-    found = [suggestion(seed=0, share=0.4, f1=0.88), suggestion(seed=1, share=0.6, f1=0.91)]
-    tables = Tables.compute(write_results(tmp_path / "a", controls(), suggestions=found))
+def test_suggestions_are_averaged_over_seeds_with_their_loss_on_test(tmp_path):
+    suggestions = [suggestion(seed=0, share=0.4, f1=0.88), suggestion(seed=1, share=0.6, f1=0.91)]
+    tables = Tables.compute(write_results(tmp_path / "a", controls(), suggestions=suggestions))
     (row,) = tables.suggestions.itertuples()
     assert (row.seeds, row.share, row.share_min, row.share_max) == (2, 0.5, 0.4, 0.6)
     assert (row.loss_points, row.loss_points_max) == (pytest.approx(0.5), pytest.approx(2))
@@ -138,18 +135,18 @@ def test_declined_rows_stay_in_every_table(tmp_path):
     assert (overview.cells, overview.without_score) == (0, 1)
 
 
-def test_tables_are_read_back_as_written(study):
+def test_tables_survive_a_round_trip(study):
     computed = Tables.compute(study)
     computed.write(study / "tables")
-    found = Tables.read(study)
-    assert found.counts == computed.counts
+    restored = Tables.read(study)
+    assert restored.counts == computed.counts
     for name in ("scores_summary", "overview", "pretraining_gain", "finetuned", "not_ok"):
-        left, right = getattr(found, name), getattr(computed, name)
+        left, right = getattr(restored, name), getattr(computed, name)
         assert list(left.columns) == list(right.columns)
         assert len(left) == len(right)
         assert (left["method"].tolist() == right["method"].tolist()) if "method" in left else True
     # The method "none" must not be read as a missing value.
-    assert "none" in set(found.scores_summary["method"])
+    assert "none" in set(restored.scores_summary["method"])
 
 
 def test_single_seed_has_an_empty_spread_and_no_nan_in_files(tmp_path):
@@ -168,7 +165,7 @@ def test_markdown_escapes_cell_borders(tmp_path):
     assert "a\\|b c" in lines[2]
 
 
-def test_sentences_hold_the_numbers_of_the_tables(study):
+def test_sentences_state_the_numbers_of_the_tables(study):
     text = " ".join(sentences(Tables.compute(study))).replace("\xa0", " ")
     # ken loses 20 and 40 points at 10 %, 1 and 2 at 50 %; random loses 5 more than 20 and than 1, from its second draw.
     assert "With 10 % of each row kept, in points to full: Random −25.0, KEN −30.0." in text
@@ -178,7 +175,7 @@ def test_sentences_hold_the_numbers_of_the_tables(study):
     assert "+10.0 points" in text
 
 
-def test_a_method_of_any_name_is_treated_alike(tmp_path):
+def test_methods_with_unknown_names_are_supported(tmp_path):
     rows = [row | {"method": "lottery"} if row["method"] == "ken" else row for row in study_rows()]
     tables = Tables.compute(write_results(tmp_path, rows))
     assert "lottery" in set(tables.overview["method"])
@@ -208,7 +205,7 @@ def changed_file(folder, name, change):
         ("models.csv", lambda text: text.replace("sha256", "md5", 1), "has no column 'sha256'"),
     ],
 )
-def test_malformed_inputs_end_in_one_sentence(study, name, change, expected):
+def test_malformed_inputs_give_one_line_messages(study, name, change, expected):
     with pytest.raises(UserError, match=expected) as raised:
         Tables.compute(changed_file(study, name, change))
     assert str(study / name) in str(raised.value)
@@ -217,11 +214,13 @@ def test_malformed_inputs_end_in_one_sentence(study, name, change, expected):
 
 def test_missing_file_ends_with_status_1_and_no_traceback(tmp_path):
     command = [sys.executable, "-m", "report.tables", "--results", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 1
-    assert done.stderr.strip() == f"error: {tmp_path}/scores.csv does not exist: run the step that writes it first."
+    completed = subprocess.run(command, capture_output=True, text=True)
+    assert completed.returncode == 1
+    assert (
+        completed.stderr.strip() == f"error: {tmp_path}/scores.csv does not exist: run the step that writes it first."
+    )
 
 
-def test_other_columns_may_follow(tmp_path):
+def test_additional_columns_are_kept(tmp_path):
     rows = [row | {"file": "f", "key": "k"} for row in controls()]
     assert list(read_scores(write_results(tmp_path, rows)).columns)[-2:] == ["file", "key"]

@@ -1,4 +1,4 @@
-"""What tests of training share: encoded examples, a model that draws, a language model and its text, a kill."""
+"""Fixtures for training: encoded examples, a model with dropout, a language model with text, and killed steps."""
 
 import pandas as pd
 import pytest
@@ -21,10 +21,10 @@ def examples(checkpoints, task_folder):
 
 @pytest.fixture
 def new_model(checkpoints):
-    """A classifier that draws at random while it trains, so that a resumed run needs the state of the generator."""
+    """A classifier with dropout, so that an exactly resumed run needs the state of the random generator."""
 
     def build() -> nn.Module:
-        provenance.deterministic(0)
+        provenance.make_deterministic(0)
         model, _ = load_classifier(checkpoints["bert"], ["fruit", "tool"], 0)
         for module in model.modules():
             if isinstance(module, nn.Dropout):
@@ -67,12 +67,12 @@ def texts():
 
 
 class Killed(Exception):
-    """Stands for the end of the process."""
+    """Simulates the end of the process."""
 
 
 @pytest.fixture
 def killed_after(monkeypatch):
-    """Calls a step that writes its state after every training step, and kills it after so many of them."""
+    """A function that runs a step with a checkpoint after every training step and kills it after some of them."""
 
     def call(steps: int, step) -> None:
         write, written = Checkpoint.write, []

@@ -1,4 +1,4 @@
-"""One cell from checkpoint to scores, for all seven models: initial state, learning, stored files, cached rows."""
+"""One cell from checkpoint to scores, for all seven models: initial state, training, stored files, cached rows."""
 
 import json
 import subprocess
@@ -31,7 +31,7 @@ METHODS = ["full", "none", "ken", "ken-rescaled", "random", "magnitude", "delta-
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_initial_state_is_the_checkpoint_and_a_fresh_head(model, checkpoints, finetuned_cells):
+def test_the_initial_state_is_the_checkpoint_with_a_new_head(model, checkpoints, finetuned_cells):
     initial = load_file(finetuned_cells[model] / "initial.safetensors")
     head = set(json.loads((finetuned_cells[model] / "manifest.json").read_text())["head"])
     checkpoint = load_file(checkpoints[model] / "model.safetensors")
@@ -51,7 +51,7 @@ def test_every_parameter_of_the_body_is_trained(model, finetuned_cells):
     assert len(moved) > 0.8 * len(initial)
 
 
-def test_fine_tuning_repeats_to_the_byte_and_depends_on_the_seed(tmp_path, checkpoints, task_folder):
+def test_fine_tuning_is_deterministic_and_depends_on_the_seed(tmp_path, checkpoints, task_folder):
     def run(seed, name):
         axes = {"model": "bert", "task": "words", "seed": seed}
         return finetune(checkpoints["bert"], task_folder, axes, SETTINGS, tmp_path / name)["sha256"]
@@ -73,7 +73,7 @@ def test_the_best_epoch_on_validation_is_kept(tmp_path, checkpoints, task_folder
     assert f1 == pytest.approx(max(curve))
 
 
-def test_random_init_arm_learns_from_other_weights_and_saves_no_model(tmp_path, checkpoints, task_folder):
+def test_the_random_init_arm_saves_no_model(tmp_path, checkpoints, task_folder):
     axes = {"model": "bert", "task": "words", "seed": 0}
     manifest = finetune(checkpoints["bert"], task_folder, axes, SETTINGS, tmp_path / "cell", "random-init")
     assert manifest["arm"] == "random-init"
@@ -84,8 +84,8 @@ def test_batches_cover_every_row_once_and_predictions_keep_the_order(checkpoints
     rng = np.random.default_rng(0)
     rows = [rng.integers(5, 60, size).tolist() for size in rng.integers(1, 20, 53)]
     examples = Examples(rows, np.arange(53), pad=0)
-    seen = [batch["labels"].tolist() for batch in shuffled_batches(examples, 8, torch.Generator().manual_seed(0))]
-    order = [row for batch in seen for row in batch]
+    batches = [batch["labels"].tolist() for batch in shuffled_batches(examples, 8, torch.Generator().manual_seed(0))]
+    order = [row for batch in batches for row in batch]
     assert sorted(order) == list(range(53)) and order != list(range(53))
     tokenizer = load_tokenizer(checkpoints["bert"], 24)
     torch.manual_seed(0)
@@ -95,7 +95,7 @@ def test_batches_cover_every_row_once_and_predictions_keep_the_order(checkpoints
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_padding_does_not_change_what_a_model_answers(model, finetuned_cells):
+def test_padding_does_not_change_the_logits(model, finetuned_cells):
     network = empty_classifier(finetuned_cells[model])
     network.load_state_dict(load_file(finetuned_cells[model] / "model.safetensors"))
     tokenizer = load_tokenizer(finetuned_cells[model], 24)
@@ -111,7 +111,7 @@ def test_padding_does_not_change_what_a_model_answers(model, finetuned_cells):
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_every_score_comes_from_its_file(model, tmp_path, finetuned_cells, task_folder):
+def test_every_score_can_be_recomputed_from_its_file(model, tmp_path, finetuned_cells, task_folder):
     cell = FinetunedCell(finetuned_cells[model], task_folder, EVALUATION | {"kept_shares": [0.05, 3], "draws": 2})
     compress(cell, METHODS, tmp_path)
     initial = load_file(finetuned_cells[model] / "initial.safetensors")
@@ -133,27 +133,25 @@ def test_every_score_comes_from_its_file(model, tmp_path, finetuned_cells, task_
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_long_texts_are_cut_at_what_the_model_can_read(model, checkpoints):
+def test_long_texts_are_truncated_to_the_model_length(model, checkpoints):
     tokenizer = load_tokenizer(checkpoints[model], 512)
     assert load_tokenizer(checkpoints[model], 7).model_max_length == 7
     frame = pd.DataFrame({"text": ["apple and plum " * 200], "label": ["a"]})
     examples = encode(frame, ["a", "b"], tokenizer)
-    assert len(examples.ids[0]) == 24, "positions of the checkpoint"
+    assert len(examples.ids[0]) == 24, "the checkpoint has 24 positions"
     torch.manual_seed(0)
     network, _ = load_classifier(checkpoints[model], ["a", "b"], tokenizer.pad_token_id)
     assert predict(network, examples, 1).shape == (1,)
 
 
-def test_a_share_is_suggested_on_validation_and_its_stored_file_answers_the_test_set(
-    tmp_path, finetuned_cells, task_folder
-):
+def test_a_share_is_chosen_on_validation_and_its_file_evaluated_on_the_test_set(tmp_path, finetuned_cells, task_folder):
     settings = {"margin": 0.3, "confidence": 0.9, "resolution": 0.125}
     cell = FinetunedCell(finetuned_cells["bert"], task_folder, EVALUATION)
     suggest(cell, ["ken", "ken-rescaled"], settings, tmp_path / "a")
-    found = pd.read_csv(tmp_path / "a" / "suggestions.csv")
+    suggestions = pd.read_csv(tmp_path / "a" / "suggestions.csv")
     curves = pd.read_csv(tmp_path / "a" / "curves.csv")
-    assert found["method"].tolist() == ["ken", "ken-rescaled"]
-    for row in found.itertuples():
+    assert suggestions["method"].tolist() == ["ken", "ken-rescaled"]
+    for row in suggestions.itertuples():
         network = empty_classifier(finetuned_cells["bert"])
         network.load_state_dict(
             ken.Subnetwork.load(tmp_path / "a" / f"{row.method}.safetensors").apply(cell.pretrained)
@@ -161,10 +159,10 @@ def test_a_share_is_suggested_on_validation_and_its_stored_file_answers_the_test
         predicted = predict(network, cell.split("test"), 5)
         expected = f1_score(cell.split("test").labels, predicted, average="weighted")
         assert row.weighted_f1 == pytest.approx(expected) and row.kept_share == pytest.approx(row.share, abs=0.05)
-        looked = curves[(curves["method"] == row.method) & (curves["share"] == row.share)]
-        assert looked["not_inferior"].all() and row.share in set(curves["share"])
+        evaluated = curves[(curves["method"] == row.method) & (curves["share"] == row.share)]
+        assert evaluated["not_inferior"].all() and row.share in set(curves["share"])
     labels = cell.split("test").labels
-    labels[:] = 1 - labels  # a choice that looked at test would change now
+    labels[:] = 1 - labels  # would change a choice that used the test set
     suggest(cell, ["ken", "ken-rescaled"], settings, tmp_path / "b")
     assert pd.read_csv(tmp_path / "b" / "curves.csv").equals(curves)
     with pytest.raises(UserError, match="full does not rank entries"):
@@ -180,7 +178,7 @@ def test_the_random_draws_differ_and_repeat(tmp_path, finetuned_cells, task_fold
     assert draws[:2] == draws[2:] and draws[0] != draws[1]
 
 
-def test_only_new_budgets_are_computed_and_lost_files_are_made_again(tmp_path, finetuned_cells, task_folder):
+def test_only_new_budgets_and_lost_files_are_computed(tmp_path, finetuned_cells, task_folder):
     cell = FinetunedCell(finetuned_cells["bert"], task_folder, EVALUATION)
     folder = tmp_path / "magnitude" / "draw0"
     compress(cell, ["magnitude"], tmp_path)
@@ -197,22 +195,20 @@ def test_only_new_budgets_are_computed_and_lost_files_are_made_again(tmp_path, f
     cell.settings["kept_shares"] = [0.1, 0.5]
 
 
-def test_files_that_are_wanted_for_their_scores_only_go_and_come_back_when_wanted(
-    tmp_path, finetuned_cells, task_folder
-):
+def test_files_of_scores_only_methods_are_deleted_and_recreated_on_demand(tmp_path, finetuned_cells, task_folder):
     def scores(**settings):
         cell = FinetunedCell(finetuned_cells["bert"], task_folder, EVALUATION | settings)
         compress(cell, ["magnitude", "ken"], tmp_path)
         return pd.read_csv(tmp_path / "magnitude" / "scores.csv").drop(columns=["seconds", "peak_mib"])
 
-    def stored(method):
+    def stored_files(method):
         return {path.name for path in (tmp_path / method).rglob("*.safetensors")}
 
     all_files = {"0.1.safetensors", "0.5.safetensors"}
     kept = scores()
-    assert stored("magnitude") == stored("ken") == all_files
-    without = scores(scores_only=["magnitude"])  # they were there before
-    assert stored("magnitude") == set() and stored("ken") == all_files
+    assert stored_files("magnitude") == stored_files("ken") == all_files
+    without = scores(scores_only=["magnitude"])  # deletes existing files
+    assert stored_files("magnitude") == set() and stored_files("ken") == all_files
     assert set(files.read_json(tmp_path / "magnitude" / "manifest.json")["sha256"]) == {
         "predictions.parquet",
         "scores.csv",
@@ -222,33 +218,33 @@ def test_files_that_are_wanted_for_their_scores_only_go_and_come_back_when_wante
     assert records == {path: path.stat().st_mtime_ns for path in (tmp_path / "magnitude" / "draw0").iterdir()}
     for path in records:
         path.unlink()
-    anew = scores(scores_only=["magnitude"])
-    assert stored("magnitude") == set() and len(list((tmp_path / "magnitude" / "draw0").iterdir())) == 2
-    back = scores()
-    assert stored("magnitude") == all_files
-    for table in (without, again, anew, back):
+    recomputed = scores(scores_only=["magnitude"])
+    assert stored_files("magnitude") == set() and len(list((tmp_path / "magnitude" / "draw0").iterdir())) == 2
+    recreated = scores()
+    assert stored_files("magnitude") == all_files
+    for table in (without, again, recomputed, recreated):
         pd.testing.assert_frame_equal(table, kept)
 
 
-def test_a_run_that_was_stopped_goes_on_where_it_was(tmp_path, finetuned_cells, task_folder, monkeypatch):
-    cell, store, seen = FinetunedCell(finetuned_cells["bert"], task_folder, EVALUATION), Selection.store, []
+def test_an_interrupted_run_resumes(tmp_path, finetuned_cells, task_folder, monkeypatch):
+    cell, store, budgets = FinetunedCell(finetuned_cells["bert"], task_folder, EVALUATION), Selection.store, []
 
-    def stopped_at_a_half(self, cell, prepared, budget, path):
-        seen.append(budget)
-        if seen == [0.1, 0.5]:
+    def interrupt_at_half(self, cell, prepared, budget, path):
+        budgets.append(budget)
+        if budgets == [0.1, 0.5]:
             raise KeyboardInterrupt
         return store(self, cell, prepared, budget, path)
 
-    monkeypatch.setattr(Selection, "store", stopped_at_a_half)
+    monkeypatch.setattr(Selection, "store", interrupt_at_half)
     with pytest.raises(KeyboardInterrupt):
         compress(cell, ["magnitude"], tmp_path)
     assert not (tmp_path / "magnitude" / "scores.csv").exists()
     compress(cell, ["magnitude"], tmp_path)
-    assert seen == [0.1, 0.5, 0.5], "what was finished is not done again"
+    assert budgets == [0.1, 0.5, 0.5], "finished work is not repeated"
     assert (pd.read_csv(tmp_path / "magnitude" / "scores.csv")["status"] == "ok").all()
 
 
-def test_a_method_that_declines_or_fails_is_shown_with_its_reason(tmp_path, finetuned_cells, task_folder, monkeypatch):
+def test_declining_and_failing_methods_are_recorded_with_a_reason(tmp_path, finetuned_cells, task_folder, monkeypatch):
     class Declines(baselines.Method):
         name = "declines"
 
@@ -282,16 +278,16 @@ def test_a_method_that_declines_or_fails_is_shown_with_its_reason(tmp_path, fine
     assert rows[0]["weighted_f1"] == ""
 
 
-def test_good_rows_beside_a_failed_one_are_not_computed_again(tmp_path, finetuned_cells, task_folder, monkeypatch):
+def test_successful_rows_are_kept_when_another_fails(tmp_path, finetuned_cells, task_folder, monkeypatch):
     cell = FinetunedCell(finetuned_cells["bert"], task_folder, EVALUATION)
     store = Selection.store
 
-    def fails_at_a_half(self, seen, prepared, budget, path):
+    def fail_at_half(self, cell_of_method, prepared, budget, path):
         if budget == 0.5:
             raise ValueError("out of luck")
-        return store(self, seen, prepared, budget, path)
+        return store(self, cell_of_method, prepared, budget, path)
 
-    monkeypatch.setattr(Selection, "store", fails_at_a_half)
+    monkeypatch.setattr(Selection, "store", fail_at_half)
     for _ in range(2):
         compress(cell, ["magnitude"], tmp_path)
         scores = pd.read_csv(tmp_path / "magnitude" / "scores.csv", keep_default_na=False)
@@ -303,7 +299,7 @@ def test_good_rows_beside_a_failed_one_are_not_computed_again(tmp_path, finetune
     assert (tmp_path / scores["file"][0]).stat().st_mtime_ns == before
 
 
-def test_a_damaged_or_foreign_checkpoint_is_refused_with_a_sentence(tmp_path, checkpoints):
+def test_a_damaged_or_empty_checkpoint_is_refused(tmp_path, checkpoints):
     with pytest.raises(UserError, match=r"holds no \*.safetensors"):
         import_model(tmp_path, "empty", tmp_path / "out")
     broken = tmp_path / "broken"
@@ -322,12 +318,14 @@ print(json.dumps({name: scoring_code(name) for name in baselines.METHODS}))
 """
 
 
-def test_a_recorded_score_is_that_of_the_code_it_depends_on(tmp_path):
+def test_the_code_of_a_score_covers_what_it_depends_on(tmp_path):
     checkout = copy_checkout(tmp_path)
 
     def codes() -> dict[str, str]:
-        done = subprocess.run([sys.executable, "-c", CODE], cwd=checkout, capture_output=True, text=True, check=True)
-        return json.loads(done.stdout)
+        completed = subprocess.run(
+            [sys.executable, "-c", CODE], cwd=checkout, capture_output=True, text=True, check=True
+        )
+        return json.loads(completed.stdout)
 
     def changed(name: str) -> set[str]:
         path = checkout / name
@@ -344,7 +342,7 @@ def test_a_recorded_score_is_that_of_the_code_it_depends_on(tmp_path):
     assert not changed("study/running/progress.py") and not changed("study/collect.py")
 
 
-def test_a_row_of_other_code_is_computed_again(tmp_path, finetuned_cells, task_folder, monkeypatch):
+def test_a_row_computed_by_other_code_is_recomputed(tmp_path, finetuned_cells, task_folder, monkeypatch):
     cell = FinetunedCell(finetuned_cells["bert"], task_folder, EVALUATION)
     compress(cell, ["ken"], tmp_path)
     times = [path.stat().st_mtime_ns for path in sorted(tmp_path.rglob("*.safetensors"))]

@@ -1,4 +1,4 @@
-"""The checks of KEN on one cell: kinds of matrices, bandwidths, zero against reset."""
+"""Ablations of KEN on one cell: kinds of matrices, bandwidths, and zeroing instead of resetting."""
 
 import pandas as pd
 import pytest
@@ -16,7 +16,7 @@ CHECKS = {"bandwidth_factors": [0.5, 1, 2], "kept_shares": [0.25, 0.5], "zero": 
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_every_matrix_has_its_kind(model, finetuned_cells, task_folder):
+def test_every_matrix_is_assigned_a_kind(model, finetuned_cells, task_folder):
     cell = FinetunedCell(finetuned_cells[model], task_folder, SETTINGS)
     kinds = {name: checks.kind_of(name, tensor) for name, tensor in cell.pretrained.items()}
     fused = model in ("deberta", "bloom-560m", "bloom-1b7")
@@ -30,7 +30,7 @@ def test_every_matrix_has_its_kind(model, finetuned_cells, task_folder):
     assert per_layer == 2 * sum(kind == "attention output" for kind in kinds.values())
 
 
-def test_rows_of_a_cell(finetuned_cells, task_folder, tmp_path):
+def test_ablation_rows_of_a_cell(finetuned_cells, task_folder, tmp_path):
     cell = FinetunedCell(finetuned_cells["bert"], task_folder, SETTINGS)
     table = checks.run_ablations(cell, CHECKS, tmp_path)
     counts = table.groupby("check").size().to_dict()
@@ -47,7 +47,7 @@ def test_rows_of_a_cell(finetuned_cells, task_folder, tmp_path):
     pd.testing.assert_frame_equal(table, checks.run_ablations(cell, CHECKS, tmp_path))
 
 
-def test_bandwidth_and_zero_are_what_they_say(finetuned_cells, task_folder, tmp_path):
+def test_bandwidth_masks_and_zeroed_entries(finetuned_cells, task_folder, tmp_path):
     cell = FinetunedCell(finetuned_cells["bert"], task_folder, SETTINGS)
     masks = checks.bandwidth_masks(cell, 2.0, 0.25)
     name = next(key for key in masks if key.endswith("query.weight"))

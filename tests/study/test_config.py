@@ -1,4 +1,4 @@
-"""The configuration: defaults everywhere, and every mistake one sentence with the path of its key."""
+"""The configuration: defaults at every level, and one-line messages with the path of the wrong key."""
 
 import copy
 import json
@@ -58,7 +58,7 @@ def in_folder(tmp_path, monkeypatch):
 
 
 def put(raw, path, value):
-    """A copy of `raw` with the value at the path of keys; deleted where the value is `del`."""
+    """A copy of `raw` with a value at a path of keys; the value "del" deletes the key."""
     result = inner = copy.deepcopy(raw)
     for key in path[:-1]:
         inner = inner[key]
@@ -69,13 +69,13 @@ def put(raw, path, value):
     return result
 
 
-def test_defaults_are_filled_in_all_the_way_down(small):
+def test_defaults_are_filled_in_at_every_level(small):
     before = copy.deepcopy(small)
     loaded = config.load(small, METHODS)
     assert small == before
     assert loaded["kept_shares"] == [0.02, 0.05, 0.1, 0.25, 0.5, 0.75] and loaded["draws"] == 3
     assert loaded["corpus"] == {"packages": ["scipy", "sympy", "torch"], "min_words": 15, "max_words": 45}
-    assert loaded["pretraining"]["tokens"] == 1_200_000  # the section was there, but empty
+    assert loaded["pretraining"]["tokens"] == 1_200_000  # the section is present but empty
     assert loaded["finetuning"]["epochs"] == 3 and loaded["finetuning"]["learning_rate"] == 2e-4
     assert loaded["evaluation"] == {"batch_size": 32}
     assert config.load(loaded, METHODS) == loaded
@@ -83,13 +83,13 @@ def test_defaults_are_filled_in_all_the_way_down(small):
     assert 99 not in config.load(small, METHODS)["tuning"]["epochs"]
 
 
-def test_defaults_reach_the_entries_of_tasks(small, in_folder):
+def test_defaults_are_filled_in_for_tasks(small, in_folder):
     task = {"source": "files", "train": "train.csv", "test": "test.csv#test", "text": "t", "label": "l"}
     loaded = config.load(put(small, ["tasks", "mine"], task), METHODS)
     assert loaded["tasks"]["mine"] == {**task, "validation_share": 0.1, "seed": 0}
 
 
-def test_models_and_tasks_of_the_hub(small):
+def test_models_and_tasks_from_the_hub(small):
     small = put(put(small, ["models", "hub"], {**HUB_MODEL, "epochs": 2}), ["tasks", "hub"], HUB_TASK)
     loaded = config.load(small, METHODS)
     assert loaded["models"]["hub"] == {**HUB_MODEL, "epochs": 2}
@@ -98,7 +98,7 @@ def test_models_and_tasks_of_the_hub(small):
     assert loaded["tasks"]["hub"]["splits"] == {"train": "train", "validation": "validation"}
 
 
-def test_numbers_that_yaml_reads_as_text(small):
+def test_numbers_that_yaml_reads_as_text_are_converted(small):
     assert isinstance(small["models"]["small"]["learning_rate"], str)
     loaded = config.load(small, METHODS)
     assert loaded["models"]["small"]["learning_rate"] == 5e-4
@@ -107,7 +107,7 @@ def test_numbers_that_yaml_reads_as_text(small):
     assert repr(loaded["kept_shares"]) == "[0.05, 0.5, 128]" and repr(loaded["draws"]) == "3"
 
 
-def test_a_config_that_extends_another_says_only_what_is_different(small, tmp_path):
+def test_a_config_can_extend_another(small, tmp_path):
     base = tmp_path / "base.yaml"
     base.write_text(SMALL + "trained_on: {seeds: [0]}\n")
     own = {"extends": str(base), "study": "mine", "seeds": [7], "pretraining": {"tokens": 5},
@@ -118,8 +118,12 @@ def test_a_config_that_extends_another_says_only_what_is_different(small, tmp_pa
     expected["pretraining"]["tokens"], expected["tasks"]["topic"]["train"] = 5, 3
     assert loaded == expected
     base.write_text(f"extends: {base}\n{SMALL}")
-    for wrong, said in ((str(base), "extends another"), ("nowhere.yaml", "must be the path of a config"), (3, "path")):
-        with pytest.raises(UserError, match=said):
+    for wrong, message in (
+        (str(base), "extends another"),
+        ("nowhere.yaml", "must be the path of a config"),
+        (3, "path"),
+    ):
+        with pytest.raises(UserError, match=message):
             config.load({"extends": wrong}, METHODS)
 
 
@@ -131,11 +135,11 @@ HUB_TASK = {"source": "hub", "repository": "nyu-mll/glue", "revision": "refs/con
 SMALL_MODEL = ["models", "small"]
 MISTAKES = [
     (["trained_on"], {"models": ["smal"]}, r'trained_on.models\[0\] is "smal", .* Did you mean "small"?'),
-    (["scores_only"], ["magnitude"], r'scores_only\[0\] is "magnitude", which methods does not name'),
+    (["scores_only"], ["magnitude"], r'scores_only\[0\] is "magnitude", which is not in methods'),
     (["scores_only"], ["ken"], r'scores_only\[0\] is "ken", whose stored files kenviz reads'),
-    (["trained_on"], {"seeds": [4]}, r"trained_on.seeds\[0\] is 4, which seeds does not name"),
-    (["inference"], {"methods": ["magnitude"]}, r'inference.methods\[0\] is "magnitude", which methods does not name'),
-    (["suggestion"], {"methods": ["magnitude"]}, r'suggestion.methods\[0\] is "magnitude", which methods does not'),
+    (["trained_on"], {"seeds": [4]}, r"trained_on.seeds\[0\] is 4, which is not in seeds"),
+    (["inference"], {"methods": ["magnitude"]}, r'inference.methods\[0\] is "magnitude", which is not in methods'),
+    (["suggestion"], {"methods": ["magnitude"]}, r'suggestion.methods\[0\] is "magnitude", which is not in methods'),
     (["method_settings"], {"randm": {}}, 'method_settings.randm is not known here. Did you mean "random"?'),
     (["method_settings"], {"ken": {"budget": [1]}}, 'ken.budget is not known here. Did you mean "budgets"?'),
     (["method_settings"], {"ken": {"budgets": [0]}}, r"ken.budgets\[0\] is 0, but must be greater than 0"),
@@ -205,12 +209,12 @@ MISTAKES = [
     (
         ["tasks", "topic", "package"],
         "pandas",
-        'tasks.topic.package is "pandas", which corpus.packages does not',
+        'tasks.topic.package is "pandas", which is not in corpus.packages',
     ),
     (
         ["tasks", "mine"],
         {**FILES, "train": "trian.csv"},
-        'mine.train is "trian.csv", which does not exist, seen',
+        'mine.train is "trian.csv", which does not exist \(relative paths start',
     ),
     (
         ["tasks", "mine"],
@@ -255,7 +259,7 @@ MISTAKES = [
     (
         ["tasks", "hub"],
         {**HUB_TASK, "splits": {"test": "train"}},
-        "is .train. like one before it: name another",
+        "is .train., which has another role: name another",
     ),
     (
         ["tasks", "hub"],
@@ -270,7 +274,7 @@ MISTAKES = [
     (["kenviz"], {"model": "smal"}, 'kenviz.model is "smal", .* Did you mean "small"?'),
     (["kenviz"], {"task": "topics"}, 'kenviz.task is "topics", .* Did you mean "topic"?'),
     (["kenviz"], {"method": "kne"}, 'kenviz.method is "kne", .* Did you mean "ken"?'),
-    (["kenviz"], {"kept_share": 0.2}, "kenviz.kept_share is 0.2, at which no method is run that keeps a share"),
+    (["kenviz"], {"kept_share": 0.2}, "kenviz.kept_share is 0.2, but no method that keeps a share is run at it"),
     (
         ["kenviz"],
         {"method": "magnitude"},
@@ -287,13 +291,13 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("path", "value", "message"), MISTAKES, ids=lambda value: str(value)[:40])
-def test_every_mistake_is_one_sentence(small, in_folder, path, value, message):
+def test_every_mistake_gives_a_one_line_message(small, in_folder, path, value, message):
     with pytest.raises(UserError, match=message) as refused:
         config.load(put(small, path, value), METHODS)
     assert str(refused.value).startswith("config key ") and "\n" not in str(refused.value)
 
 
-def test_bloom_needs_no_feed_forward_width(small):
+def test_bloom_needs_no_intermediate_size(small):
     size = {"hidden_size": 96, "layers": 2, "heads": 2}
     model = {"source": "pretraining", "architecture": "bloom", "size": size}
     assert config.load(put(small, SMALL_MODEL, model), METHODS)["models"]["small"] == model
@@ -320,7 +324,7 @@ anything = st.recursive(
 
 
 def _paths(value, path=()):
-    """Paths of everything in a config but the whole."""
+    """Paths of all values inside a config."""
     entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, inner in entries:
         yield (*path, key)
@@ -329,7 +333,7 @@ def _paths(value, path=()):
 
 @settings(max_examples=40, deadline=None)
 @given(path=st.sampled_from(list(_paths(yaml.safe_load(SMALL)))), value=anything)
-def test_whatever_stands_anywhere_is_accepted_or_refused_in_a_sentence(path, value):
+def test_any_value_is_accepted_or_refused_with_a_message(path, value):
     raw = put(yaml.safe_load(SMALL), path, value)
     try:
         loaded = config.load(raw, METHODS)
@@ -341,24 +345,24 @@ def test_whatever_stands_anywhere_is_accepted_or_refused_in_a_sentence(path, val
 
 @settings(max_examples=20, deadline=None)
 @given(value=anything.filter(lambda value: not isinstance(value, dict)))
-def test_a_config_that_is_no_section_is_refused(value):
+def test_a_config_must_be_a_mapping(value):
     with pytest.raises(UserError, match=r"the config is .*, but must be a section with keys"):
         config.load(value, METHODS)
 
 
-def test_what_kenviz_shows_is_said_in_full(small):
+def test_kenviz_settings_are_resolved(small):
     shown = config.load(small, METHODS)["kenviz"]
     assert shown == {"model": "small", "task": "library", "method": "ken", "kept_share": 0.25}
     small |= {"methods": ["random", "magnitude"], "kept_shares": [0.1, 0.5], "scores_only": ["random"]}
     small |= {"spread": {"methods": []}, "inference": {"methods": []}, "suggestion": {"methods": []}}
-    found = config.load(small, METHODS)
-    assert found["kenviz"]["method"] == "magnitude" and found["kenviz"]["kept_share"] == 0.5
-    assert config.load(found, METHODS) == found
+    loaded = config.load(small, METHODS)
+    assert loaded["kenviz"]["method"] == "magnitude" and loaded["kenviz"]["kept_share"] == 0.5
+    assert config.load(loaded, METHODS) == loaded
     small |= {"methods": ["magnitude", "random", "lora"], "method_settings": {"random": {"budgets": [0.1]}}}
-    assert config.load(small | {"scores_only": []}, METHODS)["kenviz"]["method"] == "magnitude", "run at a half"
+    assert config.load(small | {"scores_only": []}, METHODS)["kenviz"]["method"] == "magnitude", "run at one half"
 
 
-def test_the_schema_is_a_schema_and_describes_every_key():
+def test_the_schema_is_valid_and_describes_every_key():
     schema = config.schema(METHODS)
     Draft202012Validator.check_schema(schema)
 
@@ -396,7 +400,7 @@ def test_architectures_of_the_schema_are_those_that_can_be_pretrained():
     assert sorted(model["properties"]["architecture"]["enum"]) == sorted(ARCHITECTURES)
 
 
-def test_unreadable_files_are_said_in_a_sentence(tmp_path):
+def test_unreadable_configs_give_one_line_messages(tmp_path):
     for content, message in {
         "a: [1": "is not YAML: ",
         "": "config key study is missing",
@@ -410,7 +414,7 @@ def test_unreadable_files_are_said_in_a_sentence(tmp_path):
         config.read(tmp_path / "missing.yaml", METHODS)
 
 
-def test_command_line_prints_the_whole_config_or_one_sentence(tmp_path, monkeypatch, capsys):
+def test_the_command_prints_the_resolved_config_or_a_one_line_message(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["config", "c.yaml"])
     (tmp_path / "c.yaml").write_text(SMALL)
@@ -422,7 +426,7 @@ def test_command_line_prints_the_whole_config_or_one_sentence(tmp_path, monkeypa
     assert ended.value.code == 'error: config key seed is not known here. Did you mean "seeds"?'
 
 
-def test_command_line_prints_the_schema(monkeypatch, capsys):
+def test_the_command_prints_the_schema(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["config", "--schema"])
     command.main()
     assert json.loads(capsys.readouterr().out) == config.schema(baselines.METHODS)
@@ -443,7 +447,7 @@ class Polynomial(baselines.Method):
         raise NotImplementedError
 
 
-def test_a_method_describes_its_own_options(small):
+def test_a_method_declares_its_own_options(small):
     methods = METHODS | {"polynomial": Polynomial()}
     small["methods"].append("polynomial")
     settings = {"polynomial": {"degree": "3", "budgets": [0.5]}}
@@ -459,7 +463,7 @@ def test_a_method_describes_its_own_options(small):
     assert config.schema(methods)["$defs"]["DegreeSettings"]["properties"]["degree"]["description"]
 
 
-OUTSIDE = (
+UNSAFE_NAMES = (
     "..",
     "../out",
     "/tmp/out",
@@ -477,9 +481,9 @@ OUTSIDE = (
 )
 
 
-@pytest.mark.parametrize("name", OUTSIDE)
+@pytest.mark.parametrize("name", UNSAFE_NAMES)
 @pytest.mark.parametrize("kind", ["study", "tasks", "models"])
-def test_a_name_that_could_leave_the_results_folder_or_its_command_is_refused(small, kind, name):
+def test_unsafe_names_are_refused(small, kind, name):
     raw = put(small, ["study"], name) if kind == "study" else small
     if kind != "study":
         raw[kind][name] = raw[kind].pop(next(iter(raw[kind])))
@@ -488,16 +492,16 @@ def test_a_name_that_could_leave_the_results_folder_or_its_command_is_refused(sm
 
 
 @pytest.mark.parametrize(("section", "key"), [("kenviz", "matrix"), ("corpus", "packages")])
-def test_text_that_a_command_is_made_of_ends_where_it_ends(small, section, key):
+def test_values_used_in_commands_may_not_contain_newlines(small, section, key):
     value = {"matrix": "query.weight\nid", "packages": ["scipy", "sympy", "torch\n"]}[key]
     with pytest.raises(UserError, match=rf"config key {section}\.{key}"):
         config.load(put(small | {section: small.get(section) or {}}, [section, key], value), METHODS)
 
 
-def test_sources_need_not_be_there_where_only_the_report_is_made_again(small, tmp_path):
+def test_missing_sources_are_accepted_for_rebuilding_the_report(small, tmp_path):
     small["tasks"]["own"] = {"source": "files", "train": "no.csv", "test": "no.csv", "text": "a", "label": "b"}
     small["models"]["own"] = {"source": "directory", "path": "no-model"}
     with pytest.raises(UserError, match="does not exist"):
         config.load(small, METHODS)
-    found = config.load(small, METHODS, sources=False)
-    assert config.load(found, METHODS, sources=False) == found, "what a run has recorded can be run again"
+    loaded = config.load(small, METHODS, sources=False)
+    assert config.load(loaded, METHODS, sources=False) == loaded, "a recorded config can be loaded again"

@@ -1,4 +1,4 @@
-"""Docstring extraction: prose stays, code and markup go, a file is on one side."""
+"""Docstring extraction: prose is kept, code and markup are removed, and a file belongs to one split."""
 
 import pytest
 
@@ -40,7 +40,7 @@ def outer(x):
 '''
 
 
-def extracted(source):
+def extract_sentences(source):
     return [
         sentence
         for docstring in corpus.docstrings(source)
@@ -50,7 +50,7 @@ def extracted(source):
 
 
 def test_prose_is_kept_and_code_is_not():
-    assert extracted(SOURCE) == [
+    assert extract_sentences(SOURCE) == [
         "Module prose stands here in one plain sentence.",
         "Compute the smoothed value of a noisy signal.",
         "The smoothing of the whole signal is done with a window of fixed length by scipy.signal.lfilter.",
@@ -60,14 +60,14 @@ def test_prose_is_kept_and_code_is_not():
     ]
 
 
-def test_split_depends_on_the_path_alone_and_has_the_stated_shares():
+def test_the_split_depends_only_on_the_path_and_has_the_stated_shares():
     splits = [corpus.split_of(f"package/module{i}.py") for i in range(4000)]
     assert splits == [corpus.split_of(f"package/module{i}.py") for i in range(4000)]
     assert abs(splits.count("test") / 4000 - corpus.SPLIT_SHARES["test"]) < 0.03
     assert abs(splits.count("validation") / 4000 - corpus.SPLIT_SHARES["validation"]) < 0.03
 
 
-def test_extraction_of_a_real_package_repeats_and_holds_no_sentence_twice():
+def test_extraction_is_deterministic_and_without_duplicates():
     first, second = corpus.extract("mpmath"), corpus.extract("mpmath")
     assert first.equals(second)
     assert len(first) > 300

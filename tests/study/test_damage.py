@@ -1,10 +1,9 @@
-"""A changed or missing file is named, or made again, by the next step that reads it, and reported by study.verify."""
+"""Changed and missing files are named or recreated by the step that reads them, and reported by study.verify."""
 
 import json
 import os
 import re
 import shutil
-import sys
 
 import pandas as pd
 import pytest
@@ -23,6 +22,7 @@ from study.running.workflow import run
 from study.training.evaluate_metric import WeightedF1
 from study.training.examples import load_task
 from tests.conftest import SETTINGS
+from tests.steps import run_step
 
 EVALUATION = {"batch_size": 16, "max_length": 24, "kept_shares": [0.1, 0.5], "draws": 1, "methods": {}}
 SUGGESTION = {"margin": 0.3, "confidence": 0.9, "resolution": 0.25}
@@ -32,43 +32,34 @@ CELL = "cells/bert/words/seed0"
 
 @pytest.fixture(scope="session")
 def small_study(tmp_path_factory, checkpoints, task_folder):
-    """A results folder with one cell, as the steps write it; not to be changed."""
+    """A results folder with one cell as the steps write it; read-only."""
     results = tmp_path_factory.mktemp("results") / "small"
     shutil.copytree(task_folder, results / "tasks" / "words")
     import_model(checkpoints["bert"], "bert", results / "models" / "bert" / "pretrained")
     pretrained, task = results / "models" / "bert" / "pretrained", results / "tasks" / "words"
     finetune(pretrained, task, AXES, SETTINGS, results / CELL / "finetuned")
     cell = FinetunedCell(results / CELL / "finetuned", task, EVALUATION)
-    cell.settings["scores_only"] = ["magnitude"]  # its stored files are not there to be missed
+    cell.settings["scores_only"] = ["magnitude"]  # its files are not stored and must not be reported as missing
     compress(cell, ["full", "ken", "bitdelta", "magnitude"], results / CELL / "compressed")
     suggest(cell, ["ken"], SUGGESTION, results / CELL / "suggested")
     files.write_text(results / "figures" / "pareto.svg", "<svg/>")
     files.write_text(results / "logs" / "step.log", "not a result")
     files.write_csv(results / "scores.csv", pd.read_csv(results / CELL / "compressed" / "ken" / "scores.csv"))
     sha256 = {"scores.csv": files.sha256(results / "scores.csv")}
-    files.write_json(results / "collected.json", {"sha256": sha256, "made": provenance.made()})
-    finished = {"study": "small", "config": {"study": "small"}, **provenance.made()}
+    files.write_json(results / "collected.json", {"sha256": sha256, "made": provenance.describe_process()})
+    finished = {"study": "small", "config": {"study": "small"}, **provenance.describe_process()}
     files.write_json(results / "provenance.json", finished)
-    call(manifest.main, results)
+    run_step(manifest, results)
     return results
 
 
 @pytest.fixture
 def study(small_study, tmp_path):
-    """A copy to be damaged."""
+    """A copy of the small study that a test may damage."""
     return shutil.copytree(small_study, tmp_path / "small")
 
 
-def call(main, *arguments):
-    """The `main` of a step with command-line arguments."""
-    saved, sys.argv = sys.argv, ["step", *map(str, arguments)]
-    try:
-        main()
-    finally:
-        sys.argv = saved
-
-
-def flip(path):
+def flip_bit(path):
     """Change one bit in the middle of a file."""
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
@@ -91,11 +82,11 @@ def collect_cell(study):
 
 
 def measure(study):
-    return inference.restored_models(open_cell(study), ["bitdelta"], study / CELL / "compressed")
+    return inference.load_models(open_cell(study), ["bitdelta"], study / CELL / "compressed")
 
 
 def collect_suggestions(study):
-    return collect.joined_tables([study / CELL / "suggested" / "suggestions.csv"], collect.SUGGESTION_COLUMNS)
+    return collect.read_tables([study / CELL / "suggested" / "suggestions.csv"], collect.SUGGESTION_COLUMNS)
 
 
 DAMAGED = [
@@ -117,29 +108,29 @@ DAMAGED = [
     ("name", "read", "removed"), DAMAGED, ids=lambda value: value if isinstance(value, str) else ""
 )
 @pytest.mark.parametrize("how", ["changed", "missing"])
-def test_a_damaged_file_is_named_by_the_step_that_reads_it(study, name, read, removed, how):
+def test_a_step_that_reads_a_damaged_file_names_it(study, name, read, removed, how):
     read(study)
-    flip(study / name) if how == "changed" else (study / name).unlink()
+    flip_bit(study / name) if how == "changed" else (study / name).unlink()
     with pytest.raises(UserError) as refused:
         read(study)
-    said = str(refused.value)
-    assert said.startswith(f"{study / name} ") and f"`rm -r {study / removed}`" in said and "\n" not in said
-    assert said.partition(str(study / name))[2].startswith(" is missing" if how == "missing" else " was changed")
+    message = str(refused.value)
+    assert message.startswith(f"{study / name} ") and f"`rm -r {study / removed}`" in message and "\n" not in message
+    assert message.partition(str(study / name))[2].startswith(" is missing" if how == "missing" else " was changed")
 
 
-def test_a_damaged_stored_subnetwork_is_made_again_and_its_sound_neighbours_are_not(study):
+def test_only_the_damaged_sub_network_is_recomputed(study):
     folder = study / CELL / "compressed" / "ken" / "draw0"
-    whole = files.sha256_of(folder)
+    before = files.sha256_of(folder)
     times = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
-    flip(folder / "0.1.safetensors")
+    flip_bit(folder / "0.1.safetensors")
     compress(open_cell(study), ["ken"], study / CELL / "compressed")
-    again = files.sha256_of(folder)
-    made = {path.name for path in folder.iterdir() if path.stat().st_mtime_ns != times[path.name]}
-    assert again["0.1.safetensors"] == whole["0.1.safetensors"]
-    assert made == {"0.1.safetensors", "0.1.json"}
+    after = files.sha256_of(folder)
+    recomputed = {path.name for path in folder.iterdir() if path.stat().st_mtime_ns != times[path.name]}
+    assert after["0.1.safetensors"] == before["0.1.safetensors"]
+    assert recomputed == {"0.1.safetensors", "0.1.json"}
 
 
-def test_a_changed_fact_in_a_manifest_or_a_record_is_noticed(study):
+def test_an_edited_manifest_or_record_is_detected(study):
     path = study / CELL / "finetuned" / "manifest.json"
     text = path.read_text()
     path.write_text(re.sub(r'("weighted_f1": )[\d.]+', r"\g<1>0.123", text))
@@ -151,48 +142,48 @@ def test_a_changed_fact_in_a_manifest_or_a_record_is_noticed(study):
     record.write_text(re.sub(r'("weighted_f1": )[\d.]+', r"\g<1>0.123", whole))
     compress(open_cell(study), ["ken"], study / CELL / "compressed")
     scores = [files.read_json(record)["row"]["weighted_f1"], json.loads(whole)["row"]["weighted_f1"]]
-    assert scores[0] == scores[1] != 0.123, "made again"
+    assert scores[0] == scores[1] != 0.123, "the record is recomputed"
 
 
-def test_a_damaged_corpus_is_named(tmp_path, monkeypatch):
+def test_a_damaged_corpus_is_refused(tmp_path, monkeypatch):
     path = tmp_path / "corpus" / "mpmath.parquet"
     Study({"study": "mine", "corpus": {"packages": ["mpmath"]}}).write(tmp_path)
-    call(corpus.main, tmp_path, "--package", "mpmath")
+    run_step(corpus, tmp_path, "--package", "mpmath")
     assert len(corpus.read(path)) > 100
-    flip(path)
+    flip_bit(path)
     with pytest.raises(UserError, match=rf"{path} was changed or damaged .*`rm -r {path}`"):
         corpus.read(path)
 
 
-def test_a_damaged_checkpoint_of_the_suite_is_named(tmp_path, checkpoints):
+def test_a_damaged_checkpoint_of_the_suite_is_refused(tmp_path, checkpoints):
     shutil.copytree(checkpoints["bert"], tmp_path / "bert")
     weights = tmp_path / "bert" / "model.safetensors"
     files.write_json(tmp_path / "bert" / "manifest.json", {"sha256": files.sha256(weights), "objective": "masked"})
     assert import_model(tmp_path / "bert", "bert", tmp_path / "a")["pretraining"]["objective"] == "masked"
-    flip(weights)
+    flip_bit(weights)
     with pytest.raises(UserError, match=r"model.safetensors was changed or damaged .*git checkout"):
         import_model(tmp_path / "bert", "bert", tmp_path / "b")
     assert not (tmp_path / "b").exists()
 
 
-def test_a_damaged_collected_table_is_named_by_the_report(study):
+def test_the_report_refuses_a_damaged_table(study):
     assert len(read_table(study / "scores.csv", ("method",), ("budget",))) == 2
-    flip(study / "scores.csv")
+    flip_bit(study / "scores.csv")
     with pytest.raises(UserError, match=r"scores.csv was changed or damaged .*`rm "):
         read_table(study / "scores.csv", ("method",), ("budget",))
 
 
-def verified(study, capsys) -> tuple[str, str]:
-    """What study.verify prints and how it ends."""
+def run_verify(study, capsys) -> tuple[str, str]:
+    """Output and exit message of study.verify."""
     try:
-        call(verify.main, study)
+        run_step(verify, study)
         ended = ""
     except SystemExit as error:
         ended = str(error.code)
     return capsys.readouterr().out, ended
 
 
-def test_every_file_of_a_finished_study_is_listed_with_the_hash_from_when_it_was_made(small_study, capsys):
+def test_every_file_of_a_finished_study_is_listed_with_its_hash(small_study, capsys):
     listed = manifest.read(small_study / "manifest.json")
     there = {str(path.relative_to(small_study)) for path in small_study.rglob("*") if path.is_file()}
     assert set(listed) == there - {"manifest.json", "logs/step.log"}
@@ -201,20 +192,20 @@ def test_every_file_of_a_finished_study_is_listed_with_the_hash_from_when_it_was
     written = manifest.recorded(small_study)
     kinds = ("train.parquet", "initial.safetensors", "tokenizer.json", "0.1.safetensors", "scores.csv", "curves.csv")
     assert all(any(name.endswith(kind) for name in written) for kind in kinds)
-    out, ended = verified(small_study, capsys)
+    out, ended = run_verify(small_study, capsys)
     assert not ended and f"All {len(listed)} files are unchanged." in out
 
 
-def test_every_single_flipped_bit_is_found(study, capsys):
+def test_every_flipped_bit_is_detected(study, capsys):
     for name in manifest.read(study / "manifest.json"):
         before = (study / name).read_bytes()
-        flip(study / name)
+        flip_bit(study / name)
         assert verify.problems(study, verify.expected(study)[0]) == {name: "changed"}
         (study / name).write_bytes(before)
-    flip(study / "figures" / "pareto.svg")
+    flip_bit(study / "figures" / "pareto.svg")
     (study / CELL / "finetuned" / "initial.safetensors").unlink()
     (study / "figures" / "later.svg").write_text("")
-    out, ended = verified(study, capsys)
+    out, ended = run_verify(study, capsys)
     assert f"changed: {study}/figures/pareto.svg (made again after `rm -r {study}/figures/pareto.svg`)" in out
     assert (
         f"missing: {study}/{CELL}/finetuned/initial.safetensors (made again after `rm -r {study}/{CELL}/finetuned`"
@@ -225,18 +216,18 @@ def test_every_single_flipped_bit_is_found(study, capsys):
     assert ended.startswith("error: 2 of ")
 
 
-def test_a_study_that_is_not_finished_is_compared_with_what_its_steps_wrote(study, capsys):
+def test_an_unfinished_study_is_verified_against_its_records(study, capsys):
     (study / "manifest.json").unlink()
-    out, ended = verified(study, capsys)
+    out, ended = run_verify(study, capsys)
     assert not ended and "The study is not finished" in out
-    flip(study / CELL / "compressed" / "bitdelta" / "draw0" / "1.safetensors")
-    out, ended = verified(study, capsys)
+    flip_bit(study / CELL / "compressed" / "bitdelta" / "draw0" / "1.safetensors")
+    out, ended = run_verify(study, capsys)
     assert ended.startswith("error: 1 of ") and "compressed/bitdelta/scores.csv`" in out
 
 
-def test_what_is_no_study_or_no_list_is_one_sentence(study, tmp_path):
+def test_missing_studies_and_invalid_manifests_give_one_line_messages(study, tmp_path):
     with pytest.raises(SystemExit, match=r"error: .*absent does not exist: name the results folder"):
-        run(lambda: call(verify.main, tmp_path / "absent"))
+        run(lambda: run_step(verify, tmp_path / "absent"))
     for text in ("[]", '{"files": {"a": 1}}', '{"files": {"a": {"sha256": "x", "bytes": -1}}}'):
         (study / "manifest.json").write_text(text)
         with pytest.raises(UserError, match="is not a list of the files of a study"):
@@ -247,7 +238,7 @@ def test_what_is_no_study_or_no_list_is_one_sentence(study, tmp_path):
             verify.expected(study)
 
 
-def test_what_has_to_be_removed_is_an_output_of_the_rule():
+def test_to_remove_names_an_output_of_the_rule():
     assert verify.to_remove("tables/overview.csv") == "tables/overview.csv"
     assert verify.to_remove("scores.csv") == "scores.csv"
     assert verify.to_remove(f"{CELL}/inference.json") == f"{CELL}/inference.csv"
@@ -255,7 +246,7 @@ def test_what_has_to_be_removed_is_an_output_of_the_rule():
     assert verify.to_remove(f"{CELL}/random-init/manifest.json") == f"{CELL}/random-init"
 
 
-def test_a_row_leads_to_its_seed_inputs_code_and_machine(study):
+def test_a_row_can_be_traced_to_seed_inputs_code_and_machine(study):
     records = trace.trace(study, "bert", "words", 0, "ken", "0.1")
     row = records["row"]
     assert row["random_seed"] == provenance.seed_of("compress", "bert", "words", 0, "ken", 0)
@@ -277,7 +268,7 @@ def test_a_row_leads_to_its_seed_inputs_code_and_machine(study):
         trace.trace(study, "bert", "words", 0, "ken", "0.1")
 
 
-def test_time_of_a_study_counts_moments_in_which_a_job_ran(tmp_path):
+def test_wall_time_counts_only_time_with_a_running_job(tmp_path):
     jobs = {
         "finetune/a": (0, 10),
         "finetune/b": (5, 20),
@@ -294,14 +285,14 @@ def test_time_of_a_study_counts_moments_in_which_a_job_ran(tmp_path):
     assert record.wall_seconds(tmp_path / "absent") == 0
 
 
-def test_provenance_has_every_input_and_everything_that_made_it(study):
+def test_provenance_lists_every_input_and_maker(study):
     inputs = record.inputs(study)
     assert set(inputs["tasks"]["words"]["sha256"]) == {"train", "validation", "test"}
     assert "model.safetensors" in inputs["models"]["bert"]["sha256"] and inputs["models"]["bert"]["source"]
     (maker,) = record.makers(study)
     rows = len(list(study.rglob("draw0/*.json")))
     assert maker["records"] == rows + 4, "rows, the model, the fine-tuned cell, its suggestions, the collected table"
-    assert {key: maker[key] for key in provenance.made()} == provenance.made()
+    assert {key: maker[key] for key in provenance.describe_process()} == provenance.describe_process()
     path = next(study.rglob("draw0/*.json"))
     other = files.read_json(path)
     other["made"]["commit"] = "another"

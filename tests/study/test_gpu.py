@@ -1,4 +1,4 @@
-"""On a GPU: the kept entries of the CPU, training that repeats and resumes to the bit, real lack of memory."""
+"""On a GPU: the same kept entries as on the CPU, deterministic and resumable training, and running out of memory."""
 
 import contextlib
 import os
@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 
-os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as `acquire_device` sets it
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as set by `acquire_device`
 
 import numpy as np
 import pandas as pd
@@ -54,14 +54,14 @@ sys.stdin.readline()
 
 @pytest.fixture
 def small_memory():
-    """Lets this process have no more than so many bytes of the GPU beside what it holds already."""
+    """A function that limits the GPU memory of this process to a number of bytes beyond what it already uses."""
     ballast = []
 
     def limit(count: int) -> None:
         torch.cuda.empty_cache()
         held, total = torch.cuda.memory_reserved(), torch.cuda.get_device_properties(0).total_memory
         torch.cuda.set_per_process_memory_fraction(held / total)
-        for size in (2**20, 2**16, 2**12, 2**9):  # what torch holds and does not use
+        for size in (2**20, 2**16, 2**12, 2**9):  # fill memory that torch has reserved but does not use
             with contextlib.suppress(torch.OutOfMemoryError):
                 while True:
                     ballast.append(torch.empty(size, dtype=torch.uint8, device="cuda"))
@@ -79,7 +79,7 @@ def trained(checkpoints, task_folder, model, out, **changed):
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_training_repeats_to_the_bit_in_bfloat16_with_weights_in_float32(model, tmp_path, checkpoints, task_folder):
+def test_bfloat16_training_is_deterministic(model, tmp_path, checkpoints, task_folder):
     first, second = (trained(checkpoints, task_folder, model, tmp_path / name) for name in "ab")
     assert first["precision"] == ("float32" if model == "deberta" else "bfloat16")
     assert first["device"] == torch.cuda.get_device_name()
@@ -88,14 +88,14 @@ def test_training_repeats_to_the_bit_in_bfloat16_with_weights_in_float32(model, 
     assert single["precision"] == "float32" and (single["sha256"] == first["sha256"]) == (model == "deberta")
 
 
-def test_a_killed_training_goes_on_to_the_same_bits(tmp_path, checkpoints, task_folder, killed_after):
+def test_a_killed_training_resumes_to_the_same_bits(tmp_path, checkpoints, task_folder, killed_after):
     undisturbed = trained(checkpoints, task_folder, "bert", tmp_path / "whole")
     killed_after(3, lambda: trained(checkpoints, task_folder, "bert", tmp_path / "killed"))
     resumed = trained(checkpoints, task_folder, "bert", tmp_path / "killed")
     assert resumed["sha256"] == undisturbed["sha256"] and resumed["history"] == undisturbed["history"]
 
 
-def test_an_adaptation_repeats_to_the_bit_in_bfloat16(tmp_path, checkpoint, text_folder):
+def test_bfloat16_adaptation_is_deterministic(tmp_path, checkpoint, text_folder):
     first, second = (adapt(checkpoint, text_folder, AXES, ADAPTATION, tmp_path / name, CUDA) for name in "ab")
     assert first["precision"] == "bfloat16" and first["device"] == torch.cuda.get_device_name()
     assert first["sha256"] == second["sha256"] and first["history"] == second["history"]
@@ -105,7 +105,7 @@ def test_an_adaptation_repeats_to_the_bit_in_bfloat16(tmp_path, checkpoint, text
 
 
 @pytest.mark.parametrize("steps", [1, 11])
-def test_a_killed_adaptation_goes_on_to_the_same_bits(steps, tmp_path, checkpoint, text_folder, killed_after):
+def test_a_killed_adaptation_resumes_to_the_same_bits(steps, tmp_path, checkpoint, text_folder, killed_after):
     whole = adapt(checkpoint, text_folder, AXES, ADAPTATION, tmp_path / "whole", CUDA)
     killed_after(steps, lambda: adapt(checkpoint, text_folder, AXES, ADAPTATION, tmp_path / "killed", CUDA))
     assert (tmp_path / "killed.training").exists()
@@ -115,20 +115,22 @@ def test_a_killed_adaptation_goes_on_to_the_same_bits(steps, tmp_path, checkpoin
 
 
 @pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
-def test_a_pretraining_repeats_and_goes_on_to_the_same_bits(architecture, tmp_path, texts, killed_after, capsys):
+def test_pretraining_is_deterministic_and_resumes_to_the_same_bits(architecture, tmp_path, texts, killed_after, capsys):
     first, second = (pretrain(texts, architecture, SIZE, PRETRAINING, tmp_path / name, CUDA) for name in "ab")
     assert first["device"] == torch.cuda.get_device_name()
     assert first["sha256"] == second["sha256"] and first["validation_loss"] == second["validation_loss"]
     killed_after(15, lambda: pretrain(texts, architecture, SIZE, PRETRAINING, tmp_path / "killed", CUDA))
     resumed = pretrain(texts, architecture, SIZE, PRETRAINING, tmp_path / "killed", CUDA)
-    assert "going on in epoch 1 after 15 steps of it" in capsys.readouterr().out
+    assert "resuming in epoch 1 after 15 steps of it" in capsys.readouterr().out
     assert resumed["sha256"] == first["sha256"] and resumed["validation_loss"] == first["validation_loss"]
-    on_cpu = pretrain(texts, architecture, SIZE, PRETRAINING, tmp_path / "cpu")  # ELECTRA draws on the device
+    on_cpu = pretrain(
+        texts, architecture, SIZE, PRETRAINING, tmp_path / "cpu"
+    )  # ELECTRA draws random numbers on the device
     near = 0.2 if architecture == "electra" else 0.01
     assert first["validation_loss"] == pytest.approx(on_cpu["validation_loss"], rel=near)
 
 
-def test_a_cell_keeps_the_same_entries_as_on_the_cpu(tmp_path, finetuned_cells, task_folder):
+def test_a_cell_keeps_the_same_entries_on_gpu_and_cpu(tmp_path, finetuned_cells, task_folder):
     methods = ["full", "ken", "ken-grid", "random", "della", "bitdelta", "surgeon-delta", "lora", "flop", "fish"]
     own = {"lora": {"budgets": [1]}, "flop": {"budgets": [0.5]}, "fish": {"budgets": [0.25]}}
     settings = {"batch_size": 16, "max_length": 24, "kept_shares": [0.1], "draws": 1, "methods": own}
@@ -142,7 +144,7 @@ def test_a_cell_keeps_the_same_entries_as_on_the_cpu(tmp_path, finetuned_cells, 
         assert len(stored) == 2 and stored[0] == stored[1], method
 
 
-def test_a_batch_too_large_for_the_gpu_has_the_same_gradients_in_parts(examples, new_model, small_memory, capsys):
+def test_a_batch_too_large_for_the_gpu_is_split_with_the_same_gradients(examples, new_model, small_memory, capsys):
     rows = list(range(30)) * 100
     model, batch = new_model().eval().to(CUDA), examples["train"].batch(rows)
     check_parts(model, batch, Gradients(CUDA), Gradients(CUDA), small_memory)
@@ -150,7 +152,7 @@ def test_a_batch_too_large_for_the_gpu_has_the_same_gradients_in_parts(examples,
 
 
 def check_parts(model, batch, gradients: Gradients, in_parts: Gradients, small_memory) -> None:
-    """A batch that does not fit into memory any more has the loss and the gradients that it had as a whole."""
+    """Assert that a batch split for lack of memory has the same loss and gradients as the whole batch."""
     rows = len(batch["labels"])
     whole = gradients.compute(model, batch, lambda: 0.0)
     assert gradients.part is None
@@ -164,7 +166,7 @@ def check_parts(model, batch, gradients: Gradients, in_parts: Gradients, small_m
     assert torch.allclose(computed, expected, rtol=1e-3, atol=float(1e-5 * expected.abs().max()))
 
 
-def test_chunks_too_many_for_the_gpu_have_the_same_gradients_in_parts(checkpoint, text_folder, small_memory, capsys):
+def test_chunks_too_large_for_the_gpu_are_split_with_the_same_gradients(checkpoint, text_folder, small_memory, capsys):
     chunks = read_chunks(text_folder, "train", load_tokenizer(checkpoint, 12), 12)
     longest = next(chunks.by_length(list(range(len(chunks)))))
     batch = chunks.batch((longest * 200)[:3000])
@@ -174,11 +176,11 @@ def test_chunks_too_many_for_the_gpu_have_the_same_gradients_in_parts(checkpoint
 
 
 @pytest.mark.parametrize("architecture", ["bert", "electra", "bloom"])
-def test_blocks_too_many_for_the_gpu_have_the_same_gradients_in_parts(
+def test_blocks_too_large_for_the_gpu_are_split_with_the_same_gradients(
     architecture, texts, small_memory, monkeypatch, capsys
 ):
     monkeypatch.setattr(torch.distributions.Categorical, "sample", always_the_same)
-    provenance.deterministic(0)
+    provenance.make_deterministic(0)
     tokenizer = train_tokenizer(ARCHITECTURES[architecture].tokenizer, texts["train"], 300, 16)
     model = build(architecture, SIZE, tokenizer, PRETRAINING).to(CUDA)
     batch = model.batch(blocks(tokenizer, texts["train"], 16)[:10].repeat(600, 1))
@@ -187,16 +189,14 @@ def test_blocks_too_many_for_the_gpu_have_the_same_gradients_in_parts(
     assert "out of memory with 6000" in capsys.readouterr().out
 
 
-def test_no_memory_for_one_text_is_a_sentence_and_leaves_nothing_half_written(
-    tmp_path, checkpoints, task_folder, small_memory
-):
+def test_too_little_memory_for_one_text_gives_a_one_line_message(tmp_path, checkpoints, task_folder, small_memory):
     small_memory(0)
     with pytest.raises(SystemExit, match=r"^error: .* memory"):
         run(lambda: trained(checkpoints, task_folder, "bert", tmp_path / "cell"))
     assert not (tmp_path / "cell").exists()
 
 
-def test_predictions_go_on_in_smaller_batches_where_memory_runs_out(examples, new_model, small_memory):
+def test_predictions_use_smaller_batches_when_memory_runs_out(examples, new_model, small_memory):
     model = new_model().cuda()
     many = type(examples["test"])(examples["test"].ids * 300, examples["test"].labels.repeat(300), examples["test"].pad)
     whole = predict(model, many, len(many))
@@ -204,7 +204,7 @@ def test_predictions_go_on_in_smaller_batches_where_memory_runs_out(examples, ne
     assert (predict(model, many, len(many)) == whole).all()
 
 
-def test_losses_of_documents_go_on_in_smaller_batches_where_memory_runs_out(checkpoint, text_folder, small_memory):
+def test_document_losses_use_smaller_batches_when_memory_runs_out(checkpoint, text_folder, small_memory):
     chunks = read_chunks(text_folder, "train", load_tokenizer(checkpoint, 12), 12)
     many = Chunks(chunks.ids * 200, np.tile(chunks.documents, 200), chunks.names)
     model = load_language_model(checkpoint).to(CUDA)
@@ -214,7 +214,7 @@ def test_losses_of_documents_go_on_in_smaller_batches_where_memory_runs_out(chec
     assert np.allclose(losses, whole, rtol=1e-5) and (tokens == counts).all()
 
 
-def test_a_second_process_waits_for_the_gpu_that_a_first_one_has(tmp_path):
+def test_a_second_process_waits_for_the_gpu(tmp_path):
     if torch.cuda.device_count() > 1:
         pytest.skip("a second GPU would be free")
 
@@ -233,7 +233,7 @@ def test_a_second_process_waits_for_the_gpu_that_a_first_one_has(tmp_path):
         process.communicate()
 
 
-def test_ken_prune_on_the_gpu_writes_the_file_of_the_cpu(tmp_path, finetuned_cells):
+def test_ken_prune_writes_the_same_file_on_gpu_and_cpu(tmp_path, finetuned_cells):
     cell = finetuned_cells["bert"]
     pair = ["--pretrained", cell / "initial.safetensors", "--finetuned", cell / "model.safetensors", "--k", "0.1"]
     for device in ("cpu", "cuda"):

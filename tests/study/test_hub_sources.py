@@ -1,4 +1,4 @@
-"""Models and data sets from a hub that runs on 127.0.0.1, under the names that config/paper.yaml uses."""
+"""Models and data sets from a hub on 127.0.0.1, under the names in config/paper.yaml."""
 
 import errno
 import io
@@ -42,7 +42,7 @@ def paper():
 
 
 def table(text: str, label: str, start: int, count: int, hidden: bool = False) -> bytes:
-    """A Parquet file with a column of classes, as the hub has them; -1 where the labels are hidden."""
+    """A Parquet file with class labels as on the hub; -1 if the labels are hidden."""
     kinds = datasets.ClassLabel(names=["tool", "fruit"])
     features = datasets.Features({text: datasets.Value("string"), label: kinds, "idx": datasets.Value("int32")})
     rows = range(start, start + count)
@@ -55,7 +55,7 @@ def table(text: str, label: str, start: int, count: int, hidden: bool = False) -
 
 
 def glue_files() -> dict[str, bytes]:
-    """Two configurations, one of them in two files of train and with hidden labels of test."""
+    """Files of two configurations, one with two training files and hidden test labels."""
     return {
         "README.md": b"# GLUE",
         "glue.py": b"raise SystemExit('a loading script was run')",
@@ -69,7 +69,7 @@ def glue_files() -> dict[str, bytes]:
 
 @pytest.fixture
 def served(checkpoints):
-    """A hub with two models and a data set of the paper."""
+    """A hub with two models and a data set of the paper's study."""
     models = {
         name: {path.name: path.read_bytes() for path in checkpoints[model].iterdir()} | PICKLES
         for model, name in {"bert": "google-bert/bert-base-uncased", "bloom-560m": "bigscience/bloom-560m"}.items()
@@ -79,8 +79,8 @@ def served(checkpoints):
 
 
 @pytest.fixture
-def reach(monkeypatch, tmp_path):
-    """Point huggingface_hub, which reads its environment once, at an address and an empty cache."""
+def use_hub(monkeypatch, tmp_path):
+    """A function that points huggingface_hub, which reads its environment only once, to an address and a cache."""
 
     def point(address: str, offline: bool = False) -> None:
         for name, value in {
@@ -96,13 +96,13 @@ def reach(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def hub_here(served, reach):
-    reach(served.address)
+def hub_here(served, use_hub):
+    use_hub(served.address)
     return served
 
 
-def refusal(call, *arguments) -> str:
-    """The sentence that a call ends with."""
+def error_message(call, *arguments) -> str:
+    """The one-line message of the error that a call raises."""
     with pytest.raises(UserError) as refused:
         call(*arguments)
     assert "\n" not in str(refused.value)
@@ -114,15 +114,13 @@ def fetch_bert(revision: str = "main") -> Snapshot:
 
 
 def step_arguments(paper: dict, out: Path) -> list[list[str]]:
-    """How the rules import_model and build_task call the steps, for two models and a task of the paper."""
+    """Steps and arguments of the rules import_model and build_task, for two models and a task of the paper."""
     Study(paper).write(out)
     calls = [["import_model", str(out), "--model", name] for name in ("bert", "bloom-560m")]
     return [*calls, ["tasks", str(out), "--task", "sst2"]]
 
 
-def test_two_checkpoints_and_a_data_set_of_the_paper_from_the_hub_and_again_without_it(
-    served, reach, paper, tmp_path, monkeypatch
-):
+def test_models_and_data_are_fetched_from_the_hub_and_later_read_offline(served, use_hub, paper, tmp_path, monkeypatch):
     program = """
 import json, sys
 from importlib import import_module
@@ -132,20 +130,20 @@ for step, *arguments in json.loads(sys.argv[1]):
 """
     sources = {"": [paper["models"]["bert"], paper["models"]["bloom-560m"]], "datasets/": [paper["tasks"]["sst2"]]}
     for kind, own in sources.items():
-        for source in own:  # at the commit that the study file names
+        for source in own:  # at the commit in the config
             name = kind + source["repository"]
             served.repositories[f"{name}@{source['revision']}"] = served.repositories[name]
     environment = os.environ | {"HF_ENDPOINT": served.address, "HF_HOME": str(tmp_path / "home"), "HF_TOKEN": TOKEN}
     environment = {key: value for key, value in environment.items() if key != "HF_HUB_OFFLINE"}
     command = [sys.executable, "-c", program, json.dumps(step_arguments(paper, tmp_path / "first"))]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT, timeout=120)
-    assert done.returncode == 0, done.stdout + done.stderr
+    completed = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT, timeout=120)
+    assert completed.returncode == 0, completed.stdout + completed.stderr
     assert not any(word in path for path in served.requests for word in (".bin", ".py", "onnx", "cola", "sst2/test"))
     for path in (tmp_path / "first").rglob("*.json"):
         assert TOKEN not in path.read_text()
-    assert TOKEN not in done.stdout + done.stderr
+    assert TOKEN not in completed.stdout + completed.stderr
 
-    reach("http://127.0.0.1:9", offline=True)
+    use_hub("http://127.0.0.1:9", offline=True)
     for step, *arguments in step_arguments(paper, tmp_path / "second"):
         monkeypatch.setattr(sys, "argv", [step, *arguments])
         {"import_model": import_model, "tasks": tasks}[step].main()
@@ -158,7 +156,7 @@ for step, *arguments in json.loads(sys.argv[1]):
     assert trained["head"] and 0 <= trained["accuracy"] <= 1
 
 
-def test_the_manifest_of_a_model_says_what_was_resolved(hub_here, tmp_path):
+def test_the_manifest_of_a_model_records_the_resolved_commit(hub_here, tmp_path):
     snapshot = fetch_bert()
     manifest = import_model.import_model(snapshot.folder, "bert", tmp_path / "bert", snapshot.origin())
     served_files = hub_here.repositories["google-bert/bert-base-uncased"]
@@ -172,7 +170,7 @@ def test_the_manifest_of_a_model_says_what_was_resolved(hub_here, tmp_path):
     assert {path.name for path in (tmp_path / "bert").iterdir()} == set(snapshot.names) | {"manifest.json"}
 
 
-def test_files_that_others_left_in_the_cache_are_not_imported(hub_here, tmp_path):
+def test_foreign_files_in_the_cache_are_not_imported(hub_here, tmp_path):
     snapshot = fetch_bert()
     (snapshot.folder / "model-00002.safetensors").write_bytes(b"left by others")
     (snapshot.folder / "manifest.json").write_text("[]")
@@ -180,17 +178,17 @@ def test_files_that_others_left_in_the_cache_are_not_imported(hub_here, tmp_path
     assert set(manifest["sha256"]) == set(snapshot.names) and manifest["pretraining"] is None
 
 
-def test_a_commit_and_a_pull_request_are_revisions_too(hub_here):
+def test_commits_and_pull_requests_can_be_revisions(hub_here):
     weights = dict(hub_here.repositories["google-bert/bert-base-uncased"])
     hub_here.repositories["google-bert/bert-base-uncased"] = {"config.json": b"{}", "pytorch_model.bin": b"\x80"}
     hub_here.repositories["google-bert/bert-base-uncased@refs/pr/7"] = weights
     assert fetch_bert("refs/pr/7").commit == fetch_bert(hub_server.commit(weights)).commit
-    found = refusal(fetch_bert)
-    assert "its weights as pytorch_model.bin only" in found and "refs/pr/<number>" in found
-    assert f"{hub_here.address}/google-bert/bert-base-uncased/discussions" in found
+    message = error_message(fetch_bert)
+    assert "its weights as pytorch_model.bin only" in message and "refs/pr/<number>" in message
+    assert f"{hub_here.address}/google-bert/bert-base-uncased/discussions" in message
 
 
-def test_of_weights_in_another_format_the_conversion_of_the_hub_itself_is_taken_and_no_other(hub_here, tmp_path):
+def test_only_the_hubs_own_safetensors_conversion_is_used(hub_here, tmp_path):
     name = "google-bert/bert-base-uncased"
     whole = dict(hub_here.repositories[name])
     pickled = {file: data for file, data in whole.items() if not file.endswith(".safetensors")}
@@ -201,7 +199,7 @@ def test_of_weights_in_another_format_the_conversion_of_the_hub_itself_is_taken_
     authors = {1: "stranger", 2: "SFconvertbot", 3: "SFconvertbot"}
     requests = {number: hub_server.pull_request(name, number, author) for number, author in authors.items()}
     hub_here.discussions[name] = [requests[1], requests[2]]
-    assert "the hub has no conversion of its own" in refusal(fetch_bert)
+    assert "the hub has no conversion of its own" in error_message(fetch_bert)
     hub_here.discussions[name] = list(requests.values())
     snapshot = fetch_bert()
     assert (snapshot.revision, snapshot.commit) == ("main", hub_server.commit(whole))
@@ -211,18 +209,18 @@ def test_of_weights_in_another_format_the_conversion_of_the_hub_itself_is_taken_
     assert manifest["source"] == f"{name}@{snapshot.commit}" and manifest["hub"]["revision"] == "main"
 
 
-def test_a_conversion_that_cannot_be_looked_for_is_not_said_to_be_missing(hub_here, reach, monkeypatch):
+def test_a_failed_search_for_a_conversion_is_not_reported_as_missing(hub_here, use_hub, monkeypatch):
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     name = "google-bert/bert-base-uncased"
     whole = dict(hub_here.repositories[name])
     hub_here.repositories[name] = {file: data for file, data in whole.items() if not file.endswith(".safetensors")}
     hub_here.repositories[f"{name}@refs/pr/3"] = whole
     hub_here.discussions[name] = 500
-    assert f"a request to the hub for model {name}" in refusal(fetch_bert)
+    assert f"a request to the hub for model {name}" in error_message(fetch_bert)
     hub_here.discussions[name] = [hub_server.pull_request(name, 3, "SFconvertbot")]
     commit = fetch_bert().commit
-    reach(hub_here.address, offline=True)
-    assert "the hub's conversion cannot be looked for: set revision to its commit" in refusal(fetch_bert)
+    use_hub(hub_here.address, offline=True)
+    assert "conversion cannot be looked up: set revision to the commit of the conversion" in error_message(fetch_bert)
     assert fetch_bert(commit).commit == commit
 
 
@@ -240,14 +238,14 @@ def test_a_data_set_becomes_a_task_with_the_names_of_its_classes(hub_here, tmp_p
         assert hub_server.described(name, served_files[name])["lfs"]["oid"] == digest
 
 
-def test_without_a_test_split_the_one_for_validation_is_the_test_set(hub_here):
+def test_without_a_test_split_validation_becomes_the_test_set(hub_here):
     *frames, notes, origin = hub_tasks.prepare(SST2 | {"splits": {"train": "train", "validation": "validation"}})
     assert [len(frame) for frame in frames] == [54, 6, 16]
     assert notes[0] == 'test: the split "validation", since no test split is named'
     assert origin["splits"] == {"train": "train", "test": "validation"}
 
 
-def test_the_conversion_of_a_data_set_with_a_loading_script(hub_here):
+def test_a_data_set_with_a_loading_script_needs_its_parquet_conversion(hub_here):
     emo = {"source": "hub", "repository": "emo", "revision": "main", "text": "text", "label": "label",
            "splits": {"train": "train", "test": "test"}}  # fmt: skip
     hub_here.repositories["datasets/emo"] = {"emo.py": b"raise SystemExit('run')"}
@@ -257,15 +255,15 @@ def test_the_conversion_of_a_data_set_with_a_loading_script(hub_here):
         "emo2019/test/0000.parquet": table("text", "label", 40, 10),
         "emo2019/partial-extra/0000.parquet": table("text", "label", 50, 10),
     }
-    assert "set revision to refs/convert/parquet" in refusal(hub_tasks.prepare, emo)
+    assert "set revision to refs/convert/parquet" in error_message(hub_tasks.prepare, emo)
     emo["revision"] = "refs/convert/parquet"
     train, validation, test, *_ = hub_tasks.prepare(emo)
     assert [len(train), len(validation), len(test)] == [36, 4, 10] and set(test["label"]) == {"fruit", "tool"}
-    found = refusal(hub_tasks.prepare, emo | {"splits": {"train": "extra", "test": "test"}})
-    assert 'holds only a part of the split "extra"' in found
+    message = error_message(hub_tasks.prepare, emo | {"splits": {"train": "extra", "test": "test"}})
+    assert 'holds only a part of the split "extra"' in message
 
 
-def test_a_column_of_a_data_set_becomes_documents_of_running_text(hub_here):
+def test_a_text_column_becomes_documents(hub_here):
     shards = {f"{split}.parquet": table("text", "label", start, 10) for start, split in enumerate(text.SPLITS)}
     hub_here.repositories["datasets/lab/lines"] = shards
     spec = {"source": "hub", "repository": "lab/lines", "revision": "main", "text": "text"}
@@ -275,7 +273,7 @@ def test_a_column_of_a_data_set_becomes_documents_of_running_text(hub_here):
     assert {split: len(frame) for split, frame in documents.items()} == dict.fromkeys(text.SPLITS, 1)
     lines = documents["validation"]["text"][0].splitlines()
     assert len(lines) == 10 and lines[0].startswith("Item 1 is a ")
-    message = refusal(text.build, spec | {"text": "txet"}, [])
+    message = error_message(text.build, spec | {"text": "txet"}, [])
     assert 'has no column "txet"' in message and 'Did you mean "text"?' in message
 
 
@@ -297,7 +295,7 @@ def test_a_repository_that_was_renamed_is_found_under_its_old_name(hub_here):
         "a/b/part-of-speech/0001.parquet": ("a/b", "part-of-speech"),
     }.items(),
 )
-def test_where_splits_are(name, config_and_split):
+def test_config_and_split_from_a_file_name(name, config_and_split):
     assert hub_tasks._config_and_split(name) == config_and_split
 
 
@@ -314,9 +312,9 @@ WRONG_TASKS = [
 
 
 @pytest.mark.parametrize(("change", "message"), WRONG_TASKS, ids=lambda value: str(value)[:30])
-def test_what_a_data_set_lacks_is_one_sentence(hub_here, tmp_path, change, message):
-    found = refusal(tasks.build, "sst2", SST2 | change, {}, tmp_path / "sst2")
-    assert re.search(message, found) and not (tmp_path / "sst2").exists()
+def test_missing_parts_of_a_data_set_give_one_line_messages(hub_here, tmp_path, change, message):
+    sentence = error_message(tasks.build, "sst2", SST2 | change, {}, tmp_path / "sst2")
+    assert re.search(message, sentence) and not (tmp_path / "sst2").exists()
 
 
 REFUSED = {
@@ -334,43 +332,43 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_the_hub_refuses_is_one_sentence_without_the_token(hub_here, monkeypatch, case):
+def test_refusals_of_the_hub_give_one_line_messages_without_the_token(hub_here, monkeypatch, case):
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     status, headers, message = REFUSED[case]
     hub_here.refused["google-bert/bert-base-uncased"] = (status, headers)
-    found = refusal(fetch_bert)
-    assert re.search(message, found) and TOKEN not in found and "Bearer" not in found.replace("Bearer …", "")
+    sentence = error_message(fetch_bert)
+    assert re.search(message, sentence) and TOKEN not in sentence and "Bearer" not in sentence.replace("Bearer …", "")
 
 
-def test_no_network_and_no_cache(reach, monkeypatch):
+def test_without_network_and_cache_the_error_says_so(use_hub, monkeypatch):
     monkeypatch.setattr("time.sleep", lambda seconds: None)
-    reach("http://someone:secret@127.0.0.1:9")
-    found = refusal(fetch_bert)
-    assert "a request to the hub for model google-bert/bert-base-uncased" in found and "secret" not in found
-    reach("http://127.0.0.1:9", offline=True)
-    found = refusal(fetch_bert)
-    assert "is not complete in the cache" in found and "HF_HUB_OFFLINE is set: unset it" in found
+    use_hub("http://someone:secret@127.0.0.1:9")
+    message = error_message(fetch_bert)
+    assert "a request to the hub for model google-bert/bert-base-uncased" in message and "secret" not in message
+    use_hub("http://127.0.0.1:9", offline=True)
+    message = error_message(fetch_bert)
+    assert "is not complete in the cache" in message and "HF_HUB_OFFLINE is set: unset it" in message
 
 
-def test_a_full_disk_is_one_sentence(hub_here, monkeypatch):
+def test_a_full_disk_gives_a_one_line_message(hub_here, monkeypatch):
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("huggingface_hub.file_download.http_get", full)
-    assert "no space for model google-bert/bert-base-uncased is left in" in refusal(fetch_bert)
+    assert "no space for model google-bert/bert-base-uncased is left in" in error_message(fetch_bert)
 
 
 @pytest.mark.parametrize("how", ["short", "cut"])
-def test_a_download_that_breaks_off_leaves_nothing_half_written_and_goes_on(hub_here, reach, monkeypatch, how):
+def test_an_interrupted_download_leaves_no_partial_file_and_resumes(hub_here, use_hub, monkeypatch, how):
     monkeypatch.setattr("time.sleep", lambda seconds: None)  # the library waits between its attempts
     hub_here.broken["model.safetensors"] = how
-    found = refusal(fetch_bert)
-    assert "the download of model google-bert/bert-base-uncased was interrupted" in found and "run again" in found
+    message = error_message(fetch_bert)
+    assert "the download of model google-bert/bert-base-uncased was interrupted" in message and "run again" in message
     cache = Path(constants.HF_HUB_CACHE)
     assert not list(cache.rglob("*.incomplete")) and not list(cache.rglob("model.safetensors"))
-    reach(hub_here.address, offline=True)
-    assert "is not complete in the cache" in refusal(fetch_bert)
-    reach(hub_here.address)
+    use_hub(hub_here.address, offline=True)
+    assert "is not complete in the cache" in error_message(fetch_bert)
+    use_hub(hub_here.address)
     hub_here.broken.clear()
     before = len(hub_here.requests)
     weights = fetch_bert().folder / "model.safetensors"
@@ -379,11 +377,13 @@ def test_a_download_that_breaks_off_leaves_nothing_half_written_and_goes_on(hub_
     assert "model.safetensors" in fetched and len(fetched) < len(fetch_bert().names)
 
 
-def test_a_file_that_was_damaged_in_the_cache_is_found(hub_here):
+def test_a_damaged_file_in_the_cache_is_detected(hub_here):
     snapshot = fetch_bert()
     weights = (snapshot.folder / "model.safetensors").resolve()
     weights.write_bytes(b"x" + weights.read_bytes()[1:])
-    assert "is not the file that the hub has (model.safetensors is damaged): delete it" in refusal(snapshot.origin)
+    assert "is not the file that the hub has (model.safetensors is damaged): delete it" in error_message(
+        snapshot.origin
+    )
     weights.unlink()
     assert fetch_bert().origin()["sha256"]["model.safetensors"] == files.sha256(weights)
 
@@ -391,39 +391,39 @@ def test_a_file_that_was_damaged_in_the_cache_is_found(hub_here):
 @pytest.mark.parametrize(
     "name", ["../out.parquet", "/tmp/out.parquet", "a/../../out.parquet", "..\\o.parquet", "C:o.parquet"]
 )
-def test_a_name_that_leads_out_of_the_folder_is_refused(hub_here, tmp_path, name):
+def test_file_names_outside_the_folder_are_refused(hub_here, tmp_path, name):
     hub_here.repositories["datasets/lab/evil"] = {name: b"x", "train.parquet": b"x"}
-    found = refusal(fetch, "lab/evil", "dataset", "main", lambda listed: listed)
-    assert "leads out of its folder" in found
+    message = error_message(fetch, "lab/evil", "dataset", "main", lambda listed: listed)
+    assert "leads out of its folder" in message
     assert not any("resolve" in path for path in hub_here.requests) and not list(tmp_path.rglob("out.parquet"))
 
 
-def test_names_with_brackets_are_names_and_not_patterns(hub_here):
+def test_file_names_are_not_treated_as_patterns(hub_here):
     hub_here.repositories["datasets/lab/odd"] = {"[a]*.parquet": b"x", "a1.parquet": b"y"}
     assert fetch("lab/odd", "dataset", "main", lambda listed: listed[:1]).names == ["[a]*.parquet"]
     assert not any("a1.parquet" in path for path in hub_here.requests)
 
 
-def test_repositories_without_configuration_or_weights(hub_here):
+def test_repositories_without_configuration_or_weights_are_refused(hub_here):
     hub_here.repositories["lab/empty"] = {"README.md": b"x"}
     fetch_empty = lambda: hub.fetch_model("lab/empty", "main", import_model.COPIED)  # noqa: E731
-    assert "has no config.json: name the repository of a transformers model" in refusal(fetch_empty)
+    assert "has no config.json: name the repository of a transformers model" in error_message(fetch_empty)
     hub_here.repositories["lab/empty"] = {"config.json": b"{}"}
-    assert "has no weights, and nothing but safetensors is read" in refusal(fetch_empty)
+    assert "has no weights, but only safetensors is read" in error_message(fetch_empty)
 
 
-def test_code_beside_a_model_is_never_run(hub_here, tmp_path):
+def test_code_in_a_model_repository_is_never_run(hub_here, tmp_path):
     served_files = hub_here.repositories["google-bert/bert-base-uncased"]
     own_code = {"model_type": "other", "auto_map": {"AutoConfig": "modeling.Config"}}
     served_files |= {"config.json": json.dumps(own_code).encode(), "modeling.py": b"raise SystemExit('run')"}
     snapshot = fetch_bert()
     assert "modeling.py" not in snapshot.names
-    found = refusal(import_model.import_model, snapshot.folder, "bert", tmp_path / "bert", snapshot.origin())
-    assert "config.json is not a configuration transformers can read: it needs code of its own" in found
+    message = error_message(import_model.import_model, snapshot.folder, "bert", tmp_path / "bert", snapshot.origin())
+    assert "config.json is not a configuration transformers can read: it needs code of its own" in message
     assert not (tmp_path / "bert").exists()
 
 
-def test_a_step_ends_with_the_sentence(hub_here, monkeypatch, tmp_path):
+def test_a_step_ends_with_the_one_line_message(hub_here, monkeypatch, tmp_path):
     model, out = {"source": "hub", "repository": "lab/absent", "revision": "main"}, tmp_path / "models"
     Study({"study": "mine", "models": {"m": model}, "language_modelling": {"models": {}}}).write(tmp_path)
     monkeypatch.setattr(sys, "argv", ["import_model", str(tmp_path), "--model", "m"])
@@ -432,11 +432,11 @@ def test_a_step_ends_with_the_sentence(hub_here, monkeypatch, tmp_path):
     assert str(ended.value.code).startswith("error: model lab/absent is not on the hub") and not out.exists()
 
 
-def test_the_hub_is_imported_only_where_it_is_asked():
+def test_huggingface_hub_is_imported_lazily():
     program = "import sys, study.running.hub, study.data.hub_tasks; assert 'huggingface_hub' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
 
 
-def test_the_paper_names_seven_models_and_all_come_from_the_hub(paper):
+def test_the_paper_config_has_seven_models_from_the_hub(paper):
     assert len(paper["models"]) == 7
     assert {entry["source"] for kind in ("models", "tasks") for entry in paper[kind].values()} == {"hub"}

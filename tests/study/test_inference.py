@@ -1,4 +1,4 @@
-"""Time and memory of restored models: the right models, in the right forms, with numbers that mean what they say."""
+"""Time and memory of restored models: which models in which forms, and the meaning of the numbers."""
 
 import pytest
 import torch
@@ -24,9 +24,9 @@ def compressed(tmp_path_factory, finetuned_cells, task_folder):
     return cell, folder
 
 
-def test_models_are_those_that_were_stored(compressed):
+def test_restored_models_match_their_files(compressed):
     cell, folder = compressed
-    models = inference.restored_models(cell, ["ken", "lora", "bitdelta"], folder)
+    models = inference.load_models(cell, ["ken", "lora", "bitdelta"], folder)
     assert [(m.method, m.budget, m.form) for m in models] == [
         ("full", 1.0, "dense"), ("ken", 0.25, "restored"), ("lora", 2, "merged"), ("lora", 2, "beside"),
     ]  # fmt: skip
@@ -41,16 +41,16 @@ def test_models_are_those_that_were_stored(compressed):
 
 def test_rows(compressed):
     cell, folder = compressed
-    models = inference.restored_models(cell, ["ken", "lora"], folder)
+    models = inference.load_models(cell, ["ken", "lora"], folder)
     rows = inference.measure(models, cell.split("test").first(10), 5, passes=2)
-    dense, ken, merged, beside = rows
+    dense, ken, merged, unmerged = rows
     assert dense["relative_time"] == 1 and all(row["milliseconds_per_text"] > 0 for row in rows)
-    assert dense["parameters"] == ken["parameters"] == merged["parameters"] < beside["parameters"]
-    assert dense["peak_mib"] == ken["peak_mib"] == merged["peak_mib"] < beside["peak_mib"]
+    assert dense["parameters"] == ken["parameters"] == merged["parameters"] < unmerged["parameters"]
+    assert dense["peak_mib"] == ken["peak_mib"] == merged["peak_mib"] < unmerged["peak_mib"]
     assert all(row["texts"] == 10 for row in rows)
 
 
-def test_peak_memory_of_a_chain_is_parameters_and_two_neighbouring_results():
+def test_peak_memory_is_parameters_plus_two_activations():
     class Chain(nn.Module):
         def __init__(self):
             super().__init__()

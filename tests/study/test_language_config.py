@@ -1,4 +1,4 @@
-"""The config's section on language models and the options of LLM Surgeon: defaults, and mistakes in one sentence."""
+"""The config section of language models and the options of LLM Surgeon: defaults and one-line error messages."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ def test_a_study_without_the_section_has_no_language_models():
     assert section["models"] == {} and "text" not in section["pruning"] and "text" not in section["adaptation"]
 
 
-def test_defaults_reach_down_to_the_text(small):
+def test_defaults_are_filled_in_for_the_text(small):
     section = config.load(small, METHODS)["language_modelling"]
     assert section["pruning"]["text"] == TEXT | {"train_words": 100_000, "test_words": 30_000}
     assert section["pruning"]["structures"] == ["element", "2:4", "row-column"] and section["max_length"] == 64
@@ -54,7 +54,7 @@ def test_the_study_of_llm_surgeon_is_valid():
         (
             ["pruning", "text", "packages"],
             ["scypi"],
-            'text.packages[0] is "scypi", which corpus.packages does not name.',
+            'text.packages[0] is "scypi", which is not in corpus.packages.',
         ),
         (["pruning", "txt"], {}, 'pruning.txt is not known here. Did you mean "text"?'),
         (
@@ -68,7 +68,7 @@ def test_the_study_of_llm_surgeon_is_valid():
         (["models", "small"], BLOOM, "models.small differs from models.small: give one of them another name"),
     ],
 )
-def test_mistakes_are_one_sentence_with_the_path(small, path, value, sentence):
+def test_mistakes_give_one_line_messages_with_the_path(small, path, value, sentence):
     raw = put(small, ["language_modelling", *path], value)
     with pytest.raises(UserError) as error:
         config.load(raw, METHODS)
@@ -111,7 +111,7 @@ def test_a_correction_without_updates_is_refused(small, options):
         {"shots": 2, "low_rank": 4, "low_rank_rate": 1e-3, "structure": "element"},
     ],
 )
-def test_what_the_schema_allows_the_method_takes(small, options):
+def test_valid_options_are_accepted_by_the_method(small, options):
     loaded = config.load(small | {"method_settings": {"llm-surgeon": options}}, METHODS)
-    found = METHODS["llm-surgeon"].configured(loaded["method_settings"]["llm-surgeon"])
-    assert found.settings.structure == options["structure"] and found.settings.low_rank == options.get("low_rank", 0)
+    method = METHODS["llm-surgeon"].configured(loaded["method_settings"]["llm-surgeon"])
+    assert method.settings.structure == options["structure"] and method.settings.low_rank == options.get("low_rank", 0)

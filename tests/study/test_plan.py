@@ -1,4 +1,4 @@
-"""The plan against what it plans: jobs of a dry run, files of a compressed cell, operations that torch counts."""
+"""The plan compared with the jobs of a dry run, the files of a compressed cell and torch's operation counts."""
 
 import ast
 import json
@@ -25,7 +25,7 @@ from study.planning import cost, jobs, sizes, tables
 ROOT = Path(__file__).parents[2]
 TEST = ROOT / "config" / "test.yaml"
 PLAN = jobs.read_plan()
-# As their authors give them: the body of each, without a classifier.
+# Body parameters as published by the authors, without a classifier.
 PUBLISHED = {
     "bert": 109.5e6, "distilbert": 66.4e6, "deberta": 138.6e6, "ernie": 109.5e6, "electra": 13.5e6,
     "bloom-560m": 559.2e6, "bloom-1b7": 1722.4e6,
@@ -44,13 +44,13 @@ def small():
 
 @pytest.fixture(scope="module")
 def dry_run(tmp_path_factory):
-    """Output of a dry run of the test study from its beginning, Snakemake's own count of jobs in it."""
+    """Output of a dry run of the whole test study, which includes Snakemake's job counts."""
     command = [sys.executable, "-m", "snakemake", "--configfile", str(TEST), "--dry-run", "--forceall", "--cores", "1"]
     command += ["--snakefile", str(ROOT / "Snakefile"), "--directory", str(ROOT), "--workflow-profile", "none"]
     return subprocess.run([*command, "--nolock"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
 
-def test_jobs_are_those_that_snakemake_counts(dry_run):
+def test_jobs_match_the_counts_of_snakemake(dry_run):
     table = re.search(r"^job +count\n-+ +-+\n(.*?)^total", dry_run, re.S | re.M)[1]
     counted = {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", table, re.M)}
     del counted["all"]
@@ -63,7 +63,7 @@ def test_jobs_are_those_that_snakemake_counts(dry_run):
 
 
 @pytest.mark.slow
-def test_a_study_that_snakemake_refuses_is_refused_with_its_sentence(tmp_path):
+def test_errors_of_snakemake_are_passed_on(tmp_path):
     config = tmp_path / "bad.yaml"
     config.write_text(TEST.read_text().replace("seeds:", "sedes:", 1))
     with pytest.raises(UserError, match=r'sedes is not known here\. Did you mean "seeds"'):
@@ -72,23 +72,23 @@ def test_a_study_that_snakemake_refuses_is_refused_with_its_sentence(tmp_path):
 
 @pytest.mark.parametrize("model", PUBLISHED)
 def test_models_of_the_paper_have_their_published_size(paper, model):
-    found = paper.models[model]
-    assert found.parameters - found.head == pytest.approx(PUBLISHED[model], rel=0.005)
+    size = paper.models[model]
+    assert size.parameters - size.head == pytest.approx(PUBLISHED[model], rel=0.005)
 
 
-def test_shapes_are_those_of_the_checkpoint(checkpoints, finetuned_cells):
+def test_shapes_match_the_checkpoint(checkpoints, finetuned_cells):
     for model, folder in finetuned_cells.items():
         config = AutoConfig.from_pretrained(checkpoints[model], num_labels=2)
-        found = sizes.model_size(config, trained_here=True)
+        size = sizes.model_size(config, trained_here=True)
         manifest = json.loads((folder / "manifest.json").read_text())
         loaded = load_file(folder / "model.safetensors")
         body = {name: tuple(tensor.shape) for name, tensor in loaded.items() if name not in manifest["head"]}
-        assert found.body == body, model
-        assert found.head == sum(loaded[name].numel() for name in manifest["head"]), model
+        assert size.body == body, model
+        assert size.head == sum(loaded[name].numel() for name in manifest["head"]), model
 
 
 @pytest.mark.parametrize("model", ["bert", "electra", "bloom-560m"])
-def test_operations_are_those_that_torch_counts(checkpoints, model):
+def test_operations_match_the_flop_counter_of_torch(checkpoints, model):
     config = AutoConfig.from_pretrained(checkpoints[model], num_labels=2, attn_implementation="eager")
     network = AutoModelForSequenceClassification.from_config(config).eval()
     size, rows, tokens = sizes.model_size(config), 3, 16
@@ -113,7 +113,7 @@ def test_a_training_step_takes_three_passes(checkpoints):
     assert estimate.moved == 2 * 28 * sum(parameter.numel() for parameter in network.parameters())
 
 
-def test_activations_are_about_what_torch_saves_for_the_backward_pass():
+def test_activation_memory_is_close_to_what_torch_saves():
     config = AutoConfig.for_model("bert", hidden_size=256, num_hidden_layers=2, num_attention_heads=4,
                                   intermediate_size=1024, vocab_size=64, attn_implementation="eager")  # fmt: skip
     network, size = AutoModelForSequenceClassification.from_config(config), sizes.model_size(config)
@@ -132,8 +132,8 @@ def test_activations_are_about_what_torch_saves_for_the_backward_pass():
     assert sum(saved.values()) == pytest.approx(cost.activation_bytes(size, 4, 64, half=False), rel=0.35)
 
 
-def test_disk_is_that_of_the_files_of_a_cell(tmp_path, checkpoints, finetuned_cells, task_folder):
-    """Every post-hoc method and every kind of budget, on a model whose files are not all overhead."""
+def test_disk_estimates_match_the_files_of_a_cell(tmp_path, checkpoints, finetuned_cells, task_folder):
+    """Every post-hoc method and every kind of budget, on a model large enough to outweigh the file headers."""
     methods = [
         "full",
         "none",
@@ -158,20 +158,20 @@ def test_disk_is_that_of_the_files_of_a_cell(tmp_path, checkpoints, finetuned_ce
     for path in tmp_path.rglob("*.safetensors"):
         method, budget = path.parts[-3], json.loads(path.with_suffix(".json").read_text())["row"]["budget"]
         estimate = METHODS[method].stored_bytes(budget, size)
-        # A header with the tensors' names, at most, which only counts in models as small as these.
+        # The header with tensor names makes up the difference; it matters only for such small models.
         assert estimate == pytest.approx(path.stat().st_size, rel=0.05, abs=12_000), (method, budget)
         compared += 1
     assert compared == 2 + 5 * 3 + 1 + 1 + 1
 
 
-def test_a_choice_of_k_of_n_takes_log2_of_the_number_of_choices():
+def test_choice_bits_is_log2_of_the_number_of_choices():
     for n, k in ((10, 3), (64, 64), (200, 17)):
         assert estimates.choice_bits(n, k) == pytest.approx(math.log2(math.comb(n, k)), abs=1e-9)
     assert estimates.kept_bytes({"w": (5, 10)}, 3) == pytest.approx(1.02 * 5 * (3 * 4 + math.log2(120) / 8))
 
 
 def test_the_plan_names_no_method():
-    names = METHODS.keys() - {"none"}  # also the word for "no GPU" and for no profile
+    names = METHODS.keys() - {"none"}  # "none" also stands for no GPU and no profile
     for path in [*(ROOT / "study" / "planning").glob("*.py"), ROOT / "study" / "plan.py", ROOT / "study" / "slurm.py"]:
         nodes = ast.walk(ast.parse(path.read_text()))
         assert not names & {node.value for node in nodes if isinstance(node, ast.Constant)}, path
@@ -194,28 +194,30 @@ def test_work_grows_with_seeds_draws_and_shares(small):
     assert once.disk - without.disk == pytest.approx(files) and without.coded == once.coded
 
 
-def test_seconds_are_work_over_speed():
+def test_seconds_are_work_divided_by_speed():
     machine = {"tflops": 2.0, "utilisation": 0.5, "gb_per_s": 100, "layer_ms": 2}
     core = {"start_s": 3, "ranked": 5, "grid": 1, "coded": 10, "items": 4}
     work = cost.Work(flops=4e12, low_flops=6e12, passes=500, moved=2e11, ranked=5e6, chosen=2e6, coded=3e7, items=8)
     assert cost.seconds_of(work, machine, core) == pytest.approx(3 + (4 + 6 + 2 + 1) + 1 + 2 + 3 + 2)
     gpu = machine | {"memory_gib": 80, "float32_tflops": 0.5, "ranked": 10}
-    assert cost.seconds_of(work, gpu, core) == pytest.approx(3 + (8 + 6 + 2) + 0.5 + 2 + 3 + 2), "starting is hidden"
+    assert cost.seconds_of(work, gpu, core) == pytest.approx(3 + (8 + 6 + 2) + 0.5 + 2 + 3 + 2), (
+        "launch overhead is hidden"
+    )
     slow = gpu | {"layer_ms": 40}
-    assert cost.seconds_of(work, slow, core) == pytest.approx(3 + 20 + 0.5 + 2 + 3 + 2), "computing is hidden"
+    assert cost.seconds_of(work, slow, core) == pytest.approx(3 + 20 + 0.5 + 2 + 3 + 2), "computation is hidden"
 
 
-def test_what_cannot_be_trained_in_bfloat16_is_planned_in_float32():
-    found = [sizes.model_size(config) for config in (BertConfig(), DebertaConfig(relative_attention=True))]
+def test_models_without_bfloat16_are_planned_in_float32():
+    model_sizes = [sizes.model_size(config) for config in (BertConfig(), DebertaConfig(relative_attention=True))]
     task = sizes.TaskSize(train=320, validation=0, test=0, tokens=100, classes=2)
     settings = {"epochs": 1, "batch_size": 32, "max_length": 128}
-    works = [cost.training(size, task, settings) for size in found]
+    works = [cost.training(size, task, settings) for size in model_sizes]
     assert (works[0].flops, works[1].low_flops) == (0, 0) and works[0].low_flops > 0 < works[1].flops
-    memory = [[cost.training_gib(size, settings, half) for half in (False, True)] for size in found]
+    memory = [[cost.training_gib(size, settings, half) for half in (False, True)] for size in model_sizes]
     assert memory[0][0] > memory[0][1] and memory[1][0] == memory[1][1]
 
 
-def test_what_does_not_run_on_the_gpu_has_the_speed_and_memory_of_the_cpu(paper):
+def test_cpu_rules_are_planned_with_the_speed_and_memory_of_the_cpu(paper):
     axes = {"model": "bloom-560m", "task": "sst2", "seed": "0"}
     listed = [jobs.Job(rule, axes) for rule in ("measure_inference", "compress_model")]
     core, gpu = (jobs.with_costs(paper, listed, PLAN["machines"][name], PLAN) for name in ("cpu", "h100"))
@@ -227,7 +229,7 @@ def test_what_does_not_run_on_the_gpu_has_the_speed_and_memory_of_the_cpu(paper)
     assert gpu[0].gib > (3 + at_once) * 4 * paper.models["bloom-560m"].parameters / 2**30
 
 
-def test_the_study_of_language_models_is_planned_and_what_is_not_estimated_said():
+def test_the_plan_of_language_models_names_rules_without_an_estimate():
     study = jobs.read_study(ROOT / "config" / "surgeon.yaml", PLAN)
     listed = [
         jobs.Job("import_model", {"model": "bloom-1b7"}),
@@ -240,14 +242,14 @@ def test_the_study_of_language_models_is_planned_and_what_is_not_estimated_said(
     assert "Not estimated, and counted as if they did nothing: prune_language_model." in text
 
 
-def test_the_wall_time_is_that_of_the_busiest_and_of_the_longest():
+def test_wall_time_is_bound_by_the_busiest_device_and_the_longest_job():
     listed = [jobs.Job("a", {}, 10, on_gpu=True)] * 6 + [jobs.Job("b", {}, 4)] * 2
     assert jobs.wall_seconds(listed, gpus=2, cores=4) == 30 + 2
     assert jobs.wall_seconds([jobs.Job("a", {}, 100)], gpus=1, cores=8) == 100
 
 
-def test_the_reference_run_is_its_own_measure(monkeypatch, dry_run, small):
-    """Rules that a finished run has timed take, in all, what they took."""
+def test_estimates_are_corrected_by_measured_times(monkeypatch, dry_run, small):
+    """With correction factors, the estimate of every rule equals its measured time."""
     machine = PLAN["machines"]["cpu"]
     listed = jobs.parse_jobs(dry_run)
     estimated = jobs.seconds_by_rule(jobs.with_costs(small, listed, machine, PLAN))
@@ -261,7 +263,7 @@ def test_the_reference_run_is_its_own_measure(monkeypatch, dry_run, small):
     assert corrected == pytest.approx(record["seconds"])
 
 
-def test_an_estimate_is_compared_with_what_a_run_took(tmp_path):
+def test_estimates_are_compared_with_measured_times(tmp_path):
     (tmp_path / "a").mkdir()
     for name, seconds in (("one", 4), ("two", 6)):
         (tmp_path / "a" / f"{name}.tsv").write_text(f"s\tio_in\n{seconds}\t0\n")
@@ -272,7 +274,7 @@ def test_an_estimate_is_compared_with_what_a_run_took(tmp_path):
         plan.compare_with_run([jobs.Job("c", {}, 1)], tmp_path)
 
 
-def test_the_report_has_every_rule_and_model(small, dry_run):
+def test_the_plan_lists_every_rule_and_model(small, dry_run):
     listed = jobs.with_costs(small, jobs.parse_jobs(dry_run), PLAN["machines"]["a100"], PLAN)
     text = tables.plan_text(small, listed, "a100", PLAN, gpus=2, cores=8)
     for word in ("finetune_model", "collect_scores", "bloom-small", "A100", "peak is assumed"):
@@ -280,46 +282,46 @@ def test_the_report_has_every_rule_and_model(small, dry_run):
     assert tables.plan_text(small, [], "a100", PLAN, 1, 1) == "test: nothing to do."
 
 
-def test_slurm_resources_hold_what_the_plan_asks_for(paper):
+def test_slurm_resources_cover_the_plan(paper):
     axes = {"task": "sst2", "seed": "0"}
     listed = [jobs.Job("finetune_model", axes | {"model": model}) for model in paper.models] + [
         jobs.Job("make_tables", {})
     ]
     listed = jobs.with_costs(paper, listed, PLAN["machines"]["a100"], PLAN)
-    found = slurm.resources(listed, with_gpu=True)
-    assert found["make_tables"] == {"mem_mb": "attempt * 3000", "runtime": "attempt * 10", "gpu": 0}
-    assert found["finetune_model"]["gpu"] == 1
+    resources = slurm.resources(listed, with_gpu=True)
+    assert resources["make_tables"] == {"mem_mb": "attempt * 3000", "runtime": "attempt * 10", "gpu": 0}
+    assert resources["finetune_model"]["gpu"] == 1
     for job in listed[:-1]:
         names = {"attempt": 2, "wildcards": type("Wildcards", (), job.wildcards)}
-        assert eval(found["finetune_model"]["mem_mb"], names) >= 2 * 1.25 * job.gib * 1073
-        assert eval(found["finetune_model"]["runtime"], names) * 60 >= 2 * 2 * job.seconds
+        assert eval(resources["finetune_model"]["mem_mb"], names) >= 2 * 1.25 * job.gib * 1073
+        assert eval(resources["finetune_model"]["runtime"], names) * 60 >= 2 * 2 * job.seconds
     unknown = {"attempt": 1, "wildcards": type("Wildcards", (), {"model": "another"})}
     known = {"attempt": 1, "wildcards": type("Wildcards", (), {"model": "bloom-1b7"})}
-    assert eval(found["finetune_model"]["mem_mb"], unknown) == eval(found["finetune_model"]["mem_mb"], known)
+    assert eval(resources["finetune_model"]["mem_mb"], unknown) == eval(resources["finetune_model"]["mem_mb"], known)
 
 
-def test_rules_on_a_gpu_are_those_that_ask_for_one():
+def test_gpu_rules_match_the_snakefile():
     text = "".join(path.read_text() for path in sorted((ROOT / "rules").glob("*.smk")))
     rules = re.split(r"^rule (\w+):", text, flags=re.M)
     asking = {name for name, body in zip(rules[1::2], rules[2::2], strict=True) if "gpu=" in body}
     assert asking == set(cost.ON_GPU)
 
 
-def test_the_slurm_profile_keeps_what_the_default_one_says():
+def test_the_slurm_profile_keeps_the_default_settings():
     slurm_profile = yaml.safe_load(slurm.PROFILE.read_text())
     default = yaml.safe_load((ROOT / "profiles" / "default" / "config.yaml").read_text())
     del default["cores"]
     assert default.items() <= slurm_profile.items()
 
 
-def test_the_committed_profile_has_every_rule_of_the_snakefile_that_a_study_runs():
+def test_the_committed_slurm_profile_covers_the_rules():
     committed = yaml.safe_load(slurm.PROFILE.read_text())
     assert committed["executor"] == "slurm" and committed["retries"] > 0
     assert {"finetune_model", "compress_model", "train_method", "write_report"} <= committed["set-resources"].keys()
-    assert all(found["gpu"] == int(rule in cost.ON_GPU) for rule, found in committed["set-resources"].items())
+    assert all(resources["gpu"] == int(rule in cost.ON_GPU) for rule, resources in committed["set-resources"].items())
     text = "".join(path.read_text() for path in (ROOT / "rules").glob("*.smk"))
     rules = set(re.findall(r"^rule (\w+):", text, re.M))
     assert committed["set-resources"].keys() <= rules
     assigned = committed["set-resources"].items()
-    texts = [f"{rule}:{name}={value}" for rule, found in assigned for name, value in found.items()]
-    assert parse_set_resources(texts).keys() == committed["set-resources"].keys(), "Snakemake takes the expressions"
+    texts = [f"{rule}:{name}={value}" for rule, resources in assigned for name, value in resources.items()]
+    assert parse_set_resources(texts).keys() == committed["set-resources"].keys(), "Snakemake accepts the expressions"

@@ -1,4 +1,4 @@
-"""Pre-training: word vectors against a dense oracle, masks, blocks, and a run that repeats to the byte."""
+"""Pre-training: word vectors against a dense computation, masking, blocks, and deterministic runs."""
 
 import json
 
@@ -58,18 +58,18 @@ def test_masking_rates_and_whole_words(whole_words):
     torch.manual_seed(0)
     texts = list(corpus.extract("mpmath")["sentence"])
     ids = blocks(tokenizer, texts, 32)
-    seen, chosen = masking(ids)
+    masked, chosen = masking(ids)
     inner = ~torch.isin(ids, masking.special)
     assert not chosen[~inner].any()
     assert abs(chosen[inner].float().mean() - 0.2) < 0.02
-    assert torch.equal(seen[~chosen], ids[~chosen])
-    assert abs((seen[chosen] == tokenizer.mask_token_id).float().mean() - 0.8) < 0.03
+    assert torch.equal(masked[~chosen], ids[~chosen])
+    assert abs((masked[chosen] == tokenizer.mask_token_id).float().mean() - 0.8) < 0.03
     if whole_words:
         continues = masking.continues[ids][:, 1:] & inner[:, :-1]
         assert torch.equal(chosen[:, 1:][continues], chosen[:, :-1][continues])
 
 
-def test_blocks_hold_the_text_in_order():
+def test_blocks_contain_the_text_in_order():
     tokenizer = train_tokenizer("wordpiece", make_texts(), 300, 16)
     cut = blocks(tokenizer, make_texts(), 16)
     plain = [token for text in make_texts() for token in tokenizer(text, add_special_tokens=False)["input_ids"]]
@@ -84,7 +84,7 @@ def test_blocks_hold_the_text_in_order():
         for name in sorted(ARCHITECTURES)
     ],
 )
-def test_pretraining_repeats_to_the_byte_and_lowers_the_loss(architecture, tmp_path, capsys):
+def test_pretraining_is_deterministic_and_lowers_the_loss(architecture, tmp_path, capsys):
     size = {"hidden_size": 16, "layers": 1, "heads": 2, "intermediate_size": 32}
     sentences = list(corpus.extract("mpmath")["sentence"])
     texts = {"train": sentences[:300], "validation": sentences[300:400]}
@@ -106,7 +106,7 @@ def test_every_model_of_the_paper_has_an_architecture():
     assert set(MODELS.values()) == set(ARCHITECTURES)
 
 
-def test_another_architectures_checkpoint_is_refused(tmp_path, checkpoints):
+def test_a_checkpoint_of_another_architecture_is_refused(tmp_path, checkpoints):
     folder = tmp_path / "mixed"
     folder.mkdir()
     for name in ("tokenizer.json", "tokenizer_config.json", "config.json"):

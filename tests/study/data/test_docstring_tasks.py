@@ -1,4 +1,4 @@
-"""Docstring tasks: exact sizes, grouped splits, nothing that gives the answer away."""
+"""Docstring tasks: exact sizes, grouped splits, and no text that reveals its label."""
 
 import itertools
 
@@ -40,25 +40,25 @@ def test_sizes_classes_and_lengths(splits):
     assert splits["train"]["label"].value_counts().tolist() == [40, 40, 40]
 
 
-def test_building_again_gives_the_same_rows(corpora, splits):
+def test_building_is_deterministic(corpora, splits):
     again = docstring_tasks.build(corpora, SPEC)
     assert all(again[split].equals(splits[split]) for split in splits)
 
 
-def test_no_text_is_near_another(splits):
+def test_no_two_texts_are_similar(splits):
     texts = pd.concat(splits.values())["text"]
     similarity = cosine_similarity(TfidfVectorizer().fit_transform(texts))
     close = [(i, j) for i, j in itertools.combinations(range(len(texts)), 2) if similarity[i, j] > 0.9]
     assert close == []
 
 
-def test_names_are_masked(splits):
+def test_package_names_are_masked(splits):
     words = " ".join(pd.concat(splits.values())["text"]).lower()
     for name in ("mpmath", "networkx", "seaborn", "nx.", "numpy"):
         assert name not in words
 
 
-def test_mask_names_masks_packages_inside_words_but_words_only_whole():
+def test_packages_are_masked_inside_words_but_other_words_only_as_a_whole():
     texts = [
         "SciPy's scipy.signal.lfilter filters; signals np or SciPyError.",
         "A sparse_matrix is not sparsely stored.",

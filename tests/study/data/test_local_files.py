@@ -1,4 +1,4 @@
-"""A user's own data: every format, every special row, every refusal."""
+"""Users' own data files: every format, special rows, and error messages."""
 
 import csv
 import json
@@ -49,7 +49,7 @@ def spec(tmp_path, train, test, validation=None, **others):
     return result
 
 
-def many(count, labels="ab", prefix="text"):
+def make_rows(count, labels="ab", prefix="text"):
     return [(f"{prefix} {i}", labels[i % len(labels)]) for i in range(count)]
 
 
@@ -61,14 +61,14 @@ def test_every_format_gives_the_same_rows(tmp_path, name):
     assert list(frame.columns) == ["text", "label"]
 
 
-# Control characters, which CSV readers may treat as line ends, are not what this is about.
+# Without control characters, which CSV readers may treat as line ends.
 _characters = st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"])
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(st.tuples(st.text(_characters, min_size=1), st.sampled_from(["x", "y"])), min_size=1))
 @pytest.mark.parametrize("name", ["d.csv", "d.tsv", "d.jsonl"])
-def test_any_unicode_survives(tmp_path, name, rows):
+def test_any_unicode_survives_a_round_trip(tmp_path, name, rows):
     frame = load_split(write(tmp_path / name, rows), "text", "label")
     assert list(frame["text"]) == [text if text.strip() else "" for text, _ in rows]
     assert list(frame["label"]) == [label for _, label in rows]
@@ -87,7 +87,7 @@ def test_whole_numbers_are_labels(tmp_path, name):
     assert frame["label"].tolist() == ["0", "-1", "10"]
 
 
-def test_numbers_with_a_gap_in_parquet_name_the_gap(tmp_path):
+def test_missing_and_fractional_labels_in_parquet_are_refused(tmp_path):
     pd.DataFrame({"text": ["a", "b"], "label": [1, None]}).to_parquet(tmp_path / "d.parquet")
     with pytest.raises(UserError, match='no label in column "label" at row 2'):
         load_split(tmp_path / "d.parquet", "text", "label")
@@ -123,7 +123,7 @@ def test_class_labels_of_a_parquet_file_become_their_names(tmp_path):
 @pytest.mark.parametrize(
     "described", [b"[1]", b"{", b'{"info": {"features": [1]}}', b'{"info": {"features": {"label": 1}}}']
 )
-def test_a_parquet_file_whose_features_cannot_be_read_is_what_it_is(tmp_path, described):
+def test_unreadable_features_of_a_parquet_file_are_ignored(tmp_path, described):
     import pyarrow
     import pyarrow.parquet
 
@@ -132,14 +132,14 @@ def test_a_parquet_file_whose_features_cannot_be_read_is_what_it_is(tmp_path, de
     assert load_split(tmp_path / "d.parquet", "text", "label")["label"].tolist() == ["3"]
 
 
-def test_half_characters_can_be_stored(tmp_path):
+def test_lone_surrogates_are_replaced(tmp_path):
     path = tmp_path / "d.jsonl"
     path.write_text('{"text": "a \\ud83d b \\ud83d\\ude00", "label": "x"}\n\n', encoding="utf-8")
     assert load_split(path, "text", "label")["text"].tolist() == ["a ? b 😀"]
 
 
 def damaged_parquet(path):
-    write(path, many(50))
+    write(path, make_rows(50))
     path.write_bytes(path.read_bytes()[:-20])
 
 
@@ -168,7 +168,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_refusals_are_one_sentence_that_names_the_file(tmp_path, name):
+def test_refusals_are_one_line_and_name_the_file(tmp_path, name):
     content, message = REFUSED[name]
     if content is not None:
         (tmp_path / name).write_bytes(content)
@@ -177,13 +177,13 @@ def test_refusals_are_one_sentence_that_names_the_file(tmp_path, name):
     assert name in str(refused.value) and "\n" not in str(refused.value)
 
 
-def test_truncated_parquet_and_foreign_folder(tmp_path):
+def test_truncated_parquet_and_foreign_folders_are_refused(tmp_path):
     damaged_parquet(tmp_path / "d.parquet")
     with pytest.raises(UserError, match=r"damaged or not a .parquet file"):
         load_split(tmp_path / "d.parquet", "text", "label")
     with pytest.raises(UserError, match="not one saved by the datasets library"):
         load_split(tmp_path, "text", "label")
-    write(tmp_path / "saved", many(3))
+    write(tmp_path / "saved", make_rows(3))
     for arrow in (tmp_path / "saved").glob("*.arrow"):
         arrow.write_bytes(arrow.read_bytes()[:100])
     with pytest.raises(UserError, match="damaged datasets folder"):
@@ -198,14 +198,14 @@ def test_many_missing_labels_are_counted(tmp_path):
 
 
 def test_awkward_rows_are_dropped_or_kept_and_counted(tmp_path):
-    train = [*many(10), ("", "a"), (" \t", "b"), ("text 0", "a"), ("text 1", "a"), ("leak", "a"), ("dev", "b")]
+    train = [*make_rows(10), ("", "a"), (" \t", "b"), ("text 0", "a"), ("text 1", "a"), ("leak", "a"), ("dev", "b")]
     test = [("leak", "a"), ("", "b"), ("only here", "b")]
     validation = [("dev", "b"), ("only here", "a"), ("", "a"), ("mine", "a")]
     result = prepare(spec(tmp_path, train, test, validation))
-    got = {name: list(frame.itertuples(index=False, name=None)) for name, frame in zip("abc", result[:3], strict=True)}
-    assert got["a"] == [*many(10), ("text 1", "a")]
-    assert got["b"] == [("dev", "b"), ("mine", "a")]
-    assert got["c"] == test
+    train_rows, validation_rows, test_rows = (list(frame.itertuples(index=False, name=None)) for frame in result[:3])
+    assert train_rows == [*make_rows(10), ("text 1", "a")]
+    assert validation_rows == [("dev", "b"), ("mine", "a")]
+    assert test_rows == test
     assert sorted(result[3]) == [
         "test: 1 row without text, kept as empty text",
         "train: 1 row repeating an earlier one dropped",
@@ -217,12 +217,12 @@ def test_awkward_rows_are_dropped_or_kept_and_counted(tmp_path):
     ]
 
 
-def test_validation_is_a_stratified_repeatable_part_of_train(tmp_path):
-    rows = [*many(300, "aab"), ("text 1", "b"), ("text 2", "a")]
-    this = spec(tmp_path, rows, many(4, prefix="test"), validation_share=0.2, seed=3)
-    train, validation, _, notes = prepare(this)
-    again = prepare(this)[1]
-    other = prepare({**this, "seed": 4})[1]
+def test_validation_is_a_deterministic_stratified_part_of_train(tmp_path):
+    rows = [*make_rows(300, "aab"), ("text 1", "b"), ("text 2", "a")]
+    task = spec(tmp_path, rows, make_rows(4, prefix="test"), validation_share=0.2, seed=3)
+    train, validation, _, notes = prepare(task)
+    again = prepare(task)[1]
+    other = prepare({**task, "seed": 4})[1]
     assert validation.equals(again) and not validation.equals(other)
     assert 60 <= len(validation) <= 62 and len(train) + len(validation) == 302
     assert not set(train["text"]) & set(validation["text"])
@@ -230,41 +230,41 @@ def test_validation_is_a_stratified_repeatable_part_of_train(tmp_path):
     assert f"validation: {len(validation)} rows taken from train" in notes
 
 
-def test_every_class_is_on_both_sides_however_small_the_share(tmp_path):
-    this = spec(tmp_path, many(12, "abcdef"), many(6, "abcdef", "test"), validation_share=0.01)
-    train, validation, *_ = prepare(this)
+def test_every_class_is_in_both_splits_however_small_the_share(tmp_path):
+    task = spec(tmp_path, make_rows(12, "abcdef"), make_rows(6, "abcdef", "test"), validation_share=0.01)
+    train, validation, *_ = prepare(task)
     assert set(train["label"]) == set(validation["label"]) == set("abcdef")
-    train, validation, *_ = prepare({**this, "validation_share": 0.99})
+    train, validation, *_ = prepare({**task, "validation_share": 0.99})
     assert set(train["label"]) == set(validation["label"]) == set("abcdef")
 
 
-def test_labels_that_cannot_be_learnt_are_refused(tmp_path):
+def test_labels_without_enough_training_rows_are_refused(tmp_path):
     with pytest.raises(UserError, match=r'label "c" occurs in test \(.*test.csv, 2 rows\) but in no usable row'):
-        prepare(spec(tmp_path, many(10), [("x", "c"), ("y", "c"), ("z", "a")]))
+        prepare(spec(tmp_path, make_rows(10), [("x", "c"), ("y", "c"), ("z", "a")]))
     with pytest.raises(UserError, match=r'label "C" occurs in validation \(.*validation.csv, 1 row\)'):
-        prepare(spec(tmp_path, many(10), many(2, prefix="test"), [("x", "C")]))
+        prepare(spec(tmp_path, make_rows(10), make_rows(2, prefix="test"), [("x", "C")]))
     with pytest.raises(UserError, match=r'label "c" of .* has only one training row'):
-        prepare(spec(tmp_path, [*many(10), ("x", "c")], many(2, prefix="test")))
-    with pytest.raises(UserError, match='label "c" occurs in test'):  # its training row was the test's own
-        prepare(spec(tmp_path, [*many(10), ("x", "c")], [("x", "c")]))
+        prepare(spec(tmp_path, [*make_rows(10), ("x", "c")], make_rows(2, prefix="test")))
+    with pytest.raises(UserError, match='label "c" occurs in test'):  # its only training row is also in test
+        prepare(spec(tmp_path, [*make_rows(10), ("x", "c")], [("x", "c")]))
 
 
 def test_a_split_without_rows_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"no usable rows for train: .*later split dropped"):
-        prepare(spec(tmp_path, many(3), many(3)))
+        prepare(spec(tmp_path, make_rows(3), make_rows(3)))
     with pytest.raises(UserError, match="no usable rows for test: it is empty"):
-        prepare(spec(tmp_path, many(3), []))
+        prepare(spec(tmp_path, make_rows(3), []))
 
 
-def test_one_folder_may_hold_all_splits(tmp_path):
-    rows = {"train": many(10), "validation": many(4, prefix="dev"), "test": many(4, prefix="test")}
+def test_one_folder_may_contain_all_splits(tmp_path):
+    rows = {"train": make_rows(10), "validation": make_rows(4, prefix="dev"), "test": make_rows(4, prefix="test")}
     saved = {
         name: datasets.Dataset.from_pandas(pd.DataFrame(part, columns=["text", "label"])) for name, part in rows.items()
     }
     datasets.DatasetDict(saved).save_to_disk(tmp_path / "d")
     folder = str(tmp_path / "d")
-    this = {"train": folder, "validation": folder, "test": f"{folder}#test", "text": "text", "label": "label"}
-    *frames, notes = prepare(this)
+    task = {"train": folder, "validation": folder, "test": f"{folder}#test", "text": "text", "label": "label"}
+    *frames, notes = prepare(task)
     assert [len(frame) for frame in frames] == [10, 4, 4] and notes == []
 
 

@@ -1,4 +1,4 @@
-"""Language models: text in documents and chunks, the loss of a document, pruned and adapted models from files."""
+"""Language models: documents and chunks, document losses, and pruned and adapted models restored from files."""
 
 import math
 import shutil
@@ -25,6 +25,7 @@ from study.prune_language_model import Pruning, prune_all, schedule
 from study.running import files
 from study.training.chunks import Chunks, read_chunks
 from study.training.language_modelling import document_losses, perplexity
+from tests.steps import run_step
 
 PRUNING = {
     "methods": ["magnitude", "llm-surgeon"], "structures": ["element", "2:4", "row-column"], "sparsities": [0.25, 0.5],
@@ -37,7 +38,7 @@ def words(count: int) -> str:
     return " ".join(["word"] * count)
 
 
-def test_documents_are_source_files_held_out_ones_cut(tmp_path):
+def test_source_files_become_documents_and_held_out_ones_are_cut(tmp_path):
     rows = [("a.py", "train", words(300)), ("a.py", "train", "End."), ("b.py", "test", words(150)),
             ("b.py", "test", words(150)), ("c.py", "validation", "One two.")]  # fmt: skip
     corpus = pd.DataFrame(rows, columns=["file", "split", "sentence"]).assign(docstring=0, paragraph=0)
@@ -50,7 +51,7 @@ def test_documents_are_source_files_held_out_ones_cut(tmp_path):
     assert documents["test"]["text"][0] == words(text.HELD_OUT_WORDS)
 
 
-def test_text_files_are_cut_into_documents_and_give_their_own_validation(tmp_path):
+def test_text_files_are_cut_into_documents_with_a_validation_split(tmp_path):
     lines = [words(100)] * 120
     (tmp_path / "train.txt").write_text("\n".join(lines))
     (tmp_path / "test.txt").write_text("\n".join(lines[:7]))
@@ -116,7 +117,7 @@ def test_tied_parameters_need_one_name(checkpoint):
         language_models.load_body(other, body)
 
 
-def test_the_way_to_the_largest_sparsity_passes_the_others():
+def test_the_schedule_passes_through_all_sparsities():
     assert schedule([0.1, 0.2, 0.5], 5) == [0.1, 0.2, 0.3, 0.4, 0.5]
     assert schedule([0.25, 0.5], 3) == [pytest.approx(1 / 6), 0.25, pytest.approx(1 / 3), 0.5]
     assert schedule([0.3], 1) == [0.3]
@@ -129,7 +130,7 @@ def pruned(checkpoint, text_folder, tmp_path_factory):
     return pruning, prune_all(pruning)
 
 
-def test_every_sparsity_is_a_file_that_gives_its_number(pruned, checkpoint):
+def test_the_file_of_every_sparsity_matches_its_row(pruned, checkpoint):
     pruning, rows = pruned
     assert all(row.status == "ok" for row, _ in rows) and len(rows) == 1 + 2 * 2 * (2 * 2 + 1)
     for row, losses in rows:
@@ -149,14 +150,14 @@ def test_every_sparsity_is_a_file_that_gives_its_number(pruned, checkpoint):
     assert all(row.stored_bytes < dense.stored_bytes for row, _ in rows if row.budget == 0.5)
 
 
-def test_a_second_run_takes_the_records_up(pruned, checkpoint, text_folder, monkeypatch):
+def test_a_second_run_reuses_the_records(pruned, checkpoint, text_folder, monkeypatch):
     pruning, rows = pruned
     monkeypatch.setattr(prune_language_model, "shots_of", None)
     again = prune_all(Pruning(checkpoint, text_folder, AXES, PRUNING, pruning.out))
     assert again == rows
 
 
-def test_records_of_another_key_or_a_missing_file_are_made_again(tmp_path):
+def test_records_with_another_key_or_a_changed_file_are_recomputed(tmp_path):
     (tmp_path / "f").write_text("abc")
     row = Row("pruning", "m", 0, 0, "x", "element", 1, 0.5, loss=1.0, file="f", sha256=files.sha256(tmp_path / "f"))
     assert load_or_run(tmp_path / "r.json", "key", lambda: [(row, [1.0])]) == [(row, [1.0])]
@@ -166,7 +167,7 @@ def test_records_of_another_key_or_a_missing_file_are_made_again(tmp_path):
     assert load_or_run(tmp_path / "r.json", "other", lambda: []) == []
     failed = Row("pruning", "m", 0, 0, "x", "element", 1, 0.5, status="failed")
     assert load_or_run(tmp_path / "s.json", "key", lambda: [(failed, [])]) == [(failed, [])]
-    assert not (tmp_path / "s.json").exists(), "failures are tried again"
+    assert not (tmp_path / "s.json").exists(), "failures are not recorded"
 
 
 def test_adapting_lowers_perplexity_and_its_update_is_compressed(checkpoint, text_folder, tmp_path):
@@ -175,13 +176,13 @@ def test_adapting_lowers_perplexity_and_its_update_is_compressed(checkpoint, tex
     history = [entry["validation_perplexity"] for entry in manifest["history"]]
     assert manifest["best_epoch"] == int(np.argmin(history)) > 0
     again = adapt(checkpoint, text_folder, AXES, settings, tmp_path / "again")
-    assert again["sha256"] == manifest["sha256"], "the same twice"
+    assert again["sha256"] == manifest["sha256"], "adaptation is deterministic"
     own = {"kept_shares": [0.25, 0.5], "draws": 2, "max_length": 12, "batch_size": 4, "methods": {}}
     names = ["full", "none", "ken", "random", "delta-magnitude-rescaled", "surgeon-delta", "bitdelta", "lora"]
     folders = (checkpoint, tmp_path / "adapted", text_folder)
     rows = [row for row, _ in compress_all(Adapted(*folders, AXES, own, tmp_path / "out"), names)]
-    found = {(row.method, row.budget, row.draw): row for row in rows}
-    assert found["full", 1.0, 0].perplexity < found["none", 0.0, 0].perplexity
+    row_of = {(row.method, row.budget, row.draw): row for row in rows}
+    assert row_of["full", 1.0, 0].perplexity < row_of["none", 0.0, 0].perplexity
     assert len(rows) == 2 + 2 + 4 + 2 + 2 + 1 + len(METHODS["lora"].budgets)
     unfit = [row for row in rows if row.status != "ok"]
     assert {row.method for row in unfit} == {"lora"} and {row.status for row in unfit} == {"declined"}
@@ -189,21 +190,21 @@ def test_adapting_lowers_perplexity_and_its_update_is_compressed(checkpoint, tex
         if row.method in ("ken", "random", "surgeon-delta"):
             assert row.kept_share == pytest.approx(row.budget, abs=0.03)
     restored = language_models.empty_language_model(checkpoint)
-    file = tmp_path / "out" / found["ken", 0.25, 0].file
+    file = tmp_path / "out" / row_of["ken", 0.25, 0].file
     state = METHODS["ken"].restore(language_models.body_of(load_language_model(checkpoint)), file)
     language_models.load_body(restored, state)
     chunks = read_chunks(text_folder, "test", load_tokenizer(checkpoint, 12), 12)
     losses, tokens = document_losses(restored, chunks, 4)
-    assert losses.sum() / tokens.sum() == pytest.approx(found["ken", 0.25, 0].loss)
+    assert losses.sum() / tokens.sum() == pytest.approx(row_of["ken", 0.25, 0].loss)
 
 
-def test_tables_are_brought_together_and_checked(tmp_path):
+def test_tables_are_collected_and_checked(tmp_path):
     chunks = Chunks([[1, 2, 3], [1, 2]], np.array([0, 1]), ["a", "b"])
     for seed in (0, 1):
         row = Row("pruning", "m", seed, 0, "x", "element", 1, 0.5, tokens=3, loss=2.0, perplexity=math.exp(2), file="f")
         folder = Paths(tmp_path).experiment("pruning", "m", seed)
         folder.mkdir(parents=True)
-        write_results(folder, [(row, [4.0, 2.0])], chunks, np.array([2, 1]), {})
+        write_results(folder, [(row, [4.0, 2.0])], chunks, {})
     table = collect(Paths(tmp_path), ["pruning"], ["m"], [0, 1])
     assert table["seed"].tolist() == [0, 1]
     wrong = pd.read_parquet(folder / "losses.parquet").assign(f=[4.0, 2.5])
@@ -216,7 +217,7 @@ def test_tables_are_brought_together_and_checked(tmp_path):
         collect(Paths(tmp_path), ["pruning"], ["m"], [0, 1])
 
 
-def test_a_text_or_a_checkpoint_that_has_changed_is_not_used(checkpoint, text_folder, tmp_path):
+def test_changed_texts_and_checkpoints_are_refused(checkpoint, text_folder, tmp_path):
     settings = {"epochs": 1, "batch_size": 4, "learning_rate": 0.01, "max_length": 12}
     shutil.copytree(text_folder, tmp_path / "text")
     pd.read_parquet(text_folder / "train.parquet").head(9).to_parquet(tmp_path / "text" / "train.parquet")
@@ -230,7 +231,7 @@ def test_a_text_or_a_checkpoint_that_has_changed_is_not_used(checkpoint, text_fo
     assert not (tmp_path / "adapted").exists()
 
 
-def test_steps_run_by_hand(checkpoint, text_folder, tmp_path, monkeypatch):
+def test_steps_can_be_run_by_hand(checkpoint, text_folder, tmp_path):
     few = PRUNING | {"methods": ["magnitude"], "structures": ["element"], "sparsities": [0.5], "shots": [1]}
     adaptation = {"epochs": 1, "batch_size": 4, "learning_rate": 0.01, "text": {}}
     section = {"models": {"bloom-560m": {}}, "pruning": few | {"text": {}}, "adaptation": adaptation}
@@ -241,9 +242,8 @@ def test_steps_run_by_hand(checkpoint, text_folder, tmp_path, monkeypatch):
     for experiment in ("pruning", "adaptation"):
         shutil.copytree(text_folder, paths.text(experiment))
     axes = ["--model", "bloom-560m", "--seed", "0"]
-    for step, arguments in ((prune_language_model, axes), (adapt_language_model, axes)):
-        monkeypatch.setattr("sys.argv", ["step", str(tmp_path), *arguments])
-        step.main()
+    for step in (prune_language_model, adapt_language_model):
+        run_step(step, tmp_path, *axes)
     assert (paths.adapted("bloom-560m", 0) / "manifest.json").is_file()
     table = collect(paths, ["pruning"], ["bloom-560m"], [0])
     assert table["method"].tolist() == ["dense", "magnitude"]

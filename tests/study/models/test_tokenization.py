@@ -1,4 +1,4 @@
-"""Tokenizers train to the same bytes every time and keep what their architecture expects."""
+"""Tokenizers are trained deterministically and have the special tokens of their architecture."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Hashes of code: they follow imports, and only what a program does."""
+"""Code hashes follow imports and change only with the program's behaviour."""
 
 import json
 import subprocess
@@ -14,7 +14,7 @@ STEPS = ["study.corpus", "study.finetune", "study.compress", "study.collect", "r
 
 @pytest.fixture
 def repository(tmp_path):
-    """A step that imports a module inside a function, which imports a package and names a template."""
+    """A repository whose step imports, inside a function, a module that imports a package and names a template."""
     files = {
         "study/__init__.py": "",
         "study/step.py": '"""A step."""\n\ndef main():\n    """Run it."""\n    from study import used\n    used.f()\n',
@@ -31,10 +31,10 @@ def repository(tmp_path):
     return tmp_path
 
 
-def rewritten(path: Path, before: str, after: str) -> None:
+def rewrite(path: Path, before: str, after: str) -> None:
     text = path.read_text()
     assert before in text
-    path.write_text(text.replace(before, after) + " " * len(text))  # another size, so that no cache is hit
+    path.write_text(text.replace(before, after) + " " * len(text))  # another size, which invalidates caches
 
 
 @pytest.mark.parametrize(
@@ -47,9 +47,9 @@ def rewritten(path: Path, before: str, after: str) -> None:
         ("ken/__init__.py", "1", "2"),
     ],
 )
-def test_a_change_of_what_a_step_imports_changes_its_hash(repository, name, before, after):
+def test_a_changed_import_changes_the_hash(repository, name, before, after):
     hashed = code_hash("study.step", root=repository)
-    rewritten(repository / name, before, after)
+    rewrite(repository / name, before, after)
     assert code_hash("study.step", root=repository) != hashed
 
 
@@ -63,9 +63,9 @@ def test_a_change_of_what_a_step_imports_changes_its_hash(repository, name, befo
         ("study/typed.py", "1", "2"),
     ],
 )
-def test_comments_docstrings_layout_and_other_modules_do_not(repository, name, before, after):
+def test_comments_docstrings_layout_and_other_modules_do_not_change_the_hash(repository, name, before, after):
     hashed = code_hash("study.step", root=repository)
-    rewritten(repository / name, before, after)
+    rewrite(repository / name, before, after)
     assert code_hash("study.step", root=repository) == hashed
 
 
@@ -75,7 +75,7 @@ def test_an_unknown_module_is_refused():
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_every_module_that_python_loads_for_a_step_is_followed(step):
+def test_every_module_loaded_by_a_step_is_a_dependency(step):
     program = f"import sys, json, {step}; print(json.dumps([getattr(m, '__file__', '') for m in sys.modules.values()]))"
     printed = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     own = [ROOT / package for package in PACKAGES]

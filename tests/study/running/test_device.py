@@ -1,4 +1,4 @@
-"""One GPU for each process, with GPUs that only a pretended nvidia-smi knows."""
+"""One GPU per process, with GPUs that a fake nvidia-smi reports."""
 
 import os
 import subprocess
@@ -27,7 +27,7 @@ sys.stdin.readline()
 
 @pytest.fixture
 def environment(tmp_path, monkeypatch):
-    """A machine with two GPUs, as far as nvidia-smi and torch's build are asked."""
+    """A machine with two GPUs, according to nvidia-smi and torch's build."""
     program = tmp_path / "nvidia-smi"
     program.write_text('#!/bin/sh\nprintf "0, GPU-aa\\n1, GPU-bb\\n"\n')
     program.chmod(0o755)
@@ -49,7 +49,7 @@ def holder(folder, *names: str) -> subprocess.Popen:
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
-def test_two_processes_hold_two_gpus_and_the_third_waits_until_one_is_killed(tmp_path):
+def test_a_third_process_waits_for_one_of_two_gpus(tmp_path):
     names = ("GPU-aa", "GPU-bb")
     processes = [holder(tmp_path, *names)]
     assert processes[0].stdout.readline() == "GPU-aa\n"
@@ -64,7 +64,7 @@ def test_two_processes_hold_two_gpus_and_the_third_waits_until_one_is_killed(tmp
         process.communicate()
 
 
-def test_gpus_are_named_by_uuid_and_limited_to_what_the_environment_allows(environment):
+def test_gpus_are_limited_by_the_environment(environment):
     assert device.gpus() == ["GPU-aa", "GPU-bb"]
     for allowed, names in {"1": ["GPU-bb"], "GPU-aa,MIG-1": ["GPU-aa", "MIG-1"], "": [], "-1": []}.items():
         environment.setenv("CUDA_VISIBLE_DEVICES", allowed)
@@ -74,14 +74,14 @@ def test_gpus_are_named_by_uuid_and_limited_to_what_the_environment_allows(envir
     assert device.gpus() == []
 
 
-def test_a_step_takes_one_gpu_and_sees_no_other(environment):
+def test_a_step_acquires_one_gpu_and_hides_the_others(environment):
     environment.setattr(torch.cuda, "is_available", lambda: os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-aa")
     environment.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-    assert device.acquire_device() == torch.device("cuda") == device.acquire_device(), "asking twice takes one"
+    assert device.acquire_device() == torch.device("cuda") == device.acquire_device(), "two calls acquire one GPU"
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-aa" and len(device._held) == 1
 
 
-def test_without_a_gpu_a_step_computes_on_the_cpu_unless_one_is_asked_for(environment):
+def test_without_a_gpu_a_step_uses_the_cpu_unless_cuda_is_requested(environment):
     environment.setattr(torch.cuda, "is_available", lambda: False)
     environment.setattr(torch.backends.cuda, "is_built", lambda: False)
     assert device.gpus() == [] and device.acquire_device() == torch.device("cpu")
@@ -98,7 +98,7 @@ def no_memory(*_, **__):
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
 
-def test_a_gpu_without_memory_is_a_sentence(tmp_path, monkeypatch):
+def test_too_little_gpu_memory_gives_a_one_line_message(tmp_path, monkeypatch):
     with pytest.raises(SystemExit, match=r"^error: the GPU does not have enough memory: .*`device: cpu` in a study"):
         run(no_memory)
     monkeypatch.setattr(cli.streaming, "prune", no_memory)
@@ -107,7 +107,7 @@ def test_a_gpu_without_memory_is_a_sentence(tmp_path, monkeypatch):
         cli.main(["prune", *options])
 
 
-def test_a_full_gpu_ends_the_job_and_is_no_result(tmp_path, finetuned_cells, task_folder, monkeypatch):
+def test_running_out_of_gpu_memory_ends_the_job_without_a_result(tmp_path, finetuned_cells, task_folder, monkeypatch):
     settings = {"batch_size": 16, "max_length": 24, "kept_shares": [0.1], "draws": 1, "methods": {}}
     cell = FinetunedCell(finetuned_cells["bert"], task_folder, settings)
     with monkeypatch.context() as patched:

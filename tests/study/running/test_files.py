@@ -1,4 +1,4 @@
-"""Files are whole or absent, and come back as they were written."""
+"""Reading and writing files: atomic, deterministic, and with one-line messages for damaged ones."""
 
 import hashlib
 
@@ -11,12 +11,12 @@ from ken.errors import UserError
 from study.running import files
 
 
-def test_text_is_written_as_it_is(tmp_path):
+def test_text_is_written_unchanged(tmp_path):
     files.write_text(tmp_path / "new folder" / "a.txt", "one\r\ntwo 😀\n")
     assert (tmp_path / "new folder" / "a.txt").read_bytes() == "one\r\ntwo 😀\n".encode()
 
 
-def test_replacing_folder_leaves_nothing_of_the_old_one(tmp_path):
+def test_replacing_a_folder_is_atomic(tmp_path):
     path = tmp_path / "deep" / "folder"
     for name in ("old", "new"):
         with files.replacing_folder(path) as temporary:
@@ -37,14 +37,14 @@ json_values = st.recursive(
 
 @settings(max_examples=50, deadline=None)
 @given(value=json_values.filter(lambda value: "\\ud" not in ascii(value)))
-def test_json_comes_back(tmp_path_factory, value):
+def test_json_survives_a_round_trip(tmp_path_factory, value):
     path = tmp_path_factory.getbasetemp() / "value.json"
     files.write_json(path, value)
     assert files.read_json(path) == value
     assert path.read_bytes().endswith(b"\n")
 
 
-def test_json_is_the_same_for_equal_values_and_has_no_nan(tmp_path):
+def test_json_is_deterministic_and_refuses_nan(tmp_path):
     for name, value in {"a": {"x": 1, "y": [2]}, "b": {"y": [2], "x": 1}}.items():
         files.write_json(tmp_path / name, value)
     assert files.sha256(tmp_path / "a") == files.sha256(tmp_path / "b")
@@ -53,7 +53,7 @@ def test_json_is_the_same_for_equal_values_and_has_no_nan(tmp_path):
     assert files.read_json(tmp_path / "a") == {"x": 1, "y": [2]}
 
 
-def test_unreadable_json_is_one_sentence(tmp_path):
+def test_unreadable_json_gives_a_one_line_message(tmp_path):
     with pytest.raises(UserError, match=r"missing.json does not exist"):
         files.read_json(tmp_path / "missing.json")
     files.write_json(tmp_path / "m.json", {"text": "long enough"})
@@ -63,7 +63,7 @@ def test_unreadable_json_is_one_sentence(tmp_path):
             files.read_json(tmp_path / "m.json")
 
 
-def test_tables_come_back_without_an_index(tmp_path):
+def test_tables_are_written_without_an_index(tmp_path):
     frame = pd.DataFrame({"text": ["a\nb", 'c "d", é'], "n": [1, 2]}, index=[5, 7])
     files.write_csv(tmp_path / "t.csv", frame)
     files.write_parquet(tmp_path / "t.parquet", frame)
@@ -72,7 +72,7 @@ def test_tables_come_back_without_an_index(tmp_path):
     assert list(files.read_parquet(tmp_path / "t.parquet", columns=["n"])) == ["n"]
 
 
-def test_unreadable_parquet_is_one_sentence(tmp_path):
+def test_unreadable_parquet_gives_a_one_line_message(tmp_path):
     path = tmp_path / "t.parquet"
     with pytest.raises(UserError, match=r"t.parquet does not exist: run the step that writes it"):
         files.read_parquet(path)

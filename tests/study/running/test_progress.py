@@ -1,4 +1,4 @@
-"""Progress lines: the arithmetic on crafted records, the whole on a real toy workflow."""
+"""Progress lines: the arithmetic on crafted log records, and a real toy workflow."""
 
 import logging
 import re
@@ -57,7 +57,7 @@ def run_info(at, **stats):
     return record(LogEvent.RUN_INFO, at, stats={**stats, "total": sum(stats.values())})
 
 
-def test_time_left_is_work_divided_by_the_parallelism_seen(capsys):
+def test_time_left_uses_the_observed_parallelism(capsys):
     handler = ProgressHandler()
     # Two at a time, ten seconds each: after four of 20 there are 16 to do in 80 seconds.
     records = [run_info(0, train=20)]
@@ -71,7 +71,7 @@ def test_time_left_is_work_divided_by_the_parallelism_seen(capsys):
     assert printed[-1].endswith("train bert seed 3 (10 s)")
 
 
-def test_running_jobs_count_for_what_they_still_need(capsys):
+def test_running_jobs_count_with_their_remaining_time(capsys):
     handler = ProgressHandler()
     records = [
         run_info(0, a=2, b=1),
@@ -82,21 +82,21 @@ def test_running_jobs_count_for_what_they_still_need(capsys):
     ]
     lines(capsys, handler, *records)
     handler.finished["b"].append(20.0)
-    # At 15: a needs 5 more, b 15; 40 seconds of work were seen in 15.
+    # At 15 s: a needs 5 s more and b 15 s; 40 s of work were done in 15 s.
     assert handler.seconds_left(15) == pytest.approx(20 * 15 / 40)
 
 
-def test_no_time_left_is_named_early_while_a_rule_with_several_jobs_was_never_timed(capsys):
+def test_time_left_is_unknown_while_a_rule_was_never_timed(capsys):
     records = [run_info(0, short=2, long=18), started(1, "short", 0), finished(1, 1)]
     records += [started(2, "short", 1), finished(2, 2)]
     first, second = lines(capsys, ProgressHandler(), *records)
     assert "time left not known yet" in first
-    assert "about 18 s left" in second  # a tenth is done: the others are taken to be like it
+    assert "about 18 s left" in second  # a tenth is done: the remaining jobs are assumed to take as long
     expected, _ = lines(capsys, ProgressHandler({"long": 60.0}), *records)
     assert "about 18 min 1 s left" in expected
 
 
-def test_jobs_of_this_run_replace_what_earlier_runs_took(capsys):
+def test_times_of_this_run_replace_those_of_earlier_runs(capsys):
     records = [run_info(0, a=3), started(1, "a", 0), finished(1, 5)]
     assert "about 10 s left" in lines(capsys, ProgressHandler({"a": 1000.0}), *records)[0]
 
@@ -111,14 +111,14 @@ def test_a_failed_job_shows_the_end_of_its_log(capsys, tmp_path):
     assert "    line 49" in printed and "    line 30" not in printed
 
 
-def test_failed_jobs_do_not_count_and_unknown_ones_print_nothing(capsys):
+def test_failed_and_unknown_jobs_are_not_counted(capsys):
     failed = record(LogEvent.JOB_ERROR, 5, jobid=1, rule_name="a", log=[])
     records = [run_info(0, a=2), started(1, "a", 0), failed, finished(1, 6), finished(9, 7)]
     assert lines(capsys, ProgressHandler(), *records) == ["failed: a"]
     assert lines(capsys, ProgressHandler(), record(None, 0), finished(1, 1)) == []
 
 
-def test_last_line_says_done(capsys):
+def test_the_last_line_says_done(capsys):
     records = [run_info(0, a=1), started(1, "a", 0), finished(1, 0)]
     assert re.search(r"\[1/1\] +0 s, done +a \(0 s\)", lines(capsys, ProgressHandler(), *records)[0])
 
@@ -167,7 +167,7 @@ def test_benchmarked_seconds_are_means_per_rule(tmp_path):
     ],
     ids=["dry run", "child process", "quiet", "quiet about progress"],
 )
-def test_runs_that_are_not_to_print(run):
+def test_dry_runs_and_quiet_runs_print_nothing(run):
     usual = {"dryrun": False, "exec_mode": ExecMode.DEFAULT, "output_settings": SimpleNamespace(quiet=None)}
     before = list(logger.handlers)
     show_progress(SimpleNamespace(**{**usual, **run}))
@@ -177,9 +177,9 @@ def test_runs_that_are_not_to_print(run):
 def test_a_real_run_prints_one_line_a_job(tmp_path):
     (tmp_path / "Snakefile").write_text(f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n{SNAKEFILE}")
     command = [sys.executable, "-m", "snakemake", "--cores", "2", "--quiet", "rules", "reason", "host"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    printed = done.stdout + done.stderr
-    assert done.returncode == 0, printed
+    completed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    printed = completed.stdout + completed.stderr
+    assert completed.returncode == 0, printed
     matches = re.findall(r"^\[(\d)/4\] +\d+ s, .* (make_raw|make_text|all)( [ab])? \(\d+ s\)$", printed, re.MULTILINE)
     assert [number for number, *_ in matches] == ["1", "2", "3", "4"]
     assert sorted(rule + name for _, rule, name in matches) == ["all", "make_raw a", "make_raw b", "make_text a"]

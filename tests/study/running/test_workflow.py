@@ -1,4 +1,4 @@
-"""One run of a study at a time, and steps that end with the run they belong to, by real processes that are killed."""
+"""One run of a study at a time, and steps that end with their run, tested with real processes that are killed."""
 
 import os
 import subprocess
@@ -35,7 +35,7 @@ def start(code: str, *arguments: str) -> subprocess.Popen:
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
-def test_a_study_is_run_once_at_a_time_and_a_killed_run_leaves_no_lock(tmp_path):
+def test_a_study_is_locked_while_it_runs_and_unlocked_when_killed(tmp_path):
     process = start(RUN, str(tmp_path))
     assert process.stdout.readline() == "held\n"
     with pytest.raises(UserError, match=f"mini is being run by process {process.pid} on .* wait for its end"):
@@ -47,7 +47,7 @@ def test_a_study_is_run_once_at_a_time_and_a_killed_run_leaves_no_lock(tmp_path)
 
 
 @pytest.mark.parametrize("victim", ["snakemake", "shell"])
-def test_a_step_ends_when_its_snakemake_or_the_shell_between_is_killed(victim):
+def test_a_step_ends_when_snakemake_or_its_shell_is_killed(victim):
     process = start(SNAKEMAKE_LIKE, STEP)
     assert process.stdout.readline() == "1\n"
     snakemake = psutil.Process(process.pid)
@@ -61,7 +61,7 @@ def test_a_step_ends_when_its_snakemake_or_the_shell_between_is_killed(victim):
     process.communicate()
 
 
-def test_a_step_run_by_hand_goes_on_and_one_whose_run_is_gone_does_not_begin():
+def test_a_step_does_not_start_if_its_snakemake_is_gone():
     code = STEP.replace("time.sleep(60)", "time.sleep(0.3); print(2)")
     environment = {name: value for name, value in os.environ.items() if name != SNAKEMAKE}
     by_hand = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)

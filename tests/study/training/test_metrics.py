@@ -1,4 +1,4 @@
-"""Scores against a slow count of their definition and scikit-learn; the metric of `evaluate` offline."""
+"""Scores compared with their definitions and scikit-learn; the metric of `evaluate` offline."""
 
 import socket
 import subprocess
@@ -18,7 +18,7 @@ pairs = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, ma
 
 
 def counted_scores(references, predictions):
-    """The definitions, counted: F1 = 2 TP / (2 TP + FP + FN), 0 where there is nothing to count."""
+    """Scores by their definitions: F1 = 2 TP / (2 TP + FP + FN), or 0 without any positives."""
     f1 = {}
     for label in set(references) | set(predictions):
         outcomes = Counter((r == label, p == label) for r, p in zip(references, predictions, strict=True))
@@ -34,7 +34,7 @@ def counted_scores(references, predictions):
 
 @settings(deadline=None)
 @given(pairs)
-def test_scores_are_what_their_definition_counts(rows):
+def test_scores_follow_their_definitions(rows):
     references, predictions = zip(*rows, strict=True)
     assert scores(references, predictions) == pytest.approx(counted_scores(references, predictions), abs=1e-12)
 
@@ -51,7 +51,7 @@ def test_scores_equal_scikit_learn(classes, kind):
     }
 
 
-def test_one_class_and_classes_that_are_absent():
+def test_single_and_absent_classes():
     assert set(scores(["a"] * 3, ["a"] * 3).values()) == {1.0}
     assert set(scores(["a"] * 3, ["b"] * 3).values()) == {0.0}
     two_of_four = scores(["a", "b"], ["a", "b"], labels=["a", "b", "c", "d"])
@@ -59,7 +59,7 @@ def test_one_class_and_classes_that_are_absent():
 
 
 @pytest.mark.parametrize(("references", "predictions"), [([], []), ([1], [1, 1])])
-def test_unequal_or_no_rows_are_refused(references, predictions):
+def test_empty_or_unequal_inputs_are_refused(references, predictions):
     with pytest.raises(ValueError, match="need equally many"):
         scores(references, predictions)
 

@@ -1,4 +1,4 @@
-"""Results of the committed benchmarks of the library, as Markdown tables."""
+"""Committed benchmarks of the library as Markdown tables."""
 
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def _table(rows: list[tuple[str, str]]) -> str:
 
 
 def _state(record: dict) -> str:
-    """Commit that a record was made at."""
+    """Text for the commit of a record."""
     return f", commit {record['commit'][:7]}{' with uncommitted changes' if record['dirty'] else ''}"
 
 
@@ -51,7 +51,7 @@ def _gpu_ranking(ranking: dict) -> tuple[str, str]:
 
 
 def _gpu_steps(tuning: dict) -> list[tuple[str, str]]:
-    """A row for each size, the smallest first, with its numbers at all lengths."""
+    """One row per size, smallest first, with its numbers at all lengths."""
     cases = [name.removesuffix(" tokens: step, s").split(", ") for name in tuning if name.endswith("step, s")]
     lengths: dict[str, list[int]] = {}
     for size, tokens in sorted(cases, key=lambda case: int(case[1])):
