@@ -49,7 +49,7 @@ def measure(case: dict, root: Path) -> dict:
         streaming.write_checkpoint(base, tensor_shapes, 0)
         streaming.write_checkpoint(tuned, tensor_shapes, 1, base)
         pair, k = ("--pretrained", str(base), "--finetuned", str(tuned)), str(case["kept_share"])
-        pruned = core_seconds("prune", *pair, "--k", k, "--quiet", "--out", str(sub))
+        pruned = core_seconds("prune", *pair, "--k", k, "--rule", "reset", "--quiet", "--out", str(sub))
         stored = ("--pretrained", str(base), "--subnetwork", str(sub), "--out", str(out))
         injected = core_seconds("inject", *stored, "--quiet")
         measured = {"checkpoint_bytes": base.stat().st_size, "stored_bytes": sub.stat().st_size}

@@ -80,7 +80,9 @@ def main() -> None:
         write_checkpoint(tuned, shapes, 1, base)
         reading = read_once(base, tuned)
         pair = ("--pretrained", str(base), "--finetuned", str(tuned))
-        prune, prune_peak = run("prune", *pair, "--k", a.k, "--quiet", "--out", str(sub), threads=a.threads)
+        prune, prune_peak = run(
+            "prune", *pair, "--k", a.k, "--rule", "reset", "--quiet", "--out", str(sub), threads=a.threads
+        )
         info, info_peak = run("info", str(sub), "--json", threads=a.threads)
         stored = ("--pretrained", str(base), "--subnetwork", str(sub), "--out", str(out))
         inject, inject_peak = run("inject", *stored, "--quiet", threads=a.threads)

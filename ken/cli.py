@@ -1,8 +1,10 @@
 """The command `ken`: make, inject, check, describe and draw sub-networks, and find how much to keep."""
 
 import argparse
-import importlib.util
+import importlib.metadata
 import json
+import os
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,14 +14,29 @@ from safetensors import SafetensorError
 from torch import nn
 
 from ken import extraction, selection, streaming
-from ken.errors import run
-from ken.pairing import names_in
+from ken.errors import import_sentence, run
+from ken.files import check_output, starts_with
+from ken.pairing import listing, opened_base
 from ken.sources import open_source
 from ken.storage import Reader
 from ken.subnetwork import Subnetwork
 from ken.viz.pictures import VIEWS
 
+K, RULE = 0.05, "rescale"
+"""What the studies found best for classifiers; `reset` is the paper's rule and the default in Python."""
 BASE_HELP = "the pre-trained base: checkpoint folder, safetensors file, or hub repository"
+
+
+EXAMPLE = (
+    f"ken prune --pretrained bert-base-uncased --finetuned my-model --k {K} --rule {RULE} --out my.ken.safetensors"
+)
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("ken-benchmark")
+    except importlib.metadata.PackageNotFoundError:
+        return "(from a checkout that is not installed)"
 
 
 def budget(text: str) -> int | float:
@@ -49,6 +66,7 @@ def summary(path: Path, reader: Reader) -> dict:
         "kept_share": kept / max(1, total),
         "reset_share": 1 - kept / max(1, total),
         "head": sum(stored.spec.size for stored in whole.values()),
+        "head_tensors": sorted(whole, key=lambda name: -whole[name].spec.size),
         "tensors": {name: [stored.kept, stored.spec.size] for name, stored in body.items()},
     }
 
@@ -64,8 +82,11 @@ def show(described: dict, as_json: bool) -> None:
     body, kept = described["body"], described["kept"]
     print(
         f"body {body:,} entries: {kept:,} kept ({described['kept_share']:.2%}), "
-        f"{body - kept:,} reset ({described['reset_share']:.2%}); head {described['head']:,} entries"
+        f"{body - kept:,} reset ({described['reset_share']:.2%})"
     )
+    head = described["head"]
+    named = f" ({listing(described['head_tensors'])})" if head else ""
+    print(f"head {head:,} entries, {head / max(1, head + body):.2%} of the model, stored whole{named}")
     print(f"base {described['base'][:16]}…, written with torch {described['versions']['torch']}")
     if "seconds" in described:
         print(f"took {described['seconds']:.1f} s")
@@ -74,16 +95,22 @@ def show(described: dict, as_json: bool) -> None:
 def prune(a: argparse.Namespace) -> None:
     """Write a sub-network file."""
     start = time.monotonic()
-    streaming.prune(
-        a.pretrained, a.finetuned, a.out, a.k, a.method, a.scope, a.rule, device=a.device, progress=not a.quiet
-    )
-    show(summary(a.out, Reader(a.out)) | {"seconds": round(time.monotonic() - start, 2)}, a.json)
+    if a.k == 1 and isinstance(a.k, int):
+        print("note: --k 1 keeps one entry of each row; to keep all of them, write --k 1.0", file=sys.stderr)
+    notes = streaming.prune(
+        a.pretrained, a.finetuned, a.out, a.k, a.method, a.scope, a.rule, device=a.device, progress=not a.quiet,
+        allow_head=a.allow_head,
+    )  # fmt: skip
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+    seconds = round(time.monotonic() - start, 2)
+    show(summary(a.out, Reader(a.out)) | {"seconds": seconds, "notes": notes}, a.json)
 
 
 def inject(a: argparse.Namespace) -> None:
     """Write the compressed model."""
     start = time.monotonic()
-    streaming.inject(a.pretrained, a.subnetwork, a.out, progress=not a.quiet)
+    streaming.inject(a.pretrained, a.subnetwork, a.out, progress=not a.quiet, companions=a.companions)
     seconds = round(time.monotonic() - start, 2)
     print(json.dumps({"out": str(a.out), "seconds": seconds}) if a.json else f"{a.out}: written in {seconds} s")
 
@@ -112,8 +139,7 @@ def check(a: argparse.Namespace) -> None:
     """Inject into the base in memory, compare with what `ken inject` would write, eject, compare with the base."""
     subnetwork = Subnetwork.load(a.subnetwork)
     expected = subnetwork.apply(a.pretrained)
-    base = open_source(a.pretrained)
-    names = names_in(base, subnetwork.specs)
+    base, names = opened_base(a.pretrained, subnetwork.specs)
     live = {name: base.tensor(base_name).to(expected[name].dtype, copy=True) for name, base_name in names.items()}
     live |= {name: torch.zeros_like(tensor) for name, tensor in subnetwork.whole.items()}
     before = {name: tensor.clone() for name, tensor in live.items()}
@@ -138,6 +164,11 @@ def viz(a: argparse.Namespace) -> None:
     """Draw the kept entries: a picture of one sub-network, a page for several, or both."""
     if a.out is None and a.explorer is None:
         raise ValueError("there is nothing to write: name a picture with --out, or a page with --explorer.")
+    if a.out is not None:
+        check_output(a.out, a.subnetwork, "a picture of that format", _is_picture)
+    if a.explorer is not None:
+        models = [file for model in (a.pretrained, a.finetuned) if model for file in open_source(model).files]
+        check_output(a.explorer, a.subnetwork + models, "a page of KENviz", _is_page)
     written = {}
     if a.explorer is not None:
         from ken.viz import explorer
@@ -158,10 +189,25 @@ def viz(a: argparse.Namespace) -> None:
         print(sentence)
 
 
+def _is_picture(path: Path) -> bool:
+    beginnings = {".svg": (b"<?xml", b"<svg"), ".pdf": (b"%PDF",), ".png": (b"\x89PNG",)}
+    return starts_with(path, *beginnings.get(path.suffix, (b"",)))  # an unknown suffix has its own sentence
+
+
+def _is_page(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return starts_with(path, b"<!doctype html") and b"KENviz" in file.read(4096)
+
+
 def _draw(a: argparse.Namespace) -> None:
-    if importlib.util.find_spec("matplotlib") is None:
-        raise ValueError('matplotlib is not installed: pip install "ken-benchmark[viz]".')
+    os.environ["MPLBACKEND"] = "agg"  # a notebook sets its own, which may not be installed here
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise ValueError(import_sentence(error, "matplotlib", "viz")) from None
     from ken.viz import pictures
+
+    matplotlib.rcdefaults()  # a picture does not depend on a user's matplotlibrc
 
     if len(a.subnetwork) > 1:
         raise ValueError(f"--out draws one sub-network, found {len(a.subnetwork)}: give one, or use --explorer.")
@@ -184,7 +230,7 @@ def suggest(a: argparse.Namespace) -> None:
     texts, labels = classifier.read_csv(a.validation, a.text, a.label)
     suggestion = search(
         a.pretrained, classifier.model, classifier.predictor(texts), labels, a.margin, a.confidence, a.resolution,
-        a.method, a.rule, progress=not a.quiet,
+        a.method, a.rule, progress=not a.quiet, allow_head=a.allow_head,
     )  # fmt: skip
     print(json.dumps(suggestion.as_dict(), indent=2) if a.json else suggestion.text())
 
@@ -195,8 +241,9 @@ def parser() -> argparse.ArgumentParser:
         prog="ken",
         description="Keep part of a fine-tuned transformer, reset the rest to its pre-trained values, and store only "
         "what was kept. Checkpoints are read tensor by tensor from safetensors: models of any size in little memory.",
-        epilog="Example: ken prune --pretrained bert-base-uncased --finetuned my-model --k 0.25 --out my.safetensors",
+        epilog=f"Example: {EXAMPLE}",
     )
+    top.add_argument("--version", action="version", version=f"ken {_version()}")
     commands = top.add_subparsers(required=True, metavar="command")
 
     def command(name: str, run, description: str) -> argparse.ArgumentParser:
@@ -207,7 +254,10 @@ def parser() -> argparse.ArgumentParser:
 
     made = command("prune", prune, "write the sub-network of a fine-tuned model to a file")
     _add_pair(made)
-    made.add_argument("--k", required=True, type=budget, help="entries kept of each row, or a share such as 0.25")
+    made.add_argument(
+        "--k", default=K, type=budget,
+        help=f"share kept of each row, such as 0.05 or 1.0, or a whole number of entries (default: {K})",
+    )  # fmt: skip
     _add_choice(made)
     made.add_argument("--scope", default="all", choices=extraction.SCOPES, help="all tensors, or numbered layers only")
     made.add_argument("--device", help="where densities are computed, e.g. cuda (default: cpu)")
@@ -216,6 +266,9 @@ def parser() -> argparse.ArgumentParser:
     made = command("inject", inject, "write the compressed model: the base with a sub-network injected")
     _add_stored(made)
     made.add_argument("--out", required=True, type=Path, help="a new folder, or a file ending in .safetensors")
+    made.add_argument(
+        "--companions", help="folder of the fine-tuned model, for files besides its weights that the base lacks"
+    )
     made.add_argument("--quiet", action="store_true", help="show no progress")
 
     made = command("check", check, "inject a sub-network into its base in memory and eject it, bit for bit")
@@ -271,13 +324,24 @@ def _add_stored(made: argparse.ArgumentParser) -> None:
 
 def _add_choice(made: argparse.ArgumentParser) -> None:
     made.add_argument("--method", default="ken", help=f"how entries are chosen: {', '.join(selection.names())}")
-    made.add_argument("--rule", default="reset", choices=extraction.RULES, help="keep values, or rescale kept updates")
+    made.add_argument(
+        "--rule", default=RULE, choices=extraction.RULES,
+        help=f"reset: keep values as they are; rescale: enlarge the kept updates by n / kept (default: {RULE})",
+    )  # fmt: skip
+    made.add_argument(
+        "--allow-head", action="store_true",
+        help="accept that more than 5 %% of the fine-tuned model has no pre-trained value and is stored whole",
+    )  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; an error is one sentence and status 1, wrong usage status 2."""
-    chosen = parser().parse_args(arguments)
-    run(lambda: chosen.run(chosen), expected=(ValueError, OSError, SafetensorError))
+
+    def program() -> None:
+        chosen = parser().parse_args(arguments)
+        chosen.run(chosen)
+
+    run(program, expected=(ValueError, OSError, SafetensorError))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import difflib
 import errno
+import os
 import re
 import sys
 import traceback
@@ -11,6 +12,7 @@ PACKAGES = ("study", "baselines", "ken", "report")
 LISTED = 12  # up to this many valid names are listed if none resembles the given one
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _NOT_PERMITTED = (errno.EROFS, errno.EACCES, errno.EPERM)
+_BROKEN_PIPE = 128 + 13
 _ADVICE = "run the same command again; finished work is kept"
 
 
@@ -40,6 +42,20 @@ def did_you_mean(name: str, valid: Iterable[str]) -> str:
         return ""
     more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
     return f" Valid: {', '.join(names[:LISTED])}{more}."
+
+
+def import_sentence(error: ImportError, package: str, extra: str) -> str:
+    """Why a package cannot be imported, and what to do.
+
+    Args:
+        error: what was raised.
+        package: what was imported, which may be installed but lack or break on something else.
+        extra: of ken-benchmark, which installs it.
+    """
+    if isinstance(error, ModuleNotFoundError) and error.name == package:
+        return f'{package} is not installed: pip install "ken-benchmark[{extra}]".'
+    reason = " ".join(str(error).split()).rstrip(".")
+    return f"{package} is installed but cannot be imported ({reason}): repair its installation."
 
 
 def disk_sentence(error: BaseException) -> str | None:
@@ -79,10 +95,17 @@ def run(main: Callable[[], object], expected: tuple[type[Exception], ...] = (Use
         expected: errors whose message is such a sentence. A full or read-only disk and a full GPU always have one.
 
     A `ValueError` raised by one of our packages may be an error of the user or of the code, so its sentence follows the
-    traceback. Any other error is reported by Python.
+    traceback. Any other error is reported by Python. If standard output is closed early, as by `head`, the program ends
+    silently, with the status of a program that received SIGPIPE.
     """
     try:
-        main()
+        try:
+            main()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
+        sys.exit(_BROKEN_PIPE)
     except Exception as error:
         sentence = None if isinstance(error, UserError) else disk_sentence(error) or gpu_sentence(error)
         if sentence is None and isinstance(error, ValueError) and not isinstance(error, expected) and _is_ours(error):

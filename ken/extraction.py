@@ -20,12 +20,16 @@ Chooser = Callable[[str, slice, torch.Tensor, torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True)
 class KeptBlock:
-    """Consecutive rows of a body tensor: bool mask (rows, n) and the kept entries in row-major order, on the CPU."""
+    """Consecutive rows of a body tensor: bool mask (rows, n) and the kept entries in row-major order, on the CPU.
+
+    `changed`: whether any fine-tuned value of the rows differs from the pre-trained one.
+    """
 
     name: str
     spec: TensorSpec
     mask: torch.Tensor
     values: torch.Tensor
+    changed: bool = True
 
 
 def chooser(
@@ -48,6 +52,8 @@ def chooser(
         if name not in generators:
             generators.clear()  # consecutive blocks of one tensor share its generator
             generators[name] = selection.generator_of(name, seed)
+        if selection.is_fixed(finetuned, base):
+            return torch.zeros(finetuned.shape, dtype=torch.bool)
         try:
             return selection.select(finetuned.to(device), base.to(device), k, method, generators[name])
         except ValueError as error:
@@ -76,8 +82,11 @@ def kept_blocks(pair: Pair, choose: Chooser, rule: str, scope: str, fingerprint:
             else:
                 mask = torch.ones(finetuned.shape, dtype=torch.bool)
             mask = mask.to(finetuned.device)
+            if (added := pair.added(name, block)) is not None:
+                mask = mask | added.to(mask.device)
             kept = rescaled(finetuned, base, mask) if rule == "rescale" else finetuned
-            yield KeptBlock(name, spec, mask.cpu(), kept.masked_select(mask).cpu())
+            changed = not torch.equal(finetuned, base)
+            yield KeptBlock(name, spec, mask.cpu(), kept.masked_select(mask).cpu(), changed)
 
 
 def in_scope(name: str, scope: str) -> bool:

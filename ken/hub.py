@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from ken.errors import UserError
+from ken.errors import UserError, import_sentence
 from ken.files import leads_out
 
 PAGES = {"model": "", "dataset": "datasets/"}  # kind of repository -> path of its pages on the hub
@@ -136,8 +136,9 @@ def client(repository: str, kind: str, revision: str, stage: str) -> Iterator:
     """
     try:
         import huggingface_hub
-    except ImportError:
-        raise HubError(f'{repository} is on the hub, which needs `pip install "ken-benchmark[hub]"`.') from None
+    except ImportError as error:
+        sentence = import_sentence(error, "huggingface_hub", "hub")
+        raise HubError(f"{repository} would be read from the hub, but {sentence}") from None
     from huggingface_hub.errors import CachedRepoTreeNotFoundError, HfHubHTTPError, XetDownloadError
     from huggingface_hub.utils import disable_progress_bars, logging
 
@@ -176,6 +177,11 @@ def _sentence(error: BaseException, repository: str, kind: str, revision: str, s
         return f"the hub denies access to {what} (403): request it on {address}, then {token} and run again."
     if isinstance(cause, OSError) and cause.errno == errno.ENOSPC:
         return f"no space for {what} is left in {constants.HF_HUB_CACHE}: free some, or set HF_HOME to another disk."
+    if isinstance(cause, OSError) and cause.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return (
+            f"{what} cannot be stored in the cache {constants.HF_HUB_CACHE}, which may not be written to: set HF_HOME "
+            "to a folder that may."
+        )
     reason = (_without_secrets(str(cause)) or type(cause).__name__)[:REASON]
     if isinstance(cause, errors.HFValidationError):
         return f"{repository} is not a valid repository name ({reason}): correct it."

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ken.sources import Tensors
+from ken.wrappers import live_tensors, unwrapped
 
 
 class Injectable(Protocol):
@@ -46,10 +47,11 @@ _INJECTED: weakref.WeakKeyDictionary[nn.Module, Injected] = weakref.WeakKeyDicti
 @torch.no_grad()
 def inject(subnetwork: Injectable, model: nn.Module) -> None:
     """See `Subnetwork.inject`."""
+    model = unwrapped(model)
     injected = _INJECTED.get(model)
     if injected is not None and injected.subnetwork is subnetwork:
         raise ValueError("this sub-network is already in the model: eject it first.")
-    state = _state(model)
+    state = live_tensors(model)
     _check_shapes(subnetwork, state)
     _check_ties(subnetwork, state)
     _check_base(subnetwork, state, injected)
@@ -61,9 +63,10 @@ def inject(subnetwork: Injectable, model: nn.Module) -> None:
 
 def eject(subnetwork: Injectable, model: nn.Module) -> None:
     """See `Subnetwork.eject`."""
+    model = unwrapped(model)
     if model not in _INJECTED or _INJECTED[model].subnetwork is not subnetwork:
         raise ValueError("this sub-network is not in the model: there is nothing to eject.")
-    state = _state(model)
+    state = live_tensors(model)
     injected = _INJECTED.pop(model)
     for name, values in injected.body.items():
         _put(state[name], subnetwork.indices(name).to(values.device), values)
@@ -73,11 +76,7 @@ def eject(subnetwork: Injectable, model: nn.Module) -> None:
 
 def forget(model: nn.Module) -> None:
     """See `Subnetwork.forget`."""
-    _INJECTED.pop(model, None)
-
-
-def _state(model: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: tensor.detach() for name, tensor in model.state_dict().items()}
+    _INJECTED.pop(unwrapped(model), None)
 
 
 def _check_shapes(subnetwork: Injectable, state: Tensors) -> None:

@@ -4,8 +4,9 @@ The binned method follows the non-uniform FFT: the entries of a row are spread o
 B-spline, the grid is convolved with the Gaussian in the frequency domain, where the smoothing of the two
 splines (spreading and reading) is divided out again, and the result is read at the entries with the same
 spline. With eight grid steps per bandwidth the relative error is about 1e-7. Because a row's range is at most
-1.33 n^0.7 Scott bandwidths, even with an outlier, the grid stays small and the cost is O(n) per row; rows with very
-many equal or almost equal entries are computed exactly, which takes O(n^2).
+1.33 n^0.7 Scott bandwidths, even with an outlier, the grid stays small and the cost is O(n) per row. A value that many
+entries of a row have, as after pruning to zeros, is left out of the grid and added with its count. Rows with many
+almost equal entries are computed exactly, which takes O(n^2).
 """
 
 import functools
@@ -24,8 +25,11 @@ _STEPS_PER_BANDWIDTH = 8
 _SUPPORT_BANDWIDTHS = 8
 _SPLINE_NODES = 4
 # A row with more than this share of its entries at one grid node (ties, or a bulk much narrower than the
-# bandwidth) has densities that differ by less than the grid resolves: it is computed exactly.
+# bandwidth) has densities that differ by less than the grid resolves: values with many entries are summed exactly
+# first, and a row that is crowded without them is computed exactly.
 _CROWDED_SHARE = 1 / 8
+# A value of such a row with at least this share of its entries is summed on its own: at most 64 values of a row.
+_FREQUENT_SHARE = 1 / 64
 _LARGEST_GRID = 2**17
 # Rows whose range is at most this many standard deviations get the same grid: splitting a block of rows costs more than
 # a grid too fine for some. It depends on n alone, so that the densities of a row do not depend on other rows.
@@ -208,7 +212,9 @@ def _binned(rows: torch.Tensor, at: torch.Tensor, h: torch.Tensor) -> torch.Tens
         result, resolved = _on_grid(rows, at, h, low, high, int(sizes[0]))
         if not resolved.all():
             rest = ~resolved
-            result[rest] = _exact(rows[rest], at[rest], h[rest])
+            part = rows[rest]
+            at_part = part if at is rows else at[rest]
+            result[rest] = _crowded(part, at_part, h[rest], low[rest], high[rest], int(sizes[0]))
         return result
     result = torch.empty(at.shape, dtype=torch.float64, device=rows.device)
     for size in sizes.unique().tolist():
@@ -218,10 +224,53 @@ def _binned(rows: torch.Tensor, at: torch.Tensor, h: torch.Tensor) -> torch.Tens
     return result
 
 
-def _on_grid(
+def _crowded(
     rows: torch.Tensor, at: torch.Tensor, h: torch.Tensor, low: torch.Tensor, high: torch.Tensor, size: int
+) -> torch.Tensor:
+    """Densities of rows with many entries at one node: frequent values with their counts, the others on the grid."""
+    values, counts, frequent = _frequent_values(rows)
+    result, resolved = _on_grid(rows, at, h, low, high, size, (~frequent).double())
+    scale = rows.shape[1] * math.sqrt(2 * math.pi) * h
+    for value, count in zip(values.unbind(1), counts.unbind(1), strict=True):
+        distance = (at - value[:, None]).div_(h[:, None])
+        result.addcmul_((count / scale)[:, None], distance.square_().mul_(-0.5).exp_())
+    if not resolved.all():
+        rest = ~resolved
+        result[rest] = _exact(rows[rest], at[rest], h[rest])
+    return result
+
+
+def _frequent_values(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Values that many entries of a row have and their counts, both (r, most of a row), and where they are, (r, n).
+
+    A row with fewer of them than another has values with a count of 0.
+    """
+    ordered = rows.sort(dim=1).values
+    first, last = (torch.searchsorted(ordered, rows, right=right) for right in (False, True))
+    frequent = last - first >= max(2, math.ceil(_FREQUENT_SHARE * rows.shape[1]))
+    # Of each frequent value the entry at the beginning of its run in the sorted row.
+    begins = torch.zeros_like(frequent).scatter_(1, first, frequent)
+    width = int(begins.sum(1).amax())
+    indices = torch.sort(begins.byte(), dim=1, descending=True, stable=True).indices[:, :width]
+    lengths = torch.zeros_like(first).scatter_(1, first, last - first)
+    counts = lengths.gather(1, indices) * begins.gather(1, indices)
+    return ordered.gather(1, indices), counts.double(), frequent
+
+
+def _on_grid(
+    rows: torch.Tensor,
+    at: torch.Tensor,
+    h: torch.Tensor,
+    low: torch.Tensor,
+    high: torch.Tensor,
+    size: int,
+    counted: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Densities on a circular grid of `size` nodes, and which rows the grid resolves."""
+    """Densities on a circular grid of `size` nodes, and which rows the grid resolves.
+
+    Args:
+        counted: (r, n), 1 for entries that contribute to the density and 0 for the others; None: all of them do.
+    """
     r, n = rows.shape
     # The range takes a whole number of steps, so that a symmetric row has a symmetric grid.
     steps = ((size - _SPLINE_NODES) / (1 + _SUPPORT_BANDWIDTHS * h / (high - low))).floor()
@@ -236,9 +285,11 @@ def _on_grid(
     nodes, weights = nodes_and_weights(rows)
     grid = torch.zeros(r * size, dtype=torch.float64, device=rows.device)
     for shift, weight in enumerate(weights):
-        grid[shift:].scatter_add_(0, nodes.view(-1), weight.view(-1))
+        added = weight if counted is None else weight * counted
+        grid[shift:].scatter_add_(0, nodes.view(-1), added.view(-1))
     grid = grid.view(r, size)
-    resolved = grid.amax(1) <= 6 * max(1.0, _CROWDED_SHARE * n)
+    total = n if counted is None else counted.sum(1)
+    resolved = grid.amax(1) <= 6 * (_CROWDED_SHARE * torch.as_tensor(total)).clamp(min=1.0)
 
     angle = torch.arange(size // 2 + 1, device=rows.device, dtype=torch.float64) * (2 * math.pi / size)
     spline = torch.sinc(angle / (2 * math.pi)) ** 4

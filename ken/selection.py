@@ -165,6 +165,9 @@ def rank_tensors(
             of the tensors. With None the criterion gets no generator.
         device: where the ranks are computed, by default the device of the tensors. Ranks are returned on the latter.
 
+    Returns:
+        Name -> ranks; those of a tensor that `is_fixed` are above every budget.
+
     Raises:
         ValueError: as in `rank`; the sentence names the tensor.
     """
@@ -172,11 +175,19 @@ def rank_tensors(
     for name, tensor in finetuned.items():
         if name in pretrained and tensor.is_floating_point():
             try:
+                if is_fixed(tensor, pretrained[name]):
+                    ranks[name] = torch.full_like(tensor, torch.iinfo(torch.int32).max, dtype=torch.int32)
+                    continue
                 rows = tensor.to(device), pretrained[name].to(device)
                 ranks[name] = rank(*rows, method, generator_of(name, seed)).to(tensor.device)
             except ValueError as error:
                 raise ValueError(f"tensor {name!r}: {error}") from error
     return ranks
+
+
+def is_fixed(finetuned: torch.Tensor, pretrained: torch.Tensor) -> bool:
+    """Whether a tensor with infinite entries, such as a mask of -inf, is equal in both models: none of it is kept."""
+    return not finetuned.sum(dtype=torch.float64).isfinite() and torch.equal(finetuned, pretrained.to(finetuned))
 
 
 def generator_of(name: str, seed: int | None) -> torch.Generator | None:

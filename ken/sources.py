@@ -1,6 +1,6 @@
 """Sources of tensors: memory, and checkpoints on disk or on the hub, read one block of rows at a time.
 
-Only safetensors files are read, never pickle or code.
+Only safetensors files are read, never pickle or code. Names are without the wrappers of training libraries.
 """
 
 import hashlib
@@ -10,13 +10,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from ken import hub
-from ken.checkpoint_files import CONFIG, GENERATION, INDEX, TOKENIZER, WEIGHTS
-from ken.errors import UserError
-from ken.tensors import DTYPES, TensorSpec, as_rows, bytes_of
+from ken.checkpoint_files import INDEX, WEIGHTS, is_companion
+from ken.errors import UserError, did_you_mean
+from ken.files import path_exists
+from ken.safetensors_files import StoredTensors
+from ken.tensors import TensorSpec, as_rows, bytes_of
+from ken.wrappers import live_tensors, unwrapped, without_wrappers
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -30,6 +32,7 @@ class Source:
         aliases: name -> name of the tensor it is tied to.
         buffers: names of tensors known not to be parameters (a module knows, a file does not).
         folder: folder with further files of the model, or None.
+        files: files that the tensors are read from.
     """
 
     label: str
@@ -37,6 +40,7 @@ class Source:
     aliases: dict[str, str]
     buffers: frozenset[str] = frozenset()
     folder: Path | None = None
+    files: tuple[Path, ...] = ()
 
     def rows(self, name: str, block: slice) -> torch.Tensor:
         """A range of the rows (r, n) of a tensor; not to be written to."""
@@ -45,6 +49,15 @@ class Source:
     def config(self) -> dict | None:
         """The model's config.json, or None."""
         return None
+
+    @property
+    def model_type(self) -> str | None:
+        """Architecture in the model's config.json, such as "bert", or None."""
+        return (self.config() or {}).get("model_type")
+
+    def rename(self, names: Mapping[str, str]) -> None:
+        """Give tensors other names."""
+        raise NotImplementedError
 
     def tensor(self, name: str) -> torch.Tensor:
         """A whole tensor; not to be written to."""
@@ -56,12 +69,16 @@ class Memory(Source):
     """A state dict or a module."""
 
     def __init__(self, tensors: Tensors | nn.Module):
-        state = tensors.state_dict() if isinstance(tensors, nn.Module) else tensors
-        self.model_config = getattr(tensors, "config", None)
-        if isinstance(tensors, nn.Module):
-            self.buffers = frozenset(name for name, _ in tensors.named_buffers())
-        state = {name: tensor.detach() for name, tensor in state.items() if isinstance(tensor, torch.Tensor)}
         self.label = type(tensors).__name__
+        if isinstance(tensors, nn.Module):
+            tensors = unwrapped(tensors)
+            state = live_tensors(tensors)
+            self.buffers = frozenset(without_wrappers(name for name, _ in tensors.named_buffers()).values())
+        else:
+            state = {name: tensor.detach() for name, tensor in tensors.items() if isinstance(tensor, torch.Tensor)}
+            names = without_wrappers(state)
+            state = {names[name]: tensor for name, tensor in state.items()}
+        self.model_config = getattr(tensors, "config", None)
         self.aliases = _tied(state)
         self.tensors = {name: tensor for name, tensor in state.items() if name not in self.aliases}
         self.specs = {name: TensorSpec.of(tensor) for name, tensor in self.tensors.items()}
@@ -72,35 +89,62 @@ class Memory(Source):
     def config(self) -> dict | None:
         return self.model_config.to_diff_dict() if hasattr(self.model_config, "to_diff_dict") else None
 
+    @property
+    def model_type(self) -> str | None:
+        return getattr(self.model_config, "model_type", None) or None
+
+    def rename(self, names: Mapping[str, str]) -> None:
+        self.tensors = {names[name]: tensor for name, tensor in self.tensors.items()}
+        self.specs = {names[name]: spec for name, spec in self.specs.items()}
+        self.aliases = {names[alias]: names[name] for alias, name in self.aliases.items()}
+        self.buffers = frozenset(names.get(name, name) for name in self.buffers)
+
     def tensor(self, name: str) -> torch.Tensor:
         return self.tensors[name]
+
+
+MERGE = "merge it into its base first (`merge_and_unload` of peft) and save the merged model with save_pretrained"
+"""What to do with an adapter."""
 
 
 class Checkpoint(Source):
     """One safetensors file, or a folder with one or with shards and their index.
 
-    A file is opened for each block and closed again, so that only this block is in memory.
+    A header is read once. A file is opened for each block and closed again, so that only this block is in memory.
 
     Raises:
-        ValueError: there is no such checkpoint, or a file is missing, truncated or of another format.
+        ValueError: there is no such checkpoint; a file is missing, unreadable, truncated or of another format; a shard
+            lacks a tensor; or the folder holds an adapter alone.
     """
 
     def __init__(self, path: Path, label: str | None = None):
         self.label = label or str(path)
         self.folder = path if path.is_dir() else None
         self.aliases = {}
-        self.files: dict[str, Path] = {}
-        self.specs = {}
-        for file in _weight_files(path):
-            for name, spec in _read_specs(file).items():
-                self.files[name], self.specs[name] = file, spec
+        weight_map, self.files = _weight_files(path)
+        held: dict[str, StoredTensors] = {}
+        for file in self.files:
+            stored = StoredTensors(file)
+            # A tensor that several shards hold is read where the index says.
+            held |= {name: stored for name in stored.specs if weight_map.get(name, file.name) == file.name}
+        if absent := [name for name in weight_map if name not in held]:
+            raise ValueError(
+                f"{path / INDEX} names tensor {absent[0]!r} in {weight_map[absent[0]]}, which does not hold it "
+                f"({len(absent)} such tensors): fetch or save the checkpoint again."
+            )
+        if lora := next((name for name in held if ".lora_A." in name or ".lora_B." in name), None):
+            raise ValueError(f"{self.label} holds an adapter ({lora!r}): {MERGE}.")
+        names = without_wrappers(held)
+        self._stored = {names[name]: (stored, name) for name, stored in held.items()}
+        self.specs = {name: stored.specs[inner] for name, (stored, inner) in self._stored.items()}
 
     def rows(self, name: str, block: slice) -> torch.Tensor:
-        spec = self.specs[name]
-        with safe_open(self.files[name], framework="pt") as file:
-            if len(spec.shape) <= 1:
-                return file.get_tensor(name).reshape(spec.row_shape)[block]
-            return as_rows(file.get_slice(name)[block.start : block.stop])
+        stored, inner = self._stored[name]
+        return stored.rows(inner, block)
+
+    def rename(self, names: Mapping[str, str]) -> None:
+        self._stored = {names[name]: stored for name, stored in self._stored.items()}
+        self.specs = {names[name]: spec for name, spec in self.specs.items()}
 
     def config(self) -> dict | None:
         path = self.folder / "config.json" if self.folder else None
@@ -122,11 +166,13 @@ def open_source(source: AnySource) -> Source:
     if not isinstance(source, str | Path):
         return Memory(source)
     path = Path(source)
-    if path.exists():
+    if path_exists(path):
         return Checkpoint(path)
     if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(source)) and path.suffix != ".safetensors":
         return Checkpoint(_fetch_checkpoint(str(source)), label=str(source))
-    raise ValueError(f"{source} does not exist: give a safetensors file, a checkpoint folder or a hub repository.")
+    raise ValueError(
+        f"{source} does not exist: give a safetensors file, a checkpoint folder or a hub repository.{_near(path)}"
+    )
 
 
 class Fingerprint:
@@ -176,48 +222,46 @@ def fingerprint(tensors: AnySource) -> str:
     return result.hexdigest()
 
 
+def _near(path: Path) -> str:
+    """Hint at a file or folder of a similar name."""
+    names = [other.name for other in path.parent.glob("*")] if path.parent.is_dir() else []
+    hint = did_you_mean(path.name, names)
+    return hint if hint.startswith(" Did") else ""
+
+
 def _fetch_checkpoint(repository: str) -> Path:
-    """Folder with weights, configuration and tokenizer of a hub repository."""
-    patterns = (*WEIGHTS, *CONFIG, *GENERATION, *TOKENIZER)
+    """Folder with weights, configuration, tokenizer and other companions of a hub repository."""
+
+    def choose(names: list[str]) -> list[str]:
+        return sorted({*hub.at_the_top(names, WEIGHTS), *filter(is_companion, names)})
+
     try:
-        return hub.fetch(repository, "model", "main", lambda names: hub.at_the_top(names, patterns)).folder
+        return hub.fetch(repository, "model", "main", choose).folder
     except UserError as error:
-        raise ValueError(f"{repository} is not a local path, and {error}") from None
+        raise ValueError(f"{repository} is not a local path, and {error}{_near(Path(repository))}") from None
 
 
-def _weight_files(path: Path) -> list[Path]:
+def _weight_files(path: Path) -> tuple[dict[str, str], tuple[Path, ...]]:
+    """Tensor -> name of its shard, as the index of a folder says (empty without one), and the files with weights."""
     if path.is_file():
-        return [path]
+        return {}, (path,)
     if (path / "model.safetensors").is_file():
-        return [path / "model.safetensors"]
+        return {}, (path / "model.safetensors",)
     if (path / INDEX).is_file():
         weight_map = _read_json(path / INDEX).get("weight_map")
         names = sorted(set(map(str, weight_map.values()))) if isinstance(weight_map, dict) else []
         if not names or any(Path(name).name != name for name in names):
             raise ValueError(f"{path / INDEX} has no usable weight_map: fetch the checkpoint again.")
-        return [path / name for name in names]
+        return weight_map, tuple(path / name for name in names)
+    if (path / "adapter_config.json").is_file():
+        raise ValueError(f"{path} holds an adapter, not a whole model: {MERGE}.")
     files = sorted(path.glob("*.safetensors"))
     if len(files) == 1:
-        return files
+        return {}, (files[0],)
     raise ValueError(
         f"{path} holds {len(files)} safetensors files and no {INDEX}, expected model.safetensors or shards with that "
         "index: save the model there with save_pretrained (pickled weights are not read)."
     )
-
-
-def _read_specs(path: Path) -> dict[str, TensorSpec]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-            read = {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()}
-    except FileNotFoundError:
-        raise ValueError(f"{path} does not exist: fetch the checkpoint again.") from None
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is truncated or no safetensors file ({error}): fetch it again.") from None
-    for name, (dtype, _) in read.items():
-        if dtype not in DTYPES:
-            raise ValueError(f"tensor {name!r} of {path} is of {dtype}, expected one of {', '.join(DTYPES)}: cast it.")
-    return {name: TensorSpec(DTYPES[dtype], shape) for name, (dtype, shape) in read.items()}
 
 
 def _read_json(path: Path) -> dict:

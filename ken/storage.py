@@ -21,7 +21,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ken import positions, tensors
-from ken.files import replacing
+from ken.files import MAY_NOT_READ, replacing
 from ken.tensors import DTYPE_NAMES, DTYPES, TensorSpec, bytes_of
 
 FORMAT = "ken-subnetwork-1"
@@ -237,8 +237,37 @@ class Reader:
         return digest.hexdigest()
 
 
+def is_subnetwork(path: Path) -> bool:
+    """Whether a file is a sub-network, by its header."""
+    try:
+        _read_header(path)
+    except (ValueError, OSError):
+        return False
+    return True
+
+
+def is_weights(path: Path) -> bool:
+    """Whether a file is a safetensors file, by its header, and not a sub-network."""
+    try:
+        with safe_open(path, framework="pt"):
+            return not is_subnetwork(path)
+    except (SafetensorError, OSError):
+        return False
+
+
 def _read_header(path: Path) -> tuple[dict, dict[str, dict], int]:
     """The header in the metadata, the description of the parts, and the byte at which their data begins."""
+    if path.is_dir():
+        near = sorted(file.name for file in path.glob("*.ken.safetensors"))
+        raise ValueError(
+            f"{path} is a folder, expected a file that `ken prune` has written"
+            f"{f', such as {path / near[0]}' if near else ''}: name the file."
+        )
+    try:
+        with open(path, "rb"):
+            pass  # safetensors does not tell a file that may not be read from none at all
+    except PermissionError:
+        raise ValueError(f"{path} {MAY_NOT_READ}") from None
     try:
         with safe_open(path, framework="pt") as file:  # refuses what is damaged or not of the format
             header = json.loads((file.metadata() or {}).get("ken", "{}"))

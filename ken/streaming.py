@@ -11,11 +11,11 @@ import torch
 from tqdm import tqdm
 
 from ken import extraction, selection
-from ken.checkpoint_files import CONFIG, GENERATION, TOKENIZER
-from ken.files import replacing
-from ken.pairing import Pair, names_in
-from ken.sources import AnySource, Fingerprint, Source, open_source
-from ken.storage import Reader, Writer, framed
+from ken.checkpoint_files import is_companion
+from ken.files import check_output, replacing
+from ken.pairing import Pair, opened_base
+from ken.sources import AnySource, Fingerprint, Source
+from ken.storage import Reader, Writer, framed, is_subnetwork, is_weights
 from ken.tensors import DTYPE_NAMES, bytes_of
 
 
@@ -30,7 +30,8 @@ def prune(
     seed: int | None = None,
     device: torch.device | str | None = None,
     progress: bool = False,
-) -> None:
+    allow_head: bool = False,
+) -> list[str]:
     """Write the sub-network of a fine-tuned model to a file, whole or not at all.
 
     The file is the same as that of `Subnetwork.extract(...).save(out)`, which explains the arguments, but this takes
@@ -39,66 +40,97 @@ def prune(
     Args:
         progress: show a bar on stderr.
 
+    Returns:
+        What a user should know, one sentence each; mostly nothing.
+
     Raises:
-        ValueError: as `Subnetwork.extract`.
+        ValueError: as `Subnetwork.extract`; the fine-tuned model is the base; or `out` is an input or another file.
         OSError: the folder of `out` does not exist or cannot be written.
     """
     choose = extraction.chooser(k, method, seed, device)
-    pair, fingerprint = Pair.of(open_source(pretrained), open_source(finetuned)), Fingerprint()
+    pair, fingerprint, changed = Pair.opened(pretrained, finetuned, allow_head), Fingerprint(), False
+    check_output(out, (*pair.base.files, *pair.finetuned.files), "a sub-network", is_subnetwork)
     with Writer(Path(out)) as writer, _bar(sum(pair.spec(name).size for name in pair.body), progress) as bar:
         for block in extraction.kept_blocks(pair, choose, rule, scope, fingerprint):
             writer.add_block(block.name, block.spec, block.mask, block.values)
+            changed |= block.changed
             bar.update(block.mask.numel())
+        if not changed and not pair.head:
+            raise ValueError(
+                f"{pair.finetuned.label} has the same values as {pair.base.label} everywhere: give a model that was "
+                "fine-tuned."
+            )
         for name in pair.whole:
             writer.add_whole(name, pair.finetuned_tensor(name))
         base = fingerprint.hexdigest()
         settings = {"method": selection.method_name(method), "k": k, "rule": rule, "scope": scope, "base": base}
         writer.finish(settings, pair.aliases, pair.finetuned.config())
+    unchanged = f"fine-tuning changed nothing of {pair.base.label}; only the head differs"
+    return pair.notes + ([] if changed else [unchanged])
 
 
-def inject(pretrained: AnySource, subnetwork: str | Path, out: str | Path, progress: bool = False) -> None:
+def inject(
+    pretrained: AnySource,
+    subnetwork: str | Path,
+    out: str | Path,
+    progress: bool = False,
+    companions: str | Path | None = None,
+) -> None:
     """Write the compressed model to disk, whole or not at all.
 
     Args:
         pretrained: the base, as in `Subnetwork.extract`.
         subnetwork: a file of `prune` or `Subnetwork.save`.
         out: a file ending in .safetensors for the weights alone; otherwise a folder in the Hugging Face layout, with
-            the fine-tuned model's config.json (from the sub-network) and further files of the base (tokenizer).
+            the fine-tuned model's config.json (from the sub-network) and further files of the base, except its weights
+            (tokenizer, processors, chat templates, files of sentence-transformers).
         progress: show a bar on stderr.
+        companions: folder of the fine-tuned model, from which such files are taken first.
 
     Raises:
-        ValueError: `out` is a folder that exists, the base is not the sub-network's, or the file is damaged.
+        ValueError: `out` is a folder that exists, an input or another file; the base is not the sub-network's; or the
+            file is damaged.
         OSError: the folder of `out` does not exist or cannot be written.
     """
-    base, reader, out = open_source(pretrained), Reader(Path(subnetwork)), Path(out)
+    reader, out = Reader(Path(subnetwork)), Path(out)
+    base, names = opened_base(pretrained, reader.body)
+    folders = [folder for folder in (base.folder, companions and Path(companions)) if folder]
+    if companions and not Path(companions).is_dir():
+        raise ValueError(f"{companions} is no folder: give that of the fine-tuned model.")
     if out.suffix == ".safetensors":
+        check_output(out, (*base.files, subnetwork), "a file of weights", is_weights)
         with replacing(out) as temporary:
-            _write_weights(base, reader, temporary, progress)
+            _write_weights(base, names, reader, temporary, progress)
         return
-    if out.exists():
+    if os.path.lexists(out):
         raise ValueError(f"{out} exists already: name a new folder, or a file ending in .safetensors.")
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as around:
         folder = Path(around, "model")
         folder.mkdir()
-        _write_weights(base, reader, folder / "model.safetensors", progress)
-        _copy_other_files(base, reader, folder)
+        _write_weights(base, names, reader, folder / "model.safetensors", progress)
+        for source in folders:
+            _copy_companions(source, folder)
+        if reader.config is not None:
+            (folder / "config.json").write_text(json.dumps(reader.config, indent=2) + "\n", encoding="utf-8")
         os.replace(folder, out)
 
 
-def _write_weights(base: Source, reader: Reader, path: Path, progress: bool) -> None:
-    names, fingerprint = names_in(base, reader.body), Fingerprint()
+def _write_weights(base: Source, names: dict[str, str], reader: Reader, path: Path, progress: bool) -> None:
+    fingerprint = Fingerprint()
     described, start = {"__metadata__": {"format": "pt"}}, 0
     # Widest first, so that every tensor begins at a multiple of its width.
-    order = sorted(reader.tensors, key=lambda name: -reader.tensors[name].spec.dtype.itemsize)
+    sources = {name: name for name in reader.tensors} | reader.aliases
+    order = sorted(sources, key=lambda name: -reader.tensors[sources[name]].spec.dtype.itemsize)
     for name in order:
-        spec = reader.tensors[name].spec
+        spec = reader.tensors[sources[name]].spec
         end = start + spec.bytes
         described[name] = {"dtype": DTYPE_NAMES[spec.dtype], "shape": list(spec.shape), "data_offsets": [start, end]}
         start = end
     with open(path, "wb") as file, _bar(sum(stored.spec.size for stored in reader.tensors.values()), progress) as bar:
         file.write(framed(described))
         for name in order:
-            for rows in _rows_of(base, reader, name, names, fingerprint):
+            hashed = fingerprint if sources[name] == name else Fingerprint()  # a tied tensor counts once
+            for rows in _rows_of(base, reader, sources[name], names, hashed):
                 file.write(bytes_of(rows))
                 bar.update(rows.numel())
     fingerprint.check(reader.settings["base"])
@@ -117,14 +149,13 @@ def _rows_of(
         yield rows.masked_scatter_(mask, values)
 
 
-def _copy_other_files(base: Source, reader: Reader, folder: Path) -> None:
-    if base.folder is not None:
-        for pattern in (*CONFIG, *GENERATION, *TOKENIZER):
-            for path in base.folder.glob(pattern):
-                if path.is_file():
-                    shutil.copyfile(path, folder / path.name)
-    if reader.config is not None:
-        (folder / "config.json").write_text(json.dumps(reader.config, indent=2) + "\n", encoding="utf-8")
+def _copy_companions(source: Path, folder: Path) -> None:
+    """Copy what belongs to a model besides its weights; links are followed, as the hub's cache consists of them."""
+    for path in sorted([*source.glob("*"), *source.glob("*/*")]):
+        name = path.relative_to(source)
+        if path.is_file() and is_companion(name.as_posix()) and not is_subnetwork(path):
+            (folder / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(path, folder / name)
 
 
 def _bar(entries: int, shown: bool) -> tqdm:

@@ -14,8 +14,8 @@ from torch import nn
 from ken import extraction, hub, injection, selection, storage
 from ken.errors import did_you_mean
 from ken.extraction import KeptBlock
-from ken.pairing import Pair, names_in
-from ken.sources import AnySource, Fingerprint, Tensors, open_source
+from ken.pairing import Pair, opened_base
+from ken.sources import AnySource, Fingerprint, Tensors
 from ken.tensors import TensorSpec
 
 __all__ = ["Subnetwork"]
@@ -61,6 +61,7 @@ class Subnetwork:
         rule: str = "reset",
         seed: int | None = None,
         device: torch.device | str | None = None,
+        allow_head: bool = False,
     ) -> "Subnetwork":
         """Choose and keep k entries of every row of the body, and all of the head.
 
@@ -74,6 +75,8 @@ class Subnetwork:
             rule: "reset": kept entries hold W; "rescale": W0 + (n / kept) (W - W0), n and kept by row.
             seed: for methods that draw at random.
             device: where the choice is computed, by default the device of the tensors.
+            allow_head: accept a head of more than 5 % of a checkpoint, or of a module with a configuration. What a
+                state dict has for a head is not questioned.
 
         Raises:
             ValueError: a wrong argument or tensor (missing, mismatching, not finite); the sentence names it.
@@ -88,7 +91,7 @@ class Subnetwork:
             tensor([[0.0000, 0.6000, 0.7000, 0.0000]])
         """
         choose = extraction.chooser(k, method, seed, device)
-        pair = Pair.of(open_source(pretrained), open_source(finetuned))
+        pair = Pair.opened(pretrained, finetuned, allow_head)
         return cls._of_pair(pair, choose, k, method, scope, rule)
 
     @classmethod
@@ -101,6 +104,7 @@ class Subnetwork:
         method: str | selection.Criterion = "ken",
         rule: str = "reset",
         scope: str = "all",
+        allow_head: bool = False,
     ) -> "Subnetwork":
         """The same from the ranks of `ken.selection.rank_tensors`, so that one ranking serves every k.
 
@@ -108,7 +112,7 @@ class Subnetwork:
             ValueError: as `extract`, or a body tensor without ranks.
         """
         masks = {name: selection.mask_from_ranks(tensor, k) for name, tensor in ranks.items()}
-        return cls.from_masks(pretrained, finetuned, masks, k, method, rule, scope)
+        return cls.from_masks(pretrained, finetuned, masks, k, method, rule, scope, allow_head)
 
     @classmethod
     def from_masks(
@@ -120,13 +124,14 @@ class Subnetwork:
         method: str | selection.Criterion = "ken",
         rule: str = "reset",
         scope: str = "all",
+        allow_head: bool = False,
     ) -> "Subnetwork":
         """The same from bool masks, True = kept; rows may keep any number of entries, also none.
 
         Raises:
             ValueError: as `extract`, or a body tensor without a bool mask of its shape.
         """
-        pair = Pair.of(open_source(pretrained), open_source(finetuned))
+        pair = Pair.opened(pretrained, finetuned, allow_head)
 
         def choose(name: str, block: slice, finetuned: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
             mask, shape = masks.get(name), pair.spec(name).shape
@@ -278,11 +283,11 @@ class Subnetwork:
         Raises:
             ValueError: the base lacks a tensor, or is not the one the sub-network was made from.
         """
-        base = open_source(pretrained)
         specs = self.specs
+        base, names = opened_base(pretrained, specs)
         state = {
             name: base.tensor(base_name).to(specs[name].dtype, copy=True).contiguous()
-            for name, base_name in names_in(base, specs).items()
+            for name, base_name in names.items()
         }
         self.check_base(state)
         for name, tensor in state.items():
@@ -340,15 +345,35 @@ class Subnetwork:
     def check_base(self, state: Tensors) -> None:
         """Check that a state dict with the names of the body holds the base of the sub-network.
 
+        Rows at the end that are kept whole may be those of an extended vocabulary, which have no pre-trained values:
+        a model may hold anything there.
+
         Raises:
             ValueError: the fingerprints differ.
         """
+        fingerprint = self._fingerprint(state)
+        added = {name: count for name in self.masks if (count := self._rows_kept_at_the_end(name))}
+        if fingerprint.hexdigest() != self.base and added:
+            zeros = {name: state[name].clone() for name in added}
+            for name, count in added.items():
+                zeros[name][-count:] = 0
+            fingerprint = self._fingerprint({**state, **zeros})
+        fingerprint.check(self.base)
+
+    def _fingerprint(self, state: Tensors) -> Fingerprint:
         fingerprint = Fingerprint()
         for name in self.masks:
             spec, rows = TensorSpec.of(state[name]), selection.as_rows(state[name])
             for block in spec.blocks():
                 fingerprint.update(name, spec, rows[block])
-        fingerprint.check(self.base)
+        return fingerprint
+
+    def _rows_kept_at_the_end(self, name: str) -> int:
+        """How many of the last rows (entries of a 1-D tensor) are kept whole, where not all are."""
+        mask = self.masks[name]
+        if mask.ndim not in (1, 2) or not len(mask) or bool(mask.all()):
+            return 0
+        return int((~mask.reshape(len(mask), -1).all(1)).flip(0).int().argmax())
 
 
 def _collected(blocks: Iterable[KeptBlock]) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:

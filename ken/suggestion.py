@@ -6,6 +6,7 @@ confidence, its loss of weighted F1 is at most the margin (one-sided percentile 
 chapter 13).
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
@@ -16,8 +17,9 @@ from tqdm import tqdm
 
 from ken import selection
 from ken.pairing import Pair
-from ken.sources import AnySource, Memory, open_source
+from ken.sources import AnySource, Tensors
 from ken.subnetwork import Subnetwork
+from ken.wrappers import live_tensors
 
 Predict = Callable[[nn.Module], np.ndarray]
 """Model -> predicted class index of every validation example."""
@@ -83,6 +85,8 @@ def suggest(
     rule: str = "reset",
     seed: int | None = None,
     progress: bool = False,
+    allow_head: bool = False,
+    allow_few: bool = False,
 ) -> Suggestion:
     """Find the smallest share to keep of each row.
 
@@ -99,19 +103,20 @@ def suggest(
         resolution: of the share.
         method, rule, seed: as in `Subnetwork.extract`; the method must rank.
         progress: show a bar on stderr.
+        allow_head: as in `Subnetwork.extract`.
+        allow_few: accept fewer than `examples_needed` validation examples; then a share may pass for lack of evidence.
 
     Raises:
-        ValueError: an argument is out of range; or see `Subnetwork.extract`.
+        ValueError: an argument is out of range, there are too few validation examples; or see `Subnetwork.extract`.
     """
-    _check_range("margin", margin, 0, 1)
-    _check_range("confidence", confidence, 0.5, 1)
-    _check_range("resolution", resolution, 0, 1)
-    labels, full = np.asarray(labels), np.asarray(predict(model))
+    labels = np.asarray(labels)
+    _check_arguments(margin, confidence, resolution, None if allow_few else len(labels))
+    full = np.asarray(predict(model))
     full_score = weighted_f1(labels, full)
-    pair = Pair.of(open_source(pretrained), Memory(model))
+    pair = Pair.opened(pretrained, model, allow_head)
     finetuned = {name: pair.finetuned_tensor(name) for name in (*pair.body, *pair.whole)}  # tied ones once
     base = {name: pair.base.tensor(base_name).to(finetuned[name]) for name, base_name in pair.body.items()}
-    ranks = selection.rank_tensors(finetuned, base, method, seed)
+    ranks = _ranks(pair, finetuned, base, method, seed)
     steps = max(1, round(1 / resolution))
     trials: dict[int, Trial] = {}
 
@@ -130,6 +135,43 @@ def suggest(
         Subnetwork.forget(model)
         _write(model, finetuned)
     return Suggestion(smallest / steps, full_score, margin, confidence, [trials[step] for step in sorted(trials)])
+
+
+def _check_arguments(margin: float, confidence: float, resolution: float, examples: int | None) -> None:
+    """Check the ranges, and that the examples suffice (None: any number does)."""
+    _check_range("margin", margin, 0, 1)
+    _check_range("confidence", confidence, 0.5, 1)
+    _check_range("resolution", resolution, 0, 1)
+    if examples is not None and examples < (needed := examples_needed(margin, confidence)):
+        raise ValueError(
+            f"{examples} validation examples cannot show at {confidence:.0%} confidence that at most {margin:g} is "
+            f"lost: give at least {needed:,}, or a larger margin."
+        )
+
+
+def _ranks(
+    pair: Pair, finetuned: Tensors, base: Tensors, method: str | selection.Criterion, seed: int | None
+) -> dict[str, torch.Tensor]:
+    """Ranks of the body; entries beyond the vocabulary of the base come before all others."""
+    ranks = selection.rank_tensors(finetuned, base, method, seed)
+    for name, tensor in ranks.items():
+        added = pair.added(name, slice(0, pair.spec(name).row_shape[0]))
+        if added is not None:
+            tensor[added.reshape(tensor.shape).to(tensor.device)] = -1
+    return ranks
+
+
+def examples_needed(margin: float, confidence: float) -> int:
+    """Validation examples that can show at a confidence that at most the margin is lost, if none of them is.
+
+    Of n independent examples none is lost with probability (1 - margin)^n if that share of all is lost; that must be
+    at most 1 - confidence.
+
+    Example:
+        >>> examples_needed(0.01, 0.95), examples_needed(0.05, 0.95)
+        (299, 59)
+    """
+    return math.ceil(math.log(1 - confidence) / math.log1p(-margin))
 
 
 def _bisect(is_enough: Callable[[int], bool], steps: int, progress: bool) -> int:
@@ -181,7 +223,7 @@ def _weighted_f1s(labels: np.ndarray, predictions: np.ndarray, counts: np.ndarra
 
 @torch.no_grad()
 def _write(model: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
-    state = model.state_dict()
+    state = live_tensors(model)
     for name, tensor in tensors.items():
         state[name].copy_(tensor)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from ken.pairing import Pair, names_in
+from ken.pairing import Pair, opened_base
 from ken.sources import AnySource, Fingerprint, Source, open_source
 from ken.storage import Reader
 from ken.tensors import as_rows
@@ -46,10 +46,10 @@ class Inputs:
             raise ValueError("updates are differences from the pre-trained model: give that with the fine-tuned one.")
         if pretrained is None:
             return cls(readers, None, {}, None)
-        base, specs = open_source(pretrained), readers[0].body
-        names = names_in(base, specs)
+        specs = readers[0].body
+        base, names = opened_base(pretrained, specs)
         _check_base(base, names, readers[0])
-        pair = None if finetuned is None else Pair.of(base, open_source(finetuned))
+        pair = None if finetuned is None else Pair.of(open_source(pretrained), open_source(finetuned))
         if pair and (missing := [name for name in specs if name not in pair.body]):
             raise ValueError(f"{pair.finetuned.label} lacks tensor {missing[0]!r}: give the model that was pruned.")
         return cls(readers, base, names, pair)

@@ -33,6 +33,8 @@ def search(cell: FinetunedCell, method: Selection, settings: dict) -> Suggestion
         method=method.criterion,
         rule=method.rule,
         seed=cell.for_method(method, draw=0).seed,
+        allow_head=True,  # the head of the manifest
+        allow_few=True,  # the validation set is part of the task
     )
 
 

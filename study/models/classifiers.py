@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 from transformers.utils import logging
 
 from ken.errors import UserError
+from ken.text import longest_text, set_padding
 from study.running import files
 
 logging.set_verbosity_error()  # the load report repeats what `load_classifier` checks and returns
@@ -29,7 +30,7 @@ def check_checkpoint(folder: Path) -> dict[str, str]:
 
 
 def load_tokenizer(folder: Path, max_length: int) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a checkpoint folder; if it has no padding token, the end token is used.
+    """Load the tokenizer of a checkpoint folder, with the padding token and side of `ken.text.set_padding`.
 
     Its `model_max_length` is `max_length`, or less if the model has fewer positions.
 
@@ -38,13 +39,14 @@ def load_tokenizer(folder: Path, max_length: int) -> PreTrainedTokenizerBase:
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        positions = getattr(AutoConfig.from_pretrained(folder, local_files_only=True), "max_position_embeddings", None)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:
         raise UserError(f"{folder} holds no tokenizer that transformers can read: save one there ({error}).") from error
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    # RoBERTa has two more position embeddings than tokens fit; its tokenizer has the right limit.
-    tokenizer.model_max_length = min(max_length, tokenizer.model_max_length, positions or max_length)
+    try:
+        set_padding(tokenizer, config)
+    except ValueError as error:
+        raise UserError(f"{folder}: {error}") from None
+    tokenizer.model_max_length = longest_text(tokenizer, config, max_length)
     return tokenizer
 
 

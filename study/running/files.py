@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ken.errors import UserError, disk_sentence
-from ken.files import replacing
+from ken.files import honour_umask, replacing
 
 NEEDED = 2**20  # bytes that must be free for a study to start
 CHECKSUM = "checksum"  # key that `write_json` adds to an object
@@ -25,7 +25,8 @@ if TYPE_CHECKING:  # importing pandas takes most of a second, and some steps hav
 def replacing_folder(path: str | Path) -> Iterator[Path]:
     """Yield a temporary folder that replaces `path` on success; `path` may exist.
 
-    When the block raises, the temporary folder is removed and `path` stays as it was.
+    When the block raises, the temporary folder is removed and `path` stays as it was. Its files have the permissions
+    that the umask allows.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -35,6 +36,7 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
         temporary = Path(around, "new")
         temporary.mkdir()
         yield temporary
+        honour_umask(temporary)
         if path.exists():  # a rename cannot replace a folder that is not empty
             os.replace(path, Path(around, "old"))
         os.replace(temporary, path)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from ken.text import pad_batch
 from study.definition.paths import SPLITS
 from study.running import files, provenance
 from study.training.memory import in_batches
@@ -20,18 +21,19 @@ POOL = 8  # batches that are sorted by length together: less padding, still shuf
 
 @dataclass(frozen=True)
 class Examples:
-    """Encoded rows of one split: token ids of each row, its class index, and the id used for padding."""
+    """Encoded rows of one split: token ids of each row, its class index, and the id and side used for padding."""
 
     ids: list[list[int]]
     labels: np.ndarray
     pad: int
+    side: str = "right"
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def first(self, count: int) -> "Examples":
         """The first rows."""
-        return Examples(self.ids[:count], self.labels[:count], self.pad)
+        return Examples(self.ids[:count], self.labels[:count], self.pad, self.side)
 
     def content(self) -> list[bytes]:
         """All ids, the length of each row and all labels, which identify the set."""
@@ -39,12 +41,7 @@ class Examples:
 
     def batch(self, rows: list[int]) -> dict[str, torch.Tensor]:
         """input_ids and attention_mask (rows, longest row) and labels (rows,)."""
-        width = max(1, *(len(self.ids[row]) for row in rows))
-        ids = torch.full((len(rows), width), self.pad)
-        mask = torch.zeros(len(rows), width, dtype=torch.int64)
-        for i, row in enumerate(rows):
-            ids[i, : len(self.ids[row])] = torch.tensor(self.ids[row], dtype=torch.int64)
-            mask[i, : max(1, len(self.ids[row]))] = 1  # even an empty text needs one token to attend to
+        ids, mask = pad_batch([self.ids[row] for row in rows], self.pad, self.side)
         return {"input_ids": ids, "attention_mask": mask, "labels": torch.from_numpy(self.labels[rows])}
 
 
@@ -76,7 +73,7 @@ def encode(frame: pd.DataFrame, classes: list[str], tokenizer: PreTrainedTokeniz
     index = {label: i for i, label in enumerate(classes)}
     encoded = tokenizer(list(frame["text"]), truncation=True)["input_ids"]
     labels = np.array([index[label] for label in frame["label"]], dtype=np.int64)
-    return Examples(encoded, labels, tokenizer.pad_token_id)
+    return Examples(encoded, labels, tokenizer.pad_token_id, tokenizer.padding_side)
 
 
 def shuffled_batches(examples: Examples, batch_size: int, generator: torch.Generator) -> Iterator[dict]:

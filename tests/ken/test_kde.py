@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from ken import kde, selection
 from tests.oracles import density as oracle
+from tests.oracles import selection as select_oracle
 
 SAMPLERS = {
     "normal": lambda shape: torch.randn(shape),
@@ -199,3 +200,49 @@ def test_wrong_arguments_are_named():
         kde.density(torch.zeros(2))
     with pytest.raises(ValueError, match=r"found 2-D of torch.int64"):
         kde.density(torch.zeros(2, 2).long())
+
+
+def sparse_row(n: int, share: float, seed: int = 0) -> torch.Tensor:
+    torch.manual_seed(seed)
+    return torch.randn(1, n) * 0.04 * (torch.rand(1, n) >= share)
+
+
+TIED = {
+    "half zeros": sparse_row(600, 0.5),
+    "nine tenths zeros": sparse_row(600, 0.9),
+    "zeros and a second value": torch.cat([sparse_row(400, 0.4), torch.full((1, 200), 0.03)], 1),
+    "sixteen values": (torch.randn(1, 600, generator=torch.Generator().manual_seed(1)) * 3).round().clamp(-8, 7),
+    "zeros and a narrow bulk": torch.cat(
+        [torch.zeros(1, 150), 1 + 1e-6 * sample("normal", 1, 300), sample("normal", 1, 150)], 1
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TIED)
+def test_rows_with_many_equal_entries_agree_with_the_definition(name):
+    row = TIED[name]
+    expected = torch.tensor(oracle.density(row[0].tolist()))
+    found = kde.density(row, "binned")[0]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    scores = kde.density(row, "exact")[0].tolist()  # rounded, so that equal entries are ties in the oracle too
+    for k in (6, 30, 150, 300, 450):
+        kept = set(selection.rank_scores(found[None])[0].lt(k).nonzero()[:, 0].tolist())
+        assert kept == select_oracle.highest(scores, k)
+
+
+def test_rows_with_many_equal_entries_are_not_computed_exactly(monkeypatch):
+    def exact(*_):
+        raise AssertionError("all pairs")
+
+    monkeypatch.setattr(kde, "_exact", exact)
+    mixed = torch.cat([*(TIED[name] for name in list(TIED)[:4]), sample("normal", 3, 600)])
+    together = kde.density(mixed, "binned")
+    alone = torch.cat([kde.density(row[None], "binned") for row in mixed])
+    assert torch.equal(together, alone), "a row does not depend on its neighbours"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", TIED)
+def test_a_gpu_keeps_what_the_cpu_keeps_of_equal_entries(name):
+    found, expected = kde.density(TIED[name].cuda(), "binned").cpu(), kde.density(TIED[name], "binned")
+    assert torch.equal(selection.rank_scores(found), selection.rank_scores(expected))

@@ -121,7 +121,7 @@ def test_buffers_only_in_the_base_and_unrelated_files_are_left_out(tmp_path):
     tuned = {f"transformer.{name}": tensor + 1 for name, tensor in base.items() if not name.endswith("bias")}
     (tmp_path / "base").mkdir()
     save_file(base, tmp_path / "base" / "model.safetensors")
-    for name in ("tokenizer.json", "notes.txt", "secrets.json"):
+    for name in ("tokenizer.json", "README.md", "modeling.py", "training_args.bin", ".gitattributes"):
         (tmp_path / "base" / name).write_text("{}")
     streaming.prune(tmp_path / "base", tuned, tmp_path / "sub", 2)
     streaming.inject(tmp_path / "base", tmp_path / "sub", tmp_path / "model")

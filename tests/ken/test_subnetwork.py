@@ -26,7 +26,7 @@ def models(dtype=torch.float32, seed=0):
     pretrained = {name: torch.randn(shape).to(dtype) for name, shape in SHAPES.items()}
     finetuned = {name: tensor + torch.randn(tensor.shape).to(dtype) for name, tensor in pretrained.items()}
     buffer = {"ids": torch.arange(7)}
-    return pretrained | buffer, finetuned | buffer | {"classifier.w": torch.randn(3, 16).to(dtype)}
+    return pretrained | buffer, finetuned | buffer | {"classifier.w": torch.randn(2, 16).to(dtype)}
 
 
 def bits(tensor):
@@ -173,7 +173,7 @@ def test_counts():
     assert subnetwork.total_body == 30 * 16 + 16 * 16 + 48 + 16 + 1
     assert subnetwork.kept_body == 60 + 32 + 8 + 2 + 1
     assert subnetwork.kept_share == subnetwork.kept_body / subnetwork.total_body
-    assert subnetwork.head_size == 48
+    assert subnetwork.head_size == 32
 
 
 def test_masks_may_keep_nothing(tmp_path):
@@ -394,7 +394,7 @@ def test_another_base_is_refused(stored):
     del other["layer.1.b"]
     with pytest.raises(ValueError, match=r"the base lacks tensor 'layer.1.b'"):
         loaded.apply(other)
-    loaded.apply(pretrained | {"classifier.w": torch.zeros(3, 16)})
+    loaded.apply(pretrained | {"classifier.w": torch.zeros(2, 16)})
 
 
 def test_an_unwritable_path_is_refused_before_any_work(tmp_path):

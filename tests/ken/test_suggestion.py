@@ -72,7 +72,7 @@ def test_tied_tensors_are_pruned_as_one():
 
 def test_everything_is_kept_if_no_smaller_share_suffices():
     base, model, predict, labels = problem()
-    suggestion = suggest(base, model, predict, labels, margin=1e-9, resolution=0.25)
+    suggestion = suggest(base, model, predict, labels, margin=1e-9, resolution=0.25, allow_few=True)
     assert suggestion.share == 1 and suggestion.curve[-1].loss == 0
 
 
@@ -105,3 +105,28 @@ def test_wrong_arguments_are_named(change, message):
     base, model, predict, labels = problem()
     with pytest.raises(ValueError, match=message):
         suggest(base, model, predict, labels, **change)
+
+
+def test_too_few_examples_are_refused_unless_allowed():
+    base, model, predict, labels = problem()
+    with pytest.raises(ValueError, match=r"20 validation examples cannot show .* give at least 29, or a larger margin"):
+        suggest(base, model, lambda m: predict(m)[:20], labels[:20], margin=0.1)
+    suggest(base, model, lambda m: predict(m)[:20], labels[:20], margin=0.1, resolution=0.5, allow_few=True)
+    with pytest.raises(ValueError, match="0 validation examples"):
+        suggest(base, model, lambda m: predict(m)[:0], labels[:0], margin=0.1)
+
+
+def test_rows_of_an_extended_vocabulary_are_kept_at_every_share():
+    torch.manual_seed(0)
+    model = nn.Sequential()
+    model.embed = nn.Embedding(22, 10)
+    base = {"embed.weight": model.embed.weight[:20].detach() + 0.1}
+    before, seen = model.embed.weight.detach().clone(), []
+
+    def predict(m):
+        seen.append(m.embed.weight.detach().clone())
+        return np.zeros(40, dtype=int)
+
+    suggest(base, model, predict, np.zeros(40, dtype=int), margin=0.1, resolution=0.1)
+    assert len(seen) > 2 and all(torch.equal(weight[20:], before[20:]) for weight in seen)
+    assert not torch.equal(seen[-1], before) and torch.equal(model.embed.weight, before)

@@ -1,0 +1,5 @@
+"""`python -m ken` is the command `ken`."""
+
+from ken.cli import main
+
+main()
