@@ -90,8 +90,7 @@ def suggest(
 ) -> Suggestion:
     """Find the smallest share to keep of each row.
 
-    Bisection assumes that keeping more does not hurt. If it does, the result is still a share that is not inferior, and
-    the curve shows all trials.
+    Bisection assumes that keeping more does not hurt. If it does, the result still is a share that is not inferior.
 
     Args:
         pretrained: the base, as in `Subnetwork.extract`.
@@ -102,8 +101,7 @@ def suggest(
         confidence: that the loss is not larger, between 0.5 and 1.
         resolution: of the share.
         method, rule, seed: as in `Subnetwork.extract`; the method must rank.
-        progress: show a bar on stderr.
-        allow_head: as in `Subnetwork.extract`.
+        progress: show a bar on stderr. allow_head: as in `Subnetwork.extract`.
         allow_few: accept fewer than `examples_needed` validation examples; then a share may pass for lack of evidence.
 
     Raises:

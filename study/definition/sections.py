@@ -151,7 +151,7 @@ class Evaluation(Section):
     batch_size: Positive = Field(32, description="examples in a batch, without effect on the numbers")
 
 
-class Suggestion(Section):
+class SuggestionSearch(Section):
     """Search on validation for the smallest kept share that is not inferior to the full model."""
 
     methods: Unique[MethodName] = Field([], description="methods, which must rank entries; none by default")
@@ -176,7 +176,7 @@ class Kenviz(Section):
     )
 
 
-class Pruning(Section):
+class PruningExperiment(Section):
     """Linear layers pruned towards zero by the curvature of the loss; not run without a text."""
 
     text: Text | MISSING = optional("text on which the loss is measured")
@@ -195,7 +195,7 @@ class Pruning(Section):
     low_rank: LowRank = 0
 
 
-class Adaptation(Section):
+class AdaptationExperiment(Section):
     """Training on a text and compression of the update; not run without a text."""
 
     text: Text | MISSING = optional("text to adapt to")
@@ -216,8 +216,8 @@ class LanguageModelling(Section):
     )
     max_length: Integer = Field(64, ge=2, description="tokens in a chunk of text")
     batch_size: Positive = Field(32, description="chunks of text in a batch of an evaluation")
-    pruning: Pruning = Pruning()
-    adaptation: Adaptation = Adaptation()
+    pruning: PruningExperiment = PruningExperiment()
+    adaptation: AdaptationExperiment = AdaptationExperiment()
 
 
 class Tuning(Section):
@@ -262,7 +262,7 @@ class StudyConfig(Section):
     )
     finetuning: Finetuning = Finetuning()
     evaluation: Evaluation = Evaluation()
-    suggestion: Suggestion = Suggestion()
+    suggestion: SuggestionSearch = SuggestionSearch()
     kenviz: Kenviz = Kenviz()
     language_modelling: LanguageModelling = LanguageModelling()
     tuning: Tuning = Tuning()
