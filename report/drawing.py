@@ -4,6 +4,7 @@ matplotlib is imported where it is used, so that computing tables does not load 
 """
 
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ import pandas as pd
 
 from ken.files import replacing
 from report import style
+
+os.environ["MPLBACKEND"] = "agg"  # figures are files; a notebook names a backend that may not be installed here
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -187,7 +190,9 @@ def figure_style(changes: dict | None = None) -> Iterator[None]:
     }
     settings |= dict.fromkeys(("text.color", "axes.labelcolor", "axes.titlecolor"), style.INK)
     settings |= dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), style.MUTED)
-    with matplotlib.rc_context(settings | (changes or {})):
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # not those of a user's matplotlibrc
+        matplotlib.rcParams.update(settings | (changes or {}))
         yield
 
 

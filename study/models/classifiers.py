@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 from transformers.utils import logging
 
 from ken.errors import UserError
-from ken.text import longest_text, set_padding
+from ken.text import is_empty, longest_text, set_padding
 from study.running import files
 
 logging.set_verbosity_error()  # the load report repeats what `load_classifier` checks and returns
@@ -35,13 +35,18 @@ def load_tokenizer(folder: Path, max_length: int) -> PreTrainedTokenizerBase:
     Its `model_max_length` is `max_length`, or less if the model has fewer positions.
 
     Raises:
-        UserError: the folder holds no tokenizer.
+        UserError: the folder holds no tokenizer, or one with more tokens than the model has embeddings.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:
         raise UserError(f"{folder} holds no tokenizer that transformers can read: save one there ({error}).") from error
+    if is_empty(tokenizer):  # what transformers makes of a folder without the files of a tokenizer
+        raise UserError(f"{folder} holds no tokenizer: save it there with the tokenizer's save_pretrained.")
+    if len(tokenizer) > (embeddings := getattr(config, "vocab_size", len(tokenizer))):
+        sizes = f"a tokenizer of {len(tokenizer):,} tokens, but {embeddings:,} embeddings"
+        raise UserError(f"{folder} holds {sizes}: save the tokenizer that belongs to the model there.")
     try:
         set_padding(tokenizer, config)
     except ValueError as error:

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import os
 import re
 import subprocess
 import sys
@@ -248,3 +249,18 @@ def test_missing_tables_are_named(tmp_path):
 def test_computing_tables_does_not_import_matplotlib():
     code = "import sys, report.tables; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_figures_depend_neither_on_a_notebook_nor_on_a_matplotlibrc(built_study, tmp_path):
+    (tmp_path / "matplotlibrc").write_text("text.usetex: True\nfont.size: 22\naxes.facecolor: red\n")
+    changes = {
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+        "MATPLOTLIBRC": str(tmp_path / "matplotlibrc"),
+    }
+    for name, environment in {"plain": {}, "own": changes}.items():
+        command = [sys.executable, "-m", "report.figures", "--results", built_study, "--out", tmp_path / name]
+        subprocess.run(command, env=os.environ | environment, check=True, capture_output=True, timeout=200)
+    pictures = sorted(path.name for path in (tmp_path / "plain").glob("*.svg"))
+    assert pictures and all(
+        (tmp_path / "plain" / name).read_bytes() == (tmp_path / "own" / name).read_bytes() for name in pictures
+    )

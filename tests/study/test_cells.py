@@ -1,6 +1,7 @@
 """One cell from checkpoint to scores, for all seven models: initial state, training, stored files, cached rows."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -354,3 +355,16 @@ def test_a_row_computed_by_other_code_is_recomputed(tmp_path, finetuned_cells, t
         time != path.stat().st_mtime_ns
         for time, path in zip(times, sorted(tmp_path.rglob("*.safetensors")), strict=True)
     )
+
+
+def test_a_model_without_its_tokenizer_is_refused(checkpoints, tmp_path):
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(checkpoints["bert"] / name, tmp_path)
+    with pytest.raises(UserError, match="holds no tokenizer: save it there"):
+        load_tokenizer(tmp_path, 24)
+    config = json.loads((checkpoints["bert"] / "config.json").read_text())
+    for path in checkpoints["bert"].iterdir():
+        shutil.copy(path, tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(config | {"vocab_size": 10}))
+    with pytest.raises(UserError, match=r"a tokenizer of \d+ tokens, but 10 embeddings"):
+        load_tokenizer(tmp_path, 24)
