@@ -181,7 +181,7 @@ def test_truncated_parquet_and_foreign_folders_are_refused(tmp_path):
     damaged_parquet(tmp_path / "d.parquet")
     with pytest.raises(UserError, match=r"damaged or not a .parquet file"):
         load_split(tmp_path / "d.parquet", "text", "label")
-    with pytest.raises(UserError, match="not one saved by the datasets library"):
+    with pytest.raises(UserError, match="was not saved by the datasets library"):
         load_split(tmp_path, "text", "label")
     write(tmp_path / "saved", make_rows(3))
     for arrow in (tmp_path / "saved").glob("*.arrow"):
