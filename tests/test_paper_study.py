@@ -116,7 +116,7 @@ def test_everything_is_fetched_and_a_second_run_retries_what_was_refused(fetched
     checkout, _, first, second, requests = fetched
     jobs = {"import_model": 7, "build_task": 6}
     assert {rule: count for rule, count in planned(first).items() if rule in jobs} == jobs
-    assert "model nghuyong/ernie-2.0-base-en is gated: ask for access on " in first
+    assert "model nghuyong/ernie-2.0-base-en is gated: request access on " in first
     assert "data set fancyzhx/yelp_polarity is not on the hub, or private: correct the name" in first
     again = {rule: count for rule, count in planned(second).items() if rule in jobs}
     assert again == {"import_model": 1, "build_task": 1}, "files are not fetched twice"

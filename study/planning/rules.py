@@ -238,7 +238,8 @@ class Rules:
         manifests += [paths.text(experiment) / "manifest.json" for experiment in study.experiments]
         if "adaptation" in study.experiments:
             manifests += [paths.adapted(*axes) / "manifest.json" for axes in product(*study.language_axes.values())]
-        manifests += self.corpora(study.packages)
+        corpora = self.corpora(study.packages)
+        manifests += [*corpora, *(corpus.with_suffix(".json") for corpus in corpora)]
         manifests += [paths.pretrained(model) / "manifest.json" for model in study.models]
         cells = [*self.finetuned_manifests(), *self.scores(), *self.suggestions(), *self.inference(), *self.checks()]
         tables = [*map(paths.table, [*self.collected, "claims"]), *self.measured_tables()]
