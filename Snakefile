@@ -61,6 +61,8 @@ rule all:
         rules.compute_statistics.output,
         rules.make_tables.output,
         rules.draw_figures.output,
+        rules.draw_kenviz.output,
+        rules.write_report.output,
         rules.write_publication.output,
         rules.write_manifest.output,
 
