@@ -241,6 +241,8 @@ class Rules:
         corpora = self.corpora(study.packages)
         manifests += [*corpora, *(corpus.with_suffix(".json") for corpus in corpora)]
         manifests += [paths.pretrained(model) / "manifest.json" for model in study.models]
+        sources = [study.checkpoint(model, paths) for model in study.models]
+        manifests += [folder / "manifest.json" for folder in sources if folder and folder.is_relative_to(paths.results)]
         cells = [*self.finetuned_manifests(), *self.scores(), *self.suggestions(), *self.inference(), *self.checks()]
         tables = [*map(paths.table, [*self.collected, "claims"]), *self.measured_tables()]
         return [*manifests, *cells, *self.perplexities(), *tables, paths.collected, paths.provenance]
