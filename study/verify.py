@@ -33,7 +33,8 @@ KINDS = {
     "report": "report",
     "publication": "tables for a paper",
 }
-FOLDERS = {"pretraining": 2, "tasks": 2, "models": 3, "cells": 5}  # number of path parts of a folder that one step writes as a whole
+# Number of path parts of a folder that one step writes as a whole.
+FOLDERS = {"pretraining": 2, "tasks": 2, "models": 3, "cells": 5}
 SHOWN = 20  # most files that are named
 
 
