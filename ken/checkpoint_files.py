@@ -1,7 +1,7 @@
 """Files of a checkpoint in the Hugging Face layout, without pickle files and code."""
 
 import re
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 INDEX = "model.safetensors.index.json"
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
@@ -20,6 +20,11 @@ _NO_COMPANIONS = (
 _OF_TRAINING = ("trainer_state.json", "adapter_config.json", "all_results.json", "train_results.json")
 # Folders of sentence-transformers ("1_Pooling"), and of more chat templates.
 _FOLDERS = re.compile(r"\d+_\w+|additional_chat_templates")
+
+
+def model_files(folder: Path) -> list[Path]:
+    """Files of a checkpoint folder that match `MODEL`, sorted."""
+    return sorted({path for pattern in MODEL for path in folder.glob(pattern)})
 
 
 def is_companion(name: str) -> bool:

@@ -29,8 +29,8 @@ def import_model(checkpoint: Path, name: str, out: Path, origin: dict | None = N
     Raises:
         UserError: no safetensors weights, no readable configuration, or a damaged weight file.
     """
-    paths = {path for pattern in COPIED for path in checkpoint.glob(pattern)}
-    paths = sorted(path for path in paths if origin is None or path.name in origin["sha256"])
+    paths = checkpoint_files.model_files(checkpoint)
+    paths = [path for path in paths if origin is None or path.name in origin["sha256"]]
     weights = [path for path in paths if path.suffix == ".safetensors"]
     if not weights:
         raise UserError(

@@ -104,7 +104,7 @@ class Rules:
         folder = self.study.checkpoint(wildcards.model, self.paths)
         if folder is None:
             return []
-        sources = sorted({path for pattern in checkpoint_files.MODEL for path in folder.glob(pattern)})
+        sources = checkpoint_files.model_files(folder)
         return [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sources]
 
     def checkpoint_inputs(self, wildcards: "Wildcards") -> list[Path]:
