@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import common
-from ken.storage import framed
+from ken.storage.container import framed
 from ken.tensors import TensorSpec, bytes_of
 
 DTYPE = torch.bfloat16

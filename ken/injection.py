@@ -74,6 +74,13 @@ def eject(subnetwork: Injectable, model: nn.Module) -> None:
         state[name].copy_(tensor)
 
 
+def eject_any(model: nn.Module) -> None:
+    """Eject the sub-network that is in a model, if there is one."""
+    injected = _INJECTED.get(unwrapped(model))
+    if injected is not None:
+        eject(injected.subnetwork, model)
+
+
 def forget(model: nn.Module) -> None:
     """See `Subnetwork.forget`."""
     _INJECTED.pop(unwrapped(model), None)

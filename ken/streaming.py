@@ -5,6 +5,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -12,10 +13,14 @@ from tqdm import tqdm
 
 from ken import extraction, selection
 from ken.checkpoint_files import is_companion
+from ken.coding.coder import Coder, Coding
 from ken.files import check_output, replacing
 from ken.pairing import Pair, opened_base
 from ken.sources import AnySource, Fingerprint, Source
-from ken.storage import Reader, Writer, framed, is_subnetwork, is_weights
+from ken.storage import AnyReader, is_subnetwork, is_weights, open_reader
+from ken.storage.coded import CodedWriter
+from ken.storage.container import framed
+from ken.storage.exact import Writer
 from ken.tensors import DTYPE_NAMES, bytes_of
 
 
@@ -31,14 +36,20 @@ def prune(
     device: torch.device | str | None = None,
     progress: bool = False,
     allow_head: bool = False,
+    values: str = "32bit",
+    positions: str = "stored",
 ) -> list[str]:
     """Write the sub-network of a fine-tuned model to a file, whole or not at all.
 
-    The file is the same as that of `Subnetwork.extract(...).save(out)`, which explains the arguments, but this takes
-    less memory.
+    With values of 32 bits the file is the same as that of `Subnetwork.extract(...).save(out)`, which explains the
+    arguments, but this takes less memory.
 
     Args:
         progress: show a bar on stderr.
+        values: "32bit": kept values as they are; "16bit" to "1bit": kept updates in so many bits.
+        positions: "stored": of the entries that `method` chooses; "seed": derived from `seed`; "base": the entries of
+            highest kernel density in the pre-trained rows, which a reader derives from the base. The last two take no
+            byte, and need values of 16 bits or fewer.
 
     Returns:
         What a user should know, one sentence each; mostly nothing.
@@ -47,26 +58,70 @@ def prune(
         ValueError: as `Subnetwork.extract`; the fine-tuned model is the base; or `out` is an input or another file.
         OSError: the folder of `out` does not exist or cannot be written.
     """
+    coding = Coding(values, positions, seed or 0)
     choose = extraction.chooser(k, method, seed, device)
-    pair, fingerprint, changed = Pair.opened(pretrained, finetuned, allow_head), Fingerprint(), False
+    method = _recorded_method(method, coding)
+    pair, fingerprint = Pair.opened(pretrained, finetuned, allow_head), Fingerprint()
     check_output(out, (*pair.base.files, *pair.finetuned.files), "a sub-network", is_subnetwork)
-    with Writer(Path(out)) as writer, _bar(sum(pair.spec(name).size for name in pair.body), progress) as bar:
-        for block in extraction.kept_blocks(pair, choose, rule, scope, fingerprint):
+    write = _write_exact if coding.exact else _write_coded
+    settings = {"method": method, "k": k, "rule": rule, "scope": scope}
+    with _bar(sum(pair.spec(name).size for name in pair.body), progress) as bar:
+        changed = write(Path(out), Coder(pair, coding, k, rule, scope, choose), settings, fingerprint, bar)
+    unchanged = f"fine-tuning changed nothing of {pair.base.label}; only the head differs"
+    return pair.notes + ([] if changed else [unchanged])
+
+
+def _recorded_method(method: str | selection.Criterion, coding: Coding) -> str:
+    """Name of the choice in the file.
+
+    Raises:
+        ValueError: the positions leave the method no choice.
+    """
+    name = selection.method_name(method)
+    if coding.positions != "stored" and name != "ken":
+        raise ValueError(
+            f"positions {coding.positions!r} leave method {name!r} nothing to choose: leave one of them out."
+        )
+    return "random" if coding.positions == "seed" else name
+
+
+def _write_exact(out: Path, coder: Coder, settings: dict, fingerprint: Fingerprint, bar: tqdm) -> bool:
+    """Write a file of format 1; returns whether fine-tuning changed the body."""
+    pair, changed = coder.pair, False
+    with Writer(out) as writer:
+        for block in extraction.kept_blocks(pair, coder.choose, coder.rule, coder.scope, fingerprint):
             writer.add_block(block.name, block.spec, block.mask, block.values)
             changed |= block.changed
             bar.update(block.mask.numel())
-        if not changed and not pair.head:
-            raise ValueError(
-                f"{pair.finetuned.label} has the same values as {pair.base.label} everywhere: give a model that was "
-                "fine-tuned."
-            )
+        _check_changed(pair, changed)
         for name in pair.whole:
             writer.add_whole(name, pair.finetuned_tensor(name))
-        base = fingerprint.hexdigest()
-        settings = {"method": selection.method_name(method), "k": k, "rule": rule, "scope": scope, "base": base}
+        writer.finish(settings | {"base": fingerprint.hexdigest()}, pair.aliases, pair.finetuned.config())
+    return changed
+
+
+def _write_coded(out: Path, coder: Coder, settings: dict, fingerprint: Fingerprint, bar: tqdm) -> bool:
+    """Write a file of format 2; returns whether fine-tuning changed the body."""
+    pair, changed = coder.pair, False
+    with CodedWriter(out) as writer:
+        for name in pair.body:
+            for number, coding, block in coder.blocks(name, fingerprint, bar.update):
+                writer.add_block(name, pair.spec(name), number, coding, block)
+                changed |= block.changed > 0
+        _check_changed(pair, changed)
+        for name in pair.whole:
+            writer.add_whole(name, pair.finetuned_tensor(name))
+        settings = settings | {"base": fingerprint.hexdigest(), **asdict(coder.coding)}
         writer.finish(settings, pair.aliases, pair.finetuned.config())
-    unchanged = f"fine-tuning changed nothing of {pair.base.label}; only the head differs"
-    return pair.notes + ([] if changed else [unchanged])
+    return changed
+
+
+def _check_changed(pair: Pair, changed: bool) -> None:
+    if not changed and not pair.head:
+        raise ValueError(
+            f"{pair.finetuned.label} has the same values as {pair.base.label} everywhere: give a model that was "
+            "fine-tuned."
+        )
 
 
 def inject(
@@ -92,7 +147,7 @@ def inject(
             file is damaged.
         OSError: the folder of `out` does not exist or cannot be written.
     """
-    reader, out = Reader(Path(subnetwork)), Path(out)
+    reader, out = open_reader(Path(subnetwork)), Path(out)
     base, names = opened_base(pretrained, reader.body)
     folders = [folder for folder in (base.folder, companions and Path(companions)) if folder]
     if companions and not Path(companions).is_dir():
@@ -115,7 +170,7 @@ def inject(
         os.replace(folder, out)
 
 
-def _write_weights(base: Source, names: dict[str, str], reader: Reader, path: Path, progress: bool) -> None:
+def _write_weights(base: Source, names: dict[str, str], reader: AnyReader, path: Path, progress: bool) -> None:
     fingerprint = Fingerprint()
     described, start = {"__metadata__": {"format": "pt"}}, 0
     # Widest first, so that every tensor begins at a multiple of its width.
@@ -137,16 +192,19 @@ def _write_weights(base: Source, names: dict[str, str], reader: Reader, path: Pa
 
 
 def _rows_of(
-    base: Source, reader: Reader, name: str, names: dict[str, str], fingerprint: Fingerprint
+    base: Source, reader: AnyReader, name: str, names: dict[str, str], fingerprint: Fingerprint
 ) -> Iterator[torch.Tensor]:
     if name not in reader.body:
         yield reader.whole(name)
         return
     spec = reader.body[name]
-    for block, mask, values in reader.blocks(name):
+
+    def read_base(block: slice) -> torch.Tensor:
         rows = base.rows(names[name], block).to("cpu", spec.dtype, copy=True)
         fingerprint.update(name, spec, rows)
-        yield rows.masked_scatter_(mask, values)
+        return rows
+
+    yield from reader.restored(name, read_base)
 
 
 def _copy_companions(source: Path, folder: Path) -> None:

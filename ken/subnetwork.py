@@ -12,10 +12,13 @@ import torch
 from torch import nn
 
 from ken import extraction, hub, injection, selection, storage
+from ken.coded import CodedSubnetwork
 from ken.errors import did_you_mean
 from ken.extraction import KeptBlock
 from ken.pairing import Pair, opened_base
 from ken.sources import AnySource, Fingerprint, Tensors
+from ken.storage.coded import CodedReader
+from ken.storage.exact import SETTINGS, Writer
 from ken.tensors import TensorSpec
 
 __all__ = ["Subnetwork"]
@@ -193,8 +196,8 @@ class Subnetwork:
             OSError: the folder does not exist or cannot be written.
             ValueError: a tensor has a dtype that the file cannot hold.
         """
-        settings = {name: getattr(self, name) for name in storage.SETTINGS}
-        with storage.Writer(Path(path)) as writer:
+        settings = {name: getattr(self, name) for name in SETTINGS}
+        with Writer(Path(path)) as writer:
             for name, spec in self.specs.items():
                 rows, start = selection.as_rows(self.masks[name]), 0
                 for block in spec.blocks():
@@ -206,14 +209,16 @@ class Subnetwork:
             writer.finish(settings, self.aliases, self.config)
 
     @classmethod
-    def load(cls, path: str | Path) -> "Subnetwork":
-        """Read a file written by `save` or by `ken.prune`.
+    def load(cls, path: str | Path) -> "Subnetwork | CodedSubnetwork[Subnetwork]":
+        """Read a file written by `save` or by `ken.prune`; one with values in few bits as a `CodedSubnetwork`.
 
         Raises:
             ValueError: the file is truncated, altered, or not a sub-network.
             FileNotFoundError: there is no such file.
         """
-        reader = storage.Reader(Path(path))
+        reader = storage.open_reader(Path(path))
+        if isinstance(reader, CodedReader):
+            return CodedSubnetwork(reader, cls)
         masks, values = _collected(
             KeptBlock(name, spec, mask, kept)
             for name, spec in reader.body.items()

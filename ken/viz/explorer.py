@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ken.files import replacing
 from ken.sources import AnySource
-from ken.storage import Reader
+from ken.storage.exact import Reader
 from ken.tensors import TensorSpec
 from ken.viz import explorer_data
 from ken.viz.explorer_inputs import Inputs

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from ken import extraction, selection
-from ken.storage import Reader
+from ken.storage.exact import Reader
 from ken.viz.explorer_inputs import Inputs
 from ken.viz.neighbours import expected_neighbours, neighbour_counts
 from ken.viz.tiles import tile_means, tile_size, tile_sums

@@ -8,7 +8,7 @@ import torch
 
 from ken.pairing import Pair, opened_base
 from ken.sources import AnySource, Fingerprint, Source, open_source
-from ken.storage import Reader
+from ken.storage.exact import Reader
 from ken.tensors import as_rows
 
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 import ken
 from ken import streaming, tensors
 from ken.checkpoint_files import INDEX
-from ken.storage import Reader
+from ken.storage.exact import Reader
 from ken.subnetwork import Subnetwork
 from tests.conftest import MODELS
 from tests.ken.test_subnetwork import models, same

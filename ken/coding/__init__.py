@@ -1,0 +1,1 @@
+"""Updates in few bits: the values, positions and blocks of small files (docs/format.md)."""

@@ -1,0 +1,183 @@
+"""The updates of a fine-tuned model in few bits, block by block."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+
+from ken.coding import seeded
+from ken.coding.blocks import POSITIONS, TensorCoding, chosen_columns, encode
+from ken.coding.blocks import CodedBlock as CodedBlock
+from ken.coding.levels import BITS
+from ken.errors import did_you_mean
+from ken.extraction import RULES, SCOPES, Chooser, check_choice, in_scope
+from ken.pairing import Pair
+from ken.selection import kept_count
+from ken.sources import Fingerprint
+from ken.tensors import TensorSpec, as_rows
+
+VALUES = ("32bit", *(f"{bits}bit" for bits in BITS))
+"""Names of value codings; with "32bit" values are as they are."""
+VECTOR_BITS, WHOLE_BITS = 8, 16
+"""Bits of the entries of 1-D tensors, which are all kept, and of what is stored whole."""
+UNCHANGED = 0.05
+"""A row whose updates are below this share of its tensor's, in root mean square, counts as unchanged (up to 4 bits)."""
+
+
+@dataclass(frozen=True)
+class Coding:
+    """How a file holds updates.
+
+    Attributes:
+        values: one of `VALUES`. positions: one of `POSITIONS`.
+        seed: of seeded positions.
+    """
+
+    values: str = "32bit"
+    positions: str = "stored"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.values not in VALUES:
+            raise ValueError(f"unknown values {self.values!r}: expected one of {', '.join(VALUES)}.")
+        if self.positions not in POSITIONS:
+            hint = did_you_mean(self.positions, POSITIONS)
+            raise ValueError(f"unknown positions {self.positions!r}: expected one of {', '.join(POSITIONS)}.{hint}")
+        if self.exact and self.positions != "stored":
+            raise ValueError(f"{self.positions} positions need values of 16 bits or fewer: give --values 4bit.")
+
+    @property
+    def exact(self) -> bool:
+        """Whether kept values are stored as they are (format 1)."""
+        return self.values == "32bit"
+
+    @property
+    def bits(self) -> int:
+        """Bits of a level."""
+        return int(self.values.removesuffix("bit"))
+
+    def of_tensor(self, spec: TensorSpec, k: int | float, pruned: bool) -> TensorCoding:
+        """Coding of a tensor of the body; only a `pruned` one is coded in few bits."""
+        n = spec.row_shape[1]
+        if not pruned:
+            return TensorCoding(WHOLE_BITS, "all", group=n)
+        if len(spec.shape) < 2:
+            return TensorCoding(max(self.bits, VECTOR_BITS), "all", group=n)
+        kept = kept_count(n, k)
+        return TensorCoding.of_rows(self.bits, "all" if kept == n else self.positions, kept)
+
+
+WHOLE = TensorCoding(WHOLE_BITS, "all")
+
+
+@dataclass(frozen=True)
+class Coder:
+    """Codes the tensors of a pair.
+
+    Attributes:
+        choose: for stored positions, as in `ken.extraction`.
+    """
+
+    pair: Pair
+    coding: Coding
+    k: int | float
+    rule: str
+    scope: str
+    choose: Chooser
+
+    def __post_init__(self) -> None:
+        check_choice("rule", self.rule, RULES)
+        check_choice("scope", self.scope, SCOPES)
+
+    def blocks(
+        self, name: str, fingerprint: Fingerprint, advance: Callable[[int], object]
+    ) -> Iterator[tuple[int, TensorCoding, CodedBlock]]:
+        """Coded blocks of a body tensor, each with its number; rows beyond the base's vocabulary apart.
+
+        Args:
+            fingerprint: updated with the pre-trained values. advance: told the entries that are done.
+        """
+        spec, pair = self.pair.spec(name), self.pair
+        coding = self.coding.of_tensor(spec, self.k, in_scope(name, self.scope))
+        threshold = self._threshold(name, coding)
+        for number, block in enumerate(spec.blocks()):
+            finetuned = pair.finetuned_rows(name, block)
+            base = pair.base_rows(name, block).to(finetuned.device)
+            fingerprint.update(name, spec, base)
+            update = _update(name, finetuned, base)
+            changed = _changed(update, threshold)
+            added = pair.added(name, block)
+            if added is not None and coding.positions != "all" and added.any():
+                beyond = added.all(1)
+                yield number, WHOLE_ROWS, _coded_rows(WHOLE_ROWS, beyond, update)
+                changed &= ~beyond
+            yield number, coding, self._coded(name, coding, block, changed, finetuned, base, update)
+            advance(update.numel())
+
+    def _coded(
+        self,
+        name: str,
+        coding: TensorCoding,
+        block: slice,
+        changed: torch.Tensor,
+        finetuned: torch.Tensor,
+        base: torch.Tensor,
+        update: torch.Tensor,
+    ) -> CodedBlock:
+        n = update.shape[1]
+        if coding.positions == "all":
+            return _coded_rows(coding, changed, update)
+        if coding.positions == "stored":
+            mask = self.choose(name, block, finetuned, base).cpu()[changed]
+            factors = n / mask.sum(1, keepdim=True).clamp(min=1).float() if self.rule == "rescale" else 1.0
+            return encode(coding, changed, mask, (update[changed] * factors)[mask])
+        rows = changed.nonzero()[:, 0].numpy() + block.start
+        columns = chosen_columns(coding, seeded.key_of(self.coding.seed, name), rows, base.cpu()[changed])
+        kept = update[changed].gather(1, columns)
+        if self.rule == "rescale":
+            seeded_cells = coding.positions == "seed"
+            kept *= torch.from_numpy(seeded.cells(n, coding.k)[1]) if seeded_cells else n / coding.k
+        return encode(coding, changed, columns, kept.reshape(-1))
+
+    def _threshold(self, name: str, coding: TensorCoding) -> float:
+        """Mean square of the updates of a row at which it counts as changed."""
+        if coding.positions == "all" or coding.bits > 4:
+            return 0.0
+        spec, total = self.pair.spec(name), 0.0
+        for block in spec.blocks():
+            finetuned = self.pair.finetuned_rows(name, block)
+            total += float(_update(name, finetuned, self.pair.base_rows(name, block)).square().sum(dtype=torch.float64))
+        return UNCHANGED**2 * total / max(1, spec.size)
+
+
+WHOLE_ROWS = TensorCoding(WHOLE_BITS, "all", group=64)
+
+
+def code_whole(tensor: torch.Tensor) -> tuple[TensorCoding, CodedBlock]:
+    """A floating tensor without a base, as updates of zeros."""
+    rows = as_rows(tensor).float()
+    coding = TensorCoding(WHOLE_BITS, "all", group=rows.shape[1])
+    return coding, _coded_rows(coding, torch.ones(len(rows), dtype=torch.bool), rows)
+
+
+def _coded_rows(coding: TensorCoding, rows: torch.Tensor, update: torch.Tensor) -> CodedBlock:
+    return encode(coding, rows, torch.empty(0), update[rows].reshape(-1))
+
+
+def _update(name: str, finetuned: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
+    """W - W0 in float32 on the CPU.
+
+    Raises:
+        ValueError: an entry is not finite, unless it is equal in both.
+    """
+    finetuned, base = finetuned.cpu(), base.cpu()
+    update = torch.where(finetuned == base, 0, finetuned.float() - base.float())
+    if not update.isfinite().all():
+        count = int((~update.isfinite()).sum())
+        raise ValueError(f"tensor {name!r} has {count} updates that are NaN or infinite: train again.")
+    return update
+
+
+def _changed(update: torch.Tensor, threshold: float) -> torch.Tensor:
+    """(r,) bool: rows with an update, and with a mean square of at least the threshold."""
+    return update.any(1) & (update.square().mean(1) >= threshold)
