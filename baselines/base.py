@@ -5,6 +5,7 @@ Config, plan, compression, tables and figures read the registry, so they need no
 """
 
 import dataclasses
+import re
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -14,13 +15,35 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from baselines.estimates import FLOAT32_BYTES, HELD_BYTES, Effort, ModelShapes, kept_bytes
+from baselines.estimates import FLOAT32_BYTES, HELD_BYTES, Effort, ModelShapes, coded_bytes, kept_bytes
 from baselines.options import Section
 from baselines.training import Fitted, Training
-from ken import selection
+from ken import extraction, selection, streaming
+from ken.coding.coder import Coder, Coding
+from ken.pairing import Pair
 from ken.subnetwork import Subnetwork
 
-METHODS: dict[str, "Method"] = {}
+_CODED = re.compile(r"(.+)-((?:16|8|4|3|2|1)bit)")
+
+
+class Registry(dict[str, "Method"]):
+    """Name -> method. "<selection>-<N>bit" is that selection with kept updates of N bits, for every selection."""
+
+    def __missing__(self, name: str) -> "Method":
+        if not (variant := self._coded(name)):
+            raise KeyError(name)
+        return variant
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or self._coded(name) is not None
+
+    def _coded(self, name: object) -> "Method | None":
+        match = _CODED.fullmatch(name) if isinstance(name, str) else None
+        selected = super().get(match[1]) if match else None
+        return dataclasses.replace(selected, name=name, values=match[2]) if isinstance(selected, Selection) else None
+
+
+METHODS = Registry()
 MODULES: dict[str, str] = {}
 """Method -> the module that registered it."""
 
@@ -187,7 +210,7 @@ def register(method: Method) -> Method:
 
 def module_of(name: str) -> str:
     """The module that registered a method, e.g. "baselines.magnitude"."""
-    return MODULES[name]
+    return MODULES[name] if name in MODULES else MODULES[_CODED.fullmatch(name)[1]]
 
 
 def _calling_module() -> str:
@@ -225,30 +248,49 @@ class Selection(StoredSubnetwork):
     """Keeps k entries of every row, ranked by a criterion, and resets all others.
 
     Attributes:
-        criterion: name in `ken.selection.CRITERIA`.
+        criterion: name in `ken.selection.CRITERIA`; not used where positions are not stored.
         rule: "reset" keeps fine-tuned values, "rescale" multiplies the kept updates by n / k.
+        values, positions: how they are stored, see `ken.prune`.
     """
 
     name: str
     criterion: str
     rule: str = "reset"
     stochastic: bool = False
+    values: str = "32bit"
+    positions: str = "stored"
 
     @property
     def family(self) -> str:
         return "rescaled" if self.rule == "rescale" else "reset"
 
+    @property
+    def coding(self) -> Coding:
+        """How values and positions are stored."""
+        return Coding(self.values, self.positions)
+
     def prepare(self, cell: Cell) -> Tensors:
+        if self.positions != "stored":
+            return {}
         return selection.rank_tensors(
             cell.finetuned, cell.pretrained, self.criterion, seed=cell.seed, device=cell.device
         )
 
     def store(self, cell: Cell, prepared: Tensors, budget: float | int, path: Path) -> Stored:
-        subnetwork = Subnetwork.from_ranks(
-            cell.pretrained, cell.finetuned, prepared, budget, method=self.name, rule=self.rule
-        )
-        subnetwork.save(path)
-        return Stored(subnetwork.kept_body)
+        pair = Pair.opened(cell.pretrained, cell.finetuned)
+        masks = {name: selection.mask_from_ranks(ranks, budget) for name, ranks in prepared.items()}
+        choose = extraction.chooser_of_masks(pair, masks)
+        coding = dataclasses.replace(self.coding, seed=cell.seed)
+        streaming.write(path, Coder(pair, coding, budget, self.rule, "all", choose), self.name)
+        return Stored(Subnetwork.load(path).kept_body)
+
+    def stored_bytes(self, budget: float | int, shapes: ModelShapes) -> float:
+        return coded_bytes(shapes, budget, self.coding)
+
+    def effort(self, shapes: ModelShapes, budgets: int) -> Effort:
+        if self.positions == "base":
+            return Effort(chosen=budgets * shapes.body_entries)
+        return Effort(ranked=shapes.body_entries if self.positions == "stored" else 0)
 
 
 def register_selection(method: Selection) -> Selection:

@@ -5,6 +5,8 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ken.coding.blocks import GROUP
+from ken.coding.coder import Coding
 from ken.selection import kept_count
 
 FLOAT32_BYTES = 4
@@ -85,6 +87,22 @@ def kept_bytes(shapes: Mapping[str, Shape], budget: float | int, width: int = FL
     rows = row_lengths(shapes)
     kept = {n: kept_count(n, budget) for n in rows if n}
     return FILE_OVERHEAD * sum(rows[n] * (k * width + choice_bits(n, k) / 8) for n, k in kept.items())
+
+
+def coded_bytes(shapes: ModelShapes, budget: float | int, coding: Coding) -> float:
+    """Bytes of a file of a coding with k entries of each row.
+
+    Levels of 3 bits and more take less in Huffman codes, and rows that did not change nothing: this is an upper bound.
+    """
+    if coding.exact:
+        return FLOAT32_BYTES * shapes.head + kept_bytes(shapes.body, budget)
+    matrices = {name: shape for name, shape in shapes.body.items() if len(shape) > 1}
+    total = FLOAT32_BYTES / 2 * shapes.head + shapes.body_entries - count_entries(matrices)
+    for n, rows in row_lengths(matrices).items():
+        k = kept_count(n, budget)
+        stored = choice_bits(n, k) if coding.positions == "stored" else 0
+        total += rows * (k * coding.bits + stored + 16 * k / max(k, GROUP)) / 8
+    return total
 
 
 def choice_bits(n: int, k: int) -> float:

@@ -18,7 +18,7 @@ from ken.errors import import_sentence, run
 from ken.files import check_output, starts_with
 from ken.pairing import listing, opened_base
 from ken.sources import open_source
-from ken.storage import Reader
+from ken.storage import AnyReader, open_reader
 from ken.subnetwork import Subnetwork
 from ken.viz.pictures import VIEWS
 
@@ -50,7 +50,7 @@ def budget(text: str) -> int | float:
     return k
 
 
-def summary(path: Path, reader: Reader) -> dict:
+def summary(path: Path, reader: AnyReader) -> dict:
     """Summary of a sub-network file; sizes are numbers of entries unless named bytes."""
     body = {name: reader.tensors[name] for name in reader.body}
     whole = {name: stored for name, stored in reader.tensors.items() if name not in body}
@@ -60,6 +60,8 @@ def summary(path: Path, reader: Reader) -> dict:
         "file_bytes": path.stat().st_size,
         "dense_bytes": sum(stored.spec.bytes for stored in reader.tensors.values()),
         **reader.settings,
+        **reader.coding,
+        "bytes": reader.sizes(),
         "versions": reader.versions,
         "body": total,
         "kept": kept,
@@ -79,6 +81,12 @@ def show(described: dict, as_json: bool) -> None:
     smaller = described["dense_bytes"] / described["file_bytes"]
     print(f"{described['file']}: {described['file_bytes']:,} bytes, {smaller:.1f} times less than the whole model")
     print(f"method {described['method']}, k {described['k']}, rule {described['rule']}, scope {described['scope']}")
+    seeded = f" {described['seed']}" if described["positions"] == "seed" else ""
+    print(f"values {described['values']}, positions {described['positions']}{seeded}")
+    parts = {name: size for name, size in described["bytes"].items() if size}
+    print(
+        "bytes: " + ", ".join(f"{name} {size:,} ({size / described['file_bytes']:.0%})" for name, size in parts.items())
+    )
     body, kept = described["body"], described["kept"]
     print(
         f"body {body:,} entries: {kept:,} kept ({described['kept_share']:.2%}), "
@@ -104,7 +112,7 @@ def prune(a: argparse.Namespace) -> None:
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
     seconds = round(time.monotonic() - start, 2)
-    show(summary(a.out, Reader(a.out)) | {"seconds": seconds, "notes": notes}, a.json)
+    show(summary(a.out, open_reader(a.out)) | {"seconds": seconds, "notes": notes}, a.json)
 
 
 def inject(a: argparse.Namespace) -> None:
@@ -117,7 +125,7 @@ def inject(a: argparse.Namespace) -> None:
 
 def info(a: argparse.Namespace) -> None:
     """Describe a sub-network file."""
-    described = summary(a.subnetwork, Reader(a.subnetwork))
+    described = summary(a.subnetwork, open_reader(a.subnetwork))
     show(described, a.json)
     if a.tensors and not a.json:
         for name, (kept, total) in described["tensors"].items():

@@ -1,7 +1,7 @@
 """Kept entries of a fine-tuned model, block by block: `Subnetwork.extract` collects them, `prune` writes them."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +9,7 @@ import torch
 from ken import selection
 from ken.pairing import Pair
 from ken.sources import Fingerprint
-from ken.tensors import TensorSpec
+from ken.tensors import TensorSpec, as_rows
 
 RULES = ("reset", "rescale")
 SCOPES = ("all", "layers")
@@ -59,6 +59,24 @@ def chooser(
         except ValueError as error:
             where = f", rows from {block.start} on" if block.start else ""
             raise ValueError(f"tensor {name!r}{where}: {error}") from error
+
+    return choose
+
+
+def chooser_of_masks(pair: Pair, masks: Mapping[str, torch.Tensor]) -> Chooser:
+    """A function that looks up which entries are kept.
+
+    It raises a ValueError for a body tensor without a bool mask of its shape.
+    """
+
+    def choose(name: str, block: slice, finetuned: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
+        mask, shape = masks.get(name), pair.spec(name).shape
+        if mask is None or mask.shape != shape or mask.dtype != torch.bool:
+            given = "none" if mask is None else f"{mask.dtype} of {tuple(mask.shape)}"
+            raise ValueError(
+                f"tensor {name!r} needs ranks or a bool mask of {shape}, found {given}: rank every tensor of the body."
+            )
+        return as_rows(mask)[block]
 
     return choose
 

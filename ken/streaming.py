@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -61,12 +61,10 @@ def prune(
     coding = Coding(values, positions, seed or 0)
     choose = extraction.chooser(k, method, seed, device)
     method = _recorded_method(method, coding)
-    pair, fingerprint = Pair.opened(pretrained, finetuned, allow_head), Fingerprint()
+    pair = Pair.opened(pretrained, finetuned, allow_head)
     check_output(out, (*pair.base.files, *pair.finetuned.files), "a sub-network", is_subnetwork)
-    write = _write_exact if coding.exact else _write_coded
-    settings = {"method": method, "k": k, "rule": rule, "scope": scope}
     with _bar(sum(pair.spec(name).size for name in pair.body), progress) as bar:
-        changed = write(Path(out), Coder(pair, coding, k, rule, scope, choose), settings, fingerprint, bar)
+        changed = write(Path(out), Coder(pair, coding, k, rule, scope, choose), method, bar)
     unchanged = f"fine-tuning changed nothing of {pair.base.label}; only the head differs"
     return pair.notes + ([] if changed else [unchanged])
 
@@ -85,14 +83,29 @@ def _recorded_method(method: str | selection.Criterion, coding: Coding) -> str:
     return "random" if coding.positions == "seed" else name
 
 
-def _write_exact(out: Path, coder: Coder, settings: dict, fingerprint: Fingerprint, bar: tqdm) -> bool:
+def write(out: Path, coder: Coder, method: str, bar: tqdm | None = None) -> bool:
+    """Write the sub-network that a coder describes; returns whether fine-tuning changed the body.
+
+    Args:
+        method: name of the choice, for the record.
+
+    Raises:
+        ValueError: as `prune`.
+        OSError: as `prune`.
+    """
+    advance = bar.update if bar is not None else lambda entries: None
+    settings = {"method": method, "k": coder.k, "rule": coder.rule, "scope": coder.scope}
+    return (_write_exact if coder.coding.exact else _write_coded)(out, coder, settings, advance)
+
+
+def _write_exact(out: Path, coder: Coder, settings: dict, advance: Callable[[int], object]) -> bool:
     """Write a file of format 1; returns whether fine-tuning changed the body."""
-    pair, changed = coder.pair, False
+    pair, fingerprint, changed = coder.pair, Fingerprint(), False
     with Writer(out) as writer:
         for block in extraction.kept_blocks(pair, coder.choose, coder.rule, coder.scope, fingerprint):
             writer.add_block(block.name, block.spec, block.mask, block.values)
             changed |= block.changed
-            bar.update(block.mask.numel())
+            advance(block.mask.numel())
         _check_changed(pair, changed)
         for name in pair.whole:
             writer.add_whole(name, pair.finetuned_tensor(name))
@@ -100,12 +113,12 @@ def _write_exact(out: Path, coder: Coder, settings: dict, fingerprint: Fingerpri
     return changed
 
 
-def _write_coded(out: Path, coder: Coder, settings: dict, fingerprint: Fingerprint, bar: tqdm) -> bool:
+def _write_coded(out: Path, coder: Coder, settings: dict, advance: Callable[[int], object]) -> bool:
     """Write a file of format 2; returns whether fine-tuning changed the body."""
-    pair, changed = coder.pair, False
+    pair, fingerprint, changed = coder.pair, Fingerprint(), False
     with CodedWriter(out) as writer:
         for name in pair.body:
-            for number, coding, block in coder.blocks(name, fingerprint, bar.update):
+            for number, coding, block in coder.blocks(name, fingerprint, advance):
                 writer.add_block(name, pair.spec(name), number, coding, block)
                 changed |= block.changed > 0
         _check_changed(pair, changed)

@@ -135,17 +135,7 @@ class Subnetwork:
             ValueError: as `extract`, or a body tensor without a bool mask of its shape.
         """
         pair = Pair.opened(pretrained, finetuned, allow_head)
-
-        def choose(name: str, block: slice, finetuned: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
-            mask, shape = masks.get(name), pair.spec(name).shape
-            if mask is None or mask.shape != shape or mask.dtype != torch.bool:
-                given = "none" if mask is None else f"{mask.dtype} of {tuple(mask.shape)}"
-                raise ValueError(
-                    f"tensor {name!r} needs ranks or a bool mask of {shape}, found {given}: "
-                    "rank every tensor of the body."
-                )
-            return selection.as_rows(mask)[block]
-
+        choose = extraction.chooser_of_masks(pair, masks)
         return cls._of_pair(pair, choose, k, method, scope, rule)
 
     @classmethod

@@ -74,9 +74,7 @@ def chosen_columns(coding: TensorCoding, key: int, rows: np.ndarray, base: torch
     return torch.arange(n).expand(len(base), n)
 
 
-def encode(
-    coding: TensorCoding, changed: torch.Tensor, kept: torch.Tensor | np.ndarray, updates: torch.Tensor
-) -> CodedBlock:
+def encode(coding: TensorCoding, changed: torch.Tensor, kept: torch.Tensor, updates: torch.Tensor) -> CodedBlock:
     """Code updates to their nearest levels.
 
     Args:
@@ -87,6 +85,17 @@ def encode(
     parts = [levels.quantize(group, coding.bits) for group in _groups(updates, coding.group)]
     flat = torch.cat([part[0].reshape(-1) for part in parts]) if parts else torch.empty(0, dtype=torch.int16)
     scales = torch.cat([part[1].reshape(-1) for part in parts]) if parts else torch.empty(0)
+    return from_levels(coding, changed, kept, flat, scales)
+
+
+def from_levels(
+    coding: TensorCoding,
+    changed: torch.Tensor,
+    kept: torch.Tensor,
+    flat: torch.Tensor,
+    scales: torch.Tensor,
+) -> CodedBlock:
+    """Code levels (N,) and the scales of their groups, one after the other; the others are as in `encode`."""
     return CodedBlock(
         int(changed.sum()),
         flat.numel(),

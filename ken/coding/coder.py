@@ -6,18 +6,18 @@ from dataclasses import dataclass
 import torch
 
 from ken.coding import seeded
-from ken.coding.blocks import POSITIONS, TensorCoding, chosen_columns, encode
-from ken.coding.blocks import CodedBlock as CodedBlock
-from ken.coding.levels import BITS
+from ken.coding.blocks import POSITIONS, CodedBlock, TensorCoding, chosen_columns, encode, from_levels
+from ken.coding.levels import BITS, largest_level, round_unbiased, stored_scales
 from ken.errors import did_you_mean
 from ken.extraction import RULES, SCOPES, Chooser, check_choice, in_scope
 from ken.pairing import Pair
-from ken.selection import kept_count
+from ken.selection import generator_of, kept_count
 from ken.sources import Fingerprint
 from ken.tensors import TensorSpec, as_rows
 
-VALUES = ("32bit", *(f"{bits}bit" for bits in BITS))
-"""Names of value codings; with "32bit" values are as they are."""
+ROUNDED = "rounded"
+VALUES = ("32bit", *(f"{bits}bit" for bits in BITS), ROUNDED)
+"""Names of value codings: values as they are, updates in levels of so many bits, and updates rounded without bias."""
 VECTOR_BITS, WHOLE_BITS = 8, 16
 """Bits of the entries of 1-D tensors, which are all kept, and of what is stored whole."""
 UNCHANGED = 0.05
@@ -44,7 +44,11 @@ class Coding:
             hint = did_you_mean(self.positions, POSITIONS)
             raise ValueError(f"unknown positions {self.positions!r}: expected one of {', '.join(POSITIONS)}.{hint}")
         if self.exact and self.positions != "stored":
-            raise ValueError(f"{self.positions} positions need values of 16 bits or fewer: give --values 4bit.")
+            raise ValueError(f"positions {self.positions!r} need values of 16 bits or fewer: give --values 4bit.")
+        if self.values == ROUNDED and self.positions != "stored":
+            raise ValueError(
+                f"rounded values are kept where they are not zero: leave out positions {self.positions!r}."
+            )
 
     @property
     def exact(self) -> bool:
@@ -53,8 +57,8 @@ class Coding:
 
     @property
     def bits(self) -> int:
-        """Bits of a level."""
-        return int(self.values.removesuffix("bit"))
+        """Bits of a level; of rounded ones, where a block has other levels than -1 and 1."""
+        return VECTOR_BITS if self.values == ROUNDED else int(self.values.removesuffix("bit"))
 
     def of_tensor(self, spec: TensorSpec, k: int | float, pruned: bool) -> TensorCoding:
         """Coding of a tensor of the body; only a `pruned` one is coded in few bits."""
@@ -63,6 +67,8 @@ class Coding:
             return TensorCoding(WHOLE_BITS, "all", group=n)
         if len(spec.shape) < 2:
             return TensorCoding(max(self.bits, VECTOR_BITS), "all", group=n)
+        if self.values == ROUNDED:
+            return TensorCoding(self.bits, "stored")
         kept = kept_count(n, k)
         return TensorCoding.of_rows(self.bits, "all" if kept == n else self.positions, kept)
 
@@ -75,7 +81,7 @@ class Coder:
     """Codes the tensors of a pair.
 
     Attributes:
-        choose: for stored positions, as in `ken.extraction`.
+        choose: which entries are kept, as in `ken.extraction`, where positions are stored.
     """
 
     pair: Pair
@@ -83,7 +89,7 @@ class Coder:
     k: int | float
     rule: str
     scope: str
-    choose: Chooser
+    choose: Chooser | None = None
 
     def __post_init__(self) -> None:
         check_choice("rule", self.rule, RULES)
@@ -99,7 +105,8 @@ class Coder:
         """
         spec, pair = self.pair.spec(name), self.pair
         coding = self.coding.of_tensor(spec, self.k, in_scope(name, self.scope))
-        threshold = self._threshold(name, coding)
+        step, threshold = self._statistics(name, coding)
+        generator = generator_of(name, self.coding.seed)
         for number, block in enumerate(spec.blocks()):
             finetuned = pair.finetuned_rows(name, block)
             base = pair.base_rows(name, block).to(finetuned.device)
@@ -111,7 +118,10 @@ class Coder:
                 beyond = added.all(1)
                 yield number, WHOLE_ROWS, _coded_rows(WHOLE_ROWS, beyond, update)
                 changed &= ~beyond
-            yield number, coding, self._coded(name, coding, block, changed, finetuned, base, update)
+            if step is not None:
+                yield number, *_rounded(update, step, changed, generator)
+            else:
+                yield number, coding, self._coded(name, coding, block, changed, finetuned, base, update)
             advance(update.numel())
 
     def _coded(
@@ -139,15 +149,21 @@ class Coder:
             kept *= torch.from_numpy(seeded.cells(n, coding.k)[1]) if seeded_cells else n / coding.k
         return encode(coding, changed, columns, kept.reshape(-1))
 
-    def _threshold(self, name: str, coding: TensorCoding) -> float:
-        """Mean square of the updates of a row at which it counts as changed."""
-        if coding.positions == "all" or coding.bits > 4:
-            return 0.0
-        spec, total = self.pair.spec(name), 0.0
+    def _statistics(self, name: str, coding: TensorCoding) -> tuple[torch.Tensor | None, float]:
+        """Of a tensor: the step of rounding, if there is one, and the mean square at which a row counts as changed."""
+        rounded = self.coding.values == ROUNDED and coding.positions == "stored"
+        if not rounded and (coding.positions == "all" or coding.bits > 4):
+            return None, 0.0
+        spec, squares, sizes = self.pair.spec(name), 0.0, 0.0
         for block in spec.blocks():
             finetuned = self.pair.finetuned_rows(name, block)
-            total += float(_update(name, finetuned, self.pair.base_rows(name, block)).square().sum(dtype=torch.float64))
-        return UNCHANGED**2 * total / max(1, spec.size)
+            update = _update(name, finetuned, self.pair.base_rows(name, block))
+            squares += float(update.square().sum(dtype=torch.float64))
+            sizes += float(update.abs().sum(dtype=torch.float64))
+        if not rounded:
+            return None, UNCHANGED**2 * squares / max(1, spec.size)
+        share = kept_count(spec.row_shape[1], self.k) / spec.row_shape[1]
+        return stored_scales(torch.tensor(sizes / max(1, spec.size) / share), coding.bits), 0.0
 
 
 WHOLE_ROWS = TensorCoding(WHOLE_BITS, "all", group=64)
@@ -162,6 +178,19 @@ def code_whole(tensor: torch.Tensor) -> tuple[TensorCoding, CodedBlock]:
 
 def _coded_rows(coding: TensorCoding, rows: torch.Tensor, update: torch.Tensor) -> CodedBlock:
     return encode(coding, rows, torch.empty(0), update[rows].reshape(-1))
+
+
+def _rounded(
+    update: torch.Tensor, step: torch.Tensor, changed: torch.Tensor, generator: torch.Generator
+) -> tuple[TensorCoding, CodedBlock]:
+    """Updates rounded without bias; what is kept is what is not zero."""
+    drawn = round_unbiased(update[changed], step, generator).clamp(
+        -largest_level(VECTOR_BITS), largest_level(VECTOR_BITS)
+    )
+    kept = drawn != 0
+    widest = int(drawn.abs().max()) if drawn.numel() else 0
+    coding = TensorCoding(1 if widest <= 1 else VECTOR_BITS, "stored")
+    return coding, from_levels(coding, changed, kept, drawn[kept], step.reshape(1))
 
 
 def _update(name: str, finetuned: torch.Tensor, base: torch.Tensor) -> torch.Tensor:

@@ -51,6 +51,8 @@ def quantize(updates: torch.Tensor, bits: int) -> tuple[torch.Tensor, torch.Tens
 
 def round_unbiased(updates: torch.Tensor, step: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """floor(x) + Bernoulli(x - floor(x)) for x = update / step, so that step times the mean level is the update."""
+    if not step:
+        return torch.zeros(updates.shape, dtype=torch.int32)
     scaled = updates / step
     floor = scaled.floor()
     drawn = torch.rand(updates.shape, generator=generator)

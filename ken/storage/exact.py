@@ -141,6 +141,19 @@ class Reader(Container):
         with self.open() as file:
             return self._values(file, stored.spec, stored.first_value, stored.spec.size).reshape(stored.spec.shape)
 
+    @property
+    def coding(self) -> dict:
+        """The coding of values and positions, as in a file of format 2."""
+        return {"values": "32bit", "positions": "stored", "seed": 0}
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes by what they hold: positions, values of the body, head, and the table with the header."""
+        sizes = dict.fromkeys(("positions", "values", "head"), 0)
+        for stored in self.tensors.values():
+            sizes["head" if stored.blocks is None else "values"] += stored.kept * stored.spec.dtype.itemsize
+            sizes["positions"] += sum(block[3] for block in stored.blocks or ())
+        return sizes | {"table": self.path.stat().st_size - sum(sizes.values())}
+
     def _values(self, file: BinaryIO, spec: TensorSpec, start: int, count: int) -> torch.Tensor:
         width = spec.dtype.itemsize
         data = self.read(file, f"values.{DTYPE_NAMES[spec.dtype]}", start * width, count * width)
