@@ -14,6 +14,8 @@ from safetensors import SafetensorError
 from torch import nn
 
 from ken import extraction, selection, streaming
+from ken.coding.blocks import POSITIONS
+from ken.coding.coder import VALUES
 from ken.errors import import_sentence, run
 from ken.files import check_output, starts_with
 from ken.pairing import listing, opened_base
@@ -24,12 +26,17 @@ from ken.viz.pictures import VIEWS
 
 K, RULE = 0.05, "rescale"
 """What the studies found best for classifiers; `reset` is the paper's rule and the default in Python."""
+PRESETS = {
+    "small": {"k": 0.05, "values": "3bit", "positions": "seed"},
+    "balanced": {"k": 0.25, "values": "3bit", "positions": "seed"},
+    "exact": {"k": 1.0, "values": "32bit", "positions": "stored"},
+}
+"""Settings by name: the smallest file within half a point in the studies, one for models of few parameters, and a file
+that restores the fine-tuned model to the bit."""
 BASE_HELP = "the pre-trained base: checkpoint folder, safetensors file, or hub repository"
 
 
-EXAMPLE = (
-    f"ken prune --pretrained bert-base-uncased --finetuned my-model --k {K} --rule {RULE} --out my.ken.safetensors"
-)
+EXAMPLE = "ken prune --pretrained bert-base-uncased --finetuned my-model --preset small --out my.ken.safetensors"
 
 
 def _version() -> str:
@@ -103,16 +110,27 @@ def show(described: dict, as_json: bool) -> None:
 def prune(a: argparse.Namespace) -> None:
     """Write a sub-network file."""
     start = time.monotonic()
+    _apply_preset(a)
     if a.k == 1 and isinstance(a.k, int):
         print("note: --k 1 keeps one entry of each row; to keep all of them, write --k 1.0", file=sys.stderr)
     notes = streaming.prune(
-        a.pretrained, a.finetuned, a.out, a.k, a.method, a.scope, a.rule, device=a.device, progress=not a.quiet,
-        allow_head=a.allow_head,
+        a.pretrained, a.finetuned, a.out, a.k, a.method, a.scope, a.rule, a.seed, a.device, not a.quiet, a.allow_head,
+        a.values, a.positions,
     )  # fmt: skip
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
     seconds = round(time.monotonic() - start, 2)
     show(summary(a.out, open_reader(a.out)) | {"seconds": seconds, "notes": notes}, a.json)
+
+
+def _apply_preset(a: argparse.Namespace) -> None:
+    """Fill in what was not given, from the preset or the defaults."""
+    chosen = PRESETS[a.preset] if a.preset else {"k": K, "values": "32bit", "positions": "stored"}
+    for name, value in chosen.items():
+        if getattr(a, name) is None:
+            setattr(a, name, value)
+    if a.seed is None and a.positions == "seed":
+        a.seed = 0
 
 
 def inject(a: argparse.Namespace) -> None:
@@ -263,10 +281,17 @@ def parser() -> argparse.ArgumentParser:
     made = command("prune", prune, "write the sub-network of a fine-tuned model to a file")
     _add_pair(made)
     made.add_argument(
-        "--k", default=K, type=budget,
+        "--k", type=budget,
         help=f"share kept of each row, such as 0.05 or 1.0, or a whole number of entries (default: {K})",
     )  # fmt: skip
     _add_choice(made)
+    made.add_argument("--preset", choices=PRESETS, help=_preset_help())
+    made.add_argument("--values", choices=VALUES, help="bits of a kept update; 32bit: values as they are (default)")
+    made.add_argument(
+        "--positions", choices=POSITIONS,
+        help="stored (default); or, without a byte, derived from a seed or from the density of the base",
+    )  # fmt: skip
+    made.add_argument("--seed", type=int, help="of seeded positions and of methods that draw (default: 0)")
     made.add_argument("--scope", default="all", choices=extraction.SCOPES, help="all tensors, or numbered layers only")
     made.add_argument("--device", help="where densities are computed, e.g. cuda (default: cpu)")
     made.add_argument("--out", required=True, type=Path, help="file to write, usually *.ken.safetensors")
@@ -300,6 +325,13 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--max-length", type=int, default=512, help="tokens of a text, at most (default: 512)")
     made.add_argument("--device", help="where models run, e.g. cuda (default: cpu)")
     return top
+
+
+def _preset_help() -> str:
+    listed = (
+        f"{name} is --k {p['k']} --values {p['values']} --positions {p['positions']}" for name, p in PRESETS.items()
+    )
+    return f"several settings at once: {'; '.join(listed)}"
 
 
 def _add_viz(made: argparse.ArgumentParser) -> None:
