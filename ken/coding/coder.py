@@ -24,6 +24,10 @@ UNCHANGED = 0.05
 """A row whose updates are below this share of its tensor's, in root mean square, counts as unchanged (up to 4 bits)."""
 
 
+SAMPLE = 4
+"""Blocks of a tensor, at most, from which statistics are taken."""
+
+
 @dataclass(frozen=True)
 class Coding:
     """How a file holds updates.
@@ -105,13 +109,12 @@ class Coder:
         """
         spec, pair = self.pair.spec(name), self.pair
         coding = self.coding.of_tensor(spec, self.k, in_scope(name, self.scope))
-        step, threshold = self._statistics(name, coding)
+        sample = self._sample(name, coding)
+        step, threshold = self._statistics(spec, coding, [update for *_, update in sample.values()])
         generator = generator_of(name, self.coding.seed)
         for number, block in enumerate(spec.blocks()):
-            finetuned = pair.finetuned_rows(name, block)
-            base = pair.base_rows(name, block).to(finetuned.device)
+            finetuned, base, update = sample.pop(number, None) or self._read(name, block)
             fingerprint.update(name, spec, base)
-            update = _update(name, finetuned, base)
             changed = _changed(update, threshold)
             added = pair.added(name, block)
             if added is not None and coding.positions != "all" and added.any():
@@ -138,32 +141,44 @@ class Coder:
         if coding.positions == "all":
             return _coded_rows(coding, changed, update)
         if coding.positions == "stored":
-            mask = self.choose(name, block, finetuned, base).cpu()[changed]
-            factors = n / mask.sum(1, keepdim=True).clamp(min=1).float() if self.rule == "rescale" else 1.0
-            return encode(coding, changed, mask, (update[changed] * factors)[mask])
+            mask = _rows(self.choose(name, block, finetuned, base).cpu(), changed)
+            kept = _rows(update, changed)[mask]
+            if self.rule == "rescale":
+                counts = mask.sum(1)
+                kept *= (n / counts.clamp(min=1).float()).repeat_interleave(counts)
+            return encode(coding, changed, mask, kept)
         rows = changed.nonzero()[:, 0].numpy() + block.start
-        columns = chosen_columns(coding, seeded.key_of(self.coding.seed, name), rows, base.cpu()[changed])
-        kept = update[changed].gather(1, columns)
+        columns = chosen_columns(coding, seeded.key_of(self.coding.seed, name), rows, _rows(base.cpu(), changed))
+        kept = _rows(update, changed).gather(1, columns)
         if self.rule == "rescale":
             seeded_cells = coding.positions == "seed"
             kept *= torch.from_numpy(seeded.cells(n, coding.k)[1]) if seeded_cells else n / coding.k
         return encode(coding, changed, columns, kept.reshape(-1))
 
-    def _statistics(self, name: str, coding: TensorCoding) -> tuple[torch.Tensor | None, float]:
-        """Of a tensor: the step of rounding, if there is one, and the mean square at which a row counts as changed."""
-        rounded = self.coding.values == ROUNDED and coding.positions == "stored"
-        if not rounded and (coding.positions == "all" or coding.bits > 4):
-            return None, 0.0
-        spec, squares, sizes = self.pair.spec(name), 0.0, 0.0
-        for block in spec.blocks():
-            finetuned = self.pair.finetuned_rows(name, block)
-            update = _update(name, finetuned, self.pair.base_rows(name, block))
-            squares += float(update.square().sum(dtype=torch.float64))
-            sizes += float(update.abs().sum(dtype=torch.float64))
-        if not rounded:
-            return None, UNCHANGED**2 * squares / max(1, spec.size)
-        share = kept_count(spec.row_shape[1], self.k) / spec.row_shape[1]
-        return stored_scales(torch.tensor(sizes / max(1, spec.size) / share), coding.bits), 0.0
+    def _read(self, name: str, block: slice) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Fine-tuned rows, pre-trained rows, and updates."""
+        finetuned = self.pair.finetuned_rows(name, block)
+        base = self.pair.base_rows(name, block).to(finetuned.device)
+        return finetuned, base, _update(name, finetuned, base)
+
+    def _sample(self, name: str, coding: TensorCoding) -> dict[int, tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        """Evenly spaced blocks for the statistics of a tensor, if it needs any; all of a tensor with few blocks."""
+        if coding.positions == "all" or (coding.bits > 4 and self.coding.values != ROUNDED):
+            return {}
+        blocks = list(self.pair.spec(name).blocks())
+        return {number: self._read(name, blocks[number]) for number in range(0, len(blocks), -(-len(blocks) // SAMPLE))}
+
+    def _statistics(
+        self, spec: TensorSpec, coding: TensorCoding, updates: list[torch.Tensor]
+    ) -> tuple[torch.Tensor | None, float]:
+        """The step of rounding, if there is one, and the mean square at which a row counts as changed."""
+        entries = max(1, sum(update.numel() for update in updates))
+        if self.coding.values == ROUNDED and coding.positions == "stored":
+            share = kept_count(spec.row_shape[1], self.k) / spec.row_shape[1]
+            mean = sum(float(torch.linalg.vector_norm(update, 1)) for update in updates) / entries
+            return stored_scales(torch.tensor(mean / share), coding.bits), 0.0
+        squares = sum(float(torch.linalg.vector_norm(update)) ** 2 for update in updates)
+        return None, UNCHANGED**2 * squares / entries
 
 
 WHOLE_ROWS = TensorCoding(WHOLE_BITS, "all", group=64)
@@ -177,14 +192,14 @@ def code_whole(tensor: torch.Tensor) -> tuple[TensorCoding, CodedBlock]:
 
 
 def _coded_rows(coding: TensorCoding, rows: torch.Tensor, update: torch.Tensor) -> CodedBlock:
-    return encode(coding, rows, torch.empty(0), update[rows].reshape(-1))
+    return encode(coding, rows, torch.empty(0), _rows(update, rows).reshape(-1))
 
 
 def _rounded(
     update: torch.Tensor, step: torch.Tensor, changed: torch.Tensor, generator: torch.Generator
 ) -> tuple[TensorCoding, CodedBlock]:
     """Updates rounded without bias; what is kept is what is not zero."""
-    drawn = round_unbiased(update[changed], step, generator).clamp(
+    drawn = round_unbiased(_rows(update, changed), step, generator).clamp(
         -largest_level(VECTOR_BITS), largest_level(VECTOR_BITS)
     )
     kept = drawn != 0
@@ -199,14 +214,22 @@ def _update(name: str, finetuned: torch.Tensor, base: torch.Tensor) -> torch.Ten
     Raises:
         ValueError: an entry is not finite, unless it is equal in both.
     """
-    finetuned, base = finetuned.cpu(), base.cpu()
-    update = torch.where(finetuned == base, 0, finetuned.float() - base.float())
-    if not update.isfinite().all():
-        count = int((~update.isfinite()).sum())
-        raise ValueError(f"tensor {name!r} has {count} updates that are NaN or infinite: train again.")
+    update = finetuned.cpu().to(torch.float32, copy=True).sub_(base.cpu().float())
+    if not update.sum().isfinite():  # faster than to look at every entry
+        update[(finetuned == base).cpu()] = 0
+        if not update.isfinite().all():
+            count = int((~update.isfinite()).sum())
+            raise ValueError(f"tensor {name!r} has {count} updates that are NaN or infinite: train again.")
     return update
+
+
+def _rows(tensor: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    """The chosen rows; the tensor itself if that is all."""
+    return tensor if chosen.all() else tensor[chosen]
 
 
 def _changed(update: torch.Tensor, threshold: float) -> torch.Tensor:
     """(r,) bool: rows with an update, and with a mean square of at least the threshold."""
-    return update.any(1) & (update.square().mean(1) >= threshold)
+    if threshold:
+        return torch.linalg.vector_norm(update, dim=1).square() >= threshold * update.shape[1]
+    return torch.linalg.vector_norm(update, torch.inf, dim=1) > 0

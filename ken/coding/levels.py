@@ -37,16 +37,10 @@ def quantize(updates: torch.Tensor, bits: int) -> tuple[torch.Tensor, torch.Tens
         return _signs(updates), stored_scales(sizes.mean(1, keepdim=True), bits)
     if bits == 2:
         return _two_sizes(updates, sizes)
-    largest = largest_level(bits)
-    peaks = sizes.amax(1, keepdim=True)
-    best, best_error = None, None
-    for clip in CLIPS if bits < 8 else CLIPS[:1]:
-        scales = stored_scales(peaks * clip / largest, bits)
-        error = (dequantize(_nearest(updates, scales, largest), scales, bits) - updates).square().sum(1, keepdim=True)
-        better = None if best is None else error < best_error
-        best = scales if best is None else torch.where(better, scales, best)
-        best_error = error if best_error is None else torch.where(better, error, best_error)
-    return _nearest(updates, best, largest), best
+    best = stored_scales(sizes.amax(1, keepdim=True) / largest_level(bits), bits)
+    if bits < 8:
+        best = _least_error(updates, best, bits)
+    return _nearest(updates, best, bits).to(torch.int16), best
 
 
 def round_unbiased(updates: torch.Tensor, step: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -76,9 +70,18 @@ def _signs(updates: torch.Tensor) -> torch.Tensor:
     return torch.where(updates < 0, -1, 1).to(torch.int16)
 
 
-def _nearest(updates: torch.Tensor, scales: torch.Tensor, largest: int) -> torch.Tensor:
-    safe = torch.where(scales > 0, scales, torch.ones_like(scales))
-    return (updates / safe).round().clamp(-largest, largest).to(torch.int16)
+def _nearest(updates: torch.Tensor, scales: torch.Tensor, bits: int) -> torch.Tensor:
+    """Nearest levels, as float32."""
+    largest = largest_level(bits)
+    return (updates / torch.where(scales > 0, scales, 1)).round_().clamp_(-largest, largest)
+
+
+def _least_error(updates: torch.Tensor, unclipped: torch.Tensor, bits: int) -> torch.Tensor:
+    """The scales of least squared error among those that clip the largest levels at `CLIPS`."""
+    candidates = [stored_scales(unclipped * clip, bits) for clip in CLIPS]
+    errors = [_nearest(updates, c, bits).mul_(c).sub_(updates).square_().sum(1, keepdim=True) for c in candidates]
+    chosen = torch.cat(errors, 1).argmin(1, keepdim=True)
+    return torch.cat(candidates, 1).gather(1, chosen)
 
 
 def _two_sizes(updates: torch.Tensor, sizes: torch.Tensor, rounds: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
