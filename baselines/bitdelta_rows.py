@@ -3,7 +3,8 @@
 import torch
 
 from baselines.base import register
-from baselines.matrix_updates import HALF_BYTES, Coded, MatrixUpdates
+from baselines.estimates import Effort, ModelShapes
+from baselines.matrix_updates import HALF_BYTES, EncodedTensor, MatrixUpdates
 from baselines.packed_files import Parts, pack_bits, unpack_bits
 
 
@@ -18,10 +19,12 @@ class BitDeltaRows(MatrixUpdates):
     budgets = (1,)
     unit = "bits"
 
-    def encode(self, update: torch.Tensor, budget: float | int, prepared: object) -> Coded:
+    def encode(self, update: torch.Tensor, budget: float | int, prepared: object) -> EncodedTensor:
         sizes = update.abs().mean(dim=1, dtype=torch.float64)
         signs = pack_bits((update > 0).numpy(), 1)
-        return Coded({"signs": signs, "sizes": (sizes / sizes.max()).half(), "unit": sizes.max().float()}, len(sizes))
+        return EncodedTensor(
+            {"signs": signs, "sizes": (sizes / sizes.max()).half(), "unit": sizes.max().float()}, len(sizes)
+        )
 
     def decode(self, parts: Parts, rows: int, n: int) -> torch.Tensor:
         signs = torch.from_numpy(unpack_bits(parts["signs"], 1, rows * n)).float().mul_(2).sub_(1)
@@ -29,6 +32,9 @@ class BitDeltaRows(MatrixUpdates):
 
     def matrix_bytes(self, rows: int, n: int, budget: float | int) -> float:
         return rows * n / 8 + HALF_BYTES * rows
+
+    def effort(self, shapes: ModelShapes, budgets: int) -> Effort:
+        return Effort()
 
 
 register(BitDeltaRows())

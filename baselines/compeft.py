@@ -7,8 +7,8 @@ import torch
 from pydantic import MISSING
 
 from baselines.base import register
-from baselines.estimates import FILE_OVERHEAD, choice_bits
-from baselines.matrix_updates import Coded, MatrixUpdates
+from baselines.estimates import FILE_OVERHEAD, Effort, ModelShapes, choice_bits
+from baselines.matrix_updates import EncodedTensor, MatrixUpdates
 from baselines.options import Above0, Section, optional
 from baselines.packed_files import Parts, pack_bits, unpack_bits
 from ken import positions
@@ -43,12 +43,9 @@ class ComPeft(MatrixUpdates):
         configured.alpha = self.options_model.model_validate(options).model_dump().get("alpha", self.alpha)
         return configured if options else self
 
-    def encode(self, update: torch.Tensor, budget: float | int, prepared: object) -> Coded:
+    def encode(self, update: torch.Tensor, budget: float | int, prepared: object) -> EncodedTensor:
         flat = update.reshape(-1)
-        order = torch.sort(flat.abs(), descending=True, stable=True).indices
-        mask = torch.zeros(len(flat), dtype=torch.bool)
-        mask[order[: len(update) * kept_count(update.shape[1], budget)]] = True
-        mask &= flat != 0
+        mask = mask_largest(flat.abs(), len(update) * kept_count(update.shape[1], budget)) & (flat != 0)
         size = self.alpha * flat.double().std(correction=0).float()
         coded = positions.encode(mask.numpy())
         kept = int(mask.sum())
@@ -58,7 +55,7 @@ class ComPeft(MatrixUpdates):
             "signs": pack_bits((flat[mask] > 0).numpy(), 1),
             "size": size,
         }
-        return Coded(parts, kept)
+        return EncodedTensor(parts, kept)
 
     def decode(self, parts: Parts, rows: int, n: int) -> torch.Tensor:
         coding, low_bits, kept = parts["coding"].tolist()
@@ -72,6 +69,17 @@ class ComPeft(MatrixUpdates):
     def matrix_bytes(self, rows: int, n: int, budget: float | int) -> float:
         kept = rows * kept_count(n, budget)
         return FILE_OVERHEAD * choice_bits(rows * n, kept) / 8 + kept / 8 + HEADER_BYTES
+
+    def effort(self, shapes: ModelShapes, budgets: int) -> Effort:
+        return Effort(chosen=budgets * shapes.body_entries)
+
+
+def mask_largest(scores: torch.Tensor, count: int) -> torch.Tensor:
+    """Bool mask of the `count` largest of (n,) scores; of equal ones, the first."""
+    least = scores.kthvalue(len(scores) - count + 1).values
+    mask = scores > least
+    mask[torch.nonzero(scores == least)[: count - int(mask.sum())]] = True
+    return mask
 
 
 register(ComPeft())

@@ -6,7 +6,7 @@ import torch
 
 from baselines.base import register
 from baselines.estimates import FLOAT32_BYTES
-from baselines.matrix_updates import Coded
+from baselines.matrix_updates import EncodedTensor
 from baselines.packed_files import Parts, pack_bits, unpack_bits
 from baselines.svd import Spectral, Spectrum, factors
 
@@ -28,19 +28,19 @@ class DeltaCoMe(Spectral):
     budgets = (0.25, 0.5, 1)
     unit = "bits"
 
-    def encode(self, update: torch.Tensor, budget: float | int, prepared: Spectrum) -> Coded:
+    def encode(self, update: torch.Tensor, budget: float | int, prepared: Spectrum) -> EncodedTensor:
         rows, n = update.shape
         counts = vector_counts(rows, n, budget)
         left, right = factors(update, sum(counts.values()), prepared)
         parts, start = {}, 0
         for bits, count in counts.items():
             vectors = slice(start, start + count)
-            left_levels, left_steps = quantised(left.T[vectors], bits)
-            right_levels, right_steps = quantised(right[vectors], bits)
+            left_levels, left_steps = quantise(left.T[vectors], bits)
+            right_levels, right_steps = quantise(right[vectors], bits)
             parts[f"levels{bits}"] = pack_bits(torch.cat([left_levels, right_levels], dim=1).numpy(), bits)
             parts[f"scales{bits}"] = left_steps * right_steps
             start += count
-        return Coded(parts, start * (rows + n))
+        return EncodedTensor(parts, start * (rows + n))
 
     def decode(self, parts: Parts, rows: int, n: int) -> torch.Tensor:
         update = torch.zeros(rows, n)
@@ -69,7 +69,7 @@ def vector_counts(rows: int, n: int, budget: float) -> dict[int, int]:
     return {bits: count for bits, count in counts.items() if count}
 
 
-def quantised(vectors: torch.Tensor, bits: int) -> tuple[torch.Tensor, torch.Tensor]:
+def quantise(vectors: torch.Tensor, bits: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Vectors (count, n) in float32 -> levels in uint8 and the step of each vector.
 
     A level q stands for step * (q - (2^bits - 1) / 2), so that the levels lie symmetrically about zero.

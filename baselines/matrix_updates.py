@@ -17,7 +17,7 @@ HALF_BYTES = 2
 
 
 @dataclass(frozen=True)
-class Coded:
+class EncodedTensor:
     """A tensor as it is stored, and how many body parameters of it count as kept."""
 
     parts: Parts
@@ -49,7 +49,7 @@ class MatrixUpdates(Method):
         return dict.fromkeys(prepared, budget)
 
     @abstractmethod
-    def encode(self, update: torch.Tensor, budget: float | int, prepared: object) -> Coded:
+    def encode(self, update: torch.Tensor, budget: float | int, prepared: object) -> EncodedTensor:
         """The stored form of a float32 update (rows, n) that is not zero everywhere; no parts if nothing is stored."""
 
     @abstractmethod
@@ -77,7 +77,7 @@ class MatrixUpdates(Method):
         for name, update, changed in self.updates(cell):
             coded = self.encode(update[changed], budgets[name], prepared[name])
             flags = {} if changed.all() or not coded.parts else {"rows": pack_bits(changed.numpy(), 1)}
-            stored[name] = Coded(flags | coded.parts, coded.kept)
+            stored[name] = EncodedTensor(flags | coded.parts, coded.kept)
         save_parts(path, {name: coded.parts for name, coded in stored.items()})
         return Stored(sum(coded.kept for name, coded in stored.items() if name in cell.pretrained))
 
@@ -95,7 +95,7 @@ class MatrixUpdates(Method):
         update = torch.zeros(as_rows(base).shape)
         changed = changed_rows(parts, len(update))
         rows, n = int(changed.sum()), update.shape[1]
-        update[changed] = unhalved(parts).view(rows, n) if "halves" in parts else self.decode(parts, rows, n)
+        update[changed] = decode_halves(parts).view(rows, n) if "halves" in parts else self.decode(parts, rows, n)
         return update
 
     def stored_bytes(self, budget: float | int, shapes: ModelShapes) -> float:
@@ -124,27 +124,27 @@ def add_update(base: torch.Tensor, update: torch.Tensor) -> torch.Tensor:
     return (base.to(wide) + update.view(base.shape)).to(base.dtype)
 
 
-def encode_others(cell: Cell) -> dict[str, Coded]:
+def encode_others(cell: Cell) -> dict[str, EncodedTensor]:
     """The stored forms of the head and of the tensors of the body that are no matrices or have no finite update."""
     others = {}
     for name, tensor in cell.finetuned.items():
         base = cell.pretrained.get(name)
         update = None if base is None else update_of(tensor, base)
         if update is None or (base.ndim < 2 and base.element_size() <= HALF_BYTES):
-            others[name] = Coded({"whole": tensor}, tensor.numel())
+            others[name] = EncodedTensor({"whole": tensor}, tensor.numel())
         elif base.ndim < 2 and update.any():
-            others[name] = Coded(halved(update), tensor.numel())
+            others[name] = EncodedTensor(encode_halves(update), tensor.numel())
     return others
 
 
-def halved(update: torch.Tensor) -> Parts:
+def encode_halves(update: torch.Tensor) -> Parts:
     """An update in float16, in units of its largest entry, so that no small one underflows; not zero everywhere."""
     unit = update.abs().max()
     return {"halves": (update / unit).half(), "unit": unit}
 
 
-def unhalved(parts: Parts) -> torch.Tensor:
-    """The update of `halved` in float32."""
+def decode_halves(parts: Parts) -> torch.Tensor:
+    """The update of `encode_halves` in float32."""
     return parts["halves"].float() * parts["unit"]
 
 

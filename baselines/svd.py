@@ -11,11 +11,11 @@ from baselines.estimates import FLOAT32_BYTES, Effort, ModelShapes
 from baselines.lora import with_adapter
 from baselines.matrix_updates import (
     HALF_BYTES,
-    Coded,
+    EncodedTensor,
     MatrixUpdates,
     changed_rows,
+    encode_halves,
     encode_others,
-    halved,
     matrix_shapes,
     other_bytes,
 )
@@ -98,18 +98,18 @@ class LowRank(Spectral):
 
     form = "merged"
 
-    def encode(self, update: torch.Tensor, budget: float | int, prepared: Spectrum) -> Coded:
+    def encode(self, update: torch.Tensor, budget: float | int, prepared: Spectrum) -> EncodedTensor:
         rank, (rows, n) = int(budget), update.shape
         if rank == 0:
-            return Coded({}, 0)
+            return EncodedTensor({}, 0)
         if not _has_fewer(rows, n, rank):
-            return Coded(halved(update), update.numel())
+            return EncodedTensor(encode_halves(update), update.numel())
         left, right = factors(update, rank, prepared)
         tops = [factor.abs().amax(dim=dim, keepdim=True) for dim, factor in enumerate((left, right))]
         units = [top.clamp(min=torch.finfo(torch.float32).tiny) for top in tops]
         scales = (tops[0] * tops[1].T).view(-1)
         parts = {"left": (left / units[0]).half(), "right": (right / units[1]).half(), "scales": scales}
-        return Coded(parts, left.numel() + right.numel())
+        return EncodedTensor(parts, left.numel() + right.numel())
 
     def decode(self, parts: Parts, rows: int, n: int) -> torch.Tensor:
         return (parts["left"].float() * parts["scales"]) @ parts["right"].float()

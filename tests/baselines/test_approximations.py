@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from baselines import METHODS, Cell
-from baselines.delta_come import quantised, vector_counts
-from baselines.matrix_updates import halved, unhalved
+from baselines.delta_come import quantise, vector_counts
+from baselines.matrix_updates import decode_halves, encode_halves
 from baselines.packed_files import load_parts, pack_bits, save_parts, unpack_bits
 from baselines.svd import allocate, factors, rank_bytes, spectrum
 from ken.selection import kept_count
@@ -259,7 +259,7 @@ def test_vector_counts_of_the_paper():
 @pytest.mark.parametrize("bits", [2, 3, 8])
 def test_levels_are_the_nearest_ones(bits):
     vectors = torch.randn(5, 40, generator=torch.Generator().manual_seed(3))
-    levels, steps = quantised(vectors, bits)
+    levels, steps = quantise(vectors, bits)
     for row, stored, step in zip(vectors.tolist(), levels.tolist(), steps.tolist(), strict=True):
         values = [step * (level - (2**bits - 1) / 2) for level in range(2**bits)]
         for value, level in zip(row, stored, strict=True):
@@ -286,7 +286,7 @@ def test_delta_come_against_a_loop(budget, tmp_path):
             scales = np.sqrt(values[index])
             pair = [torch.from_numpy(v * scales).float()[None] for v in (left[:, index], right[index])]
             # The sign of a pair of vectors is arbitrary; the levels are symmetric up to entries between two levels.
-            (a, s), (b, t) = (quantised(vector, bits) for vector in pair)
+            (a, s), (b, t) = (quantise(vector, bits) for vector in pair)
             middle = (2**bits - 1) / 2
             expected += np.outer((a.double() - middle).numpy() * s.item(), (b.double() - middle).numpy() * t.item())
         got = restored_update(cell, state, name)[changed]
@@ -332,5 +332,5 @@ def test_parts_come_back_and_the_header_stays_small(tmp_path):
 @given(st.lists(st.floats(-(2.0**100), 2.0**100, width=32), min_size=1).filter(any))
 def test_halves_are_close(values):
     vector = torch.tensor(values)
-    error = (unhalved(halved(vector)) - vector).abs()
+    error = (decode_halves(encode_halves(vector)) - vector).abs()
     assert (error <= HALF * vector.abs() + 2.0**-24 * vector.abs().max()).all()

@@ -1,5 +1,7 @@
 """Time and memory of restored models: which models in which forms, and the meaning of the numbers."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch import nn
@@ -55,6 +57,24 @@ def test_factors_next_to_the_weights_give_the_logits_of_the_merged_model(compres
     assert torch.allclose(*logits, atol=1e-5) and not torch.equal(logits[0], logits[0][:1].expand(10, -1))
     ranks = {name: len(factor) for name, factor in unmerged.model.named_parameters() if ".lora_A." in name}
     assert len(ranks) == len(cell.for_method(METHODS[name], 0).linear_layers) or name == "svd-allocated"
+
+
+def test_an_unmerged_adapter_leaves_unchanged_rows_of_a_layer(compressed, tmp_path):
+    cell, _ = compressed
+    method, view = METHODS["svd"], cell.for_method(METHODS["svd"], 0)
+    name = f"{view.linear_layers[0]}.weight"
+    tuned = view.finetuned[name].clone()
+    tuned[2:5] = view.pretrained[name][2:5]
+    view = dataclasses.replace(view, finetuned=view.finetuned | {name: tuned})
+    method.store(view, method.prepare(view), 2, tmp_path / "file")
+    models = [cell.new_model(), cell.new_model()]
+    models[0].load_state_dict(method.restore(cell.pretrained, tmp_path / "file"))
+    models[1].load_state_dict(cell.initial)
+    models[1] = method.unmerged_adapter(models[1], view, tmp_path / "file")
+    batch = cell.split("test").first(10).batch(range(10))
+    assert torch.allclose(*(model.eval()(**batch).logits for model in models), atol=1e-5)
+    factor = next(value for key, value in models[1].named_parameters() if f"{view.linear_layers[0]}.lora_B" in key)
+    assert not factor[2:5].any() and factor[0].any()
 
 
 def test_rows(compressed):
