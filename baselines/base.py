@@ -50,7 +50,7 @@ MODULES: dict[str, str] = {}
 Tensors = dict[str, torch.Tensor]
 
 FAMILIES = ("control", "reset", "rescaled", "other", "trained")
-UNITS = ("share", "rank", "size", "bits")
+UNITS = ("share", "rank", "size", "bits", "bytes")
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class Method(ABC):
         stochastic: whether it draws at random. Such a method is run once for every draw of the study.
         budgets: default budgets, which a config may replace. None: the kept shares of the study.
         unit: what a budget means, one of `UNITS`: share (or number) of entries kept in each row, rank, remaining size,
-            bits an entry.
+            bits an entry, or share of the dense model's bytes.
         needs_data: whether it uses training examples, through `Cell.training`.
         form: the form of its restored model in the inference table: "restored", "merged" or "compiled".
         options_model: its options in a config beyond budgets, draws and rates, with descriptions and limits.

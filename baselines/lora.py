@@ -35,7 +35,8 @@ class Lora(TrainedMethod, Method):
         head = [name for name in cell.finetuned if name not in cell.pretrained]
 
         def build() -> tuple[nn.Module, TrainingHooks]:
-            return add_adapters(cell.training.initial_model(), cell, budget, head), TrainingHooks()
+            ranks = dict.fromkeys(cell.linear_layers, int(budget))
+            return add_adapters(cell.training.initial_model(), ranks, head), TrainingHooks()
 
         fitted = self.best_fit(cell.training, cell.seed, build)
         trained = adapter_tensors(fitted.model, head)
@@ -58,29 +59,38 @@ class Lora(TrainedMethod, Method):
 
     def unmerged_adapter(self, model: nn.Module, cell: Cell, path: Path) -> nn.Module:
         """The initial `model` with the adapter next to its weights, as served when many adapters share one base."""
-        settings, parts = read_adapter(path)
-        head = [name for name in parts if ".lora_" not in name]
-        model = add_adapters(model, cell, settings["rank"], head)
-        for name, tensor in model.state_dict().items():
-            stored_name = plain_name(name)
-            if stored_name in parts:
-                tensor.copy_(parts[stored_name])
-        return model
+        return with_adapter(model, read_adapter(path)[1])
 
     def stored_bytes(self, budget: float | int, shapes: ModelShapes) -> float:
         return FLOAT32_BYTES * (shapes.head + budget * sum(map(sum, shapes.linear.values())))
 
 
-def add_adapters(model: nn.Module, cell: Cell, rank: int, head: list[str]) -> nn.Module:
-    """The model with adapters on all linear layers of the body; only adapters and head are trained."""
+def add_adapters(model: nn.Module, ranks: dict[str, int], head: list[str]) -> nn.Module:
+    """The model with adapters of these ranks on its linear layers; only adapters and head are trained."""
     from peft import LoraConfig, TaskType, get_peft_model
 
     head_modules = sorted({name.rpartition(".")[0] for name in head})
+    rank = max(ranks.values())
     config = LoraConfig(
-        task_type=TaskType.SEQ_CLS, r=int(rank), lora_alpha=int(rank), lora_dropout=0.0,
-        target_modules=list(cell.linear_layers), modules_to_save=head_modules,
+        task_type=TaskType.SEQ_CLS, r=rank, lora_alpha=rank, rank_pattern=ranks, alpha_pattern=ranks, lora_dropout=0.0,
+        target_modules=list(ranks), modules_to_save=head_modules,
     )  # fmt: skip
     return get_peft_model(model, config)
+
+
+def with_adapter(model: nn.Module, tensors: Tensors) -> nn.Module:
+    """The model with an unmerged adapter.
+
+    Args:
+        tensors: `<layer>.lora_A.weight` (rank, n) and `<layer>.lora_B.weight` (rows, rank) of linear layers, and the
+            head.
+    """
+    ranks = {name.removesuffix(_LOW): len(low) for name, low in tensors.items() if name.endswith(_LOW)}
+    model = add_adapters(model, ranks, [name for name in tensors if ".lora_" not in name])
+    for name, tensor in model.state_dict().items():
+        if plain_name(name) in tensors:
+            tensor.copy_(tensors[plain_name(name)])
+    return model
 
 
 def plain_name(name: str) -> str:

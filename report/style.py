@@ -29,6 +29,11 @@ LABELS = {
     "dare": "DARE",
     "della": "DELLA",
     "bitdelta": "BitDelta",
+    "bitdelta-rows": "BitDelta by row",
+    "compeft": "ComPEFT",
+    "delta-come": "Delta-CoMe",
+    "svd": "SVD",
+    "svd-allocated": "SVD, ranks chosen",
     "lora": "LoRA",
     "flop": "FLOP",
     "lt-sft": "LT-SFT",
@@ -72,6 +77,11 @@ FIXED = {
     "dare": MethodStyle("#56b4e9", "p", size=6),
     "della": MethodStyle("#7b52ab", "h", size=6),
     "bitdelta": MethodStyle("#7f6a60", "8", size=6.5),
+    "bitdelta-rows": MethodStyle("#7f6a60", "H", (0, (1, 1)), 6),
+    "compeft": MethodStyle("#b8860b", "X", size=6),
+    "delta-come": MethodStyle("#4b5d16", "P", (0, (5, 1, 1, 1)), 6),
+    "svd": MethodStyle("#1f9e89", "d", size=6),
+    "svd-allocated": MethodStyle("#1f9e89", "D", (0, (1, 1)), 4),
     "lora": MethodStyle("#d81b60", "*", size=8.5),
     "flop": MethodStyle("#00838f", (6, 1, 0), size=8.5),
     "lt-sft": MethodStyle("#a6761d", "<", size=6),
@@ -146,11 +156,13 @@ def share(value: float) -> str:
 
 
 def budget_label(budget: float, unit: str = "share") -> str:
-    """A budget with its unit: share of each row (or number of entries if above 1), rank, remaining size or bits."""
+    """A budget with its unit: share of each row (number of entries if above 1) or of bytes, rank, size or bits."""
     if unit == "share":
         return percent(budget) if budget <= 1 else f"k{NO_BREAK_SPACE}={NO_BREAK_SPACE}{budget:g}"
     if unit == "size":
         return f"size{NO_BREAK_SPACE}{percent(budget)}"
+    if unit == "bytes":
+        return f"{percent(budget)} of the bytes"
     if unit == "bits":
         return f"{budget:g}{NO_BREAK_SPACE}bit{'' if budget == 1 else 's'}"
     return f"{unit}{NO_BREAK_SPACE}{budget:g}"

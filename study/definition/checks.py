@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping
 
 from baselines import Method, TrainedMethod
+from baselines.base import StoredSubnetwork
 from baselines.options import shown
 from ken.errors import UserError, did_you_mean
 from study.definition import method_settings
@@ -39,7 +40,7 @@ def pictured(config: Mapping, methods: Mapping[str, Method]) -> dict:
     chosen, shares = config["kenviz"], config["kept_shares"]
     first = {"model": next(iter(config["models"])), "task": next(iter(config["tasks"]))}
     share = chosen.get("kept_share", 0.25 if 0.25 in shares else shares[-1])
-    selecting = [name for name in config["methods"] if methods[name].unit == "share"]
+    selecting = [name for name in config["methods"] if _selects(methods[name])]
     drawn = [name for name in selecting if share in method_settings.budgets_in(config, methods[name])]
     if not drawn:
         _refuse(f"kenviz.kept_share is {share}, but no method that keeps a share is run at it: choose another.")
@@ -47,6 +48,11 @@ def pictured(config: Mapping, methods: Mapping[str, Method]) -> dict:
         not_run = f"kenviz.method is {shown(name)}, which is not run at its kept_share ({share})"
         _refuse(f"{not_run}: name one that is ({', '.join(drawn)}).")
     return first | {"kept_share": share, "method": "ken" if "ken" in drawn else drawn[-1]} | chosen
+
+
+def _selects(method: Method) -> bool:
+    """Whether the file of a method is a sub-network with a share of the entries."""
+    return method.unit == "share" and isinstance(method, StoredSubnetwork)
 
 
 def check_scores_only(config: Mapping) -> None:
@@ -158,6 +164,8 @@ def _check_spread(config: Mapping, methods: Mapping[str, Method]) -> None:
     """Refuse methods in section spread that are not run at its kept share."""
     share = config["spread"]["kept_share"]
     for index, name in enumerate(config["spread"]["methods"]):
+        if not _selects(methods[name]):
+            _refuse(f"spread.methods[{index}] is {name}, whose file is no sub-network: leave it out.")
         if share not in (budgets := method_settings.budgets_in(config, methods[name])):
             key, listed = f"spread.methods[{index}] is {name}", ", ".join(map(str, budgets))
             _refuse(f"{key}, which is not run at spread.kept_share ({share}), but at {listed}.")

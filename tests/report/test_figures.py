@@ -174,7 +174,7 @@ def test_every_registered_method_has_a_unique_style_and_label():
 def test_units_and_families_of_the_methods_are_known():
     assert results.FAMILIES == base.FAMILIES
     assert {style.budget_label(2, unit) for unit in base.UNITS} == {
-        *("k\xa0=\xa02", "rank\xa02", "size\xa0200\xa0%", "2\xa0bits"),
+        *("k\xa0=\xa02", "rank\xa02", "size\xa0200\xa0%", "2\xa0bits", "200\xa0% of the bytes"),
     }
 
 
@@ -219,6 +219,7 @@ def test_budget_label(budget, expected):
         (0.25, "size", "size 25 %"),
         (1, "bits", "1 bit"),
         (2, "bits", "2 bits"),
+        (0.05, "bytes", "5 % of the bytes"),
         (3, "mm", "mm 3"),
     ],
 )

@@ -297,6 +297,17 @@ def test_every_mistake_gives_a_one_line_message(small, in_folder, path, value, m
     assert str(refused.value).startswith("config key ") and "\n" not in str(refused.value)
 
 
+def test_only_sub_networks_are_drawn_and_measured(small):
+    methods = METHODS | {"compeft": baselines.METHODS["compeft"]}
+    small |= {"methods": ["random", "compeft"], "inference": {"methods": []}, "suggestion": {"methods": []}}
+    small["spread"] = {"methods": []}
+    assert config.load(small, methods)["kenviz"]["method"] == "random"
+    with pytest.raises(UserError, match=r"kenviz.method is .compeft., .* name one that is \(random\)"):
+        config.load(put(small, ["kenviz"], {"method": "compeft"}), methods)
+    with pytest.raises(UserError, match=r"spread.methods\[0\] is compeft, whose file is no sub-network: leave it out"):
+        config.load(put(small, ["spread"], {"methods": ["compeft"]}), methods)
+
+
 def test_bloom_needs_no_intermediate_size(small):
     size = {"hidden_size": 96, "layers": 2, "heads": 2}
     model = {"source": "pretraining", "architecture": "bloom", "size": size}

@@ -1,5 +1,7 @@
 """Time and memory of restored models: which models in which forms, and the meaning of the numbers."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch import nn
@@ -12,7 +14,11 @@ from study.training.examples import predict
 
 SETTINGS = {
     **{"kept_shares": [0.25, 0.5], "draws": 1, "batch_size": 16, "max_length": 24},
-    "methods": {"lora": {"budgets": [2], "rate_factors": [1]}},
+    "methods": {
+        "lora": {"budgets": [2], "rate_factors": [1]},
+        "svd": {"budgets": [3]},
+        "svd-allocated": {"budgets": [0.2]},
+    },
 }
 
 
@@ -20,7 +26,7 @@ SETTINGS = {
 def compressed(tmp_path_factory, finetuned_cells, task_folder):
     cell = FinetunedCell(finetuned_cells["bert"], task_folder, SETTINGS)
     folder = tmp_path_factory.mktemp("compressed")
-    compress(cell, ["full", "ken", "lora"], folder)
+    compress(cell, ["full", "ken", "lora", "svd", "svd-allocated"], folder)
     return cell, folder
 
 
@@ -37,6 +43,38 @@ def test_restored_models_match_their_files(compressed):
         expected = cell.new_model()
         expected.load_state_dict(method.restore(cell.pretrained, path))
         assert predict(entry.model, test, 8).tolist() == predict(expected, test, 8).tolist()
+
+
+@pytest.mark.parametrize(("name", "budget"), [("svd", 3), ("svd-allocated", 0.2)])
+def test_factors_next_to_the_weights_give_the_logits_of_the_merged_model(compressed, name, budget):
+    cell, folder = compressed
+    merged, unmerged = inference.load_models(cell, [name], folder)[1:]
+    assert [(m.budget, m.form) for m in (merged, unmerged)] == [(budget, "merged"), (budget, "beside")]
+    parameters = [sum(parameter.numel() for parameter in entry.model.parameters()) for entry in (merged, unmerged)]
+    assert parameters[0] < parameters[1]
+    batch = cell.split("test").first(10).batch(range(10))
+    logits = [entry.model.eval()(**batch).logits for entry in (merged, unmerged)]
+    assert torch.allclose(*logits, atol=1e-5) and not torch.equal(logits[0], logits[0][:1].expand(10, -1))
+    ranks = {name: len(factor) for name, factor in unmerged.model.named_parameters() if ".lora_A." in name}
+    assert len(ranks) == len(cell.for_method(METHODS[name], 0).linear_layers) or name == "svd-allocated"
+
+
+def test_an_unmerged_adapter_leaves_unchanged_rows_of_a_layer(compressed, tmp_path):
+    cell, _ = compressed
+    method, view = METHODS["svd"], cell.for_method(METHODS["svd"], 0)
+    name = f"{view.linear_layers[0]}.weight"
+    tuned = view.finetuned[name].clone()
+    tuned[2:5] = view.pretrained[name][2:5]
+    view = dataclasses.replace(view, finetuned=view.finetuned | {name: tuned})
+    method.store(view, method.prepare(view), 2, tmp_path / "file")
+    models = [cell.new_model(), cell.new_model()]
+    models[0].load_state_dict(method.restore(cell.pretrained, tmp_path / "file"))
+    models[1].load_state_dict(cell.initial)
+    models[1] = method.unmerged_adapter(models[1], view, tmp_path / "file")
+    batch = cell.split("test").first(10).batch(range(10))
+    assert torch.allclose(*(model.eval()(**batch).logits for model in models), atol=1e-5)
+    factor = next(value for key, value in models[1].named_parameters() if f"{view.linear_layers[0]}.lora_B" in key)
+    assert not factor[2:5].any() and factor[0].any()
 
 
 def test_rows(compressed):

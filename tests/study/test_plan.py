@@ -143,6 +143,11 @@ def test_disk_estimates_match_the_files_of_a_cell(tmp_path, checkpoints, finetun
         "delta-global",
         "bitdelta",
         "ken-grid-layers",
+        "svd",
+        "svd-allocated",
+        "compeft",
+        "bitdelta-rows",
+        "delta-come",
         "lora",
         "flop",
     ]
@@ -161,7 +166,7 @@ def test_disk_estimates_match_the_files_of_a_cell(tmp_path, checkpoints, finetun
         # The header with tensor names makes up the difference; it matters only for such small models.
         assert estimate == pytest.approx(path.stat().st_size, rel=0.05, abs=12_000), (method, budget)
         compared += 1
-    assert compared == 2 + 5 * 3 + 1 + 1 + 1
+    assert compared == 2 + 5 * 3 + 1 + 1 + 1 + (3 + 3 + 3 + 1 + 3)
 
 
 def test_choice_bits_is_log2_of_the_number_of_choices():
