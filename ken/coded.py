@@ -13,7 +13,7 @@ from ken.files import replacing
 from ken.pairing import opened_base
 from ken.sources import AnySource, Fingerprint
 from ken.storage.coded import CodedReader
-from ken.tensors import TensorSpec
+from ken.tensors import TensorSpec, as_rows
 from ken.wrappers import live_tensors, unwrapped
 
 T = TypeVar("T", bound=injection.Injectable)
@@ -123,7 +123,22 @@ class CodedSubnetwork(Generic[T]):
 
     def apply(self, pretrained: AnySource) -> dict[str, torch.Tensor]:
         """See `Subnetwork.apply`."""
-        return self.decode(pretrained).apply(pretrained)
+        base, names = opened_base(pretrained, self.specs)
+        state, fingerprint = {}, Fingerprint()
+        for name, base_name in names.items():
+            spec = self.specs[name]
+            state[name] = base.tensor(base_name).to("cpu", spec.dtype, copy=True).contiguous()
+            rows = as_rows(state[name])
+
+            def hashed(block: slice, name=name, spec=spec, rows=rows) -> torch.Tensor:
+                fingerprint.update(name, spec, rows[block])
+                return rows[block]
+
+            for _ in self._reader.restored(name, hashed):
+                pass  # rows are a view of the tensor
+        fingerprint.check(self.base)
+        state |= self.whole
+        return state | {alias: state[name] for alias, name in self.aliases.items()}
 
     def inject(self, model: nn.Module) -> None:
         """See `Subnetwork.inject`. A sub-network that is in the model is ejected first."""
