@@ -97,7 +97,7 @@ class Evidence:
         chosen = rows[[cell not in unlearned for cell in tuples(rows, CELL)]]
         if chosen.empty:
             raise Untested(
-                f"the fully fine-tuned model has not learned its task in any of {style.count(cells_of(rows), 'cell')}; "
+                f"no fully fine-tuned model has learned its task ({style.count(cells_of(rows), 'cell')}); "
                 "it takes models that learn"
             )
         return chosen

@@ -69,9 +69,10 @@ def warning(table: pd.DataFrame) -> str:
     cells = int((table["seeds"] - table["learned"]).sum())
     parts = []
     for row in table.itertuples():
-        references = [f"majority class {style.score(row.majority)}"]
-        references += [] if pd.isna(row.tfidf) else [f"TF-IDF {style.score(row.tfidf)}"]
-        parts.append(f"{row.model} on {row.task} (weighted F1 {style.score(row.full)}, {', '.join(references)})")
+        seeds = f"{row.seeds - row.learned:.0f} of {style.count(row.seeds, 'seed')}"
+        tfidf = "" if pd.isna(row.tfidf) else f", TF-IDF {style.score(row.tfidf)}"
+        scores = f"mean weighted F1 {style.score(row.full)}, majority class {style.score(row.majority)}{tfidf}"
+        parts.append(f"{row.model} on {row.task} ({seeds}; {scores})")
     return (
         f"Not learned: in {style.count(cells, 'cell')} the fully fine-tuned model is hardly better than the majority "
         f"class or far below TF-IDF. Such a cell says nothing about pruning and counts for no verdict: "

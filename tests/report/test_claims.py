@@ -431,7 +431,7 @@ def test_cells_whose_model_has_not_learned_count_for_no_verdict(tmp_path):
     for name in ("ahead-of-random", "ahead-of-lora", "reset-a-quarter", "reset-range", "spread-evenly"):
         table = judge(name, nothing)
         assert (table["verdict"] == NOT_TESTED).all() and (table["n"] == 0).all() and table["estimate"].isna().all()
-        assert table["why"].str.startswith("Not tested here: the fully fine-tuned model has not learned").all()
+        assert table["why"].str.startswith("Not tested here: no fully fine-tuned model has learned").all()
 
 
 def entry(name: str) -> dict:
@@ -536,7 +536,7 @@ def test_the_step_gives_no_verdict_on_models_that_answer_with_one_class(tmp_path
     table = pd.read_csv(folder / "claims.csv").set_index("claim")
     assert set(table["verdict"]) == {NOT_TESTED, NOT_DECIDED}
     assert table.loc["ahead-of-random", "verdict"] == NOT_TESTED
-    assert "has not learned its task in any of 1 cell" in table.loc["ahead-of-random", "why"]
+    assert "no fully fine-tuned model has learned its task (1 cell)" in table.loc["ahead-of-random", "why"]
 
 
 def test_a_whole_study_is_judged_under_all_rules(tmp_path):

@@ -17,7 +17,7 @@ from report.summary import sentences
 from report.table import markdown_frame
 from report.tables import Tables
 from tests.report.conftest import single_row
-from tests.report.synthetic import arm, controls, score_row, study_rows, suggestion, write_results
+from tests.report.synthetic import arm, controls, score_row, study_rows, suggestion, task_row, write_csv, write_results
 
 
 def summary_of(folder, **values):
@@ -133,6 +133,32 @@ def test_declined_rows_stay_in_every_table(tmp_path):
     assert (declined.seeds, declined.declined, math.isnan(declined.weighted_f1)) == (0, 1, True)
     overview = tables.overview[tables.overview["budget"] == 0.1].iloc[0]
     assert (overview.cells, overview.without_score) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("f1", "majority_share", "majority", "tfidf", "test", "learned"),
+    [
+        (0.86, 0.28, 0.06, 0.88, 500, True),
+        (0.17, 0.28, 0.06, 0.63, 500, False),  # far below TF-IDF
+        (0.345, 0.28, 0.06, 0.63, 500, True),  # half way
+        (0.344, 0.28, 0.06, 0.63, 500, False),
+        (0.06, 0.28, 0.06, 0.63, 500, False),  # one class for all texts
+        (0.50, 0.5, 0.34, 0.34, 100, True),  # TF-IDF learns nothing, the model does
+        (0.43, 0.5, 0.34, 0.34, 100, False),  # 0.34 + 2 * 0.05 is chance
+        (0.45, 0.5, 0.34, 0.20, 100, True),
+        (0.50, 0.5, 0.34, "", 100, True),  # the reference was left out
+        (0.43, 0.5, 0.34, "", 100, False),
+        (0.985, 0.98, 0.97, 0.97, 1000, True),
+    ],
+)
+def test_a_model_has_learned_if_it_is_above_chance_and_half_way_to_tfidf(
+    tmp_path, f1, majority_share, majority, tfidf, test, learned
+):
+    folder = write_results(tmp_path, [*controls(full=f1), *controls(seed=1, full=1.0)])
+    references = {"majority_share": majority_share, "majority_weighted_f1": majority, "tfidf_weighted_f1": tfidf}
+    write_csv(folder / "tasks.csv", [task_row("t1") | references | {"test": test}])
+    row = single_row(Tables.compute(folder).finetuned)
+    assert (row.seeds, row.learned) == (2, 2 if learned else 1)
 
 
 def test_tables_survive_a_round_trip(study):
