@@ -21,7 +21,7 @@ if not workflow.overwrite_configfiles:
 
 
 try:
-    STUDY = prepare_study(config, workflow.dryrun)
+    STUDY = prepare_study(config, workflow.dryrun, workflow.configfiles, workflow.config_settings.config)
     GPU = min(1, len(device.gpus()))  # per job; all jobs share one GPU unless --resources gpu=... allows more
 except UserError as error:
     sys.exit(f"error: {error}")

@@ -5,7 +5,7 @@ All of them can be called and tested without Snakemake: wildcards are any object
 
 import json
 import shlex
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import baselines
 from ken import checkpoint_files
 from study.definition import method_settings
+from study.definition.config import check_keys
 from study.definition.config import load as load_config
 from study.definition.paths import Paths
 from study.definition.study import Cell, Study
@@ -40,18 +41,25 @@ def logged(step: str, arguments: str) -> str:
     return f"cat > {{log}} <<'END'\n{command}\nEND\n{command} >> {{log}} 2>&1"
 
 
-def prepare_study(config: dict, dry_run: bool) -> Study:
+def prepare_study(
+    config: dict, dry_run: bool, configfiles: Iterable[str | Path] = (), overrides: Collection[str] = ()
+) -> Study:
     """Check the config that Snakemake has read, and prepare this process to run the study.
 
     Args:
         config: if it has the key report_only, only rules of the report are run, and data and models may be missing.
         dry_run: whether nothing will be written.
+        configfiles: files that the config was read from.
+        overrides: keys of the config that were set on the command line.
 
     Raises:
         UserError: the config has a mistake, or the results cannot be written.
     """
+    for path in configfiles:
+        check_keys(path)
     sources = not config.pop("report_only", False)
-    study = Study(load_config(config, baselines.METHODS, sources))
+    unused = not sources or "methods" in overrides
+    study = Study(load_config(config, baselines.METHODS, sources, unused))
     paths = Paths(f"results/{study.name}")
     if not dry_run:
         files.check_writable(paths.results)

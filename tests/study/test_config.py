@@ -127,6 +127,39 @@ def test_a_config_can_extend_another(small, tmp_path):
             config.load({"extends": wrong}, METHODS)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seeds: [0]\nstudy: a\nseeds: [1]\n", "has the key seeds twice, on lines 1 and 3: keep one"),
+        ("tasks:\n  a: {text: x, label: y, text: z}\n", "has the key tasks.a.text twice, on line 2: keep one"),
+        ("a:\n- b: 1\n- b: 1\n  c: 1\n  b: 2\n", r"has the key a\[1\].b twice, on lines 3 and 5: keep one"),
+        ('{"study": "a", "study": "b"}', "has the key study twice, on line 1: keep one"),
+    ],
+)
+def test_a_repeated_key_is_refused_with_its_lines(tmp_path, text, message):
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=rf"c.yaml {message}"):
+        config.read(path, METHODS)
+    with pytest.raises(UserError, match=rf"c.yaml {message}"):
+        config.load({"extends": str(path)}, METHODS)
+
+
+def test_aliases_and_equal_keys_of_different_sections_are_no_repetition(tmp_path):
+    (tmp_path / "c.yaml").write_text("a: &a {x: 1, y: [{x: 1}]}\nb: *a\nc: {<<: *a, x: 2}\n1: x\n'1': y\n")
+    config.check_keys(tmp_path / "c.yaml")
+
+
+def test_inherited_settings_of_methods_that_are_not_run_are_left_out(small, tmp_path):
+    (tmp_path / "base.yaml").write_text(SMALL + "method_settings: {random: {draws: 2}, ken: {budgets: [0.5]}}\n")
+    own = {"extends": str(tmp_path / "base.yaml"), "methods": ["ken"], "kenviz": {"kept_share": 0.5}}
+    loaded = config.load(own, METHODS)
+    assert loaded["method_settings"] == {"ken": {"budgets": [0.5]}}
+    assert config.load(loaded, METHODS) == loaded
+    chosen = small | {"methods": ["ken"], "method_settings": {"random": {"draws": 2}}}
+    assert config.load(chosen, METHODS, unused=True)["method_settings"] == {}, "methods were chosen on the command line"
+
+
 BERT = {"source": "directory", "path": "bert"}
 FILES = {"source": "files", "train": "train.csv", "test": "test.csv", "text": "t", "label": "l"}
 HUB_MODEL = {"source": "hub", "repository": "google-bert/bert-base-uncased", "revision": "main"}
@@ -143,6 +176,13 @@ MISTAKES = [
     (["method_settings"], {"randm": {}}, 'method_settings.randm is not known here. Did you mean "random"?'),
     (["method_settings"], {"ken": {"budget": [1]}}, 'ken.budget is not known here. Did you mean "budgets"?'),
     (["method_settings"], {"ken": {"budgets": [0]}}, r"ken.budgets\[0\] is 0, but must be greater than 0"),
+    (
+        ["method_settings"],
+        {"lora": {"budgets": [2]}},
+        "method_settings.lora has no effect: lora is not in methods. Add it there",
+    ),
+    (["study"], "reference", 'study is "reference", but results/reference holds the committed runs'),
+    (["study"], "slurm-logs", 'study is "slurm-logs", but results/slurm-logs holds'),
     (["seds"], 1, 'config key seds is not known here. Did you mean "seeds"?'),
     ([*SMALL_MODEL, "learning_rat"], 1, "models.small.learning_rat is not known here. Did you mean"),
     ([*SMALL_MODEL, "path"], "bert", "models.small.path is not known here."),
