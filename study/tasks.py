@@ -4,6 +4,7 @@ The reference scores are those of predicting the most frequent class, and of TF-
 fine-tuned model that does not exceed them has learnt little.
 """
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -39,7 +40,7 @@ def reference_scores(splits: dict[str, pd.DataFrame]) -> dict[str, dict[str, flo
 def class_order(labels: pd.Series) -> list[str]:
     """Classes in the order of the model's outputs: numbers by value, names alphabetically."""
     unique = sorted(set(labels))
-    return sorted(unique, key=int) if all(label.lstrip("-").isdigit() for label in unique) else unique
+    return sorted(unique, key=int) if all(re.fullmatch("[+-]?[0-9]+", label) for label in unique) else unique
 
 
 def read_splits(

@@ -50,9 +50,7 @@ def check_unused_settings(config: dict, written: Collection[str]) -> None:
     run = {"full", "none", *config["methods"], *(adaptation["methods"] if "text" in adaptation else ())}
     for name in [name for name in settings if name not in run]:
         if name in written:
-            _refuse(
-                f"method_settings.{name} has no effect, since {name} is not in methods: add it there, or remove it."
-            )
+            _refuse(f"method_settings.{name} has no effect: {name} is not in methods. Add it there, or remove it here.")
         del settings[name]
 
 

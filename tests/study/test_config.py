@@ -17,6 +17,7 @@ from baselines.options import Positive, Section
 from ken.errors import UserError
 from study import config as command
 from study.definition import config
+from study.definition.study import Study
 from study.running.workflow import run
 
 ROOT = Path(__file__).parents[2]
@@ -87,6 +88,20 @@ def test_defaults_are_filled_in_for_tasks(small, in_folder):
     task = {"source": "files", "train": "train.csv", "test": "test.csv#test", "text": "t", "label": "l"}
     loaded = config.load(put(small, ["tasks", "mine"], task), METHODS)
     assert loaded["tasks"]["mine"] == {**task, "validation_share": 0.1, "seed": 0}
+
+
+def test_paths_may_contain_a_number_sign(small, in_folder):
+    for name in ("my#data.csv", "my#bert/config.json"):
+        (in_folder / name).parent.mkdir(exist_ok=True)
+        (in_folder / name).write_text("x")
+    task = {"source": "files", "train": "my#data.csv", "test": "test.csv", "text": "t", "label": "l"}
+    raw = put(put(small, ["tasks", "mine"], task), ["models", "mine"], {"source": "directory", "path": "my#bert"})
+    loaded = Study(config.load(raw, METHODS))
+    assert loaded.task_files("mine") == ["my#data.csv", "test.csv"]
+    for path, value in {"train": "my#data.csv#x", "test": "bert#train"}.items():
+        config.load(put(raw, ["tasks", "mine", path], value), METHODS)
+    with pytest.raises(UserError, match=r'mine.path is "bert#train", which does not exist'):
+        config.load(put(raw, ["models", "mine", "path"], "bert#train"), METHODS)
 
 
 def test_models_and_tasks_from_the_hub(small):
