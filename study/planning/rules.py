@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import baselines
 from ken import checkpoint_files
 from ken.errors import UserError
+from study import manifest
 from study.definition import method_settings
 from study.definition.config import check_keys
 from study.definition.config import load as load_config
@@ -253,7 +254,16 @@ class Rules:
     # Everything.
 
     def results(self) -> list[Path]:
-        """Every intermediate result; missing ones are made again, even in a finished study."""
+        """Every intermediate result, without those that were left out of the archive that the study comes from.
+
+        Missing ones are made again, even in a finished study.
+        """
+        archive = self.paths.results / manifest.PACKED
+        left_out = files.read_json(archive).get("left_out", []) if archive.exists() else []
+        missing = {self.paths.results / name for name in left_out}
+        return [path for path in self._all_results() if path not in missing]
+
+    def _all_results(self) -> list[Path]:
         study, paths = self.study, self.paths
         manifests = [paths.task(task) / "manifest.json" for task in study.axes["task"]]
         manifests += [paths.text(experiment) / "manifest.json" for experiment in study.experiments]

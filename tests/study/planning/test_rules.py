@@ -16,7 +16,7 @@ from study.definition import config
 from study.definition.paths import Paths
 from study.definition.study import Study
 from study.planning.rules import Rules, as_json, logged, needs_gpu
-from study.running import device
+from study.running import device, files
 from study.running.code import code_hash
 
 ROOT = Path(__file__).parents[3]
@@ -113,8 +113,8 @@ def own_data_rules(folder: Path) -> Rules:
     for name in ("train.csv", "test.csv", "model/config.json"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text("{}")
-    files = {"train": str(folder / "train.csv"), "test": str(folder / "test.csv")}
-    raw["tasks"] = {"mine": {"source": "files", "text": "t", "label": "l"} | files}
+    paths = {"train": str(folder / "train.csv"), "test": str(folder / "test.csv")}
+    raw["tasks"] = {"mine": {"source": "files", "text": "t", "label": "l"} | paths}
     raw["models"]["mine"] = {"source": "directory", "path": str(folder / "model")}
     return Rules(Study(config.load(raw, METHODS)), Paths(folder / "results"))
 
@@ -151,6 +151,15 @@ def test_only_jobs_on_this_machine_need_its_gpu(local):
 
     assert needs_gpu(workflow({"_cores": 1}, {"gpu": 0})) == local
     assert not needs_gpu(workflow({"_cores": 1}))
+
+
+def test_files_that_an_archive_left_out_are_not_made_again(tmp_path):
+    rules = Rules(rules_of("test").study, Paths(tmp_path))
+    before = texts(rules.results())
+    corpus = str(rules.paths.corpus("mpmath"))
+    assert corpus in before
+    files.write_json(tmp_path / "archive.json", {"left_out": ["corpus/mpmath.parquet", "cells/x/model.safetensors"]})
+    assert texts(rules.results()) == [path for path in before if path != corpus]
 
 
 def test_a_language_study_has_its_perplexities():
