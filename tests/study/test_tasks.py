@@ -40,14 +40,6 @@ def test_the_tfidf_reference_is_limited_with_very_many_classes(monkeypatch):
 
 def test_more_classes_than_predictions_can_name_are_refused(tmp_path, monkeypatch):
     frame = pd.DataFrame({"text": list("abcdef"), "label": list("abcabc")})
-    frame.to_csv(tmp_path / "d.csv", index=False)
-    spec = {
-        "source": "files",
-        "train": tmp_path / "d.csv",
-        "test": tmp_path / "d.csv",
-        "text": "text",
-        "label": "label",
-    }
     monkeypatch.setattr(tasks, "read_splits", lambda *_: (dict.fromkeys(("train", "test"), frame), [], {}, {}))
     monkeypatch.setattr(tasks, "MOST_CLASSES", 2)
     with pytest.raises(UserError, match="task 'many' has 3 classes, more than 2: merge rare classes"):
