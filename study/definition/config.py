@@ -80,7 +80,10 @@ def check_keys(path: str | Path) -> None:
         UserError: the key and both lines; or there is no such file, or it is not YAML.
     """
     try:
-        root = yaml.compose(Path(path).read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        text = Path(path).read_text(encoding="utf-8")
+        if Path(path).suffix == ".json":
+            text = text.replace("\t", " ")  # YAML allows no tabs between values
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
         repeated = next(_repeated_keys(root, (), set()), None)
     except OSError as error:
         raise UserError(f"cannot read the config {path}: {error.strerror}.") from None

@@ -163,6 +163,8 @@ def test_a_repeated_key_is_refused_with_its_lines(tmp_path, text, message):
 def test_aliases_and_equal_keys_of_different_sections_are_no_repetition(tmp_path):
     (tmp_path / "c.yaml").write_text("a: &a {x: 1, y: [{x: 1}]}\nb: *a\nc: {<<: *a, x: 2}\n1: x\n'1': y\n")
     config.check_keys(tmp_path / "c.yaml")
+    (tmp_path / "c.json").write_text('{\n\t"a": "\\ud83d\\ude00",\n\t"b": {"a": 1}\n}')
+    config.check_keys(tmp_path / "c.json")
 
 
 def test_inherited_settings_of_methods_that_are_not_run_are_left_out(small, tmp_path):
