@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ken.errors import UserError
+from report.measurements import suggestions
 from report.results import read_scores
 from report.summary import sentences
 from report.table import markdown_frame
@@ -100,14 +101,31 @@ def test_exactly_one_point_is_within_one_point(tmp_path):
 
 
 def test_suggestions_are_averaged_over_seeds_with_their_loss_on_test(tmp_path):
-    suggestions = [suggestion(seed=0, share=0.4, f1=0.88), suggestion(seed=1, share=0.6, f1=0.91)]
-    tables = Tables.compute(write_results(tmp_path / "a", controls(), suggestions=suggestions))
+    chosen = [suggestion(seed=0, share=0.4, f1=0.88), suggestion(seed=1, share=0.6, f1=0.91)]
+    tables = Tables.compute(write_results(tmp_path / "a", controls(), suggestions=chosen))
     (row,) = tables.suggestions.itertuples()
     assert (row.seeds, row.share, row.share_min, row.share_max) == (2, 0.5, 0.4, 0.6)
     assert (row.loss_points, row.loss_points_max) == (pytest.approx(0.5), pytest.approx(2))
     (sentence,) = (line for line in sentences(tables) if line.startswith("Chosen on validation"))
     assert "at most 2 points at 95" in sentence and "KEN 50" in sentence and "−0.5 points on test" in sentence
     assert Tables.compute(write_results(tmp_path / "b", controls())).suggestions.empty
+
+
+def test_suggestions_from_too_few_validation_rows_claim_nothing(tmp_path):
+    named = ("model", "task", "seed", "method", "margin", "confidence")
+    few = {key: value if key in named else "" for key, value in suggestion(task="t2").items()}
+    tables = Tables.compute(write_results(tmp_path / "a", study_rows(), suggestions=[suggestion(), few]))
+    section = suggestions.page(tables)["section"]
+    assert "At least 149 validation rows can show a loss of at most 2 points" in section.text
+    cells = [[cell.text for cell in row] for row in section.table.rows]
+    assert ["too few validation rows" in row for row in cells] == [False, True]
+    (sentence,) = suggestions.sentences(tables)
+    assert "nan" not in sentence and "KEN 40" in sentence
+    tables = Tables.compute(write_results(tmp_path / "b", study_rows(), suggestions=[few]))
+    (sentence,) = suggestions.sentences(tables)
+    assert sentence.startswith(
+        "No share could be chosen on validation: there are too few validation rows. At least 149"
+    )
 
 
 def test_pretraining_gain_uses_seeds_with_both_arms(tmp_path):
