@@ -10,7 +10,7 @@ sys.path.insert(0, workflow.basedir)
 
 from ken.errors import UserError
 from study.definition.paths import SPLITS, Paths
-from study.planning.rules import Rules, as_json, logged, prepare_study
+from study.planning.rules import Rules, as_json, logged, needs_gpu, prepare_study
 from study.running import device
 from study.running.code import code_hash
 from study.running.progress import benchmarked_seconds, show_progress
@@ -21,7 +21,7 @@ if not workflow.overwrite_configfiles:
 
 
 try:
-    STUDY = prepare_study(config, workflow.dryrun)
+    STUDY = prepare_study(config, workflow.dryrun, workflow.configfiles, workflow.config_settings.config)
     GPU = min(1, len(device.gpus()))  # per job; all jobs share one GPU unless --resources gpu=... allows more
 except UserError as error:
     sys.exit(f"error: {error}")
@@ -69,7 +69,7 @@ rule all:
 
 onstart:
     try:
-        RULES.begin_run()
+        RULES.begin_run(needs_gpu(workflow))
     except UserError as error:
         sys.exit(f"error: {error}")
 

@@ -1,7 +1,8 @@
 """Judge the paper's claims and ours from the test predictions of a study, each by a rule of config/claims.yaml.
 
 `python -m report.claims --results results/mini` writes results/mini/claims.csv. A verdict is always computed:
-"reproduced", "not reproduced", or "not decided", which includes claims for which the study lacks data.
+"reproduced", "not reproduced", "not decided" (also if the study lacks data that the claim needs), or "not tested here"
+(it has too few pairs or seeds, or its models have not learned).
 """
 
 import argparse
@@ -18,7 +19,8 @@ from ken.errors import UserError, run
 from report.judging import language, measured, scores
 from report.judging.evidence import ALL, Evidence, Finding, Undecided, undecided
 from report.judging.losses import LossSample
-from report.results import read_scores, read_yaml, write_csv
+from report.results import TASKS, read_scores, read_table, read_yaml, write_csv
+from report.scores import unlearned_cells
 from report.statistics import DIGITS, read_sample
 
 SOURCES = ("paper", "ours", "surgeon")
@@ -137,7 +139,9 @@ def main() -> None:
     rules, confidence = read_rules(arguments.rules)
     results = arguments.results
     losses = LossSample.read(results) if (results / "perplexity.csv").exists() else None
-    evidence = Evidence(results, read_scores(results), read_sample(results), confidence, losses)
+    study_scores = read_scores(results)
+    unlearned = unlearned_cells(study_scores, read_table(results / "tasks.csv", *TASKS))
+    evidence = Evidence(results, study_scores, read_sample(results), confidence, losses, unlearned)
     table = judge_all(evidence, rules)
     out = arguments.out or results / "claims.csv"
     write_csv(out, table, DIGITS)

@@ -28,6 +28,7 @@ BESIDE_RANDOM = {
     "reproduced": "KEN's choice of entries is better than a random one",
     "not reproduced": "KEN's choice of entries is no better than a random one",
     "not decided": "whether KEN's choice of entries is better than a random one is not decided",
+    "not tested here": "whether KEN's choice of entries is better than a random one was not tested",
 }  # verdict on the claim -> clause of the answer
 RECOVERED = {0.9: "nearly all", 0.5: "most", 0.0: "part", -math.inf: "none"}  # least share recovered -> word
 

@@ -21,6 +21,7 @@ from ken.errors import UserError, run
 from report import style
 from report import table as columns
 from report.measurements.contract import ResultTables
+from report.measurements.finetuned import warning
 from report.measurements.scores import control_columns
 from report.results import CLAIMS, PAIR, STATISTICS, read_table, read_yaml, write_text
 from report.scores import METHOD, keeps_more, with_kept_shares, with_own_budgets
@@ -62,6 +63,8 @@ def weighted_f1_tables(tables: ResultTables, comparisons: pd.DataFrame) -> list[
         f"Underlined: the {style.percent(CONFIDENCE)} bootstrap interval of the difference to full, over test "
         "examples, reaches zero in every seed."
     )
+    warned = warning(tables.finetuned)
+    mark += f" {warned}" if warned else ""
     bold = "Bold: the best method of a row, among those that hold no more of the body than the others."
     result = []
     for budget, shown in with_kept_shares(summary).groupby("budget"):

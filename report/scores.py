@@ -27,6 +27,25 @@ def average_draws(scores: pd.DataFrame) -> pd.DataFrame:
     return seeds
 
 
+def unlearned_cells(scores: pd.DataFrame, tasks: pd.DataFrame) -> pd.DataFrame:
+    """Cells whose fully fine-tuned model has not learned: model, task, seed, weighted_f1 and the least it had to reach.
+
+    A model has learned if its weighted F1 on the test texts is above that of the majority class by two standard errors
+    of an accuracy, and at least half way from the majority class to TF-IDF.
+
+    Args:
+        scores: rows of scores.csv.
+        tasks: rows of tasks.csv.
+    """
+    share, majority = tasks["majority_share"], tasks["majority_weighted_f1"]
+    by_chance = majority + 2 * (share * (1 - share) / tasks["test"]) ** 0.5
+    half_way = (majority + tasks["tfidf_weighted_f1"]) / 2  # NaN for a task without this reference
+    least = by_chance.where(~(half_way > by_chance), half_way)
+    full = scores[(scores["method"] == "full") & (scores["status"] == "ok")]
+    full = full[[*CELL, "weighted_f1"]].merge(tasks[["task"]].assign(least=least), on="task")
+    return full[full["weighted_f1"] < full["least"]].reset_index(drop=True)
+
+
 def aggregations(mean: str = "", sd: str = "", ends: str = "") -> dict[str, tuple[str, str]]:
     """Named aggregations for `agg` of a grouped frame.
 

@@ -96,6 +96,7 @@ rule compute_statistics:
 rule judge_claims:
     input:
         PATHS.table("scores"),
+        PATHS.table("tasks"),
         RULES.measured_tables(),
         rules="config/claims.yaml",
     output:

@@ -10,6 +10,7 @@ from transformers import AutoConfig
 from ken import checkpoint_files
 from ken.errors import UserError
 from study.definition.step import parse_step
+from study.planning import kenviz_matrix
 from study.running import files, hub, provenance
 from study.running.workflow import run
 
@@ -91,6 +92,8 @@ def main() -> None:
     section, folder = study.models[a.model], study.checkpoint(a.model, paths)
     if folder is None:
         snapshot = hub.fetch_model(section["repository"], section["revision"], COPIED)
+        if a.model == (kenviz := study.config["kenviz"])["model"] and "matrix" in kenviz:
+            kenviz_matrix.check_folder(snapshot.folder, kenviz["matrix"])
         manifest = import_model(snapshot.folder, a.model, paths.pretrained(a.model), snapshot.origin())
     else:
         manifest = import_model(folder, a.model, paths.pretrained(a.model))

@@ -6,7 +6,7 @@ with it, and `study.archive` packs the files that it lists.
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 
 from ken.errors import UserError
@@ -89,6 +89,12 @@ def read(path: Path) -> dict[str, dict]:
         UserError: it is missing or not such a list, or a path leads out of the folder of the study.
     """
     return check(files.read_json(path), path)
+
+
+def left_out(results: Path, packed: Container[str]) -> list[str]:
+    """Files of a study that its manifest lists, but not the archive from which it is unpacked."""
+    path = results / NAME
+    return [name for name in read(path) if name not in packed] if path.exists() else []
 
 
 def check(content: object, path: Path) -> dict[str, dict]:

@@ -32,7 +32,7 @@ def compare_with_run(planned: list[jobs.Job], benchmarks: Path) -> str:
 
 
 def _workers(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)
 

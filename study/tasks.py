@@ -4,6 +4,7 @@ The reference scores are those of predicting the most frequent class, and of TF-
 fine-tuned model that does not exceed them has learnt little.
 """
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -20,18 +21,29 @@ from study.running import files, provenance
 from study.running.workflow import run
 from study.training import metrics
 
+MOST_COEFFICIENTS = 20_000_000  # of the TF-IDF reference, whose training takes some 200 bytes for each
+MOST_CLASSES = 2**15 - 1  # predictions are stored as 16-bit integers
+
 
 def reference_scores(splits: dict[str, pd.DataFrame]) -> dict[str, dict[str, float]]:
-    """Scores on test of the most frequent training label and of TF-IDF with untuned logistic regression."""
+    """Scores on test of the most frequent training label and of TF-IDF with untuned logistic regression.
+
+    With very many classes, TF-IDF is limited to the most frequent terms, so that the regression fits into memory.
+    """
     train, test = splits["train"], splits["test"]
-    majority = train["label"].value_counts(sort=True).index[0]
+    counts = train["label"].value_counts(sort=True)
     pipeline = make_pipeline(
-        TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), token_pattern=r"\S+"),
+        TfidfVectorizer(
+            sublinear_tf=True,
+            ngram_range=(1, 2),
+            token_pattern=r"\S+",
+            max_features=max(1, MOST_COEFFICIENTS // len(counts)),
+        ),
         LogisticRegression(C=10, max_iter=2000),
     )
     pipeline.fit(train["text"] + " .", train["label"])  # so that an empty text has a token
     return {
-        "majority": metrics.scores(test["label"], [majority] * len(test)),
+        "majority": metrics.scores(test["label"], [counts.index[0]] * len(test)),
         "tfidf": metrics.scores(test["label"], pipeline.predict(test["text"] + " .")),
     }
 
@@ -39,7 +51,7 @@ def reference_scores(splits: dict[str, pd.DataFrame]) -> dict[str, dict[str, flo
 def class_order(labels: pd.Series) -> list[str]:
     """Classes in the order of the model's outputs: numbers by value, names alphabetically."""
     unique = sorted(set(labels))
-    return sorted(unique, key=int) if all(label.lstrip("-").isdigit() for label in unique) else unique
+    return sorted(unique, key=int) if all(re.fullmatch("[+-]?[0-9]+", label) for label in unique) else unique
 
 
 def read_splits(
@@ -69,12 +81,14 @@ def build(name: str, spec: dict, corpora: dict[str, Path], out: Path) -> dict[st
         corpora: package -> Parquet file of study.corpus, for docstring tasks.
 
     Raises:
-        UserError: the task has only one class, or its source cannot be read.
+        UserError: the task has only one class or too many, or its source cannot be read.
     """
     splits, notes, origin, inputs = read_splits(spec, corpora)
     classes = class_order(splits["train"]["label"])
     if len(classes) < 2:
         raise UserError(f"task {name!r} has only one class ({classes[0]!r}): there is nothing to classify.")
+    if len(classes) > MOST_CLASSES:
+        raise UserError(f"task {name!r} has {len(classes):,} classes, more than {MOST_CLASSES:,}: merge rare classes.")
     with files.replacing_folder(out) as folder:
         for split, frame in splits.items():
             files.write_parquet(folder / f"{split}.parquet", frame.reset_index(drop=True))

@@ -13,7 +13,7 @@ import pandas as pd
 
 from ken.errors import UserError
 from study import corpus
-from study.data import hub_tasks, local_files
+from study.data import hub_tasks, table_files
 from study.definition.paths import SPLITS
 from study.definition.step import parse_step
 from study.running import files, provenance
@@ -75,13 +75,13 @@ def from_hub(spec: dict) -> tuple[dict[str, pd.DataFrame], dict[str, object]]:
     """split -> documents of a data set's splits train, validation and test, and their origin on the hub.
 
     Raises:
-        UserError: see `hub_tasks.fetch_splits` and `local_files.read_columns`.
+        UserError: see `hub_tasks.fetch_splits` and `table_files.read_columns`.
     """
     column = spec["text"]
     snapshot, shards = hub_tasks.fetch_splits(spec, list(SPLITS))
     documents = {}
     for split in SPLITS:
-        lines = [line for path in shards[split] for line in local_files.read_columns(path, [column])[column]]
+        lines = [line for path in shards[split] for line in table_files.read_columns(path, [column])[column]]
         documents[split] = from_lines(lines, split)
     return documents, snapshot.origin()
 

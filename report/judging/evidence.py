@@ -1,7 +1,8 @@
 """Evidence for claims, findings on them, and verdicts from intervals and margins."""
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,13 @@ import pandas as pd
 
 from report import style
 from report.judging.losses import LossSample
-from report.results import CELL
+from report.results import CELL, PAIR
 from report.statistics import Differences, Interval, Sample, differences, hierarchical_interval, matched
+from report.table import tuples
 
 REPRODUCED, NOT_REPRODUCED, NOT_DECIDED = "reproduced", "not reproduced", "not decided"
+NOT_TESTED = "not tested here"  # too few pairs or seeds, or models that have not learned
+LEAST_SEEDS = 2  # a bootstrap over one seed says nothing about the spread over seeds
 ALL = "all models"
 NO_INTERVAL = Interval(np.nan, np.nan, np.nan)
 ROUNDING = 1e-9  # shares that differ less are the same number
@@ -20,6 +24,31 @@ ROUNDING = 1e-9  # shares that differ less are the same number
 
 class Undecided(Exception):
     """The study lacks something that a claim needs; the message names it, as part of a sentence."""
+
+    verdict = NOT_DECIDED
+
+
+class Untested(Undecided):
+    """The study has rows on a claim, but all of them are of models that have not learned."""
+
+    verdict = NOT_TESTED
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One verdict.
+
+    Attributes:
+        subject: what it is about, e.g. a model. n: number of cells behind it.
+        why: a sentence with the numbers. unit: of the interval.
+    """
+
+    subject: str
+    verdict: str
+    n: int
+    why: str
+    interval: Interval = NO_INTERVAL
+    unit: str = "points"
 
 
 @dataclass(frozen=True)
@@ -30,6 +59,8 @@ class Evidence:
         results: folder of the study. scores: all rows of scores.csv, also those without a score.
         sample: scores with their bootstrap resamples. confidence: of all intervals.
         losses: of pruned language models; None if the study has none.
+        unlearned: cells whose fully fine-tuned model has not learned (`report.scores.unlearned_cells`); they count for
+            no verdict.
     """
 
     results: Path
@@ -37,6 +68,7 @@ class Evidence:
     sample: Sample
     confidence: float
     losses: LossSample | None = None
+    unlearned: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=CELL))
 
     @property
     def models(self) -> list[str]:
@@ -44,7 +76,7 @@ class Evidence:
         return list(dict.fromkeys(self.scores["model"]))
 
     def rows(self, method: str, model: str | None = None) -> pd.DataFrame:
-        """Rows of a method in `sample.rows`, for one model or all.
+        """Rows of a method in `sample.rows`, for one model or all, in the cells whose model has learned.
 
         Raises:
             Undecided: there are none.
@@ -53,6 +85,21 @@ class Evidence:
         chosen = rows if model is None else rows[rows["model"] == model]
         if chosen.empty:
             raise Undecided(self._why_missing(method))
+        return self.learned(chosen)
+
+    def learned(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Rows of a table with model, task and seed that lie in cells whose fully fine-tuned model has learned.
+
+        Raises:
+            Untested: there are none.
+        """
+        unlearned = set(tuples(self.unlearned, CELL))
+        chosen = rows[[cell not in unlearned for cell in tuples(rows, CELL)]]
+        if chosen.empty:
+            raise Untested(
+                f"no fully fine-tuned model has learned its task ({style.count(cells_of(rows), 'cell')}); "
+                "it takes models that learn"
+            )
         return chosen
 
     def _why_missing(self, method: str) -> str:
@@ -73,28 +120,37 @@ class Evidence:
             raise Undecided(f"{method} and {reference} have no budget in common")
         return pairs
 
+    def if_tested(
+        self,
+        finding: Finding,
+        cells: pd.DataFrame,
+        over_pairs: bool = True,
+        over_seeds: bool = True,
+        unit: tuple[str, str] = ("pair of model and task", "pairs of model and task"),
+    ) -> Finding:
+        """The finding, or the same estimate without a verdict if it rests on too few pairs or seeds.
+
+        Args:
+            finding: with a verdict from an interval.
+            cells: table with model, task and seed of the differences behind it.
+            over_pairs: whether the claim is about more than these pairs of model and task.
+            over_seeds: whether the interval resamples seeds.
+            unit: what a pair is called, and its plural.
+        """
+        pairs, seeds = len(cells[PAIR].drop_duplicates()), cells["seed"].nunique()
+        lacking = []
+        if over_pairs and pairs < least_pairs(self.confidence):
+            lacking.append(f"{style.count(pairs, *unit)} ({least_pairs(self.confidence)} needed)")
+        if over_seeds and seeds < LEAST_SEEDS:
+            lacking.append(f"{style.count(seeds, 'seed')} ({LEAST_SEEDS} needed)")
+        why = f"{finding.why} Not tested here: the study has {' and '.join(lacking)}."
+        return replace(finding, verdict=NOT_TESTED, why=why) if lacking else finding
+
     def interval(self, compared: pd.DataFrame | Differences, over_pairs: bool = True, budgets: int = 1) -> Interval:
         """Hierarchical interval of the mean difference, with Bonferroni's correction for a number of `budgets`."""
         if isinstance(compared, pd.DataFrame):
             compared = differences(self.sample, compared)
         return hierarchical_interval(compared, 1 - (1 - self.confidence) / budgets, over_pairs)
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One verdict.
-
-    Attributes:
-        subject: what it is about, e.g. a model. n: number of cells behind it.
-        why: a sentence with the numbers. unit: of the interval.
-    """
-
-    subject: str
-    verdict: str
-    n: int
-    why: str
-    interval: Interval = NO_INTERVAL
-    unit: str = "points"
 
 
 def judged(subject: str, judge: Callable[[], Finding]) -> Finding:
@@ -107,7 +163,16 @@ def judged(subject: str, judge: Callable[[], Finding]) -> Finding:
 
 def undecided(subject: str, missing: Undecided) -> Finding:
     """The finding on a subject for which the study lacks something."""
-    return Finding(subject, NOT_DECIDED, 0, f"Not decided: {missing}.")
+    return Finding(subject, missing.verdict, 0, f"{missing.verdict.capitalize()}: {missing}.")
+
+
+def least_pairs(confidence: float) -> int:
+    """The smallest number of pairs of model and task from which a verdict on all models can follow.
+
+    The widest interval that P pairs allow, from the lowest to the highest, contains the median over all pairs with
+    probability 1 - 2^(1 - P). At a confidence of 0.95 this needs 6 pairs.
+    """
+    return math.ceil(1 - math.log2(1 - confidence) - ROUNDING)
 
 
 def not_inferior(interval: Interval, margin: float) -> str:
@@ -128,8 +193,10 @@ def different(interval: Interval, margin: float) -> str:
 
 
 def worst_of(verdicts: Sequence[str]) -> str:
-    """Verdict that all of several hold: "not reproduced" takes precedence, then "not decided"."""
-    return next((verdict for verdict in (NOT_REPRODUCED, NOT_DECIDED) if verdict in verdicts), REPRODUCED)
+    """Verdict that all of several hold: one that is not reproduced refutes it; others that differ decide nothing."""
+    if NOT_REPRODUCED in verdicts:
+        return NOT_REPRODUCED
+    return verdicts[0] if len(set(verdicts)) == 1 else NOT_DECIDED
 
 
 def best_of(verdicts: Sequence[str]) -> str:

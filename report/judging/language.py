@@ -50,7 +50,8 @@ def surgeon_structured(
         ]
         n = len(rows[["model", "seed"]].drop_duplicates())
         why = f"Above the dense model in {style.count(n, 'run')} of language models: {', '.join(parts)}."
-        return Finding("language models", verdict, n, why, rises[worst], "nats")
+        finding = Finding("language models", verdict, n, why, rises[worst], "nats")
+        return evidence.if_tested(finding, rows.assign(task="language"), unit=("model", "models"))
 
     return judged_on_losses(evidence, {"language models": judge})
 
@@ -110,7 +111,8 @@ def saved(evidence: Evidence, sample: LossSample, both: tuple, keys: list[str], 
     interval, n = evidence.interval(gaps), cells_of(gaps.cells)
     why = f"{what}: {in_nats(interval, evidence.confidence)} on average over {len(gaps.points) // n} settings"
     why += f" in {style.count(n, 'run')} of language models."
-    return Finding("language models", superior(interval, margin), n, why, interval, "nats")
+    finding = Finding("language models", superior(interval, margin), n, why, interval, "nats")
+    return evidence.if_tested(finding, gaps.cells, unit=("model", "models"))
 
 
 def in_nats(interval: Interval, confidence: float) -> str:

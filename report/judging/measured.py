@@ -29,7 +29,8 @@ from report.statistics import Interval
 def spread_evenly(evidence: Evidence, *, share: float) -> list[Finding]:
     """Share of matrices whose kept entries have no more kept neighbours than a random selection."""
     numbers = ("seed", "observed_neighbours", "neighbours_low", "neighbours_high")
-    table = measured(evidence.results / "spread.csv", ("model", "task", "method", "matrix"), numbers, "ken")
+    path = evidence.results / "spread.csv"
+    table = evidence.learned(measured(path, ("model", "task", "method", "matrix"), numbers, "ken"))
     even = int((table["observed_neighbours"] <= table["neighbours_high"]).sum())
     ends = proportion_confint(even, len(table), alpha=1 - evidence.confidence, method="beta")
     interval = Interval(even / len(table), *map(float, ends))
@@ -39,7 +40,8 @@ def spread_evenly(evidence: Evidence, *, share: float) -> list[Finding]:
         f"{even} of {style.count(len(table), 'matrix', 'matrices')} are without clusters, "
         f"{fewer} of them with fewer kept neighbours than a random selection."
     )
-    return [Finding(ALL, verdict, cells_of(table), why, interval, "share")]
+    finding = Finding(ALL, verdict, cells_of(table), why, interval, "share")
+    return [evidence.if_tested(finding, table, over_seeds=False)]
 
 
 def linear_time(evidence: Evidence, *, tolerance: float, values: float) -> list[Finding]:

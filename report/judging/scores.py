@@ -49,7 +49,7 @@ def reset_a_quarter(evidence: Evidence, *, kept_share: float, within: float, mar
         if verdict == NOT_REPRODUCED and share < kept_share - within - ROUNDING:
             verdict = NOT_DECIDED
             why += f" The study has no larger share up to {style.percent(kept_share)}."
-        return Finding(model, verdict, n, why, interval)
+        return evidence.if_tested(Finding(model, verdict, n, why, interval), pairs, over_pairs=False)
 
     return [judged(model, partial(judge, model)) for model in evidence.models]
 
@@ -57,7 +57,7 @@ def reset_a_quarter(evidence: Evidence, *, kept_share: float, within: float, mar
 def best_share(
     evidence: Evidence, model: str, least_kept: float, most_kept: float, within: float, margin_points: float
 ) -> Finding:
-    """Whether KEN loses nothing on a model at some share of a range; `why` is part of a sentence."""
+    """Whether KEN loses nothing on a model at some share of a range; `why` is the end of a sentence."""
     pairs = evidence.pairs("ken", "full", model)
     pairs = pairs[pairs["budget"].between(least_kept - ROUNDING, most_kept + ROUNDING)]
     if pairs.empty:
@@ -71,8 +71,8 @@ def best_share(
     if verdict == NOT_REPRODUCED and max(tried) < most_kept - within - ROUNDING:
         verdict = NOT_DECIDED
     share = max(deciding(intervals, verdicts, verdict), key=lambda budget: intervals[budget].low)
-    why = f"{model} at {style.percent(share)} kept, {in_points(intervals[share], evidence.confidence, joint=True)}"
-    return Finding(model, verdict, cells_of(pairs), why, intervals[share])
+    why = f"{model} at {style.percent(share)} kept, {in_points(intervals[share], evidence.confidence, joint=True)}."
+    return evidence.if_tested(Finding(model, verdict, cells_of(pairs), why, intervals[share]), pairs, over_pairs=False)
 
 
 def reset_range(
@@ -91,7 +91,7 @@ def reset_range(
     weakest = min(deciding(intervals, verdicts, verdict), key=lambda model: intervals[model].estimate)
     passed, failed = (list(verdicts.values()).count(v) for v in (REPRODUCED, NOT_REPRODUCED))
     why = f"Of {style.count(len(verdicts), 'model')} ({models:g} needed), {passed} pass and {failed} fail; "
-    why += f"{'failing' if failed else 'weakest'}: {findings[weakest].why}."
+    why += f"{'failing' if failed else 'weakest'}: {findings[weakest].why}"
     cells = sum(finding.n for finding in findings.values())
     return [Finding(ALL, verdict, cells, why, intervals[weakest])]
 
@@ -110,7 +110,7 @@ def lead(evidence: Evidence, gaps: Differences, names: tuple[str, str], where: s
     first, second = map(style.label, names)
     cells = style.count(n, "cell") if n == of else f"{n} of {of} cells"
     why = f"{first} minus {second}: {in_points(interval, evidence.confidence)} {where} in {cells}."
-    return Finding(ALL, superior(interval, margin_points), n, why, interval)
+    return evidence.if_tested(Finding(ALL, superior(interval, margin_points), n, why, interval), gaps.cells)
 
 
 def ahead_on_curve(
@@ -173,9 +173,11 @@ def rescaled_keeps(evidence: Evidence, *, kept_shares: list[float], margin_point
     intervals = {share: evidence.interval(rows) for share, rows in by_share.items()}
     verdicts = {share: not_inferior(interval, margin_points) for share, interval in intervals.items()}
     verdict = worst_of(list(verdicts.values()))
-    n = cells_of(pd.concat(by_share.values()))
+    cells = pd.concat(by_share.values())
+    n = cells_of(cells)
     worst = min(deciding(intervals, verdicts, verdict), key=lambda share: intervals[share].estimate)
-    return [Finding(ALL, verdict, n, at_budgets(evidence, intervals, n), intervals[worst])]
+    finding = Finding(ALL, verdict, n, at_budgets(evidence, intervals, n), intervals[worst])
+    return [evidence.if_tested(finding, cells)]
 
 
 def grid_differs(evidence: Evidence, *, margin_points: float) -> list[Finding]:
@@ -184,9 +186,11 @@ def grid_differs(evidence: Evidence, *, margin_points: float) -> list[Finding]:
     intervals = {budget: evidence.interval(rows, budgets=len(tried)) for budget, rows in tried.items()}
     verdicts = {budget: different(interval, margin_points) for budget, interval in intervals.items()}
     verdict = best_of(list(verdicts.values()))
-    n = cells_of(pd.concat(tried.values()))
+    cells = pd.concat(tried.values())
+    n = cells_of(cells)
     largest = max(deciding(intervals, verdicts, verdict), key=lambda budget: abs(intervals[budget].estimate))
-    return [Finding(ALL, verdict, n, at_budgets(evidence, intervals, n, joint=True), intervals[largest])]
+    finding = Finding(ALL, verdict, n, at_budgets(evidence, intervals, n, joint=True), intervals[largest])
+    return [evidence.if_tested(finding, cells)]
 
 
 def at_budgets(evidence: Evidence, intervals: dict[float, Interval], cells: int, joint: bool = False) -> str:

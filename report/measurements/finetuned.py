@@ -1,4 +1,4 @@
-"""Bounds for compression per model and task: `full`, `none`, majority class and TF-IDF."""
+"""Bounds for compression per model and task: `full`, `none`, majority class and TF-IDF; and what has not learned."""
 
 from typing import Any
 
@@ -8,13 +8,19 @@ from report import style
 from report import table as columns
 from report.measurements.contract import ResultFiles, ResultTables
 from report.results import PAIR, Columns
-from report.table import Table
+from report.scores import unlearned_cells
+from report.table import Column, Table, TableCell
 
-COLUMNS = {"finetuned": Columns.of("model task", "seeds full full_sd none none_sd majority tfidf over_tfidf_points")}
+COLUMNS = {
+    "finetuned": Columns.of("model task", "seeds full full_sd none none_sd majority tfidf over_tfidf_points learned")
+}
 
 
 def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
-    """Means and standard deviations of the controls over seeds, and the references of the task."""
+    """Means and standard deviations of the controls over seeds, and the references of the task.
+
+    `learned` is the number of seeds whose fully fine-tuned model has learned (`report.scores.unlearned_cells`).
+    """
     table = files.scores[PAIR].drop_duplicates().set_index(PAIR)
     for control in ("full", "none"):
         values = files.seeds[files.seeds["method"] == control].groupby(PAIR, sort=False)["weighted_f1"]
@@ -24,13 +30,16 @@ def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
     references = files.tasks.set_index("task")[["majority_weighted_f1", "tfidf_weighted_f1"]]
     table = table.join(references.set_axis(["majority", "tfidf"], axis=1), on="task").reset_index()
     table["seeds"] = table["seeds"].fillna(0).astype(int)
+    unlearned = unlearned_cells(files.scores, files.tasks).groupby(PAIR).size().rename("unlearned")
+    table["learned"] = table["seeds"] - table[PAIR].join(unlearned, on=PAIR)["unlearned"].fillna(0).astype(int)
     table["over_tfidf_points"] = 100 * (table["full"] - table["tfidf"])
     return {"finetuned": table[COLUMNS["finetuned"].names]}
 
 
 def page(tables: ResultTables) -> dict[str, Any]:
-    """The table of controls and references."""
+    """The table of controls and references, and a warning about models that have not learned."""
     return {
+        "warning": warning(tables.finetuned),
         "table": Table.of(
             [
                 *columns.PAIR,
@@ -38,8 +47,34 @@ def page(tables: ResultTables) -> dict[str, Any]:
                 columns.mean("None (body reset)", "none", "none_sd"),
                 columns.number("TF-IDF", "tfidf", style.score),
                 columns.mean("Full", "full", "full_sd"),
+                Column("Learned", _learned),
                 columns.number("Full to TF-IDF, points", "over_tfidf_points", style.points),
             ],
             tables.finetuned.itertuples(),
-        )
+        ),
     }
+
+
+def _learned(row: Any) -> TableCell:
+    if row.learned == row.seeds:
+        return TableCell("yes" if row.seeds else "")
+    return TableCell(f"NO, in {row.seeds - row.learned:.0f} of {style.count(row.seeds, 'seed')}", marks="missing")
+
+
+def warning(table: pd.DataFrame) -> str:
+    """A sentence about the cells whose fully fine-tuned model has not learned; "" if there are none."""
+    table = table[table["learned"] < table["seeds"]]
+    if table.empty:
+        return ""
+    cells = int((table["seeds"] - table["learned"]).sum())
+    parts = []
+    for row in table.itertuples():
+        seeds = f"{row.seeds - row.learned:.0f} of {style.count(row.seeds, 'seed')}"
+        tfidf = "" if pd.isna(row.tfidf) else f", TF-IDF {style.score(row.tfidf)}"
+        scores = f"mean weighted F1 {style.score(row.full)}, majority class {style.score(row.majority)}{tfidf}"
+        parts.append(f"{row.model} on {row.task} ({seeds}; {scores})")
+    return (
+        f"Not learned: in {style.count(cells, 'cell')} the fully fine-tuned model is hardly better than the majority "
+        f"class or far below TF-IDF. Such a cell says nothing about pruning and counts for no verdict: "
+        f"{style.listed(parts)}. More training rows, more epochs or another learning rate may help."
+    )

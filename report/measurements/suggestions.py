@@ -1,5 +1,6 @@
 """Kept shares chosen on validation, and their loss on test."""
 
+import math
 from typing import Any
 
 import pandas as pd
@@ -22,9 +23,11 @@ FILE = Columns.of(
     "seed share margin confidence kept_share stored_bytes weighted_f1 macro_f1 accuracy full_weighted_f1",
 )
 
+TOO_FEW = "too few validation rows"
+
 
 def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
-    """Shares and losses on test over seeds, per model, task and method."""
+    """Shares and losses on test over seeds, per model, task and method; empty with too few validation rows."""
     chosen = read_table(files.results / "suggestions.csv", *FILE)
     chosen = chosen.assign(loss_points=100 * (chosen["full_weighted_f1"] - chosen["weighted_f1"]))
     table = chosen.groupby([*PAIR, "method"], sort=False).agg(
@@ -36,13 +39,29 @@ def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
     return {"suggestions": table.reset_index()[COLUMNS["suggestions"].names]}
 
 
+def _lacks_rows(tables: ResultTables) -> bool:
+    """Whether some tasks have too few validation rows for a choice."""
+    return bool(tables.suggestions["share"].isna().any())
+
+
+def _needed(suggestions: pd.DataFrame) -> str:
+    """How many validation rows a choice needs."""
+    from ken.suggestion import examples_needed  # imports torch
+
+    first = suggestions.iloc[0]
+    limit = f"a loss of at most {100 * first['margin']:g} points at {style.percent(first['confidence'])} confidence"
+    return f"At least {examples_needed(first['margin'], first['confidence']):,} validation rows can show {limit}."
+
+
 def page(tables: ResultTables) -> dict[str, Any]:
     """Section with the shares, and the margin and confidence of their choice."""
+    note = [columns.text("Note", lambda row: TOO_FEW if math.isnan(row.share) else "")] if _lacks_rows(tables) else []
     table = Table.of(
         [
             *columns.PAIR,
             columns.method(),
             columns.number("Keep", "share", style.share),
+            *note,
             columns.span("Over seeds", "share_min", "share_max", style.percent, by="share_max"),
             columns.number("Test F1 to full, points", lambda row: -row.loss_points, style.points),
             columns.number("Worst seed", lambda row: -row.loss_points_max, style.points),
@@ -57,13 +76,17 @@ def page(tables: ResultTables) -> dict[str, Any]:
         "examples). Test data took no part in the choice; the restored model was evaluated on it once."
         for row in tables.suggestions[:1].itertuples()
     )
+    if _lacks_rows(tables):
+        text += f" {_needed(tables.suggestions)}"
     absent = "No share was looked for in this study."
     return {"section": PageSection("choice", "How much to keep?", text, table, absent=absent)}
 
 
 def sentences(tables: ResultTables) -> list[str]:
     """Shares chosen on validation for each method: median over models and tasks, and the loss on test."""
-    chosen = tables.suggestions
+    chosen = tables.suggestions.dropna(subset="share")
+    if chosen.empty and _lacks_rows(tables):
+        return [f"No share could be chosen on validation: there are {TOO_FEW}. {_needed(tables.suggestions)}"]
     if chosen.empty:
         return []
     parts = []

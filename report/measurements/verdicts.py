@@ -10,7 +10,12 @@ from report.measurements.contract import ResultFiles, ResultTables
 from report.results import CLAIMS, read_claims
 
 COLUMNS = {"claims": CLAIMS}
-VERDICTS = {"reproduced": "✓", "not reproduced": "✗", "not decided": "?"}  # verdict -> mark, in the order of the report
+VERDICTS = {
+    "reproduced": "✓",
+    "not reproduced": "✗",
+    "not decided": "?",
+    "not tested here": "–",
+}  # verdict -> mark, in the order of the report
 MIXED = "different from case to case"
 SOURCES = {
     "paper": "Claims of the paper",

@@ -1,9 +1,11 @@
 """Search for the smallest kept share of a cell that is not inferior on validation.
 
 The search is `ken.suggest` and uses validation only. The suggested share is stored and loaded back, and the restored
-model is evaluated once on the test set.
+model is evaluated once on the test set. With too few validation rows for a statement at the confidence, nothing is
+searched for, and the rows of the table have no numbers.
 """
 
+from dataclasses import fields
 from pathlib import Path
 
 import pandas as pd
@@ -12,11 +14,16 @@ import baselines
 from baselines.base import Selection
 from ken import suggestion
 from ken.errors import UserError
-from ken.suggestion import Suggestion
+from ken.suggestion import Suggestion, Trial
 from study.cells.finetuned_cell import FinetunedCell
 from study.running import files, provenance
 from study.training import metrics
 from study.training.examples import predict
+
+MEASURED = (
+    *("validation_full_weighted_f1", "looks", "kept_share", "stored_bytes"),
+    *("weighted_f1", "macro_f1", "accuracy", "full_weighted_f1"),
+)
 
 
 def search(cell: FinetunedCell, method: Selection, settings: dict) -> Suggestion:
@@ -34,7 +41,6 @@ def search(cell: FinetunedCell, method: Selection, settings: dict) -> Suggestion
         rule=method.rule,
         seed=cell.for_method(method, draw=0).seed,
         allow_head=True,  # the head of the manifest
-        allow_few=True,  # the validation set is part of the task
     )
 
 
@@ -52,6 +58,8 @@ def evaluate_on_test(cell: FinetunedCell, method: Selection, share: float, path:
 def suggest(cell: FinetunedCell, methods: list[str], settings: dict, out: Path) -> None:
     """Write suggestions.csv (one row per method), curves.csv (one per evaluated share) and stored files to `out`."""
     rows, curves = [], []
+    examples = len(cell.split("validation").labels)
+    needed = suggestion.examples_needed(settings["margin"], settings["confidence"])
     with files.replacing_folder(out) as folder:
         for name in methods:
             method = baselines.METHODS[name]
@@ -59,13 +67,18 @@ def suggest(cell: FinetunedCell, methods: list[str], settings: dict, out: Path) 
                 raise UserError(
                     f"{name} does not rank entries, so no share can be suggested for it: remove it from suggestion."
                 )
-            suggested = search(cell, method, settings)
             axes = cell.axes | {"method": name}
+            if examples < needed:
+                rows.append(axes | dict.fromkeys(("share", *MEASURED)) | settings)
+                print(f"{name}: {examples} validation rows are too few to suggest a share, {needed} are needed")
+                continue
+            suggested = search(cell, method, settings)
             validation = {"validation_full_weighted_f1": suggested.full_weighted_f1, "looks": len(suggested.curve)}
             tested = evaluate_on_test(cell, method, suggested.share, folder / f"{name}.safetensors")
             rows.append(axes | {"share": suggested.share} | settings | validation | tested)
             curves += [axes | vars(look) for look in suggested.curve]
             print(f"{name}: keep {100 * suggested.share:g} %, {len(suggested.curve)} shares evaluated", flush=True)
-        files.write_csv(folder / "curves.csv", pd.DataFrame(curves))
+        columns = [*cell.axes, "method", *(field.name for field in fields(Trial))]
+        files.write_csv(folder / "curves.csv", pd.DataFrame(curves, columns=columns))
         files.write_csv(folder / "suggestions.csv", pd.DataFrame(rows))
         provenance.write_manifest(folder, inputs=cell.inputs)

@@ -2,7 +2,7 @@
 
 How special rows are treated (the notes of the task's manifest count them):
 
-- a missing label, or a label that is not in train, is refused;
+- a missing label, a label that is not in train, or one label in two spellings ("1" and "1.0") is refused;
 - a missing or blank text is dropped from train and validation; in test it is kept as an empty text, because a
   classifier must label it;
 - exact repetitions within train are dropped, and so are rows of train or validation whose text is also in a later
@@ -10,22 +10,20 @@ How special rows are treated (the notes of the task's manifest count them):
 - equal texts with different labels are kept, and texts of any length and script (the tokenizer truncates them).
 """
 
-import json
 import math
-import warnings
-from collections.abc import Callable, Iterable, Sequence
+import re
+import unicodedata
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 
-from ken.errors import UserError, did_you_mean
-from study.definition.paths import SPLITS
+from ken.errors import UserError
+from study.data.table_files import read_columns
+from study.definition.paths import SPLITS, without_split
 from study.running import files
 
-SAVED_DATASET = ("dataset_dict.json", "state.json")  # one of these is in a folder written by `datasets.save_to_disk`
 NAMED = 5  # largest number of row numbers in a message
-
-Columns = dict[str, list]
 
 
 def load_split(
@@ -34,8 +32,7 @@ def load_split(
     """Read one split.
 
     Args:
-        path: a .csv, .tsv, .jsonl or .parquet file in UTF-8, or a folder saved by `datasets.save_to_disk`; "#name"
-            after a folder of several splits selects one.
+        path: see `table_files.read_columns`.
         text: name of the column with the text.
         label: name of the column with the label: text, whole numbers or a `ClassLabel`, whose names are used.
         split: the split to read from a folder of several if `path` names none.
@@ -53,36 +50,6 @@ def load_split(
         raise UserError(f'{path} has no label in column "{label}" at {_listed(missing, "row")}: {advice}.')
     texts = [_text(value, row, path) for row, value in enumerate(columns[text], start=1)]
     return pd.DataFrame({"text": texts, "label": labels}, dtype=str)
-
-
-def read_columns(path: str | Path, wanted: Sequence[str], split: str | None = None) -> Columns:
-    """Name -> values of the wanted columns of a file or a saved folder.
-
-    Args and errors are those of `load_split`.
-    """
-    name, _, part = str(path).partition("#")
-    file = Path(name)
-    if not file.exists():
-        raise UserError(f"{file} does not exist (relative paths start at {Path.cwd()}): correct the path.")
-    if file.is_dir():
-        return _read_saved_dataset(file, wanted, part or split)
-    if reader := READERS.get(file.suffix.lower()):
-        columns = _read_file(reader, file)
-        _check_columns(columns, wanted, file)
-        return {column: columns[column] for column in wanted}
-    extension = f'the extension "{file.suffix}"' if file.suffix else "no extension"
-    kinds = f"{', '.join(READERS)} and folders saved by the datasets library"
-    raise UserError(f"{file} has {extension}, which cannot be read: supported are {kinds}.")
-
-
-def _check_columns(available: Iterable[str], wanted: Iterable[str], path: Path) -> None:
-    names = list(map(str, available))
-    for column in wanted:
-        if column not in names:
-            hint = did_you_mean(column, names)
-            listed = ", ".join(f'"{name}"' for name in names) or "none"
-            suggestion = hint if hint.startswith(" Did") else ""
-            raise UserError(f'{path} has no column "{column}", it has {listed}.{suggestion}')
 
 
 def prepare(spec: dict) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, list[str]]:
@@ -106,7 +73,7 @@ def prepare(spec: dict) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, list[
 
 def sha256(path: str | Path) -> str | dict[str, str]:
     """SHA-256 of a file that `load_split` reads, or name -> SHA-256 of the files in a saved folder."""
-    path = Path(str(path).partition("#")[0])
+    path, _ = without_split(path)
     if not path.is_dir():
         return files.sha256(path)
     return {str(file.relative_to(path)): files.sha256(file) for file in sorted(path.rglob("*")) if file.is_file()}
@@ -123,6 +90,7 @@ def clean(
         spec: optionally validation_share and seed.
     """
     frames = dict(frames)
+    _check_spellings(frames, paths)
     notes: list[str] = []
     later_texts: set[str] = set()
     for split in reversed(list(frames)):  # a text in test is removed from validation, one in either from train
@@ -138,6 +106,7 @@ def clean(
         share, seed = spec.get("validation_share", 0.1), spec.get("seed", 0)
         frames["train"], frames["validation"] = _divided(train, share, seed, paths["train"])
         notes.append(f"validation: {_counted(len(frames['validation']), 'row')} taken from train")
+    notes += _differ_in_case(frames["train"])
     for split in ("validation", "test"):
         _check_labels(frames["train"], frames[split], split, str(paths.get(split, paths["train"])))
     return frames["train"], frames["validation"], frames["test"], notes
@@ -184,122 +153,44 @@ def _divided(train: pd.DataFrame, share: float, seed: int, path: str | Path) -> 
     return rest, validation
 
 
+def _check_spellings(frames: Mapping[str, pd.DataFrame], paths: Mapping[str, str | Path]) -> None:
+    """Refuse labels that are the same whole number or text but are written differently: they would be two classes."""
+    seen: dict[str, tuple[str, str]] = {}  # what a label stands for -> label, split
+    for split, frame in frames.items():
+        for label in frame["label"].unique():
+            other, elsewhere = seen.setdefault(_meaning_of(label), (label, split))
+            if other != label:
+                places = f"{other!a} in {paths[elsewhere]} and {label!a} in {paths[split]}"
+                raise UserError(f"the same label is written in two ways, {places}: write it in one way everywhere.")
+
+
+def _meaning_of(label: str) -> str:
+    """A label without differences that people overlook: "1.0", "+1" and "01" are "1"; letters and accents composed."""
+    if number := re.fullmatch(r"([+-]?)0*([0-9]+)(\.0*)?", label):
+        sign = "-" if number[1] == "-" and number[2] != "0" else ""
+        return sign + number[2]
+    return unicodedata.normalize("NFC", label)
+
+
+def _differ_in_case(train: pd.DataFrame) -> list[str]:
+    """A note on classes that differ only in upper and lower case."""
+    labels = sorted(train["label"].unique())
+    groups: dict[str, list[str]] = {}
+    for label in labels:
+        groups.setdefault(label.casefold(), []).append(label)
+    return [
+        f"labels {' and '.join(map(repr, group))} differ only in case, kept as {len(group)} classes"
+        for group in groups.values()
+        if len(group) > 1
+    ]
+
+
 def _check_labels(train: pd.DataFrame, other: pd.DataFrame, split: str, path: str) -> None:
     """Refuse labels that are not in the training rows."""
     if unseen := sorted(set(other["label"]) - set(train["label"])):
         count = int((other["label"] == unseen[0]).sum())
         occurs = f'label "{unseen[0]}" occurs in {split} ({path}, {_counted(count, "row")})'
         raise UserError(f"{occurs} but in no usable row of train: add training rows or remove it.")
-
-
-def _read_file(reader: Callable[[Path], Columns], path: Path) -> Columns:
-    """Read the columns of a file; errors become one sentence."""
-    import pyarrow
-
-    try:
-        return reader(path)
-    except UnicodeDecodeError as error:
-        byte = error.object[error.start]
-        raise UserError(
-            f"{path} is not UTF-8 (it has a byte 0x{byte:02x}): save it again with the encoding UTF-8."
-        ) from None
-    except pd.errors.EmptyDataError:
-        raise UserError(f"{path} is empty: it needs a header and rows.") from None
-    except (pd.errors.ParserError, pd.errors.ParserWarning, pyarrow.ArrowInvalid, OSError) as error:
-        reason = " ".join(str(error).split()).rstrip(".")
-        raise UserError(f"{path} is damaged or not a {path.suffix} file ({reason}): write it again.") from None
-
-
-def _delimited(separator: str) -> Callable[[Path], Columns]:
-    def read(path: Path) -> Columns:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)  # rows with too many fields
-            frame = pd.read_csv(
-                path,
-                sep=separator,
-                dtype=str,
-                keep_default_na=False,  # "NA" and "null" are words
-                index_col=False,
-                encoding="utf-8-sig",
-            )
-        for name, values in frame.items():
-            swallowed = values.str.contains("\n", na=False) & values.str.contains("\t", na=False)
-            if separator == "\t" and swallowed.any():
-                row = int(swallowed.to_numpy().argmax()) + 1
-                where = f'{path} has lines and tabs inside one field (row {row}, column "{name}")'
-                raise UserError(f'{where}: put a text that begins with " in quotes and double the quotes inside it.')
-        return {name: values.tolist() for name, values in frame.items()}
-
-    return read
-
-
-def _read_jsonl(path: Path) -> Columns:
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path} has no JSON on line {number} ({error.msg}): write the file again.") from None
-        if not isinstance(row, dict):
-            raise UserError(f'{path} has no JSON object on line {number}: write lines like {{"text": "…"}}.')
-        rows.append(row)
-    names = dict.fromkeys(name for row in rows for name in row)
-    return {name: [row.get(name) for row in rows] for name in names}
-
-
-def _read_parquet(path: Path) -> Columns:
-    import pyarrow.parquet
-
-    # With Arrow, because pandas turns whole numbers with gaps into floats.
-    table = pyarrow.parquet.read_table(path)
-    columns = table.to_pydict()
-    for name, names in _class_names(table.schema.metadata or {}).items():
-        if name in columns:
-            columns[name] = [names[v] if isinstance(v, int) and 0 <= v < len(names) else None for v in columns[name]]
-    return columns
-
-
-def _class_names(metadata: dict[bytes, bytes]) -> dict[str, list[str]]:
-    """Column -> names of its classes, from the metadata that the datasets library writes into a Parquet file."""
-    try:
-        features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
-        return {name: kind["names"] for name, kind in features.items() if kind.get("_type") == "ClassLabel"}
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return {}  # written by another library: the column is used as it is
-
-
-READERS: dict[str, Callable[[Path], Columns]] = {
-    ".csv": _delimited(","),
-    ".tsv": _delimited("\t"),
-    ".jsonl": _read_jsonl,
-    ".parquet": _read_parquet,
-}
-
-
-def _read_saved_dataset(path: Path, wanted: Sequence[str], split: str | None) -> Columns:
-    if not any((path / name).is_file() for name in SAVED_DATASET):
-        raise UserError(f"{path} is a folder that was not saved by the datasets library: name a file.")
-    import datasets
-
-    try:
-        dataset = datasets.load_from_disk(str(path))
-    except (OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split()).rstrip(".")
-        raise UserError(f"{path} is a damaged datasets folder ({reason}): save it again.") from None
-    if isinstance(dataset, datasets.DatasetDict):
-        if split not in dataset:
-            hint = did_you_mean(str(split), dataset)
-            raise UserError(f'{path} has no split "{split}": name one as {path}#split.{hint}')
-        dataset = dataset[split]
-    _check_columns(dataset.column_names, wanted, path)
-    columns: Columns = {name: dataset.with_format(None)[name][:] for name in wanted}
-    for name in wanted:
-        kind = dataset.features[name]
-        if isinstance(kind, datasets.ClassLabel):  # -1 stands for a missing label
-            columns[name] = [None if v is None or v < 0 else kind.int2str(v) for v in columns[name]]
-    return columns
 
 
 def _is_missing(value: object) -> bool:
@@ -314,7 +205,10 @@ def _label(value: object, row: int, path: str | Path) -> str:
         value = int(value)
     if not isinstance(value, str | int):
         raise UserError(f"{path} has the label {value!r} at row {row}: labels must be text or whole numbers.")
-    return _encodable(str(value)).strip()
+    label = _encodable(str(value)).strip()
+    if "\n" in label or "\r" in label:
+        raise UserError(f"{path} has a label of several lines at row {row} ({label[:40]!r}): write it on one line.")
+    return label
 
 
 def _text(value: object, row: int, path: str | Path) -> str:

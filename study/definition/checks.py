@@ -9,6 +9,10 @@ from ken.errors import UserError, did_you_mean
 from study.definition import method_settings
 
 METHOD_SECTIONS = ("inference", "spread", "suggestion")  # sections with a list of methods of the study
+RESERVED = {  # names below results/ that are not free for a study
+    "reference": "holds the committed runs to compare with",
+    "slurm-logs": "holds the logs of SLURM",
+}
 CAUSAL = ("bloom",)  # architectures that can be pre-trained here and are causal language models
 
 
@@ -22,6 +26,8 @@ def check(config: Mapping, methods: Mapping[str, Method]) -> None:
     Raises:
         UserError: one sentence with the full path of the key.
     """
+    if held := RESERVED.get(name := config["study"]):
+        _refuse(f'study is "{name}", but results/{name} {held}: choose another name.')
     _check_corpus(config)
     _check_names(config)
     for name, model in config["models"].items():
@@ -29,6 +35,24 @@ def check(config: Mapping, methods: Mapping[str, Method]) -> None:
     _check_language(config)
     _check_method_settings(config, methods)
     _check_spread(config, methods)
+
+
+def check_unused_settings(config: dict, written: Collection[str]) -> None:
+    """Refuse settings of methods that are not run, and remove those that are inherited.
+
+    Args:
+        config: with all defaults; changed in place.
+        written: methods with settings in the config itself, not only in the one it extends.
+
+    Raises:
+        UserError: such a method is not run.
+    """
+    settings, adaptation = config["method_settings"], config["language_modelling"]["adaptation"]
+    run = {"full", "none", *config["methods"], *(adaptation["methods"] if "text" in adaptation else ())}
+    for name in [name for name in settings if name not in run]:
+        if name in written:
+            _refuse(f"method_settings.{name} has no effect: {name} is not in methods. Add it there, or remove it here.")
+        del settings[name]
 
 
 def pictured(config: Mapping, methods: Mapping[str, Method]) -> dict:

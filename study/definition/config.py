@@ -1,6 +1,6 @@
 """A study's configuration: read, checked, and completed with defaults."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import yaml
@@ -11,7 +11,7 @@ from baselines.options import shown
 from ken.errors import UserError
 from study.definition import checks
 from study.definition.sections import study_model
-from study.definition.sentences import sentence
+from study.definition.sentences import dotted, sentence
 
 
 def schema(methods: Mapping[str, Method]) -> dict:
@@ -21,16 +21,18 @@ def schema(methods: Mapping[str, Method]) -> dict:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | described
 
 
-def load(raw: dict, methods: Mapping[str, Method], sources: bool = True) -> dict:
+def load(raw: dict, methods: Mapping[str, Method], sources: bool = True, unused: bool = False) -> dict:
     """Check a configuration and fill in its defaults.
 
     Args:
         raw: the configuration as read from YAML; it is not changed.
         methods: the registered methods by name.
         sources: whether data files and model folders must exist.
+        unused: whether `raw` may have settings of methods that are not run, as the config that it extends always may.
 
     Returns:
-        A new dict with every default written out, including those of each model and task.
+        A new dict with every default written out, including those of each model and task, and without the settings of
+        methods that are not run.
 
     Raises:
         UserError: one sentence with the full path of the key, its value and what is allowed.
@@ -49,6 +51,7 @@ def load(raw: dict, methods: Mapping[str, Method], sources: bool = True) -> dict
     except ValidationError as error:
         raise UserError(f"config key {sentence(error.errors(), model.model_json_schema())}") from None
     config = study.model_dump()
+    checks.check_unused_settings(config, () if unused else raw.get("method_settings") or ())
     checks.check(config, methods)
     config["kenviz"] = checks.pictured(config, methods)
     checks.check_scores_only(config)
@@ -65,13 +68,49 @@ def read(path: str | Path, methods: Mapping[str, Method]) -> dict:
 
 
 def _read_yaml(path: str | Path) -> dict:
+    check_keys(path)
+    raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    return raw if raw is not None else {}
+
+
+def check_keys(path: str | Path) -> None:
+    """Refuse a YAML file in which a section has a key twice: YAML readers would silently use the last one.
+
+    Raises:
+        UserError: the key and both lines; or there is no such file, or it is not YAML.
+    """
     try:
-        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
+        if Path(path).suffix == ".json":
+            text = text.replace("\t", " ")  # YAML allows no tabs between values
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        repeated = next(_repeated_keys(root, (), set()), None)
     except OSError as error:
         raise UserError(f"cannot read the config {path}: {error.strerror}.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}.") from None
-    return raw if raw is not None else {}
+    if repeated:
+        key, first, second = repeated
+        lines = f"line {first}" if first == second else f"lines {first} and {second}"
+        raise UserError(f"{path} has the key {key} twice, on {lines}: keep one of them.")
+
+
+def _repeated_keys(node: yaml.Node | None, path: tuple, seen: set[int]) -> Iterator[tuple[str, int, int]]:
+    """Dotted path and both lines of every key that its section has twice."""
+    if not isinstance(node, yaml.CollectionNode) or id(node) in seen:  # an alias stands for a node seen before
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.SequenceNode):
+        for index, entry in enumerate(node.value):
+            yield from _repeated_keys(entry, (*path, index), seen)
+        return
+    lines: dict[tuple, int] = {}
+    for key, value in node.value:
+        name, line = (key.tag, str(key.value)), key.start_mark.line + 1
+        if name in lines:
+            yield dotted((*path, key.value)), lines[name], line
+        lines[name] = line
+        yield from _repeated_keys(value, (*path, key.value), seen)
 
 
 def _extended(raw: dict) -> dict:

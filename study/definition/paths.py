@@ -120,3 +120,14 @@ class Paths:
     def benchmark(self, rule: str, *axes: str) -> Path:
         """Time and memory of a job, as Snakemake measures them."""
         return self.benchmarks.joinpath(rule, *axes).with_name(f"{(rule, *axes)[-1]}.tsv")
+
+
+def without_split(path: str | Path) -> tuple[Path, str]:
+    """Path of a user's data, and the name of the split behind its last "#"; a "#" may also belong to the path itself.
+
+    Example:
+        >>> without_split("data/saved#train")
+        (PosixPath('data/saved'), 'train')
+    """
+    name, separator, split = str(path).rpartition("#")
+    return (Path(name), split) if separator and not Path(path).exists() else (Path(path), "")

@@ -7,13 +7,19 @@ from pydantic import MISSING, AfterValidator, Field, ValidationInfo, field_valid
 from pydantic_core import PydanticCustomError, PydanticKnownError
 
 from baselines.options import Above0, Integer, Natural, Positive, Section, Several, Share, optional, shown
+from study.definition.paths import without_split
 
 SOURCE = "where it comes from"
 
 
 def _existing(path: str, info: ValidationInfo) -> str:
-    if info.context["sources"] and not Path(path.partition("#")[0]).exists():
+    if info.context["sources"] and not Path(path).exists():
         raise PydanticCustomError("no_such_path", "does not exist")
+    return path
+
+
+def _existing_data(path: str, info: ValidationInfo) -> str:
+    _existing(str(without_split(path)[0]), info)
     return path
 
 
@@ -32,6 +38,7 @@ REPOSITORY = "the name of a repository on the Hugging Face hub, such as google-b
 REVISION = "a commit, tag or branch of the repository; only a commit never changes, and manifests record it"
 PART = "[A-Za-z0-9][A-Za-z0-9._-]*"  # of the name of a repository
 ExistingPath = Annotated[str, AfterValidator(_existing)]
+DataPath = Annotated[str, AfterValidator(_existing_data)]  # may name a split of a folder: "data/saved#train"
 Name = Annotated[str, _matching("[a-z0-9][a-z0-9._-]*", NAME)]
 Repository = Annotated[str, _matching(rf"(?!.*(--|\.\.)){PART}(/{PART})?", REPOSITORY)]
 Revision = Annotated[str, _matching(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._/-]*", REVISION)]
@@ -98,11 +105,11 @@ class FileTask(ColumnTask):
     """Text and labels from CSV, TSV, JSONL or Parquet files or folders saved by the datasets library."""
 
     source: Literal["files"] = Field(description=SOURCE)
-    train: ExistingPath = Field(description="file or folder of the training examples")
-    validation: ExistingPath | MISSING = optional(
+    train: DataPath = Field(description="file or folder of the training examples")
+    validation: DataPath | MISSING = optional(
         "file or folder of the validation examples; by default, part of train is used"
     )
-    test: ExistingPath = Field(description="file or folder of the test examples")
+    test: DataPath = Field(description="file or folder of the test examples")
 
 
 class Splits(Section):

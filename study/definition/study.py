@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from study.definition.paths import SPLITS, Paths
+from study.definition.paths import SPLITS, Paths, without_split
 from study.running import files
 
 CONTROLS = ("full", "none")
@@ -136,7 +136,7 @@ class Study:
     def task_files(self, task: str) -> list[str]:
         """The user's files or folders that a task is made from."""
         spec = self.config["tasks"][task]
-        return [spec[split].partition("#")[0] for split in SPLITS if split in spec and spec["source"] == "files"]
+        return [str(without_split(spec[split])[0]) for split in SPLITS if split in spec and spec["source"] == "files"]
 
     def text_settings(self, experiment: str) -> dict:
         """The section of the running text of an experiment on language models."""

@@ -5,23 +5,33 @@ All of them can be called and tested without Snakemake: wildcards are any object
 
 import json
 import shlex
-from collections.abc import Iterable
+import time
+from collections.abc import Collection, Iterable
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import baselines
 from ken import checkpoint_files
+from ken.errors import UserError
+from study import manifest
 from study.definition import method_settings
+from study.definition.config import check_keys
 from study.definition.config import load as load_config
 from study.definition.paths import Paths
 from study.definition.study import Cell, Study
-from study.running import files
+from study.planning import kenviz_matrix
+from study.running import device, files
 from study.running.code import code_hash
 from study.running.workflow import hold_study, prepare_environment
 
 if TYPE_CHECKING:
     from snakemake.io import Wildcards
+    from snakemake.workflow import Workflow
+
+SKEW = 10  # seconds by which the clock of a file server may be ahead
+CONFIG_FILES = ("config/claims.yaml", "config/published.yaml")  # inputs of rules
 
 
 def as_json(value: object) -> str:
@@ -40,18 +50,25 @@ def logged(step: str, arguments: str) -> str:
     return f"cat > {{log}} <<'END'\n{command}\nEND\n{command} >> {{log}} 2>&1"
 
 
-def prepare_study(config: dict, dry_run: bool) -> Study:
+def prepare_study(
+    config: dict, dry_run: bool, configfiles: Iterable[str | Path] = (), overrides: Collection[str] = ()
+) -> Study:
     """Check the config that Snakemake has read, and prepare this process to run the study.
 
     Args:
         config: if it has the key report_only, only rules of the report are run, and data and models may be missing.
         dry_run: whether nothing will be written.
+        configfiles: files that the config was read from.
+        overrides: keys of the config that were set on the command line.
 
     Raises:
         UserError: the config has a mistake, or the results cannot be written.
     """
+    for path in configfiles:
+        check_keys(path)
     sources = not config.pop("report_only", False)
-    study = Study(load_config(config, baselines.METHODS, sources))
+    unused = not sources or "methods" in overrides
+    study = Study(load_config(config, baselines.METHODS, sources, unused))
     paths = Paths(f"results/{study.name}")
     if not dry_run:
         files.check_writable(paths.results)
@@ -59,6 +76,11 @@ def prepare_study(config: dict, dry_run: bool) -> Study:
             study.write(paths.results)
     prepare_environment(study.config["device"], study.config["finetuning"]["checkpoint_minutes"])
     return study
+
+
+def needs_gpu(workflow: "Workflow") -> bool:
+    """Whether jobs that use the GPU, if there is one, will run on this machine and not on a cluster."""
+    return workflow.local_exec and any("gpu" in job.rule.resources for job in workflow.dag.needrun_jobs())
 
 
 class Rules:
@@ -232,7 +254,16 @@ class Rules:
     # Everything.
 
     def results(self) -> list[Path]:
-        """Every intermediate result; missing ones are made again, even in a finished study."""
+        """Every intermediate result, without those that were left out of the archive that the study comes from.
+
+        Missing ones are made again, even in a finished study.
+        """
+        archive = self.paths.results / manifest.PACKED
+        left_out = files.read_json(archive).get("left_out", []) if archive.exists() else []
+        missing = {self.paths.results / name for name in left_out}
+        return [path for path in self._all_results() if path not in missing]
+
+    def _all_results(self) -> list[Path]:
         study, paths = self.study, self.paths
         manifests = [paths.task(task) / "manifest.json" for task in study.axes["task"]]
         manifests += [paths.text(experiment) / "manifest.json" for experiment in study.experiments]
@@ -247,12 +278,38 @@ class Rules:
         tables = [*map(paths.table, [*self.collected, "claims"]), *self.measured_tables()]
         return [*manifests, *cells, *self.perplexities(), *tables, paths.collected, paths.provenance]
 
-    def begin_run(self) -> None:
-        """Keep other runs of the study out, write its config for the steps, and remove tables it no longer asks for.
+    def check_sources(self) -> None:
+        """Refuse to start with the user's files changed in the future: Snakemake removes what is made from them.
 
         Raises:
-            UserError: another run of the study is under way.
+            UserError: the file and what to do.
         """
+        study = self.study
+        sources = [path for task in study.axes["task"] for path in study.task_files(task)]
+        sources += [path for experiment in study.experiments for path in study.text_files(experiment)]
+        sources += [path for model in study.models for path in self.checkpoint_inputs(SimpleNamespace(model=model))]
+        for path in map(Path, [*sources, *CONFIG_FILES]):
+            if path.exists() and path.stat().st_mtime > time.time() + SKEW:
+                changed = time.strftime("%Y-%m-%d %H:%M", time.localtime(path.stat().st_mtime))
+                raise UserError(
+                    f"{path} was changed in the future ({changed}), so Snakemake would remove what is made from it: "
+                    f"check the clock, run `touch {shlex.quote(str(path))}`, then the same command again."
+                )
+
+    def begin_run(self, needs_gpu: bool = False) -> None:
+        """Keep other runs of the study out, write its config for the steps, and remove tables it no longer asks for.
+
+        Args:
+            needs_gpu: see the function of that name.
+
+        Raises:
+            UserError: another run of the study is under way, or jobs would fail: there is no GPU, no matrix of that
+                name for KENviz, or a file was changed in the future.
+        """
+        if needs_gpu:
+            device.check_available()
+        self.check_sources()
+        kenviz_matrix.check(self.study, self.paths)
         hold_study(self.study.name)
         self.study.write(self.paths.results)
         for name in ("spread", "timing", "perplexity"):

@@ -44,9 +44,24 @@ def acquire_device() -> "torch.device":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # needed for bitwise repeatable matrix products
     if chosen() != "cpu" and torch.cuda.is_available():
         return torch.device("cuda")
-    if chosen() == "cuda":
-        raise UserError("a GPU is asked for (device: cuda), but torch finds none: set device to auto or cpu.")
+    check_available()
     return torch.device("cpu")
+
+
+def check_available() -> None:
+    """Refuse the choice cuda where torch finds no GPU.
+
+    Raises:
+        UserError: there is none, or the choice is unknown.
+    """
+    if chosen() == "cuda" and not _finds_gpu():
+        raise UserError("a GPU is asked for (device: cuda), but torch finds none: set device to auto or cpu.")
+
+
+def _finds_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def chosen() -> str:

@@ -1,5 +1,6 @@
 """Fixtures for the report: invented studies, stored sub-networks and built reports."""
 
+import warnings
 from pathlib import Path
 
 import pandas as pd
@@ -129,5 +130,7 @@ def hostile_study(tmp_path_factory) -> Path:
         spread=[spread_row(HOSTILE, method=HOSTILE, model=HOSTILE)],
         timing=[{"method": HOSTILE, "size": 10, "k": 2, "seconds": 0.1}],
     )
-    build(folder)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "constrained_layout not applied")  # the names are longer than the figures
+        build(folder)
     return folder

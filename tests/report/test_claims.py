@@ -3,6 +3,7 @@
 import copy
 import itertools
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from ken.errors import UserError
 from report import claims
 from report.claims import judge_all, read_rules
 from report.judging import evidence
-from report.judging.evidence import ALL, NOT_DECIDED, NOT_REPRODUCED, REPRODUCED, Evidence
+from report.judging.evidence import ALL, NOT_DECIDED, NOT_REPRODUCED, NOT_TESTED, REPRODUCED, Evidence, least_pairs
 from report.judging.scores import from_curve
 from report.results import CELL
 from report.statistics import Interval, Sample
@@ -23,12 +24,16 @@ from tests.steps import run_step
 
 RULES = Path(__file__).parents[2] / "config" / "claims.yaml"
 SEVEN = tuple("abcdefg")
-VERDICTS = (REPRODUCED, NOT_REPRODUCED, NOT_DECIDED)
+VERDICTS = (REPRODUCED, NOT_REPRODUCED, NOT_DECIDED, NOT_TESTED)
 CELL_CLAIMS = {name for name in claims.CLAIMS if not name.startswith("surgeon-")}  # the others concern language models
 
 
-def study_of(points: dict, spread: float = 0.1, folder: Path = Path("nowhere"), models=SEVEN, **columns) -> Evidence:
+def study_of(
+    points: dict, spread: float = 0.1, folder: Path = Path("nowhere"), models=SEVEN, seeds=(0, 1), **columns
+) -> Evidence:
     """A study in which methods differ from a full model at 80 points by given points, equally on two tasks.
+
+    Both seeds of a model and task have the same scores, also on resampled texts.
 
     Args:
         points: (method, budget) -> points, or a function from a model to points.
@@ -42,10 +47,11 @@ def study_of(points: dict, spread: float = 0.1, folder: Path = Path("nowhere"), 
             f1 = 0.8 + (value(model) if callable(value) else value) / 100
             sizes = {name: columns.get(name, {}).get((method, budget), budget) for name in ("kept", "stored_bytes")}
             kind = {"family": FAMILIES.get(method, "reset"), "unit": UNITS.get(method, "share")}
-            row = {"model": model, "task": task, "seed": 0, "method": method, "budget": budget, "weighted_f1": f1}
-            rows.append(row | kind | sizes)
+            row = {"model": model, "task": task, "method": method, "budget": budget, "weighted_f1": f1}
             width = 0 if method == "full" else spread * math.sqrt(2)
-            resampled.append(f1 + width * generator.standard_normal(400) / 100)
+            noise = width * generator.standard_normal(400) / 100
+            rows += [row | kind | sizes | {"seed": seed} for seed in seeds]
+            resampled += [f1 + noise] * len(seeds)
     frame = pd.DataFrame(rows)
     scores = frame.assign(status="ok", reason="", draw=0)
     return Evidence(folder, scores, Sample(frame, np.array(resampled), []), 0.95)
@@ -111,7 +117,7 @@ def test_a_quarter_reset_is_judged_for_each_model():
         "d": NOT_DECIDED,
     }
     assert table["estimate"].to_dict() == pytest.approx(lost)
-    assert (table["n"] == 2).all() and (table["unit"] == "points").all()
+    assert (table["n"] == 4).all() and (table["unit"] == "points").all()
     assert "the estimate is 0 or above" in table.loc["a", "why"]
     assert "the estimate is below 0" in table.loc["b", "why"]
     half = 1.96 * 0.2
@@ -136,7 +142,7 @@ def test_a_failure_with_too_little_kept_is_not_decided():
 def test_the_range_claim_needs_a_passing_share_in_every_model():
     good = {("ken", 0.3): -9.0, ("ken", 0.75): in_one_model(-0.2)}
     table = judge("reset-range", study_of(good))
-    assert (table["verdict"][0], table["subject"][0], table["n"][0]) == (REPRODUCED, ALL, 14)
+    assert (table["verdict"][0], table["subject"][0], table["n"][0]) == (REPRODUCED, ALL, 28)
     assert table["estimate"][0] == pytest.approx(-0.2) and "7 pass" in table["why"][0]
     elsewhere = {("ken", 0.3): 0.0, ("ken", 0.75): in_one_model(-5.0)}
     assert verdict("reset-range", study_of(elsewhere)) == REPRODUCED
@@ -179,7 +185,7 @@ def test_a_lead_is_a_mean_over_common_budgets(name, method, reference):
 
     ahead = judge(name, study(3.0, 0.0))
     assert ahead["verdict"][0] == REPRODUCED and ahead["estimate"][0] == pytest.approx(1.5)
-    assert ahead["n"][0] == 14 and "2 budgets in 14 cells" in ahead["why"][0]
+    assert ahead["n"][0] == 28 and "2 budgets in 28 cells" in ahead["why"][0]
     assert verdict(name, study(0.5, -0.5)) == NOT_REPRODUCED
     assert verdict(name, study(-3.0, 0.0)) == NOT_REPRODUCED
     assert verdict(name, study(1.0, 1.0, spread=5)) == NOT_DECIDED
@@ -203,7 +209,7 @@ def test_a_lead_at_equal_size_is_read_from_the_curve(name, other, column, budget
 
     ahead = judge(name, study(2.0))
     assert ahead["verdict"][0] == REPRODUCED and ahead["estimate"][0] == pytest.approx(2)
-    assert "(14 outside KEN's range)" in ahead["why"][0] and ahead["n"][0] == 14
+    assert "(28 outside KEN's range)" in ahead["why"][0] and ahead["n"][0] == 28
     assert verdict(name, study(0.0)) == NOT_REPRODUCED
     assert verdict(name, study(-3.0)) == NOT_REPRODUCED
     assert verdict(name, study(1.0, spread=5)) == NOT_DECIDED
@@ -214,7 +220,7 @@ def test_sizes_outside_the_curve_are_not_decided():
     study = study_of(dict.fromkeys(sizes, 0.0), stored_bytes=sizes, kept=sizes)
     for name in ("ahead-of-lora", "ahead-of-flop"):
         table = judge(name, study)
-        assert table["verdict"][0] == NOT_DECIDED and "all 14 rows" in table["why"][0] and table["n"][0] == 0
+        assert table["verdict"][0] == NOT_DECIDED and "all 28 rows" in table["why"][0] and table["n"][0] == 0
 
 
 def test_points_on_a_curve_agree_with_plain_interpolation():
@@ -275,7 +281,7 @@ def test_the_released_code_may_differ_at_any_budget():
 def spread_rows(even: int, clustered: int) -> pd.DataFrame:
     observed = [1.0] * even + [1.3] * clustered
     axes = {
-        "model": "m",
+        "model": [SEVEN[i % 7] for i in range(len(observed))],
         "task": "t",
         "seed": 0,
         "method": "ken",
@@ -286,13 +292,13 @@ def spread_rows(even: int, clustered: int) -> pd.DataFrame:
 
 @pytest.mark.parametrize(
     ("even", "clustered", "wanted"),
-    [(100, 0, REPRODUCED), (50, 50, NOT_REPRODUCED), (92, 8, NOT_DECIDED), (5, 0, NOT_DECIDED)],
+    [(100, 0, REPRODUCED), (50, 50, NOT_REPRODUCED), (92, 8, NOT_DECIDED), (7, 0, NOT_DECIDED), (5, 0, NOT_TESTED)],
 )
 def test_even_spread_is_a_share_of_matrices(tmp_path, even, clustered, wanted):
     others = spread_rows(0, 90).assign(method="magnitude")
     pd.concat([spread_rows(even, clustered), others]).to_csv(tmp_path / "spread.csv", index=False)
     table = judge("spread-evenly", study_of({}, folder=tmp_path))
-    assert table["verdict"][0] == wanted and table["unit"][0] == "share" and table["n"][0] == 1
+    assert table["verdict"][0] == wanted and table["unit"][0] == "share" and table["n"][0] == min(even + clustered, 7)
     assert table["estimate"][0] == pytest.approx(even / (even + clustered))
     if not clustered:  # Clopper-Pearson: the lower end is (alpha / 2)^(1 / n) if all are even
         assert table["low"][0] == pytest.approx(0.025 ** (1 / even))
@@ -373,7 +379,59 @@ def test_cells_without_one_of_two_methods_are_counted():
     kept = rows[(rows["method"] != "random") | (rows["model"] != "a")].index
     part = Sample(rows.loc[kept].reset_index(drop=True), study.sample.resampled[kept], [])
     table = judge("ahead-of-random", Evidence(study.results, study.scores, part, 0.95))
-    assert table["n"][0] == 12 and "12 of 14 cells" in table["why"][0]
+    assert table["n"][0] == 24 and "24 of 28 cells" in table["why"][0]
+
+
+def test_a_verdict_on_all_models_needs_six_pairs_and_two_seeds():
+    """From 5 pairs, not even the range from the lowest to the highest covers the median with 95 %."""
+    assert [least_pairs(confidence) for confidence in (0.5, 0.9, 0.95, 0.99)] == [2, 5, 6, 8]
+    points = {("ken", 0.1): 5.0, ("random", 0.1): 0.0, ("ken-rescaled", 0.1): 0.0, ("ken-rescaled", 0.05): 0.0}
+    points |= {("ken-grid", 0.1): 0.0}
+    for name in ("ahead-of-random", "rescaled-keeps", "grid-differs"):
+        assert verdict(name, study_of(points, models=SEVEN[:3])) == REPRODUCED
+        two = judge(name, study_of(points, models=SEVEN[:2]))
+        assert two["verdict"][0] == NOT_TESTED and two["n"][0] == 8 and two["low"][0] <= two["estimate"][0]
+        assert two["why"][0].endswith("Not tested here: the study has 4 pairs of model and task (6 needed).")
+        one = judge(name, study_of(points, models=("a",), seeds=(3,)))
+        assert one["verdict"][0] == NOT_TESTED
+        assert one["why"][0].endswith("has 2 pairs of model and task (6 needed) and 1 seed (2 needed).")
+        assert "has 1 seed (2 needed)." in judge(name, study_of(points, seeds=(0,)))["why"][0]
+
+
+def test_a_verdict_on_one_model_needs_two_seeds():
+    study = study_of({("ken", 0.75): 0.0}, models=("a",), seeds=(0,))
+    for name in ("reset-a-quarter", "reset-range"):
+        table = judge(name, study, **({"models": 1} if name == "reset-range" else {}))
+        assert table["verdict"][0] == NOT_TESTED and "the study has 1 seed (2 needed)" in table["why"][0]
+        assert table["estimate"][0] == pytest.approx(0)
+
+
+def without_learning(study: Evidence, **values: str) -> Evidence:
+    """The study, with cells whose fully fine-tuned model has not learned: those with these values."""
+    rows = study.scores
+    for column, value in values.items():
+        rows = rows[rows[column] == value]
+    return replace(study, unlearned=rows[CELL].drop_duplicates())
+
+
+def test_cells_whose_model_has_not_learned_count_for_no_verdict(tmp_path):
+    spread_rows(70, 0).to_csv(tmp_path / "spread.csv", index=False)
+    points = {("ken", 0.75): in_one_model(9.0), ("random", 0.75): 0.0, ("lora", 0.75): 0.0}
+    study = study_of(points, folder=tmp_path)
+    part = without_learning(study, model="c")
+    for name in ("ahead-of-random", "ahead-of-lora"):
+        assert judge(name, study)["estimate"][0] == pytest.approx(9 / 7)
+        table = judge(name, part)
+        assert table["estimate"][0] == pytest.approx(0) and table["n"][0] == 24 and "24 of 28 cells" in table["why"][0]
+    assert (judge("spread-evenly", study)["n"][0], judge("spread-evenly", part)["n"][0]) == (7, 6)
+    table = judge("reset-a-quarter", part).set_index("subject")
+    assert (table.loc["c", "verdict"], table.loc["c", "n"], table.loc["a", "verdict"]) == (NOT_TESTED, 0, REPRODUCED)
+    assert verdict("reset-range", part) == NOT_DECIDED
+    nothing = without_learning(study)
+    for name in ("ahead-of-random", "ahead-of-lora", "reset-a-quarter", "reset-range", "spread-evenly"):
+        table = judge(name, nothing)
+        assert (table["verdict"] == NOT_TESTED).all() and (table["n"] == 0).all() and table["estimate"].isna().all()
+        assert table["why"].str.startswith("Not tested here: no fully fine-tuned model has learned").all()
 
 
 def entry(name: str) -> dict:
@@ -440,7 +498,7 @@ def test_margins_are_read_from_the_rules_file(tmp_path):
 def test_the_step_judges_stored_predictions(tmp_path, capsys):
     """Random predicts worse than KEN in all cells; the estimate is the difference of the scores."""
     labels, cells = labels_of("t1"), {}
-    for model in ("a", "b"):
+    for model in SEVEN:
         for seed in (0, 1):
             errors = 10 + seed
             cells[model, "t1", seed] = {
@@ -464,6 +522,21 @@ def test_the_step_judges_stored_predictions(tmp_path, capsys):
     first = (folder / "claims.csv").read_bytes()
     run_step(claims, "--results", folder, "--rules", RULES, "--out", tmp_path / "again.csv")
     assert (tmp_path / "again.csv").read_bytes() == first
+
+
+def test_the_step_gives_no_verdict_on_models_that_answer_with_one_class(tmp_path):
+    """A study of one cell on which KEN looks ahead of a random choice, but the full model has learned nothing."""
+    labels = labels_of("t1")
+    constant = np.full_like(labels, 2)
+    better, worse = constant.copy(), constant.copy()
+    better[labels == 0], worse[labels == 2] = 0, 0
+    cell = {("full", 1.0, 0): constant, ("ken", 0.75, 0): better, ("random", 0.75, 0): worse}
+    folder = write_predictions(tmp_path / "study", {("a", "t1", 0): cell})
+    run_step(claims, "--results", folder, "--rules", RULES)
+    table = pd.read_csv(folder / "claims.csv").set_index("claim")
+    assert set(table["verdict"]) == {NOT_TESTED, NOT_DECIDED}
+    assert table.loc["ahead-of-random", "verdict"] == NOT_TESTED
+    assert "no fully fine-tuned model has learned its task (1 cell)" in table.loc["ahead-of-random", "why"]
 
 
 def test_a_whole_study_is_judged_under_all_rules(tmp_path):

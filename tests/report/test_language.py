@@ -10,7 +10,7 @@ import pytest
 from ken.errors import UserError
 from report import drawing
 from report.claims import judge_all, read_rules
-from report.judging.evidence import NOT_DECIDED, NOT_REPRODUCED, REPRODUCED, Evidence
+from report.judging.evidence import NOT_DECIDED, NOT_REPRODUCED, NOT_TESTED, REPRODUCED, Evidence
 from report.judging.losses import LossSample
 from report.measurements import perplexity
 from report.measurements.perplexity import summary
@@ -21,6 +21,7 @@ from tests.report.conftest import build, write_study
 from tests.report.test_claims import RULES, study_of
 
 DOCUMENTS = 60
+SIX = tuple("abcdef")  # as many models as a verdict needs
 DENSE = 4.0
 SHOTS = (1, 5)
 SPARSITIES = (0.1, 0.2, 0.3, 0.5)
@@ -79,8 +80,8 @@ def judge_losses(folder: Path) -> pd.DataFrame:
 
 
 def test_claims_on_language_models_can_be_reproduced(tmp_path):
-    table = judge_losses(write_losses(tmp_path, default_rise))
-    assert (table["verdict"] == REPRODUCED).all() and (table["unit"] == "nats").all() and (table["n"] == 4).all()
+    table = judge_losses(write_losses(tmp_path, default_rise, SIX))
+    assert (table["verdict"] == REPRODUCED).all() and (table["unit"] == "nats").all() and (table["n"] == 12).all()
     assert set(table.index.get_level_values("subject")) == {"language models", "Magnitude", "L-OBD", "K-OBD"}
     mean = np.mean(SPARSITIES)
     expected = {
@@ -99,22 +100,28 @@ def test_claims_on_language_models_can_be_refuted(tmp_path):
     def other_way(method, structure, shots, budget, model):
         return budget * (3.0 if method == "llm-surgeon" else 0.1) * shots
 
-    table = judge_losses(write_losses(tmp_path, other_way))
+    table = judge_losses(write_losses(tmp_path, other_way, SIX))
     assert (table["verdict"] == NOT_REPRODUCED).all()
+
+
+def test_two_language_models_are_too_few_for_a_verdict(tmp_path):
+    table = judge_losses(write_losses(tmp_path, default_rise))
+    assert (table["verdict"] == NOT_TESTED).all() and (table["n"] == 4).all() and table["estimate"].notna().all()
+    assert table["why"].str.endswith("Not tested here: the study has 2 models (6 needed).").all()
 
 
 def test_disagreeing_models_decide_nothing(tmp_path):
     def by_model(method, structure, shots, budget, model):
-        lead = 0.4 if model == "a" else -0.4
+        lead = 0.4 if model in "abc" else -0.4
         return 0.5 * budget if method == "llm-surgeon" else 0.5 * budget + lead * budget
 
-    table = judge_losses(write_losses(tmp_path, by_model))
+    table = judge_losses(write_losses(tmp_path, by_model, SIX))
     assert (table.loc["surgeon-ahead", "verdict"] == NOT_DECIDED).all()
     assert table.loc[("surgeon-correlated", "language models"), "verdict"] == NOT_DECIDED
 
 
 def test_claims_about_missing_methods_are_not_decided(tmp_path):
-    folder = write_losses(tmp_path, default_rise)
+    folder = write_losses(tmp_path, default_rise, SIX)
     table = pd.read_csv(folder / "perplexity.csv", keep_default_na=False)
     few = table[~table["method"].isin(["k-obd", "llm-surgeon-independent"]) & (table["shots"] != 1)]
     few[(few["structure"] != "row-column")].to_csv(folder / "perplexity.csv", index=False)

@@ -7,12 +7,12 @@ from html.parser import HTMLParser
 import pytest
 
 from ken.errors import UserError
-from report import page
+from report import page, publication
 from report.measurements.inputs import classes_table
 from report.measurements.scores import score_table
 from report.tables import Tables
 from tests.report.conftest import HOSTILE, build
-from tests.report.synthetic import controls, score_row, write_results
+from tests.report.synthetic import controls, score_row, whole_evidence, write_evidence, write_results
 from tests.steps import run_step
 
 VOID = {"meta", "link", "input", "br", "img"}
@@ -48,6 +48,24 @@ class Reader(HTMLParser):
     @property
     def text(self) -> str:
         return " ".join(" ".join(self.texts).split())
+
+
+def test_models_that_have_not_learned_are_named_first_and_in_the_tables(tmp_path):
+    rows = [row for seed in (0, 1) for row in (*controls(seed=seed, full=0.5 + 0.4 * seed), score_row(seed=seed))]
+    rows += [*controls("good"), score_row("good")]
+    folder = write_results(tmp_path / "study", rows)
+    text = Reader(build(folder).read_text(encoding="utf-8")).text
+    warning = "Not learned: in 1 cell the fully fine-tuned model is hardly better than the majority class or far below"
+    assert text.index(warning) < text.index("Claims and verdicts", text.index("How much of a fine-tuned"))
+    assert text.count("bert on t1 (1 of 2 seeds; mean weighted F1 0.700, majority class 0.450, TF-IDF 0.800)") == 2
+    assert "good on t1 (" not in text and "NO, in 1 of 2 seeds" in text
+    write_evidence(folder, **whole_evidence())
+    run_step(publication, "--results", folder, "--out", tmp_path / "publication")
+    assert warning in (tmp_path / "publication" / "weighted_f1.md").read_text()
+
+
+def test_a_study_whose_models_have_learned_has_no_warning(built_study):
+    assert "Not learned" not in (built_study / "report" / "index.html").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module", params=["built_study", "wide_study", "hostile_study"])

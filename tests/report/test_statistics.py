@@ -13,7 +13,7 @@ from ken.errors import UserError
 from report import statistics as computed
 from report.results import write_text
 from report.statistics import Differences, comparisons, hierarchical_interval, matched, pairwise, ranks, read_sample
-from tests.report.synthetic import SCORE_COLUMNS, score_row, write_csv
+from tests.report.synthetic import SCORE_COLUMNS, score_row, task_row, write_csv
 from tests.steps import run_step
 
 CLASSES = ["no", "perhaps", "yes"]
@@ -57,6 +57,7 @@ def write_predictions(folder, cells: dict, examples: int = EXAMPLES, **changes):
             cell_folder.mkdir(parents=True, exist_ok=True)
             pd.DataFrame(stored).to_parquet(cell_folder / "predictions.parquet")
     write_csv(folder / "scores.csv", rows)
+    write_csv(folder / "tasks.csv", [task_row(task) for task in dict.fromkeys(task for _, task, _ in cells)])
     return folder
 
 

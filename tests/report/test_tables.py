@@ -12,12 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ken.errors import UserError
+from report.measurements import suggestions
 from report.results import read_scores
 from report.summary import sentences
 from report.table import markdown_frame
 from report.tables import Tables
 from tests.report.conftest import single_row
-from tests.report.synthetic import arm, controls, score_row, study_rows, suggestion, write_results
+from tests.report.synthetic import arm, controls, score_row, study_rows, suggestion, task_row, write_csv, write_results
 
 
 def summary_of(folder, **values):
@@ -100,14 +101,31 @@ def test_exactly_one_point_is_within_one_point(tmp_path):
 
 
 def test_suggestions_are_averaged_over_seeds_with_their_loss_on_test(tmp_path):
-    suggestions = [suggestion(seed=0, share=0.4, f1=0.88), suggestion(seed=1, share=0.6, f1=0.91)]
-    tables = Tables.compute(write_results(tmp_path / "a", controls(), suggestions=suggestions))
+    chosen = [suggestion(seed=0, share=0.4, f1=0.88), suggestion(seed=1, share=0.6, f1=0.91)]
+    tables = Tables.compute(write_results(tmp_path / "a", controls(), suggestions=chosen))
     (row,) = tables.suggestions.itertuples()
     assert (row.seeds, row.share, row.share_min, row.share_max) == (2, 0.5, 0.4, 0.6)
     assert (row.loss_points, row.loss_points_max) == (pytest.approx(0.5), pytest.approx(2))
     (sentence,) = (line for line in sentences(tables) if line.startswith("Chosen on validation"))
     assert "at most 2 points at 95" in sentence and "KEN 50" in sentence and "−0.5 points on test" in sentence
     assert Tables.compute(write_results(tmp_path / "b", controls())).suggestions.empty
+
+
+def test_suggestions_from_too_few_validation_rows_claim_nothing(tmp_path):
+    named = ("model", "task", "seed", "method", "margin", "confidence")
+    few = {key: value if key in named else "" for key, value in suggestion(task="t2").items()}
+    tables = Tables.compute(write_results(tmp_path / "a", study_rows(), suggestions=[suggestion(), few]))
+    section = suggestions.page(tables)["section"]
+    assert "At least 149 validation rows can show a loss of at most 2 points" in section.text
+    cells = [[cell.text for cell in row] for row in section.table.rows]
+    assert ["too few validation rows" in row for row in cells] == [False, True]
+    (sentence,) = suggestions.sentences(tables)
+    assert "nan" not in sentence and "KEN 40" in sentence
+    tables = Tables.compute(write_results(tmp_path / "b", study_rows(), suggestions=[few]))
+    (sentence,) = suggestions.sentences(tables)
+    assert sentence.startswith(
+        "No share could be chosen on validation: there are too few validation rows. At least 149"
+    )
 
 
 def test_pretraining_gain_uses_seeds_with_both_arms(tmp_path):
@@ -133,6 +151,32 @@ def test_declined_rows_stay_in_every_table(tmp_path):
     assert (declined.seeds, declined.declined, math.isnan(declined.weighted_f1)) == (0, 1, True)
     overview = tables.overview[tables.overview["budget"] == 0.1].iloc[0]
     assert (overview.cells, overview.without_score) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("f1", "majority_share", "majority", "tfidf", "test", "learned"),
+    [
+        (0.86, 0.28, 0.06, 0.88, 500, True),
+        (0.17, 0.28, 0.06, 0.63, 500, False),  # far below TF-IDF
+        (0.345, 0.28, 0.06, 0.63, 500, True),  # half way
+        (0.344, 0.28, 0.06, 0.63, 500, False),
+        (0.06, 0.28, 0.06, 0.63, 500, False),  # one class for all texts
+        (0.50, 0.5, 0.34, 0.34, 100, True),  # TF-IDF learns nothing, the model does
+        (0.43, 0.5, 0.34, 0.34, 100, False),  # 0.34 + 2 * 0.05 is chance
+        (0.45, 0.5, 0.34, 0.20, 100, True),
+        (0.50, 0.5, 0.34, "", 100, True),  # the reference was left out
+        (0.43, 0.5, 0.34, "", 100, False),
+        (0.985, 0.98, 0.97, 0.97, 1000, True),
+    ],
+)
+def test_a_model_has_learned_if_it_is_above_chance_and_half_way_to_tfidf(
+    tmp_path, f1, majority_share, majority, tfidf, test, learned
+):
+    folder = write_results(tmp_path, [*controls(full=f1), *controls(seed=1, full=1.0)])
+    references = {"majority_share": majority_share, "majority_weighted_f1": majority, "tfidf_weighted_f1": tfidf}
+    write_csv(folder / "tasks.csv", [task_row("t1") | references | {"test": test}])
+    row = single_row(Tables.compute(folder).finetuned)
+    assert (row.seeds, row.learned) == (2, 2 if learned else 1)
 
 
 def test_tables_survive_a_round_trip(study):

@@ -46,6 +46,9 @@ def test_files_of_the_report_are_restored_byte_for_byte(small_study, packed, tmp
     for name in restored - {"archive.json"}:
         assert (folder / name).read_bytes() == (small_study / name).read_bytes()
     run_step(verify, folder)
+    assert len({path.stat().st_mtime_ns for path in folder.rglob("*")}) == 1, "none is newer than another"
+    named = set(files.read_json(folder / "archive.json")["left_out"])
+    assert named == set(manifest.read(small_study / "manifest.json")) - restored
     left_out = len(manifest.read(small_study / "manifest.json")) - (len(restored) - 2)
     assert f"{left_out} files were left out when the study was packed." in capsys.readouterr().out
     flip_bit(folder / "scores.csv")

@@ -1,6 +1,7 @@
 """One cell from checkpoint to scores, for all seven models: initial state, training, stored files, cached rows."""
 
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from baselines.base import Selection
 from ken.errors import UserError
 from study.cells.finetuned_cell import FinetunedCell
 from study.cells.suggest import suggest
+from study.collect import SUGGESTION_COLUMNS
 from study.compress import compress
 from study.finetune import finetune
 from study.import_model import import_model
@@ -169,6 +171,18 @@ def test_a_share_is_chosen_on_validation_and_its_file_evaluated_on_the_test_set(
     with pytest.raises(UserError, match="full does not rank entries"):
         suggest(cell, ["full"], settings, tmp_path / "c")
     assert not (tmp_path / "c").exists()
+
+
+def test_no_share_is_suggested_from_too_few_validation_rows(tmp_path, finetuned_cells, task_folder, capsys):
+    settings = {"margin": 0.01, "confidence": 0.95, "resolution": 0.125}
+    cell = FinetunedCell(finetuned_cells["bert"], task_folder, EVALUATION)
+    suggest(cell, ["ken"], settings, tmp_path / "few")
+    assert "8 validation rows are too few to suggest a share, 299 are needed" in capsys.readouterr().out
+    (row,) = pd.read_csv(tmp_path / "few" / "suggestions.csv").to_dict("records")
+    assert {key: row[key] for key in settings} == settings and row["method"] == "ken"
+    others = [value for key, value in row.items() if key not in (*settings, *cell.axes, "method")]
+    assert len(others) == 9 and all(map(math.isnan, others)) and set(SUGGESTION_COLUMNS) == set(row)
+    assert pd.read_csv(tmp_path / "few" / "curves.csv").empty and not list(tmp_path.rglob("*.safetensors"))
 
 
 def test_the_random_draws_differ_and_repeat(tmp_path, finetuned_cells, task_folder):

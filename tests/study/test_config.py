@@ -17,6 +17,7 @@ from baselines.options import Positive, Section
 from ken.errors import UserError
 from study import config as command
 from study.definition import config
+from study.definition.study import Study
 from study.running.workflow import run
 
 ROOT = Path(__file__).parents[2]
@@ -89,6 +90,20 @@ def test_defaults_are_filled_in_for_tasks(small, in_folder):
     assert loaded["tasks"]["mine"] == {**task, "validation_share": 0.1, "seed": 0}
 
 
+def test_paths_may_contain_a_number_sign(small, in_folder):
+    for name in ("my#data.csv", "my#bert/config.json"):
+        (in_folder / name).parent.mkdir(exist_ok=True)
+        (in_folder / name).write_text("x")
+    task = {"source": "files", "train": "my#data.csv", "test": "test.csv", "text": "t", "label": "l"}
+    raw = put(put(small, ["tasks", "mine"], task), ["models", "mine"], {"source": "directory", "path": "my#bert"})
+    loaded = Study(config.load(raw, METHODS))
+    assert loaded.task_files("mine") == ["my#data.csv", "test.csv"]
+    for path, value in {"train": "my#data.csv#x", "test": "bert#train"}.items():
+        config.load(put(raw, ["tasks", "mine", path], value), METHODS)
+    with pytest.raises(UserError, match=r'mine.path is "bert#train", which does not exist'):
+        config.load(put(raw, ["models", "mine", "path"], "bert#train"), METHODS)
+
+
 def test_models_and_tasks_from_the_hub(small):
     small = put(put(small, ["models", "hub"], {**HUB_MODEL, "epochs": 2}), ["tasks", "hub"], HUB_TASK)
     loaded = config.load(small, METHODS)
@@ -127,6 +142,41 @@ def test_a_config_can_extend_another(small, tmp_path):
             config.load({"extends": wrong}, METHODS)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seeds: [0]\nstudy: a\nseeds: [1]\n", "has the key seeds twice, on lines 1 and 3: keep one"),
+        ("tasks:\n  a: {text: x, label: y, text: z}\n", "has the key tasks.a.text twice, on line 2: keep one"),
+        ("a:\n- b: 1\n- b: 1\n  c: 1\n  b: 2\n", r"has the key a\[1\].b twice, on lines 3 and 5: keep one"),
+        ('{"study": "a", "study": "b"}', "has the key study twice, on line 1: keep one"),
+    ],
+)
+def test_a_repeated_key_is_refused_with_its_lines(tmp_path, text, message):
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=rf"c.yaml {message}"):
+        config.read(path, METHODS)
+    with pytest.raises(UserError, match=rf"c.yaml {message}"):
+        config.load({"extends": str(path)}, METHODS)
+
+
+def test_aliases_and_equal_keys_of_different_sections_are_no_repetition(tmp_path):
+    (tmp_path / "c.yaml").write_text("a: &a {x: 1, y: [{x: 1}]}\nb: *a\nc: {<<: *a, x: 2}\n1: x\n'1': y\n")
+    config.check_keys(tmp_path / "c.yaml")
+    (tmp_path / "c.json").write_text('{\n\t"a": "\\ud83d\\ude00",\n\t"b": {"a": 1}\n}')
+    config.check_keys(tmp_path / "c.json")
+
+
+def test_inherited_settings_of_methods_that_are_not_run_are_left_out(small, tmp_path):
+    (tmp_path / "base.yaml").write_text(SMALL + "method_settings: {random: {draws: 2}, ken: {budgets: [0.5]}}\n")
+    own = {"extends": str(tmp_path / "base.yaml"), "methods": ["ken"], "kenviz": {"kept_share": 0.5}}
+    loaded = config.load(own, METHODS)
+    assert loaded["method_settings"] == {"ken": {"budgets": [0.5]}}
+    assert config.load(loaded, METHODS) == loaded
+    chosen = small | {"methods": ["ken"], "method_settings": {"random": {"draws": 2}}}
+    assert config.load(chosen, METHODS, unused=True)["method_settings"] == {}, "methods were chosen on the command line"
+
+
 BERT = {"source": "directory", "path": "bert"}
 FILES = {"source": "files", "train": "train.csv", "test": "test.csv", "text": "t", "label": "l"}
 HUB_MODEL = {"source": "hub", "repository": "google-bert/bert-base-uncased", "revision": "main"}
@@ -143,6 +193,13 @@ MISTAKES = [
     (["method_settings"], {"randm": {}}, 'method_settings.randm is not known here. Did you mean "random"?'),
     (["method_settings"], {"ken": {"budget": [1]}}, 'ken.budget is not known here. Did you mean "budgets"?'),
     (["method_settings"], {"ken": {"budgets": [0]}}, r"ken.budgets\[0\] is 0, but must be greater than 0"),
+    (
+        ["method_settings"],
+        {"lora": {"budgets": [2]}},
+        "method_settings.lora has no effect: lora is not in methods. Add it there",
+    ),
+    (["study"], "reference", 'study is "reference", but results/reference holds the committed runs'),
+    (["study"], "slurm-logs", 'study is "slurm-logs", but results/slurm-logs holds'),
     (["seds"], 1, 'config key seds is not known here. Did you mean "seeds"?'),
     ([*SMALL_MODEL, "learning_rat"], 1, "models.small.learning_rat is not known here. Did you mean"),
     ([*SMALL_MODEL, "path"], "bert", "models.small.path is not known here."),

@@ -97,6 +97,14 @@ def test_options_of_llm_surgeon_are_validated(small, method, options, sentence):
     assert sentence in str(error.value)
 
 
+def test_methods_of_the_adaptation_may_have_settings(small):
+    settings = {"method_settings": {"delta-magnitude": {"budgets": [0.5]}}}
+    with pytest.raises(UserError, match=r"method_settings.delta-magnitude has no effect"):
+        config.load(small | settings, METHODS)
+    adapted = put(small, ["language_modelling", "adaptation"], {"text": TEXT, "methods": ["delta-magnitude"]})
+    assert config.load(adapted | settings, METHODS)["method_settings"] == settings["method_settings"]
+
+
 @pytest.mark.parametrize("options", [{"updates": "none"}, {"costs": "obd"}])
 def test_a_correction_without_updates_is_refused(small, options):
     with pytest.raises(UserError, match=r"method_settings.llm-surgeon.low_rank is 4, but nothing is updated"):
@@ -112,6 +120,7 @@ def test_a_correction_without_updates_is_refused(small, options):
     ],
 )
 def test_valid_options_are_accepted_by_the_method(small, options):
-    loaded = config.load(small | {"method_settings": {"llm-surgeon": options}}, METHODS)
+    methods = [*small["methods"], "llm-surgeon"]
+    loaded = config.load(small | {"methods": methods, "method_settings": {"llm-surgeon": options}}, METHODS)
     method = METHODS["llm-surgeon"].configured(loaded["method_settings"]["llm-surgeon"])
     assert method.settings.structure == options["structure"] and method.settings.low_rank == options.get("low_rank", 0)

@@ -154,10 +154,21 @@ REFUSED = {
     "columns.csv": (b"txt,label\na,b\n", 'no column "text", it has "txt", "label". Did you mean "txt"'),
     "columns.jsonl": (b'{"text": "a"}\n', 'no column "label", it has "text"'),
     "none.jsonl": (b"", 'no column "text", it has none'),
-    "fields.csv": (b"text,label\na,b\na,b,c\n", "damaged or not a .csv file"),
-    "surplus.csv": (b"text,label\na,b,c\na,b,c\n", "damaged or not a .csv file"),
-    "open.csv": (b'text,label\n"a,b\nc,d\n', "damaged or not a .csv file"),
-    "quotes.tsv": (b'text\tlabel\n"a\tx\nb"\ty\n', "lines and tabs inside one field"),
+    "fields.csv": (b"text,label\na,b\na,b,c\n", "has 3 fields on line 3, but 2 columns: put a text that contains ','"),
+    "surplus.csv": (b"text,label\na,b,c\na,b,c\n", "has 3 fields on line 2, but 2 columns"),
+    "open.csv": (b'text,label\na,b\n"a,b\nc,d\n', r'a quote \("\) in the row on line 3 that is never closed'),
+    "early.csv": (b'text,label\n"Well" said she,b\n', r'a quote \("\) in the wrong place on line 2: put a text'),
+    "escaped.csv": (b'text,label\n"say \\"hi\\" now",b\n', r'a quote \("\) in the wrong place on line 2'),
+    "next.csv": (b'text,label\n"a,b\nc,d\n"e, f",b\n', "wrong place on line 4, in the row that begins on line 2"),
+    "pair.csv": (b'text,label\na,b\n"a,b\nc,d\ne",b\nf,d\n', "of several lines that contains the row on line 3"),
+    "inner.csv": (b'text,label\na,b\n"a, and\nc,b\ne",b\n', "of several lines that contains the row on line 4"),
+    "label-first.csv": (b'label,text\nb,a\nb,"c\nb,d\nb,e"\n', "of several lines that contains the row on line 4"),
+    "last.csv": (b'label,text\nb,a\nb,"c\nb,d"\n', "of several lines that contains the row on line 4"),
+    "quotes.tsv": (b'text\tlabel\n"a\tx\nb"\ty\n', "of several lines that contains the row on line 2"),
+    "in-label.csv": (b'text,label\na,"b\nc,b\n"\nd,b\n', "has a label of several lines at row 1"),
+    "twice.csv": (b"text,label,label\na,b,c\n", '2 columns with the name "label": rename or remove all but one'),
+    "twice.tsv": (b"text\ttext\tlabel\na\tb\tc\n", '2 columns with the name "text"'),
+    "twice.jsonl": (b'{"text": "a", "text": "b", "label": 1}\n', 'has the key "text" twice on line 1'),
     "line.jsonl": (b'{"text": "a", "label": 1}\n{"text": \n', "no JSON on line 2"),
     "list.jsonl": (b"[1]\n", "no JSON object on line 1"),
     "nested.jsonl": (b'{"text": ["a"], "label": 1}\n', "list instead of text at row 1"),
@@ -175,6 +186,70 @@ def test_refusals_are_one_line_and_name_the_file(tmp_path, name):
     with pytest.raises(UserError, match=message) as refused:
         load_split(tmp_path / name, "text", "label")
     assert name in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_columns_that_are_not_used_may_have_one_name(tmp_path):
+    (tmp_path / "d.csv").write_text("text,,label,\na,1,x,2\n\n  \nb,,y\n")
+    assert load_split(tmp_path / "d.csv", "text", "label").to_numpy().tolist() == [["a", "x"], ["b", "y"]]
+
+
+def test_two_columns_of_one_name_in_parquet_are_refused(tmp_path):
+    import pyarrow
+    import pyarrow.parquet
+
+    table = pyarrow.Table.from_arrays([pyarrow.array(["a"])] * 3, names=["text", "label", "label"])
+    pyarrow.parquet.write_table(table, tmp_path / "d.parquet")
+    with pytest.raises(UserError, match='2 columns with the name "label"'):
+        load_split(tmp_path / "d.parquet", "text", "label")
+
+
+def test_texts_of_several_lines_are_no_swallowed_rows(tmp_path):
+    rows = [("Dear Sir,\nthank you, and bye", "pos"), ("a,b\nc,d", "neg"), ("one\r\ntwo", "pos"), ('"quoted"\n', "pos")]
+    for name in ("d.csv", "d.tsv"):
+        frame = load_split(write(tmp_path / name, rows), "text", "label")
+        assert list(frame.itertuples(index=False, name=None)) == rows
+        frame = load_split(write(tmp_path / name, [row[::-1] for row in rows], ("label", "text")), "text", "label")
+        assert list(frame.itertuples(index=False, name=None)) == rows
+
+
+def test_a_path_may_contain_a_number_sign(tmp_path):
+    path = write(tmp_path / "my#file.csv", make_rows(3))
+    assert len(load_split(path, "text", "label")) == 3
+    saved = datasets.DatasetDict({"train": datasets.Dataset.from_dict({"text": ["a"], "label": ["x"]})})
+    saved.save_to_disk(tmp_path / "my#set")
+    assert len(load_split(f"{tmp_path}/my#set#train", "text", "label")) == 1
+    with pytest.raises(UserError, match=r'no split "dev"'):
+        load_split(f"{tmp_path}/my#set#dev", "text", "label")
+    with pytest.raises(UserError, match=r'my#file.csv#test names the split "test" of a file, but only saved folders'):
+        load_split(f"{path}#test", "text", "label")
+    with pytest.raises(UserError, match=r'no does not exist \(behind "#" stands a split of a saved folder\)'):
+        load_split(tmp_path / "no#train", "text", "label")
+
+
+@pytest.mark.parametrize(
+    ("labels", "ways"),
+    [
+        (("1", "1.0"), r"'1' in .*train.csv and '1.0' in .*test.csv"),
+        (("01", "1"), "'01' in .* and '1' in"),
+        (("+2", "2."), r"'\+2' in .* and '2.' in"),
+        (("é", "e\u0301"), r"'\\xe9' in .* and 'e\\u0301' in"),
+    ],
+)
+def test_one_label_in_two_spellings_is_refused(tmp_path, labels, ways):
+    first, second = labels
+    train = [(f"text {i}", label) for i, label in enumerate([first, "a"] * 5)]
+    with pytest.raises(UserError, match=f"the same label is written in two ways, {ways}"):
+        prepare(spec(tmp_path, train, [("x", second)]))
+    with pytest.raises(UserError, match="the same label is written in two ways"):
+        prepare(spec(tmp_path, [*train, ("y", second), ("z", second)], [("x", first)]))
+
+
+def test_labels_that_look_alike_but_differ_are_kept(tmp_path):
+    labels = ["1", "-1", "²", "--1", "1.5", "1.50", "3.1", "3.10", "Pos", "pos"]
+    train = [(f"text {i}", label) for i, label in enumerate(labels * 3)]
+    frames = prepare(spec(tmp_path, train, [("x", "²")]))
+    assert set(frames[0]["label"]) == set(labels)
+    assert "labels 'Pos' and 'pos' differ only in case, kept as 2 classes" in frames[3]
 
 
 def test_truncated_parquet_and_foreign_folders_are_refused(tmp_path):

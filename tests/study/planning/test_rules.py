@@ -1,7 +1,9 @@
 """Inputs and settings of the rules, without Snakemake; and that every rule is triggered by the code of its own step."""
 
 import json
+import os
 import re
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,10 +11,12 @@ import pytest
 import yaml
 
 from baselines import METHODS
+from ken.errors import UserError
 from study.definition import config
 from study.definition.paths import Paths
 from study.definition.study import Study
-from study.planning.rules import Rules, as_json, logged
+from study.planning.rules import Rules, as_json, logged, needs_gpu
+from study.running import device, files
 from study.running.code import code_hash
 
 ROOT = Path(__file__).parents[3]
@@ -101,6 +105,61 @@ def test_tables_that_the_config_no_longer_asks_for_are_removed(tmp_path, monkeyp
     rules.begin_run()
     assert {path.stem for path in (tmp_path / "results").glob("*.csv")} == {"spread", "timing", "scores"}
     assert Study.read(tmp_path / "results").config == rules.study.config
+
+
+def own_data_rules(folder: Path) -> Rules:
+    """Rules of a study of files in a folder."""
+    raw = yaml.safe_load((ROOT / "config" / "test.yaml").read_text())
+    for name in ("train.csv", "test.csv", "model/config.json"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("{}")
+    paths = {"train": str(folder / "train.csv"), "test": str(folder / "test.csv")}
+    raw["tasks"] = {"mine": {"source": "files", "text": "t", "label": "l"} | paths}
+    raw["models"]["mine"] = {"source": "directory", "path": str(folder / "model")}
+    return Rules(Study(config.load(raw, METHODS)), Paths(folder / "results"))
+
+
+@pytest.mark.parametrize("name", ["train.csv", "test.csv", "model/config.json"])
+def test_a_file_that_was_changed_in_the_future_stops_the_run(tmp_path, monkeypatch, name):
+    rules, path = own_data_rules(tmp_path), tmp_path / name
+    monkeypatch.chdir(tmp_path)
+    rules.check_sources()
+    os.utime(path, (time.time() + 3600,) * 2)
+    with pytest.raises(UserError, match=rf"{name} was changed in the future .* run `touch {path}`"):
+        rules.begin_run()
+    assert not (tmp_path / "results").exists()
+    path.touch()
+    rules.begin_run()
+
+
+def test_a_study_for_a_gpu_is_refused_before_it_starts_where_there_is_none(tmp_path, monkeypatch):
+    rules = own_data_rules(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(device.VARIABLE, "cuda")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(UserError, match=r"a GPU is asked for \(device: cuda\), but torch finds none"):
+        rules.begin_run(needs_gpu=True)
+    assert not (tmp_path / "results").exists()
+    rules.begin_run(needs_gpu=False)
+
+
+@pytest.mark.parametrize("local", [True, False])
+def test_only_jobs_on_this_machine_need_its_gpu(local):
+    def workflow(*resources: dict) -> SimpleNamespace:
+        jobs = [SimpleNamespace(rule=SimpleNamespace(resources=names)) for names in resources]
+        return SimpleNamespace(local_exec=local, dag=SimpleNamespace(needrun_jobs=lambda: iter(jobs)))
+
+    assert needs_gpu(workflow({"_cores": 1}, {"gpu": 0})) == local
+    assert not needs_gpu(workflow({"_cores": 1}))
+
+
+def test_files_that_an_archive_left_out_are_not_made_again(tmp_path):
+    rules = Rules(rules_of("test").study, Paths(tmp_path))
+    before = texts(rules.results())
+    corpus = str(rules.paths.corpus("mpmath"))
+    assert corpus in before
+    files.write_json(tmp_path / "archive.json", {"left_out": ["corpus/mpmath.parquet", "cells/x/model.safetensors"]})
+    assert texts(rules.results()) == [path for path in before if path != corpus]
 
 
 def test_a_language_study_has_its_perplexities():
