@@ -3,6 +3,7 @@
 import argparse
 import importlib.metadata
 import json
+import math
 import os
 import sys
 import time
@@ -20,7 +21,7 @@ from ken.errors import import_sentence, run
 from ken.files import check_output, starts_with
 from ken.pairing import listing, opened_base
 from ken.sources import open_source
-from ken.storage import AnyReader, open_reader
+from ken.storage import AnyReader, is_subnetwork, open_reader
 from ken.subnetwork import Subnetwork
 from ken.viz.pictures import VIEWS
 
@@ -248,17 +249,33 @@ def _draw(a: argparse.Namespace) -> None:
 
 
 def suggest(a: argparse.Namespace) -> None:
-    """Find the smallest share to keep on validation data."""
+    """Find the smallest file on validation data, or with --method the smallest share of one method."""
+    from ken import certificate
     from ken.suggestion import suggest as search
     from ken.text import TextClassifier
 
+    if a.method is not None and (a.out or a.minutes):
+        raise ValueError("--method finds a share and writes no file: leave out --out and --minutes, or --method.")
     classifier = TextClassifier(a.finetuned, a.pretrained, a.max_length, a.device)
+    if a.out is not None:
+        files = [file for model in (a.pretrained, a.finetuned) for file in open_source(model).files]
+        check_output(a.out, [*files, a.validation], "a sub-network", is_subnetwork)
     texts, labels = classifier.read_csv(a.validation, a.text, a.label)
-    suggestion = search(
-        a.pretrained, classifier.model, classifier.predictor(texts), labels, a.margin, a.confidence, a.resolution,
-        a.method, a.rule, progress=not a.quiet, allow_head=a.allow_head,
-    )  # fmt: skip
-    print(json.dumps(suggestion.as_dict(), indent=2) if a.json else suggestion.text())
+    if a.method is not None:
+        found = search(
+            a.pretrained, classifier.model, classifier.predictor(texts), labels, a.margin, a.confidence, a.resolution,
+            a.method, a.rule, progress=not a.quiet, allow_head=a.allow_head,
+        )  # fmt: skip
+    else:
+        found = certificate.smallest_file(
+            a.pretrained, classifier.model, classifier.predictor(texts), labels, a.margin, a.confidence, rule=a.rule,
+            seconds=60 * a.minutes if a.minutes else math.inf, progress=not a.quiet, allow_head=a.allow_head,
+        )  # fmt: skip
+    print(json.dumps(found.as_dict(), indent=2) if a.json else found.text())
+    if a.out is not None:
+        if found.smallest is None:
+            raise ValueError(f"{a.out} was not written, since no file passed.")
+        certificate.write_file(a.pretrained, a.finetuned, a.out, found.smallest, a.rule, a.allow_head)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -313,15 +330,18 @@ def parser() -> argparse.ArgumentParser:
 
     _add_viz(command("viz", viz, "draw the kept entries of a matrix, as a picture or as a page to explore"))
 
-    made = command("suggest", suggest, "find the smallest share to keep, on validation data")
+    made = command("suggest", suggest, "find the smallest file that loses no more than allowed on validation data")
     _add_pair(made)
     _add_choice(made)
+    made.set_defaults(method=None)
     made.add_argument("--validation", required=True, type=Path, help="CSV file with texts and labels")
     made.add_argument("--text", default="text", help="column with the texts (default: text)")
     made.add_argument("--label", default="label", help="column with the labels (default: label)")
     made.add_argument("--margin", type=float, default=0.01, help="weighted F1 that may be lost (default: 0.01)")
     made.add_argument("--confidence", type=float, default=0.95, help="that no more is lost (default: 0.95)")
-    made.add_argument("--resolution", type=float, default=0.01, help="of the share to find (default: 0.01)")
+    made.add_argument("--out", type=Path, help="file to write: the smallest that passed")
+    made.add_argument("--minutes", type=float, help="begin no further file after this time (default: no limit)")
+    made.add_argument("--resolution", type=float, default=0.01, help="with --method, of the share (default: 0.01)")
     made.add_argument("--max-length", type=int, default=512, help="tokens of a text, at most (default: 512)")
     made.add_argument("--device", help="where models run, e.g. cuda (default: cpu)")
     return top

@@ -127,19 +127,19 @@ def suggest(
         return trials[step].not_inferior
 
     try:
-        _write(model, base)
+        write_into(model, base)
         smallest = _bisect(is_enough, steps, progress)
     finally:
         Subnetwork.forget(model)
-        _write(model, finetuned)
+        write_into(model, finetuned)
     return Suggestion(smallest / steps, full_score, margin, confidence, [trials[step] for step in sorted(trials)])
 
 
 def _check_arguments(margin: float, confidence: float, resolution: float, examples: int | None) -> None:
     """Check the ranges, and that the examples suffice (None: any number does)."""
-    _check_range("margin", margin, 0, 1)
-    _check_range("confidence", confidence, 0.5, 1)
-    _check_range("resolution", resolution, 0, 1)
+    check_range("margin", margin, 0, 1)
+    check_range("confidence", confidence, 0.5, 1)
+    check_range("resolution", resolution, 0, 1)
     if examples is not None and examples < (needed := examples_needed(margin, confidence)):
         raise ValueError(
             f"{examples} validation examples cannot show at {confidence:.0%} confidence that at most {margin:g} is "
@@ -220,12 +220,18 @@ def _weighted_f1s(labels: np.ndarray, predictions: np.ndarray, counts: np.ndarra
 
 
 @torch.no_grad()
-def _write(model: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
+def write_into(model: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
+    """Copy tensors into a live model."""
     state = live_tensors(model)
     for name, tensor in tensors.items():
         state[name].copy_(tensor)
 
 
-def _check_range(name: str, value: float, low: float, high: float) -> None:
+def check_range(name: str, value: float, low: float, high: float) -> None:
+    """Check that an argument lies strictly between two limits.
+
+    Raises:
+        ValueError: it does not.
+    """
     if not low < value < high:
         raise ValueError(f"{name} must lie between {low} and {high}, found {value}.")
