@@ -24,6 +24,8 @@ from study.running.workflow import run
 def compress(cell: FinetunedCell, methods: list[str], out: Path) -> None:
     """Write scores.csv, predictions.parquet and manifest.json of every method into ``<out>/<method>``."""
     start = time.monotonic()
+    if cell.failure:
+        print(f"nothing to compress: {cell.failure}", flush=True)
     for done, name in enumerate(methods, 1):
         cell.reset_model()
         method, folder = cell.method(name), out / name

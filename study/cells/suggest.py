@@ -4,6 +4,7 @@ The search is `ken.suggest` and uses validation only. The suggested share is sto
 model is evaluated once on the test set.
 """
 
+from dataclasses import fields
 from pathlib import Path
 
 import pandas as pd
@@ -12,11 +13,17 @@ import baselines
 from baselines.base import Selection
 from ken import suggestion
 from ken.errors import UserError
-from ken.suggestion import Suggestion
+from ken.suggestion import Suggestion, Trial
 from study.cells.finetuned_cell import FinetunedCell
 from study.running import files, provenance
 from study.training import metrics
 from study.training.examples import predict
+
+COLUMNS = (
+    *("model", "task", "seed", "method", "share", "margin", "confidence", "resolution", "validation_full_weighted_f1"),
+    *("looks", "kept_share", "stored_bytes", "weighted_f1", "macro_f1", "accuracy", "full_weighted_f1"),
+)
+CURVE_COLUMNS = ("model", "task", "seed", "method", *(field.name for field in fields(Trial)))
 
 
 def search(cell: FinetunedCell, method: Selection, settings: dict) -> Suggestion:
@@ -50,10 +57,13 @@ def evaluate_on_test(cell: FinetunedCell, method: Selection, share: float, path:
 
 
 def suggest(cell: FinetunedCell, methods: list[str], settings: dict, out: Path) -> None:
-    """Write suggestions.csv (one row per method), curves.csv (one per evaluated share) and stored files to `out`."""
+    """Write suggestions.csv (one row per method), curves.csv (one per evaluated share) and stored files to `out`.
+
+    The tables of a cell whose training failed are empty.
+    """
     rows, curves = [], []
     with files.replacing_folder(out) as folder:
-        for name in methods:
+        for name in [] if cell.failure else methods:
             method = baselines.METHODS[name]
             if not isinstance(method, Selection):
                 raise UserError(
@@ -66,6 +76,6 @@ def suggest(cell: FinetunedCell, methods: list[str], settings: dict, out: Path) 
             rows.append(axes | {"share": suggested.share} | settings | validation | tested)
             curves += [axes | vars(look) for look in suggested.curve]
             print(f"{name}: keep {100 * suggested.share:g} %, {len(suggested.curve)} shares evaluated", flush=True)
-        files.write_csv(folder / "curves.csv", pd.DataFrame(curves))
-        files.write_csv(folder / "suggestions.csv", pd.DataFrame(rows))
+        files.write_csv(folder / "curves.csv", pd.DataFrame(curves, columns=list(CURVE_COLUMNS)))
+        files.write_csv(folder / "suggestions.csv", pd.DataFrame(rows, columns=list(COLUMNS)))
         provenance.write_manifest(folder, inputs=cell.inputs)
