@@ -13,7 +13,13 @@ from safetensors.torch import save_file
 from torch import nn
 
 from study.definition.step import parse_step
-from study.models.classifiers import check_checkpoint, load_classifier, load_tokenizer, random_classifier
+from study.models.classifiers import (
+    check_checkpoint,
+    load_classifier,
+    load_tokenizer,
+    random_classifier,
+    replaced_labels,
+)
 from study.running import files, provenance
 from study.running.device import acquire_device
 from study.running.workflow import run
@@ -32,6 +38,15 @@ def initial_model(pretrained: Path, arm: str, classes: list[str], pad_token_id: 
     if arm == "pretrained":
         return load_classifier(pretrained, classes, pad_token_id)
     return random_classifier(pretrained, classes, pad_token_id), []
+
+
+def describe_replaced_head(pretrained: Path, head: list[str]) -> dict[str, str]:
+    """A sentence for the manifest if the checkpoint had a classification head of its own; prints it."""
+    if not (labels := replaced_labels(pretrained, head)):
+        return {}
+    sentence = f"The checkpoint's own classification head (labels: {', '.join(labels)}) was replaced by a new one."
+    print(sentence, flush=True)
+    return {"replaced_head": sentence}
 
 
 def train_and_score(
@@ -69,8 +84,9 @@ def finetune(
         device: to compute on.
 
     Returns:
-        The manifest that is also written: head names, scores on test, learning curve, settings, device, time, memory.
-        If the training diverged, it has status "failed" and a reason in place of scores and learning curve.
+        The manifest that is also written: head names, scores on test, learning curve, settings, device, time, memory;
+        replaced_head, if the checkpoint had a head of its own. If the training diverged, status "failed" and a reason
+        take the place of scores and learning curve.
     """
     checkpoint = Checkpoint.beside(out)
     inputs = {"pretrained": check_checkpoint(pretrained)}
@@ -92,6 +108,7 @@ def finetune(
             **axes,
             arm=arm,
             head=head,
+            **describe_replaced_head(pretrained, head),
             settings=settings,
             **fitted,
             device=provenance.device_name(device),
