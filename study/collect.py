@@ -136,14 +136,20 @@ def models_table(paths: Paths, models: list[str], task: str, seed: int) -> pd.Da
     return pd.DataFrame(rows)
 
 
+def read_references(task: Path) -> list[int]:
+    """True class indices of the test examples of a task folder."""
+    splits, classes = load_task(task)
+    index = {label: i for i, label in enumerate(classes)}
+    return [index[label] for label in splits["test"]["label"]]
+
+
 def scores_table(study: Study, paths: Paths) -> pd.DataFrame:
     """Read the scores of every method in each of its cells and check them against the saved predictions."""
     metric, tables = WeightedF1(keep_in_memory=True), []
     post_hoc, trained = method_settings.by_training(study.methods)
-    tasks = {task: load_task(paths.task(task)) for task in study.axes["task"]}
+    true = {task: read_references(paths.task(task)) for task in study.axes["task"]}
     for cell in study.cells:
-        splits, classes = tasks[cell[1]]
-        references = [classes.index(label) for label in splits["test"]["label"]]
+        references = true[cell[1]]
         for index, method in enumerate([*post_hoc, *(trained if cell in study.trained_cells else [])]):
             folder = paths.compressed(*cell, method)
             tables.append(read_scores(folder, references, metrics.scores if index else metric.compute))

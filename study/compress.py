@@ -37,7 +37,8 @@ def compress(cell: FinetunedCell, methods: list[str], out: Path) -> None:
             if isinstance(method, TrainedMethod):
                 count = len(cell.budgets(method))
                 print(f"{name}: budget {row.budget} {row.status}, {len(rows)} of {count} done", flush=True)
-        files.write_parquet(folder / "predictions.parquet", pd.DataFrame(predictions, dtype="int16"))
+        kind = "int16" if cell.model.config.num_labels <= 2**15 else "int32"
+        files.write_parquet(folder / "predictions.parquet", pd.DataFrame(predictions, dtype=kind))
         files.write_csv(folder / "scores.csv", pd.DataFrame(map(asdict, rows)))
         write_manifest(folder, rows if cell.keeps_files(method) else [])
         seconds = time.monotonic() - start

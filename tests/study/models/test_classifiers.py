@@ -8,6 +8,7 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from study.cells.cell_training import CellTraining
 from study.cells.finetuned_cell import FinetunedCell
@@ -17,6 +18,7 @@ from study.finetune import finetune
 from study.import_model import import_model
 from study.models.classifiers import load_classifier, load_tokenizer
 from study.models.tokenization import train_tokenizer
+from study.training.examples import encode, load_task, predict
 from tests.conftest import SETTINGS, make_texts
 from tests.study.test_cells import EVALUATION
 
@@ -132,3 +134,25 @@ def test_tied_tensors_count_once_and_stay_tied(architecture, tmp_path, task_fold
     with torch.inference_mode():
         ours, theirs = cell.model(input_ids=ids).logits, whole(input_ids=ids).logits
     assert np.allclose(ours, theirs, atol=1e-6)
+
+
+@pytest.mark.parametrize("architecture", ["Bert", "GPT2", "Llama"])
+def test_a_tokenizer_without_special_tokens_gives_a_batch_the_answers_of_single_texts(
+    architecture, tmp_path, task_folder
+):
+    splits, classes = load_task(task_folder)
+    words = sorted({word for text in splits["train"]["text"] for word in text.split()})
+    ids = {"vocab_size": len(words), "pad_token_id": None, "bos_token_id": None, "eos_token_id": None}
+    config = getattr(transformers, f"{architecture}Config")(**CONFIGS[architecture] | ids)
+    getattr(transformers, f"{architecture}Model")(config).save_pretrained(tmp_path / "model")
+    tokenizer = Tokenizer(models.WordLevel(dict(zip(words, range(len(words)), strict=True)), unk_token=words[0]))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(tmp_path / "model")
+    manifest = finetune(tmp_path / "model", task_folder, AXES, SETTINGS, tmp_path / "cell")
+    assert 0 <= manifest["weighted_f1"] <= 1
+    cell = FinetunedCell(tmp_path / "cell", task_folder, EVALUATION)
+    frame = splits["test"].assign(text=splits["test"]["text"].str.split().str[:3].str.join(" "))
+    tested = pd.concat([splits["test"], frame], ignore_index=True)
+    examples = encode(tested, classes, load_tokenizer(tmp_path / "cell", 24))
+    cell.model.load_state_dict(cell.finetuned)
+    assert predict(cell.model, examples, 16).tolist() == predict(cell.model, examples, 1).tolist()
