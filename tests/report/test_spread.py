@@ -25,7 +25,7 @@ def neighbours_of(i, j, shape):
     return [(a, b) for a, b in around if 0 <= a < shape[0] and 0 <= b < shape[1]]
 
 
-@pytest.mark.parametrize("mask", some_masks())
+@pytest.mark.parametrize("mask", list(some_masks()))
 def test_statistics_against_loops(mask):
     entries = [(i, j) for i in range(mask.shape[0]) for j in range(mask.shape[1])]
     kept = [entry for entry in entries if mask[entry]]
