@@ -35,12 +35,14 @@ class NearestCentroid(ClassifierMixin, BaseEstimator):
     """
 
     def fit(self, rows: sparse.csr_matrix, labels: pd.Series) -> "NearestCentroid":
+        """Take the mean of the rows of each class; returns itself."""
         self.classes_, codes = np.unique(labels, return_inverse=True)
         members = sparse.csr_array((np.ones(len(codes)), (codes, np.arange(len(codes)))))
         self.centroids_ = normalize(members @ rows)
         return self
 
     def predict(self, rows: sparse.csr_matrix) -> np.ndarray:
+        """Labels of rows, (rows,)."""
         blocks = (rows[start : start + 256] for start in range(0, rows.shape[0], 256))
         return self.classes_[np.concatenate([(block @ self.centroids_.T).toarray().argmax(axis=1) for block in blocks])]
 
