@@ -65,6 +65,12 @@ class GatedLinear(nn.Module):
         z = gates(self.log_alpha, uniform).to(inputs.dtype)
         return functional.linear(functional.linear(inputs, self.q) * z, self.p, self.bias)
 
+    @property
+    @torch.no_grad()
+    def weight(self) -> torch.Tensor:
+        """P Q, for models that look at the weights of their layers (T5)."""
+        return self.p @ self.q
+
     @torch.no_grad()
     def compact(self, alive: torch.Tensor) -> nn.Sequential:
         """Two plain layers with the inner units of a bool mask (True = kept), scaled by their deterministic gates."""
@@ -72,12 +78,22 @@ class GatedLinear(nn.Module):
         return two_linears(z[:, None] * self.q[alive], self.p[:, alive], self.bias)
 
 
+class TwoLinears(nn.Sequential):
+    """Two linear layers, one after the other."""
+
+    @property
+    @torch.no_grad()
+    def weight(self) -> torch.Tensor:
+        """Their product, for models that look at the weights of their layers (T5)."""
+        return self[1].weight @ self[0].weight
+
+
 def two_linears(q: torch.Tensor, p: torch.Tensor, bias: torch.Tensor | None) -> nn.Sequential:
     """P (Q x) + bias as plain modules, from copies of Q (inner, columns), P (rows, inner) and the bias (rows,)."""
     (inner, columns), rows = q.shape, len(p)
     like = {"device": q.device, "dtype": q.dtype}
     # Random initialisation is skipped: it would advance torch's random state.
-    layers = nn.Sequential(
+    layers = TwoLinears(
         nn.utils.skip_init(nn.Linear, columns, inner, bias=False, **like),
         nn.utils.skip_init(nn.Linear, inner, rows, bias=bias is not None, **like),
     )

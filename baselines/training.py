@@ -41,11 +41,13 @@ class Fitted:
         model: with the values of the epoch that was best on validation.
         learning_rate: peak of the learning rate.
         validation_weighted_f1: of that epoch.
+        note: a sentence if the training ended early, because it diverged after that epoch.
     """
 
     model: nn.Module
     learning_rate: float
     validation_weighted_f1: float
+    note: str = ""
 
 
 class Training(ABC):
@@ -63,7 +65,11 @@ class Training(ABC):
 
     @abstractmethod
     def fit(self, model: nn.Module, hooks: TrainingHooks, learning_rate_multiplier: float) -> Fitted:
-        """Train a model. Random numbers come from torch's seed; the order of the data is the cell's."""
+        """Train a model. Random numbers come from torch's seed; the order of the data is the cell's.
+
+        Raises:
+            FloatingPointError: the training diverged before its first evaluation.
+        """
 
     @abstractmethod
     def examples(self, batch_size: int) -> Iterator[dict[str, torch.Tensor]]:
@@ -84,13 +90,24 @@ class TrainedMethod:
     step_cost: float = 1.0
 
     def best_fit(self, training: Training, seed: int, build: Callable[[], tuple[nn.Module, TrainingHooks]]) -> Fitted:
-        """Train a new `build()` -> (model, hooks) at every learning rate, from the same seed; return the best fit."""
-        best = None
+        """Train a new `build()` -> (model, hooks) at every learning rate, from the same seed; return the best fit.
+
+        Raises:
+            FloatingPointError: the training diverged at every learning rate.
+        """
+        best = failure = None
         for multiplier in training.learning_rate_multipliers:
             torch.manual_seed(seed)
-            fitted = training.fit(*build(), multiplier)
+            try:
+                fitted = training.fit(*build(), multiplier)
+            except FloatingPointError as error:
+                print(error, flush=True)
+                failure = error
+                continue
             if best is None or fitted.validation_weighted_f1 > best.validation_weighted_f1:
                 best = fitted
+        if best is None:
+            raise failure
         return best
 
     def effort(self, shapes: ModelShapes, budgets: int) -> Effort:

@@ -3,12 +3,15 @@
 `python -m report.kenviz --subnetwork FILE --out results/mini/figures/kenviz` writes kenviz.svg, kenviz.pdf, kenviz.png
 and kenviz.json, which has the facts of the caption. With `--explorer PAGE.html` it also writes a page
 (`ken.viz.explorer`) that shows the sub-network first and those of `--compared` after it. `--pretrained` and
-`--finetuned` are the initial state and the fine-tuned model of the same cell.
+`--finetuned` are the initial state and the fine-tuned model of the same cell. If the sub-network has no score, because
+its method or the training of its cell failed, the files hold the reason.
 """
 
 import argparse
+import html
 import json
 import os
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +19,7 @@ import numpy as np
 
 from ken.errors import UserError, run
 from report import drawing
-from report.results import write_text
+from report.results import why_not_stored, write_text
 
 if TYPE_CHECKING:
     from ken.subnetwork import Subnetwork
@@ -99,6 +102,17 @@ def write_explorer(
         raise UserError(str(error)) from None
 
 
+def write_reason(reason: str, out: Path, page: Path | None) -> None:
+    """Write picture, facts and page with the reason why the sub-network does not exist."""
+    with drawing.figure_style():
+        drawing.save(drawing.draw_note("\n".join(textwrap.wrap(f"No sub-network: {reason}", 80))), out)
+    write_text(out.with_name(f"{out.name}.json"), json.dumps({"reason": reason, "files": []}, indent=2) + "\n")
+    if page:
+        title = "<!doctype html>\n<meta charset='utf-8'>\n<title>KENviz</title>\n"
+        write_text(page, f"{title}<p>No sub-network: {html.escape(reason)}</p>\n")
+    print(f"no sub-network: {reason}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Draw where the kept entries of a matrix lie, over all layers.")
     parser.add_argument("--subnetwork", required=True, type=Path, help="stored sub-network (safetensors)")
@@ -109,21 +123,25 @@ def main() -> None:
     parser.add_argument("--pretrained", type=Path, help="base of the sub-networks, for the page")
     parser.add_argument("--finetuned", type=Path, help="the fine-tuned model, for the page")
     arguments = parser.parse_args()
+    if reason := why_not_stored(arguments.subnetwork):
+        write_reason(reason, arguments.out, arguments.explorer)
+        return
     from ken.viz.pictures import draw_layers
 
+    compared = [path for path in arguments.compared if path != arguments.subnetwork and not why_not_stored(path)]
     subnetwork = load(arguments.subnetwork)
     kind = choose_kind(subnetwork, arguments.matrix)
     # Grid lines would hide entries, and ken.viz.pictures expects centred titles.
     with drawing.figure_style({"axes.grid": False, "axes.titlelocation": "center"}):
         drawing.save(draw_layers(subnetwork, kind), arguments.out)
     described = facts(subnetwork, kind, arguments.subnetwork)
-    shown = [arguments.subnetwork, *arguments.compared, arguments.pretrained, arguments.finetuned]
+    shown = [arguments.subnetwork, *compared, arguments.pretrained, arguments.finetuned]
     described["files"] = sorted({os.path.relpath(path, arguments.out.parent) for path in shown if path})
     json_path = arguments.out.with_name(f"{arguments.out.name}.json")
     write_text(json_path, json.dumps(described, indent=2, ensure_ascii=False) + "\n")
     print(f"{kind} of {len(described['layers'])} layers: {arguments.out}.svg")
     if arguments.explorer:
-        subnetworks = [arguments.subnetwork, *(path for path in arguments.compared if path != arguments.subnetwork)]
+        subnetworks = [arguments.subnetwork, *compared]
         written = write_explorer(subnetworks, arguments.explorer, arguments.pretrained, arguments.finetuned)
         print(f"{len(subnetworks)} sub-networks, {written['bytes']:,} bytes: {arguments.explorer}")
 

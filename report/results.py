@@ -171,6 +171,20 @@ def read_parquet(path: Path, columns: list[str]) -> pd.DataFrame:
         raise damaged(path, f"cannot be read ({str(error).strip().splitlines()[0]})") from None
 
 
+def why_not_stored(path: Path) -> str:
+    """The reason, in scores.csv, why a row has no stored file; "" if there is none.
+
+    Args:
+        path: where the file would be, ``.../compressed/<method>/draw<n>/<budget>.safetensors``.
+    """
+    scores = path.parent.with_name("scores.csv")
+    if path.exists() or not scores.exists():
+        return ""
+    table = read_table(scores, ("file", "status", "reason"), ())
+    rows = table[(table["file"] == "/".join(path.parts[-3:])) & (table["status"] != "ok")]
+    return rows["reason"].iloc[0] if len(rows) else ""
+
+
 def check_statuses(table: pd.DataFrame, path: Path) -> None:
     """Raises `UserError` if a row has an unknown status."""
     unknown = sorted(set(table["status"]) - set(STATUSES))
@@ -204,7 +218,10 @@ def read_scores(results: Path) -> pd.DataFrame:
     if twice.any():
         row = ", ".join(str(scores.loc[twice.idxmax(), name]) for name in ROW)
         raise damaged(path, f"has the row {row} twice ({', '.join(ROW)})")
-    if not (ok & (scores["method"] == "full")).any():
+    full = scores["method"] == "full"
+    if not (ok & full).any():
+        if reasons := [reason for reason in scores.loc[full, "reason"] if reason]:
+            raise UserError(f"no cell has a fine-tuned model, so there is nothing to report: {reasons[0]}")
         raise UserError(f"{path} has no score of the control 'full', which all others are compared with: run it too.")
     return scores
 

@@ -46,6 +46,12 @@ def unlearned_cells(scores: pd.DataFrame, tasks: pd.DataFrame) -> pd.DataFrame:
     return full[full["weighted_f1"] < full["least"]].reset_index(drop=True)
 
 
+def of_finetuned_cells(scores: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the cells that have a fine-tuned model, so that `full` has a score; the training of others failed."""
+    full = scores.loc[(scores["method"] == "full") & (scores["status"] == "ok"), CELL].drop_duplicates()
+    return scores.merge(full, on=CELL)
+
+
 def aggregations(mean: str = "", sd: str = "", ends: str = "") -> dict[str, tuple[str, str]]:
     """Named aggregations for `agg` of a grouped frame.
 

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from ken.errors import UserError, run
-from report.results import write_csv
+from report.results import why_not_stored, write_csv
 
 STATISTICS = ("neighbours", "entropy", "moran")
 CONFIDENCE = 0.95
@@ -125,9 +125,12 @@ def matrices_of(path: Path) -> Iterator[tuple[dict, np.ndarray]]:
 
 
 def spread_table(paths: list[Path], draws: int) -> pd.DataFrame:
-    """One row per file and matrix; prints progress."""
+    """One row per file and matrix; prints progress. Files of rows without a score are skipped."""
     rows, start = [], time.monotonic()
     for done, path in enumerate(paths, 1):
+        if reason := why_not_stored(path):
+            print(f"{path} was not stored: {reason}", flush=True)
+            continue
         for described, mask in matrices_of(path):
             digest = hashlib.sha256(f"{described['matrix']}{mask.shape}".encode()).digest()
             seed = int.from_bytes(digest[:8], "big")

@@ -115,12 +115,17 @@ def weighted_f1(counts: np.ndarray, labels: np.ndarray, predictions: np.ndarray,
         (predictions, resamples).
     """
     counts = counts.astype(np.float32)  # whole numbers up to 2^24 are exact
-    one_hot = np.eye(classes, dtype=np.float32)
-    true = one_hot[labels]
-    support = (counts @ true).astype(float)
+    examples, ones = np.arange(len(labels)), np.ones(len(labels), np.float32)
+
+    def per_class(codes: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """Sums of the values of the examples of each class, (resamples, classes)."""
+        members = sparse.csr_array((values, (examples, codes)), shape=(len(labels), classes))
+        return np.ascontiguousarray(counts @ members)  # the order in memory decides the rounding of the sums below
+
+    support = per_class(labels, ones).astype(float)
     scores = []
-    for predicted in one_hot[predictions]:
-        hits, guesses = counts @ (true * predicted), counts @ predicted
+    for predicted in predictions:
+        hits, guesses = per_class(labels, (predicted == labels).astype(np.float32)), per_class(predicted, ones)
         f1 = 2 * hits / np.maximum(support + guesses, 1)
         scores.append((support * f1).sum(1) / support.sum(1))
     return np.array(scores)

@@ -16,7 +16,7 @@ from ken.errors import run
 from report.measurements.contract import ResultFiles, ResultTables
 from report.outputs import MEASUREMENTS
 from report.results import CELL, read_if_run, read_json, read_table, write_csv, write_text
-from report.scores import with_kept_shares
+from report.scores import of_finetuned_cells, with_kept_shares
 from report.table import markdown_frame
 
 
@@ -64,7 +64,10 @@ class Tables(ResultTables):
 
 
 def count(scores: pd.DataFrame) -> dict:
-    """Size of the study: names in the order of the scores, its kept shares, and numbers of cells and rows."""
+    """Size of the study: names in the order of the scores, its kept shares, and numbers of cells and rows.
+
+    Cells whose training failed are not counted; `measurements.without_score` names them.
+    """
 
     def names(column: str) -> list:
         return list(dict.fromkeys(scores[column]))
@@ -75,7 +78,7 @@ def count(scores: pd.DataFrame) -> dict:
         "methods": names("method"),
         "seeds": [int(seed) for seed in sorted(names("seed"))],
         "budgets": sorted(set(with_kept_shares(scores)["budget"])),
-        "cells": len(scores[CELL].drop_duplicates()),
+        "cells": len(of_finetuned_cells(scores)[CELL].drop_duplicates()),
         "rows": len(scores),
         "draws": int(scores["draw"].nunique()),
         **{status: int((scores["status"] == status).sum()) for status in ("ok", "declined", "failed")},

@@ -31,7 +31,8 @@ def adapt(
         device: to compute on.
 
     Returns:
-        The manifest: axes, settings, inputs, best_epoch, history, precision, device, seconds, hashes.
+        The manifest: axes, settings, inputs, best_epoch, history, precision, device, seconds, hashes; if the training
+        diverged, a sentence about it (diverged).
     """
     checkpoint = Checkpoint.beside(out)
     inputs = {"pretrained": check_checkpoint(pretrained), "text": files.check_folder(text)}
@@ -44,7 +45,7 @@ def adapt(
         fitted = train_language_model(model, *parts, settings, order, checkpoint)
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        facts = {key: fitted[key] for key in ("best_epoch", "history", "precision")}
+        facts = {key: fitted[key] for key in ("best_epoch", "history", "precision", "diverged") if key in fitted}
         facts |= {"device": provenance.device_name(device), "seconds": round(checkpoint.seconds(), 2)}
         manifest = provenance.write_manifest(folder, **axes, settings=settings, inputs=inputs, **facts)
     checkpoint.remove()

@@ -98,7 +98,13 @@ def evaluate(cell: FinetunedCell, masks: dict[str, torch.Tensor], zero: bool, pa
 
 
 def run_ablations(cell: FinetunedCell, settings: dict, out: Path) -> pd.DataFrame:
-    """Evaluate all variants, one row each; the stored files are written into the folder `out`."""
+    """Evaluate all variants, one row each; the stored files are written into the folder `out`.
+
+    The table of a cell whose training failed is empty.
+    """
+    if cell.failure:
+        print(cell.failure, flush=True)
+        return pd.DataFrame(columns=list(COLUMNS))
     sizes: Counter[str] = Counter()
     for name, tensor in cell.pretrained.items():
         sizes[kind_of(name, tensor)] += tensor.numel()

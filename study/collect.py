@@ -12,6 +12,7 @@ import pandas as pd
 
 from ken.errors import UserError
 from study import checks, inference
+from study.cells import suggest
 from study.definition import method_settings
 from study.definition.paths import Paths
 from study.definition.step import parse_step
@@ -54,30 +55,29 @@ def read_scores(folder: Path, references: list[int], compute: Callable = metrics
 
 
 def finetuning_table(folders: list[Path]) -> pd.DataFrame:
-    """One row per folder of a fine-tuned model or control: settings, best epoch, scores on test."""
+    """One row per folder of a fine-tuned model or control: settings, best epoch, scores on test.
+
+    A training that diverged before its first evaluation has no scores. The column `note`, on trainings that diverged,
+    is there only if one did.
+    """
     rows = []
     for folder in folders:
         manifest = files.read_json(folder / "manifest.json")
         plain = ("model", "task", "seed", "arm", "best_epoch", "validation_weighted_f1", *SCORES, "seconds", "peak_mib")
         settings = {key: manifest["settings"][key] for key in ("learning_rate", "epochs")}
-        rows.append({key: manifest[key] for key in plain} | settings)
-    return pd.DataFrame(rows)
-
-
-SUGGESTION_COLUMNS = (
-    *("model", "task", "seed", "method", "share", "margin", "confidence", "resolution", "validation_full_weighted_f1"),
-    *("looks", "kept_share", "stored_bytes", *SCORES, "full_weighted_f1"),
-)
+        note = {"note": manifest.get("reason") or manifest.get("diverged", "")}
+        rows.append({key: manifest.get(key) for key in plain} | settings | note)
+    table = pd.DataFrame(rows).astype({"best_epoch": "Int64"})
+    return table if table["note"].any() else table.drop(columns="note")
 
 
 def read_tables(paths: list[Path], columns: tuple[str, ...]) -> pd.DataFrame:
     """Read, check against their manifests and concatenate tables of cells; an empty table if there are no paths."""
-    if not paths:
-        return pd.DataFrame(columns=list(columns))
     for path in paths:
         manifest = path.with_suffix(".json") if path.stem == "inference" else path.with_name("manifest.json")
         files.check(path.parent, {path.name: files.read_json(manifest)["sha256"][path.name]}, remove=path)
-    return pd.concat([pd.read_csv(path) for path in paths])[list(columns)]
+    tables = [table for path in paths if len(table := pd.read_csv(path))]  # of a failed cell: empty
+    return pd.concat(tables)[list(columns)] if tables else pd.DataFrame(columns=list(columns))
 
 
 def tasks_table(paths: Paths, tasks: list[str]) -> pd.DataFrame:
@@ -136,14 +136,20 @@ def models_table(paths: Paths, models: list[str], task: str, seed: int) -> pd.Da
     return pd.DataFrame(rows)
 
 
+def read_references(task: Path) -> list[int]:
+    """True class indices of the test examples of a task folder."""
+    splits, classes = load_task(task)
+    index = {label: i for i, label in enumerate(classes)}
+    return [index[label] for label in splits["test"]["label"]]
+
+
 def scores_table(study: Study, paths: Paths) -> pd.DataFrame:
     """Read the scores of every method in each of its cells and check them against the saved predictions."""
     metric, tables = WeightedF1(keep_in_memory=True), []
     post_hoc, trained = method_settings.by_training(study.methods)
-    tasks = {task: load_task(paths.task(task)) for task in study.axes["task"]}
+    true = {task: read_references(paths.task(task)) for task in study.axes["task"]}
     for cell in study.cells:
-        splits, classes = tasks[cell[1]]
-        references = [classes.index(label) for label in splits["test"]["label"]]
+        references = true[cell[1]]
         for index, method in enumerate([*post_hoc, *(trained if cell in study.trained_cells else [])]):
             folder = paths.compressed(*cell, method)
             tables.append(read_scores(folder, references, metrics.scores if index else metric.compute))
@@ -161,9 +167,7 @@ def main() -> None:
     tables = {
         "scores": scores_table(study, paths),
         "finetuning": finetuning_table(folders),
-        "suggestions": read_tables(
-            [paths.suggested(*cell) / "suggestions.csv" for cell in searched], SUGGESTION_COLUMNS
-        ),
+        "suggestions": read_tables([paths.suggested(*cell) / "suggestions.csv" for cell in searched], suggest.COLUMNS),
         "inference": read_tables([paths.inference(*cell) for cell in measured], inference.COLUMNS),
         "checks": read_tables([paths.checks(*cell) / "checks.csv" for cell in ablated], checks.COLUMNS),
         "tasks": tasks_table(paths, study.axes["task"]),

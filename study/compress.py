@@ -24,6 +24,8 @@ from study.running.workflow import run
 def compress(cell: FinetunedCell, methods: list[str], out: Path) -> None:
     """Write scores.csv, predictions.parquet and manifest.json of every method into ``<out>/<method>``."""
     start = time.monotonic()
+    if cell.failure:
+        print(f"nothing to compress: {cell.failure}", flush=True)
     for done, name in enumerate(methods, 1):
         cell.reset_model()
         method, folder = cell.method(name), out / name
@@ -35,7 +37,8 @@ def compress(cell: FinetunedCell, methods: list[str], out: Path) -> None:
             if isinstance(method, TrainedMethod):
                 count = len(cell.budgets(method))
                 print(f"{name}: budget {row.budget} {row.status}, {len(rows)} of {count} done", flush=True)
-        files.write_parquet(folder / "predictions.parquet", pd.DataFrame(predictions, dtype="int16"))
+        kind = "int16" if cell.model.config.num_labels <= 2**15 else "int32"
+        files.write_parquet(folder / "predictions.parquet", pd.DataFrame(predictions, dtype=kind))
         files.write_csv(folder / "scores.csv", pd.DataFrame(map(asdict, rows)))
         write_manifest(folder, rows if cell.keeps_files(method) else [])
         seconds = time.monotonic() - start

@@ -30,6 +30,9 @@ class Adapted:
         text: folder of `study.text`. axes: model and seed.
         settings: kept_shares, draws, max_length, batch_size, and methods: method -> options.
         out: folder of the stored files.
+
+    Attributes:
+        failure: why there is nothing to compress: the adaptation diverged in its first epoch. "" if it did not.
     """
 
     def __init__(self, pretrained: Path, adapted: Path, text: Path, axes: dict, settings: dict, out: Path):
@@ -39,6 +42,8 @@ class Adapted:
             "adapted": check_checkpoint(adapted),
             "text": files.check_folder(text),
         }
+        manifest = files.read_json(adapted / "manifest.json") if (adapted / "manifest.json").exists() else {}
+        self.failure = "" if manifest.get("best_epoch") else manifest.get("diverged", "")
         self.training, self.test = load_text(pretrained, text, settings["max_length"], axes["seed"])
         self.base = body_of(load_language_model(pretrained))
         self.adapted = body_of(load_language_model(adapted))
@@ -60,7 +65,9 @@ class Adapted:
                       file=file)  # fmt: skip
             losses: list[float] = []
             try:
-                if reason := TRAINS if isinstance(method, TrainedMethod) else method.decline(view):
+                if self.failure:
+                    row.status, row.reason, row.file = "failed", self.failure, ""
+                elif reason := TRAINS if isinstance(method, TrainedMethod) else method.decline(view):
                     row.status, row.reason, row.file = "declined", reason, ""
                 else:
                     prepared = method.prepare(view) if prepared is None else prepared

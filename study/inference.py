@@ -43,8 +43,11 @@ def load_models(cell: FinetunedCell, methods: list[str], compressed: Path) -> li
     """Load the fine-tuned model, then the models restored from the files of the methods.
 
     For methods that keep a share of each row, the first budget is enough, because every budget restores a dense model.
-    Budgets that a method declined to store are skipped.
+    Budgets that a method declined to store are skipped. A cell whose training failed has no models.
     """
+    if cell.failure:
+        print(cell.failure, flush=True)
+        return []
     models = [_restored(cell, "full", 1.0, compressed, "dense")]
     for name in methods:
         method = cell.method(name)

@@ -3,6 +3,7 @@
 Only the body, from which fine-tuning starts, is saved, in half precision.
 """
 
+import math
 from pathlib import Path
 
 import pandas as pd
@@ -18,6 +19,7 @@ from study.running import files, provenance
 from study.running.device import acquire_device
 from study.running.workflow import run
 from study.training.gradients import CPU
+from study.training.loop import Diverged
 from study.training.pretraining import blocks, held_out_loss, pretrain_model
 from study.training.resumption import Checkpoint
 
@@ -44,6 +46,9 @@ def pretrain(
 
     Returns:
         The manifest: size, settings, tokens seen, validation_loss, device, seconds, hash of the weights.
+
+    Raises:
+        Diverged: a loss or a weight is not finite.
     """
     checkpoint = Checkpoint.beside(out)
     provenance.make_deterministic(settings["seed"])
@@ -55,6 +60,8 @@ def pretrain(
     model.to(device)
     tokens = pretrain_model(model, data, settings, checkpoint)
     loss = held_out_loss(model, held_out, settings["seed"])
+    if not math.isfinite(loss):
+        raise Diverged(f"the held-out loss is not finite: set a learning rate below {settings['learning_rate']:g}.")
     with files.replacing_folder(out) as folder:
         model.body.half().save_pretrained(folder)
         tokenizer.save_pretrained(folder)

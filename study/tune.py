@@ -4,6 +4,7 @@ The search has a separate seed and does not evaluate on test data.
 """
 
 import itertools
+import math
 from pathlib import Path
 
 import pandas as pd
@@ -16,10 +17,11 @@ from study.running.device import acquire_device
 from study.running.workflow import run
 from study.training.classification import train_classifier
 from study.training.examples import encode, load_task
+from study.training.loop import Diverged
 
 
 def try_settings(pretrained: Path, task: Path, arm: str, settings: dict, seed: int) -> dict[str, object]:
-    """Best validation weighted F1 of one fine-tuning, and the epoch it came from."""
+    """Best validation weighted F1 of one fine-tuning, and the epoch it came from; both NaN if it diverged."""
     device = acquire_device()
     check_checkpoint(pretrained)
     splits, classes = load_task(task)
@@ -27,8 +29,12 @@ def try_settings(pretrained: Path, task: Path, arm: str, settings: dict, seed: i
     provenance.make_deterministic(provenance.seed_of("tune", arm, task.name, seed))
     model, _ = initial_model(pretrained, arm, classes, tokenizer.pad_token_id)
     sets = [encode(splits[split], classes, tokenizer) for split in ("train", "validation")]
-    _, fitted = train_classifier(model.to(device), *sets, settings, seed)
-    return {key: fitted[key] for key in ("best_epoch", "validation_weighted_f1")}
+    try:
+        _, fitted = train_classifier(model.to(device), *sets, settings, seed)
+    except Diverged as error:
+        print(error, flush=True)
+        fitted = {}
+    return {key: fitted.get(key, math.nan) for key in ("best_epoch", "validation_weighted_f1")}
 
 
 def tune(model: str, pretrained: Path, tasks: list[Path], arms: list[str], grid: dict, settings: dict) -> pd.DataFrame:
@@ -44,7 +50,8 @@ def tune(model: str, pretrained: Path, tasks: list[Path], arms: list[str], grid:
             )
     table = pd.DataFrame(rows)
     axes = ["arm", "learning_rate", "epochs"]
-    table["mean_over_tasks"] = table.groupby(axes)["validation_weighted_f1"].transform("mean")
+    by_settings = table.groupby(axes)["validation_weighted_f1"]
+    table["mean_over_tasks"] = by_settings.transform(lambda scores: scores.mean(skipna=False))
     return table.sort_values(["arm", "mean_over_tasks"], ascending=[True, False], kind="stable")
 
 

@@ -79,7 +79,7 @@ class ResultTables:
 
     @property
     def cells(self) -> int:
-        """Number of cells (model × task × seed)."""
+        """Number of cells (model × task × seed) with a fine-tuned model."""
         return self.counts["cells"]
 
     def over_all_cells(self) -> pd.DataFrame:

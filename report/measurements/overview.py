@@ -11,7 +11,7 @@ from report.drawing import Drawing, Figure, shade_near
 from report.measurements.contract import ResultFiles, ResultTables
 from report.panels import REFERENCES, draw_methods, finish, method_panels
 from report.results import CELL, Columns
-from report.scores import METHOD, NEAR, aggregations, is_near, keeps_more
+from report.scores import METHOD, NEAR, aggregations, is_near, keeps_more, of_finetuned_cells
 from report.table import Column, Table, TableCell
 
 COLUMNS = {
@@ -36,7 +36,7 @@ def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
     table = grouped.agg(cells=("seed", "size"), within_1_point=("near", "mean"), **means)
     for percent in (25, 75):
         table[f"difference_points_q{percent}"] = grouped["difference_points"].quantile(percent / 100)
-    asked = files.scores.drop_duplicates([*CELL, *METHOD]).groupby(METHOD, sort=False).size()
+    asked = of_finetuned_cells(files.scores).drop_duplicates([*CELL, *METHOD]).groupby(METHOD, sort=False).size()
     table = asked.rename("asked").to_frame().join(table)
     table["cells"] = table["cells"].fillna(0).astype(int)
     table["without_score"] = table["asked"] - table["cells"]

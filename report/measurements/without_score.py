@@ -37,10 +37,21 @@ def page(tables: ResultTables) -> dict[str, Any]:
 
 
 def sentences(tables: ResultTables) -> list[str]:
-    """The number of rows without a score."""
+    """The number of rows without a score, and the cells whose training failed."""
     counts = tables.counts
     without = counts["declined"] + counts["failed"]
     if not without:
         return []
     parts = f"{counts['declined']} declined, {counts['failed']} failed"
-    return [f"Without a score: {without} of {counts['rows']} rows ({parts}); all are listed with their reasons."]
+    text = f"Without a score: {without} of {counts['rows']} rows ({parts}); all are listed with their reasons."
+    return [*failed_cells(tables), text]
+
+
+def failed_cells(tables: ResultTables) -> list[str]:
+    """A sentence that names the cells without a fine-tuned model."""
+    failed = tables.not_ok[tables.not_ok["method"] == "full"]
+    if failed.empty:
+        return []
+    names = [f"{row.model} on {row.task}, seed {row.seed:.0f}: {row.reason.rstrip('.')}" for row in failed.itertuples()]
+    cells, verb = style.count(len(failed), "cell"), "is" if len(failed) == 1 else "are"
+    return [f"The training of {cells} failed, which {verb} left out of all means ({'; '.join(names)})."]

@@ -48,7 +48,7 @@ class CellTraining(Training):
         print(f"learning rate {rate:g}", flush=True)
         sets, settings = (self.splits["train"], self.splits["validation"]), self.settings | {"learning_rate": rate}
         best, record = train_classifier(model, *sets, settings, self.order, hooks)
-        return Fitted(best.eval().cpu(), rate, record["validation_weighted_f1"])
+        return Fitted(best.eval().cpu(), rate, record["validation_weighted_f1"], record.get("diverged", ""))
 
     def examples(self, batch_size: int) -> Iterator[dict[str, torch.Tensor]]:
         train_set = self.splits["train"]

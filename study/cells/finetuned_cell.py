@@ -35,6 +35,9 @@ class FinetunedCell:
         settings: kept_shares, draws, batch_size, max_length; methods: method -> budgets, draws, rate_factors and
             options that differ from its defaults; scores_only: methods whose stored files are not kept.
         device: to train and evaluate models and to rank entries on; state dicts stay on the CPU.
+
+    Attributes:
+        failure: why its training failed, so that there is no fine-tuned model; "" if it did not.
     """
 
     def __init__(self, folder: Path, task: Path, settings: dict, device: torch.device = CPU):
@@ -44,7 +47,8 @@ class FinetunedCell:
         self.axes = {axis: self.manifest[axis] for axis in ("model", "task", "seed")}
         self.initial = load_file(folder / "initial.safetensors")
         self.pretrained = {name: tensor for name, tensor in self.initial.items() if name not in self.manifest["head"]}
-        self.finetuned = load_file(folder / "model.safetensors")
+        self.failure: str = self.manifest.get("reason", "")
+        self.finetuned = {} if self.failure else load_file(folder / "model.safetensors")
         self.model = self.new_model()
         self.settings = settings
         tokenizer = load_tokenizer(folder, settings["max_length"])

@@ -30,6 +30,7 @@ class Score:
         kept: entries of body and head in the stored file. kept_share: share of the body in it.
         parameters: of the restored model.
         seconds: to choose, or train, and store.
+        reason: why there is no score; or, with status ok, a note on the training of the method.
         peak_mib: largest memory of the process so far.
         file: stored file, and the column of the row's predictions. sha256: its hash.
         key: hash of everything the row depends on.
@@ -104,9 +105,11 @@ class _Run:
         """Complete a row and write its record; returns the predictions, none where the row is not ok."""
         predictions: list[int] = []
         try:
-            if self.reason is None:
+            if self.reason is None and not self.cell.failure:
                 self.reason = self.method.decline(self.view) or ""
-            if self.reason:
+            if self.cell.failure:
+                row.status, row.reason, row.key = "failed", self.cell.failure, ""
+            elif self.reason:
                 row.status, row.reason, row.key = "declined", self.reason, ""
             else:
                 predictions = self._store_and_evaluate(row, path)
@@ -116,7 +119,10 @@ class _Run:
         except torch.OutOfMemoryError:  # depends on the GPU and is not a result: end the job
             raise
         except (UserError, ValueError, RuntimeError, ArithmeticError, NotImplementedError) as error:
-            row.status, row.reason, row.key = "failed", f"{type(error).__name__}: {error}", ""
+            row.status, row.reason, row.key = "failed", describe(error), ""
+        if row.status != "ok":  # of an earlier run, in which the row had a score
+            path.unlink(missing_ok=True)
+            path.with_suffix(".json").unlink(missing_ok=True)
         self.start = time.monotonic()
         return predictions
 
@@ -137,11 +143,17 @@ class _Run:
         if stored.fitted:
             row.learning_rate = stored.fitted.learning_rate
             row.validation_weighted_f1 = stored.fitted.validation_weighted_f1
+            row.reason = stored.fitted.note
         row.stored_bytes, row.sha256 = path.stat().st_size, files.sha256(path)
         for name, value in metrics.scores(test.labels, predictions).items():
             setattr(row, name, value)
         row.peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
         return predictions.tolist()
+
+
+def describe(error: Exception) -> str:
+    """The reason of a failed row; a `UserError` is a sentence already."""
+    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
 
 
 def read_record(path: Path, key: str, needs_file: bool = True) -> tuple[Score, list[int]] | None:

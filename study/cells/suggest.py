@@ -20,10 +20,11 @@ from study.running import files, provenance
 from study.training import metrics
 from study.training.examples import predict
 
-MEASURED = (
-    *("validation_full_weighted_f1", "looks", "kept_share", "stored_bytes"),
-    *("weighted_f1", "macro_f1", "accuracy", "full_weighted_f1"),
+COLUMNS = (
+    *("model", "task", "seed", "method", "share", "margin", "confidence", "resolution", "validation_full_weighted_f1"),
+    *("looks", "kept_share", "stored_bytes", "weighted_f1", "macro_f1", "accuracy", "full_weighted_f1"),
 )
+CURVE_COLUMNS = ("model", "task", "seed", "method", *(field.name for field in fields(Trial)))
 
 
 def search(cell: FinetunedCell, method: Selection, settings: dict) -> Suggestion:
@@ -56,12 +57,15 @@ def evaluate_on_test(cell: FinetunedCell, method: Selection, share: float, path:
 
 
 def suggest(cell: FinetunedCell, methods: list[str], settings: dict, out: Path) -> None:
-    """Write suggestions.csv (one row per method), curves.csv (one per evaluated share) and stored files to `out`."""
+    """Write suggestions.csv (one row per method), curves.csv (one per evaluated share) and stored files to `out`.
+
+    The tables of a cell whose training failed are empty.
+    """
     rows, curves = [], []
     examples = len(cell.split("validation").labels)
     needed = suggestion.examples_needed(settings["margin"], settings["confidence"])
     with files.replacing_folder(out) as folder:
-        for name in methods:
+        for name in [] if cell.failure else methods:
             method = baselines.METHODS[name]
             if not isinstance(method, Selection):
                 raise UserError(
@@ -69,7 +73,7 @@ def suggest(cell: FinetunedCell, methods: list[str], settings: dict, out: Path) 
                 )
             axes = cell.axes | {"method": name}
             if examples < needed:
-                rows.append(axes | dict.fromkeys(("share", *MEASURED)) | settings)
+                rows.append(axes | settings)
                 print(f"{name}: {examples} validation rows are too few to suggest a share, {needed} are needed")
                 continue
             suggested = search(cell, method, settings)
@@ -78,7 +82,6 @@ def suggest(cell: FinetunedCell, methods: list[str], settings: dict, out: Path) 
             rows.append(axes | {"share": suggested.share} | settings | validation | tested)
             curves += [axes | vars(look) for look in suggested.curve]
             print(f"{name}: keep {100 * suggested.share:g} %, {len(suggested.curve)} shares evaluated", flush=True)
-        columns = [*cell.axes, "method", *(field.name for field in fields(Trial))]
-        files.write_csv(folder / "curves.csv", pd.DataFrame(curves, columns=columns))
-        files.write_csv(folder / "suggestions.csv", pd.DataFrame(rows))
+        files.write_csv(folder / "curves.csv", pd.DataFrame(curves, columns=list(CURVE_COLUMNS)))
+        files.write_csv(folder / "suggestions.csv", pd.DataFrame(rows, columns=list(COLUMNS)))
         provenance.write_manifest(folder, inputs=cell.inputs)

@@ -1,13 +1,14 @@
 """Loading classifiers: which parameters come from the checkpoint (the body) and which are new (the head).
 
-The head is what the checkpoint lacks, whatever the parameters are called: a BERT checkpoint with a trained pooler has a
-smaller head than one without.
+The head is everything outside the base model of the architecture, and what the checkpoint lacks besides: a BERT
+checkpoint with a trained pooler has a smaller head than one without. It is always new, even if the checkpoint has a
+classification head of its own, whose labels are those of another task.
 """
 
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging
@@ -64,7 +65,7 @@ def load_classifier(folder: Path, classes: list[str], pad_token_id: int) -> tupl
         pad_token_id: for models that classify by the last token that is not padding (BLOOM).
 
     Returns:
-        The model and the sorted names of its head parameters.
+        The model, whose tied tensors are listed once (`list_tied_once`), and the sorted names of its head parameters.
 
     Raises:
         UserError: not a checkpoint, weights missing, damaged or of another architecture.
@@ -77,15 +78,67 @@ def load_classifier(folder: Path, classes: list[str], pad_token_id: int) -> tupl
         id2label=dict(enumerate(classes)),
         label2id={label: index for index, label in enumerate(classes)},
         pad_token_id=pad_token_id,
+        problem_type=None,  # a checkpoint may have been trained for regression or several labels
+        ignore_mismatched_sizes=True,  # of its head
     )
-    head = sorted(info["missing_keys"])
+    list_tied_once(model)
+    outside = _outside_base_model(model)
+    head = sorted({*info["missing_keys"], *outside})
     # A new head is a few layers at the end; missing embeddings or repeated blocks mean another architecture.
     embeddings = model.get_input_embeddings().weight
     blocks = tuple(f"{name}." for name, module in model.named_modules() if isinstance(module, nn.ModuleList))
     body = {name for name, parameter in model.named_parameters() if parameter is embeddings or name.startswith(blocks)}
-    if body.intersection(head) or info["mismatched_keys"]:
+    if body.intersection(head) or {key[0] for key in info["mismatched_keys"]} - set(outside):
         raise UserError(f"{folder} does not hold the body of a {model.config.model_type} model: check its config.json.")
+    if loaded := set(outside) - set(info["missing_keys"]):
+        fresh = AutoModelForSequenceClassification.from_config(model.config, dtype=torch.float32).state_dict()
+        model.load_state_dict({name: fresh[name] for name in loaded}, strict=False)
     return model, head
+
+
+def _outside_base_model(model: nn.Module) -> list[str]:
+    """Names of the tensors outside the base model; none if the architecture has no base model of its own."""
+    if model.base_model is model:
+        return []
+    return [name for name in model.state_dict() if not name.startswith(f"{model.base_model_prefix}.")]
+
+
+def replaced_labels(folder: Path, head: list[str]) -> list[str]:
+    """Labels of the classification head that a checkpoint has and `load_classifier` replaced; none without a head."""
+    names: set[str] = set()
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            names.update(file.keys())
+    if not names.intersection(head):
+        return []
+    labels = AutoConfig.from_pretrained(folder, local_files_only=True).id2label
+    return [str(labels[index]) for index in sorted(labels)]
+
+
+def list_tied_once(model: nn.Module) -> nn.Module:
+    """Make `state_dict` list tied tensors once, under their first names, and `load_state_dict` need only those.
+
+    T5 and BART use one matrix as the embeddings of encoder and decoder. Otherwise it would count several times, and
+    safetensors would refuse to save it. Returns the same model.
+    """
+    first: dict[int, str] = {}
+    names = model.named_parameters(remove_duplicate=False)
+    tied = {name: first.setdefault(id(parameter), name) for name, parameter in names}
+    tied = {name: source for name, source in tied.items() if name != source}
+
+    def drop(module: nn.Module, state: dict, prefix: str, metadata: dict) -> None:
+        for name in tied:
+            state.pop(prefix + name, None)
+
+    def add(module: nn.Module, state: dict, prefix: str, *others: object) -> None:
+        for name, source in tied.items():
+            if prefix + source in state:
+                state.setdefault(prefix + name, state[prefix + source])
+
+    if tied:
+        model.register_state_dict_post_hook(drop)
+        model.register_load_state_dict_pre_hook(add)
+    return model
 
 
 def load_pretrained(auto_class: type, folder: Path, kind: str, **options: object) -> tuple[nn.Module, dict]:
@@ -121,13 +174,13 @@ def model_from_config(auto_class: type, folder: Path, **options: object) -> nn.M
 
 def random_classifier(folder: Path, classes: list[str], pad_token_id: int) -> nn.Module:
     """Classifier of the same architecture, all weights drawn by torch's generator: the control without pre-training."""
-    options = {"num_labels": len(classes), "pad_token_id": pad_token_id}
+    options = {"num_labels": len(classes), "pad_token_id": pad_token_id, "problem_type": None}
     return model_from_config(AutoModelForSequenceClassification, folder, **options)
 
 
 def empty_classifier(folder: Path) -> nn.Module:
     """Classifier of a saved fine-tuned model, to be filled with a restored state."""
-    return model_from_config(AutoModelForSequenceClassification, folder).eval()
+    return list_tied_once(model_from_config(AutoModelForSequenceClassification, folder)).eval()
 
 
 def with_fused_gelu(model: nn.Module) -> nn.Module:

@@ -1,6 +1,7 @@
 """The training loop of classifiers, language models and pre-training, which can be stopped at any step and resumed."""
 
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from ken.errors import UserError
 from study.training.batches import Batches
 from study.training.gradients import Gradients, Loss, linear_schedule, mean_over_rows, precision_on
 from study.training.resumption import Checkpoint, digest
@@ -18,6 +20,10 @@ if TYPE_CHECKING:  # otherwise a change in the code of a method would repeat the
 
 PROGRESS_LINES = 40  # lines printed by a training without an objective
 RECENT = 50  # last steps whose mean loss such a line shows
+
+
+class Diverged(UserError, FloatingPointError):
+    """A loss, a weight or a validation score is not finite. The message says where, and what to change."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +101,10 @@ def train(
     Returns:
         The model of the best epoch (`model` itself, unless the hooks evaluate another) and a record: precision of the
         products, history (one entry an epoch) and, with an objective, best_epoch (from 1) and the objective's value.
+        If the training diverged after that epoch, `diverged` is a sentence about it, and the history ends there.
 
     Raises:
+        Diverged: before any epoch was evaluated, or without an objective.
         ValueError: the hooks have offered no model to choose.
         UserError: the memory of the device is too small for one text, or the model does not support the precision.
     """
@@ -139,10 +147,16 @@ class Loop:
         objective = self.workload.objective
         if objective is not None and objective.includes_start and not self.history:
             self.history.append({"epoch": 0, "loss": None, objective.name: self._evaluate(0)})
-        while self.epoch <= self.workload.epochs:
-            self._train_epoch()
-            self._end_epoch()
         record = {"precision": self.precision, "history": self.history}
+        try:
+            while self.epoch <= self.workload.epochs:
+                self._train_epoch()
+                self._end_epoch()
+        except Diverged as error:
+            if self.best is None:
+                raise
+            record["diverged"] = f"{error} The best epoch before that, {self.best.epoch}, is used."
+            print(record["diverged"], flush=True)
         if objective is None:
             return self.model, record
         if self.best is None:
@@ -163,6 +177,8 @@ class Loop:
         self.model.train()
         for batch in self.workload.batches.epoch(len(self.losses)):
             loss = self.gradients.compute(self.model, batch, self._penalty)
+            if not math.isfinite(loss):
+                raise self._diverged("its loss", len(self.losses) + 1)
             nn.utils.clip_grad_norm_(self.trained, 1.0)
             self.optimizer.step()
             self.schedule.step()
@@ -176,6 +192,8 @@ class Loop:
 
     def _end_epoch(self) -> None:
         """Add the epoch to the history, with the objective's value, and begin the next."""
+        if not all(parameter.isfinite().all() for parameter in self.trained):
+            raise self._diverged("a weight", len(self.losses))
         entry = {"epoch": self.epoch, "loss": sum(self.losses) / len(self.losses)}
         if (objective := self.workload.objective) is not None:
             value = entry[objective.name] = self._evaluate(self.epoch)
@@ -194,10 +212,18 @@ class Loop:
         if candidate is None:
             return None
         value, best = objective.evaluate(candidate), self.best
+        if not math.isfinite(value):
+            raise self._diverged(f"the {objective.name.replace('_', ' ')}", len(self.losses))
         if best is None or (value > best.value if objective.higher_is_better else value < best.value):
             values = {name: tensor.detach().clone() for name, tensor in _values(candidate).items()}
             self.best = Best(epoch, value, candidate, values)
         return value
+
+    def _diverged(self, what: str, step: int) -> Diverged:
+        """The error of a training in which something is not finite after a step of the current epoch."""
+        where = f"at step {step} of epoch {self.epoch}"
+        remedy = f"set a learning rate below {self.settings.learning_rate:g}"
+        return Diverged(f"the training diverged {where} ({what} is not finite): {remedy}.")
 
     def _print_step(self) -> None:
         step, steps = len(self.losses), self.workload.steps

@@ -18,8 +18,7 @@ import ken
 from baselines.base import Selection
 from ken.errors import UserError
 from study.cells.finetuned_cell import FinetunedCell
-from study.cells.suggest import suggest
-from study.collect import SUGGESTION_COLUMNS
+from study.cells.suggest import COLUMNS, suggest
 from study.compress import compress
 from study.finetune import finetune
 from study.import_model import import_model
@@ -181,7 +180,7 @@ def test_no_share_is_suggested_from_too_few_validation_rows(tmp_path, finetuned_
     (row,) = pd.read_csv(tmp_path / "few" / "suggestions.csv").to_dict("records")
     assert {key: row[key] for key in settings} == settings and row["method"] == "ken"
     others = [value for key, value in row.items() if key not in (*settings, *cell.axes, "method")]
-    assert len(others) == 9 and all(map(math.isnan, others)) and set(SUGGESTION_COLUMNS) == set(row)
+    assert len(others) == 9 and all(map(math.isnan, others)) and set(COLUMNS) == set(row)
     assert pd.read_csv(tmp_path / "few" / "curves.csv").empty and not list(tmp_path.rglob("*.safetensors"))
 
 

@@ -271,7 +271,7 @@ MISTAKES = [
     (
         ["tasks", "mine"],
         {**FILES, "train": "trian.csv"},
-        'mine.train is "trian.csv", which does not exist \(relative paths start',
+        r'mine.train is "trian.csv", which does not exist \(relative paths start',
     ),
     (
         ["tasks", "mine"],

@@ -12,7 +12,7 @@ from ken.errors import UserError
 from report.results import read_table
 from study import collect, corpus, inference, manifest, record, trace, verify
 from study.cells.finetuned_cell import FinetunedCell
-from study.cells.suggest import suggest
+from study.cells.suggest import COLUMNS, suggest
 from study.compress import compress
 from study.definition.study import Study
 from study.finetune import finetune
@@ -86,7 +86,7 @@ def measure(study):
 
 
 def collect_suggestions(study):
-    return collect.read_tables([study / CELL / "suggested" / "suggestions.csv"], collect.SUGGESTION_COLUMNS)
+    return collect.read_tables([study / CELL / "suggested" / "suggestions.csv"], COLUMNS)
 
 
 DAMAGED = [

@@ -3,7 +3,6 @@
 import pandas as pd
 import pytest
 
-from ken.errors import UserError
 from study import tasks
 from study.tasks import class_order
 
@@ -36,12 +35,3 @@ def test_the_tfidf_reference_is_limited_with_very_many_classes(monkeypatch):
     assert fitted[0].coef_.shape[1] > 100 and fitted[1].coef_.shape == (40, 20)
     assert full["tfidf"]["weighted_f1"] == 1 and limited["tfidf"]["weighted_f1"] < 1
     assert full["majority"] == limited["majority"]
-
-
-def test_more_classes_than_predictions_can_name_are_refused(tmp_path, monkeypatch):
-    frame = pd.DataFrame({"text": list("abcdef"), "label": list("abcabc")})
-    monkeypatch.setattr(tasks, "read_splits", lambda *_: (dict.fromkeys(("train", "test"), frame), [], {}, {}))
-    monkeypatch.setattr(tasks, "MOST_CLASSES", 2)
-    with pytest.raises(UserError, match="task 'many' has 3 classes, more than 2: merge rare classes"):
-        tasks.build("many", {}, {}, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
