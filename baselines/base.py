@@ -8,7 +8,7 @@ import dataclasses
 import re
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,10 +20,13 @@ from baselines.options import Section
 from baselines.training import Fitted, Training
 from ken import extraction, selection, streaming
 from ken.coding.coder import Coder, Coding
+from ken.errors import did_you_mean
 from ken.pairing import Pair
 from ken.subnetwork import Subnetwork
 
-_CODED = re.compile(r"(.+)-((?:16|8|4|3|2|1)bit)")
+WIDTHS = (16, 8, 4, 3, 2, 1)  # bits of the kept updates of "<selection>-<N>bit"
+_CODED = re.compile(rf"(.+)-((?:{'|'.join(map(str, WIDTHS))})bit)")
+_ANY_WIDTH = re.compile(r"(.+)-(\w+bits?)")
 
 
 class Registry(dict[str, "Method"]):
@@ -211,6 +214,22 @@ def register(method: Method) -> Method:
 def module_of(name: str) -> str:
     """The module that registered a method, e.g. "baselines.magnitude"."""
     return MODULES[name] if name in MODULES else MODULES[_CODED.fullmatch(name)[1]]
+
+
+def selections(methods: Mapping[str, "Method"]) -> list[str]:
+    """Names of the methods that also exist with a number of bits, sorted."""
+    return sorted(name for name in methods if f"{name}-{WIDTHS[0]}bit" in methods)
+
+
+def unknown_method(name: str, methods: Mapping[str, "Method"]) -> str:
+    """End of a sentence about a name that is no method, with the nearest valid one."""
+    match, known = _ANY_WIDTH.fullmatch(name), selections(methods)
+    if match and match[1] in known:
+        *more, last = WIDTHS
+        return f"is not known here: the kept updates of {match[1]} have {', '.join(map(str, more))} or {last} bits."
+    width = match[2] if match and _CODED.fullmatch(name) else ""
+    coded = [f"{selection}-{width}" for selection in known] if width else []
+    return f"is not known here.{did_you_mean(name, [*methods, *coded])}"
 
 
 def _calling_module() -> str:

@@ -18,7 +18,8 @@ def page(schema: dict) -> str:
         schema: JSON schema with the sections in `$defs`; descriptions explain the keys.
     """
     sections = {"Top level": schema} | {_title(name): section for name, section in schema["$defs"].items()}
-    return "\n".join([HEADER, *(_section(title, part) for title, part in sections.items() if "properties" in part)])
+    parts = [_section(title, part) for title, part in sections.items() if "properties" in part]
+    return "\n".join([HEADER, *parts, *(_names(title, part) for title, part in sections.items() if "anyOf" in part)])
 
 
 def _title(name: str) -> str:
@@ -34,12 +35,21 @@ def _section(title: str, section: dict) -> str:
     return "\n".join([f"## {title}", "", "| key | meaning | default |", "|---|---|---|", *rows, ""])
 
 
+def _names(title: str, names: dict) -> str:
+    """Section on names that are listed or follow a pattern."""
+    lines = [f"## {title}", "", f"The {names['description']}: any of", ""]
+    for kind in names["anyOf"]:
+        values = ", ".join(f"`{value}`" for value in kind.get("enum", [kind.get("pattern")]))
+        lines.append(f"- {kind['description']}: {values}")
+    return "\n".join([*lines, ""])
+
+
 def _meaning(node: dict) -> str:
     """Description of a key, the values it may have, and links to the sections in it."""
     parts = [node["description"]] if "description" in node else []
     if values := node.get("enum", [node["const"]] if "const" in node else []):
         parts.append(f"{'one of ' if len(values) > 1 else ''}{', '.join(f'`{value}`' for value in values)}")
-    titles = [_title(name) for name in dict.fromkeys(_references(node)) if name != "MethodName"]
+    titles = [_title(name) for name in dict.fromkeys(_references(node))]
     if titles:
         links = (f"[{title}](#{title.lower().replace(' ', '-')})" for title in titles)
         parts.append(f"see {', '.join(links)}")

@@ -6,6 +6,7 @@ methods in grey.
 
 import hashlib
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -21,7 +22,10 @@ LABELS = {
     "ken-grid": "KEN grid",
     "ken-grid-layers": "KEN grid (layers)",
     "ken-delta": "KEN of Δ",
+    "ken-base": "KEN of the base",
     "random": "Random",
+    "seeded": "Seeded",
+    "rounded": "Rounded",
     "magnitude": "Magnitude",
     "magnitude-zero": "Magnitude to zero",
     "delta-magnitude": "Δ-magnitude",
@@ -47,7 +51,8 @@ LABELS = {
     "surgeon-delta-updated": "Surgeon of Δ, updated",
 }
 FAMILY_LABELS = {"reset": "as they are", "rescaled": "rescaled", "other": "other", "trained": "trained"}
-RESCALED = "-rescaled"  # suffix of a method that rescales the updates kept by its base method
+_NAME = re.compile(r"(?P<base>.+?)(?P<rescaled>-rescaled)?(?:-(?P<bits>16|8|4|3|2|1)bit)?", re.S)
+DASHES = {16: (7, 1), 8: (5, 1), 4: (4, 1), 3: (3, 1), 2: (2, 1), 1: (1, 1)}  # of kept updates with so many bits
 ACCENT = "#1b82c4"
 INK, MUTED, GRID = "#1d2127", "#646b75", "#dfe2e6"  # in dark mode the page gives these three other values
 NO_BREAK_SPACE = "\u00a0"
@@ -69,7 +74,10 @@ FIXED = {
     "ken-grid": MethodStyle("#e69f00", "D", size=4),
     "ken-grid-layers": MethodStyle("#e69f00", "d", (0, (1, 1))),
     "ken-delta": MethodStyle("#cc79a7", "P", size=5.5),
+    "ken-base": MethodStyle("#96390b", "D", size=4.5),
     "random": MethodStyle("#808792", "s", (0, (2.5, 1)), 6.5),
+    "seeded": MethodStyle("#0b3c6f", "s", size=5),
+    "rounded": MethodStyle("#6a2c91", "v", size=5.5),
     "magnitude": MethodStyle("#0072b2", "^"),
     "magnitude-zero": MethodStyle("#0072b2", "X", (0, (1, 1)), 5.5),
     "delta-magnitude": MethodStyle("#009e73", "v"),
@@ -101,32 +109,53 @@ OTHERS = [
 ]
 
 
+@dataclass(frozen=True)
+class MethodName:
+    """Parts of the name of a method: "seeded-rescaled-3bit" is "seeded", rescaled, with kept updates of 3 bits."""
+
+    base: str
+    rescaled: bool = False
+    bits: int | None = None
+
+    @classmethod
+    def of(cls, method: str) -> "MethodName":
+        """The parts of a name; of one without a suffix, the name itself."""
+        match = _NAME.fullmatch(method)
+        return cls(match["base"], bool(match["rescaled"]), match["bits"] and int(match["bits"])) if match else cls(method)
+
+
 def label(method: str) -> str:
-    """Display name of a method. A rescaled method is named after its base; an unknown name stays as it is."""
-    base = method.removesuffix(RESCALED)
-    return f"{LABELS[base]} rescaled" if base != method and base in LABELS else LABELS.get(method, method)
+    """Display name of a method. A variant is named after its base; an unknown name stays as it is."""
+    name = MethodName.of(method)
+    if method in LABELS or name.base not in LABELS:
+        return LABELS.get(method, method)
+    if name.bits is None:
+        return f"{LABELS[name.base]} rescaled"
+    return f"{LABELS[name.base]}{', rescaled' if name.rescaled else ''}, {count(name.bits, 'bit')}"
 
 
 def method_styles(methods: Iterable[str]) -> dict[str, MethodStyle]:
     """Method -> style: fixed for known methods, chosen by a hash of the name for others.
 
-    A rescaled method has the style of its base, but dashed and hollow. If two names have the same hash, the second in
-    alphabetical order gets the next free style.
+    A variant has the colour and marker of its base. It is dashed and hollow if rescaled, and has the dashes of its
+    number of bits. If two names have the same hash, the second in alphabetical order gets the next free style.
     """
     methods = set(methods) - set(CONTROLS)
     bases, taken = dict(FIXED), set()
-    for base in sorted({method.removesuffix(RESCALED) for method in methods} - FIXED.keys()):
+    for base in sorted({MethodName.of(method).base for method in methods} - FIXED.keys()):
         start = int.from_bytes(hashlib.sha256(base.encode()).digest()[:4], "big")
         indices = ((start + step) % len(OTHERS) for step in range(len(OTHERS)))
         index = next((index for index in indices if index not in taken), start % len(OTHERS))
         taken.add(index)
         bases[base] = OTHERS[index]
-    return {method: _method_style(method, bases) for method in sorted(methods)}
+    return {method: _method_style(MethodName.of(method), bases) for method in sorted(methods)}
 
 
-def _method_style(method: str, bases: dict[str, MethodStyle]) -> MethodStyle:
-    base = method.removesuffix(RESCALED)
-    return bases[base] if base == method else replace(bases[base], line=(0, (5, 1.5)), size=5, hollow=True)
+def _method_style(name: MethodName, bases: dict[str, MethodStyle]) -> MethodStyle:
+    chosen = bases[name.base]
+    if name.rescaled:
+        chosen = replace(chosen, line=(0, (5, 1.5)), size=5, hollow=True)
+    return replace(chosen, line=(0, DASHES[name.bits])) if name.bits else chosen
 
 
 def count(number: float, noun: str, plural: str | None = None) -> str:

@@ -70,6 +70,7 @@ def test_every_config_key_is_documented(monkeypatch):
     assert len(explained) == len(
         {line for line in page.splitlines() if line.startswith("| `")}
     )  # each has a description
+    assert "## Method name" in page and "-(16|8|4|3|2|1)bit$`" in page
     anchors = {title.lower().replace(" ", "-") for title in re.findall(r"^## (.*)$", page, re.M)}
     assert set(re.findall(r"\(#([\w-]+)\)", page)) <= anchors
 

@@ -7,6 +7,7 @@ import yaml
 from pydantic import ValidationError
 
 from baselines import Method
+from baselines.base import WIDTHS, selections, unknown_method
 from baselines.options import shown
 from ken.errors import UserError
 from study.definition import checks
@@ -17,7 +18,13 @@ from study.definition.sentences import dotted, sentence
 def schema(methods: Mapping[str, Method]) -> dict:
     """JSON schema of a config, with the names and options of the registered methods."""
     described = study_model(methods).model_json_schema()
-    described["$defs"]["MethodName"]["enum"] = sorted(methods)
+    names: list[dict] = [{"enum": sorted(methods), "description": "a registered method"}]
+    if coded := selections(methods):
+        pattern = f"^({'|'.join(coded)})-({'|'.join(map(str, WIDTHS))})bit$"
+        names.append({"pattern": pattern, "description": "a selection with the number of bits of its kept updates"})
+        settings = described["$defs"]["SettingsByMethod"]
+        settings["patternProperties"] = {pattern: settings["properties"][coded[0]]}
+    described["$defs"]["MethodName"]["anyOf"] = names
     return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | described
 
 
@@ -45,9 +52,10 @@ def load(raw: dict, methods: Mapping[str, Method], sources: bool = True, unused:
     """
     if not isinstance(raw, dict):
         raise UserError(f"the config is {shown(raw)}, but must be a section with keys.")
-    model = study_model(methods)
+    extended = _extended(raw)
+    model = study_model(methods, _coded_methods(extended.get("method_settings"), methods))
     try:
-        study = model.model_validate(_extended(raw), context={"methods": methods, "sources": sources})
+        study = model.model_validate(extended, context={"methods": methods, "sources": sources})
     except ValidationError as error:
         raise UserError(f"config key {sentence(error.errors(), model.model_json_schema())}") from None
     config = study.model_dump()
@@ -56,6 +64,19 @@ def load(raw: dict, methods: Mapping[str, Method], sources: bool = True, unused:
     config["kenviz"] = checks.pictured(config, methods)
     checks.check_scores_only(config)
     return config
+
+
+def _coded_methods(settings: object, methods: Mapping[str, Method]) -> list[str]:
+    """Selections with a number of bits that have settings of their own.
+
+    Raises:
+        UserError: a selection has no such number of bits.
+    """
+    names = [name for name in settings if isinstance(name, str)] if isinstance(settings, dict) else []
+    for name in names:
+        if name not in methods and name.rpartition("-")[0] in selections(methods):
+            raise UserError(f"config key method_settings.{name} {unknown_method(name, methods)}")
+    return [name for name in names if name in methods and name not in methods.keys()]
 
 
 def read(path: str | Path, methods: Mapping[str, Method]) -> dict:

@@ -1,7 +1,7 @@
 """The sections of a config: meaning, valid values and default of every key."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Literal
 
 from pydantic import MISSING, AfterValidator, BeforeValidator, Field, ValidationInfo, create_model
@@ -9,10 +9,10 @@ from pydantic_core import PydanticCustomError
 from typing_extensions import TypeAliasType
 
 from baselines import Method
+from baselines.base import unknown_method
 from baselines.llm_surgeon.options import LowRank, Structure
 from baselines.llm_surgeon.schedule import STRUCTURES, VARIANTS
 from baselines.options import Above0, Integer, Natural, Number, Positive, Section, Several, Share, Unique, optional
-from ken.errors import did_you_mean
 from study.definition.sources import BatchSize, Epochs, LearningRate, Models, Name, RandomInitLearningRate, Tasks, Text
 
 CONTROLS = "the controls full and none are always run"
@@ -21,7 +21,7 @@ NAMED = 'a name is lower-case letters, digits, ".", "_" and "-"'
 
 def _registered(name: str, info: ValidationInfo) -> str:
     if name not in (methods := info.context["methods"]):
-        raise ValueError(f"is {json.dumps(name)}, which is not known here.{did_you_mean(name, methods)}")
+        raise ValueError(f"is {json.dumps(name)}, which {unknown_method(name, methods)}")
     return name
 
 
@@ -35,8 +35,9 @@ KEPT = "a share between 0 and 1 (both excluded), or a whole number of entries pe
 ANY_OF = {"anyOf": [{"exclusiveMinimum": 0, "exclusiveMaximum": 1}, {"type": "integer", "minimum": 1}]}
 EMPTY = BeforeValidator(lambda value: {} if value is None else value)  # all its lines may be commented out
 Budget = Annotated[Number, AfterValidator(_kept), Field(description=KEPT, json_schema_extra=ANY_OF)]
+METHOD_NAME = "name of a registered method, or of a selection with the number of bits of its kept updates"
 MethodName = TypeAliasType(  # so that the schema has one definition, which gets the registered names
-    "MethodName", Annotated[str, AfterValidator(_registered), Field(description="name of a registered method")]
+    "MethodName", Annotated[str, AfterValidator(_registered), Field(description=METHOD_NAME)]
 )
 Package = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$(?!\n)", description="a name under which a package is imported")]
 
@@ -268,9 +269,10 @@ class StudyConfig(Section):
     tuning: Tuning = Tuning()
 
 
-def study_model(methods: Mapping[str, Method]) -> type[StudyConfig]:
-    """`StudyConfig` with a section of settings for every registered method."""
+def study_model(methods: Mapping[str, Method], variants: Iterable[str] = ()) -> type[StudyConfig]:
+    """`StudyConfig` with a section of settings for every registered method, and for some selections with bits."""
     doc, settings = MethodSettings.__doc__, {}
+    methods = dict(methods) | {name: methods[name] for name in variants}
     for options in dict.fromkeys(method.options_model for method in methods.values()):
         settings[options] = create_model(f"{options.__name__}Settings", __base__=(MethodSettings, options), __doc__=doc)
     by_method = create_model(

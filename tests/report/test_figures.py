@@ -164,9 +164,13 @@ def test_hostile_names_are_drawn_as_text(hostile_study):
 
 def test_every_registered_method_has_a_unique_style_and_label():
     names = [name for name in METHODS if name not in style.CONTROLS]
-    assert {name.removesuffix(style.RESCALED) for name in names} <= style.FIXED.keys()
+    assert {style.MethodName.of(name).base for name in names} <= style.FIXED.keys()
     styles = style.method_styles([*names, "flop"])
     assert len({(one.colour, one.marker, one.hollow) for one in styles.values()}) == len(styles)
+    coded = [f"{name}-{bits}bit" for name in names for bits in base.WIDTHS]
+    names += [name for name in coded if name in METHODS]
+    styles = style.method_styles(names)
+    assert len(names) > 80 and len(set(styles.values())) == len(names)
     labels = {style.label(name) for name in styles}
     assert len(labels) == len(styles) and not labels & styles.keys()
 
@@ -185,6 +189,33 @@ def test_a_rescaled_method_differs_from_its_base_in_dash_and_fill():
         assert (plain.colour, plain.marker) == (rescaled.colour, rescaled.marker)
         assert plain.line != rescaled.line and rescaled.hollow and not plain.hollow
     assert style.label("ken-rescaled") == "KEN rescaled" and style.label("mine-rescaled") == "mine-rescaled"
+
+
+@pytest.mark.parametrize(
+    ("method", "expected"),
+    [
+        ("seeded-rescaled-3bit", "Seeded, rescaled, 3 bits"),
+        ("seeded-1bit", "Seeded, 1 bit"),
+        ("ken-base-rescaled-4bit", "KEN of the base, rescaled, 4 bits"),
+        ("ken-rescaled-16bit", "KEN, rescaled, 16 bits"),
+        ("ken-base-rescaled", "KEN of the base rescaled"),
+        ("rounded", "Rounded"),
+        ("seeded-5bit", "seeded-5bit"),
+        ("mine-rescaled-3bit", "mine-rescaled-3bit"),
+    ],
+)
+def test_a_method_with_bits_is_named_after_its_selection(method, expected):
+    assert style.label(method) == expected
+
+
+def test_methods_of_one_selection_share_colour_and_marker_at_every_number_of_bits():
+    assert tuple(style.DASHES) == base.WIDTHS
+    styles = style.method_styles(f"{name}-{bits}bit" for name in ("seeded-rescaled", "mine") for bits in base.WIDTHS)
+    assert {(one.colour, one.marker) for name, one in styles.items() if name.startswith("seeded")} == {
+        (style.FIXED["seeded"].colour, style.FIXED["seeded"].marker)
+    }
+    assert len({one.line for one in styles.values()}) == len(base.WIDTHS)
+    assert all(one.hollow == name.startswith("seeded") for name, one in styles.items())
 
 
 @given(st.lists(st.text(min_size=1), max_size=30, unique=True))

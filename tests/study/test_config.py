@@ -13,6 +13,7 @@ from jsonschema import Draft202012Validator
 from pydantic import Field
 
 import baselines
+from baselines.base import WIDTHS
 from baselines.options import Positive, Section
 from ken.errors import UserError
 from study import config as command
@@ -448,7 +449,7 @@ def test_the_schema_is_valid_and_describes_every_key():
             described(branch, f"{path}.oneOf")
 
     described(schema, "config")
-    assert schema["$defs"]["MethodName"]["enum"] == sorted(METHODS)
+    assert schema["$defs"]["MethodName"]["anyOf"][0]["enum"] == sorted(METHODS)
     assert sorted(schema["$defs"]["SettingsByMethod"]["properties"]) == sorted(METHODS)
 
 
@@ -459,6 +460,38 @@ def test_the_schema_accepts_the_configs_of_this_repository():
         if "extends" not in raw:
             validator.validate(raw)
         validator.validate(config.load(raw, baselines.METHODS, sources=False))
+
+
+def test_selections_with_a_number_of_bits_are_methods(small):
+    coded = [f"{name}-{width}bit" for name in ("seeded-rescaled", "ken") for width in WIDTHS]
+    small["methods"] = ["ken", *coded]
+    small["method_settings"] = {"seeded-rescaled-3bit": {"budgets": [0.05]}}
+    loaded = config.load(small, baselines.METHODS)
+    assert loaded["methods"] == ["ken", *coded] and loaded["method_settings"] == small["method_settings"]
+    validator = Draft202012Validator(config.schema(baselines.METHODS))
+    validator.validate(loaded)
+    for wrong in ("seeded-rescaled-5bit", "lora-4bit", "xseeded-4bit", "seeded-4bits"):
+        assert not validator.is_valid(loaded | {"methods": [wrong]})
+        assert not validator.is_valid(loaded | {"method_settings": {wrong: {}}})
+    assert not validator.is_valid(loaded | {"method_settings": {"ken-4bit": {"budgts": [0.1]}}})
+    with pytest.raises(UserError, match=r'method_settings.ken-4bit.budgts is not known here. Did you mean "budgets"'):
+        config.load(small | {"method_settings": {"ken-4bit": {"budgts": [0.1]}}}, baselines.METHODS)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("seeded-rescaled-5bit", r"the kept updates of seeded-rescaled have 16, 8, 4, 3, 2 or 1 bits\."),
+        ("ken-4bits", r"the kept updates of ken have 16, 8, 4, 3, 2 or 1 bits\."),
+        ("seeded-rescald-3bit", 'Did you mean "seeded-rescaled-3bit"'),
+    ],
+)
+def test_an_unknown_number_of_bits_is_answered_with_the_valid_ones(small, name, message):
+    with pytest.raises(UserError, match=rf'methods\[1\] is "{name}", which is not known here.*{message}'):
+        config.load(small | {"methods": ["ken", name]}, baselines.METHODS)
+    if "rescald" not in name:
+        with pytest.raises(UserError, match=rf"method_settings.{name} is not known here: {message}"):
+            config.load(small | {"method_settings": {name: {}}}, baselines.METHODS)
 
 
 def test_architectures_of_the_schema_are_those_that_can_be_pretrained():
