@@ -33,7 +33,7 @@ class TensorCoding:
     @classmethod
     def of_rows(cls, bits: int, kind: str, k: int) -> "TensorCoding":
         """Scales for every row, or for as many rows as have `GROUP` entries."""
-        return cls(bits, kind, 0 if kind in ("stored", "all") else k, k * -(-GROUP // k))
+        return cls(bits, kind, 0 if kind in ("stored", "all") else k, k * -(-GROUP // max(1, k)))
 
 
 @dataclass(frozen=True)
@@ -183,6 +183,8 @@ def _levels(data: bytes, count: int, bits: int) -> np.ndarray:
 
 
 def _scale_bytes(scales: torch.Tensor, bits: int) -> bytes:
+    if not scales.isfinite().all():
+        raise ValueError("an update is too large for a scale: keep values as they are (--values 32bit).")
     whole = scales.view(torch.int32) if bits == 16 else scales.to(torch.bfloat16).view(torch.int16)
     return _deflated(_planes(whole.numpy()))
 

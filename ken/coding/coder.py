@@ -114,14 +114,19 @@ class Coder:
             update = _update(name, finetuned, base)
             changed = _changed(update, threshold)
             added = pair.added(name, block)
-            if added is not None and coding.positions != "all" and added.any():
-                beyond = added.all(1)
+            few = coding.positions != "all" or coding.bits < WHOLE_BITS
+            if added is not None and few and (beyond := added.all(1) & (spec.row_shape[0] > 1)).any():
                 yield number, WHOLE_ROWS, _coded_rows(WHOLE_ROWS, beyond, update)
                 changed &= ~beyond
             if step is not None:
                 yield number, *_rounded(update, step, changed, generator)
             else:
-                yield number, coding, self._coded(name, coding, block, changed, finetuned, base, update)
+                try:
+                    coded = self._coded(name, coding, block, changed, finetuned, base, update)
+                except ValueError as error:
+                    where = "" if str(error).startswith("tensor ") else f"tensor {name!r}: "
+                    raise ValueError(f"{where}{error}") from None
+                yield number, coding, coded
             advance(update.numel())
 
     def _coded(
@@ -158,11 +163,14 @@ class Coder:
         for block in spec.blocks():
             finetuned = self.pair.finetuned_rows(name, block)
             update = _update(name, finetuned, self.pair.base_rows(name, block))
+            if (added := self.pair.added(name, block)) is not None:
+                update = update.masked_fill(added, 0.0)  # new rows are no updates
             squares += float(update.square().sum(dtype=torch.float64))
             sizes += float(update.abs().sum(dtype=torch.float64))
         if not rounded:
             return None, UNCHANGED**2 * squares / max(1, spec.size)
-        share = kept_count(spec.row_shape[1], self.k) / spec.row_shape[1]
+        n = spec.row_shape[1]
+        share = kept_count(n, self.k) / n if n else 1.0
         return stored_scales(torch.tensor(sizes / max(1, spec.size) / share), coding.bits), 0.0
 
 
@@ -190,7 +198,8 @@ def _rounded(
     kept = drawn != 0
     widest = int(drawn.abs().max()) if drawn.numel() else 0
     coding = TensorCoding(1 if widest <= 1 else VECTOR_BITS, "stored")
-    return coding, from_levels(coding, changed, kept, drawn[kept], step.reshape(1))
+    levels = drawn[kept]
+    return coding, from_levels(coding, changed, kept, levels, step.reshape(1)[: levels.numel()])
 
 
 def _update(name: str, finetuned: torch.Tensor, base: torch.Tensor) -> torch.Tensor:

@@ -18,7 +18,7 @@ import torch
 from ken import positions
 from ken.coding import seeded
 from ken.coding.blocks import CodedBlock, TensorCoding, decode
-from ken.coding.coder import code_whole
+from ken.coding.coder import WHOLE_ROWS, code_whole
 from ken.storage.container import Container, ContainerWriter
 from ken.storage.exact import SETTINGS, dtype_name
 from ken.tensors import DTYPES, TensorSpec, bytes_of
@@ -26,6 +26,8 @@ from ken.tensors import DTYPES, TensorSpec, bytes_of
 FORMAT = "ken-subnetwork-2"
 BODY, HEAD, RAW = "body", "head", "raw"
 """Kinds of tensors: updates of the base, values in levels, and bytes as they are."""
+LARGEST = torch.finfo(torch.float32).max / 2
+"""A larger value, such as one of a mask, could become infinite when its level is multiplied by the scale."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class CodedWriter(ContainerWriter):
     def add_whole(self, name: str, tensor: torch.Tensor) -> None:
         """Add a tensor that is stored in full: a floating one in 16 bits, another as it is."""
         spec = TensorSpec.of(tensor)
-        if tensor.is_floating_point() and tensor.isfinite().all():
+        if tensor.is_floating_point() and (tensor.abs() < LARGEST).all():
             self._add(name, spec, HEAD, 0, *code_whole(tensor))
             return
         data = zlib.compress(bytes_of(tensor), 9)
@@ -153,10 +155,22 @@ class CodedReader(Container):
                 except ValueError as error:
                     raise ValueError(f"{self.path}, tensor {name!r}: {error}") from None
 
+    def new_rows(self, name: str, block: int) -> torch.Tensor:
+        """Numbers of the rows of a block that are beyond the vocabulary of the base, which has zeros there."""
+        stored = self.tensors[name]
+        others = any(record.coding != WHOLE_ROWS for record in stored.records)
+        r = [rows.stop - rows.start for rows in stored.spec.blocks()][block]
+        masks = [
+            positions.decode(self._block(record).rows, r, record.block.changed)
+            for record in stored.records
+            if others and record.number == block and record.coding == WHOLE_ROWS
+        ]
+        return torch.from_numpy(np.flatnonzero(np.logical_or.reduce([np.zeros(r, bool), *masks])))
+
     def restored(self, name: str, base: Callable[[slice], torch.Tensor]) -> Iterator[torch.Tensor]:
         """Rows of the compressed tensor, block by block, from a function that reads the rows of the base anew."""
         for number, block in enumerate(self.tensors[name].spec.blocks()):
-            rows = base(block)
+            rows = base(block).contiguous()
             for indices, updates in self.updates(name, number, rows):
                 flat = rows.view(-1)
                 flat[indices] = (flat[indices].float() + updates).to(rows.dtype)
