@@ -263,7 +263,8 @@ def read_coded(ken, table, parts, base_of, block):
         restored = np.frombuffer(data, f"<u{SIZES[dtype]}").reshape(rows, n).copy()
         for record in contents:
             coding = table["codings"][record[1]]
-            add_updates(start, restored, record, coding, content, name, ken.get("seed"), dtype, block)
+            entries = block if kind == "body" else max(1, rows * n)  # a head is one block
+            add_updates(start, restored, record, coding, content, name, ken.get("seed"), dtype, entries)
         tensors[name] = (dtype, tuple(shape), restored.tobytes())
     return tensors
 
