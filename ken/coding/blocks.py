@@ -127,7 +127,8 @@ def decode(
         columns = chosen_columns(coding, key, changed + first_row, base[changed])
         if coding.positions == "base" and _check(columns) != block.check:
             raise ValueError(
-                "the positions derived from the base differ from those of the writer: write it again here."
+                "the positions derived from the base differ from those of the writer: give the pre-trained values the "
+                "sub-network was made from, or, if these are the ones, write it again here."
             )
         indices = (torch.from_numpy(changed)[:, None] * n + columns).reshape(-1)
     if indices.numel() != block.kept:
