@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 import ken
 from ken import cli
 from ken.coding import blocks
+from ken.storage import open_reader
 from ken.storage.container import ContainerWriter
 from ken.subnetwork import Subnetwork
 from tests.ken.test_coding import pair
@@ -377,3 +378,52 @@ def test_a_folder_and_a_missing_file(model, tmp_path):
     shutil.copy(tmp_path / "sub.ken.safetensors", tmp_path / "copy")
     assert "is a folder" in refusal("info", tmp_path)
     assert "absent" in refusal("info", tmp_path / "absent")
+
+
+def items(value, path=()):
+    """Paths of all items of nested lists and dicts."""
+    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in pairs:
+        yield (*path, key)
+        yield from items(item, (*path, key))
+
+
+def spoil(contents, draw) -> None:
+    """Replace or delete one item."""
+    *path, last = draw.choice(list(items(contents)))
+    for key in path:
+        contents = contents[key]
+    old = contents[last]
+    near = [old + 1, old - 1] if isinstance(old, int) else ["bits", "gaps"]
+    new = draw.choice([None, 0, -1, 1, 2**31, 10**9, "x", [], {}, 1.5, True, *near, "delete"])
+    if new == "delete":
+        del contents[last]
+    else:
+        contents[last] = new
+
+
+@pytest.mark.parametrize("part", ["table", "header"])
+@pytest.mark.parametrize(
+    ("values", "positions"), [("4bit", "stored"), ("3bit", "seed"), ("2bit", "base"), ("rounded", "stored")]
+)
+def test_files_of_a_faulty_writer(tmp_path, values, positions, part):
+    """The checksum is right, but an item of the table or the header is not: a sentence, never another error."""
+    draw, path, (base, tuned) = random.Random(f"{values}{part}"), tmp_path / "sub", pair([(6, 40), (9,), (4, 3, 5)])
+    ken.prune(base, tuned, path, 9, values=values, positions=positions)
+    data, refused = path.read_bytes(), 0
+    for _ in range(100):
+        path.write_bytes(data)
+        try:
+            rebuilt(path, **{part: lambda contents: spoil(contents, draw)})
+        except (TypeError, KeyError):  # this header cannot be written
+            continue
+        for read in (
+            lambda: Subnetwork.load(path).apply(base),
+            lambda: ken.inject(base, path, tmp_path / "out.safetensors"),
+            lambda: cli.summary(path, open_reader(path)),
+        ):
+            try:
+                read()
+            except ValueError as error:
+                refused += "\n" not in str(error)
+    assert refused > 20
