@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from ken import extraction, selection, streaming
+from ken.coded import CodedSubnetwork
 from ken.coding.blocks import POSITIONS
 from ken.coding.coder import VALUES
 from ken.errors import import_sentence, run
@@ -239,6 +240,12 @@ def _draw(a: argparse.Namespace) -> None:
     if len(a.subnetwork) > 1:
         raise ValueError(f"--out draws one sub-network, found {len(a.subnetwork)}: give one, or use --explorer.")
     subnetwork = Subnetwork.load(a.subnetwork[0])
+    if isinstance(subnetwork, CodedSubnetwork):
+        if a.pretrained is None:
+            raise ValueError(
+                f"{a.subnetwork[0]} holds updates in few bits: give its base with --pretrained to draw it."
+            )
+        subnetwork = subnetwork.decode(a.pretrained)
     if a.matrix in subnetwork.masks:
         if a.layer is not None:
             raise ValueError(f"{a.matrix} is one tensor: leave out --layer, or name a kind such as query.weight.")
@@ -363,7 +370,7 @@ def _add_viz(made: argparse.ArgumentParser) -> None:
     made.add_argument("--layer", type=int, help="draw this layer only (default: all, side by side)")
     made.add_argument("--out", type=Path, help="picture to write: .svg, .pdf or .png")
     made.add_argument("--explorer", type=Path, help="page to write, one HTML file that needs no network")
-    made.add_argument("--pretrained", help=f"for --explorer: {BASE_HELP}")
+    made.add_argument("--pretrained", help=f"for --explorer, and for updates in few bits: {BASE_HELP}")
     made.add_argument("--finetuned", help="for --explorer: the fine-tuned model, to show the updates of reset entries")
     made.add_argument("--matrices", help="for --explorer: kinds separated by commas, e.g. query.weight,key.weight")
     made.add_argument(

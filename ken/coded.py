@@ -115,6 +115,8 @@ class CodedSubnetwork(Generic[T]):
         spec = self.specs[name]
         for number, block in enumerate(spec.blocks()):
             rows = base.rows(base_name, block).to("cpu", spec.dtype).contiguous()
+            if (new := self._reader.new_rows(name, number)).numel():  # a live model may hold anything there
+                rows = rows.index_fill(0, new, 0)
             fingerprint.update(name, spec, rows)
             decoded = list(self._reader.updates(name, number, rows))
             if decoded:

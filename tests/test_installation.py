@@ -54,6 +54,8 @@ def test_the_wheel_contains_the_library_and_its_command(tmp_path):
     (wheel,) = (tmp_path / "dist").iterdir()
     with zipfile.ZipFile(wheel) as archive:
         packages = {name.partition("/")[0] for name in archive.namelist()}
+        modules = {name for name in archive.namelist() if name.endswith(".py")}
         entry_points = next(name for name in archive.namelist() if name.endswith("entry_points.txt"))
         assert "ken = ken.cli:main" in archive.read(entry_points).decode()
     assert packages == {"ken", "ken_benchmark-0.1.0.dist-info"}
+    assert modules == {path.relative_to(ROOT).as_posix() for path in (ROOT / "ken").rglob("*.py")}

@@ -33,7 +33,7 @@ class TensorCoding:
     @classmethod
     def of_rows(cls, bits: int, kind: str, k: int) -> "TensorCoding":
         """Scales for every row, or for as many rows as have `GROUP` entries."""
-        return cls(bits, kind, 0 if kind in ("stored", "all") else k, k * -(-GROUP // k))
+        return cls(bits, kind, 0 if kind in ("stored", "all") else k, k * -(-GROUP // max(1, k)))
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,8 @@ def decode(
         columns = chosen_columns(coding, key, changed + first_row, base[changed])
         if coding.positions == "base" and _check(columns) != block.check:
             raise ValueError(
-                "the positions derived from the base differ from those of the writer: write it again here."
+                "the positions derived from the base differ from those of the writer: give the pre-trained values the "
+                "sub-network was made from, or, if these are the ones, write it again here."
             )
         indices = (torch.from_numpy(changed)[:, None] * n + columns).reshape(-1)
     if indices.numel() != block.kept:
@@ -183,6 +184,8 @@ def _levels(data: bytes, count: int, bits: int) -> np.ndarray:
 
 
 def _scale_bytes(scales: torch.Tensor, bits: int) -> bytes:
+    if not scales.isfinite().all():
+        raise ValueError("an update is too large for a scale: keep values as they are (--values 32bit).")
     whole = scales.view(torch.int32) if bits == 16 else scales.to(torch.bfloat16).view(torch.int16)
     return _deflated(_planes(whole.numpy()))
 

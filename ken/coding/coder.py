@@ -110,21 +110,26 @@ class Coder:
         spec, pair = self.pair.spec(name), self.pair
         coding = self.coding.of_tensor(spec, self.k, in_scope(name, self.scope))
         sample = self._sample(name, coding)
-        step, threshold = self._statistics(spec, coding, [update for *_, update in sample.values()])
+        step, threshold = self._statistics(name, coding, {number: update for number, (*_, update) in sample.items()})
         generator = generator_of(name, self.coding.seed)
         for number, block in enumerate(spec.blocks()):
             finetuned, base, update = sample.pop(number, None) or self._read(name, block)
             fingerprint.update(name, spec, base)
             changed = _changed(update, threshold)
             added = pair.added(name, block)
-            if added is not None and coding.positions != "all" and added.any():
-                beyond = added.all(1)
+            few = coding.positions != "all" or coding.bits < WHOLE_BITS
+            if added is not None and few and (beyond := added.all(1) & (spec.row_shape[0] > 1)).any():
                 yield number, WHOLE_ROWS, _coded_rows(WHOLE_ROWS, beyond, update)
                 changed &= ~beyond
             if step is not None:
                 yield number, *_rounded(update, step, changed, generator)
             else:
-                yield number, coding, self._coded(name, coding, block, changed, finetuned, base, update)
+                try:
+                    coded = self._coded(name, coding, block, changed, finetuned, base, update)
+                except ValueError as error:
+                    where = "" if str(error).startswith("tensor ") else f"tensor {name!r}: "
+                    raise ValueError(f"{where}{error}") from None
+                yield number, coding, coded
             advance(update.numel())
 
     def _coded(
@@ -169,12 +174,15 @@ class Coder:
         return {number: self._read(name, blocks[number]) for number in range(0, len(blocks), -(-len(blocks) // SAMPLE))}
 
     def _statistics(
-        self, spec: TensorSpec, coding: TensorCoding, updates: list[torch.Tensor]
+        self, name: str, coding: TensorCoding, sample: dict[int, torch.Tensor]
     ) -> tuple[torch.Tensor | None, float]:
         """The step of rounding, if there is one, and the mean square at which a row counts as changed."""
+        blocks, n = list(self.pair.spec(name).blocks()), self.pair.spec(name).row_shape[1]
+        added = {number: self.pair.added(name, blocks[number]) for number in sample}
+        updates = [u if added[number] is None else u.masked_fill(added[number], 0) for number, u in sample.items()]
         entries = max(1, sum(update.numel() for update in updates))
         if self.coding.values == ROUNDED and coding.positions == "stored":
-            share = kept_count(spec.row_shape[1], self.k) / spec.row_shape[1]
+            share = kept_count(n, self.k) / n if n else 1.0
             mean = sum(float(torch.linalg.vector_norm(update, 1)) for update in updates) / entries
             return stored_scales(torch.tensor(mean / share), coding.bits), 0.0
         squares = sum(float(torch.linalg.vector_norm(update)) ** 2 for update in updates)
@@ -205,7 +213,8 @@ def _rounded(
     kept = drawn != 0
     widest = int(drawn.abs().max()) if drawn.numel() else 0
     coding = TensorCoding(1 if widest <= 1 else VECTOR_BITS, "stored")
-    return coding, from_levels(coding, changed, kept, drawn[kept], step.reshape(1))
+    levels = drawn[kept]
+    return coding, from_levels(coding, changed, kept, levels, step.reshape(1)[: levels.numel()])
 
 
 def _update(name: str, finetuned: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
@@ -230,6 +239,8 @@ def _rows(tensor: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
 
 def _changed(update: torch.Tensor, threshold: float) -> torch.Tensor:
     """(r,) bool: rows with an update, and with a mean square of at least the threshold."""
+    if not update.numel():
+        return torch.zeros(len(update), dtype=torch.bool)
     if threshold:
         return torch.linalg.vector_norm(update, dim=1).square() >= threshold * update.shape[1]
     return torch.linalg.vector_norm(update, torch.inf, dim=1) > 0

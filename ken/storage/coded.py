@@ -17,15 +17,20 @@ import torch
 
 from ken import positions
 from ken.coding import seeded
-from ken.coding.blocks import CodedBlock, TensorCoding, decode
-from ken.coding.coder import code_whole
+from ken.coding.blocks import POSITIONS, CodedBlock, TensorCoding, decode
+from ken.coding.coder import WHOLE_ROWS, code_whole
+from ken.coding.levels import BITS
 from ken.storage.container import Container, ContainerWriter
 from ken.storage.exact import SETTINGS, dtype_name
 from ken.tensors import DTYPES, TensorSpec, bytes_of
 
 FORMAT = "ken-subnetwork-2"
+MOST_INFLATED = 1032
+"""A byte of DEFLATE holds at most so many."""
 BODY, HEAD, RAW = "body", "head", "raw"
 """Kinds of tensors: updates of the base, values in levels, and bytes as they are."""
+LARGEST = torch.finfo(torch.float32).max / 2
+"""A larger value, such as one of a mask, could become infinite when its level is multiplied by the scale."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,7 @@ class CodedWriter(ContainerWriter):
     def add_whole(self, name: str, tensor: torch.Tensor) -> None:
         """Add a tensor that is stored in full: a floating one in 16 bits, another as it is."""
         spec = TensorSpec.of(tensor)
-        if tensor.is_floating_point() and tensor.isfinite().all():
+        if tensor.is_floating_point() and (tensor.abs() < LARGEST).all():
             self._add(name, spec, HEAD, 0, *code_whole(tensor))
             return
         data = zlib.compress(bytes_of(tensor), 9)
@@ -127,14 +132,21 @@ class CodedReader(Container):
 
     def __init__(self, path: Path):
         super().__init__(path)
-        self.settings = {name: self.header[name] for name in SETTINGS}
-        self.coding = {name: self.header[name] for name in ("values", "positions", "seed")}
-        self.versions = {"torch": self.header["torch"]}
-        with self.open() as file:
-            table = json.loads(zlib.decompress(self.read(file, "table")))
-        self.aliases: dict[str, str] = table["aliases"]
-        self.config: dict | None = table["config"]
-        self.tensors = _stored_tensors(table)
+        try:
+            self.settings = {name: self.header[name] for name in SETTINGS}
+            self.coding = {name: self.header[name] for name in ("values", "positions", "seed")}
+            self.versions = {"torch": self.header["torch"]}
+            with self.open() as file:
+                table = json.loads(zlib.decompress(self.read(file, "table")))
+            self.aliases: dict[str, str] = table["aliases"]
+            self.config: dict | None = table["config"]
+            self.tensors = _stored_tensors(table)
+            first, last = self._offsets["blocks"]
+            valid = _is_valid(table, last - first) and isinstance(self.settings["base"], str)
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError, zlib.error):
+            valid = False
+        if not valid:
+            raise ValueError(f"{path} has a table that does not follow docs/format.md: write it again.")
         self.body = {name: stored.spec for name, stored in self.tensors.items() if stored.kind == BODY}
 
     def updates(self, name: str, block: int, base: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -153,30 +165,49 @@ class CodedReader(Container):
                 except ValueError as error:
                     raise ValueError(f"{self.path}, tensor {name!r}: {error}") from None
 
+    def new_rows(self, name: str, block: int) -> torch.Tensor:
+        """Numbers of the rows of a block that are beyond the vocabulary of the base, which has zeros there."""
+        stored = self.tensors[name]
+        others = any(record.coding != WHOLE_ROWS for record in stored.records)
+        r = [rows.stop - rows.start for rows in stored.spec.blocks()][block]
+        masks = [
+            positions.decode(self._block(record).rows, r, record.block.changed)
+            for record in stored.records
+            if others and record.number == block and record.coding == WHOLE_ROWS
+        ]
+        return torch.from_numpy(np.flatnonzero(np.logical_or.reduce([np.zeros(r, bool), *masks])))
+
     def restored(self, name: str, base: Callable[[slice], torch.Tensor]) -> Iterator[torch.Tensor]:
         """Rows of the compressed tensor, block by block, from a function that reads the rows of the base anew."""
         for number, block in enumerate(self.tensors[name].spec.blocks()):
-            rows = base(block)
+            rows = base(block).contiguous()
             for indices, updates in self.updates(name, number, rows):
                 flat = rows.view(-1)
                 flat[indices] = (flat[indices].float() + updates).to(rows.dtype)
             yield rows
 
     def whole(self, name: str) -> torch.Tensor:
-        """A tensor stored in full."""
-        stored = self.tensors[name]
+        """A tensor stored in full.
+
+        Raises:
+            ValueError: the bytes hold no such tensor.
+        """
+        spec = self.tensors[name].spec
+        try:
+            return self._whole(self.tensors[name]).reshape(spec.shape)
+        except (ValueError, RuntimeError, zlib.error) as error:
+            raise ValueError(f"{self.path}, tensor {name!r} is damaged ({error}): write it again.") from None
+
+    def _whole(self, stored: StoredTensor) -> torch.Tensor:
         if stored.kind == RAW:
             with self.open() as file:
-                data = zlib.decompress(self.read(file, "blocks", *stored.raw))
-            return (
-                torch.from_numpy(np.frombuffer(bytearray(data), np.uint8))
-                .view(stored.spec.dtype)
-                .reshape(stored.spec.shape)
-            )
+                data = self.read(file, "blocks", *stored.raw)
+            data = zlib.decompressobj().decompress(data, stored.spec.bytes + 1)
+            return torch.from_numpy(np.frombuffer(bytearray(data), np.uint8)).view(stored.spec.dtype)
         zeros = torch.zeros(stored.spec.row_shape)
         (record,) = stored.records
         _, values = decode(record.coding, self._block(record), zeros, 0, 0)
-        return values.to(stored.spec.dtype).reshape(stored.spec.shape)
+        return values.to(stored.spec.dtype)
 
     def sizes(self) -> dict[str, int]:
         """Bytes by what they hold: positions, scales, levels of the body, head, and the table with the header."""
@@ -202,6 +233,36 @@ class CodedReader(Container):
             block.changed, block.kept, positions.Coded(block.rows.coding, block.rows.low_bits, rows),
             positions.Coded(block.mask.coding, block.mask.low_bits, mask), scales, levels, block.check,
         )  # fmt: skip
+
+
+def _is_valid(table: dict, size: int) -> bool:
+    """Whether a table follows docs/format.md, which files of other writers may not; `size`: bytes of the blocks."""
+    codings = all(
+        bits in BITS and kind in ("all", *POSITIONS) and _are_counts(bits, k, group)
+        for bits, kind, k, group in table["codings"]
+    )
+    aliases = all(name in (row[0] for row in table["tensors"]) for name in table["aliases"].values())
+    total = 0
+    for name, _, shape, kind, contents in table["tensors"]:
+        if not (isinstance(name, str) and _are_counts(*shape) and kind in (BODY, HEAD, RAW)):
+            return False
+        spec = TensorSpec(torch.float32, tuple(shape))
+        if kind == HEAD and (len(contents) != 1 or spec.size > MOST_INFLATED * (1 + contents[0][12])):
+            return False  # before memory is taken for a size that the file cannot hold
+        for record in [] if kind == RAW else contents:
+            numbers, n = [item for at, item in enumerate(record) if at not in (5, 8)], spec.row_shape[1]
+            if not (len(numbers) == 11 and _are_counts(*numbers) and max(record[6], record[9]) < 63):
+                return False
+            _, positions_of, k, _ = table["codings"][record[1]]
+            if positions_of in ("seed", "base") and not 1 <= k <= n:
+                return False
+            total += record[7] + record[10] + record[11] + record[12]
+        total += contents if kind == RAW else 0
+    return codings and aliases and total == size and isinstance(table["config"], dict | None)
+
+
+def _are_counts(*items: object) -> bool:
+    return all(isinstance(item, int) and not isinstance(item, bool) and item >= 0 for item in items)
 
 
 def _stored_tensors(table: dict) -> dict[str, StoredTensor]:

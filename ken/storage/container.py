@@ -97,9 +97,9 @@ class Container:
         expected = self.header.pop("checksum", None)
         if _checksum(self.header, described, [self._digest(name) for name in self._offsets]) != expected:
             raise ValueError(f"{path} was altered after it was written (its checksum differs): write it again.")
-        if self.header["block"] != tensors.BLOCK:
+        if self.header.get("block") != tensors.BLOCK:
             raise ValueError(
-                f"{path} has blocks of {self.header['block']} entries, expected {tensors.BLOCK}: write it again."
+                f"{path} has blocks of {self.header.get('block')} entries, expected {tensors.BLOCK}: write it again."
             )
 
     def load(self) -> bytes:

@@ -8,6 +8,7 @@ import torch
 
 from ken.pairing import Pair, opened_base
 from ken.sources import AnySource, Fingerprint, Source, open_source
+from ken.storage import open_reader
 from ken.storage.exact import Reader
 from ken.tensors import as_rows
 
@@ -38,8 +39,13 @@ class Inputs:
             ValueError: a file is not a sub-network, or has another base than the others or than `pretrained`; there is
                 a fine-tuned model without a base; or the two models differ in their tensors.
         """
-        readers = [Reader(Path(path)) for path in subnetworks]
+        readers = [open_reader(Path(path)) for path in subnetworks]
         for reader in readers:
+            if not isinstance(reader, Reader):
+                raise ValueError(
+                    f"{reader.path} holds updates in few bits, which a page does not show: draw it with --out, or "
+                    "write it again with --values 32bit."
+                )
             if reader.settings["base"] != readers[0].settings["base"]:
                 raise ValueError(f"{reader.path} is of another base than {readers[0].path}: make a page for each base.")
         if pretrained is None and finetuned is not None:
