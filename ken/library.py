@@ -43,6 +43,7 @@ class Entry:
         restored: SHA-256 over names, dtypes, shapes and bytes of the restored tensors.
         method, k, rule, scope, values, positions, seed: how the sub-network was made.
         labels: names of the model's classes, as far as its config.json names them.
+        notes: what `ken.prune` said about the pair, mostly nothing.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Entry:
     positions: str
     seed: int
     labels: list[str]
+    notes: list[str]
 
 
 class Library:
@@ -130,8 +132,8 @@ class Library:
         self._check_new(name, replace)
         self.check_base()
         with self._new_folder(name, replace) as folder:
-            streaming.prune(self.pretrained, finetuned, _file(folder, name), **choice)
-            return self._write_entry(folder, name)
+            notes = streaming.prune(self.pretrained, finetuned, _file(folder, name), **choice)
+            return self._write_entry(folder, name, notes)
 
     def add_file(self, path: str | Path, name: str | None = None, replace: bool = False) -> Entry:
         """Add a copy of a sub-network file.
@@ -152,7 +154,7 @@ class Library:
         with self._new_folder(name, replace) as folder:
             shutil.copyfile(path, _file(folder, name))
             try:
-                return self._write_entry(folder, name)
+                return self._write_entry(folder, name, [])
             except ValueError as error:
                 raise ValueError(f"{path} does not fit the base of {self.folder}, {self.pretrained}: {error}") from None
 
@@ -265,20 +267,22 @@ class Library:
     def _new_folder(self, name: str, replace: bool) -> Iterator[Path]:
         """A folder under a hidden name that becomes that of an entry on success."""
         with tempfile.TemporaryDirectory(dir=self.folder, prefix=f".{name}.") as hidden:
-            folder, target = Path(hidden, "new"), self.folder / name
+            folder, old, target = Path(hidden, "new"), Path(hidden, "old"), self.folder / name
             folder.mkdir()
             yield folder
             if replace:
                 with suppress(FileNotFoundError):
-                    target.rename(Path(hidden, "old"))
+                    target.rename(old)
             try:
                 folder.rename(target)
             except OSError as error:
                 if not target.exists():
+                    with suppress(FileNotFoundError):
+                        old.rename(target)
                     raise
                 raise ValueError(_taken(self.folder, name)) from error
 
-    def _write_entry(self, folder: Path, name: str) -> Entry:
+    def _write_entry(self, folder: Path, name: str, notes: list[str]) -> Entry:
         reader = open_reader(_file(folder, name))
         entry = Entry(
             name=name,
@@ -289,6 +293,7 @@ class Library:
             **{key: value for key, value in reader.settings.items() if key != "base"},
             **reader.coding,
             labels=_labels(reader.config),
+            notes=notes,
         )
         _write(folder / ENTRY, asdict(entry))
         return entry

@@ -75,6 +75,8 @@ def add(a: argparse.Namespace) -> None:
         if note := options.note_on_k(choice["k"]):
             print(note, file=sys.stderr)
         entry = library.add(a.finetuned, a.name, a.replace, progress=not a.quiet, **choice)
+    for note in entry.notes:
+        print(f"note: {note}", file=sys.stderr)
     share = entry.bytes / entry.dense_bytes
     _print(a, asdict(entry), f"{a.folder}: added {entry.name}, {entry.bytes:,} bytes, {share:.2%} of the dense model")
 

@@ -125,6 +125,16 @@ def test_swapping_in_a_live_model(made, base):
     assert same(model, before)
 
 
+def test_what_prune_says_is_printed_and_recorded(library, base, tuned, tmp_path, capsys):
+    from transformers import AutoModelForSequenceClassification
+
+    torch.manual_seed(0)
+    AutoModelForSequenceClassification.from_pretrained(base).save_pretrained(tmp_path / "untrained")
+    cli.main(["library", "add", str(library.folder), "--finetuned", str(tmp_path / "untrained"), "--quiet"])
+    assert "note: fine-tuning changed nothing" in capsys.readouterr().err
+    assert library.entry("untrained").notes[0].startswith("fine-tuning changed nothing")
+
+
 def test_names_are_checked(library, tuned):
     before = contents(library.folder)
     for name in ("", ".", "..", ".hidden", "a/b", "../b", "a\\b", "/a", "a b", "-a", "a.", "a\n", "x" * 101, INDEX):
@@ -312,6 +322,21 @@ def test_an_interrupted_addition_leaves_nothing_visible(library, tuned, monkeypa
     for replace in (False, True):
         with pytest.raises(KeyboardInterrupt):
             library.add(tuned, "small" if replace else "new", replace=replace, **SMALL)
+    assert contents(library.folder) == before
+
+
+def test_a_failed_replacement_keeps_the_old_one(library, tuned, monkeypatch):
+    rename = Path.rename
+
+    def failing(path, target):
+        if path.name == "new":
+            raise OSError(5, "Input/output error")
+        return rename(path, target)
+
+    before = contents(library.folder)
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(OSError, match="Input/output error"):
+        library.add(tuned, "small", replace=True, **(SMALL | {"k": 0.5}))
     assert contents(library.folder) == before
 
 
