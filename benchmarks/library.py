@@ -32,12 +32,12 @@ from study.training import metrics
 from study.training.examples import encode, load_task, predict
 
 PACKAGES = ("matplotlib", "networkx", "pandas", "scipy", "sklearn", "sympy")  # fifty sets of two to four
-TEXTS = {"label": "library", "min_words": 15, "max_words": 45, "train": 240, "validation": 40, "test": 100}
+TEXTS = {"label": "library", "min_words": 15, "max_words": 45, "validation": 40, "test": 100}
 PRETRAINING = {
     "learning_rate": 1e-3, "batch_size": 16, "max_length": 64, "vocabulary": 8192, "mask_share": 0.2, "seed": 0,
 }  # fmt: skip
 FINETUNING = {
-    "epochs": 2, "batch_size": 16, "learning_rate": 5e-4, "warmup_share": 0.1, "weight_decay": 0.01, "max_length": 48,
+    "batch_size": 16, "learning_rate": 5e-4, "warmup_share": 0.1, "weight_decay": 0.01, "max_length": 48,
     "evaluation_batch_size": 64,
 }  # fmt: skip
 TRIES = 5  # sub-networks whose restoring is timed
@@ -53,9 +53,10 @@ def make_base(corpora: dict[str, pd.DataFrame], a: argparse.Namespace, folder: P
     (folder / "manifest.json").unlink()  # it has the hash of the weights in half precision
 
 
-def make_task(corpora: dict[str, pd.DataFrame], classes: tuple[str, ...], folder: Path) -> None:
+def make_task(corpora: dict[str, pd.DataFrame], classes: tuple[str, ...], train: int, folder: Path) -> None:
     """Write a task as study.tasks does."""
-    splits = docstring_tasks.build({name: corpora[name] for name in classes}, TEXTS | {"classes": list(classes)})
+    spec = TEXTS | {"classes": list(classes), "train": train}
+    splits = docstring_tasks.build({name: corpora[name] for name in classes}, spec)
     for split, frame in splits.items():
         files.write_parquet(folder / f"{split}.parquet", frame)
     sha256 = {split: files.sha256(folder / f"{split}.parquet") for split in splits}
@@ -87,9 +88,9 @@ def fill(libraries: dict[str, Library], corpora: dict[str, pd.DataFrame], base: 
     for number, classes in enumerate(class_sets(a.models)):
         with tempfile.TemporaryDirectory() as temporary:
             task, tuned, restored = (Path(temporary, name) for name in ("task", "tuned", "restored"))
-            make_task(corpora, classes, task)
+            make_task(corpora, classes, a.texts, task)
             axes = {"model": "bert", "task": "-".join(classes), "seed": number}
-            finetune(base, task, axes, FINETUNING, tuned)
+            finetune(base, task, axes, FINETUNING | {"epochs": a.epochs}, tuned)
             scores["full"].append(weighted_f1(tuned, task))
             for preset, library in libraries.items():
                 name = f"{number:02}-{axes['task']}"
@@ -169,6 +170,8 @@ def main() -> None:
     parser.add_argument("--models", type=int, default=50, help="at most 50")
     parser.add_argument("--hidden", type=int, default=192, help="width of the BERT")
     parser.add_argument("--tokens", type=int, default=150_000, help="of pre-training")
+    parser.add_argument("--texts", type=int, default=240, help="of a training set")
+    parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--presets", nargs="+", choices=PRESETS, default=["small", "balanced"])
     a = parser.parse_args()
     torch.set_num_threads(1)
@@ -182,7 +185,7 @@ def main() -> None:
         make_base(corpora, a, base)
         libraries = {preset: Library.create(Path(temporary, preset), base) for preset in a.presets}
         scores = fill(libraries, corpora, base, a)
-        numbers |= {"threads": a.threads, "tokens of pre-training": a.tokens}
+        numbers |= {"threads": a.threads, "tokens of pre-training": a.tokens, "texts": a.texts, "epochs": a.epochs}
         numbers |= sizes_and_scores(libraries, scores, base)
     common.finish("library", numbers, a.out)
 
