@@ -14,10 +14,8 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from ken import extraction, selection, streaming
+from ken import library_cli, options, streaming
 from ken.coded import CodedSubnetwork
-from ken.coding.blocks import POSITIONS
-from ken.coding.coder import VALUES
 from ken.errors import import_sentence, run
 from ken.files import check_output, starts_with
 from ken.pairing import listing, opened_base
@@ -25,18 +23,6 @@ from ken.sources import open_source
 from ken.storage import AnyReader, is_subnetwork, open_reader
 from ken.subnetwork import Subnetwork
 from ken.viz.pictures import VIEWS
-
-K, RULE = 0.05, "rescale"
-"""What the studies found best for classifiers; `reset` is the paper's rule and the default in Python."""
-PRESETS = {
-    "small": {"k": 0.05, "values": "3bit", "positions": "seed"},
-    "balanced": {"k": 0.25, "values": "3bit", "positions": "seed"},
-    "exact": {"k": 1.0, "values": "32bit", "positions": "stored"},
-}
-"""Settings by name: the smallest file within half a point in the studies, one for models of few parameters, and a file
-that restores the fine-tuned model to the bit."""
-BASE_HELP = "the pre-trained base: checkpoint folder, safetensors file, or hub repository"
-
 
 EXAMPLE = "ken prune --pretrained bert-base-uncased --finetuned my-model --preset small --out my.ken.safetensors"
 
@@ -46,17 +32,6 @@ def _version() -> str:
         return importlib.metadata.version("ken-benchmark")
     except importlib.metadata.PackageNotFoundError:
         return "(from a checkout that is not installed)"
-
-
-def budget(text: str) -> int | float:
-    """A whole number of entries per row, or a share of the row between 0 and 1."""
-    try:
-        k = int(text) if text.strip().lstrip("+-").isdigit() else float(text)
-        selection.kept_count(1, k)
-    except ValueError:
-        message = f"{text!r} is neither a whole number of at least 1 nor a share of the row in (0, 1]"
-        raise argparse.ArgumentTypeError(message) from None
-    return k
 
 
 def summary(path: Path, reader: AnyReader) -> dict:
@@ -112,27 +87,14 @@ def show(described: dict, as_json: bool) -> None:
 def prune(a: argparse.Namespace) -> None:
     """Write a sub-network file."""
     start = time.monotonic()
-    _apply_preset(a)
-    if a.k == 1 and isinstance(a.k, int):
-        print("note: --k 1 keeps one entry of each row; to keep all of them, write --k 1.0", file=sys.stderr)
-    notes = streaming.prune(
-        a.pretrained, a.finetuned, a.out, a.k, a.method, a.scope, a.rule, a.seed, a.device, not a.quiet, a.allow_head,
-        a.values, a.positions,
-    )  # fmt: skip
+    choice = options.chosen(a)
+    if note := options.note_on_k(choice["k"]):
+        print(note, file=sys.stderr)
+    notes = streaming.prune(a.pretrained, a.finetuned, a.out, progress=not a.quiet, **choice)
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
     seconds = round(time.monotonic() - start, 2)
     show(summary(a.out, open_reader(a.out)) | {"seconds": seconds, "notes": notes}, a.json)
-
-
-def _apply_preset(a: argparse.Namespace) -> None:
-    """Fill in what was not given, from the preset or the defaults."""
-    chosen = PRESETS[a.preset] if a.preset else {"k": K, "values": "32bit", "positions": "stored"}
-    for name, value in chosen.items():
-        if getattr(a, name) is None:
-            setattr(a, name, value)
-    if a.seed is None and a.positions == "seed":
-        a.seed = 0
 
 
 def inject(a: argparse.Namespace) -> None:
@@ -303,21 +265,8 @@ def parser() -> argparse.ArgumentParser:
         return made
 
     made = command("prune", prune, "write the sub-network of a fine-tuned model to a file")
-    _add_pair(made)
-    made.add_argument(
-        "--k", type=budget,
-        help=f"share kept of each row, such as 0.05 or 1.0, or a whole number of entries (default: {K})",
-    )  # fmt: skip
-    _add_choice(made)
-    made.add_argument("--preset", choices=PRESETS, help=_preset_help())
-    made.add_argument("--values", choices=VALUES, help="bits of a kept update; 32bit: values as they are (default)")
-    made.add_argument(
-        "--positions", choices=POSITIONS,
-        help="stored (default); or, without a byte, derived from a seed or from the density of the base",
-    )  # fmt: skip
-    made.add_argument("--seed", type=int, help="of seeded positions and of methods that draw (default: 0)")
-    made.add_argument("--scope", default="all", choices=extraction.SCOPES, help="all tensors, or numbered layers only")
-    made.add_argument("--device", help="where densities are computed, e.g. cuda (default: cpu)")
+    options.add_pair(made)
+    options.add_coding(made)
     made.add_argument("--out", required=True, type=Path, help="file to write, usually *.ken.safetensors")
 
     made = command("inject", inject, "write the compressed model: the base with a sub-network injected")
@@ -337,9 +286,12 @@ def parser() -> argparse.ArgumentParser:
 
     _add_viz(command("viz", viz, "draw the kept entries of a matrix, as a picture or as a page to explore"))
 
+    library = commands.add_parser("library", help=library_cli.DESCRIPTION, description=library_cli.DESCRIPTION)
+    library_cli.add_commands(library)
+
     made = command("suggest", suggest, "find the smallest file that loses no more than allowed on validation data")
-    _add_pair(made)
-    _add_choice(made)
+    options.add_pair(made)
+    options.add_choice(made)
     made.set_defaults(method=None)
     made.add_argument("--validation", required=True, type=Path, help="CSV file with texts and labels")
     made.add_argument("--text", default="text", help="column with the texts (default: text)")
@@ -354,13 +306,6 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def _preset_help() -> str:
-    listed = (
-        f"{name} is --k {p['k']} --values {p['values']} --positions {p['positions']}" for name, p in PRESETS.items()
-    )
-    return f"several settings at once: {'; '.join(listed)}"
-
-
 def _add_viz(made: argparse.ArgumentParser) -> None:
     made.add_argument("subnetwork", type=Path, nargs="+", help="file written by ken prune; several for --explorer")
     made.add_argument("--matrix", help="a tensor, or a part of the name that one kind of matrix has, e.g. query.weight")
@@ -370,7 +315,7 @@ def _add_viz(made: argparse.ArgumentParser) -> None:
     made.add_argument("--layer", type=int, help="draw this layer only (default: all, side by side)")
     made.add_argument("--out", type=Path, help="picture to write: .svg, .pdf or .png")
     made.add_argument("--explorer", type=Path, help="page to write, one HTML file that needs no network")
-    made.add_argument("--pretrained", help=f"for --explorer, and for updates in few bits: {BASE_HELP}")
+    made.add_argument("--pretrained", help=f"for --explorer, and for updates in few bits: {options.BASE_HELP}")
     made.add_argument("--finetuned", help="for --explorer: the fine-tuned model, to show the updates of reset entries")
     made.add_argument("--matrices", help="for --explorer: kinds separated by commas, e.g. query.weight,key.weight")
     made.add_argument(
@@ -378,27 +323,9 @@ def _add_viz(made: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_pair(made: argparse.ArgumentParser) -> None:
-    made.add_argument("--pretrained", required=True, help=BASE_HELP)
-    made.add_argument("--finetuned", required=True, help="the fine-tuned model, likewise")
-    made.add_argument("--quiet", action="store_true", help="show no progress")
-
-
 def _add_stored(made: argparse.ArgumentParser) -> None:
-    made.add_argument("--pretrained", required=True, help=BASE_HELP)
+    made.add_argument("--pretrained", required=True, help=options.BASE_HELP)
     made.add_argument("--subnetwork", required=True, type=Path, help="file written by ken prune")
-
-
-def _add_choice(made: argparse.ArgumentParser) -> None:
-    made.add_argument("--method", default="ken", help=f"how entries are chosen: {', '.join(selection.names())}")
-    made.add_argument(
-        "--rule", default=RULE, choices=extraction.RULES,
-        help=f"reset: keep values as they are; rescale: enlarge the kept updates by n / kept (default: {RULE})",
-    )  # fmt: skip
-    made.add_argument(
-        "--allow-head", action="store_true",
-        help="accept that more than 5 %% of the fine-tuned model has no pre-trained value and is stored whole",
-    )  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -198,15 +198,21 @@ def _write_weights(base: Source, names: dict[str, str], reader: AnyReader, path:
         file.write(framed(described))
         for name in order:
             hashed = fingerprint if sources[name] == name else Fingerprint()  # a tied tensor counts once
-            for rows in _rows_of(base, reader, sources[name], names, hashed):
+            for rows in restored_rows(base, reader, sources[name], names, hashed):
                 file.write(bytes_of(rows))
                 bar.update(rows.numel())
     fingerprint.check(reader.settings["base"])
 
 
-def _rows_of(
+def restored_rows(
     base: Source, reader: AnyReader, name: str, names: dict[str, str], fingerprint: Fingerprint
 ) -> Iterator[torch.Tensor]:
+    """Rows of a tensor of the compressed model, block by block.
+
+    Args:
+        names: body tensor -> its name in the base.
+        fingerprint: updated with the pre-trained values.
+    """
     if name not in reader.body:
         yield reader.whole(name)
         return

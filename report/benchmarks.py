@@ -11,7 +11,7 @@ def benchmark_block(folder: Path) -> str:
     records = {path.stem: read_json(path) for path in sorted(folder.glob("*.json"))}
     numbers = {name: record["numbers"] for name, record in records.items()}
     described = {
-        "ranking": _speed, "streaming": _streaming, "swapping": _swapping, "file_size": _files,
+        "ranking": _speed, "streaming": _streaming, "swapping": _swapping, "library": _library, "file_size": _files,
         "curvature": _curvature,
     }  # fmt: skip
     rows = [row for name, describe in described.items() if name in numbers for row in describe(numbers[name])]
@@ -104,6 +104,29 @@ def _streaming(streaming: dict) -> list[tuple[str, str]]:
         (
             "peak memory of these commands",
             f"{peak:,.0f} MiB; the largest tensor alone has {streaming['largest tensor, MiB']:,.0f} MiB",
+        ),
+    ]
+
+
+def _library(library: dict) -> list[tuple[str, str]]:
+    presets = [name for name in ("small", "balanced") if f"{name}: library, bytes" in library]
+    rows = [
+        (
+            f"`ken library` of {library['models']} fine-tunings of a BERT of "
+            f"{library['parameters of the base'] / 1e6:.1f} M parameters, `--preset {name}`",
+            f"{library[f'{name}: base and library, times the base']:.2f} times the base, which is included; "
+            f"{style.points(library[f'{name}: points to full, mean'])} points of weighted F1 on average, with full "
+            f"models at {style.score(library['full: weighted F1, mean'])}",
+        )
+        for name in presets
+    ]
+    slowest = max(library[f"{name}: restoring to a folder, s per 20 M"] for name in presets)
+    copying = library["copying a dense folder, s per 20 M"]
+    return [
+        *rows,
+        (
+            "`ken library restore` of a model of 23 M parameters",
+            f"{slowest:.2f} s per 20 M parameters on one core (copying the folder of a dense model: {copying:.2f} s)",
         ),
     ]
 

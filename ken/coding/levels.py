@@ -37,9 +37,8 @@ def quantize(updates: torch.Tensor, bits: int) -> tuple[torch.Tensor, torch.Tens
         return _signs(updates), stored_scales(sizes.mean(1, keepdim=True), bits)
     if bits == 2:
         return _two_sizes(updates, sizes)
-    best = stored_scales(sizes.amax(1, keepdim=True) / largest_level(bits), bits)
-    if bits < 8:
-        best = _least_error(updates, best, bits)
+    unclipped = sizes.amax(1, keepdim=True) / largest_level(bits)
+    best = _least_error(updates, unclipped, bits) if bits < 8 else stored_scales(unclipped, bits)
     return _nearest(updates, best, bits).to(torch.int16), best
 
 
