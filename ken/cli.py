@@ -261,6 +261,16 @@ def suggest(a: argparse.Namespace) -> None:
     print(json.dumps(suggestion.as_dict(), indent=2) if a.json else suggestion.text())
 
 
+def export(a: argparse.Namespace) -> None:
+    """Write an adapter of peft."""
+    from ken.peft_export import export_peft
+
+    exported = export_peft(a.pretrained, a.finetuned, a.out, a.rank, a.allow_head, not a.quiet)
+    for note in exported.notes:
+        print(f"note: {note}", file=sys.stderr)
+    print(json.dumps(exported.as_dict(), indent=2) if a.json else exported.text())
+
+
 def parser() -> argparse.ArgumentParser:
     """All commands and their options."""
     top = argparse.ArgumentParser(
@@ -272,8 +282,8 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"ken {_version()}")
     commands = top.add_subparsers(required=True, metavar="command")
 
-    def command(name: str, run, description: str) -> argparse.ArgumentParser:
-        made = commands.add_parser(name, help=description, description=description)
+    def command(name: str, run, description: str, aliases: Sequence[str] = ()) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=description, description=description, aliases=aliases)
         made.set_defaults(run=run)
         made.add_argument("--json", action="store_true", help="print one JSON object instead of text")
         return made
@@ -296,13 +306,23 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--device", help="where densities are computed, e.g. cuda (default: cpu)")
     made.add_argument("--out", required=True, type=Path, help="file to write, usually *.ken.safetensors")
 
-    made = command("inject", inject, "write the compressed model: the base with a sub-network injected")
+    about = "write the compressed model, a plain checkpoint: the base with a sub-network injected"
+    made = command("inject", inject, about, ["merge"])
     _add_stored(made)
     made.add_argument("--out", required=True, type=Path, help="a new folder, or a file ending in .safetensors")
     made.add_argument(
         "--companions", help="folder of the fine-tuned model, for files besides its weights that the base lacks"
     )
     made.add_argument("--quiet", action="store_true", help="show no progress")
+
+    made = command(
+        "export", export, "write a fine-tuned model for another library: an adapter of peft, by truncated SVD"
+    )
+    made.add_argument("--peft", action="store_true", required=True, help="the format, so far the only one")
+    _add_pair(made)
+    _add_allow_head(made)
+    made.add_argument("--rank", required=True, type=int, help="of the update of every matrix, such as 16")
+    made.add_argument("--out", required=True, type=Path, help="a new folder, which PeftModel.from_pretrained loads")
 
     made = command("check", check, "inject a sub-network into its base in memory and eject it, bit for bit")
     _add_stored(made)
@@ -368,6 +388,10 @@ def _add_choice(made: argparse.ArgumentParser) -> None:
         "--rule", default=RULE, choices=extraction.RULES,
         help=f"reset: keep values as they are; rescale: enlarge the kept updates by n / kept (default: {RULE})",
     )  # fmt: skip
+    _add_allow_head(made)
+
+
+def _add_allow_head(made: argparse.ArgumentParser) -> None:
     made.add_argument(
         "--allow-head", action="store_true",
         help="accept that more than 5 %% of the fine-tuned model has no pre-trained value and is stored whole",
