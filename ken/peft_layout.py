@@ -42,6 +42,9 @@ class Layout:
         for name, source in self.sources.items():
             if source not in head:
                 self._head.difference_update(_parents(name))
+        # peft compares the ends of names: "classifier" is also the end of "pre_classifier".
+        self._ends: tuple[str, ...] = self._always
+        self._ends += tuple({self.whole_module(parameter) for parameter in self.sources} - {None})
 
     def _matched(self) -> dict[str, str]:
         state, pair = self.model.state_dict(), self.pair
@@ -50,16 +53,18 @@ class Layout:
         others = set(pair.body).union(pair.head).difference(sources.values())
         if unknown := sorted(name for name in others if name in pair.head or self.update(name)[0].any()):
             raise ValueError(
-                f"tensor {unknown[0]!r} of {label} is none of {kind}, the class that its config.json names "
-                f"({len(unknown)} such tensors): save it with save_pretrained."
+                f"{kind}, the class that config.json of {label} names, has no tensor {unknown[0]!r} "
+                f"({len(unknown)} such tensors): only files with the names of the class can be exported."
             )
         if missing := sorted(parameter_names(self.model) - sources.keys()):
-            raise ValueError(f"{label} lacks {missing[0]!r} of {kind}, the class that its config.json names.")
+            raise ValueError(
+                f"{label} lacks tensor {missing[0]!r} of {kind}, the class that its config.json names: save it again."
+            )
         for parameter, name in sources.items():
             if (shape := tuple(state[parameter].shape)) != pair.spec(name).shape:
                 raise ValueError(
                     f"tensor {name!r} of {label} is {pair.spec(name).shape}, but {shape} by its config.json: "
-                    "save it with save_pretrained."
+                    "save it again."
                 )
         return sources
 
@@ -86,13 +91,13 @@ class Layout:
         """
         owner = parameter.rpartition(".")[0]
         for parent in reversed(_parents(parameter)):
-            if parent.rpartition(".")[2] in self._always or (parent in self._head and parent in self._called):
+            if parent.endswith(self._ends) or (parent in self._head and parent in self._called):
                 return parent
         is_leaf = next(self.model.get_submodule(owner).children(), None) is None
         return owner if is_leaf and not self._takes_lora(owner) else None
 
     def with_same_ends(self, modules: set[str]) -> set[str]:
-        """All modules whose names end in one of these: peft compares ends, and expects the tensors of all of them."""
+        """All modules whose names end in one of these, or which peft always saves: it expects the tensors of all."""
         ends = (*modules, *self._always)
         return {name for name, _ in self.model.named_modules() if name and name.endswith(ends)}
 
