@@ -8,7 +8,8 @@ from baselines.base import register
 from baselines.estimates import FLOAT32_BYTES
 from baselines.matrix_updates import EncodedTensor
 from baselines.packed_files import Parts, pack_bits, unpack_bits
-from baselines.svd import Spectral, Spectrum, factors
+from baselines.svd import Spectral
+from ken.low_rank import Spectrum, factors
 
 PRECISIONS = ((2, 8), (32, 3), (math.inf, 2))
 """Number of singular vectors, largest first, and bits of each of their entries: the paper's "triple precision"."""

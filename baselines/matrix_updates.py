@@ -11,6 +11,7 @@ import torch
 from baselines.base import Cell, Method, Stored, Tensors
 from baselines.estimates import FLOAT32_BYTES, ModelShapes
 from baselines.packed_files import Parts, load_parts, pack_bits, save_parts, unpack_bits
+from ken.low_rank import add_update, halves, update_of
 from ken.tensors import as_rows
 
 HALF_BYTES = 2
@@ -109,21 +110,6 @@ def changed_rows(parts: Parts, rows: int) -> torch.Tensor:
     return torch.from_numpy(unpack_bits(parts["rows"], 1, rows).astype(bool))
 
 
-def update_of(tensor: torch.Tensor, base: torch.Tensor) -> torch.Tensor | None:
-    """W - W0 in float32, or None if the tensor must be stored in full."""
-    if not base.is_floating_point():
-        return None
-    wide = torch.promote_types(base.dtype, torch.float32)
-    update = (tensor.to(wide) - base.to(wide)).float()
-    return update if update.isfinite().all() else None
-
-
-def add_update(base: torch.Tensor, update: torch.Tensor) -> torch.Tensor:
-    """W0 + an update with as many entries, computed in float32 (float64 for a base of that dtype)."""
-    wide = torch.promote_types(base.dtype, torch.float32)
-    return (base.to(wide) + update.view(base.shape)).to(base.dtype)
-
-
 def encode_others(cell: Cell) -> dict[str, EncodedTensor]:
     """The stored forms of the head and of the tensors of the body that are no matrices or have no finite update."""
     others = {}
@@ -139,8 +125,8 @@ def encode_others(cell: Cell) -> dict[str, EncodedTensor]:
 
 def encode_halves(update: torch.Tensor) -> Parts:
     """An update in float16, in units of its largest entry, so that no small one underflows; not zero everywhere."""
-    unit = update.abs().max()
-    return {"halves": (update / unit).half(), "unit": unit}
+    values, unit = halves(update)
+    return {"halves": values, "unit": unit}
 
 
 def decode_halves(parts: Parts) -> torch.Tensor:

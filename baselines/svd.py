@@ -1,6 +1,5 @@
 """Truncated singular value decomposition of the update of every matrix, with one rank or with ranks for a file size."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -20,54 +19,9 @@ from baselines.matrix_updates import (
     other_bytes,
 )
 from baselines.packed_files import Parts, load_parts
-from ken.tensors import row_blocks
+from ken.low_rank import Spectrum, half_factors, has_fewer, spectrum
 
 FLOAT64_BYTES = 8
-
-
-@dataclass(frozen=True)
-class Spectrum:
-    """Singular values (m,) of a matrix, largest first, and (m, m) singular vectors of its shorter side, as columns."""
-
-    values: torch.Tensor
-    vectors: torch.Tensor
-
-
-def spectrum(matrix: torch.Tensor) -> Spectrum:
-    """The spectrum of a float32 matrix, from the eigenvalues of its Gram matrix in float64.
-
-    This needs little memory for the embedding of a large vocabulary. Singular values below 1e-8 of the largest are
-    noise, which is far below what the 16 bits of a factor resolve.
-    """
-    tall = _tall(matrix)
-    gram = torch.zeros(tall.shape[1], tall.shape[1], dtype=torch.float64)
-    for block in row_blocks(*tall.shape):
-        rows = tall[block].double()
-        gram.addmm_(rows.T, rows)
-    values, vectors = torch.linalg.eigh(gram)
-    return Spectrum(values.flip(0).clamp(min=0).sqrt().float(), vectors.flip(1).float())
-
-
-def factors(matrix: torch.Tensor, rank: int, known: Spectrum | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-    """The best approximation of a float32 matrix by a product of lower rank (Eckart and Young 1936).
-
-    Args:
-        matrix: (rows, n).
-        rank: reduced to the shorter side of the matrix if it is larger.
-        known: `spectrum` of the matrix, if known.
-
-    Returns:
-        left (rows, rank) and right (rank, n), each with the square roots of the singular values.
-    """
-    short = (known or spectrum(matrix)).vectors[:, :rank]
-    long = _tall(matrix) @ short
-    roots = long.norm(dim=0).sqrt()
-    long, short = long / roots.clamp(min=torch.finfo(torch.float32).tiny), short * roots
-    return (long, short.T) if matrix.shape[0] >= matrix.shape[1] else (short, long.T)
-
-
-def _tall(matrix: torch.Tensor) -> torch.Tensor:
-    return matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T
 
 
 class Spectral(MatrixUpdates):
@@ -102,14 +56,10 @@ class LowRank(Spectral):
         rank, (rows, n) = int(budget), update.shape
         if rank == 0:
             return EncodedTensor({}, 0)
-        if not _has_fewer(rows, n, rank):
+        if not has_fewer(rows, n, rank):
             return EncodedTensor(encode_halves(update), update.numel())
-        left, right = factors(update, rank, prepared)
-        tops = [factor.abs().amax(dim=dim, keepdim=True) for dim, factor in enumerate((left, right))]
-        units = [top.clamp(min=torch.finfo(torch.float32).tiny) for top in tops]
-        scales = (tops[0] * tops[1].T).view(-1)
-        parts = {"left": (left / units[0]).half(), "right": (right / units[1]).half(), "scales": scales}
-        return EncodedTensor(parts, left.numel() + right.numel())
+        left, right, scales = half_factors(update, rank, prepared)
+        return EncodedTensor({"left": left, "right": right, "scales": scales}, left.numel() + right.numel())
 
     def decode(self, parts: Parts, rows: int, n: int) -> torch.Tensor:
         return (parts["left"].float() * parts["scales"]) @ parts["right"].float()
@@ -134,7 +84,7 @@ class LowRank(Spectral):
 
     def matrix_bytes(self, rows: int, n: int, budget: float | int) -> float:
         rank = min(int(budget), rows, n)
-        return rank_bytes(rows, n) * rank if _has_fewer(rows, n, rank) else HALF_BYTES * rows * n + FLOAT32_BYTES
+        return rank_bytes(rows, n) * rank if has_fewer(rows, n, rank) else HALF_BYTES * rows * n + FLOAT32_BYTES
 
 
 class Svd(LowRank):
@@ -190,11 +140,6 @@ def allocate(values: dict[str, torch.Tensor], costs: dict[str, int], budget: flo
 def rank_bytes(rows: int, n: int) -> int:
     """Bytes of a column of U, a row of V and their scale."""
     return HALF_BYTES * (rows + n) + FLOAT32_BYTES
-
-
-def _has_fewer(rows: int, n: int, rank: int) -> bool:
-    """Whether factors have fewer entries than the matrix."""
-    return min(rank, rows, n) * (rows + n) < rows * n
 
 
 def _all_rows(left: torch.Tensor, parts: Parts, rows: int) -> torch.Tensor:

@@ -31,7 +31,7 @@ CONTENTS = {
     "Reference": [
         "docs/methods",
         "docs/steps",
-        "docs/results",
+        "docs/results", "docs/format",
         "docs/dag",
         "docs/api/config",
         "docs/api/ken/ken",

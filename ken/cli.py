@@ -247,6 +247,16 @@ def suggest(a: argparse.Namespace) -> None:
         certificate.write_file(a.pretrained, a.finetuned, a.out, found.smallest, a.rule, a.allow_head)
 
 
+def export(a: argparse.Namespace) -> None:
+    """Write an adapter of peft."""
+    from ken.peft_export import export_peft
+
+    exported = export_peft(a.pretrained, a.finetuned, a.out, a.rank, a.allow_head, not a.quiet)
+    for note in exported.notes:
+        print(f"note: {note}", file=sys.stderr)
+    print(json.dumps(exported.as_dict(), indent=2) if a.json else exported.text())
+
+
 def parser() -> argparse.ArgumentParser:
     """All commands and their options."""
     top = argparse.ArgumentParser(
@@ -258,8 +268,8 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"ken {_version()}")
     commands = top.add_subparsers(required=True, metavar="command")
 
-    def command(name: str, run, description: str) -> argparse.ArgumentParser:
-        made = commands.add_parser(name, help=description, description=description)
+    def command(name: str, run, description: str, aliases: Sequence[str] = ()) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=description, description=description, aliases=aliases)
         made.set_defaults(run=run)
         made.add_argument("--json", action="store_true", help="print one JSON object instead of text")
         return made
@@ -269,13 +279,23 @@ def parser() -> argparse.ArgumentParser:
     options.add_coding(made)
     made.add_argument("--out", required=True, type=Path, help="file to write, usually *.ken.safetensors")
 
-    made = command("inject", inject, "write the compressed model: the base with a sub-network injected")
+    about = "write the compressed model, a plain checkpoint: the base with a sub-network injected"
+    made = command("inject", inject, about, ["merge"])
     _add_stored(made)
     made.add_argument("--out", required=True, type=Path, help="a new folder, or a file ending in .safetensors")
     made.add_argument(
         "--companions", help="folder of the fine-tuned model, for files besides its weights that the base lacks"
     )
     made.add_argument("--quiet", action="store_true", help="show no progress")
+
+    made = command(
+        "export", export, "write a fine-tuned model for another library: an adapter of peft, by truncated SVD"
+    )
+    made.add_argument("--peft", action="store_true", required=True, help="the format, so far the only one")
+    options.add_pair(made)
+    options.add_allow_head(made)
+    made.add_argument("--rank", required=True, type=int, help="of the update of every matrix, such as 16")
+    made.add_argument("--out", required=True, type=Path, help="a new folder, which PeftModel.from_pretrained loads")
 
     made = command("check", check, "inject a sub-network into its base in memory and eject it, bit for bit")
     _add_stored(made)

@@ -43,6 +43,11 @@ def add_choice(made: argparse.ArgumentParser) -> None:
         "--rule", default=RULE, choices=extraction.RULES,
         help=f"reset: keep values as they are; rescale: enlarge the kept updates by n / kept (default: {RULE})",
     )  # fmt: skip
+    add_allow_head(made)
+
+
+def add_allow_head(made: argparse.ArgumentParser) -> None:
+    """Add the permission for a large head."""
     made.add_argument(
         "--allow-head", action="store_true",
         help="accept that more than 5 %% of the fine-tuned model has no pre-trained value and is stored whole",

@@ -19,7 +19,8 @@ MAY_IMPORT = {
     "report": {"report", "ken"},
     "benchmarks": {"benchmarks", "baselines", "ken", "study"},
 }
-LIBRARY_DEPENDENCIES = {"torch", "numpy", "safetensors", "tqdm", "huggingface_hub", "transformers", "matplotlib"}
+EXTRAS = {"huggingface_hub", "transformers", "peft", "matplotlib"}
+LIBRARY_DEPENDENCIES = {"torch", "numpy", "safetensors", "tqdm", *EXTRAS}
 
 
 def imported(module: str) -> set[str]:

@@ -15,7 +15,8 @@ from baselines import METHODS, Cell
 from baselines.delta_come import quantise, vector_counts
 from baselines.matrix_updates import decode_halves, encode_halves
 from baselines.packed_files import load_parts, pack_bits, save_parts, unpack_bits
-from baselines.svd import allocate, factors, rank_bytes, spectrum
+from baselines.svd import allocate, rank_bytes
+from ken.low_rank import factors, spectrum
 from ken.selection import kept_count
 from tests.baselines.storing import store_and_restore
 

@@ -63,6 +63,9 @@ def test_inject_and_check(stored, tmp_path, capsys):
     restored = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model").state_dict()
     expected = Subnetwork.load(out).apply(base)
     assert all((restored[name] == tensor).all() for name, tensor in expected.items())
+    printed(capsys, "merge", "--pretrained", base, "--subnetwork", out, "--quiet", "--out", str(tmp_path / "merged"))
+    files = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("model", "merged")]
+    assert files[0] == files[1], "merge is inject"
     assert "bit for bit" in printed(capsys, "check", "--pretrained", base, "--subnetwork", out)
     checks = json.loads(printed(capsys, "check", "--pretrained", base, "--subnetwork", out, "--json"))
     assert checks == {"injected": True, "ejected": True}
@@ -191,7 +194,7 @@ def test_the_default_is_what_the_studies_found_best(stored, tmp_path, capsys):
     assert (tmp_path / "default").read_bytes() == (tmp_path / "library").read_bytes()
     with pytest.raises(SystemExit):
         cli.main(["--help"])
-    assert "--k 0.05 --rule rescale" in " ".join(capsys.readouterr().out.split())
+    assert "--preset small" in " ".join(capsys.readouterr().out.split())
 
 
 def test_one_entry_of_a_row_is_not_taken_for_all(stored, tmp_path, capsys):
@@ -266,7 +269,8 @@ def test_a_budget_out_of_range_is_a_usage_error(k, capsys):
 
 def test_importing_the_library_loads_no_optional_packages():
     """The library itself needs only torch, numpy, safetensors and tqdm; other packages are optional extras."""
-    extras = {"transformers", "datasets", "pandas", "scipy", "sklearn", "matplotlib", "snakemake", "huggingface_hub"}
+    extras = {"transformers", "peft", "datasets", "pandas", "scipy", "sklearn", "matplotlib", "snakemake"}
+    extras |= {"huggingface_hub"}
     program = f"import sys, ken, ken.cli; sys.exit(' '.join({extras} & set(sys.modules)) or 0)"
     completed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert completed.returncode == 0, completed.stderr
