@@ -35,7 +35,7 @@ class FileTrial:
     """A file and its validation scores.
 
     Attributes:
-        values, positions, k: how it was written, see `ken.prune`.
+        values, positions, share: how it was written: `values`, `positions` and `k` of `ken.prune`.
         file_bytes: its size.
         weighted_f1: of the restored model. loss: of weighted F1. loss_bound: upper confidence bound of the loss.
         not_inferior: whether the bound is within the margin.
@@ -43,7 +43,7 @@ class FileTrial:
 
     values: str
     positions: str
-    k: float
+    share: float
     file_bytes: int
     weighted_f1: float
     loss: float
@@ -60,36 +60,35 @@ class Certificate:
     margin: float
     confidence: float
     finished: bool
-    trials: list[FileTrial]
+    curve: list[FileTrial]
 
     def as_dict(self) -> dict:
         """The fields as plain values, for JSON."""
-        return asdict(self)
+        return asdict(self) | {"share": self.smallest.share if self.smallest else None}
 
     def text(self) -> str:
         """A table of the trials, then the result."""
-        lines = ["values positions    k       bytes  weighted F1     loss  at most"]
-        for trial in self.trials:
+        lines = ["values positions  share       bytes  weighted F1     loss  at most"]
+        for trial in self.curve:
             numbers = f"{trial.file_bytes:11,} {trial.weighted_f1:12.4f} {trial.loss:8.4f} {trial.loss_bound:8.4f}"
             verdict = "enough" if trial.not_inferior else "too little"
-            lines.append(f"{trial.values:6} {trial.positions:9} {trial.k:6.2%} {numbers}  {verdict}")
+            lines.append(f"{trial.values:6} {trial.positions:9} {trial.share:6.2%} {numbers}  {verdict}")
         if not self.finished:
             lines.append("the time was over before the search ended: smaller files may suffice")
         limit = f"at most {self.margin:g} of {self.full_weighted_f1:.4f} is lost at {self.confidence:.0%} confidence"
         if self.smallest is None:
             return "\n".join([*lines, f"no file shows that {limit}: give more validation rows or a larger margin"])
         chosen = self.smallest
-        options = f"--k {chosen.k:g} --values {chosen.values} --positions {chosen.positions}"
+        options = f"--k {chosen.share:g} --values {chosen.values} --positions {chosen.positions}"
         return "\n".join([*lines, f"{chosen.file_bytes:,} bytes ({options}): {limit}"])
 
 
 def write_file(
-    pretrained: AnySource, finetuned: AnySource, out: str | Path, trial: FileTrial, rule: str, head: bool
+    pretrained: AnySource, finetuned: AnySource, out: str | Path, trial: FileTrial, rule: str, allow_head: bool = False
 ) -> None:
     """Write the file of a trial."""
-    prune(
-        pretrained, finetuned, out, trial.k, rule=rule, values=trial.values, positions=trial.positions, allow_head=head
-    )
+    coding = {"values": trial.values, "positions": trial.positions}
+    prune(pretrained, finetuned, out, trial.share, rule=rule, allow_head=allow_head, **coding)
 
 
 def smallest_file(
@@ -146,7 +145,7 @@ def smallest_file(
         return FileTrial(coding.values, coding.positions, share, size, score, loss, bound, bound <= margin)
 
     try:
-        with tempfile.TemporaryDirectory() as folder, tqdm(disable=not progress, unit="file", leave=False) as bar:
+        with tempfile.TemporaryDirectory() as folder, tqdm(disable=not progress, unit=" files", leave=False) as bar:
             for coding in codings:
                 for share in shares:
                     if finished := time.monotonic() - start < seconds:

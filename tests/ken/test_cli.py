@@ -95,8 +95,15 @@ def test_suggest_on_a_csv_file(stored, tmp_path, capsys, task_folder):
         "--quiet",
     ]
     suggestion = json.loads(printed(capsys, *arguments, "--json"))
-    assert 0 < suggestion["share"] <= 1 and suggestion["curve"]
-    assert "of each row" in printed(capsys, *arguments)
+    assert 0 < suggestion["share"] <= 1 and suggestion["smallest"] in suggestion["curve"]
+    out = tmp_path / "smallest.ken.safetensors"
+    assert f"{suggestion['smallest']['file_bytes']:,} bytes" in printed(capsys, *arguments, "--out", str(out))
+    assert json.loads(printed(capsys, "info", str(out), "--json"))["k"] == suggestion["share"]
+    of_ken = json.loads(printed(capsys, *arguments, "--json", "--method", "ken"))
+    assert 0 < of_ken["share"] <= 1 and of_ken["curve"]
+    assert "of each row" in printed(capsys, *arguments, "--method", "ken")
+    with pytest.raises(SystemExit, match="--method finds a share and writes no file"):
+        cli.main([*arguments, "--method", "ken", "--minutes", "1"])
     with pytest.raises(SystemExit, match="no column 'sentence': found text, label"):
         cli.main([*arguments, "--text", "sentence"])
     (tmp_path / "validation.csv").write_text("\ufefftext,label\napple,fruit\nsaw\n", encoding="utf-8")
