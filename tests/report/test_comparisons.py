@@ -12,10 +12,10 @@ import pytest
 from ken.errors import UserError
 from report import style
 from report.findings import ROWS, losses
+from report.measurements.frontier import on_front
 from report.measurements.inference import speed
 from report.measurements.matched import matched_tables, own_budgets_table
 from report.measurements.overview import means_table
-from report.measurements.pareto import on_front
 from report.measurements.scores import score_table
 from report.results import read_scores
 from report.summary import sentences

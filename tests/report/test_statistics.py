@@ -431,7 +431,9 @@ def test_the_output_does_not_depend_on_the_order_of_the_rows(tmp_path):
     run_step(computed, "--results", study, "--out", tmp_path / "again")
     for path in (tmp_path / "first").iterdir():
         assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes()
-    assert {path.name for path in (tmp_path / "first").iterdir()} == {"comparisons.csv", "pairwise.csv", "ranks.csv"}
+    assert {path.name for path in (tmp_path / "first").iterdir()} == {
+        f"{name}.csv" for name in ("comparisons", "pairwise", "to_full", "ranks")
+    }
 
 
 def one_cell(folder, **changes):
