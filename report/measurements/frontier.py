@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -178,8 +179,8 @@ def _percent(share: float) -> str:
 
 def _with_low(row: Any) -> str:
     """A mean difference in points with the low end of its interval, if it has one."""
-    low = "" if math.isnan(row.low) else f", low end {style.points(row.low)}"
-    return f"{style.points(row.difference_points)}{low}"
+    low = "" if math.isnan(row.low) else f", low end {style.points(row.low, 2)}"
+    return f"{style.points(row.difference_points, 2)}{low}"
 
 
 def page(tables: ResultTables) -> dict[str, Any]:
@@ -208,7 +209,7 @@ def _sizes_table(frontier: pd.DataFrame) -> Table:
     def cell(_: Any, row: Any) -> TableCell:
         near = "near" if row.difference_points >= -WITHIN[0] - _ROUNDING else ""
         factor = "" if math.isnan(row.nearest_factor) else f"×{row.nearest_factor:.2g}"
-        return columns.number_cell(row.difference_points, style.points, near, factor)
+        return columns.number_cell(row.difference_points, partial(style.points, decimals=2), near, factor)
 
     heads = {size: style.percent(size) for size in SIZES}
     rows = columns.groups(_measured(frontier), [*SET, "method"], "size")

@@ -178,7 +178,7 @@ def test_intervals_of_the_frontier_come_from_the_statistics(tmp_path):
     assert points["low"].tolist() == pytest.approx([-0.5, -0.733333]) and points["high"].tolist() == [0.1, 0.1]
     assert single_row(tables.smallest_files, within=0.5).low == pytest.approx(-0.5)
     (line,) = (line.replace("\xa0", " ") for line in sentences(tables) if line.startswith("Smallest stored file"))
-    assert "at most 0.5 12.2 % (KEN 10 %, −0.2, low end −0.5)" in line
+    assert "at most 0.5 12.2 % (KEN 10 %, −0.20, low end −0.50)" in line
 
 
 def test_tables_of_the_frontier_say_how_far_they_interpolate(tmp_path):
@@ -187,7 +187,7 @@ def test_tables_of_the_frontier_say_how_far_they_interpolate(tmp_path):
         rows.append(score_row(budget=budget, f1=f1, stored_bytes=4100 * share))
     shown = frontier.page(Tables.compute(write_results(tmp_path, rows)))
     (ken,) = shown["frontier"].rows
-    assert [cell.text for cell in ken] == ["all 1 cell", "KEN", "", "−2.0", "−1.0", "±0.0", "", ""]
+    assert [cell.text for cell in ken] == ["all 1 cell", "KEN", "", "−2.00", "−1.00", "±0.00", "", ""]
     assert [cell.behind for cell in ken[3:6]] == ["×1", "×2", "×1"] and ken[5].marks == "near"
     (ken,) = shown["smallest_files"].rows
     assert [cell.text.replace("\xa0", " ") for cell in ken[2:]] == ["2 %", "2 %", "2 %"]
