@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from ken import extraction, selection
 from ken.checkpoint_files import is_companion
-from ken.coding.coder import Coder, Coding
+from ken.coding.coder import ROUNDED, Coder, Coding
 from ken.files import check_output, replacing
 from ken.pairing import Pair, opened_base
 from ken.sources import AnySource, Fingerprint, Source
@@ -76,10 +76,11 @@ def _recorded_method(method: str | selection.Criterion, coding: Coding) -> str:
         ValueError: the positions leave the method no choice.
     """
     name = selection.method_name(method)
-    if coding.positions != "stored" and name != "ken":
-        raise ValueError(
-            f"positions {coding.positions!r} leave method {name!r} nothing to choose: leave one of them out."
-        )
+    if coding.values == ROUNDED and name == "ken":
+        return ROUNDED
+    if name != "ken" and (coding.positions != "stored" or coding.values == ROUNDED):
+        how = f"positions {coding.positions!r}" if coding.positions != "stored" else f"values {ROUNDED!r}"
+        raise ValueError(f"{how} leave method {name!r} nothing to choose: leave one of them out.")
     return "random" if coding.positions == "seed" else name
 
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from types import ModuleType
 
 PARTS = ("random-init", "pruning", "adaptation")  # parts that only some studies have
-STATISTICS = ("comparisons", "pairwise", "ranks")
+STATISTICS = ("comparisons", "pairwise", "to_full", "ranks")
 PUBLICATION = ("weighted_f1", "overview", "claims", "ranks", "published")
+ADDED = ("frontier", "frontier_points", "smallest_files")  # tables that the committed studies do not have yet
 Needs = tuple[str, ...]  # the study must have at least one of these `PARTS`; () for no condition
 
 
@@ -42,11 +43,11 @@ def load() -> None:
         cost,
         differences,
         finetuned,
+        frontier,
         inference,
         inputs,
         matched,
         overview,
-        pareto,
         perplexity,
         pretraining,
         ranks,
@@ -67,7 +68,11 @@ def always(*names: str) -> dict[str, Needs]:
 MEASUREMENTS = (
     Measurement("scores", always("scores_summary")),
     Measurement("overview", always("overview"), always("summary")),
-    Measurement("pareto", always("pareto"), always("pareto")),
+    Measurement(
+        "frontier",
+        always("pareto", "frontier", "frontier_points", "smallest_files"),
+        always("frontier", "frontier_models"),
+    ),
     Measurement("matched", always("matched")),
     Measurement("finetuned", always("finetuned")),
     Measurement("suggestions", always("suggestions")),

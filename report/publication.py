@@ -24,7 +24,7 @@ from report.measurements.contract import ResultTables
 from report.measurements.finetuned import warning
 from report.measurements.scores import control_columns
 from report.results import CLAIMS, PAIR, STATISTICS, read_table, read_yaml, write_text
-from report.scores import METHOD, keeps_more, with_kept_shares, with_own_budgets
+from report.scores import METHOD, keeps_more, same_budgets, with_kept_shares, with_own_budgets
 from report.statistics import CONFIDENCE
 from report.table import Column, Table, TableCell, latex, markdown
 from report.tables import Tables
@@ -94,11 +94,6 @@ def level_with_full(comparisons: pd.DataFrame) -> set[tuple]:
     to_full = same_budgets(comparisons[comparisons["reference"] == "full"])
     highest = to_full.groupby([*PAIR, *SETTING])["high"].min()
     return set(highest[highest >= 0].index)
-
-
-def same_budgets(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with rounded budgets: some files have six decimals, others six digits."""
-    return table.assign(budget=table["budget"].round(5))
 
 
 def _marked(rows: pd.DataFrame, best: set, level: set[tuple]) -> pd.DataFrame:
@@ -340,7 +335,8 @@ def publication_tables(results: Path, published: Path) -> dict[str, list[Table]]
     """
     tables, claims = Tables.read(results), read_table(results / "claims.csv", *CLAIMS)
     statistics = {
-        name: read_table(results / "statistics" / f"{name}.csv", *columns) for name, columns in STATISTICS.items()
+        name: read_table(results / "statistics" / f"{name}.csv", *STATISTICS[name])
+        for name in ("comparisons", "pairwise", "ranks")
     }
     return {
         "weighted_f1": weighted_f1_tables(tables, statistics["comparisons"]),

@@ -15,7 +15,7 @@ from report.results import read_json, write_text
 
 MANIFEST = "manifest.json"  # of a finished study: path -> hash and bytes
 KEPT = ("*.csv", "provenance.json", "collected.json", "tables/*", "statistics/pairwise.csv", "statistics/ranks.csv")
-KEPT += ("figures/*.png", "tuning/*.csv")
+KEPT += ("statistics/to_full.csv", "figures/*.png", "tuning/*.csv")
 LEFT_OUT = ("figures/model_*.png", "tables/spread_matrices.md", "tables/comparisons.md", "tables/scores_summary.md")
 
 

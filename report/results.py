@@ -71,6 +71,7 @@ STATISTICS = {
         "model task method unit reference", "seed budget difference_points low high mcnemar_p mcnemar_p_holm"
     ),
     "pairwise": Columns.of("method other unit", "budget n difference_points low high wilcoxon_p wilcoxon_p_holm"),
+    "to_full": Columns.of("model cells_of method unit", "budget n difference_points low high"),
     "ranks": Columns.of("unit method", "budget n average_rank methods critical_difference friedman_p"),
 }
 
@@ -246,7 +247,7 @@ def read_claims(results: Path) -> pd.DataFrame:
 
 
 def read_statistics(results: Path, name: str) -> pd.DataFrame:
-    """A table of report.statistics (comparisons, pairwise or ranks); no rows if it was not computed."""
+    """A table of report.statistics (comparisons, pairwise, to_full or ranks); no rows if it was not computed."""
     return read_if_run(results / "statistics" / f"{name}.csv", STATISTICS[name])
 
 

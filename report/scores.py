@@ -1,5 +1,7 @@
 """Helpers for measurements on scores: means over draws, and which methods may be compared at equal budgets."""
 
+from collections.abc import Iterator
+
 import pandas as pd
 
 from report import style
@@ -65,6 +67,37 @@ def aggregations(mean: str = "", sd: str = "", ends: str = "") -> dict[str, tupl
         **{f"{name}_sd": (name, "std") for name in sd.split()},
         **{f"{name}_{end}": (name, end) for name in ends.split() for end in ("min", "max")},
     }
+
+
+def cell_sets(rows: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """The sets of cells over which means are compared, each with the rows of the settings scored in every cell.
+
+    Args:
+        rows: one row per cell, method and budget, averaged over draws.
+
+    Yields:
+        (model, name of the set, rows): "all" cells; the "common" ones in which every method has a score, unless these
+        are all cells; and all cells of each model, if there are several. The model is "" for sets of several models.
+    """
+    yield "", "all", _scored_everywhere(rows)
+    present = rows.drop_duplicates([*CELL, "method"])
+    methods = present.groupby(CELL)["method"].transform("size")
+    common = present.loc[methods == present["method"].nunique(), CELL].drop_duplicates()
+    if 0 < len(common) < len(rows[CELL].drop_duplicates()):
+        yield "", "common", _scored_everywhere(rows.merge(common, on=CELL))
+    if rows["model"].nunique() > 1:
+        for model, part in rows.groupby("model", sort=False):
+            yield model, "all", _scored_everywhere(part)
+
+
+def _scored_everywhere(rows: pd.DataFrame) -> pd.DataFrame:
+    cells = rows.groupby(METHOD)["seed"].transform("size")
+    return rows[cells == len(rows[CELL].drop_duplicates())]
+
+
+def same_budgets(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with rounded budgets: some files have six decimals, others six digits."""
+    return table.assign(budget=table["budget"].round(5))
 
 
 def with_kept_shares(table: pd.DataFrame) -> pd.DataFrame:

@@ -1,6 +1,6 @@
 """Compute intervals and tests of the differences between methods, from the test predictions of a study.
 
-`python -m report.statistics --results results/mini` writes comparisons.csv, pairwise.csv and ranks.csv to
+`python -m report.statistics --results results/mini` writes comparisons.csv, pairwise.csv, to_full.csv and ranks.csv to
 results/mini/statistics. All differences are paired: on the same test examples within a cell (model × task × seed), on
 the same cells over a study. A method that draws at random counts with the mean over its draws.
 
@@ -24,7 +24,18 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from ken.errors import UserError, run
-from report.results import CELL, PAIR, damaged, read_json, read_parquet, read_scores, read_table, write_csv
+from report.results import (
+    CELL,
+    PAIR,
+    STATISTICS,
+    damaged,
+    read_json,
+    read_parquet,
+    read_scores,
+    read_table,
+    write_csv,
+)
+from report.scores import cell_sets
 
 NEEDED = ("family", "unit", "file")  # further columns of scores.csv that must exist
 REFERENCES = ("ken", "full", "random")
@@ -322,6 +333,19 @@ def pairwise(sample: Sample) -> pd.DataFrame:
     return table.assign(wilcoxon_p_holm=holm(table["wilcoxon_p"]))
 
 
+def to_full(sample: Sample) -> pd.DataFrame:
+    """Every method against `full`, over the sets of cells of `scores.cell_sets`; `n` counts cells.
+
+    Intervals are hierarchical. Those of one model resample its seeds and test examples, not its tasks.
+    """
+    rows = []
+    for model, name, pairs in cell_sets(matched(sample.rows, "full")):
+        for key, compared in pairs.groupby(["method", "unit", "budget"], sort=False):
+            interval = hierarchical_interval(differences(sample, compared), over_pairs=not model)
+            rows.append((model, name, *key, len(compared), *interval))
+    return pd.DataFrame(rows, columns=[*STATISTICS["to_full"].text, *STATISTICS["to_full"].numeric])
+
+
 def ranks(sample: Sample) -> pd.DataFrame:
     """Average ranks of methods over models × tasks at equal budgets (1 is best), with Friedman's and Nemenyi's tests.
 
@@ -369,7 +393,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder to write to (default: statistics in the results folder)")
     arguments = parser.parse_args()
     sample = read_sample(arguments.results)
-    tables = {"comparisons": comparisons(sample), "pairwise": pairwise(sample), "ranks": ranks(sample)}
+    computed = {"comparisons": comparisons, "pairwise": pairwise, "to_full": to_full, "ranks": ranks}
+    tables = {name: compute(sample) for name, compute in computed.items()}
     folder = arguments.out or arguments.results / "statistics"
     for name, table in tables.items():
         write_csv(folder / f"{name}.csv", table, DIGITS)

@@ -52,7 +52,7 @@ LABELS = {
 }
 FAMILY_LABELS = {"reset": "as they are", "rescaled": "rescaled", "other": "other", "trained": "trained"}
 _NAME = re.compile(r"(?P<base>.+?)(?P<rescaled>-rescaled)?(?:-(?P<bits>16|8|4|3|2|1)bit)?", re.S)
-DASHES = {16: (7, 1), 8: (5, 1), 4: (4, 1), 3: (3, 1), 2: (2, 1), 1: (1, 1)}  # of kept updates with so many bits
+DASHES = {16: (9, 1, 1, 1), 8: (7, 1, 1, 1), 4: (4, 1, 1, 1), 3: (3, 1, 1, 1), 2: (2, 1), 1: (1, 1)}  # by bits
 ACCENT = "#1b82c4"
 INK, MUTED, GRID = "#1d2127", "#646b75", "#dfe2e6"  # in dark mode the page gives these three other values
 NO_BREAK_SPACE = "\u00a0"
@@ -121,7 +121,8 @@ class MethodName:
     def of(cls, method: str) -> "MethodName":
         """The parts of a name; of one without a suffix, the name itself."""
         match = _NAME.fullmatch(method)
-        return cls(match["base"], bool(match["rescaled"]), match["bits"] and int(match["bits"])) if match else cls(method)
+        bits = int(match["bits"]) if match and match["bits"] else None
+        return cls(match["base"], bool(match["rescaled"]), bits) if match else cls(method)
 
 
 def label(method: str) -> str:

@@ -3,7 +3,7 @@
 from report import outputs
 
 TABLES, FIGURES = outputs.table_names(STUDY.parts), outputs.figure_names(STUDY.parts)
-CAPTIONED = ("summary", "pareto")  # in Snakemake's own report
+CAPTIONED = ("summary", "frontier")  # in Snakemake's own report
 
 
 rule make_tables:

@@ -85,7 +85,7 @@ def test_the_whole_study_runs_to_its_report(finished):
     jobs = sum(planned(output).values()) - 1  # the target "all" runs no job
     logs = [path for path in (results / "logs").rglob("*.log")]
     assert len(logs) == jobs, "one log per job"
-    for name in ("pareto.svg", "summary.svg", "kenviz.svg"):
+    for name in ("frontier.svg", "summary.svg", "kenviz.svg"):
         assert (results / "figures" / name).stat().st_size > 1000
     assert len(pd.read_csv(results / "claims.csv")["claim"].unique()) == 10
     assert set(pd.read_csv(results / "inference.csv")["form"]) == {"dense", "restored", "merged", "beside", "compiled"}

@@ -75,6 +75,12 @@ class Evidence:
         """Names of all models, also those without any score."""
         return list(dict.fromkeys(self.scores["model"]))
 
+    @property
+    def parameters(self) -> pd.Series:
+        """Model -> number of parameters of its full model, for the models whose number is known."""
+        full = self.scores[self.scores["method"] == "full"]
+        return full.groupby("model", sort=False)["parameters"].max().dropna()
+
     def rows(self, method: str, model: str | None = None) -> pd.DataFrame:
         """Rows of a method in `sample.rows`, for one model or all, in the cells whose model has learned.
 
@@ -105,7 +111,7 @@ class Evidence:
     def _why_missing(self, method: str) -> str:
         tried = self.scores[self.scores["method"] == method]
         if tried.empty:
-            return f"the study has no method {method}"
+            return f"not tested here, since the study has no method {method}"
         reasons = [reason.rstrip(".") for reason in tried["reason"] if reason]
         return f"{method} has no score to compare" + (f" ({reasons[0]})" if reasons else "")
 

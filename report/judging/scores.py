@@ -180,6 +180,26 @@ def rescaled_keeps(evidence: Evidence, *, kept_shares: list[float], margin_point
     return [evidence.if_tested(finding, cells)]
 
 
+def small_file(
+    evidence: Evidence, method: str, large: bool, *, kept_share: float, million_parameters: float, margin_points: float
+) -> list[Finding]:
+    """A method at one kept share against full, in the models with at least a number of parameters or in the others."""
+    pairs = evidence.pairs(method, "full")
+    parameters = evidence.parameters
+    models = parameters.index[(parameters >= 1e6 * million_parameters) == large]
+    pairs = pairs[pairs["model"].isin(models)]
+    if pairs.empty:
+        size = f"{'at least' if large else 'fewer than'} {million_parameters:g} million"
+        raise Undecided(f"not tested here, since no model is known to have {size} parameters")
+    pairs = pairs[np.isclose(pairs["budget"], kept_share, rtol=0, atol=ROUNDING)]
+    if pairs.empty:
+        raise Undecided(f"not tested here, since {method} has no score with {style.percent(kept_share)} kept")
+    interval, n = evidence.interval(pairs), cells_of(pairs)
+    why = f"{style.label(method)}, with {style.percent(kept_share)} kept: {in_points(interval, evidence.confidence)} "
+    why += f"to full in {style.count(n, 'cell')}."
+    return [Finding(ALL, not_inferior(interval, margin_points), n, why, interval)]
+
+
 def grid_differs(evidence: Evidence, *, margin_points: float) -> list[Finding]:
     """The rule of the released code against the paper's, at each budget."""
     tried = dict(iter(evidence.pairs("ken-grid", "ken").groupby("budget")))

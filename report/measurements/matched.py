@@ -1,5 +1,6 @@
 """Methods with budgets of their own: their scores, and comparisons at equal numbers kept and equal bytes."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -41,14 +42,17 @@ def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
     return {"matched": table.reset_index()[COLUMNS["matched"].names]}
 
 
-def interpolated(curve: pd.DataFrame, measure: str, sizes: pd.Series) -> np.ndarray:
+def interpolated(
+    curve: pd.DataFrame, measure: str, sizes: Sequence[float] | pd.Series, value: str = "weighted_f1"
+) -> np.ndarray:
     """Weighted F1 of one method in one cell at other sizes, linear in log size; NaN outside the range of its budgets.
 
     Args:
-        curve: rows of the method with columns `measure` and weighted_f1; equal sizes are averaged.
+        curve: rows of the method with columns `measure` and `value`; equal sizes are averaged.
         sizes: (n,) at which to interpolate.
+        value: the column to interpolate.
     """
-    known = curve.groupby(measure)["weighted_f1"].mean()
+    known = curve.groupby(measure)[value].mean()
     return np.interp(np.log(sizes), np.log(known.index), known, left=np.nan, right=np.nan)
 
 

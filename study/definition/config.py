@@ -76,7 +76,7 @@ def _coded_methods(settings: object, methods: Mapping[str, Method]) -> list[str]
     for name in names:
         if name not in methods and name.rpartition("-")[0] in selections(methods):
             raise UserError(f"config key method_settings.{name} {unknown_method(name, methods)}")
-    return [name for name in names if name in methods and name not in methods.keys()]
+    return [name for name in names if name in methods and name not in set(methods)]
 
 
 def read(path: str | Path, methods: Mapping[str, Method]) -> dict:

@@ -103,7 +103,7 @@ def test_the_promise_holds_as_often_as_it_says(models, tmp_path):
         if found.smallest is None:
             continue
         certified += 1
-            restored = restore(base, tuned, found.smallest, tmp_path / "file")
+        restored = restore(base, tuned, found.smallest, tmp_path / "file")
         broken += full - weighted_f1(labels.numpy(), predictor(rows)(restored)) > 0.03
     # 5 % of 20 are 1; with probability 0.98 a binomial of that rate has at most 3.
     assert certified >= cases / 2 and broken <= 3

@@ -222,7 +222,7 @@ def write_evidence(folder: Path, **files: list[dict]) -> Path:
     """Write more files of a results folder: file name -> rows."""
     (folder / "statistics").mkdir(exist_ok=True)
     for name, rows in files.items():
-        inside = folder / "statistics" if name in ("comparisons", "pairwise", "ranks") else folder
+        inside = folder / "statistics" if name in ("comparisons", "pairwise", "to_full", "ranks") else folder
         write_csv(inside / f"{name}.csv", rows)
     return folder
 

@@ -29,7 +29,13 @@ CELL_CLAIMS = {name for name in claims.CLAIMS if not name.startswith("surgeon-")
 
 
 def study_of(
-    points: dict, spread: float = 0.1, folder: Path = Path("nowhere"), models=SEVEN, seeds=(0, 1), **columns
+    points: dict,
+    spread: float = 0.1,
+    folder: Path = Path("nowhere"),
+    models=SEVEN,
+    seeds=(0, 1),
+    parameters=None,
+    **columns,
 ) -> Evidence:
     """A study in which methods differ from a full model at 80 points by given points, equally on two tasks.
 
@@ -38,6 +44,7 @@ def study_of(
     Args:
         points: (method, budget) -> points, or a function from a model to points.
         spread: standard deviation, in points, of the resampled mean over the two tasks.
+        parameters: model -> number of parameters.
         columns: kept or stored_bytes by (method, budget), instead of the budget itself.
     """
     generator = np.random.default_rng(0)
@@ -53,7 +60,7 @@ def study_of(
             rows += [row | kind | sizes | {"seed": seed} for seed in seeds]
             resampled += [f1 + noise] * len(seeds)
     frame = pd.DataFrame(rows)
-    scores = frame.assign(status="ok", reason="", draw=0)
+    scores = frame.assign(status="ok", reason="", draw=0, parameters=frame["model"].map(parameters or {}).astype(float))
     return Evidence(folder, scores, Sample(frame, np.array(resampled), []), 0.95)
 
 
@@ -174,7 +181,11 @@ def test_intervals_at_several_shares_are_joint():
     assert verdict("reset-range", study_of(both, 0.18, models=("a",)), models=1) == NOT_DECIDED
 
 
-LEADS = [("ahead-of-random", "ken", "random"), ("update-over-value", "delta-magnitude", "ken")]
+LEADS = [
+    ("ahead-of-random", "ken", "random"),
+    ("update-over-value", "delta-magnitude", "ken"),
+    ("rescaled-ahead-of-random-rescaled", "ken-rescaled", "random-rescaled"),
+]
 
 
 @pytest.mark.parametrize(("name", "method", "reference"), LEADS)
@@ -262,6 +273,37 @@ def test_rescaling_must_preserve_the_score_at_all_shares():
     assert verdict("rescaled-keeps", study(0.0, -1.0, spread=2)) == NOT_DECIDED
     missing = judge("rescaled-keeps", study_of({("ken-rescaled", 0.1): 0.0}))
     assert missing["verdict"][0] == NOT_DECIDED and "with 5" in missing["why"][0]
+
+
+SMALL_FILES = [("small-file-half-point", 0.05, 22.7e6, 1e6), ("small-file-half-point-mini", 0.35, 1e6, 22.7e6)]
+
+
+@pytest.mark.parametrize(("name", "share", "size", "other"), SMALL_FILES)
+def test_small_files_are_judged_at_one_share_in_models_of_one_size(name, share, size, other):
+    method = "seeded-rescaled-3bit"
+
+    def study(points: float, spread: float = 0.1, sizes=(size, size)) -> Evidence:
+        lost = {
+            ("full", 1.0): 0.0,
+            (method, share): lambda model: -9.0 if model == "c" else points,
+            (method, 0.01): -9.0,
+        }
+        return study_of(lost, spread, models=tuple("abc"), parameters=dict(zip("abc", (*sizes, other), strict=True)))
+
+    table = judge(name, study(-0.25))
+    assert table["verdict"][0] == REPRODUCED and table["estimate"][0] == pytest.approx(-0.25) and table["n"][0] == 8
+    assert table["why"][0].startswith("Seeded, rescaled, 3 bits, with ") and table["why"][0].endswith("in 8 cells.")
+    assert verdict(name, study(-0.75)) == NOT_REPRODUCED
+    assert verdict(name, study(-0.5)) == NOT_DECIDED
+    assert verdict(name, study(-0.75), margin_points=1) == REPRODUCED
+    for missing in (
+        study_of({("ken", share): 0.0}, parameters=dict.fromkeys(SEVEN, size)),
+        study_of({(method, share): 0.0}, parameters=dict.fromkeys(SEVEN, other)),
+        study_of({(method, share): 0.0}),
+        study_of({(method, 0.1): 0.0}, parameters=dict.fromkeys(SEVEN, size)),
+    ):
+        table = judge(name, missing)
+        assert table["verdict"][0] == NOT_DECIDED and table["why"][0].startswith("Not decided: not tested here, since ")
 
 
 def test_the_released_code_may_differ_at_any_budget():

@@ -12,16 +12,17 @@ import pytest
 from ken.errors import UserError
 from report import style
 from report.findings import ROWS, losses
+from report.measurements import frontier
+from report.measurements.frontier import on_front
 from report.measurements.inference import speed
 from report.measurements.matched import matched_tables, own_budgets_table
 from report.measurements.overview import means_table
-from report.measurements.pareto import on_front
 from report.measurements.scores import score_table
 from report.results import read_scores
 from report.summary import sentences
 from report.tables import Tables
 from tests.report.conftest import single_row
-from tests.report.synthetic import controls, score_row, timing, wide_rows, write_results
+from tests.report.synthetic import controls, score_row, timing, wide_rows, write_evidence, write_results
 
 SHARES = (0.05, 0.25, 0.5)
 
@@ -106,6 +107,97 @@ def test_matched_by_hand(wide):
     # Each cell of BitDelta is compared with its own KEN.
     assert single_row(wide.matched, method="bitdelta", against="ken-rescaled", equal="stored_bytes").cells == 4
     assert not set(wide.matched["against"]) & {"full", "none", "lora", "lt-sft", "bitdelta"}
+
+
+def frontier_rows(seed):
+    """Rows of `random_study` with a method at three budgets of other sizes, which fails once."""
+    rows = random_study(seed)
+    generator = np.random.default_rng(seed)
+    for model, cell_seed, budget in product(("a", "b"), (0, 1), (0.002, 0.01, 0.05)):
+        size = {"stored_bytes": int(4100 * budget * generator.uniform(0.6, 1.2)) + 3}
+        row = score_row(model, seed=cell_seed, method="seeded-rescaled-3bit", budget=budget, **size)
+        rows.append(row | {"family": "rescaled", "weighted_f1": generator.uniform(0.86, 0.91)})
+    return rows
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_losses_at_fixed_sizes_agree_with_plain_loops(tmp_path, seed):
+    rows = frontier_rows(seed)
+    tables = Tables.compute(write_results(tmp_path, rows))
+    points = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        points[row["model"], row["seed"], row["method"]][row["budget"]].append(row)
+    filled = set()
+    for row in tables.frontier.itertuples():
+        models = [row.model] if row.model else ["a", "b"]
+        losses, factors = [], []
+        for model, cell_seed in product(models, (0, 1)):
+            curve = [(mean_of(d, "stored_bytes") / 4100, mean_of(d, "weighted_f1")) for d in
+                     points[model, cell_seed, row.method].values()]  # fmt: skip
+            value = interpolated(curve, row.size)
+            losses.append(None if value is None else 100 * (value - 0.9))
+            factors.append(min(max(size / row.size, row.size / size) for size, _ in curve))
+        assert row.cells == len(losses)
+        if None in losses:
+            assert math.isnan(row.difference_points) and math.isnan(row.nearest_factor)
+        else:
+            filled.add((row.model, row.method))
+            assert row.difference_points == pytest.approx(statistics.fmean(losses))
+            assert row.nearest_factor == pytest.approx(max(factors))
+    assert ("", "seeded-rescaled-3bit") in filled and len(tables.frontier) == 3 * 5 * 6
+    assert set(tables.frontier["model"]) == {"", "a", "b"} and not set(tables.frontier["method"]) & {"full", "none"}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_smallest_files_are_measured_ones(tmp_path, seed):
+    tables = Tables.compute(write_results(tmp_path, frontier_rows(seed)))
+    points = tables.frontier_points
+    for row in tables.smallest_files.itertuples():
+        same = (points["model"] == row.model) & (points["method"] == row.method)
+        near = points[same & (points["difference_points"] >= -row.within)]
+        if near.empty:
+            assert math.isnan(row.stored_share) and math.isnan(row.budget)
+        else:
+            best = near.loc[near["stored_share"].idxmin()]
+            assert (row.budget, row.stored_share) == (best["budget"], best["stored_share"])
+    for _, rows in tables.smallest_files[tables.smallest_files["within"] == 0.5].groupby(["model", "cells_of"]):
+        sizes = rows["stored_share"].fillna(math.inf)
+        assert sizes.is_monotonic_increasing
+        order = tables.frontier[tables.frontier["model"] == rows["model"].iloc[0]]["method"].drop_duplicates()
+        assert order.tolist() == rows["method"].tolist()
+
+
+def test_intervals_of_the_frontier_come_from_the_statistics(tmp_path):
+    folder = write_results(tmp_path, [*controls(), score_row(f1=0.898), score_row(budget=1 / 3, f1=0.9)])
+    assert Tables.compute(folder).frontier_points["low"].isna().all()
+    row = {"model": "", "cells_of": "all", "method": "ken", "unit": "share", "n": 1, "difference_points": -0.2}
+    rows = [row | {"budget": budget, "low": -0.4 - budget, "high": 0.1} for budget in (0.1, 0.333333)]
+    write_evidence(folder, to_full=rows)
+    tables = Tables.compute(folder)
+    points = tables.frontier_points.query("method == 'ken'")
+    assert points["low"].tolist() == pytest.approx([-0.5, -0.733333]) and points["high"].tolist() == [0.1, 0.1]
+    assert single_row(tables.smallest_files, within=0.5).low == pytest.approx(-0.5)
+    (line,) = (line.replace("\xa0", " ") for line in sentences(tables) if line.startswith("Smallest stored file"))
+    assert "at most 0.5 12.2 % (KEN 10 %, −0.20, low end −0.50)" in line
+
+
+def test_tables_of_the_frontier_say_how_far_they_interpolate(tmp_path):
+    rows = [*controls()]
+    for budget, share, f1 in ((0.1, 0.005, 0.88), (0.2, 0.02, 0.9)):
+        rows.append(score_row(budget=budget, f1=f1, stored_bytes=4100 * share))
+    shown = frontier.page(Tables.compute(write_results(tmp_path, rows)))
+    (ken,) = shown["frontier"].rows
+    assert [cell.text for cell in ken] == ["all 1 cell", "KEN", "", "−2.00", "−1.00", "±0.00", "", ""]
+    assert [cell.behind for cell in ken[3:6]] == ["×1", "×2", "×1"] and ken[5].marks == "near"
+    (ken,) = shown["smallest_files"].rows
+    assert [cell.text.replace("\xa0", " ") for cell in ken[2:]] == ["2 %", "2 %", "2 %"]
+    assert not shown["frontier_models"].rows
+
+
+def test_a_long_front_is_listed_in_part(tmp_path):
+    rows = [*controls(), *(score_row(budget=b / 100, f1=0.5 + b / 1000) for b in range(1, 31))]
+    (line,) = (text for text in sentences(Tables.compute(write_results(tmp_path, rows))) if "Best for" in text)
+    assert line.startswith("Best for their size (8 of 30 settings; share") and line.count("KEN") == 8
 
 
 def test_a_single_budget_is_compared_only_at_its_own_size(tmp_path):

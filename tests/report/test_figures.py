@@ -1,13 +1,13 @@
 """Figures are deterministic and show the numbers of the tables; the styles of methods are stable."""
 
 import itertools
-import math
 import os
 import re
 import subprocess
 import sys
 
 import matplotlib
+import matplotlib.text
 import numpy as np
 import pytest
 from hypothesis import given
@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from baselines import METHODS, base
 from ken.errors import UserError
-from report import drawing, figures, results, style
-from report.measurements import overview, pareto, scores
+from report import drawing, figures, labels, results, style
+from report.measurements import frontier, overview, scores
 from report.tables import Tables
 from tests.report.synthetic import controls, score_row, write_results
 from tests.steps import run_step
@@ -29,7 +29,7 @@ def test_two_builds_from_tables_alone_give_identical_files(built_study, tmp_path
     second = {path.name: path.read_bytes() for path in (tmp_path / "figures").iterdir()}
     assert first.keys() == second.keys()
     assert {name for name in first if first[name] != second[name]} == set()
-    for stem in ("summary", "pareto", "pretraining_gain"):
+    for stem in ("summary", "frontier", "frontier_models", "pretraining_gain"):
         assert {f"{stem}.{kind}" for kind in ("svg", "png", "pdf")} <= first.keys()
     assert {"model_bert.svg", "model_bloom.svg"} <= first.keys()
 
@@ -73,9 +73,6 @@ def test_legends_name_every_method_once(wide_study):
         assert legend_of(right) == ["KEN rescaled", "KEN, as it is", "Random, as it is"]
         for axes in (left, right):
             assert all(lines_of(axes, style.FIXED[name].colour) for name in ("ken", "random"))
-    names = legend_of(drawn(pareto.draw_pareto, tables))
-    assert len(names) == len(set(names)) and {"BitDelta", "LoRA", "LT-SFT", "Full", "None"} <= set(names)
-    assert "FLOP" not in names  # declined: there is nothing to draw
 
 
 def test_the_summary_shows_only_methods_with_kept_shares_in_all_cells(wide_study):
@@ -84,25 +81,62 @@ def test_the_summary_shows_only_methods_with_kept_shares_in_all_cells(wide_study
     assert not colours & {style.FIXED[name].colour for name in ("bitdelta", "lora", "lt-sft", "flop")}
 
 
-def test_pareto_shows_all_cells_and_the_common_ones(wide_study):
+def frontier_of(tables):
+    return drawn(frontier.draw_frontier, tables.frontier_points, frontier.labelled(tables))
+
+
+def labels_of(axes):
+    return [text for text in axes.texts if text.get_text()]
+
+
+def test_the_frontier_shows_all_cells_and_the_common_ones(wide_study):
     tables = Tables.read(wide_study)
-    left, right = drawn(pareto.draw_pareto, tables).axes
+    left, right = frontier_of(tables).axes
     assert left.get_title(loc="left") == "All 4 cells"
     assert right.get_title(loc="left") == "The 1 cell where every method has a score"
-    assert lines_of(left, style.FIXED["bitdelta"].colour) and not lines_of(left, style.FIXED["lora"].colour)
+    assert not lines_of(left, style.FIXED["lora"].colour)
     (lora,) = lines_of(right, style.FIXED["lora"].colour)
-    rows = tables.pareto[(tables.pareto["method"] == "lora") & (tables.pareto["cells_of"] == "common")]
+    points = tables.frontier_points
+    rows = points[(points["method"] == "lora") & (points["cells_of"] == "common")]
     np.testing.assert_allclose(lora, rows[["stored_share", "difference_points"]])
+    low, high = left.get_xlim()
+    assert low <= 0.001 and high >= 1
+    for axes in (left, right):
+        (front,) = lines_of(axes, style.GRID)
+        best = points[points["cells_of"] == ("all" if axes is left else "common")]
+        assert front[-1, 1] == best.loc[~best["method"].isin(style.CONTROLS), "difference_points"].max()
 
 
-def test_every_point_of_the_front_is_labelled_in_order(wide_study):
+def test_every_labelled_line_has_its_label_and_all_others_are_grey(wide_study):
     tables = Tables.read(wide_study)
-    for axes, (_, points) in zip(
-        drawn(pareto.draw_pareto, tables).axes, tables.pareto.groupby("cells_of"), strict=True
-    ):
-        front = points[points["on_front"] == 1].sort_values("stored_share")
-        names = [text.get_text() for text in axes.child_axes[0].get_xticklabels()]
-        assert names == [style.setting(row.method, row.budget, row.unit) for row in front.itertuples()]
+    named = frontier.labelled(tables)
+    assert {"ken-rescaled", "lora", "ken"} <= set(named) and "random" not in named
+    pooled = tables.frontier_points.query("model == ''").groupby("cells_of")
+    for axes, (_, rows) in zip(frontier_of(tables).axes, pooled, strict=True):
+        present = [name for name in [*named, "full", "none"] if name in set(rows["method"])]
+        assert sorted(text.get_text() for text in labels_of(axes)) == sorted(map(style.label, present))
+        assert len(lines_of(axes, frontier.GREY)) == len(set(rows["method"]) - set(present))
+
+
+def test_the_frontier_of_each_model_has_a_panel(wide_study, tmp_path):
+    tables = Tables.read(wide_study)
+    points = tables.frontier_points
+    figure = drawn(frontier.draw_models, points[points["model"] != ""], frontier.labelled(tables))
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["bert, 2 cells", "bloom, 2 cells"]
+    assert "other methods" in legend_of(figure)
+    single = Tables.compute(write_results(tmp_path, [*controls(), score_row()]))
+    assert not frontier.drawings(single)["frontier_models"].shown and frontier.drawings(single)["frontier"].shown
+
+
+def test_intervals_are_drawn_for_labelled_methods(wide_study):
+    tables = Tables.read(wide_study)
+    points = tables.frontier_points
+    points = points.assign(low=points["difference_points"] - 1, high=points["difference_points"] + 0.25)
+    left, _ = drawn(frontier.draw_frontier, points, ["ken-rescaled"]).axes
+    rows = points[(points["model"] == "") & (points["cells_of"] == "all") & (points["method"] == "ken-rescaled")]
+    segments = [segment for collection in left.collections for segment in collection.get_segments()]
+    ends = [[(row.stored_share, row.low), (row.stored_share, row.high)] for row in rows.itertuples()]
+    np.testing.assert_allclose(segments, ends)
 
 
 @pytest.fixture(scope="module")
@@ -120,39 +154,35 @@ def crowded(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "draw", [pareto.draw_pareto, overview.draw_summary, lambda tables: scores.draw_curves(tables, "bert")]
+    "draw", [frontier_of, overview.draw_summary, lambda tables: scores.draw_curves(tables, "bert")]
 )
 def test_no_text_is_cut_off_or_overlaps_another(crowded, draw):
-    figure = drawn(draw, crowded)
+    figure = draw(crowded) if draw is frontier_of else drawn(draw, crowded)
     texts = [text for axes in figure.axes for text in [*axes.get_xticklabels(), axes.xaxis.label, axes.title]]
     texts += [text for axes in figure.axes if axes.get_legend() for text in axes.get_legend().get_texts()]
-    texts += figure.legends[0].get_texts()
-    boxes = [text.get_window_extent() for text in texts if text.get_text() and text.get_visible()]
+    texts += [text for legend in figure.legends for text in legend.get_texts()]
+    texts += [text for axes in figure.axes for text in [*axes.get_yticklabels(), axes.yaxis.label, *labels_of(axes)]]
+    boxes = [matplotlib.text.Text.get_window_extent(text) for text in texts if text.get_text() and text.get_visible()]
     assert len(boxes) > 20
     assert all(box.x0 >= 0 and box.y0 >= 0 for box in boxes)
     assert all(box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1 for box in boxes)
     assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
 
 
-def test_labels_of_the_front_do_not_overlap(crowded):
-    figure = drawn(pareto.draw_pareto, crowded)
-    (axes,) = figure.axes
-    positions = [axes.transData.transform((tick, 0))[0] for tick in axes.child_axes[0].get_xticks()]
-    assert len(positions) > 6
-    # Rotated by 40 degrees, lines of 8 points are apart if their starts are 8 / sin 40 points apart.
-    least = figure.dpi * 8 / 72 / math.sin(math.radians(40))
-    assert all(right - left > least for left, right in itertools.pairwise(positions))
+def test_labels_of_lines_neither_overlap_nor_leave_the_panel(crowded):
+    (axes,) = frontier_of(crowded).axes
+    boxes = [matplotlib.text.Text.get_window_extent(text) for text in labels_of(axes)]
+    assert len(boxes) >= frontier.LABELLED + 2
+    panel = axes.get_window_extent()
+    assert all(panel.x0 <= box.x0 and box.x1 <= panel.x1 and panel.y0 <= box.y0 and box.y1 <= panel.y1 for box in boxes)
+    assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
 
 
-@given(st.lists(st.floats(0, 1), max_size=12), st.floats(0.001, 0.3))
-def test_move_apart_keeps_order_and_distance(positions, gap):
-    positions = sorted(positions)
-    moved = pareto.move_apart(positions, gap)
-    wanted = min(gap, 1 / max(1, len(positions) - 1))
-    assert all(second - first >= wanted - 1e-9 for first, second in itertools.pairwise(moved))
-    assert all(-1e-9 <= position <= 1 + 1e-9 for position in moved)
-    if all(second - first >= wanted for first, second in itertools.pairwise(positions)):
-        assert moved == pytest.approx(positions, abs=1e-9)
+def test_a_label_without_room_is_left_out():
+    _, panels = drawing.canvas(1, 1)
+    line = np.array([[0.2, 0.2], [0.8, 0.8]])
+    labels.place(panels[0, 0], [labels.Label("far too long a name for so small a panel", "black", line)], [line])
+    assert not labels_of(panels[0, 0])
 
 
 def test_hostile_names_are_drawn_as_text(hostile_study):

@@ -168,7 +168,7 @@ def test_a_method_that_fails_everywhere_is_reported(tmp_path):
 @pytest.mark.parametrize(
     ("missing", "expected"),
     [
-        ("figures/pareto.svg", "pareto.svg does not exist"),
+        ("figures/frontier.svg", "frontier.svg does not exist"),
         ("tables/overview.csv", "overview.csv does not exist"),
         ("provenance.json", "provenance.json does not exist"),
     ],

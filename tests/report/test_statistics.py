@@ -12,7 +12,16 @@ from sklearn.metrics import accuracy_score, f1_score
 from ken.errors import UserError
 from report import statistics as computed
 from report.results import write_text
-from report.statistics import Differences, comparisons, hierarchical_interval, matched, pairwise, ranks, read_sample
+from report.statistics import (
+    Differences,
+    comparisons,
+    hierarchical_interval,
+    matched,
+    pairwise,
+    ranks,
+    read_sample,
+    to_full,
+)
 from tests.report.synthetic import SCORE_COLUMNS, score_row, task_row, write_csv
 from tests.steps import run_step
 
@@ -415,6 +424,28 @@ def test_all_cells_of_a_task_have_the_same_resamples(tmp_path):
     assert np.array_equal(sample.resampled[:2], sample.resampled[2:])
 
 
+def test_differences_to_full_over_sets_of_cells(tmp_path, sample):
+    table, pairs = to_full(sample), pairwise(sample)
+    assert set(zip(table["model"], table["cells_of"], strict=True)) == {("", "all"), ("a", "all"), ("b", "all")}
+    pooled = table[table["model"] == ""].set_index(["method", "budget"])
+    other = pairs[pairs["other"] == "full"].set_index(["method", "budget"])
+    numbers = ["difference_points", "low", "high"]
+    pd.testing.assert_frame_equal(pooled[numbers].sort_index(), other[numbers].sort_index())
+    rows = sample.rows
+    compared = matched(
+        rows[(rows["model"] == "a") & rows["method"].isin(["ken", "full"]) & (rows["budget"] != 0.5)], "full"
+    )
+    interval = hierarchical_interval(computed.differences(sample, compared), over_pairs=False)
+    row = table[(table["model"] == "a") & (table["method"] == "ken") & (table["budget"] == 0.1)].squeeze()
+    assert (row["difference_points"], row["low"], row["high"]) == pytest.approx(interval) and row["n"] == 4
+    cell = (rows["model"] == "a") & (rows["task"] == "t1") & (rows["seed"] == 0)
+    part = rows[(rows["method"] != "lora") | cell]
+    partly = to_full(computed.Sample(part.reset_index(drop=True), sample.resampled[part.index], []))
+    common = partly[partly["cells_of"] == "common"]
+    assert "lora" in set(common["method"]) and (common["n"] == 1).all()
+    assert "lora" not in set(partly.loc[partly["cells_of"] == "all", "method"])
+
+
 def test_the_output_does_not_depend_on_the_order_of_the_rows(tmp_path):
     study = small_study(tmp_path / "study", models=("a",), seeds=(0,))
     run_step(computed, "--results", study, "--out", tmp_path / "first")
@@ -432,7 +463,9 @@ def test_the_output_does_not_depend_on_the_order_of_the_rows(tmp_path):
     run_step(computed, "--results", study, "--out", tmp_path / "again")
     for path in (tmp_path / "first").iterdir():
         assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes()
-    assert {path.name for path in (tmp_path / "first").iterdir()} == {"comparisons.csv", "pairwise.csv", "ranks.csv"}
+    assert {path.name for path in (tmp_path / "first").iterdir()} == {
+        f"{name}.csv" for name in ("comparisons", "pairwise", "to_full", "ranks")
+    }
 
 
 def one_cell(folder, **changes):

@@ -77,8 +77,8 @@ def test_files_shown_by_kenviz_are_packed_and_nothing_outside_the_study(study, t
 
 
 def test_unfinished_and_damaged_studies_are_not_packed(study, tmp_path):  # noqa: F811
-    flip_bit(study / "figures" / "pareto.svg")
-    with pytest.raises(UserError, match=r"pareto.svg is missing or has changed: `python -m study.verify"):
+    flip_bit(study / "figures" / "frontier.svg")
+    with pytest.raises(UserError, match=r"frontier.svg is missing or has changed: `python -m study.verify"):
         archive.pack(study, tmp_path / "a.zip")
     (study / "manifest.json").unlink()
     with pytest.raises(UserError, match="is not a finished study"):

@@ -42,7 +42,7 @@ def small_study(tmp_path_factory, checkpoints, task_folder):
     cell.settings["scores_only"] = ["magnitude"]  # its files are not stored and must not be reported as missing
     compress(cell, ["full", "ken", "bitdelta", "magnitude"], results / CELL / "compressed")
     suggest(cell, ["ken"], SUGGESTION, results / CELL / "suggested")
-    files.write_text(results / "figures" / "pareto.svg", "<svg/>")
+    files.write_text(results / "figures" / "frontier.svg", "<svg/>")
     files.write_text(results / "logs" / "step.log", "not a result")
     files.write_csv(results / "scores.csv", pd.read_csv(results / CELL / "compressed" / "ken" / "scores.csv"))
     sha256 = {"scores.csv": files.sha256(results / "scores.csv")}
@@ -202,11 +202,11 @@ def test_every_flipped_bit_is_detected(study, capsys):
         flip_bit(study / name)
         assert verify.problems(study, verify.expected(study)[0]) == {name: "changed"}
         (study / name).write_bytes(before)
-    flip_bit(study / "figures" / "pareto.svg")
+    flip_bit(study / "figures" / "frontier.svg")
     (study / CELL / "finetuned" / "initial.safetensors").unlink()
     (study / "figures" / "later.svg").write_text("")
     out, ended = run_verify(study, capsys)
-    assert f"changed: {study}/figures/pareto.svg (made again after `rm -r {study}/figures/pareto.svg`)" in out
+    assert f"changed: {study}/figures/frontier.svg (made again after `rm -r {study}/figures/frontier.svg`)" in out
     assert (
         f"missing: {study}/{CELL}/finetuned/initial.safetensors (made again after `rm -r {study}/{CELL}/finetuned`"
         in out

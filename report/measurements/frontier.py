@@ -1,0 +1,375 @@
+"""Weighted F1 against the size of the stored file: the frontier of settings, losses at fixed sizes, smallest files."""
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from report import drawing, labels, style
+from report import table as columns
+from report.measurements.contract import ResultFiles, ResultTables
+from report.measurements.matched import interpolated
+from report.results import CELL, Columns, read_statistics
+from report.scores import METHOD, aggregations, cell_sets, same_budgets
+from report.table import Column, Table, TableCell
+
+SET = ["model", "cells_of"]
+NAME = ["method", "family", "unit"]
+COLUMNS = {
+    "pareto": Columns.of("cells_of method family unit", "budget cells difference_points stored_share on_front"),
+    "frontier": Columns.of("model cells_of method family unit", "size cells difference_points nearest_factor"),
+    "frontier_points": Columns.of(
+        "model cells_of method family unit", "budget cells stored_share stored_bytes difference_points low high"
+    ),
+    "smallest_files": Columns.of(
+        "model cells_of method family unit", "within budget cells stored_share stored_bytes difference_points low"
+    ),
+}
+SAME_COST = 1.01  # ratio of sizes up to which files count as equally large
+SIZES = (0.0025, 0.005, 0.01, 0.02, 0.04, 0.1)  # shares of the dense file at which losses are tabulated
+WITHIN = (0.5, 1.0, 1.5)  # losses in points for which the smallest files are listed
+BYTE_TICKS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1)
+POINT_TICKS = (-50, -20, -10, -5, -2, -1, -0.5, 0, 0.5, 1, 2, 5, 10, 20, 50)
+LISTED = 8  # most settings in the sentence on the front
+LABELLED = 5  # best selections with a label in the figure
+REFERENCES = ("ken-rescaled", "lora", "ken")  # methods that always have one
+GREY = "#a9afb8"  # of the other methods
+_ROUNDING = 1e-9
+
+
+def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
+    """Means over cells, over the sets of cells of `scores.cell_sets`.
+
+    `pareto` and `frontier_points` have a row per setting, `frontier` one per method and size, and `smallest_files` one
+    per method and permitted loss, without numbers if no file is that near to full. Controls are only in the first two.
+    """
+    seeds = files.seeds[files.seeds["difference_points"].notna()]
+    points = pd.concat(
+        [_points(rows).assign(model=model, cells_of=name) for model, name, rows in cell_sets(seeds)], ignore_index=True
+    )
+    keys = [*SET, "method", "unit", "budget"]
+    intervals = same_budgets(read_statistics(files.results, "to_full"))[[*keys, "low", "high"]]
+    ends = same_budgets(points)[keys].merge(intervals, on=keys, how="left")
+    points = points.assign(low=ends["low"], high=ends["high"])
+    smallest = _smallest_files(points)
+    pooled = points[points["model"] == ""]
+    pareto = pd.concat([_with_front(rows) for _, rows in pooled.groupby("cells_of", sort=False)], ignore_index=True)
+    frontier = _by_smallest_file(_at_sizes(seeds), smallest)
+    tables = {"pareto": pareto, "frontier": frontier, "frontier_points": points, "smallest_files": smallest}
+    return {name: table[COLUMNS[name].names] for name, table in tables.items()}
+
+
+def _points(rows: pd.DataFrame) -> pd.DataFrame:
+    means = aggregations("difference_points stored_share stored_bytes")
+    return rows.groupby(METHOD, sort=False).agg(cells=("seed", "size"), **means).reset_index()
+
+
+def _with_front(points: pd.DataFrame) -> pd.DataFrame:
+    competing = points[~points["method"].isin(style.CONTROLS)]
+    front = competing.index[on_front(competing["stored_share"], competing["difference_points"])]
+    return points.assign(on_front=points.index.isin(front).astype(int))
+
+
+def on_front(costs: pd.Series, gains: pd.Series) -> np.ndarray:
+    """Whether no other point gains more at no higher cost, or as much at lower cost: (n,) bool.
+
+    Costs up to 1 % higher count as equal, because files with equally many entries may differ by a few bytes.
+    """
+    costs, gains = costs.to_numpy(), gains.to_numpy()
+    gains_more = (gains[None] > gains[:, None]) & (costs[None] <= SAME_COST * costs[:, None])
+    costs_less = (gains[None] == gains[:, None]) & (costs[None] < costs[:, None])
+    return ~(gains_more | costs_less).any(axis=1)
+
+
+def _smallest_files(points: pd.DataFrame) -> pd.DataFrame:
+    """The smallest measured file of every method whose mean loss is at most that of `WITHIN`."""
+    points = points[~points["method"].isin(style.CONTROLS)]
+    asked = points[[*SET, *NAME]].drop_duplicates()
+    tables = []
+    for loss in WITHIN:
+        near = points[points["difference_points"] >= -loss - _ROUNDING].sort_values("stored_share", kind="stable")
+        tables.append(
+            asked.merge(near.drop_duplicates([*SET, *NAME]), on=[*SET, *NAME], how="left").assign(within=loss)
+        )
+    smallest = pd.concat(tables, ignore_index=True)
+    return _by_smallest_file(smallest, smallest)
+
+
+def _by_smallest_file(table: pd.DataFrame, smallest: pd.DataFrame) -> pd.DataFrame:
+    """The table sorted, within sets of cells, by the smallest file of each method: within half a point, then one."""
+    sizes = smallest.pivot(index=[*SET, "method"], columns="within", values="stored_share").fillna(math.inf)
+    ranks = {key: rank for rank, key in enumerate(sizes.sort_values(list(sizes.columns), kind="stable").index)}
+    sets = {key: rank for rank, key in enumerate(dict.fromkeys(columns.tuples(table, SET)))}
+    keys = [(sets[key[:2]], ranks[key]) for key in columns.tuples(table, [*SET, "method"])]
+    return table.iloc[sorted(range(len(table)), key=keys.__getitem__)].reset_index(drop=True)
+
+
+def _at_sizes(seeds: pd.DataFrame) -> pd.DataFrame:
+    """Mean loss of every method at `SIZES`, interpolated within each cell; NaN if a size is out of range in some cell.
+
+    `nearest_factor` is how far the nearest measured file is: the ratio of sizes in the cell where it is largest.
+    """
+    keys = [*CELL, *NAME]
+    curves = seeds[~seeds["method"].isin(style.CONTROLS)].groupby(keys, sort=False)
+    if not len(curves):
+        return pd.DataFrame(columns=COLUMNS["frontier"].names)
+    losses = pd.concat([_in_one_cell(curve).assign(**dict(zip(keys, key, strict=True))) for key, curve in curves])
+    tables = []
+    for model, name, rows in cell_sets(seeds):
+        grouped = losses.merge(rows[keys].drop_duplicates(), on=keys).groupby([*NAME, "size"], sort=False)
+        table = grouped.agg(cells=("seed", "size"), nearest_factor=("nearest_factor", "max"))
+        table["difference_points"] = (
+            grouped["difference_points"].sum(min_count=1) / grouped["difference_points"].count()
+        )
+        complete = grouped["difference_points"].count() == table["cells"]
+        table.loc[~complete, ["difference_points", "nearest_factor"]] = math.nan
+        tables.append(table.reset_index().assign(model=model, cells_of=name))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _in_one_cell(curve: pd.DataFrame) -> pd.DataFrame:
+    """Loss of a method in one cell at `SIZES`, and the ratio of each size to the nearest measured one."""
+    losses = interpolated(curve, "stored_share", SIZES, "difference_points")
+    ratios = np.log(np.array(SIZES)[:, None] / curve["stored_share"].to_numpy())
+    nearest = np.exp(np.abs(ratios).min(axis=1))
+    return pd.DataFrame({"size": SIZES, "difference_points": losses, "nearest_factor": nearest})
+
+
+def sentences(tables: ResultTables) -> list[str]:
+    """The settings on the Pareto front over all cells, and the smallest files within half a point and more."""
+    return [*_best_for_their_size(tables.pareto), *_smallest_of_all(tables.smallest_files)]
+
+
+def _best_for_their_size(pareto: pd.DataFrame) -> list[str]:
+    front = pareto[(pareto["cells_of"] == "all") & (pareto["on_front"] == 1)].sort_values("stored_share")
+    if front.empty:
+        return []
+    shown = front.iloc[np.linspace(0, len(front) - 1, min(LISTED, len(front))).round().astype(int)]
+    parts = [
+        f"{style.setting(row.method, row.budget, row.unit)} ({style.share(row.stored_share)}, "
+        f"{style.points(row.difference_points)})"
+        for row in shown.itertuples()
+    ]
+    cells = style.count(front["cells"].max(), "cell")
+    some = f"{LISTED} of {len(front)} settings; " if len(shown) < len(front) else ""
+    return [f"Best for their size ({some}share of the full file's bytes, points to full; {cells}): {', '.join(parts)}."]
+
+
+def _smallest_of_all(smallest: pd.DataFrame) -> list[str]:
+    """For each permitted loss, the smallest file of all methods over all cells."""
+    pooled = smallest[(smallest["model"] == "") & (smallest["cells_of"] == "all") & smallest["stored_share"].notna()]
+    parts = []
+    for loss, rows in pooled.groupby("within"):
+        row = rows.loc[rows["stored_share"].idxmin()]
+        named = style.setting(row["method"], row["budget"], row["unit"])
+        parts.append(f"at most {loss:g} {_percent(row['stored_share'])} ({named}, {_with_low(row)})")
+    return [f"Smallest stored file whose mean loss in points is {', '.join(parts)}."] if parts else []
+
+
+def _percent(share: float) -> str:
+    """A share of the dense file to two digits: "0.39 %"."""
+    return (
+        "" if math.isnan(share) else f"{100 * share:.2g}{style.NO_BREAK_SPACE}%" if share < 0.1 else style.share(share)
+    )
+
+
+def _with_low(row: Any) -> str:
+    """A mean difference in points with the low end of its interval, if it has one."""
+    low = "" if math.isnan(row.low) else f", low end {style.points(row.low, 2)}"
+    return f"{style.points(row.difference_points, 2)}{low}"
+
+
+def page(tables: ResultTables) -> dict[str, Any]:
+    """Losses at fixed sizes and smallest files, over the sets of several models and for each model."""
+    shown: dict[str, Any] = {}
+    for name, build in {"frontier": _sizes_table, "smallest_files": _smallest_table}.items():
+        table = tables.frames[name]
+        shown[name] = build(table[table["model"] == ""])
+        shown[f"{name}_models"] = build(table[table["model"] != ""])
+    return shown | {"best": LABELLED, "references": [style.label(name) for name in _references(tables)]}
+
+
+def _cells() -> Column:
+    """Column of the cells behind a row: those of a model, or of a set."""
+
+    def text(row: Any) -> str:
+        cells = style.count(row.rows["cells"].max(), "cell")
+        return row.model or (f"all {cells}" if row.cells_of == "all" else f"{cells} with every method")
+
+    return columns.text("Cells", text)
+
+
+def _sizes_table(frontier: pd.DataFrame) -> Table:
+    """Methods (rows) at fixed sizes (columns): points to full, and how far the nearest measured file is."""
+
+    def cell(_: Any, row: Any) -> TableCell:
+        near = "near" if row.difference_points >= -WITHIN[0] - _ROUNDING else ""
+        factor = "" if math.isnan(row.nearest_factor) else f"×{row.nearest_factor:.2g}"
+        return columns.number_cell(row.difference_points, partial(style.points, decimals=2), near, factor)
+
+    heads = {size: style.percent(size) for size in SIZES}
+    rows = columns.groups(_measured(frontier), [*SET, "method"], "size")
+    return Table.of([_cells(), columns.method(), *columns.wide(heads, cell)], rows)
+
+
+def _smallest_table(smallest: pd.DataFrame) -> Table:
+    """Methods (rows) and permitted losses (columns): size, setting, and points to full of the smallest file."""
+
+    def cell(_: Any, row: Any) -> TableCell:
+        if math.isnan(row.stored_share):
+            return TableCell()
+        near = "near" if row.low >= -row.within - _ROUNDING else ""
+        behind = f"{style.budget_label(row.budget, row.unit)}; {_with_low(row)}"
+        return columns.number_cell(row.stored_share, _percent, near, behind)
+
+    heads = {loss: f"At most {loss:g} below full" for loss in WITHIN}
+    rows = columns.groups(_measured(smallest, "stored_share"), [*SET, "method"], "within")
+    return Table.of([_cells(), columns.method(), *columns.wide(heads, cell)], rows)
+
+
+def _measured(table: pd.DataFrame, column: str = "difference_points") -> pd.DataFrame:
+    """Rows of the methods that have some value in a column."""
+    return table[table.groupby([*SET, "method"])[column].transform("count") > 0]
+
+
+def labelled(tables: ResultTables) -> list[str]:
+    """Methods with a label in the figures: the best variant of the best few selections, and the references.
+
+    The best has the smallest file within one point, then within one and a half, then the best score on the front; over
+    all cells, then over the common ones.
+    """
+    smallest, pareto = tables.smallest_files, tables.pareto
+    near = smallest[(smallest["model"] == "") & smallest["stored_share"].notna()].sort_values("stored_share")
+    front = pareto[pareto["on_front"] == 1].sort_values("difference_points", ascending=False)
+    ranked = [near[near["within"] == loss] for loss in WITHIN[1:]] + [front]
+    best: dict[str, str] = {}
+    for cells_of, rows in itertools.product(("all", "common"), ranked):
+        for method in rows.loc[rows["cells_of"] == cells_of, "method"]:
+            best.setdefault(style.MethodName.of(method).base, method)
+    return list(dict.fromkeys([*list(best.values())[:LABELLED], *_references(tables)]))
+
+
+def _references(tables: ResultTables) -> list[str]:
+    drawn = set(tables.frontier_points["method"])
+    return [name for name in REFERENCES if name in drawn]
+
+
+def drawings(tables: ResultTables) -> dict[str, drawing.Drawing]:
+    """The figures of points over bytes: over all models, and for each model."""
+    points = tables.frontier_points
+    note = "This study has one model, which the figure of all cells shows."
+    return {
+        "frontier": drawing.drawing_of(
+            draw_frontier, points, labelled(tables), description="Difference to full against stored bytes",
+            note="No sizes of stored files.",
+        ),
+        "frontier_models": drawing.drawing_of(
+            draw_models, points[points["model"] != ""], labelled(tables),
+            description="Difference to full against stored bytes, one panel per model", note=note,
+        ),
+    }  # fmt: skip
+
+
+def draw_frontier(points: pd.DataFrame, named: Sequence[str]) -> drawing.Figure:
+    """Difference to full against stored bytes: a panel for all cells, one for common cells if there are such."""
+    parts = dict(list(points[points["model"] == ""].groupby("cells_of", sort=False)))
+    figure, panels = drawing.canvas(max(7.2, 6.0 * len(parts)), 5.6, 1, len(parts), sharex=True, sharey=True)
+    for axes, (name, rows) in zip(panels[0], parts.items(), strict=True):
+        cells = style.count(rows["cells"].max(), "cell")
+        axes.set_title(f"All {cells}" if name == "all" else f"The {cells} where every method has a score")
+        axes.set_xlabel("stored file, % of the full model's (log scale)")
+        _draw_panel(axes, rows, named)
+    panels[0, 0].set_ylabel("weighted F1 minus full, points (log scale beyond ±1)")
+    _set_axes(panels[0, 0], points)
+    figure.draw_without_rendering()  # so that the panels have their places
+    figure.set_layout_engine("none")
+    for axes, rows in zip(panels[0], parts.values(), strict=True):
+        labels.place(axes, list(_labels(rows, named)), _lines(rows, named))
+    return figure
+
+
+def draw_models(points: pd.DataFrame, named: Sequence[str]) -> drawing.Figure:
+    """Difference to full against stored bytes, one panel per model, with a legend of the labelled methods."""
+    parts = dict(list(points.groupby("model", sort=False)))
+    wide = min(4, len(parts))
+    high = math.ceil(len(parts) / wide)
+    figure, panels = drawing.canvas(2.7 * wide + 0.6, 2.6 * high + 0.9, high, wide, sharex=True, sharey=True)
+    for axes, (model, rows) in zip(panels.ravel(), parts.items(), strict=False):
+        axes.set_title(f"{model}, {style.count(rows['cells'].max(), 'cell')}")
+        _draw_panel(axes, rows, named)
+    for axes, above in zip(panels.ravel()[len(parts) :], panels.ravel()[len(parts) - wide :], strict=False):
+        axes.set_visible(False)
+        above.tick_params(labelbottom=True)
+    _set_axes(panels[0, 0], points, fine=False)
+    figure.supxlabel("stored file, % of the full model's (log scale)", fontsize=9)
+    figure.supylabel("weighted F1 minus full, points", fontsize=9)
+    drawn = set(points["method"])
+    entries = drawing.method_entries([name for name in named if name in drawn])
+    entries.append(drawing.entry("other methods", color=GREY, linewidth=0.8, marker=".", markersize=3))
+    ncols = drawing.legend_columns(entries, 13 * figure.get_figwidth())
+    figure.legend(handles=entries, loc="outside upper center", ncols=ncols, handlelength=2.6)
+    return figure
+
+
+def _draw_panel(axes: drawing.Axes, points: pd.DataFrame, named: Sequence[str]) -> None:
+    """Draw the front as a broad line, labelled methods with intervals, all others thin and grey."""
+    axes.axhline(0, color=style.INK, linewidth=1.1, zorder=1)
+    front = _with_front(points)
+    front = front[front["on_front"] == 1].sort_values("stored_share")
+    if len(front):
+        steps = [*front["stored_share"], 1], [*front["difference_points"], front["difference_points"].iloc[-1]]
+        axes.plot(*steps, drawstyle="steps-post", color=style.GRID, linewidth=5, solid_capstyle="butt", zorder=1.2)
+    styles = style.method_styles(named)
+    for method, rows in points.groupby("method", sort=False):
+        rows = rows.sort_values("stored_share")
+        x, y = rows["stored_share"], rows["difference_points"]
+        if method in style.CONTROLS:
+            filled = style.INK if method == "full" else "white"
+            axes.plot(x, y, "o", color=style.INK, markersize=5, markerfacecolor=filled, zorder=3)
+        elif method not in named:
+            axes.plot(x, y, color=GREY, linewidth=0.7, marker=".", markersize=3, zorder=1.5)
+    for method in [name for name in reversed(named) if name in set(points["method"])]:
+        rows = points[points["method"] == method].sort_values("stored_share")
+        line = drawing.method_line(styles[method]) | {"zorder": 2.5, "linewidth": 1.4}
+        axes.plot(rows["stored_share"], rows["difference_points"], **line)
+        axes.vlines(
+            rows["stored_share"], rows["low"], rows["high"], color=line["color"], linewidth=0.8, alpha=0.6, zorder=2
+        )
+
+
+def _labels(points: pd.DataFrame, named: Sequence[str]) -> Iterator[labels.Label]:
+    """Labels of the lines of a panel, the controls last."""
+    styles = style.method_styles(named)
+    for method in [*named, *style.CONTROLS]:
+        rows = points[points["method"] == method].sort_values("stored_share")
+        colour = style.INK if method in style.CONTROLS else styles[method].colour
+        if len(rows):
+            yield labels.Label(style.label(method), colour, rows[["stored_share", "difference_points"]].to_numpy())
+
+
+def _lines(points: pd.DataFrame, named: Sequence[str]) -> list[np.ndarray]:
+    """What labels should not cover, each (n, 2): the lines of all methods, the intervals, and the line of full."""
+    ordered = points.sort_values("stored_share").groupby("method", sort=False)
+    lines = [rows[["stored_share", "difference_points"]].to_numpy() for _, rows in ordered]
+    intervals = points[points["method"].isin(named) & points["low"].notna()]
+    lines += [np.array([(row.stored_share, row.low), (row.stored_share, row.high)]) for row in intervals.itertuples()]
+    return [*lines, np.array([(BYTE_TICKS[0], 0.0), (BYTE_TICKS[-1], 0.0)])]
+
+
+def _set_axes(axes: drawing.Axes, points: pd.DataFrame, fine: bool = True) -> None:
+    """Shares from 0.1 to 100 % on a log axis, and points on one that is logarithmic beyond one point."""
+    files = points.loc[~points["method"].isin(style.CONTROLS), "stored_share"]
+    axes.set_xscale("log")
+    axes.set_xlim(min(BYTE_TICKS[0], files.min()) / 1.1, max(BYTE_TICKS[-1], files.max()) * 1.3)
+    ticks = BYTE_TICKS if fine else BYTE_TICKS[::3]
+    drawing.set_ticks(axes.xaxis, ticks, lambda value: f"{100 * value:g}")
+    low, high = points["difference_points"].min(), points["difference_points"].max()
+    axes.set_yscale("symlog", linthresh=1, linscale=1.2)
+    axes.set_ylim(min(-1.2, 1.3 * low), max(0.7, 1.5 * high))
+    drawing.set_ticks(
+        axes.yaxis, [tick for tick in POINT_TICKS if 1.2 * low <= tick <= max(0.5, 1.5 * high)], drawing.signed
+    )
