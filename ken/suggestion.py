@@ -108,6 +108,11 @@ def suggest(
         ValueError: an argument is out of range, there are too few validation examples; or see `Subnetwork.extract`.
     """
     labels = np.asarray(labels)
+    if method == selection.GRID:
+        raise ValueError(
+            f"{method!r} depends on k: the entries of a smaller share are not among those of a larger one, so no "
+            "share can be searched for; name a method that ranks, such as 'ken'."
+        )
     _check_arguments(margin, confidence, resolution, None if allow_few else len(labels))
     full = np.asarray(predict(model))
     full_score = weighted_f1(labels, full)

@@ -124,6 +124,8 @@ class TextClassifier:
             from transformers import AutoModelForSequenceClassification
         except ImportError as error:
             raise ValueError(import_sentence(error, "transformers", "text")) from None
+        if Path(finetuned).is_file():
+            raise ValueError(f"{finetuned} is a file: give the folder of the model, with its config.json.")
         safe = {
             "use_safetensors": True,
             "trust_remote_code": False,
@@ -158,11 +160,12 @@ class TextClassifier:
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise ValueError(f"{path} cannot be read as CSV in UTF-8 ({error}).") from None
         for column in (text, label):
-            if not rows or column not in rows[0]:
-                listed = ", ".join(columns) if rows else "no rows"
-                raise ValueError(f"{path} has no column {column!r}: found {listed}.")
+            if column not in columns:
+                raise ValueError(f"{path} has no column {column!r}: found {', '.join(columns) or 'no header'}.")
             if columns.count(column) > 1:
                 raise ValueError(f"{path} has {columns.count(column)} columns {column!r}: rename all but one.")
+        if not rows:
+            raise ValueError(f"{path} has no rows below its header: give validation examples.")
         for line, row in enumerate(rows, 2):
             if row[text] is None or row[label] is None:
                 raise ValueError(f"{path} lacks a text or a label in row {line - 1}: complete it.")
