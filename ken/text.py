@@ -5,7 +5,7 @@ Also the one place that decides how texts of different lengths share a batch, he
 """
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -124,6 +124,8 @@ class TextClassifier:
             from transformers import AutoModelForSequenceClassification
         except ImportError as error:
             raise ValueError(import_sentence(error, "transformers", "text")) from None
+        if max_length < 1:
+            raise ValueError(f"the largest number of tokens of a text must be at least 1, found {max_length}.")
         if Path(finetuned).is_file():
             raise ValueError(f"{finetuned} is a file: give the folder of the model, with its config.json.")
         safe = {
@@ -179,6 +181,12 @@ class TextClassifier:
             near = did_you_mean(unknown[0], known)
             near = near if near.startswith(" Did") else ""
             raise ValueError(f"{path} has the label {unknown[0]!r}, which is not a class of the model: {names}.{near}")
+        for number, row in enumerate(rows, 1):
+            if _swallows_a_row(row[text], columns, label, known):
+                raise ValueError(
+                    f"{path} has a text of several lines in row {number} that contains another row, since a quote is "
+                    'in the wrong place: put a text with quotes in quotes and double those inside it ("say ""hi""").'
+                )
         return [row[text] for row in rows], np.array([known[row[label]] for row in rows])
 
     def predictor(self, texts: Sequence[str]) -> Callable[[nn.Module], np.ndarray]:
@@ -198,6 +206,13 @@ class TextClassifier:
             return predictions
 
         return predict
+
+
+def _swallows_a_row(text: str, columns: Sequence[str], label: str, known: Collection[str]) -> bool:
+    """Whether a line of a text is a row itself: it has the right number of fields and a label of the model."""
+    lines = text.splitlines()
+    fields = [line.replace('"', "").split(",") for line in lines] if len(lines) > 1 else []
+    return any(len(row) == len(columns) and row[columns.index(label)] in known for row in fields)
 
 
 def _load_tokenizer(folders: Sequence[str]) -> "PreTrainedTokenizerBase":
