@@ -22,7 +22,16 @@ from ken.pairing import Pair
 from ken.sources import AnySource
 from ken.streaming import prune
 from ken.subnetwork import Subnetwork
-from ken.suggestion import Predict, check_range, examples_needed, loss_bound, weighted_f1, write_into
+from ken.suggestion import (
+    Predict,
+    check_range,
+    examples_needed,
+    loss_bound,
+    majority_score,
+    notes_on,
+    weighted_f1,
+    write_into,
+)
 
 CODINGS = (Coding("3bit", "seed"), Coding("2bit", "seed"))
 """The ways of coding that stored least in the studies."""
@@ -53,7 +62,13 @@ class FileTrial:
 
 @dataclass(frozen=True)
 class Certificate:
-    """All trials in their order, and the smallest file that passed, or None."""
+    """All trials in their order, and the smallest file that passed, or None.
+
+    Attributes:
+        finished: whether the search ended before its time.
+        majority_weighted_f1: of always answering the most common class of the validation examples.
+        notes: what a user should know, one sentence each.
+    """
 
     smallest: FileTrial | None
     full_weighted_f1: float
@@ -61,6 +76,8 @@ class Certificate:
     confidence: float
     finished: bool
     curve: list[FileTrial]
+    majority_weighted_f1: float
+    notes: list[str]
 
     def as_dict(self) -> dict:
         """The fields as plain values, for JSON."""
@@ -75,6 +92,7 @@ class Certificate:
             lines.append(f"{trial.values:6} {trial.positions:9} {trial.share:6.2%} {numbers}  {verdict}")
         if not self.finished:
             lines.append("the time was over before the search ended: smaller files may suffice")
+        lines += [f"note: {note}" for note in self.notes]
         limit = f"at most {self.margin:g} of {self.full_weighted_f1:.4f} is lost at {self.confidence:.0%} confidence"
         if self.smallest is None:
             return "\n".join([*lines, f"no file shows that {limit}: give more validation rows or a larger margin"])
@@ -157,4 +175,5 @@ def smallest_file(
         write_into(model, finetuned)
     passed = [trial for trial in trials if trial.not_inferior]
     smallest = min(passed, key=lambda trial: trial.file_bytes, default=None)
-    return Certificate(smallest, full_score, margin, confidence, finished, trials)
+    notes = notes_on(labels, full_score)
+    return Certificate(smallest, full_score, margin, confidence, finished, trials, majority_score(labels), notes)

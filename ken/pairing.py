@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 
 from ken.errors import did_you_mean
-from ken.sources import MERGE, AnySource, Memory, Source, open_source
+from ken.sources import AnySource, Memory, Source, check_merged, open_source
 from ken.tensors import TensorSpec
 from ken.vocabulary import Extended, extended
 from ken.wrappers import without_inner_modules
@@ -17,6 +17,8 @@ from ken.wrappers import without_inner_modules
 HEAD_SHARE = 0.05
 """Share of a fine-tuned model without pre-trained values above which it has to be allowed."""
 _TASK_HEAD = re.compile(r"(^|\.)(classifier|score|classification_head|qa_outputs|pre_classifier|logits_proj)\.")
+
+_LAYER = re.compile(r"\.\d+(?=\.)")
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,7 @@ class Pair:
                 f"{finetuned.label} is a {types[1]} model and {base.label} a {types[0]} model (config.json): "
                 "give the base that the model was fine-tuned from."
             )
-        if lora := next((name for name in finetuned.specs if ".lora_A." in name), None):
-            raise ValueError(f"{finetuned.label} holds an adapter ({lora!r}): {MERGE}.")
+        check_merged(finetuned.specs, finetuned.label)
         _drop_inner_modules(finetuned, base.specs)
         _drop_inner_modules(base, finetuned.specs)
         names = aligned(base.specs.keys() | base.aliases, finetuned.specs.keys() | finetuned.aliases)
@@ -259,10 +260,10 @@ def _with_base_first(aliases: dict[str, str], names: dict[str, str]) -> dict[str
 
 
 def _check_whole_body(base: Source, finetuned: Source, used: set[str]) -> None:
-    """Refuse a fine-tuned model that lacks a module within a part that it shares with its base.
+    """Refuse a fine-tuned model that lacks a parameter within a part that it shares with its base.
 
-    It may lack a whole part, such as a pooler or a head for language modelling. It may also lack a single tensor of a
-    module, such as a mask that older versions saved.
+    It may lack a whole part, such as a pooler or a head for language modelling. It may also lack a single tensor that
+    no layer has, such as a mask that older versions saved; the weight of a module and its bias are no masks.
     """
     depth = 2 if len({name.partition(".")[0] for name in used}) == 1 else 1
 
@@ -274,7 +275,14 @@ def _check_whole_body(base: Source, finetuned: Source, used: set[str]) -> None:
     modules = {name[:end] for name in used for end in range(len(name)) if name[end] == "."}
     floating = (name for name, spec in base.specs.items() if spec.dtype.is_floating_point)
     absent = (name for name in floating if name not in used and part(name) in shared)
-    missing = [name for name in absent if name.rpartition(".")[0] not in {"", *modules}]
+    kinds, modern = {_LAYER.sub(".*", name) for name in used}, set(map(_modern, base.specs))
+
+    def may_be_absent(name: str) -> bool:
+        module, _, last = _modern(name).rpartition(".")
+        is_parameter = last == "weight" or (last == "bias" and f"{module}.weight" in modern)
+        return module in {"", *modules} and not is_parameter and _LAYER.sub(".*", name) not in kinds
+
+    missing = [name for name in absent if not may_be_absent(name)]
     tied = _copies(base, missing, used & base.specs.keys())
     missing = [name for name in missing if name not in tied]
     if missing:

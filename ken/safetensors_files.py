@@ -89,4 +89,6 @@ def _other_format(path: Path) -> str | None:
             f"{path} is a pickle, which is not read since loading it may run code: load it where you trust it and "
             "write the model with save_pretrained, or its state dict with safetensors.torch.save_file."
         )
+    if starts_with(path, b"version https://git-lfs"):
+        return f"{path} is a pointer of Git LFS and not the file itself: run `git lfs pull` in its repository."
     return None

@@ -224,7 +224,7 @@ def _criterion(method: str | Criterion) -> Criterion:
     if method in CRITERIA:
         return CRITERIA[method]
     if method == GRID:
-        raise ValueError(f"{GRID!r} depends on k and has no ranking: use select with a budget.")
+        raise ValueError(f"{GRID!r} depends on k and has no ranking: use select with a budget, or a method that ranks.")
     near = difflib.get_close_matches(str(method), names(), cutoff=0.4) or names()
     raise ValueError(f"unknown method {method!r}: did you mean {' or '.join(map(repr, near))}?")
 

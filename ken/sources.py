@@ -6,7 +6,7 @@ Only safetensors files are read, never pickle or code. Names are without the wra
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -105,6 +105,21 @@ class Memory(Source):
 
 MERGE = "merge it into its base first (`merge_and_unload` of peft) and save the merged model with save_pretrained"
 """What to do with an adapter."""
+_OF_ADAPTERS = re.compile(
+    r"(^|\.)(lora_[A-Za-z_]+|base_layer|modules_to_save|original_module|ia3_l|hada_w\w+|lokr_w\w+|oft_[rR]|boft_[RPs]|"
+    r"vera_lambda_[bd])(\.|$)"
+)
+"""Components of the names of tensors that peft adds to a model, or that it renames."""
+
+
+def check_merged(names: Iterable[str], label: str) -> None:
+    """Refuse a model with an adapter that is not merged into it.
+
+    Raises:
+        ValueError: naming the first tensor of the adapter.
+    """
+    if found := next(filter(_OF_ADAPTERS.search, names), None):
+        raise ValueError(f"{label} holds an adapter ({found!r}): {MERGE}.")
 
 
 class Checkpoint(Source):
@@ -132,8 +147,7 @@ class Checkpoint(Source):
                 f"{path / INDEX} names tensor {absent[0]!r} in {weight_map[absent[0]]}, which does not hold it "
                 f"({len(absent)} such tensors): fetch or save the checkpoint again."
             )
-        if lora := next((name for name in held if ".lora_A." in name or ".lora_B." in name), None):
-            raise ValueError(f"{self.label} holds an adapter ({lora!r}): {MERGE}.")
+        check_merged(held, self.label)
         names = without_wrappers(held)
         self._stored = {names[name]: (stored, name) for name, stored in held.items()}
         self.specs = {name: stored.specs[inner] for name, (stored, inner) in self._stored.items()}

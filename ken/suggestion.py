@@ -8,7 +8,7 @@ chapter 13).
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import torch
@@ -50,13 +50,20 @@ class Trial:
 
 @dataclass(frozen=True)
 class Suggestion:
-    """The smallest share that is not inferior, and all trials, sorted by share."""
+    """The smallest share that is not inferior, and all trials, sorted by share.
+
+    Attributes:
+        majority_weighted_f1: of always answering the most common class of the validation examples.
+        notes: what a user should know, one sentence each.
+    """
 
     share: float
     full_weighted_f1: float
     margin: float
     confidence: float
     curve: list[Trial]
+    majority_weighted_f1: float = 0.0
+    notes: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict:
         """The fields as plain values, for JSON."""
@@ -70,7 +77,8 @@ class Suggestion:
             numbers = f"{trial.weighted_f1:12.4f} {trial.loss:8.4f} {trial.loss_bound:8.4f}"
             lines.append(f"{trial.share:7.2%} {numbers}  {verdict}")
         bound = f"at {self.confidence:.0%} confidence at most {self.margin:g} of {self.full_weighted_f1:.4f} is lost"
-        return "\n".join([*lines, f"keep {self.share:.2%} of each row: {bound}"])
+        notes = [f"note: {note}" for note in self.notes]
+        return "\n".join([*lines, f"keep {self.share:.2%} of each row: {bound}", *notes])
 
 
 def suggest(
@@ -108,6 +116,11 @@ def suggest(
         ValueError: an argument is out of range, there are too few validation examples; or see `Subnetwork.extract`.
     """
     labels = np.asarray(labels)
+    if method == selection.GRID:
+        raise ValueError(
+            f"{method!r} depends on k: the entries of a smaller share are not among those of a larger one, so no "
+            "share can be searched for; name a method that ranks, such as 'ken'."
+        )
     _check_arguments(margin, confidence, resolution, None if allow_few else len(labels))
     full = np.asarray(predict(model))
     full_score = weighted_f1(labels, full)
@@ -132,7 +145,27 @@ def suggest(
     finally:
         Subnetwork.forget(model)
         write_into(model, finetuned)
-    return Suggestion(smallest / steps, full_score, margin, confidence, [trials[step] for step in sorted(trials)])
+    curve = [trials[step] for step in sorted(trials)]
+    notes = notes_on(labels, full_score)
+    return Suggestion(smallest / steps, full_score, margin, confidence, curve, majority_score(labels), notes)
+
+
+def majority_score(labels: np.ndarray) -> float:
+    """Weighted F1 of always answering the most common class."""
+    return weighted_f1(labels, np.full_like(labels, np.bincount(labels).argmax()))
+
+
+def notes_on(labels: np.ndarray, full_score: float) -> list[str]:
+    """A note on a model that has not learned: it is within two standard errors of the most common class."""
+    share, majority = np.bincount(labels).max() / len(labels), majority_score(labels)
+    if share == 1:
+        return ["all validation examples are of one class, which cannot show what a reset costs: add the others"]
+    if full_score >= majority + 2 * (share * (1 - share) / len(labels)) ** 0.5:
+        return []
+    return [
+        f"the fine-tuned model has not learned this task: its weighted F1 of {full_score:.4f} is not clearly above "
+        f"that of always answering the most common class, {majority:.4f}, so that the result says nothing"
+    ]
 
 
 def _check_arguments(margin: float, confidence: float, resolution: float, examples: int | None) -> None:

@@ -5,7 +5,7 @@ Also the one place that decides how texts of different lengths share a batch, he
 """
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -124,6 +124,10 @@ class TextClassifier:
             from transformers import AutoModelForSequenceClassification
         except ImportError as error:
             raise ValueError(import_sentence(error, "transformers", "text")) from None
+        if max_length < 1:
+            raise ValueError(f"the largest number of tokens of a text must be at least 1, found {max_length}.")
+        if Path(finetuned).is_file():
+            raise ValueError(f"{finetuned} is a file: give the folder of the model, with its config.json.")
         safe = {
             "use_safetensors": True,
             "trust_remote_code": False,
@@ -158,11 +162,12 @@ class TextClassifier:
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise ValueError(f"{path} cannot be read as CSV in UTF-8 ({error}).") from None
         for column in (text, label):
-            if not rows or column not in rows[0]:
-                listed = ", ".join(columns) if rows else "no rows"
-                raise ValueError(f"{path} has no column {column!r}: found {listed}.")
+            if column not in columns:
+                raise ValueError(f"{path} has no column {column!r}: found {', '.join(columns) or 'no header'}.")
             if columns.count(column) > 1:
                 raise ValueError(f"{path} has {columns.count(column)} columns {column!r}: rename all but one.")
+        if not rows:
+            raise ValueError(f"{path} has no rows below its header: give validation examples.")
         for line, row in enumerate(rows, 2):
             if row[text] is None or row[label] is None:
                 raise ValueError(f"{path} lacks a text or a label in row {line - 1}: complete it.")
@@ -176,6 +181,12 @@ class TextClassifier:
             near = did_you_mean(unknown[0], known)
             near = near if near.startswith(" Did") else ""
             raise ValueError(f"{path} has the label {unknown[0]!r}, which is not a class of the model: {names}.{near}")
+        for number, row in enumerate(rows, 1):
+            if _swallows_a_row(row[text], columns, label, known):
+                raise ValueError(
+                    f"{path} has a text of several lines in row {number} that contains another row, since a quote is "
+                    'in the wrong place: put a text with quotes in quotes and double those inside it ("say ""hi""").'
+                )
         return [row[text] for row in rows], np.array([known[row[label]] for row in rows])
 
     def predictor(self, texts: Sequence[str]) -> Callable[[nn.Module], np.ndarray]:
@@ -195,6 +206,13 @@ class TextClassifier:
             return predictions
 
         return predict
+
+
+def _swallows_a_row(text: str, columns: Sequence[str], label: str, known: Collection[str]) -> bool:
+    """Whether a line of a text is a row itself: it has the right number of fields and a label of the model."""
+    lines = text.splitlines()
+    fields = [line.replace('"', "").split(",") for line in lines] if len(lines) > 1 else []
+    return any(len(row) == len(columns) and row[columns.index(label)] in known for row in fields)
 
 
 def _load_tokenizer(folders: Sequence[str]) -> "PreTrainedTokenizerBase":

@@ -10,6 +10,7 @@ from transformers import AutoConfig
 from ken import checkpoint_files
 from ken.errors import UserError
 from study.definition.step import parse_step
+from study.models.classifiers import load_tokenizer
 from study.planning import kenviz_matrix
 from study.running import files, hub, provenance
 from study.running.workflow import run
@@ -28,7 +29,7 @@ def import_model(checkpoint: Path, name: str, out: Path, origin: dict | None = N
         The manifest: model, source, architecture, size, tokenizer, hash of every file, pre-training if known.
 
     Raises:
-        UserError: no safetensors weights, no readable configuration, or a damaged weight file.
+        UserError: no safetensors weights, no readable configuration, a damaged weight file, or no tokenizer that fits.
     """
     paths = checkpoint_files.model_files(checkpoint)
     paths = [path for path in paths if origin is None or path.name in origin["sha256"]]
@@ -52,6 +53,7 @@ def import_model(checkpoint: Path, name: str, out: Path, origin: dict | None = N
         except SafetensorError as error:
             raise UserError(f"{path} is damaged or not a safetensors file ({error}): copy it again.") from error
     pretraining = read_pretraining(checkpoint) if origin is None else None
+    load_tokenizer(checkpoint, max_length=1)  # now, and not when the first cell is fine-tuned
     with files.replacing_folder(out) as folder:
         for path in paths:
             shutil.copy2(path, folder / path.name)

@@ -109,6 +109,12 @@ def test_suggest_on_a_csv_file(stored, tmp_path, capsys, task_folder):
     (tmp_path / "validation.csv").write_text("\ufefftext,label\napple,fruit\nsaw\n", encoding="utf-8")
     with pytest.raises(SystemExit, match="lacks a text or a label in row 2"):
         cli.main(arguments)
+    (tmp_path / "validation.csv").write_text('text,label\n"an apple,fruit\na saw",tool\n', encoding="utf-8")
+    with pytest.raises(SystemExit, match="several lines in row 1 that contains another row"):
+        cli.main(arguments)
+    (tmp_path / "validation.csv").write_text("text,label\n", encoding="utf-8")
+    with pytest.raises(SystemExit, match="has no rows below its header"):
+        cli.main(arguments)
     frame.assign(label="vegetable").to_csv(tmp_path / "validation.csv", index=False)
     with pytest.raises(SystemExit, match="label 'vegetable', which is not a class of the model: fruit, tool"):
         cli.main(arguments)

@@ -199,6 +199,7 @@ def test_of_a_tensor_in_two_shards_the_one_of_the_index_is_read(tmp_path):
         ("model.pt", b"\x80\x02}q\x00.", "is a pickle"),
         ("weights", b"PK\x03\x04" + b"\0" * 50, "is a pickle"),
         ("model.gguf", b"GGUF\x03\0\0\0" + b"\0" * 50, "is a GGUF file, which is not read"),
+        ("lfs.safetensors", b"version https://git-lfs.github.com/spec/v1\n", "pointer of Git LFS .* `git lfs pull`"),
         ("model.safetensors", b"\x10\0\0\0\0\0\0\0{}", "is truncated or no safetensors file"),
     ],
 )
@@ -217,9 +218,10 @@ def test_an_adapter_is_to_be_merged_first(tmp_path):
     (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
     with pytest.raises(ValueError, match=r"holds an adapter, not a whole model: merge it into its base first"):
         ken.fingerprint(tmp_path / "adapter")
-    unmerged = folder(tmp_path / "unmerged", body() | {"encoder.layer.0.query.lora_B.default.weight": torch.ones(8, 2)})
-    with pytest.raises(ValueError, match="merge it into its base first"):
-        ken.fingerprint(unmerged)
+    for i, added in enumerate(("query.lora_B.default", "query.ia3_l", "query.base_layer", "modules_to_save.default")):
+        unmerged = folder(tmp_path / f"unmerged{i}", body() | {f"encoder.layer.0.{added}.weight": torch.ones(8, 2)})
+        with pytest.raises(ValueError, match="merge it into its base first"):
+            ken.fingerprint(unmerged)
 
 
 def test_a_live_model_with_an_adapter_is_to_be_merged_first():
@@ -228,7 +230,7 @@ def test_a_live_model_with_an_adapter_is_to_be_merged_first():
     net = Net()
     base = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     adapted = get_peft_model(net, LoraConfig(r=2, target_modules=["layer"]))
-    with pytest.raises(ValueError, match=r"lora_A.*merge it into its base first"):
+    with pytest.raises(ValueError, match=r"holds an adapter.*merge it into its base first"):
         Subnetwork.extract(base, adapted, 2)
     with torch.no_grad():
         for name, parameter in adapted.named_parameters():
@@ -334,6 +336,16 @@ def test_a_base_with_every_tied_name_beside_a_model_with_one(tmp_path):
     base["decoder.embed_tokens.weight"] += 1
     with pytest.raises(ValueError, match=r"lacks 1 pre-trained tensors of .* such as 'decoder.embed_tokens.weight'"):
         Subnetwork.extract(base, finetuned, 2)
+
+
+def test_a_lost_parameter_is_refused_and_a_mask_that_no_layer_has_is_not():
+    base = {f"h.{i}.attn.{name}": torch.randn(4, 4) for i in (0, 1) for name in ("c.weight", "c.bias", "scale")}
+    mask = {f"h.{i}.attn.bias": torch.ones(1, 1, 4, 4) for i in (0, 1)}
+    for lost in ("h.0.attn.c.weight", "h.1.attn.c.bias", "h.0.attn.scale"):
+        short = {name: tensor for name, tensor in tuned(base, head=False).items() if name != lost}
+        with pytest.raises(ValueError, match=rf"lacks 1 pre-trained tensors of .* such as '{lost}'"):
+            Subnetwork.extract(base | mask, short, 2)
+    assert set(Subnetwork.extract(base | mask, tuned(base, head=False), 2).masks) == set(base)
 
 
 def test_a_tied_name_that_only_the_fine_tuned_file_saved_is_no_head(tmp_path):

@@ -45,6 +45,19 @@ def problem():
     return base, model, lambda m: m(inputs).argmax(1).numpy(), labels
 
 
+def test_a_model_that_has_not_learned_is_named():
+    base, model, predict, labels = problem()
+    settings = {"margin": 0.1, "resolution": 0.5}
+    learned = suggest(base, model, predict, labels, **settings)
+    assert not learned.notes and "note:" not in learned.text()
+    assert learned.majority_weighted_f1 == weighted_f1(labels, np.full(400, np.bincount(labels).argmax()))
+    unrelated = np.random.default_rng(0).permutation(labels)
+    constant = suggest(base, model, lambda model: np.zeros(400, dtype=int), unrelated, **settings)
+    assert "note: the fine-tuned model has not learned this task" in constant.text() and constant.as_dict()["notes"]
+    one_class = suggest(base, model, predict, np.zeros(400, dtype=int), **settings)
+    assert "validation examples are of one class" in one_class.text()
+
+
 @pytest.mark.parametrize("rule", ["reset", "rescale"])
 def test_bisection_finds_the_smallest_sufficient_share(rule):
     base, model, predict, labels = problem()

@@ -215,3 +215,10 @@ def test_an_import_that_fails_is_told_with_its_cause(monkeypatch, finetuned_cell
         with pytest.raises(ValueError, match=f"transformers .*{message}"):
             TextClassifier(str(finetuned_cells["bert"]), "")
         monkeypatch.setattr(builtins, "__import__", imported)
+
+
+def test_a_file_of_weights_or_texts_without_tokens_are_told_at_once(folders):
+    with pytest.raises(ValueError, match=r"model.safetensors is a file: give the folder of the model"):
+        TextClassifier(folders["bert"] / "model.safetensors", folders["bert"])
+    with pytest.raises(ValueError, match="must be at least 1, found 0"):
+        TextClassifier(folders["bert"], folders["bert"], max_length=0)

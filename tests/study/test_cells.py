@@ -322,6 +322,13 @@ def test_a_damaged_or_empty_checkpoint_is_refused(tmp_path, checkpoints):
         (broken / path.name).write_bytes(path.read_bytes()[: 2000 if path.suffix == ".safetensors" else None])
     with pytest.raises(UserError, match="damaged"):
         import_model(broken, "broken", tmp_path / "out")
+    wordless = tmp_path / "wordless"
+    wordless.mkdir()
+    for path in checkpoints["bert"].iterdir():
+        if "token" not in path.name:
+            (wordless / path.name).write_bytes(path.read_bytes())
+    with pytest.raises(UserError, match="wordless holds no tokenizer"):
+        import_model(wordless, "wordless", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

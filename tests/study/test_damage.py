@@ -249,6 +249,10 @@ def test_to_remove_names_an_output_of_the_rule():
 def test_a_row_can_be_traced_to_seed_inputs_code_and_machine(study):
     records = trace.trace(study, "bert", "words", 0, "ken", "0.1")
     row = records["row"]
+    assert next(iter(records)) == "summary"
+    assert records["summary"][0] == (
+        f"ken at 0.1 share, bert on words, seed 0, draw 0: weighted F1 {row['row']['weighted_f1']:.4f}"
+    )
     assert row["random_seed"] == provenance.seed_of("compress", "bert", "words", 0, "ken", 0)
     stored = study / CELL / "compressed" / row["row"]["file"]
     assert row["row"]["sha256"] == files.sha256(stored)
@@ -265,6 +269,32 @@ def test_a_row_can_be_traced_to_seed_inputs_code_and_machine(study):
     finetune(study / "models" / "bert" / "pretrained", study / "tasks" / "words", AXES, SETTINGS | {"epochs": 1},
              study / CELL / "finetuned")  # fmt: skip
     with pytest.raises(UserError, match="was made from files that have changed"):
+        trace.trace(study, "bert", "words", 0, "ken", "0.1")
+
+
+@pytest.mark.parametrize(
+    ("row", "sentence"),
+    [
+        (("berd", "words", 0, "ken", "0.1"), 'model is berd, .*Did you mean "bert"'),
+        (("bert", "word", 0, "ken", "0.1"), 'task is word, .*Did you mean "words"'),
+        (("bert", "words", 1, "ken", "0.1"), "seed is 1, .*Valid: 0"),
+        (("bert", "words", 0, "kenn", "0.1"), 'method is kenn, .*Did you mean "ken"'),
+        (("bert", "words", 0, "ken", "0.7"), "ken was not run at 0.7 in .*Valid: 0.1, 0.5"),
+        (("bert", "words", 0, "ken", "0.1", 7), "draw is 7, .*Valid: 0"),
+    ],
+)
+def test_a_row_that_does_not_exist_is_told_with_those_that_do(study, row, sentence):
+    with pytest.raises(UserError, match=sentence):
+        trace.trace(study, *row)
+    with pytest.raises(UserError, match="absent does not exist: name the results folder"):
+        trace.trace(study / "absent", *row)
+
+
+def test_a_row_without_a_score_is_told_with_its_reason(study):
+    scores = study / CELL / "compressed" / "ken" / "scores.csv"
+    table = pd.read_csv(scores, keep_default_na=False)
+    table.assign(status="failed", reason="the training diverged").to_csv(scores, index=False)
+    with pytest.raises(UserError, match=r"has no score \(failed\): the training diverged"):
         trace.trace(study, "bert", "words", 0, "ken", "0.1")
 
 
