@@ -148,4 +148,5 @@ def test_every_selection_can_be_rescaled(name, tmp_path):
     base, tuned = cell.pretrained["layer.weight"].double(), cell.finetuned["layer.weight"].double()
     kept = plain["layer.weight"] != cell.pretrained["layer.weight"]
     expected = torch.where(kept, base + 4 * (tuned - base), base)
-    assert torch.allclose(state["layer.weight"].double(), expected, atol=1e-6)
+    atol = 1e-6 if METHODS[name].coding.exact else 1e-4
+    assert torch.allclose(state["layer.weight"].double(), expected, atol=atol)

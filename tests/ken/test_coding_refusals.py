@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import ken
-from ken import cli
+from ken import cli, options
 from ken.coding import blocks
 from ken.storage import open_reader
 from ken.storage.container import ContainerWriter
@@ -349,7 +349,7 @@ def test_commands_on_a_file_of_format_2(model, tmp_path, capsys, choice):
 
 
 def test_presets(model, tmp_path, capsys):
-    for name, preset in cli.PRESETS.items():
+    for name, preset in options.PRESETS.items():
         prune(tmp_path, "--preset", name, "--json")
         facts = json.loads(capsys.readouterr().out)
         assert {key: facts[key] for key in preset} == preset

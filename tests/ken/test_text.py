@@ -147,7 +147,7 @@ def suggest(base, tuned, path, *more) -> None:
 
 def test_too_few_rows_for_the_confidence_are_refused(checkpoints, finetuned_cells, tmp_path):
     path = write_csv(tmp_path / "few.csv", 8)
-    with pytest.raises(SystemExit, match=r"8 validation examples cannot show at 95% confidence .* give at least 299"):
+    with pytest.raises(SystemExit, match=r"8 validation examples cannot show at 95% confidence .* give at least 368"):
         suggest(checkpoints["bert"], finetuned_cells["bert"], path)
 
 
