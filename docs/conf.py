@@ -31,7 +31,8 @@ CONTENTS = {
     "Reference": [
         "docs/methods",
         "docs/steps",
-        "docs/results", "docs/format",
+        "docs/results",
+        "docs/format",
         "docs/dag",
         "docs/api/config",
         "docs/api/ken/ken",
