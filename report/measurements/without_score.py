@@ -20,8 +20,9 @@ def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
 
 
 def page(tables: ResultTables) -> dict[str, Any]:
-    """The table of these rows."""
+    """The table of these rows, and the cells whose training failed."""
     return {
+        "failed_cells": failed_cells(tables),
         "table": Table.of(
             [
                 *columns.PAIR,
