@@ -11,6 +11,7 @@ from torch import nn
 from ken import injection
 from ken.files import replacing
 from ken.pairing import opened_base
+from ken.publishing import Published
 from ken.sources import AnySource, Fingerprint
 from ken.storage.coded import CodedReader
 from ken.tensors import TensorSpec, as_rows
@@ -19,7 +20,7 @@ from ken.wrappers import live_tensors, unwrapped
 T = TypeVar("T", bound=injection.Injectable)
 
 
-class CodedSubnetwork(Generic[T]):
+class CodedSubnetwork(Published, Generic[T]):
     """What `Subnetwork.load` returns for a file of format 2 (`ken.prune` with values of 16 bits or fewer).
 
     It holds the bytes of the file. Positions may depend on the base, so entries are decoded against it.
@@ -155,3 +156,8 @@ class CodedSubnetwork(Generic[T]):
         if decoded is None:
             raise ValueError("this sub-network is not in the model: there is nothing to eject.")
         decoded.eject(model)
+
+    @staticmethod
+    def forget(model: nn.Module) -> None:
+        """See `Subnetwork.forget`."""
+        injection.forget(model)

@@ -23,9 +23,10 @@ from ken.coded import CodedSubnetwork
 from ken.errors import did_you_mean
 from ken.files import path_exists, replacing
 from ken.pairing import opened_base
+from ken.publishing import SUFFIX
 from ken.sources import AnySource, Fingerprint, Source, fingerprint, open_source
 from ken.storage import AnyReader, open_reader
-from ken.subnetwork import SUFFIX, Subnetwork
+from ken.subnetwork import Subnetwork
 
 FORMAT = "ken-library-1"
 INDEX, ENTRY = "library.json", "entry.json"

@@ -6,7 +6,7 @@ budget, so one ranking serves a whole grid of budgets and the kept sets are nest
 
 import difflib
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 
@@ -99,18 +99,38 @@ def rank(
         >>> rank(torch.tensor([[0.0, 0.1, 0.2, 5.0]]), torch.zeros(1, 4))
         tensor([[2, 0, 1, 3]], dtype=torch.int32)
     """
-    scores_of = _criterion(method)
     finetuned_rows, pretrained_rows = _checked_rows(finetuned, pretrained)
     ranks = torch.empty(finetuned_rows.shape, dtype=torch.int32, device=finetuned.device)
-    for block in row_blocks(*ranks.shape) if ranks.numel() else ():
-        scores = scores_of(finetuned_rows[block], pretrained_rows[block], generator)
-        if scores.shape != ranks[block].shape or scores.isnan().any():
-            raise ValueError(
-                f"criterion {method!r} must give {tuple(ranks[block].shape)} scores without NaN, "
-                f"found {tuple(scores.shape)} with {int(scores.isnan().sum())} NaN."
-            )
+    for block, scores in _scores(finetuned_rows, pretrained_rows, method, generator):
         ranks[block] = rank_scores(scores)
     return ranks.reshape(finetuned.shape)
+
+
+def _scores(
+    finetuned: torch.Tensor, pretrained: torch.Tensor, method: str | Criterion, generator: torch.Generator | None
+) -> Iterator[tuple[slice, torch.Tensor]]:
+    """Blocks of rows and their scores."""
+    scores_of = _criterion(method)
+    for block in row_blocks(*finetuned.shape) if finetuned.numel() else ():
+        scores = scores_of(finetuned[block], pretrained[block], generator)
+        if scores.shape != finetuned[block].shape or scores.isnan().any():
+            raise ValueError(
+                f"criterion {method!r} must give {tuple(finetuned[block].shape)} scores without NaN, "
+                f"found {tuple(scores.shape)} with {int(scores.isnan().sum())} NaN."
+            )
+        yield block, scores
+
+
+def highest(scores: torch.Tensor, k: int) -> torch.Tensor:
+    """(r, n) bool mask of the k highest scores of each row, of equal ones the first: those of ranks below k, sooner."""
+    if not 0 < k < scores.shape[1]:
+        return torch.full(scores.shape, k > 0, dtype=torch.bool, device=scores.device)
+    least = scores.topk(k, dim=1, sorted=False).values.amin(1, keepdim=True)
+    kept = scores > least
+    missing, equal = k - kept.sum(1, keepdim=True), scores == least
+    crowded = (equal.sum(1, keepdim=True) > missing).any(1)
+    equal[crowded] &= equal[crowded].cumsum(1) <= missing[crowded]
+    return kept | equal
 
 
 def mask_from_ranks(ranks: torch.Tensor, k: int | float) -> torch.Tensor:
@@ -143,10 +163,14 @@ def select(
         >>> select(torch.tensor([[0.0, 0.1, 0.2, 5.0]]), torch.zeros(1, 4), k=0.5)
         tensor([[False,  True,  True, False]])
     """
-    if method != GRID:
-        return mask_from_ranks(rank(finetuned, pretrained, method, generator), k)
-    rows, _ = _checked_rows(finetuned, pretrained)
-    return grid_mask(rows, kept_count(rows.shape[1], k)).reshape(finetuned.shape)
+    rows, pretrained_rows = _checked_rows(finetuned, pretrained)
+    count = kept_count(rows.shape[1], k)
+    if method == GRID:
+        return grid_mask(rows, count).reshape(finetuned.shape)
+    mask = torch.empty(rows.shape, dtype=torch.bool, device=rows.device)
+    for block, scores in _scores(rows, pretrained_rows, method, generator):
+        mask[block] = highest(scores, count)
+    return mask.reshape(finetuned.shape)
 
 
 def rank_tensors(

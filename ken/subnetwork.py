@@ -3,7 +3,6 @@
 In memory: the kept entries of every body tensor and the whole head. On disk: one safetensors file (see `ken.storage`).
 """
 
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from ken.coded import CodedSubnetwork
 from ken.errors import did_you_mean
 from ken.extraction import KeptBlock
 from ken.pairing import Pair, opened_base
+from ken.publishing import SUFFIX, Published
 from ken.sources import AnySource, Fingerprint, Tensors
 from ken.storage.coded import CodedReader
 from ken.storage.exact import SETTINGS, Writer
@@ -23,12 +23,9 @@ from ken.tensors import TensorSpec
 
 __all__ = ["Subnetwork"]
 
-SUFFIX = ".ken.safetensors"
-"""End of the names of sub-network files on the hub."""
-
 
 @dataclass(eq=False)
-class Subnetwork:
+class Subnetwork(Published):
     """Kept entries of a fine-tuned model, relative to its pre-trained base.
 
     Attributes:
@@ -236,35 +233,6 @@ class Subnetwork:
 
         snapshot = hub.fetch(repository, "model", revision or "main", choose)
         return cls.load(snapshot.folder / snapshot.names[0])
-
-    def push_to_hub(
-        self,
-        repository: str,
-        filename: str = f"subnetwork{SUFFIX}",
-        private: bool | None = None,
-        commit_message: str | None = None,
-        token: str | None = None,
-    ) -> str:
-        """Upload the file to a hub repository, which is created if it does not exist.
-
-        Args:
-            repository: "owner/name".
-            filename: name in the repository.
-            private, commit_message, token: as in huggingface_hub.
-
-        Returns:
-            Address of the commit.
-
-        Raises:
-            ValueError: the name does not end in ".ken.safetensors", or the hub refuses the file.
-        """
-        if not filename.endswith(SUFFIX):
-            raise ValueError(f"{filename} does not end in {SUFFIX}, by which sub-networks are found: rename it.")
-        message = commit_message or f"Sub-network: {self.method}, {self.kept_share:.1%} of the body kept"
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, "subnetwork")
-            self.save(path)
-            return hub.upload(path, repository, filename, message, private, token)
 
     def apply(self, pretrained: AnySource) -> dict[str, torch.Tensor]:
         """The compressed model: kept entries over the pre-trained values, and the head.

@@ -1,5 +1,7 @@
 """Selections: exact counts, nesting, ties, and agreement with loops over single rows."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -206,3 +208,15 @@ def test_tensors_that_cannot_be_ranked_are_named(which):
         selection.rank_tensors({"w": pair[0]}, {"w": pair[1]})
     with pytest.raises(ValueError, match=r"tensor 'w': .* same shape, found \(2, 3\) and \(3, 2\)"):
         selection.rank_tensors({"w": good}, {"w": good.t()})
+
+
+@given(
+    st.integers(1, 6).flatmap(
+        lambda n: st.lists(st.lists(st.integers(-2, 2) | st.just(-math.inf), min_size=n, max_size=n), min_size=1)
+    ),
+    st.integers(1, 7),
+)
+def test_the_highest_scores_are_those_of_the_lowest_ranks(scores, k):
+    scores = torch.tensor(scores, dtype=torch.float64)
+    k = min(k, scores.shape[1])
+    assert torch.equal(selection.highest(scores, k), selection.rank_scores(scores) < k)
