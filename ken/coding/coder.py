@@ -1,6 +1,6 @@
 """The updates of a fine-tuned model in few bits, block by block."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -22,8 +22,6 @@ VECTOR_BITS, WHOLE_BITS = 8, 16
 """Bits of the entries of 1-D tensors, which are all kept, and of what is stored whole."""
 UNCHANGED = 0.05
 """A row whose updates are below this share of its tensor's, in root mean square, counts as unchanged (up to 4 bits)."""
-
-
 SAMPLE = 4
 """Blocks of a tensor, at most, from which statistics are taken."""
 
@@ -77,7 +75,14 @@ class Coding:
         return TensorCoding.of_rows(self.bits, "all" if kept == n else self.positions, kept)
 
 
-WHOLE = TensorCoding(WHOLE_BITS, "all")
+@dataclass(frozen=True)
+class _Rows:
+    """A block of rows of a tensor, (r, n) each; `update` is float32 and on the CPU."""
+
+    block: slice
+    finetuned: torch.Tensor
+    base: torch.Tensor
+    update: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -107,66 +112,74 @@ class Coder:
         Args:
             fingerprint: updated with the pre-trained values. advance: told the entries that are done.
         """
-        spec, pair = self.pair.spec(name), self.pair
+        spec = self.pair.spec(name)
         coding = self.coding.of_tensor(spec, self.k, in_scope(name, self.scope))
         sample = self._sample(name, coding)
-        step, threshold = self._statistics(name, coding, {number: update for number, (*_, update) in sample.items()})
+        step, threshold = self._statistics(name, coding, sample.values())
         generator = generator_of(name, self.coding.seed)
         for number, block in enumerate(spec.blocks()):
-            finetuned, base, update = sample.pop(number, None) or self._read(name, block)
-            fingerprint.update(name, spec, base)
-            changed = _changed(update, threshold)
-            added = pair.added(name, block)
-            few = coding.positions != "all" or coding.bits < WHOLE_BITS
-            if added is not None and few and (beyond := added.all(1) & (spec.row_shape[0] > 1)).any():
-                yield number, WHOLE_ROWS, _coded_rows(WHOLE_ROWS, beyond, update)
-                changed &= ~beyond
+            rows = sample.pop(number, None) or self._read(name, block)
+            fingerprint.update(name, spec, rows.base)
+            changed = _changed(rows.update, threshold)
+            added = self._added_rows(name, coding, block)
+            if added is not None and added.any():
+                yield number, WHOLE_ROWS, _coded_rows(WHOLE_ROWS, added, rows.update)
+                changed &= ~added
             if step is not None:
-                yield number, *_rounded(update, step, changed, generator)
+                yield number, *_rounded(rows.update, step, changed, generator)
             else:
-                try:
-                    coded = self._coded(name, coding, block, changed, finetuned, base, update)
-                except ValueError as error:
-                    where = "" if str(error).startswith("tensor ") else f"tensor {name!r}: "
-                    raise ValueError(f"{where}{error}") from None
-                yield number, coding, coded
-            advance(update.numel())
+                yield number, coding, self._coded(name, coding, rows, changed)
+            advance(rows.update.numel())
 
-    def _coded(
-        self,
-        name: str,
-        coding: TensorCoding,
-        block: slice,
-        changed: torch.Tensor,
-        finetuned: torch.Tensor,
-        base: torch.Tensor,
-        update: torch.Tensor,
-    ) -> CodedBlock:
-        n = update.shape[1]
+    def _added_rows(self, name: str, coding: TensorCoding, block: slice) -> torch.Tensor | None:
+        """(r,) bool: rows beyond the base's vocabulary, if they need another coding than the others."""
+        added = self.pair.added(name, block)
+        whole = coding.positions == "all" and coding.bits == WHOLE_BITS
+        if added is None or whole or self.pair.spec(name).row_shape[0] == 1:
+            return None
+        return added.all(1)
+
+    def _coded(self, name: str, coding: TensorCoding, rows: _Rows, changed: torch.Tensor) -> CodedBlock:
+        """The kept updates of the changed rows, to their nearest levels."""
         if coding.positions == "all":
-            return _coded_rows(coding, changed, update)
-        if coding.positions == "stored":
-            mask = _rows(self.choose(name, block, finetuned, base).cpu(), changed)
-            kept = _rows(update, changed)[mask]
-            if self.rule == "rescale":
-                counts = mask.sum(1)
-                kept *= (n / counts.clamp(min=1).float()).repeat_interleave(counts)
-            return encode(coding, changed, mask, kept)
-        rows = changed.nonzero()[:, 0].numpy() + block.start
-        columns = chosen_columns(coding, seeded.key_of(self.coding.seed, name), rows, _rows(base.cpu(), changed))
-        kept = _rows(update, changed).gather(1, columns)
-        if self.rule == "rescale":
-            seeded_cells = coding.positions == "seed"
-            kept *= torch.from_numpy(seeded.cells(n, coding.k)[1]) if seeded_cells else n / coding.k
-        return encode(coding, changed, columns, kept.reshape(-1))
+            return _coded_rows(coding, changed, rows.update)
+        try:
+            keep = self._stored if coding.positions == "stored" else self._derived
+            return encode(coding, changed, *keep(name, coding, rows, changed))
+        except ValueError as error:
+            where = "" if str(error).startswith("tensor ") else f"tensor {name!r}: "
+            raise ValueError(f"{where}{error}") from None
 
-    def _read(self, name: str, block: slice) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Fine-tuned rows, pre-trained rows, and updates."""
+    def _stored(
+        self, name: str, coding: TensorCoding, rows: _Rows, changed: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mask of the changed rows, and their kept updates (N,)."""
+        mask = _chosen(self.choose(name, rows.block, rows.finetuned, rows.base).cpu(), changed)
+        kept = _chosen(rows.update, changed)[mask]
+        if self.rule == "rescale":
+            counts = mask.sum(1)
+            kept *= (mask.shape[1] / counts.clamp(min=1).float()).repeat_interleave(counts)
+        return mask, kept
+
+    def _derived(
+        self, name: str, coding: TensorCoding, rows: _Rows, changed: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Kept columns of the changed rows (r, k), from the seed or the base, and their updates (r × k,)."""
+        n, numbers = rows.update.shape[1], changed.nonzero()[:, 0].numpy() + rows.block.start
+        key = seeded.key_of(self.coding.seed, name)
+        columns = chosen_columns(coding, key, numbers, _chosen(rows.base.cpu(), changed))
+        kept = _chosen(rows.update, changed).gather(1, columns)
+        if self.rule == "rescale":
+            of_cells = coding.positions == "seed"
+            kept *= torch.from_numpy(seeded.cells(n, coding.k)[1]) if of_cells else n / coding.k
+        return columns, kept.reshape(-1)
+
+    def _read(self, name: str, block: slice) -> _Rows:
         finetuned = self.pair.finetuned_rows(name, block)
         base = self.pair.base_rows(name, block).to(finetuned.device)
-        return finetuned, base, _update(name, finetuned, base)
+        return _Rows(block, finetuned, base, _update(name, finetuned, base))
 
-    def _sample(self, name: str, coding: TensorCoding) -> dict[int, tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    def _sample(self, name: str, coding: TensorCoding) -> dict[int, _Rows]:
         """Evenly spaced blocks for the statistics of a tensor, if it needs any; all of a tensor with few blocks."""
         if coding.positions == "all" or (coding.bits > 4 and self.coding.values != ROUNDED):
             return {}
@@ -174,19 +187,23 @@ class Coder:
         return {number: self._read(name, blocks[number]) for number in range(0, len(blocks), -(-len(blocks) // SAMPLE))}
 
     def _statistics(
-        self, name: str, coding: TensorCoding, sample: dict[int, torch.Tensor]
+        self, name: str, coding: TensorCoding, sample: Iterable[_Rows]
     ) -> tuple[torch.Tensor | None, float]:
         """The step of rounding, if there is one, and the mean square at which a row counts as changed."""
-        blocks, n = list(self.pair.spec(name).blocks()), self.pair.spec(name).row_shape[1]
-        added = {number: self.pair.added(name, blocks[number]) for number in sample}
-        updates = [u if added[number] is None else u.masked_fill(added[number], 0) for number, u in sample.items()]
+        updates = [self._of_old_entries(name, rows) for rows in sample]
         entries = max(1, sum(update.numel() for update in updates))
         if self.coding.values == ROUNDED and coding.positions == "stored":
+            n = self.pair.spec(name).row_shape[1]
             share = kept_count(n, self.k) / n if n else 1.0
             mean = sum(float(torch.linalg.vector_norm(update, 1)) for update in updates) / entries
             return stored_scales(torch.tensor(mean / share), coding.bits), 0.0
         squares = sum(float(torch.linalg.vector_norm(update)) ** 2 for update in updates)
         return None, UNCHANGED**2 * squares / entries
+
+    def _of_old_entries(self, name: str, rows: _Rows) -> torch.Tensor:
+        """Updates, 0 beyond the base's vocabulary: a new row is no update."""
+        added = self.pair.added(name, rows.block)
+        return rows.update if added is None else rows.update.masked_fill(added, 0)
 
 
 WHOLE_ROWS = TensorCoding(WHOLE_BITS, "all", group=64)
@@ -200,14 +217,14 @@ def code_whole(tensor: torch.Tensor) -> tuple[TensorCoding, CodedBlock]:
 
 
 def _coded_rows(coding: TensorCoding, rows: torch.Tensor, update: torch.Tensor) -> CodedBlock:
-    return encode(coding, rows, torch.empty(0), _rows(update, rows).reshape(-1))
+    return encode(coding, rows, torch.empty(0), _chosen(update, rows).reshape(-1))
 
 
 def _rounded(
     update: torch.Tensor, step: torch.Tensor, changed: torch.Tensor, generator: torch.Generator
 ) -> tuple[TensorCoding, CodedBlock]:
     """Updates rounded without bias; what is kept is what is not zero."""
-    drawn = round_unbiased(_rows(update, changed), step, generator).clamp(
+    drawn = round_unbiased(_chosen(update, changed), step, generator).clamp(
         -largest_level(VECTOR_BITS), largest_level(VECTOR_BITS)
     )
     kept = drawn != 0
@@ -232,7 +249,7 @@ def _update(name: str, finetuned: torch.Tensor, base: torch.Tensor) -> torch.Ten
     return update
 
 
-def _rows(tensor: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+def _chosen(tensor: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
     """The chosen rows; the tensor itself if that is all."""
     return tensor if chosen.all() else tensor[chosen]
 
