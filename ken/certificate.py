@@ -29,6 +29,7 @@ from ken.suggestion import (
     loss_bound,
     majority_score,
     notes_on,
+    tensors_of,
     weighted_f1,
     write_into,
 )
@@ -150,9 +151,7 @@ def smallest_file(
         )
     full = np.asarray(predict(model))
     full_score, trials, finished = weighted_f1(labels, full), [], True
-    pair = Pair.opened(pretrained, model, allow_head)
-    finetuned = {name: pair.finetuned_tensor(name) for name in (*pair.body, *pair.whole)}  # tied ones once
-    base = {name: pair.base.tensor(base_name).to(finetuned[name]) for name, base_name in pair.body.items()}
+    base, finetuned = tensors_of(Pair.opened(pretrained, model, allow_head))
 
     def attempt(coding: Coding, share: float, path: Path) -> FileTrial:
         prune(base, finetuned, path, share, rule=rule, **asdict(coding))

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from ken import injection
+from ken.any_subnetwork import AnySubnetwork
 from ken.files import replacing
 from ken.pairing import opened_base
-from ken.publishing import Published
 from ken.sources import AnySource, Fingerprint
 from ken.storage.coded import CodedReader
 from ken.tensors import TensorSpec, as_rows
@@ -20,7 +20,7 @@ from ken.wrappers import live_tensors, unwrapped
 T = TypeVar("T", bound=injection.Injectable)
 
 
-class CodedSubnetwork(Published, Generic[T]):
+class CodedSubnetwork(AnySubnetwork, Generic[T]):
     """What `Subnetwork.load` returns for a file of format 2 (`ken.prune` with values of 16 bits or fewer).
 
     It holds the bytes of the file. Positions may depend on the base, so entries are decoded against it.
@@ -48,26 +48,6 @@ class CodedSubnetwork(Published, Generic[T]):
     def counts(self) -> dict[str, tuple[int, int]]:
         """Body tensor -> (kept entries, all entries)."""
         return {name: (self._reader.tensors[name].kept, spec.size) for name, spec in self.specs.items()}
-
-    @property
-    def kept_body(self) -> int:
-        """Kept entries of the body."""
-        return sum(kept for kept, _ in self.counts.values())
-
-    @property
-    def total_body(self) -> int:
-        """Entries of the body."""
-        return sum(total for _, total in self.counts.values())
-
-    @property
-    def kept_share(self) -> float:
-        """Kept share of the body, 0 to 1."""
-        return self.kept_body / max(1, self.total_body)
-
-    @property
-    def head_size(self) -> int:
-        """Entries without a pre-trained value."""
-        return sum(tensor.numel() for tensor in self.whole.values() if tensor.is_floating_point())
 
     @property
     def whole(self) -> dict[str, torch.Tensor]:
@@ -156,8 +136,3 @@ class CodedSubnetwork(Published, Generic[T]):
         if decoded is None:
             raise ValueError("this sub-network is not in the model: there is nothing to eject.")
         decoded.eject(model)
-
-    @staticmethod
-    def forget(model: nn.Module) -> None:
-        """See `Subnetwork.forget`."""
-        injection.forget(model)

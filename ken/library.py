@@ -19,11 +19,11 @@ from pathlib import Path
 from torch import nn
 
 from ken import streaming
+from ken.any_subnetwork import SUFFIX
 from ken.coded import CodedSubnetwork
 from ken.errors import did_you_mean
 from ken.files import path_exists, replacing
 from ken.pairing import opened_base
-from ken.publishing import SUFFIX
 from ken.sources import AnySource, Fingerprint, Source, fingerprint, open_source
 from ken.storage import AnyReader, open_reader
 from ken.subnetwork import Subnetwork

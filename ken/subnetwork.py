@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 from ken import extraction, hub, injection, selection, storage
+from ken.any_subnetwork import SUFFIX, AnySubnetwork
 from ken.coded import CodedSubnetwork
 from ken.errors import did_you_mean
 from ken.extraction import KeptBlock
 from ken.pairing import Pair, opened_base
-from ken.publishing import SUFFIX, Published
 from ken.sources import AnySource, Fingerprint, Tensors
 from ken.storage.coded import CodedReader
 from ken.storage.exact import SETTINGS, Writer
@@ -25,7 +25,7 @@ __all__ = ["Subnetwork"]
 
 
 @dataclass(eq=False)
-class Subnetwork(Published):
+class Subnetwork(AnySubnetwork):
     """Kept entries of a fine-tuned model, relative to its pre-trained base.
 
     Attributes:
@@ -156,26 +156,6 @@ class Subnetwork(Published):
         """Body tensor -> (kept entries, all entries)."""
         return {name: (self.values[name].numel(), mask.numel()) for name, mask in self.masks.items()}
 
-    @property
-    def kept_body(self) -> int:
-        """Kept entries of the body."""
-        return sum(kept for kept, _ in self.counts.values())
-
-    @property
-    def total_body(self) -> int:
-        """Entries of the body: all parameters that have a pre-trained value, tied ones once."""
-        return sum(total for _, total in self.counts.values())
-
-    @property
-    def kept_share(self) -> float:
-        """Kept share of the body, 0 to 1."""
-        return self.kept_body / max(1, self.total_body)
-
-    @property
-    def head_size(self) -> int:
-        """Entries without a pre-trained value."""
-        return sum(tensor.numel() for tensor in self.whole.values() if tensor.is_floating_point())
-
     def save(self, path: str | Path) -> None:
         """Write one safetensors file, whole or not at all.
 
@@ -288,11 +268,6 @@ class Subnetwork(Published):
             ValueError: the sub-network is not in the model.
         """
         injection.eject(self, model)
-
-    @staticmethod
-    def forget(model: nn.Module) -> None:
-        """Keep the present values of the model: its sub-network can no longer be ejected."""
-        injection.forget(model)
 
     @property
     def specs(self) -> dict[str, TensorSpec]:

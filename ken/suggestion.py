@@ -125,8 +125,7 @@ def suggest(
     full = np.asarray(predict(model))
     full_score = weighted_f1(labels, full)
     pair = Pair.opened(pretrained, model, allow_head)
-    finetuned = {name: pair.finetuned_tensor(name) for name in (*pair.body, *pair.whole)}  # tied ones once
-    base = {name: pair.base.tensor(base_name).to(finetuned[name]) for name, base_name in pair.body.items()}
+    base, finetuned = tensors_of(pair)
     ranks = _ranks(pair, finetuned, base, method, seed)
     steps = max(1, round(1 / resolution))
     trials: dict[int, Trial] = {}
@@ -250,6 +249,12 @@ def _weighted_f1s(labels: np.ndarray, predictions: np.ndarray, counts: np.ndarra
     support, named, hits = counts @ true, counts @ predicted, counts @ (true * predicted)
     f1 = 2 * hits / np.maximum(support + named, 1)
     return (f1 * support).sum(1) / counts.sum(1)
+
+
+def tensors_of(pair: Pair) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Pre-trained and fine-tuned tensors of a pair, tied ones once."""
+    finetuned = {name: pair.finetuned_tensor(name) for name in (*pair.body, *pair.whole)}
+    return {name: pair.base.tensor(base).to(finetuned[name]) for name, base in pair.body.items()}, finetuned
 
 
 @torch.no_grad()

@@ -1,28 +1,57 @@
-"""Upload of sub-networks to the hub."""
+"""What sub-networks with values as they are and those with values in few bits have in common."""
 
 import tempfile
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from pathlib import Path
 
-from ken import hub
+import torch
+from torch import nn
+
+from ken import hub, injection
 
 SUFFIX = ".ken.safetensors"
 """End of the names of sub-network files on the hub."""
 
 
-class Published:
-    """A sub-network that can be uploaded; one with values as they are, or in few bits."""
+class AnySubnetwork(ABC):
+    """Sizes, and upload to the hub."""
 
     method: str
+    whole: dict[str, torch.Tensor]
 
     @property
     @abstractmethod
-    def kept_share(self) -> float:
-        """Kept share of the body, 0 to 1."""
+    def counts(self) -> dict[str, tuple[int, int]]:
+        """Body tensor -> (kept entries, all entries)."""
 
     @abstractmethod
     def save(self, path: str | Path) -> None:
-        """Write the file."""
+        """Write the file, whole or not at all."""
+
+    @property
+    def kept_body(self) -> int:
+        """Kept entries of the body."""
+        return sum(kept for kept, _ in self.counts.values())
+
+    @property
+    def total_body(self) -> int:
+        """Entries of the body: all parameters that have a pre-trained value, tied ones once."""
+        return sum(total for _, total in self.counts.values())
+
+    @property
+    def kept_share(self) -> float:
+        """Kept share of the body, 0 to 1."""
+        return self.kept_body / max(1, self.total_body)
+
+    @property
+    def head_size(self) -> int:
+        """Entries without a pre-trained value."""
+        return sum(tensor.numel() for tensor in self.whole.values() if tensor.is_floating_point())
+
+    @staticmethod
+    def forget(model: nn.Module) -> None:
+        """Keep the present values of the model: its sub-network can no longer be ejected."""
+        injection.forget(model)
 
     def push_to_hub(
         self,
