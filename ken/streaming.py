@@ -23,6 +23,9 @@ from ken.storage.container import framed
 from ken.storage.exact import Writer
 from ken.tensors import DTYPE_NAMES, bytes_of
 
+FAR = 0.7
+"""Relative size of an update at which the base is doubted; two random initialisations differ by 1.4."""
+
 
 def prune(
     pretrained: AnySource,
@@ -66,7 +69,24 @@ def prune(
     with _bar(sum(pair.spec(name).size for name in pair.body), progress) as bar:
         changed = write(Path(out), Coder(pair, coding, k, rule, scope, choose), method, bar)
     unchanged = f"fine-tuning changed nothing of {pair.base.label}; only the head differs"
-    return pair.notes + ([] if changed else [unchanged])
+    return pair.notes + ([] if changed else [unchanged]) + _note_on_distance(pair)
+
+
+def _note_on_distance(pair: Pair) -> list[str]:
+    """A note where the largest tensors have moved so far that they hardly come from this base."""
+    largest = sorted(pair.body, key=lambda name: -pair.spec(name).size)[:4]
+    moved = size = 0.0
+    for name in largest:
+        block = next(pair.spec(name).blocks())
+        base = pair.base_rows(name, block).float()
+        moved += float(torch.linalg.vector_norm(pair.finetuned_rows(name, block).float() - base)) ** 2
+        size += float(torch.linalg.vector_norm(base)) ** 2
+    if moved < FAR**2 * size or not size:
+        return []
+    return [
+        f"the weights differ from those of {pair.base.label} by {(moved / size) ** 0.5:.0%} of their size, where "
+        "fine-tuning changes a few per cent: check that the model was fine-tuned from this base"
+    ]
 
 
 def _recorded_method(method: str | selection.Criterion, coding: Coding) -> str:

@@ -450,3 +450,14 @@ def test_models_with_tied_layers_however_they_were_saved(kind, tmp_path):
         state = restored.state_dict()
         assert not info["missing_keys"] and all(same(state[name], tensor) for name, tensor in expected.items())
         assert Subnetwork.load(tmp_path / f"sub{number}").head_size == 0
+
+
+def test_a_base_of_the_same_architecture_that_is_another_model_is_doubted(tmp_path):
+    torch.manual_seed(5)
+    other = {name: torch.randn(tensor.shape) for name, tensor in body().items()}
+    assert streaming.prune(body(), tuned(body()), tmp_path / "right", 2) == []
+    (note,) = streaming.prune(other, tuned(body()), tmp_path / "wrong", 2)
+    assert (
+        note.startswith("the weights differ from those of dict by 139% of their size")
+        and "check that the model was" in note
+    )
