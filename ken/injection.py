@@ -125,11 +125,11 @@ def _exchange(subnetwork: Injectable, name: str, tensor: torch.Tensor, old: Inje
     indices, values = subnetwork.indices(name).to(tensor.device), subnetwork.values[name].to(tensor.device)
     if old.subnetwork is not None:
         old_indices = old.subnetwork.indices(name).to(tensor.device)
-        stays = subnetwork.masks[name].to(tensor.device).take(old_indices)
+        stays = _at(subnetwork.masks[name].to(tensor.device), old_indices)
         if 2 * int(stays.sum()) > len(old_indices):
             return _exchange_changed(subnetwork, name, tensor, old, stays)
         _put(tensor, old_indices, old.body[name])
-    base = tensor.take(indices)
+    base = _at(tensor, indices)
     _put(tensor, indices, values)
     return base
 
@@ -141,16 +141,16 @@ def _exchange_changed(
     indices, values = subnetwork.indices(name).to(tensor.device), subnetwork.values[name].to(tensor.device)
     old_indices, old_base = old.subnetwork.indices(name).to(tensor.device), old.body[name]
     old_values = old.subnetwork.values[name].to(tensor.device)
-    was_kept = old.subnetwork.masks[name].to(tensor.device).take(indices)
+    was_kept = _at(old.subnetwork.masks[name].to(tensor.device), indices)
     gone, common_in_old = (~stays).nonzero()[:, 0], stays.nonzero()[:, 0]
     new, common = (~was_kept).nonzero()[:, 0], was_kept.nonzero()[:, 0]
-    _put(tensor, old_indices.take(gone), old_base.take(gone))
+    _put(tensor, _at(old_indices, gone), _at(old_base, gone))
     base = torch.empty_like(values)
-    base.index_copy_(0, new, tensor.take(indices.take(new)))
-    base.index_copy_(0, common, old_base.take(common_in_old))
-    differ = _bits(old_values.take(common_in_old)) != _bits(values.take(common))
+    base.index_copy_(0, new, _at(tensor, _at(indices, new)))
+    base.index_copy_(0, common, _at(old_base, common_in_old))
+    differ = _bits(_at(old_values, common_in_old)) != _bits(_at(values, common))
     for changed in (new, common.masked_select(differ)):
-        _put(tensor, indices.take(changed), values.take(changed))
+        _put(tensor, _at(indices, changed), _at(values, changed))
     return base
 
 
@@ -173,9 +173,14 @@ def _exchange_whole(subnetwork: Injectable, state: Tensors, old: dict[str, torch
 def _put(tensor: torch.Tensor, indices: torch.Tensor, values: torch.Tensor) -> None:
     """Write entries at row-major indices of a live tensor."""
     flat = tensor.reshape(-1)
-    flat.index_copy_(0, indices, values)
+    flat.scatter_(0, indices, values)  # ten times as fast as index_copy_ or put_ on a CPU
     if flat.data_ptr() != tensor.data_ptr():  # no view: the tensor is not contiguous
         tensor.copy_(flat.view(tensor.shape))
+
+
+def _at(tensor: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
+    """Entries at row-major indices."""
+    return tensor.reshape(-1).index_select(0, indices)
 
 
 def _bits(tensor: torch.Tensor) -> torch.Tensor:
