@@ -43,9 +43,7 @@ def main() -> None:
         model.save_pretrained(Path(folder, "model"))
         building = common.seconds_of(reload_model)
     dense = sum(tensor.numel() * tensor.itemsize for tensor in base.values())
-    # Masks, kept values, their indices (int64), and the values that they overwrite.
-    held = sum(mask.numel() for mask in tasks[0].masks.values())
-    held += sum(values.numel() * (2 * values.itemsize + 8) for values in tasks[0].values.values())
+    held = tasks[0].masks.bytes + sum(values.nbytes for values in tasks[0].values.values())
     model.load_state_dict(base)
     tasks[0].inject(model)
 

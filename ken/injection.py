@@ -15,7 +15,7 @@ from ken.wrappers import live_tensors, unwrapped
 class Injectable(Protocol):
     """The part of a `Subnetwork` that injection needs."""
 
-    masks: Tensors
+    masks: Mapping[str, torch.Tensor]
     values: Tensors
     whole: Tensors
     aliases: Mapping[str, str]
@@ -125,8 +125,8 @@ def _exchange(subnetwork: Injectable, name: str, tensor: torch.Tensor, old: Inje
     indices, values = subnetwork.indices(name).to(tensor.device), subnetwork.values[name].to(tensor.device)
     if old.subnetwork is not None:
         old_indices = old.subnetwork.indices(name).to(tensor.device)
-        stays = _at(subnetwork.masks[name].to(tensor.device), old_indices)
-        if 2 * int(stays.sum()) > len(old_indices):
+        if _overlap(indices, old_indices):
+            stays = _at(subnetwork.masks[name].to(tensor.device), old_indices)
             return _exchange_changed(subnetwork, name, tensor, old, stays)
         _put(tensor, old_indices, old.body[name])
     base = _at(tensor, indices)
@@ -176,6 +176,15 @@ def _put(tensor: torch.Tensor, indices: torch.Tensor, values: torch.Tensor) -> N
     flat.scatter_(0, indices, values)  # ten times as fast as index_copy_ or put_ on a CPU
     if flat.data_ptr() != tensor.data_ptr():  # no view: the tensor is not contiguous
         tensor.copy_(flat.view(tensor.shape))
+
+
+def _overlap(indices: torch.Tensor, old: torch.Tensor) -> bool:
+    """Whether most of some ascending indices are among others, judged by about 256 of them."""
+    if not len(indices) or not len(old):
+        return False
+    sample = old[:: max(1, len(old) // 256)]
+    nearest = indices[torch.searchsorted(indices, sample).clamp(max=len(indices) - 1)]
+    return bool((nearest == sample).float().mean() > 0.5)
 
 
 def _at(tensor: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:

@@ -3,8 +3,8 @@
 In memory: the kept entries of every body tensor and the whole head. On disk: one safetensors file (see `ken.storage`).
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,6 +15,7 @@ from ken.any_subnetwork import SUFFIX, AnySubnetwork
 from ken.coded import CodedSubnetwork
 from ken.errors import did_you_mean
 from ken.extraction import KeptBlock
+from ken.masks import Masks
 from ken.pairing import Pair, opened_base
 from ken.sources import AnySource, Fingerprint, Tensors
 from ken.storage.coded import CodedReader
@@ -29,7 +30,7 @@ class Subnetwork(AnySubnetwork):
     """Kept entries of a fine-tuned model, relative to its pre-trained base.
 
     Attributes:
-        masks: body tensor -> bool, True = kept; every tensor with a pre-trained value is here.
+        masks: body tensor -> bool, True = kept, unpacked at access; every tensor with a pre-trained value is here.
         values: body tensor -> 1-D, the kept entries in row-major order, in the tensor's dtype.
         whole: tensors without a pre-trained value (the head) and integer buffers, stored in full.
         aliases: name -> name of the tensor it is tied to.
@@ -38,7 +39,7 @@ class Subnetwork(AnySubnetwork):
         config: config.json of the fine-tuned model where it is known (labels of the classes, for example).
     """
 
-    masks: dict[str, torch.Tensor]
+    masks: Mapping[str, torch.Tensor]
     values: dict[str, torch.Tensor]
     whole: dict[str, torch.Tensor]
     aliases: dict[str, str]
@@ -48,7 +49,9 @@ class Subnetwork(AnySubnetwork):
     rule: str = "reset"
     scope: str = "all"
     config: dict | None = None
-    _indices: dict[str, torch.Tensor] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        self.masks = self.masks if isinstance(self.masks, Masks) else Masks(self.masks)
 
     @classmethod
     def extract(
@@ -154,7 +157,7 @@ class Subnetwork(AnySubnetwork):
     @property
     def counts(self) -> dict[str, tuple[int, int]]:
         """Body tensor -> (kept entries, all entries)."""
-        return {name: (self.values[name].numel(), mask.numel()) for name, mask in self.masks.items()}
+        return self.masks.counts
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file, whole or not at all.
@@ -272,13 +275,11 @@ class Subnetwork(AnySubnetwork):
     @property
     def specs(self) -> dict[str, TensorSpec]:
         """Body tensor -> dtype and shape."""
-        return {name: TensorSpec(self.values[name].dtype, tuple(mask.shape)) for name, mask in self.masks.items()}
+        return {name: TensorSpec(self.values[name].dtype, self.masks.shape(name)) for name in self.masks}
 
     def indices(self, name: str) -> torch.Tensor:
-        """Row-major indices of the kept entries of a tensor, int64; computed once."""
-        if name not in self._indices:
-            self._indices[name] = self.masks[name].reshape(-1).nonzero()[:, 0]
-        return self._indices[name]
+        """Row-major indices of the kept entries of a tensor, ascending, int64."""
+        return self.masks.indices(name)
 
     def check_base(self, state: Tensors) -> None:
         """Check that a state dict with the names of the body holds the base of the sub-network.

@@ -11,7 +11,7 @@ QUERIES = ("query", "q_lin", "q_proj", "in_proj")  # names of the query matrix i
 
 def kinds(subnetwork: Subnetwork) -> dict[str, dict[int, str]]:
     """`kinds_of` the body of a sub-network."""
-    return kinds_of({name: tuple(mask.shape) for name, mask in subnetwork.masks.items()})
+    return kinds_of({name: spec.shape for name, spec in subnetwork.specs.items()})
 
 
 def kinds_of(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, dict[int, str]]:

@@ -127,7 +127,7 @@ def _panels(shapes: list[tuple[int, int]], columns: int, views: int, title: str)
 
 
 def _shape(subnetwork: Subnetwork, name: str) -> tuple[int, int]:
-    return tuple(as_rows(subnetwork.masks[name]).shape)
+    return subnetwork.specs[name].row_shape
 
 
 def _title(subnetwork: Subnetwork, name: str, shown: str) -> str:

@@ -1,0 +1,76 @@
+"""Masks of kept entries in little memory: bools take a byte an entry, for a large model more than its file."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+_SPARSE = 8  # indices up to one kept entry in so many, else a bit for every entry
+
+
+@dataclass(frozen=True)
+class _Packed:
+    """Kept entries of one tensor: ascending indices, or bits."""
+
+    shape: torch.Size
+    kept: int
+    indices: torch.Tensor | None
+    bits: np.ndarray | None
+
+    @classmethod
+    def of(cls, mask: torch.Tensor) -> "_Packed":
+        flat = mask.reshape(-1).cpu()
+        kept = int(flat.sum())
+        if kept * _SPARSE <= flat.numel():
+            narrow = torch.int32 if flat.numel() < 2**31 else torch.int64
+            return cls(mask.shape, kept, flat.nonzero()[:, 0].to(narrow), None)
+        return cls(mask.shape, kept, None, np.packbits(flat.numpy()))
+
+    @property
+    def entries(self) -> int:
+        return self.shape.numel()
+
+    def mask(self) -> torch.Tensor:
+        if self.indices is None:
+            return torch.from_numpy(np.unpackbits(self.bits, count=self.entries)).bool().reshape(self.shape)
+        return torch.zeros(self.entries, dtype=torch.bool).scatter_(0, self.indices.long(), True).reshape(self.shape)
+
+
+class Masks(Mapping[str, torch.Tensor]):
+    """Name -> bool mask, True = kept, which is unpacked at every access."""
+
+    def __init__(self, masks: Mapping[str, torch.Tensor]):
+        self._packed = {name: _Packed.of(mask) for name, mask in masks.items()}
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        return self._packed[name].mask()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._packed)
+
+    def __len__(self) -> int:
+        return len(self._packed)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._packed
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a mask."""
+        return tuple(self._packed[name].shape)
+
+    def indices(self, name: str) -> torch.Tensor:
+        """Row-major indices of the kept entries, ascending, int64."""
+        packed = self._packed[name]
+        return packed.mask().reshape(-1).nonzero()[:, 0] if packed.indices is None else packed.indices.long()
+
+    @property
+    def counts(self) -> dict[str, tuple[int, int]]:
+        """Name -> (kept entries, all entries)."""
+        return {name: (packed.kept, packed.entries) for name, packed in self._packed.items()}
+
+    @property
+    def bytes(self) -> int:
+        """Memory held."""
+        parts = (packed.bits if packed.indices is None else packed.indices for packed in self._packed.values())
+        return sum(part.nbytes for part in parts)
