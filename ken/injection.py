@@ -182,7 +182,7 @@ def _overlap(indices: torch.Tensor, old: torch.Tensor) -> bool:
     """Whether most of some ascending indices are among others, judged by about 256 of them."""
     if not len(indices) or not len(old):
         return False
-    sample = old[:: max(1, len(old) // 256)]
+    sample = old[:: max(1, len(old) // 256)].contiguous()
     nearest = indices[torch.searchsorted(indices, sample).clamp(max=len(indices) - 1)]
     return bool((nearest == sample).float().mean() > 0.5)
 
