@@ -33,7 +33,7 @@ def page(tables: ResultTables) -> dict[str, Any]:
                 columns.text("Reason", "reason", "prose"),
             ],
             tables.not_ok.itertuples(),
-        ),
+        )
     }
 
 
