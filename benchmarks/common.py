@@ -64,10 +64,15 @@ def finish(name: str, numbers: dict, out: Path | None) -> None:
     """Print the numbers, and write them to a file with machine and versions."""
     for key, value in numbers.items():
         print(f"{key:58} {value:,.4g}" if isinstance(value, float) else f"{key:58} {value}")
+    record(name, numbers, out)
+
+
+def record(name: str, numbers: dict, out: Path | None) -> None:
+    """Write the numbers of a run to a file with machine and versions, if there is a file to write to."""
     if out:
         commit, dirty = provenance.commit()
-        record = {"benchmark": name, "numbers": numbers, "machine": provenance.machine(), "commit": commit}
-        files.write_json(out, record | {"dirty": dirty, "versions": provenance.versions()})
+        made = {"benchmark": name, "numbers": numbers, "machine": provenance.machine(), "commit": commit}
+        files.write_json(out, made | {"dirty": dirty, "versions": provenance.versions()})
 
 
 def read(path: Path) -> dict:

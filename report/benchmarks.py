@@ -8,16 +8,49 @@ from report.results import read_json
 
 def benchmark_block(folder: Path) -> str:
     """Speed, memory and file size of the library."""
-    records = {path.stem: read_json(path) for path in sorted(folder.glob("*.json"))}
-    numbers = {name: record["numbers"] for name, record in records.items()}
     described = {
         "ranking": _speed, "streaming": _streaming, "swapping": _swapping, "library": _library, "file_size": _files,
         "curvature": _curvature,
     }  # fmt: skip
+    paths = {name: folder / f"{name}.json" for name in sorted(described)}
+    records = {name: read_json(path) for name, path in paths.items() if path.exists()}
+    numbers = {name: record["numbers"] for name, record in records.items()}
     rows = [row for name, describe in described.items() if name in numbers for row in describe(numbers[name])]
     commands = ", ".join(f"`python -m benchmarks.{name}`" for name in records)
     machine = next(iter(records.values()))["machine"]
     return f"Measured by {commands} with two threads ({machine['cpu']}):\n\n{_table(rows)}"
+
+
+def rivals_block(folder: Path) -> str:
+    """A fine-tuned model stored by `ken` and by other libraries, smallest files first."""
+    record = read_json(folder / "rivals.json")
+    numbers, mark = record["numbers"], ": share of the dense file"
+    labels = [name.removesuffix(mark) for name in numbers if name.endswith(mark)]
+    labels.sort(key=lambda label: numbers[label + mark])
+    versions = {"torch": record["versions"]["torch"]} | dict(sorted(numbers["versions"].items()))
+    packages = style.listed([f"{package} {version}" for package, version in versions.items()])
+    notes = "".join(f" {note}." for note in numbers["notes"])
+    header = ["stored by", "share of the dense file", "written in", "restored in", "error of the update", "weighted F1"]
+    return (
+        f"Measured by `python -m benchmarks.rivals` on a model of {numbers['parameters'] / 1e6:.1f} M parameters "
+        f"({style.size(numbers['dense file, bytes'])}, weighted F1 {style.score(numbers['dense: weighted F1'])}) with "
+        f"{style.count(numbers['threads'], 'thread')} ({record['machine']['cpu']}), {packages}.{notes}\n\n"
+        + style.markdown(header, [_rival(numbers, label) for label in labels], [False] + 5 * [True]).rstrip()
+    )
+
+
+def _rival(numbers: dict, label: str) -> list[str]:
+    def of(what: str) -> float:
+        return numbers[f"{label}: {what}"]
+
+    return [
+        f"`{label}`" if label.startswith("ken ") else label,
+        style.percent(of("share of the dense file")),
+        f"{of('writing, s'):.1f} s",
+        f"{of('restoring, s'):.1f} s",
+        "exact" if of("exact") else f"{of('relative error'):.2f}",
+        style.score(of("weighted F1")),
+    ]
 
 
 def gpu_block(folder: Path) -> str:
