@@ -30,6 +30,7 @@ DOCUMENTS: dict[str, dict[str, Block]] = {
         "claims": findings.claims_block,
         "mini": of("mini", findings.study_block),
         "real": of("real", findings.study_block),
+        "small": of("small", findings.small_block),
         "offline": of("offline", findings.study_block),
     },
     "docs/surgeon.md": {"surgeon": of("surgeon", findings.surgeon_block)},

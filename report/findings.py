@@ -19,7 +19,9 @@ from report.tables import Tables
 
 ROOT = Path(__file__).parent.parent
 ROWS = 12  # of the table of methods
-STUDIES = {"mini": "default study", "offline": "offline study", "real": "real encoder"}  # folder -> its name
+STUDIES = {
+    "mini": "default study", "offline": "offline study", "real": "real encoder", "small": "small files, real encoder",
+}  # folder -> its name  # fmt: skip
 LOSSES = (
     "Difference to the full model in points of weighted F1, mean over all cells, by the share of each row that is kept"
 )
@@ -106,6 +108,33 @@ Over {pairs} of model and task with seeds {seeds}:
 {LOSSES}:
 
 {losses(tables)}
+
+{how_long(folder)}"""
+
+
+def small_block(folder: Path) -> str:
+    """How small a file can be: the frontier, and every setting of a committed run from the smallest file up."""
+    tables = Tables.read(folder)
+    points = tables.frontier_points
+    points = points[(points["model"] == "") & (points["cells_of"] == "all")].sort_values("stored_share")
+    rows = [
+        [
+            style.setting(row.method, row.budget, row.unit),
+            style.share(row.stored_share),
+            style.size(row.stored_bytes),
+            style.points(row.difference_points),
+            f"{style.points(row.low)} to {style.points(row.high)}",
+        ]
+        for row in points.itertuples()
+        if row.method != "full"
+    ]
+    head = ["method and budget", "share of the dense file", "file", "points to full", "95 % interval"]
+    alt = "Weighted F1 minus that of the full model, against the size of the stored file"
+    return f"""![{alt}]({picture(folder, "frontier")})
+
+Means over {style.count(tables.cells, "cell")}:
+
+{style.markdown(head, rows, [False, True, True, True, True]).rstrip()}
 
 {how_long(folder)}"""
 
