@@ -244,7 +244,13 @@ def _calling_module() -> str:
 
 
 class StoredSubnetwork(Method):
-    """A method whose file is a sub-network of `ken`."""
+    """A method whose file is a sub-network of `ken`.
+
+    Attributes:
+        coding: how the file holds values and positions.
+    """
+
+    coding: Coding = Coding()
 
     def restore(self, pretrained: Tensors, path: Path) -> Tensors:
         return Subnetwork.load(path).apply(pretrained)
@@ -310,6 +316,11 @@ class Selection(StoredSubnetwork):
         if self.positions == "base":
             return Effort(chosen=budgets * shapes.body_entries)
         return Effort(ranked=shapes.body_entries if self.positions == "stored" else 0)
+
+
+def names_entries(method: Method) -> bool:
+    """Whether the file of a method says which entries are kept, without the base: format 1 of a sub-network."""
+    return isinstance(method, StoredSubnetwork) and method.coding.exact
 
 
 def register_selection(method: Selection) -> Selection:

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping
 
 from baselines import Method, TrainedMethod
-from baselines.base import StoredSubnetwork
+from baselines.base import names_entries
 from baselines.options import shown
 from ken.errors import UserError, did_you_mean
 from study.definition import method_settings
@@ -75,8 +75,8 @@ def pictured(config: Mapping, methods: Mapping[str, Method]) -> dict:
 
 
 def _selects(method: Method) -> bool:
-    """Whether the file of a method is a sub-network with a share of the entries."""
-    return method.unit == "share" and isinstance(method, StoredSubnetwork)
+    """Whether the file of a method names a share of the entries."""
+    return method.unit == "share" and names_entries(method)
 
 
 def check_scores_only(config: Mapping) -> None:

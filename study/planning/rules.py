@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import baselines
+from baselines.base import names_entries
 from ken import checkpoint_files
 from ken.errors import UserError
 from study import manifest
@@ -231,7 +232,12 @@ class Rules:
         for name in self.post_hoc:
             method, stays = baselines.METHODS[name], name not in config["scores_only"]
             budgets = method_settings.budgets_in(config, method)
-            if method.family == "reset" and stays and config["kenviz"]["kept_share"] in budgets:
+            if (
+                method.family == "reset"
+                and names_entries(method)
+                and stays
+                and config["kenviz"]["kept_share"] in budgets
+            ):
                 methods.append(name)
         return methods
 

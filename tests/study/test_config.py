@@ -606,3 +606,12 @@ def test_missing_sources_are_accepted_for_rebuilding_the_report(small, tmp_path)
         config.load(small, METHODS)
     loaded = config.load(small, METHODS, sources=False)
     assert config.load(loaded, METHODS, sources=False) == loaded, "a recorded config can be loaded again"
+
+
+def test_kenviz_draws_a_method_whose_file_names_its_entries(small):
+    for section in ("spread", "suggestion", "inference"):
+        small.pop(section, None)
+    raw = small | {"methods": ["ken-rescaled", "seeded-rescaled-3bit"], "kept_shares": [0.25], "method_settings": {}}
+    assert config.load(raw, baselines.METHODS)["kenviz"]["method"] == "ken-rescaled"
+    with pytest.raises(UserError, match=r"kenviz.kept_share is 0\.25, but no method that keeps a share is run at it"):
+        config.load(raw | {"methods": ["seeded-rescaled-3bit"]}, baselines.METHODS)
