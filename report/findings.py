@@ -120,10 +120,10 @@ def small_block(folder: Path) -> str:
     rows = [
         [
             style.setting(row.method, row.budget, row.unit),
-            style.share(row.stored_share),
+            f"{100 * row.stored_share:.2f} %",
             style.size(row.stored_bytes),
-            style.points(row.difference_points),
-            f"{style.points(row.low)} to {style.points(row.high)}",
+            style.points(row.difference_points, 2),
+            f"{style.points(row.low, 2)} to {style.points(row.high, 2)}",
         ]
         for row in points.itertuples()
         if row.method != "full"
