@@ -67,7 +67,7 @@ def prune(
     pair = Pair.opened(pretrained, finetuned, allow_head)
     check_output(out, (*pair.base.files, *pair.finetuned.files), "a sub-network", is_subnetwork)
     with _bar(sum(pair.spec(name).size for name in pair.body), progress) as bar:
-        changed = write(Path(out), Coder(pair, coding, k, rule, scope, choose), method, bar)
+        changed = write(Path(out), Coder(pair, coding, k, rule, scope, choose), method, bar, allow_unchanged=False)
     unchanged = f"fine-tuning changed nothing of {pair.base.label}; only the head differs"
     return pair.notes + ([] if changed else [unchanged]) + _note_on_distance(pair)
 
@@ -104,11 +104,12 @@ def _recorded_method(method: str | selection.Criterion, coding: Coding) -> str:
     return "random" if coding.positions == "seed" else name
 
 
-def write(out: Path, coder: Coder, method: str, bar: tqdm | None = None) -> bool:
+def write(out: Path, coder: Coder, method: str, bar: tqdm | None = None, allow_unchanged: bool = True) -> bool:
     """Write the sub-network that a coder describes; returns whether fine-tuning changed the body.
 
     Args:
         method: name of the choice, for the record.
+        allow_unchanged: accept a fine-tuned model that is the base and has no head.
 
     Raises:
         ValueError: as `prune`.
@@ -116,10 +117,13 @@ def write(out: Path, coder: Coder, method: str, bar: tqdm | None = None) -> bool
     """
     advance = bar.update if bar is not None else lambda entries: None
     settings = {"method": method, "k": coder.k, "rule": coder.rule, "scope": coder.scope}
-    return (_write_exact if coder.coding.exact else _write_coded)(out, coder, settings, advance)
+    write_format = _write_exact if coder.coding.exact else _write_coded
+    return write_format(out, coder, settings, advance, allow_unchanged)
 
 
-def _write_exact(out: Path, coder: Coder, settings: dict, advance: Callable[[int], object]) -> bool:
+def _write_exact(
+    out: Path, coder: Coder, settings: dict, advance: Callable[[int], object], allow_unchanged: bool
+) -> bool:
     """Write a file of format 1; returns whether fine-tuning changed the body."""
     pair, fingerprint, changed = coder.pair, Fingerprint(), False
     with Writer(out) as writer:
@@ -127,14 +131,17 @@ def _write_exact(out: Path, coder: Coder, settings: dict, advance: Callable[[int
             writer.add_block(block.name, block.spec, block.mask, block.values)
             changed |= block.changed
             advance(block.mask.numel())
-        _check_changed(pair, changed)
+        if not allow_unchanged:
+            _check_changed(pair, changed)
         for name in pair.whole:
             writer.add_whole(name, pair.finetuned_tensor(name))
         writer.finish(settings | {"base": fingerprint.hexdigest()}, pair.aliases, pair.finetuned.config())
     return changed
 
 
-def _write_coded(out: Path, coder: Coder, settings: dict, advance: Callable[[int], object]) -> bool:
+def _write_coded(
+    out: Path, coder: Coder, settings: dict, advance: Callable[[int], object], allow_unchanged: bool
+) -> bool:
     """Write a file of format 2; returns whether fine-tuning changed the body."""
     pair, fingerprint, changed = coder.pair, Fingerprint(), False
     with CodedWriter(out) as writer:
@@ -142,7 +149,8 @@ def _write_coded(out: Path, coder: Coder, settings: dict, advance: Callable[[int
             for number, coding, block in coder.blocks(name, fingerprint, advance):
                 writer.add_block(name, pair.spec(name), number, coding, block)
                 changed |= block.changed > 0
-        _check_changed(pair, changed)
+        if not allow_unchanged:
+            _check_changed(pair, changed)
         for name in pair.whole:
             writer.add_whole(name, pair.finetuned_tensor(name))
         settings = settings | {"base": fingerprint.hexdigest(), **asdict(coder.coding)}

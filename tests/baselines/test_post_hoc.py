@@ -150,3 +150,11 @@ def test_every_selection_can_be_rescaled(name, tmp_path):
     expected = torch.where(kept, base + 4 * (tuned - base), base)
     atol = 1e-6 if METHODS[name].coding.exact else 1e-4
     assert torch.allclose(state["layer.weight"].double(), expected, atol=atol)
+
+
+@pytest.mark.parametrize("name", ["ken", "seeded-rescaled-3bit", "rounded"])
+def test_a_model_that_training_did_not_change_is_stored(name, tmp_path):
+    cell = small_cell()
+    unchanged = dataclasses.replace(cell, finetuned=dict(cell.pretrained))
+    _, state = store_and_restore(METHODS[name], unchanged, 0.25, tmp_path / "file")
+    assert all(torch.equal(state[key], tensor) for key, tensor in cell.pretrained.items())
