@@ -9,10 +9,11 @@ study: .venv/installed
 	$(BIN)/snakemake
 
 # The cost of a study before it starts: make plan CONFIG=config/paper.yaml MACHINE=a100
+# On the machine at hand, measured once: make plan MEASURE=1. Compared with a finished run: make plan AGAINST=results/mini.
 CONFIG ?= config/mini.yaml
-MACHINE ?= cpu
 plan: .venv/installed
-	$(BIN)/python -m study.plan --config $(CONFIG) --machine $(MACHINE)
+	$(BIN)/python -m study.plan --config $(CONFIG) $(if $(MACHINE),--machine $(MACHINE)) $(if $(MEASURE),--measure) \
+	  $(if $(AGAINST),--against $(AGAINST))
 
 test: .venv/installed
 	$(BIN)/python -m pytest

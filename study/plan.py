@@ -1,8 +1,8 @@
 """Estimate the cost of a study before it starts: jobs, hours, disk and memory.
 
 `make plan CONFIG=config/paper.yaml MACHINE=a100`. A dry run of Snakemake lists the jobs, so finished ones do not count.
-`study.planning.cost` estimates each with the speeds of config/plan.yaml. For the machine of the committed reference
-run, the measured times of that run correct the estimates.
+`study.planning.cost` estimates each with the speeds of config/plan.yaml, or of the machine at hand, once
+`make plan MEASURE=1` has measured it.
 """
 
 import argparse
@@ -10,25 +10,53 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ken.errors import UserError
-from study.planning import jobs, tables
-from study.record import seconds_per_rule
+from study.planning import comparison, jobs, tables
 from study.running import files
 from study.running.workflow import run
 
+MEASURED = Path("results/machine.json")
 
-def compare_with_run(planned: list[jobs.Job], benchmarks: Path) -> str:
-    """A table of estimated and measured seconds, for the rules that were timed in a finished run.
 
-    Args:
-        benchmarks: the folder of that name in the results of the run.
+def measure_into(path: Path) -> dict:
+    """Measure the machine at hand and write its speeds to a file."""
+    from study.planning import speeds  # imports torch
+    from study.running.device import acquire_device
+
+    print("Measuring this machine, for about a minute:", flush=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    record = speeds.measure(acquire_device(), path.parent)
+    files.write_json(path, record)
+    print(f"Plans without --machine now use {path}.\n", flush=True)
+    return record
+
+
+def known_machines(measured: Path) -> dict:
+    """The plan's speeds, with the machine at hand if it has been measured."""
+    plan = jobs.read_plan()
+    return jobs.with_machine_at_hand(plan, files.read_json(measured)) if measured.is_file() else plan
+
+
+def chosen_machine(name: str | None, plan: dict) -> str:
+    """Name of the machine to plan for: as asked for, else the one at hand, else the CPU of the committed runs.
 
     Raises:
-        UserError: no rule of the study was timed there.
+        UserError: there is no such machine.
     """
-    estimated, measured = jobs.seconds_by_rule(planned), seconds_per_rule(benchmarks)
-    if not any(measured.get(rule) for rule in estimated):
-        raise UserError(f"{benchmarks} holds no times of rules of this study: name the results of a run of it.")
-    return tables.comparison_table(estimated, measured)
+    name = name or (jobs.HERE if jobs.HERE in plan["machines"] else "cpu")
+    if name not in plan["machines"]:
+        advice = "measure this machine first (--measure)" if name == jobs.HERE else "add it to config/plan.yaml"
+        raise UserError(f"the machine {name} is not known, only {', '.join(plan['machines'])}: {advice}.")
+    return name
+
+
+def against_text(planned: list[jobs.Job], results: Path) -> str:
+    """The plan compared with a finished run."""
+    compared = comparison.compare_jobs(planned, results)
+    if any(one.axes is None for one in compared):
+        return f"Against {results} (seconds, more if other work ran beside):\n\n{tables.comparison_table(compared)}"
+    unit = "seconds" if any(job.on_gpu for job in planned) else "processor seconds"
+    worst = f"Jobs that are wrong by the most seconds:\n\n{tables.worst_table(compared)}"
+    return f"Against {results} ({unit}):\n\n{tables.comparison_table(compared)}\n\n{worst}"
 
 
 def _workers(text: str) -> int:
@@ -37,24 +65,36 @@ def _workers(text: str) -> int:
     return int(text)
 
 
-def main() -> None:
-    plan = jobs.read_plan()
+def parse() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description="Estimate jobs, time, disk and memory of a study before it starts.")
     parser.add_argument("--config", type=Path, default=Path("config/mini.yaml"))
-    parser.add_argument("--machine", choices=plan["machines"], default="cpu", help="kind of worker (config/plan.yaml)")
+    kind = "kind of worker (config/plan.yaml); by default the measured machine, else cpu"
+    parser.add_argument("--machine", help=kind)
+    parser.add_argument("--measure", action="store_true", help="measure this machine first, and plan for it")
+    where = "file of the speeds of this machine (default: %(default)s)"
+    parser.add_argument("--measured", type=Path, default=MEASURED, metavar="FILE", help=where)
     parser.add_argument("--gpus", type=_workers, default=1, help="GPUs in use at the same time")
     parser.add_argument("--cores", type=_workers, default=2, help="cores in use at the same time")
     parser.add_argument("--all", action="store_true", help="count finished jobs too")
     against = "compare with the times of this finished run, job for job (implies --all)"
     parser.add_argument("--against", type=Path, metavar="RESULTS", help=against)
     parser.add_argument("--json", type=Path, help="also write the jobs with their costs to this file")
-    a = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    a = parse()
+    if a.measure:
+        measure_into(a.measured)
+    plan = known_machines(a.measured)
+    name = chosen_machine(a.machine, plan)
     study = jobs.read_study(a.config, plan)
     listed = jobs.list_jobs(a.config, a.all or a.against is not None)
-    planned = jobs.calibrated_costs(study, listed, a.machine, plan)
-    print(tables.plan_text(study, planned, a.machine, plan, a.gpus, a.cores))
+    planned = jobs.with_costs(study, listed, plan["machines"][name], plan)
+    print(tables.plan_text(study, planned, name, plan, a.gpus, a.cores))
     if a.against:
-        print(f"\nAgainst {a.against}:\n\n{compare_with_run(planned, a.against / 'benchmarks')}")
+        print(f"\n{against_text(planned, a.against)}")
     if a.json:
         files.write_json(a.json, [asdict(job) for job in planned])
 

@@ -16,15 +16,15 @@ from study.running.workflow import run
 def seconds_per_rule(benchmarks: Path) -> dict[str, float]:
     """Rule -> total seconds of its jobs."""
     seconds: dict[str, float] = {}
-    for rule, duration, _ in read_jobs(benchmarks):
-        seconds[rule] = round(seconds.get(rule, 0.0) + duration, 1)
+    for job in read_jobs(benchmarks):
+        seconds[job.rule] = round(seconds.get(job.rule, 0.0) + job.seconds, 1)
     return seconds
 
 
 def wall_seconds(benchmarks: Path) -> float:
     """Seconds during which at least one job ran; pauses between the parts of a study do not count."""
     total, covered = 0.0, float("-inf")
-    for start, end in sorted((end - seconds, end) for _, seconds, end in read_jobs(benchmarks)):
+    for start, end in sorted((job.end - job.seconds, job.end) for job in read_jobs(benchmarks)):
         total += max(0.0, end - max(start, covered))
         covered = max(covered, end)
     return round(total, 1)

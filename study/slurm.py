@@ -12,7 +12,7 @@ import yaml
 
 from ken.errors import UserError
 from study.planning import cost
-from study.planning.jobs import ROOT, Job, calibrated_costs, list_jobs, read_plan, read_study
+from study.planning.jobs import ROOT, Job, list_jobs, read_plan, read_study, with_costs
 from study.running import files
 from study.running.workflow import run
 
@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder to write the profile into")
     a = parser.parse_args()
     study, jobs = read_study(a.config, plan), list_jobs(a.config, everything=True)
-    jobs = calibrated_costs(study, jobs, a.machine, plan)
+    jobs = with_costs(study, jobs, plan["machines"][a.machine], plan)
     command = f"python -m study.slurm --config {a.config} --machine {a.machine} --out {a.out}"
     files.write_text(a.out / PROFILE.name, profile(jobs, cost.is_gpu(plan["machines"][a.machine]), command))
 

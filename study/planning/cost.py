@@ -2,7 +2,8 @@
 
 A simple model with few constants. A pass of N multiplied entries over D tokens takes 2 N D floating-point operations,
 and a training step three times that (Kaplan et al. 2020, section 2.1), plus attention scores. AdamW reads and writes 28
-bytes per parameter. Methods estimate their own costs: `Method.stored_bytes`, `memory_bytes` and `effort`.
+bytes per parameter. Methods estimate their own costs: `Method.stored_bytes`, `memory_bytes` and `effort`. Speeds are
+those of config/plan.yaml or of the machine at hand (`study.planning.speeds`).
 """
 
 import math
@@ -30,11 +31,15 @@ class Work:
     Attributes:
         flops: floating-point operations of matrix products in float32.
         low_flops: floating-point operations that a GPU does in bfloat16.
-        passes: passes of one layer over one batch; a training step counts as three.
+        passes: forward passes of one layer over one batch.
+        steps: training steps of one layer over one batch: forward, backward and update.
+        activations: bytes of intermediate results in float32, see `activation_bytes`; a training step counts thrice.
         moved: bytes that the optimiser reads and writes.
         ranked: entries that are ranked.
         chosen: entries that are chosen from without a ranking, at all budgets.
         coded: entries of models that are stored and loaded again.
+        files: compressed models that are scored and recorded.
+        written, read: bytes written to disk, and bytes of models read from it.
         items: small units of work without a model: predictions to check, random choices to compare with.
         disk: bytes that stay on disk.
     """
@@ -42,10 +47,15 @@ class Work:
     flops: float = 0.0
     low_flops: float = 0.0
     passes: float = 0.0
+    steps: float = 0.0
+    activations: float = 0.0
     moved: float = 0.0
     ranked: float = 0.0
     chosen: float = 0.0
     coded: float = 0.0
+    files: float = 0.0
+    written: float = 0.0
+    read: float = 0.0
     items: float = 0.0
     disk: float = 0.0
 
@@ -63,28 +73,51 @@ def forward_flops(size: ModelSize, tokens: float) -> float:
     return 2 * (size.linear_entries + (1 + size.score_maps) * size.layers * size.width * tokens)
 
 
-def evaluation(size: ModelSize, rows: int, tokens: float, batch_size: int) -> Work:
-    """Work of an evaluation on a number of texts."""
-    return Work(rows * tokens * forward_flops(size, tokens), passes=size.layers * math.ceil(rows / batch_size))
+def scored_texts(study: SizedStudy, task: TaskSize, control: bool) -> int:
+    """Number of test texts that a compressed model (control: or a control, or the fine-tuned model) is evaluated on."""
+    return task.test
 
 
-def evaluation_on_test(study: SizedStudy, size: ModelSize, task: TaskSize) -> Work:
-    """Work of an evaluation on the test set of a task."""
-    return evaluation(size, task.test, task.tokens, study.config["evaluation"]["batch_size"])
+def evaluation_in_bfloat16(study: SizedStudy) -> bool:
+    """Whether models are evaluated in bfloat16 on a GPU."""
+    return False
+
+
+def evaluation_batch(study: SizedStudy) -> int:
+    """Number of texts in a batch of an evaluation."""
+    return study.config["evaluation"]["batch_size"]
+
+
+def evaluation(size: ModelSize, rows: float, tokens: float, batch_size: int, half: bool = False) -> Work:
+    """Work of an evaluation on a number of texts, in float32 or (half) in bfloat16."""
+    flops, half = rows * tokens * forward_flops(size, tokens), half and size.bfloat16
+    return Work(
+        flops=0.0 if half else flops,
+        low_flops=flops if half else 0.0,
+        passes=size.layers * math.ceil(rows / batch_size),
+        activations=activation_bytes(size, rows, tokens, half=False),
+    )
+
+
+def evaluation_on_test(study: SizedStudy, size: ModelSize, task: TaskSize, control: bool = False) -> Work:
+    """Work of evaluating a compressed model, or a control, on the test set of a task."""
+    rows = math.ceil(study.scored_share * scored_texts(study, task, control))
+    return evaluation(size, rows, task.tokens, evaluation_batch(study), evaluation_in_bfloat16(study))
 
 
 def training(size: ModelSize, task: TaskSize, settings: dict) -> Work:
     """Work of a fine-tuning, including its validation after every epoch."""
     steps = settings["epochs"] * math.ceil(task.train / settings["batch_size"])
     flops = 3 * settings["epochs"] * task.train * task.tokens * forward_flops(size, task.tokens)
-    work = _trained(size, steps, flops)
+    activations = 3 * settings["epochs"] * activation_bytes(size, task.train, task.tokens, half=False)
+    work = _trained(size, steps, flops) + Work(activations=activations)
     return work + settings["epochs"] * evaluation(size, task.validation, task.tokens, settings["batch_size"])
 
 
 def _trained(size: ModelSize, steps: float, flops: float) -> Work:
     """Work of training steps, in bfloat16 if the model can be trained in it."""
-    passes, moved = 3 * steps * size.layers, steps * size.parameters * ADAMW_BYTES
-    return Work(passes=passes, moved=moved) + (Work(low_flops=flops) if size.bfloat16 else Work(flops))
+    moved = steps * size.parameters * ADAMW_BYTES
+    return Work(steps=steps * size.layers, moved=moved) + (Work(low_flops=flops) if size.bfloat16 else Work(flops))
 
 
 def effort_work(effort: Effort, size: ModelSize, tokens: float) -> Work:
@@ -93,19 +126,26 @@ def effort_work(effort: Effort, size: ModelSize, tokens: float) -> Work:
     return Work(
         flops=effort.gradient_texts * step + effort.flops,
         passes=3 * effort.gradient_texts * size.layers,
+        activations=3 * activation_bytes(size, effort.gradient_texts, tokens, half=False),
         ranked=effort.ranked,
         chosen=effort.chosen,
     )
 
 
-def kept_on_disk(study: SizedStudy, size: ModelSize, method: Method) -> float:
-    """Bytes of a method's files that stay on disk, per draw; 0 if only its scores are kept."""
-    if method.name in study.config["scores_only"]:
-        return 0.0
-    return sum(method.stored_bytes(budget, size) for budget in study.budgets(method))
+def stored_work(study: SizedStudy, size: ModelSize, method: Method) -> Work:
+    """Work of storing, loading and recording one draw of a method at all its budgets; some files are deleted then."""
+    budgets = study.budgets(method)
+    written = sum(method.stored_bytes(budget, size) for budget in budgets)
+    kept = 0.0 if method.name in study.config["scores_only"] else written
+    return Work(coded=len(budgets) * size.body_entries, files=len(budgets), written=written, disk=kept)
 
 
-def activation_bytes(size: ModelSize, rows: int, tokens: int, half: bool) -> float:
+def cell_read(size: ModelSize) -> Work:
+    """Work of reading the initial state and the fine-tuned model of a cell."""
+    return Work(read=2 * size.dense_bytes)
+
+
+def activation_bytes(size: ModelSize, rows: float, tokens: float, half: bool) -> float:
     """Bytes that a training step keeps for its backward pass, without recomputation.
 
     In half precision a layer keeps 34 bytes for each of its rows x tokens x width numbers and 5 for each attention
@@ -128,30 +168,30 @@ def training_gib(size: ModelSize, settings: dict, half: bool) -> float:
 
 def _compress_with(study: SizedStudy, size: ModelSize, task: TaskSize, method: Method) -> Work:
     """All files of a method that does not train: choose, store, load, evaluate on the test set."""
-    budgets, draws = study.budgets(method), study.draws(method)
-    files = len(budgets) * draws
-    work = files * evaluation_on_test(study, size, task)
-    work += Work(coded=files * size.body_entries, disk=draws * kept_on_disk(study, size, method))
-    return work + draws * effort_work(method.effort(size, len(budgets)), size, task.tokens)
+    budgets = len(study.budgets(method))
+    draw = budgets * evaluation_on_test(study, size, task, control=method.family == "control")
+    draw += stored_work(study, size, method) + effort_work(method.effort(size, budgets), size, task.tokens)
+    return study.draws(method) * draw
 
 
 def _finetune(study: SizedStudy, model: str, task: str, *, copies: int = 2, **_: str) -> Work:
     """Work of fine-tuning a cell; the files are the initial state and the fine-tuned model, or none for a control."""
     size, rows = study.models[model], study.tasks[task]
-    work = training(size, rows, study.finetuning(model)) + evaluation_on_test(study, size, rows)
-    return work + Work(disk=copies * size.dense_bytes)
+    work = training(size, rows, study.finetuning(model)) + evaluation_on_test(study, size, rows, control=True)
+    return work + Work(disk=copies * size.dense_bytes, written=copies * size.dense_bytes, read=size.dense_bytes)
 
 
 def _compress(study: SizedStudy, model: str, task: str, **_: str) -> Work:
     size, rows = study.models[model], study.tasks[task]
-    work = sum((_compress_with(study, size, rows, method) for method in study.post_hoc()), Work())
-    search, batch_size = study.config["suggestion"], study.config["evaluation"]["batch_size"]
+    work = sum((_compress_with(study, size, rows, method) for method in study.post_hoc()), cell_read(size))
+    search = study.config["suggestion"]
     evaluated = SEARCH_ENDS + math.ceil(math.log2(1 / search["resolution"]))
     for name in search["methods"]:
-        work += evaluated * evaluation(size, rows.validation, rows.tokens, batch_size)
+        half = evaluation_in_bfloat16(study)
+        work += evaluated * evaluation(size, rows.validation, rows.tokens, evaluation_batch(study), half)
         work += evaluation_on_test(study, size, rows)
         disk = METHODS[name].stored_bytes(0.5, size)
-        work += Work(ranked=2 * size.parameters, coded=size.parameters, disk=disk)
+        work += Work(ranked=2 * size.parameters, coded=size.parameters, files=1, written=disk, disk=disk)
     return work
 
 
@@ -162,7 +202,7 @@ def _train(study: SizedStudy, model: str, task: str, method: str, **_: str) -> W
     work = fits * trained.step_cost * training(size, rows, study.finetuning(model))
     work += len(budgets) * evaluation_on_test(study, size, rows)
     work += effort_work(trained.effort(size, len(budgets)), size, rows.tokens)
-    return work + Work(coded=len(budgets) * size.parameters, disk=kept_on_disk(study, size, trained))
+    return work + stored_work(study, size, trained) + cell_read(size)
 
 
 def _check(study: SizedStudy, model: str, task: str, **_: str) -> Work:
@@ -174,14 +214,15 @@ def _check(study: SizedStudy, model: str, task: str, **_: str) -> Work:
     if checks["matrices"]:
         files, rankings, disk = files + MATRIX_KINDS, rankings + 1, disk + MATRIX_KINDS * size.dense_bytes
     work = files * evaluation_on_test(study, size, rows)
-    return work + Work(ranked=rankings * size.parameters, coded=files * size.parameters, disk=disk)
+    work += Work(ranked=rankings * size.parameters, coded=files * size.parameters, files=files)
+    return work + Work(written=disk, disk=disk) + cell_read(size)
 
 
 def _infer(study: SizedStudy, model: str, task: str, **_: str) -> Work:
     settings, size, rows = study.config["inference"], study.models[model], study.tasks[task]
     models = _measured_models(study)
-    one = evaluation(size, settings["texts"], rows.tokens, study.config["evaluation"]["batch_size"])
-    return models * (settings["passes"] + 2) * one + Work(coded=models * size.parameters)
+    one = evaluation(size, settings["texts"], rows.tokens, evaluation_batch(study))
+    return models * (settings["passes"] + 2) * one + Work(coded=models * size.parameters) + cell_read(size)
 
 
 def _measured_models(study: SizedStudy) -> int:
@@ -202,11 +243,15 @@ def _pretrain(study: SizedStudy, model: str, **_: str) -> Work:
     steps = settings["tokens"] / (settings["batch_size"] * settings["max_length"])
     logits = size.width * settings["vocabulary"]
     flops = 3 * settings["tokens"] * (forward_flops(size, settings["max_length"]) + 2 * logits)
-    return _trained(size, steps, flops) + Work(disk=size.dense_bytes)
+    texts = settings["tokens"] / settings["max_length"]
+    activations = 3 * activation_bytes(size, texts, settings["max_length"], half=False)
+    stored = Work(disk=size.dense_bytes, written=size.dense_bytes)
+    return _trained(size, steps, flops) + Work(activations=activations) + stored
 
 
 def _import(study: SizedStudy, model: str, **_: str) -> Work:
-    return Work(disk=study.models[model].dense_bytes)
+    bytes_of_model = study.models[model].dense_bytes
+    return Work(disk=bytes_of_model, written=bytes_of_model, read=bytes_of_model)
 
 
 def _collect(study: SizedStudy) -> Work:
@@ -282,13 +327,17 @@ def is_gpu(machine: dict) -> bool:
 def seconds_of(work: Work, machine: dict, core: dict) -> float:
     """Seconds of a job on a machine of config/plan.yaml.
 
-    A CPU core starts a pass, then computes it. A GPU computes while the core beside it starts the next passes.
+    A CPU core starts a pass, then computes it: matrix products, and the functions of single numbers between them, which
+    take longest in narrow models. A GPU computes while the core beside it starts the next passes.
     """
     reached = machine["tflops"] * machine["utilisation"]
     computed = work.low_flops / (reached * 1e12) + work.moved / (machine["gb_per_s"] * 1e9)
     computed += work.flops / (machine.get("float32_tflops", reached) * 1e12)
-    started = work.passes * machine["layer_ms"] / 1000
+    started = (work.passes * machine["layer_ms"] + work.steps * machine["step_ms"]) / 1000
+    elementwise = work.activations / (machine.get("activation_gb_per_s", math.inf) * 1e9)
+    trained = max(computed, started) if is_gpu(machine) else computed + started + elementwise
     ranked = machine.get("ranked", core["ranked"]) * 1e6
-    stored = work.ranked / ranked + work.chosen / (core["grid"] * 1e6) + work.coded / (core["coded"] * 1e6)
-    trained = max(computed, started) if is_gpu(machine) else computed + started
-    return core["start_s"] + trained + stored + work.items / core["items"]
+    chosen = work.ranked / ranked + work.chosen / (core["grid"] * 1e6)
+    stored = work.coded / (core["coded"] * 1e6) + work.files * core["file_s"]
+    disk = work.written / (core["write_gb_per_s"] * 1e9) + work.read / (core["read_gb_per_s"] * 1e9)
+    return core["start_s"] + trained + chosen + stored + disk + work.items / core["items"]

@@ -3,9 +3,8 @@
 import re
 import subprocess
 import sys
-import tempfile
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from study.running import files
 
 ROOT = Path(__file__).parents[2]
 PLAN = ROOT / "config" / "plan.yaml"
+HERE = "here"  # the machine at hand
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,30 @@ class Job:
 
 
 def read_plan() -> dict:
-    """Read config/plan.yaml: speeds of machines, sizes of models and data sets."""
-    return yaml.safe_load(PLAN.read_text(encoding="utf-8"))
+    """Read config/plan.yaml (speeds of machines, sizes of models and data sets) and the measured speeds it names."""
+    plan = yaml.safe_load(PLAN.read_text(encoding="utf-8"))
+    return with_measured(plan, files.read_json(ROOT / plan["measured"]))
+
+
+def with_measured(plan: dict, record: dict) -> dict:
+    """A plan with the measured speeds of a machine's core.
+
+    Args:
+        plan: config/plan.yaml.
+        record: see `study.planning.speeds.measure`.
+    """
+    basis = f"measured on {record['measured'][:10]} on {record['host']} ({record['machine']['cpu']})"
+    cpu = record["cpu"] | {"title": f"one core ({record['machine']['cpu']})", "basis": basis}
+    return plan | {"machines": plan["machines"] | {"cpu": cpu}, "core": plan["core"] | record["core"]}
+
+
+def with_machine_at_hand(plan: dict, record: dict) -> dict:
+    """A plan with the machine at hand as `HERE`, and with the speeds of its core."""
+    plan = with_measured(plan, record)
+    here = cpu = plan["machines"]["cpu"]
+    if "gpu" in record:
+        here = record["gpu"] | {"title": record["machine"]["gpu"], "basis": cpu["basis"]}
+    return plan | {"machines": plan["machines"] | {HERE: here}}
 
 
 def read_study(config: Path, plan: dict) -> SizedStudy:
@@ -82,52 +104,20 @@ def parse_jobs(output: str) -> list[Job]:
     return [job for job in jobs if job.rule != "all"]
 
 
-def with_costs(
-    study: SizedStudy, jobs: Iterable[Job], machine: dict, plan: dict, factors: Mapping[str, float] | None = None
-) -> list[Job]:
+def with_costs(study: SizedStudy, jobs: Iterable[Job], machine: dict, plan: dict) -> list[Job]:
     """The same jobs with their costs.
 
     Args:
         machine: entry of config/plan.yaml; jobs that need no GPU run on the cpu of that file.
-        factors: rule -> factor for the seconds of its jobs; 1 for other rules.
     """
     costed = []
     for job in jobs:
         work = cost.work_of(study, job.rule, job.wildcards)
         on_gpu = cost.is_gpu(machine) and job.rule in cost.ON_GPU
-        worker = machine if on_gpu else plan["machines"]["cpu"]
-        seconds = cost.seconds_of(work, worker, plan["core"]) * (factors or {}).get(job.rule, 1.0)
+        seconds = cost.seconds_of(work, machine if on_gpu else plan["machines"]["cpu"], plan["core"])
         gib = cost.memory_gib(study, job.rule, job.wildcards, half=on_gpu)
         costed.append(replace(job, seconds=seconds, disk=work.disk, gib=gib, on_gpu=on_gpu))
     return costed
-
-
-def calibrated_costs(study: SizedStudy, jobs: list[Job], name: str, plan: dict) -> list[Job]:
-    """The same jobs with their costs on a machine, corrected by its calibration run if there is one."""
-    machine = plan["machines"][name]
-    run = calibration_run(machine)
-    return with_costs(study, jobs, machine, plan, measured_factors(run, plan, machine) if run else None)
-
-
-def calibration_run(machine: dict) -> Path | None:
-    """Results folder of the calibration run of a machine, or None if there is none."""
-    folder = ROOT / machine.get("calibrated", "")
-    return folder if "calibrated" in machine and (folder / "provenance.json").is_file() else None
-
-
-def measured_factors(folder: Path, plan: dict, machine: dict) -> dict[str, float]:
-    """Rule -> seconds that its jobs took in a finished run, divided by their estimate.
-
-    Args:
-        folder: a results folder whose provenance.json has the config and the seconds of every rule.
-    """
-    record = files.read_json(folder / "provenance.json")
-    with tempfile.TemporaryDirectory() as temporary:
-        config = Path(temporary, "config.yaml")
-        config.write_text(yaml.safe_dump(record["config"]))
-        study, jobs = read_study(config, plan), list_jobs(config, everything=True)
-    estimates = seconds_by_rule(with_costs(study, jobs, machine, plan))
-    return {rule: seconds / estimates[rule] for rule, seconds in record["seconds"].items() if estimates[rule]}
 
 
 def seconds_by_rule(jobs: Iterable[Job]) -> Counter[str]:

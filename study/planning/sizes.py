@@ -54,11 +54,16 @@ class TaskSize:
 
 @dataclass(frozen=True)
 class SizedStudy:
-    """A complete config with the sizes of its models (including language models) and tasks."""
+    """A complete config with the sizes of its models (including language models) and tasks.
+
+    Attributes:
+        scored_share: share of the test texts that the plan counts, to estimate a smaller study.
+    """
 
     config: dict
     models: dict[str, ModelSize]
     tasks: dict[str, TaskSize]
+    scored_share: float = 1.0
 
     def finetuning(self, model: str) -> dict:
         """Section finetuning, with the keys that the model overrides."""

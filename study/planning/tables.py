@@ -1,12 +1,16 @@
 """The plan of a study as plain text: tables of its rules, its models and suitable GPUs."""
 
-from collections import defaultdict
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from functools import partial
 
-from study.planning import cost
-from study.planning.jobs import Job, calibration_run, seconds_by_rule, wall_seconds, with_costs
+from study.planning import comparison, cost, savings
+from study.planning.comparison import Compared
+from study.planning.jobs import Job, seconds_by_rule, wall_seconds, with_costs
 from study.planning.sizes import SizedStudy
 from study.running.progress import duration
+
+DOMINANT, WORST = 6, 5  # rows of the tables of jobs that take longest, and whose plans are most wrong
 
 
 def plan_text(study: SizedStudy, jobs: list[Job], name: str, plan: dict, gpus: int, cores: int) -> str:
@@ -22,18 +26,20 @@ def plan_text(study: SizedStudy, jobs: list[Job], name: str, plan: dict, gpus: i
         return f"{study.config['study']}: nothing to do."
     machine = plan["machines"][name]
     workers = f"{cores} x {machine['title']}"
-    basis = "not corrected by any run"
-    if calibration_run(machine):
-        basis = f"corrected by what {machine['calibrated']} took"
+    basis = machine.get("basis", "the share of the GPU's peak is assumed")
     if cost.is_gpu(machine):
-        workers, basis = f"{gpus} x {machine['title']} and {cores} cores", "the share of the GPU's peak is assumed"
+        workers = f"{gpus} x {machine['title']} and {cores} cores"
     disk, wall = size_text(sum(job.disk for job in jobs)), duration(wall_seconds(jobs, gpus, cores))
     left_out = _not_estimated(jobs)
     about = "more than" if left_out else "about"
     parts = [
         f"{study.config['study']}: {len(jobs):,} jobs, {disk} on disk, {about} {wall} on {workers}",
         rule_table(jobs),
-        f"Times are estimates ({basis}); GiB is the memory of the largest job.{left_out}",
+        f"Times are estimates (speeds: {basis}); GiB is the memory of the largest job.{left_out}",
+        "Jobs that take longest, all seeds together:",
+        dominant_table(jobs),
+        "What a smaller study would save:",
+        savings_table(study, jobs, machine, plan),
         "Memory of fine-tuning on a GPU (bfloat16 arithmetic, float32 weights), at the longest batch:",
         memory_table(study, plan["machines"]),
     ]
@@ -83,20 +89,55 @@ def gpu_table(study: SizedStudy, jobs: list[Job], plan: dict) -> str:
     return text_table(["GPU", "TFLOP/s assumed", "training, h", "all its jobs, h"], rows)
 
 
-def comparison_table(estimated: Mapping[str, float], measured: Mapping[str, float]) -> str:
-    """Estimated and measured seconds of each rule that has both, and of these rules together."""
-    pairs = {rule: (seconds, measured[rule]) for rule, seconds in estimated.items() if measured.get(rule)}
-    pairs["all of these"] = tuple(map(sum, zip(*pairs.values(), strict=True)))
-    rows = [[rule, f"{guess:,.0f}", f"{took:,.0f}", f"{guess / took:.2f}"] for rule, (guess, took) in pairs.items()]
-    return text_table(["rule", "estimated, s", "took, s", "ratio"], rows)
+def dominant_table(jobs: list[Job]) -> str:
+    """Time of the rules, models and tasks that take longest, and their share of the whole."""
+    seconds: Counter[tuple[str, ...]] = Counter()
+    for job in jobs:
+        seconds[job.rule, job.wildcards.get("model", ""), job.wildcards.get("task", "")] += job.seconds
+    total = max(seconds.total(), 1e-9)
+    rows = [[*group, duration(taken), f"{taken / total:.0%}"] for group, taken in seconds.most_common(DOMINANT)]
+    return text_table(["rule", "model", "task", "time", "share"], rows, texts=3)
 
 
-def text_table(header: list[str], rows: list[list[str]]) -> str:
-    """Columns of fixed width, the first one left-aligned."""
+def savings_table(study: SizedStudy, jobs: list[Job], machine: dict, plan: dict) -> str:
+    """Time that half the test texts, seeds or budgets would save."""
+    total = sum(job.seconds for job in jobs)
+    saved = savings.saved_seconds(study, jobs, partial(with_costs, machine=machine, plan=plan))
+    rows = [[what, duration(seconds), f"{seconds / total:.0%}"] for what, seconds in saved.items()]
+    return text_table(["half the", "saves", "share"], rows)
+
+
+def comparison_table(compared: Sequence[Compared]) -> str:
+    """Planned and taken seconds of each rule and of all rules together, and the median error of a job."""
+    rows = []
+    for rule, group in comparison.by_rule(compared).items():
+        planned, taken = (sum(getattr(one, what) for one in group) for what in ("planned", "taken"))
+        of_a_job = comparison.median_error(group)
+        rows.append(
+            [rule, f"{sum(one.jobs for one in group):,}", f"{planned:,.0f}", f"{taken:,.0f}",
+             f"{comparison.total_error(group):+.0%}", "" if of_a_job is None else f"{of_a_job:.0%}"]
+        )  # fmt: skip
+    return text_table(["rule", "jobs", "planned, s", "taken, s", "error", "median error of a job"], rows)
+
+
+def worst_table(compared: Sequence[Compared]) -> str:
+    """The jobs whose plans are wrong by the most seconds."""
+    rows = [
+        [" ".join([one.rule, *(one.axes or ())]), f"{one.planned:,.0f}", f"{one.taken:,.0f}", f"{one.error:+.0%}"]
+        for one in comparison.worst(compared, WORST)
+    ]
+    return text_table(["job", "planned, s", "taken, s", "error"], rows)
+
+
+def text_table(header: list[str], rows: list[list[str]], texts: int = 1) -> str:
+    """Columns of fixed width; the first `texts` are left-aligned."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     lines = []
-    for first, *others in [header, ["-" * width for width in widths], *rows]:
-        cells = [first.ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(others, widths[1:], strict=True))]
+    for row in [header, ["-" * width for width in widths], *rows]:
+        cells = [
+            cell.ljust(width) if column < texts else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
 

@@ -67,8 +67,8 @@ def show_progress(workflow: "Workflow", expected: Mapping[str, float] | None = N
 def benchmarked_seconds(folder: str | Path) -> dict[str, float]:
     """Mean seconds of a job of each rule, from the benchmark files of earlier runs; see `read_jobs`."""
     seconds: dict[str, list[float]] = defaultdict(list)
-    for rule, job_seconds, _ in read_jobs(folder):
-        seconds[rule].append(job_seconds)
+    for job in read_jobs(folder):
+        seconds[job.rule].append(job.seconds)
     return {rule: fmean(values) for rule, values in seconds.items()}
 
 
