@@ -1,6 +1,8 @@
 """The plan compared with the jobs of a dry run, the files of a compressed cell and torch's operation counts."""
 
 import ast
+import dataclasses
+import functools
 import json
 import math
 import re
@@ -20,7 +22,9 @@ from baselines import METHODS, estimates
 from ken.errors import UserError
 from study import compress, plan, slurm
 from study.cells.finetuned_cell import FinetunedCell
-from study.planning import cost, jobs, sizes, tables
+from study.planning import comparison, cost, jobs, savings, sizes, tables
+from study.running import files
+from study.running.benchmarks import whole_processor_time
 
 ROOT = Path(__file__).parents[2]
 TEST = ROOT / "config" / "test.yaml"
@@ -109,7 +113,8 @@ def test_a_training_step_takes_three_passes(checkpoints):
         ).loss.backward()
     estimate = cost.training(size, task, {"epochs": 2, "batch_size": 3})
     assert estimate.low_flops == pytest.approx(2 * counter.get_total_flops(), rel=0.1)
-    assert estimate.passes == 2 * 3 * size.layers
+    assert estimate.steps == 2 * size.layers and estimate.passes == 0
+    assert estimate.activations == 2 * 3 * cost.activation_bytes(size, 3, 16, half=False)
     assert estimate.moved == 2 * 28 * sum(parameter.numel() for parameter in network.parameters())
 
 
@@ -200,16 +205,32 @@ def test_work_grows_with_seeds_draws_and_shares(small):
 
 
 def test_seconds_are_work_divided_by_speed():
-    machine = {"tflops": 2.0, "utilisation": 0.5, "gb_per_s": 100, "layer_ms": 2}
-    core = {"start_s": 3, "ranked": 5, "grid": 1, "coded": 10, "items": 4}
-    work = cost.Work(flops=4e12, low_flops=6e12, passes=500, moved=2e11, ranked=5e6, chosen=2e6, coded=3e7, items=8)
-    assert cost.seconds_of(work, machine, core) == pytest.approx(3 + (4 + 6 + 2 + 1) + 1 + 2 + 3 + 2)
+    machine = {"tflops": 2.0, "utilisation": 0.5, "gb_per_s": 100, "layer_ms": 2, "step_ms": 5}
+    core = {"start_s": 3, "ranked": 5, "grid": 1, "coded": 10, "items": 4, "file_s": 0.5}
+    core |= {"write_gb_per_s": 2, "read_gb_per_s": 4}
+    work = cost.Work(flops=4e12, low_flops=6e12, passes=500, steps=400, activations=6e9, moved=2e11, ranked=5e6,
+                     chosen=2e6, coded=3e7, files=4, written=1e10, read=1.2e10, items=8)  # fmt: skip
+    kept = 1 + 2 + 3 + 2 + 5 + 3 + 2  # ranked, chosen, coded, files, written, read, items
+    cpu = machine | {"activation_gb_per_s": 3}
+    assert cost.seconds_of(work, cpu, core) == pytest.approx(3 + (4 + 6 + 2) + (1 + 2) + 2 + kept)
     gpu = machine | {"memory_gib": 80, "float32_tflops": 0.5, "ranked": 10}
-    assert cost.seconds_of(work, gpu, core) == pytest.approx(3 + (8 + 6 + 2) + 0.5 + 2 + 3 + 2), (
-        "launch overhead is hidden"
-    )
-    slow = gpu | {"layer_ms": 40}
-    assert cost.seconds_of(work, slow, core) == pytest.approx(3 + 20 + 0.5 + 2 + 3 + 2), "computation is hidden"
+    hidden = "launch overhead is hidden"
+    assert cost.seconds_of(work, gpu, core) == pytest.approx(3 + (8 + 6 + 2) - 0.5 + kept), hidden
+    slow = gpu | {"layer_ms": 40, "step_ms": 50}
+    assert cost.seconds_of(work, slow, core) == pytest.approx(3 + 20 + 20 - 0.5 + kept), "computation is hidden"
+
+
+def test_an_evaluation_honours_batch_precision_and_share(small, monkeypatch):
+    size, task = small.models["bert"], small.tasks["library3"]
+    whole = cost.evaluation_on_test(small, size, task)
+    assert whole == cost.evaluation(size, task.test, task.tokens, small.config["evaluation"]["batch_size"])
+    half = cost.evaluation_on_test(dataclasses.replace(small, scored_share=0.5), size, task)
+    assert half.flops == pytest.approx(whole.flops / 2) and half.passes == size.layers * math.ceil(task.test / 2 / 32)
+    monkeypatch.setattr(cost, "scored_texts", lambda study, task, control: task.test if control else 10)
+    monkeypatch.setattr(cost, "evaluation_in_bfloat16", lambda study: True)
+    few = cost.evaluation_on_test(small, size, task)
+    assert few.flops == 0 and few.low_flops == pytest.approx(whole.flops * 10 / task.test)
+    assert cost.evaluation_on_test(small, size, task, control=True).low_flops == pytest.approx(whole.flops)
 
 
 def test_models_without_bfloat16_are_planned_in_float32():
@@ -224,7 +245,7 @@ def test_models_without_bfloat16_are_planned_in_float32():
 
 def test_cpu_rules_are_planned_with_the_speed_and_memory_of_the_cpu(paper):
     axes = {"model": "bloom-560m", "task": "sst2", "seed": "0"}
-    listed = [jobs.Job(rule, axes) for rule in ("measure_inference", "compress_model")]
+    listed = [jobs.Job(rule, axes) for rule in ("measure_inference", "finetune_model")]
     core, gpu = (jobs.with_costs(paper, listed, PLAN["machines"][name], PLAN) for name in ("cpu", "h100"))
     assert core[0].seconds == gpu[0].seconds > 600 and not gpu[0].on_gpu
     assert core[1].seconds > 5 * gpu[1].seconds and gpu[1].on_gpu
@@ -253,30 +274,71 @@ def test_wall_time_is_bound_by_the_busiest_device_and_the_longest_job():
     assert jobs.wall_seconds([jobs.Job("a", {}, 100)], gpus=1, cores=8) == 100
 
 
-def test_estimates_are_corrected_by_measured_times(monkeypatch, dry_run, small):
-    """With correction factors, the estimate of every rule equals its measured time."""
-    machine = PLAN["machines"]["cpu"]
-    listed = jobs.parse_jobs(dry_run)
-    estimated = jobs.seconds_by_rule(jobs.with_costs(small, listed, machine, PLAN))
-    record = {"config": small.config, "seconds": {rule: 3 * seconds for rule, seconds in estimated.items()}}
-    monkeypatch.setattr(jobs.files, "read_json", lambda path: record)
-    monkeypatch.setattr(jobs, "list_jobs", lambda *_, **__: listed)
-    monkeypatch.setattr(jobs, "read_study", lambda *_: small)
-    factors = jobs.measured_factors(Path("anywhere"), PLAN, machine)
-    assert factors == pytest.approx(dict.fromkeys(estimated, 3.0))
-    corrected = jobs.seconds_by_rule(jobs.with_costs(small, listed, machine, PLAN, factors))
-    assert corrected == pytest.approx(record["seconds"])
+def write_times(folder: Path, jobs_taken: dict[str, tuple[float, float]]) -> None:
+    """Benchmark files as Snakemake's, with seconds and processor seconds of each job."""
+    for name, (seconds, processor) in jobs_taken.items():
+        path = folder / "benchmarks" / f"{name}.tsv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"s\tio_in\tcpu_time\n{seconds}\t0\t{processor}\n")
 
 
-def test_estimates_are_compared_with_measured_times(tmp_path):
-    (tmp_path / "a").mkdir()
-    for name, seconds in (("one", 4), ("two", 6)):
-        (tmp_path / "a" / f"{name}.tsv").write_text(f"s\tio_in\n{seconds}\t0\n")
-    listed = [jobs.Job("a", {}, 9), jobs.Job("a", {}, 11), jobs.Job("b", {}, 5)]
-    *_, rule, all_rules = plan.compare_with_run(listed, tmp_path).splitlines()
-    assert rule.split() == ["a", "20", "10", "2.00"] and all_rules.split()[-3:] == ["20", "10", "2.00"]
-    with pytest.raises(UserError, match="holds no times"):
-        plan.compare_with_run([jobs.Job("c", {}, 1)], tmp_path)
+def test_plans_are_compared_with_a_run_job_by_job(tmp_path):
+    write_times(tmp_path, {"a/one/0": (8, 4), "a/two/0": (10, 10), "gone": (7, 7)})
+    listed = [jobs.Job("a", {"model": model, "seed": "0"}, seconds) for model, seconds in (("one", 5), ("two", 8))]
+    listed += [jobs.Job("b", {}, 5)]
+    compared = comparison.compare_jobs(listed, tmp_path)
+    assert [(one.axes, one.planned, one.taken) for one in compared] == [(("one", "0"), 5, 4), (("two", "0"), 8, 10)]
+    assert comparison.total_error(compared) == pytest.approx(13 / 14 - 1)
+    assert comparison.median_error(compared) == pytest.approx((0.25 + 0.2) / 2)
+    assert [one.axes[0] for one in comparison.worst(compared, 1)] == ["two"]
+    *_, rule, every = tables.comparison_table(compared).splitlines()
+    assert rule.split() == ["a", "2", "13", "14", "-7%", "22%"] and every.split()[3:] == rule.split()[1:]
+    assert tables.worst_table(compared).splitlines()[2].split() == ["a", "two", "0", "8", "10", "-20%"]
+    on_gpu = [dataclasses.replace(job, on_gpu=True) for job in listed]
+    assert [one.taken for one in comparison.compare_jobs(on_gpu, tmp_path)] == [8, 10], (
+        "seconds and not the processor's"
+    )
+
+
+def test_a_committed_run_is_compared_rule_by_rule(tmp_path):
+    files.write_json(tmp_path / "provenance.json", {"seconds": {"a": 10, "c": 3}})
+    listed = [jobs.Job("a", {"seed": seed}, 6) for seed in "01"]
+    (rule,) = comparison.compare_jobs(listed, tmp_path)
+    assert (rule.planned, rule.taken, rule.jobs) == (12, 10, 2) and comparison.median_error([rule]) is None
+    assert "job by job" not in plan.against_text(listed, tmp_path) and "+20%" in plan.against_text(listed, tmp_path)
+    with pytest.raises(UserError, match="holds no times of jobs"):
+        comparison.compare_jobs([jobs.Job("b", {}, 1)], tmp_path)
+
+
+@pytest.mark.parametrize(("sampled", "seconds", "whole"), [(6, 12, 6), (8, 40, 20), (23, 60, 30), (1, 0.3, 1)])
+def test_processor_time_after_the_last_sample_is_added(sampled, seconds, whole):
+    """Snakemake's last sample of a job of 40 s is at 16 s, that of a job of 60 s at 46 s."""
+    assert whole_processor_time(sampled, seconds) == pytest.approx(whole)
+
+
+def test_savings_are_those_of_a_study_planned_anew(small, dry_run):
+    config = small.config | {"seeds": [0, 1, 2]}
+    study = dataclasses.replace(small, config=config)
+    listed = [dataclasses.replace(job, wildcards=job.wildcards | {"seed": seed})
+              for job in jobs.parse_jobs(dry_run) for seed in "012" if "seed" in job.wildcards]  # fmt: skip
+    costed = functools.partial(jobs.with_costs, machine=PLAN["machines"]["cpu"], plan=PLAN)
+    saved = savings.saved_seconds(study, listed, costed)
+    total = sum(job.seconds for job in costed(study, listed))
+    last_seed = sum(job.seconds for job in costed(study, [job for job in listed if job.wildcards["seed"] == "2"]))
+    assert saved["seeds"] == pytest.approx(last_seed), "two seeds of three are kept"
+    fewer = config | {"kept_shares": [0.05]}
+    assert all(len(study.budgets(method)) < 3 for method in study.post_hoc()), "half of them is one"
+    expected = total - sum(job.seconds for job in costed(dataclasses.replace(study, config=fewer), listed))
+    assert saved["budgets of the methods"] == pytest.approx(expected) and expected > 0
+    assert 0 < saved["test texts"] < total / 2
+    text = tables.savings_table(study, costed(study, listed), PLAN["machines"]["cpu"], PLAN)
+    assert f"{last_seed / total:.0%}" in text
+
+
+def test_the_plan_names_the_jobs_that_take_longest():
+    listed = [jobs.Job("a", {"model": "m", "task": "t", "seed": seed}, 30) for seed in "01"] + [jobs.Job("b", {}, 40)]
+    _, _, first, second = tables.dominant_table(listed).splitlines()
+    assert first.split() == ["a", "m", "t", "1", "min", "0", "s", "60%"] and second.split()[-1] == "40%"
 
 
 def test_the_plan_lists_every_rule_and_model(small, dry_run):
