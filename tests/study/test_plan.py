@@ -28,6 +28,7 @@ from study.running.benchmarks import whole_processor_time
 
 ROOT = Path(__file__).parents[2]
 TEST = ROOT / "config" / "test.yaml"
+SLURM = ROOT / "profiles" / "slurm"
 PLAN = jobs.read_plan()
 # Body parameters as published by the authors, without a classifier.
 PUBLISHED = {
@@ -365,6 +366,25 @@ def test_slurm_resources_cover_the_plan(paper):
     unknown = {"attempt": 1, "wildcards": type("Wildcards", (), {"model": "another"})}
     known = {"attempt": 1, "wildcards": type("Wildcards", (), {"model": "bloom-1b7"})}
     assert eval(resources["finetune_model"]["mem_mb"], unknown) == eval(resources["finetune_model"]["mem_mb"], known)
+
+
+@pytest.mark.slow
+def test_the_committed_slurm_profile_is_that_of_the_plan(tmp_path):
+    """After a change of the cost model, its first line of resources says how to write it again."""
+    command = ["-m", "study.slurm", "--config", "config/paper.yaml", "--machine", "a100", "--out", str(tmp_path)]
+    subprocess.run([sys.executable, *command], cwd=ROOT, check=True)
+    written, committed = (yaml.safe_load((folder / slurm.PROFILE.name).read_text()) for folder in (tmp_path, SLURM))
+    assert written == committed
+
+
+@pytest.mark.slow
+def test_the_small_study_of_the_paper_takes_a_night_on_a_card_of_12_gb():
+    study = jobs.read_study(ROOT / "config" / "paper-small.yaml", PLAN)
+    assert len(study.models) == 5 and len(study.tasks) == 4
+    card = PLAN["machines"]["rtx3060"]
+    planned = jobs.with_costs(study, jobs.list_jobs(ROOT / "config" / "paper-small.yaml", True), card, PLAN)
+    assert jobs.wall_seconds(planned, gpus=1, cores=2) < 10 * 3600
+    assert max(job.gib for job in planned if job.on_gpu) < card["memory_gib"] == 12
 
 
 def test_gpu_rules_match_the_snakefile():

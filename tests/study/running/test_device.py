@@ -1,8 +1,10 @@
 """One GPU per process, with GPUs that a fake nvidia-smi reports."""
 
+import itertools
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -22,6 +24,28 @@ from study.running import device
 device.LOCKS, device.POLL = Path(sys.argv[1]), 0.05
 print(device.hold_one(sys.argv[2:]), flush=True)
 sys.stdin.readline()
+"""
+
+# A job on a machine whose torch has CUDA: it takes a GPU, works for a while, and reports which one and when.
+WORK = """
+import os, sys, time
+from pathlib import Path
+import torch
+from study.running import device
+device.LOCKS, device.POLL = Path(sys.argv[1]), 0.05
+torch.backends.cuda.is_built = torch.cuda.is_available = lambda: True
+assert device.acquire_device().type == "cuda"
+start = time.time()
+time.sleep(1)
+Path(sys.argv[2]).write_text(f"{os.environ['CUDA_VISIBLE_DEVICES']} {start} {time.time()}")
+"""
+WORKFLOW = """
+rule all:
+    input: expand("{job}.txt", job=range(5))
+rule work:
+    output: "{job}.txt"
+    resources: gpu=1
+    shell: "PYTHON work.py . {output}"
 """
 
 
@@ -62,6 +86,23 @@ def test_a_third_process_waits_for_one_of_two_gpus(tmp_path):
     for process in processes:
         process.kill()
         process.communicate()
+
+
+def test_snakemake_uses_two_gpus_at_once_and_never_one_for_two_jobs(environment, tmp_path):
+    """Snakemake may start three jobs at once on a machine with two GPUs, so the third must wait."""
+    (tmp_path / "work.py").write_text(WORK)
+    (tmp_path / "Snakefile").write_text(WORKFLOW.replace("PYTHON", sys.executable))
+    environment.setenv("PYTHONPATH", str(Path(device.__file__).parents[2]))
+    command = [sys.executable, "-m", "snakemake", "--directory", tmp_path, "--snakefile", tmp_path / "Snakefile"]
+    subprocess.run([*command, "--cores", "3", "--resources", "gpu=3"], check=True, capture_output=True)
+    reports = [path.read_text().split() for path in tmp_path.glob("*.txt")]
+    spans = {name: sorted((float(start), float(end)) for gpu, start, end in reports if gpu == name)
+             for name in ("GPU-aa", "GPU-bb")}  # fmt: skip
+    assert len(reports) == 5 == sum(map(len, spans.values())) and all(spans.values()), "both GPUs were used"
+    for held in spans.values():
+        assert all(earlier[1] <= later[0] for earlier, later in itertools.pairwise(held)), "one job at a time on a GPU"
+    together = [min(a[1], b[1]) - max(a[0], b[0]) for a in spans["GPU-aa"] for b in spans["GPU-bb"]]
+    assert max(together) > 0, "two jobs at once"
 
 
 def test_gpus_are_limited_by_the_environment(environment):
