@@ -14,11 +14,11 @@ import torch
 from torch import nn
 from transformers import AutoModelForSequenceClassification, PreTrainedConfig
 
-from baselines.training import TrainingHooks
 from benchmarks import common
 from study.planning import cost
 from study.planning.jobs import read_plan
 from study.planning.sizes import ModelSize, TaskSize, model_size
+from study.planning.speeds import StepClock
 from study.running import provenance
 from study.running.device import acquire_device
 from study.training.classification import train_classifier
@@ -33,20 +33,11 @@ SETTINGS = {
 }  # fmt: skip
 
 
-class Clock(TrainingHooks):
-    """Records when every step ended and changes nothing in the loop."""
-
-    def __init__(self):
-        self.times: list[float] = []
-
-    def after_step(self, progress: float) -> None:
-        if torch.cuda.is_initialized():
-            torch.cuda.synchronize()
-        self.times.append(time.perf_counter())
-
-    def step_seconds(self) -> float:
-        """Median time of a step, without the warm-up steps."""
-        return float(np.median(np.diff(self.times[WARM - 1 :])))
+def now() -> float:
+    """Seconds, after all work of the GPU."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def random_texts(rows: int, tokens: int, seed: int) -> Examples:
@@ -65,13 +56,13 @@ def measure(
     config: PreTrainedConfig, tokens: int, precision: str, steps: int, device: torch.device
 ) -> dict[str, float]:
     """Seconds of a step and, on a GPU, the peak of torch's memory in GiB."""
-    model, clock = new_model(config, device), Clock()
+    model, clock = new_model(config, device), StepClock(now)
     settings = SETTINGS | {"precision": precision}
     sets = random_texts((steps + WARM) * BATCH, tokens, 0), random_texts(BATCH, tokens, 1)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     train_classifier(model, *sets, settings, 0, clock)
-    measured = {"s": clock.step_seconds()}
+    measured = {"s": clock.step_seconds(WARM)}
     if device.type == "cuda":
         measured["GiB"] = torch.cuda.max_memory_allocated() / 2**30
         del model, sets

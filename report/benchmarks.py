@@ -1,6 +1,7 @@
 """Committed benchmarks of the library as Markdown tables."""
 
 from pathlib import Path
+from statistics import median
 
 from report import style
 from report.results import read_json
@@ -61,6 +62,39 @@ def gpu_block(folder: Path) -> str:
     rows = [_gpu_ranking(numbers) for numbers in rankings] + _gpu_steps(record["numbers"])
     where = f"one {machine['gpu']} with {machine['cores']} CPU cores ({machine['cpu']}), torch {torch}{_state(record)}"
     return f"Measured on {where}:\n\n{_table(rows)}"
+
+
+def plan_block(folder: Path) -> str:
+    """Errors of the plan on finished studies, and on one cell of BERT's size."""
+    record, cell = read_json(folder / "planning.json"), read_json(folder / "real_size.json")["numbers"]
+    rows = [_planned(title, numbers) for title, numbers in record["numbers"].items()]
+    rows.append(_planned_cell(cell))
+    header = ["run", "jobs", "planned, s", "taken, s", "error of the total", "median error of a job"]
+    return (
+        f"Planned with the speeds measured on the machine of these runs ({record['machine']['cpu']}"
+        f"{_state(record)}):\n\n" + style.markdown(header, rows, [False] + 5 * [True]).rstrip()
+    )
+
+
+def _planned(title: str, numbers: dict) -> list[str]:
+    planned, taken, of_a_job = (numbers[name] for name in ("planned, s", "taken, s", "median error of a job"))
+    return [
+        f"{title}, in {numbers['unit']}",
+        f"{numbers['jobs']:,}",
+        f"{planned:,.0f}",
+        f"{taken:,.0f}",
+        f"{planned / taken - 1:+.0%}",
+        "" if of_a_job is None else f"{of_a_job:.0%}",
+    ]
+
+
+def _planned_cell(cell: dict) -> list[str]:
+    """One cell of BERT's size as a row of the same table."""
+    rules = [name.removesuffix(": taken, s") for name in cell if name.endswith(": taken, s")]
+    planned, taken = ([cell[f"{rule}: {what}, s"] for rule in rules] for what in ("planned", "taken"))
+    errors = [abs(guess / took - 1) for guess, took in zip(planned, taken, strict=True)]
+    row = {"unit": cell["unit"], "jobs": len(rules), "planned, s": sum(planned), "taken, s": sum(taken)}
+    return _planned("one cell of BERT-base, 200 texts", row | {"median error of a job": median(errors)})
 
 
 def _table(rows: list[tuple[str, str]]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ken.errors import UserError, run
 from report import findings, style
-from report.benchmarks import benchmark_block, gpu_block, rivals_block
+from report.benchmarks import benchmark_block, gpu_block, plan_block, rivals_block
 from report.results import write_text
 
 ROOT = findings.ROOT
@@ -35,7 +35,7 @@ DOCUMENTS: dict[str, dict[str, Block]] = {
     },
     "docs/surgeon.md": {"surgeon": of("surgeon", findings.surgeon_block)},
     "docs/benchmarks.md": {"benchmarks": of("benchmarks", benchmark_block), "rivals": of("benchmarks", rivals_block)},
-    "docs/cluster.md": {"gpu": of("benchmarks/h100", gpu_block)},
+    "docs/cluster.md": {"plan": of("benchmarks", plan_block), "gpu": of("benchmarks/h100", gpu_block)},
     "docs/faq.md": {
         "speed": of("mini", findings.speed_answer),
         "random": of("mini", findings.random_answer),
