@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 CONTROLS = ("none", "full")
 LABELS = {
     "full": "Full",
+    "smallest-file": "Smallest file",
     "none": "None",
     "ken": "KEN",
     "ken-grid": "KEN grid",

@@ -161,7 +161,7 @@ def main() -> None:
     first_task, first_seed = study.axes["task"][0], study.axes["seed"][0]
     folders = [paths.finetuned(*cell) for cell in study.cells]
     folders += [paths.random_init(*cell) for cell in study.random_init_cells]
-    searched = study.cells if study.config["suggestion"]["methods"] else []
+    searched = study.cells if study.suggests else []
     measured = study.trained_cells if study.config["inference"]["methods"] else []
     ablated = study.trained_cells if study.has_ablations else []
     tables = {

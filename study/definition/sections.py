@@ -153,9 +153,10 @@ class Evaluation(Section):
 
 
 class SuggestionSearch(Section):
-    """Search on validation for the smallest kept share that is not inferior to the full model."""
+    """Search on validation for the smallest kept share, or file, that is not inferior to the full model."""
 
     methods: Unique[MethodName] = Field([], description="methods, which must rank entries; none by default")
+    smallest_file: bool = Field(False, description="search for the smallest file over ways of coding, as `ken suggest`")
     margin: Share = Field(0.01, description="weighted F1 that may be lost")
     confidence: Number = Field(
         0.95, gt=0.5, lt=1, description="that no more is lost, by a paired bootstrap over the validation examples"

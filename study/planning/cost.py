@@ -12,6 +12,7 @@ from functools import partial
 
 from baselines import METHODS, Method
 from baselines.estimates import HELD_BYTES, Effort
+from ken import certificate
 from study.planning.sizes import ModelSize, SizedStudy, TaskSize
 
 ADAMW_BYTES = 28  # per parameter: weight, two moments read and written, gradient read, all float32
@@ -152,6 +153,10 @@ def _compress(study: SizedStudy, model: str, task: str, **_: str) -> Work:
         work += evaluation_on_test(study, size, rows)
         disk = METHODS[name].stored_bytes(0.5, size)
         work += Work(ranked=2 * size.parameters, coded=size.parameters, disk=disk)
+    if search["smallest_file"]:
+        tried = len(certificate.CODINGS) * len(certificate.SHARES) // 2  # a search seldom reaches the last share
+        work += tried * (evaluation(size, rows.validation, rows.tokens, batch_size) + Work(coded=size.parameters))
+        work += evaluation_on_test(study, size, rows)
     return work
 
 

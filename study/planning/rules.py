@@ -172,7 +172,7 @@ class Rules:
 
     def suggestions(self) -> list[Path]:
         """Suggested kept shares of all cells, if any are searched for."""
-        cells = self.study.cells if self.searched else []
+        cells = self.study.cells if self.study.suggests else []
         return [self.paths.suggested(*cell) / "suggestions.csv" for cell in cells]
 
     def inference(self) -> list[Path]:
