@@ -306,8 +306,7 @@ class Selection(StoredSubnetwork):
         masks = {name: selection.mask_from_ranks(ranks, budget) for name, ranks in prepared.items()}
         choose = extraction.chooser_of_masks(pair, masks)
         coding = dataclasses.replace(self.coding, seed=cell.seed)
-        streaming.write(path, Coder(pair, coding, budget, self.rule, "all", choose), self.name)
-        return Stored(Subnetwork.load(path).kept_body)
+        return Stored(streaming.write(path, Coder(pair, coding, budget, self.rule, "all", choose), self.name).kept)
 
     def stored_bytes(self, budget: float | int, shapes: ModelShapes) -> float:
         return coded_bytes(shapes, budget, self.coding)
