@@ -65,6 +65,7 @@ PERPLEXITY = Columns.of(
     "experiment model method structure status reason file",
     "seed draw shots budget kept_share parameters stored_bytes linear_layers smaller_layers tokens "
     "loss perplexity seconds",
+    "stored_share",
 )
 STATISTICS = {
     "comparisons": Columns.of(
