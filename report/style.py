@@ -42,6 +42,8 @@ LABELS = {
     "flop": "FLOP",
     "lt-sft": "LT-SFT",
     "fish": "FISH",
+    "sparsegpt": "SparseGPT",
+    "wanda": "Wanda",
     "llm-surgeon": "LLM Surgeon",
     "llm-surgeon-independent": "LLM Surgeon, independent updates",
     "k-obd": "K-OBD",
@@ -50,6 +52,7 @@ LABELS = {
     "surgeon-delta": "Surgeon of Δ",
     "surgeon-delta-updated": "Surgeon of Δ, updated",
 }
+STRUCTURE_LABELS = {"element": "elements", "2:4": "2:4", "row-column": "rows and columns"}
 FAMILY_LABELS = {"reset": "as they are", "rescaled": "rescaled", "other": "other", "trained": "trained"}
 _NAME = re.compile(r"(?P<base>.+?)(?P<rescaled>-rescaled)?(?:-(?P<bits>16|8|4|3|2|1)bit)?", re.S)
 DASHES = {16: (9, 1, 1, 1), 8: (7, 1, 1, 1), 4: (4, 1, 1, 1), 3: (3, 1, 1, 1), 2: (2, 1), 1: (1, 1)}  # by bits
@@ -98,6 +101,8 @@ FIXED = {
     "llm-surgeon-independent": MethodStyle("#7b9fd4", "D"),
     "k-obd": MethodStyle("#d55e00", "P", size=5.5),
     "l-obd": MethodStyle("#e69f00", "v", size=5.5),
+    "sparsegpt": MethodStyle("#1f9e89", "s", size=5),
+    "wanda": MethodStyle("#7b52ab", "<", size=5.5),
     "surgeon-delta": MethodStyle("#8b1e3f", "H", size=6),
     "surgeon-delta-updated": MethodStyle("#8b1e3f", "d", (0, (5, 1, 1, 1)), 6),
 }

@@ -58,7 +58,8 @@ def test_a_study_with_language_models_runs_to_its_report(tmp_path):
     assert 'id="language"' in page and "Claims of the paper on LLM Surgeon" in page
     claims = pd.read_csv(results / "claims.csv")
     assert set(claims.loc[claims["source"] == "surgeon", "claim"]) == {
-        *("surgeon-structured", "surgeon-shots", "surgeon-correlated", "surgeon-ahead"),
+        *("surgeon-structured", "surgeon-shots", "surgeon-correlated", "surgeon-correlated-elements"),
+        *("surgeon-ahead", "surgeon-ahead-stored"),
     }
     inference = pd.read_csv(results / "inference.csv").set_index("form")
     assert inference.loc["compiled", "parameters"] < inference.loc["dense", "parameters"]
