@@ -103,6 +103,23 @@ def test_shares_of_groups_add_up(sizes, share):
     assert all(abs(int(count) - size * share) < 1 for count, size in zip(counts, sizes, strict=True))
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("structure", ["element", "2:4"])
+@pytest.mark.parametrize("method", LAYERWISE)
+def test_a_gpu_prunes_the_same_entries(method, structure):
+    results = {}
+    for device in ("cpu", "cuda"):
+        model = llama().double().to(device)
+        batches = [{name: values.to(device) for name, values in batch.items()} for batch in batches_for(model)]
+        removed = prune_layers(model, linear_layers(model), batches, LAYERWISE[method], structure, 0.5)
+        assert all(mask.device.type == device for mask in removed.values())
+        results[device] = removed, {name: model.get_submodule(name).weight.detach() for name in removed}
+    for name in results["cpu"][0]:
+        (mask, weight), (other, own) = ([part[name].cpu() for part in results[device]] for device in results)
+        assert torch.equal(mask, other)
+        torch.testing.assert_close(weight, own)
+
+
 def test_inputs_that_cannot_be_used_are_refused():
     model = opt()
     layers, batches = linear_layers(model), batches_for(model)
