@@ -52,13 +52,13 @@ LABELS = {
     "surgeon-delta": "Surgeon of Δ",
     "surgeon-delta-updated": "Surgeon of Δ, updated",
 }
-STRUCTURE_LABELS = {"element": "elements", "2:4": "2:4", "row-column": "rows and columns"}
 FAMILY_LABELS = {"reset": "as they are", "rescaled": "rescaled", "other": "other", "trained": "trained"}
 _NAME = re.compile(r"(?P<base>.+?)(?P<rescaled>-rescaled)?(?:-(?P<bits>16|8|4|3|2|1)bit)?", re.S)
 DASHES = {16: (9, 1, 1, 1), 8: (7, 1, 1, 1), 4: (4, 1, 1, 1), 3: (3, 1, 1, 1), 2: (2, 1), 1: (1, 1)}  # by bits
 ACCENT = "#1b82c4"
 INK, MUTED, GRID = "#1d2127", "#646b75", "#dfe2e6"  # in dark mode the page gives these three other values
 NO_BREAK_SPACE = "\u00a0"
+STRUCTURE_LABELS = {"element": "elements", "2:4": "2:4", "row-column": "rows and columns"}
 
 
 @dataclass(frozen=True)

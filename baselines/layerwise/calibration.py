@@ -153,7 +153,10 @@ class _Moments:
 
     def add(self, module: nn.Module, inputs: tuple[torch.Tensor]) -> None:
         x = inputs[0].reshape(-1, inputs[0].shape[-1]).double()
-        self.sums += x.T @ x if self.joint else x.square().sum(dim=0)
+        if self.joint:
+            self.sums.addmm_(x.T, x)
+        else:
+            self.sums += x.square().sum(dim=0)
         self.positions += len(x)
 
     def mean(self) -> torch.Tensor:

@@ -16,8 +16,9 @@ def two_of_four(costs: torch.Tensor) -> torch.Tensor:
 
 def cheapest(costs: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
     """Bool (groups, entries), True for the `counts` (groups,) cheapest entries of every group; ties: the first."""
-    ranks = costs.argsort(dim=1, stable=True).argsort(dim=1)
-    return ranks < counts.to(ranks)[:, None]
+    order = costs.argsort(dim=1, stable=True)
+    first = torch.arange(costs.shape[1], device=costs.device) < counts.to(costs.device)[:, None]
+    return torch.zeros_like(first).scatter(1, order, first)
 
 
 def apportioned(sizes: list[int], share: float) -> torch.Tensor:
