@@ -43,6 +43,8 @@ LABELS = {
     "flop": "FLOP",
     "lt-sft": "LT-SFT",
     "fish": "FISH",
+    "sparsegpt": "SparseGPT",
+    "wanda": "Wanda",
     "llm-surgeon": "LLM Surgeon",
     "llm-surgeon-independent": "LLM Surgeon, independent updates",
     "k-obd": "K-OBD",
@@ -57,6 +59,7 @@ DASHES = {16: (9, 1, 1, 1), 8: (7, 1, 1, 1), 4: (4, 1, 1, 1), 3: (3, 1, 1, 1), 2
 ACCENT = "#1b82c4"
 INK, MUTED, GRID = "#1d2127", "#646b75", "#dfe2e6"  # in dark mode the page gives these three other values
 NO_BREAK_SPACE = "\u00a0"
+STRUCTURE_LABELS = {"element": "elements", "2:4": "2:4", "row-column": "rows and columns"}
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,8 @@ FIXED = {
     "llm-surgeon-independent": MethodStyle("#7b9fd4", "D"),
     "k-obd": MethodStyle("#d55e00", "P", size=5.5),
     "l-obd": MethodStyle("#e69f00", "v", size=5.5),
+    "sparsegpt": MethodStyle("#1f9e89", "s", size=5),
+    "wanda": MethodStyle("#7b52ab", "<", size=5.5),
     "surgeon-delta": MethodStyle("#8b1e3f", "H", size=6),
     "surgeon-delta-updated": MethodStyle("#8b1e3f", "d", (0, (5, 1, 1, 1)), 6),
 }

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from baselines.layerwise import LAYERWISE, LAYERWISE_STRUCTURES, prune_layers
 from baselines.llm_surgeon.compaction import compact, with_shapes
 from baselines.llm_surgeon.curvature import estimate
 from baselines.llm_surgeon.method import from_zeros, kept_masks, nonzero_masks
@@ -38,7 +39,8 @@ class Pruning:
     Args:
         checkpoint: folder of the model. text: folder of `study.text`.
         axes: model and seed, from which the calibration text is drawn.
-        settings: methods, structures, sparsities, shots, calibration, low_rank, max_length, batch_size.
+        settings: methods, structures, sparsities, shots, structured_shots (if they differ), calibration, low_rank,
+            max_length, batch_size.
         out: folder of the stored files.
     """
 
@@ -76,6 +78,7 @@ class Pruning:
         weights = [restored.get_submodule(name).weight for name in self.layers]
         before = [skeleton.get_submodule(name).weight for name in self.layers]
         row.kept_share = sum(int(w.count_nonzero()) for w in weights) / sum(w.numel() for w in before)
+        row.stored_share = stored_entries(path, self.layers) / sum(w.numel() for w in before)
         row.smaller_layers = sum(w.shape != other.shape for w, other in zip(weights, before, strict=True))
         return evaluate(row, restored, self.test, self.settings["batch_size"])
 
@@ -99,14 +102,11 @@ class Pruning:
 
     def prune(self, method: str, structure: str, shots: int, wanted: list[float]) -> Results:
         """Prune to some sparsities in one run; if it fails, the remaining ones get rows with the reason."""
-        options = VARIANTS[method] | {"structure": structure}
-        if VARIANTS[method]["costs"] == "obs":
-            options["low_rank"] = self.settings["low_rank"]
-        settings, results = Settings().with_options(options), []
+        results: Results = []
         folder = f"{method}/{structure.replace(':', '-')}-{shots}"
         left, start = list(wanted), time.monotonic()
         try:
-            for sparsity, model, removed in self.visit(settings, shots, wanted):
+            for sparsity, model, removed in self.visit(method, structure, shots, wanted):
                 file = f"{folder}/{sparsity}.safetensors"
                 self.store(model, removed, method, sparsity, structure == "row-column", file)
                 row = self.row(method, structure, shots, sparsity, file)
@@ -120,9 +120,17 @@ class Pruning:
                 results.append((row, []))
         return results
 
-    def visit(self, settings: Settings, shots: int, wanted: list[float]) -> Iterator[tuple[float, nn.Module, Layers]]:
+    def visit(
+        self, method: str, structure: str, shots: int, wanted: list[float]
+    ) -> Iterator[tuple[float, nn.Module, Layers]]:
         """Prune the dense model, and yield sparsity, model and masks at each wanted sparsity."""
         model = copy.deepcopy(self.dense)
+        if method in LAYERWISE:
+            (sparsity,) = wanted
+            rule = LAYERWISE[method]
+            yield sparsity, model, prune_layers(model, self.layers, self.batches, rule, structure, sparsity)
+            return
+        settings = self.shot_settings(method, structure)
         total = removable_entries(model, self.layers, settings)
         steps = schedule(wanted, shots)
         counts = [total - round(total * sparsity) for sparsity in steps]
@@ -131,6 +139,13 @@ class Pruning:
         for sparsity, removed in zip(steps, masks, strict=True):
             if sparsity in wanted:
                 yield sparsity, model, removed
+
+    def shot_settings(self, method: str, structure: str) -> Settings:
+        """How a method that prunes in shots does it."""
+        options = VARIANTS[method] | {"structure": structure}
+        if VARIANTS[method]["costs"] == "obs":
+            options["low_rank"] = self.settings["low_rank"]
+        return Settings().with_options(options)
 
     def store_dense(self) -> Results:
         """Store and evaluate the dense model in the same way."""
@@ -147,11 +162,27 @@ def schedule(wanted: list[float], shots: int) -> list[float]:
     return sorted({*near.values(), *(wanted if shots > 1 else [])})
 
 
+def stored_entries(path: Path, layers: list[str]) -> int:
+    """Number of entries of the weights of some layers in a stored file."""
+    values = Subnetwork.load(path).values
+    return sum(len(values[f"{layer}.weight"]) for layer in layers)
+
+
+def runs_of(settings: dict) -> Iterator[tuple[str, str, int]]:
+    """Method, structure and number of shots of every run; methods that prune layer by layer have one shot."""
+    for method, structure in product(settings["methods"], settings["structures"]):
+        if method not in LAYERWISE:
+            own = "structured_shots" if structure == "row-column" else "shots"
+            yield from ((method, structure, shots) for shots in settings.get(own, settings["shots"]))
+        elif structure in LAYERWISE_STRUCTURES:
+            yield method, structure, 1
+
+
 def prune_all(pruning: Pruning) -> Results:
     """Run every method, structure and number of shots, or take it from its record."""
     settings = pruning.settings
     runs = [("dense", pruning.key, pruning.store_dense)]
-    for method, structure, shots in product(settings["methods"], settings["structures"], settings["shots"]):
+    for method, structure, shots in runs_of(settings):
         name = f"{method}-{structure.replace(':', '-')}-{shots}"
         facts = [pruning.key, settings["sparsities"]]
         runs.append((name, facts, partial(pruning.run, method, structure, shots)))
