@@ -34,11 +34,10 @@ class Settings:
         biases: whether biases are elements that may be removed.
         shots: number of times that the curvature is estimated and a part removed; up to 40 in the paper.
         damping_g, damping_a: in units of the factors' mean diagonals; defaults of the authors' scripts for elements.
-        max_correlate: number of removed elements whose updates are joint (`updates.remove_elements`); None: all of a
-            layer.
         correlated: False adds up separate updates for each removed part.
         low_rank: rank of the correction that is trained after every shot but the last (`correction.correct`); 0: none.
         low_rank_rate: its learning rate.
+        tolerance: of the joint update of elements (`updates.remove_elements`).
     """
 
     structure: str = "element"
@@ -48,10 +47,10 @@ class Settings:
     shots: int = 5
     damping_g: float = 0.1
     damping_a: float = 0.01
-    max_correlate: int | None = 500
     correlated: bool = True
     low_rank: int = 0
     low_rank_rate: float = 0.001
+    tolerance: float = updates.TOLERANCE
 
     def __post_init__(self):
         if self.structure not in STRUCTURES:
@@ -265,5 +264,5 @@ def _updated(
             return updates.remove_structures(deviation, factors, *parts)
         return updates.remove_structures_independently(deviation, inverses, *parts)
     if settings.correlated:
-        return updates.remove_elements(deviation, inverses, removed, settings.max_correlate)
+        return updates.remove_elements(deviation, inverses, removed, settings.tolerance)
     return updates.remove_elements_independently(deviation, inverses, removed)
