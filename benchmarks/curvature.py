@@ -15,7 +15,7 @@ import time
 import torch
 
 from baselines.llm_surgeon import costs, updates
-from baselines.llm_surgeon.curvature import Factors
+from baselines.llm_surgeon.factors import Factors
 from benchmarks import common
 
 EXPLICIT = 32  # width of the layer for which the Fisher matrix is built
@@ -56,7 +56,7 @@ def steps(width: int) -> dict[str, float]:
     rows[: width // 20] = columns[: width // 20] = True
     structured, _ = timed(updates.remove_structures, deviation, damped, rows, columns)
     memory = peak_mib() - before  # before the elements, whose blocks would dominate the peak
-    elements, _ = timed(updates.remove_elements, deviation, inverses, removed)
+    elements, _ = timed(updates.remove_elements, deviation, damped, inverses, removed)
     return {
         "factors": sums, "inverses": inverting, "costs": costing + seconds, "rows and columns": structured,
         "elements": elements, "memory, MiB": memory, "memory with elements, MiB": peak_mib() - before,
