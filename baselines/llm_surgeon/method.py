@@ -9,6 +9,7 @@ from torch import nn
 
 from baselines.base import Cell, Method, Stored, StoredSubnetwork, Tensors, register
 from baselines.estimates import FLOAT32_BYTES, Effort, ModelShapes, kept_bytes
+from baselines.llm_surgeon import needs
 from baselines.llm_surgeon.compaction import compact, with_shapes
 from baselines.llm_surgeon.curvature import Batch, estimate
 from baselines.llm_surgeon.factors import FactorStore
@@ -18,8 +19,6 @@ from baselines.magnitude import Zeroed, zeros
 from ken import selection
 from ken.selection import as_rows, kept_count
 from ken.subnetwork import Subnetwork
-
-FLOAT64_BYTES = 8  # of an entry of the curvature
 
 
 class Surgeon(StoredSubnetwork):
@@ -76,13 +75,18 @@ class Surgeon(StoredSubnetwork):
         return model, prune(model, cell.linear_layers, texts, kept, self.settings, targets, prepared)
 
     def memory_bytes(self, shapes: ModelShapes) -> float:
-        """Also the factors, damped factors and inverses of all layers, and about four copies of their weights."""
-        factors = sum(outputs**2 + (inputs + 1) ** 2 for outputs, inputs in shapes.linear.values())
-        return super().memory_bytes(shapes) + FLOAT64_BYTES * (3 * factors + 4 * shapes.linear_entries)
+        """Also the factors of the fine-tuned model, those of a later shot, and the values of reset entries."""
+        held = needs.memory_bytes(shapes.linear) * (2 if self.settings.shots > 1 else 1)
+        return super().memory_bytes(shapes) + held + FLOAT32_BYTES * shapes.linear_entries
 
     def effort(self, shapes: ModelShapes, budgets: int) -> Effort:
-        inverses = sum(2 * (outputs**3 + inputs**3) for outputs, inputs in shapes.linear.values())
-        return Effort(ranked=shapes.body_entries, gradient_texts=self.sequences, flops=budgets * inverses)
+        shots = budgets * self.settings.shots
+        estimates = 1 + shots - budgets if self.settings.curved else 0
+        return Effort(
+            ranked=shapes.body_entries,
+            gradient_texts=self.sequences * estimates,
+            flops=shots * needs.shot_flops(shapes.linear, self.settings),
+        )
 
 
 class SurgeonZero(Surgeon, Zeroed):

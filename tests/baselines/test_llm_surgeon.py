@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import BloomConfig, BloomForCausalLM
 
 from baselines import METHODS, module_of
 from baselines.estimates import ModelShapes
-from baselines.llm_surgeon import costs, curvature, schedule, updates
+from baselines.llm_surgeon import costs, curvature, needs, schedule, updates
 from baselines.llm_surgeon.curvature import estimate
 from baselines.llm_surgeon.factors import Factors
 from baselines.llm_surgeon.schedule import Settings, joined, kept_counts, prune
@@ -585,12 +586,38 @@ def test_a_language_model_is_pruned_by_its_own_loss(structure):
     assert model(input_ids=ids, labels=ids).loss.isfinite()
 
 
-def test_memory_is_planned_for_factors_their_damped_copies_and_inverses():
-    shapes = ModelShapes({"layer.weight": (30, 20), "layer.bias": (30,)}, head=0, linear={"layer": (30, 20)})
+def test_memory_is_planned_for_factors_masks_and_one_open_layer():
+    linear = {"layer": (30, 20), "other": (10, 40)}
+    shapes = ModelShapes({"layer.weight": (30, 20), "other.weight": (10, 40)}, head=0, linear=linear)
     usual = METHODS["delta-magnitude"].memory_bytes(shapes)
-    for name in NAMES:
-        more = METHODS[name].memory_bytes(shapes) - usual
-        assert 3 * 8 * (30**2 + 21**2) < more < 3 * 8 * (30**2 + 21**2) + 5 * 8 * 600
+    factors, largest = 30**2 + 21**2 + 10**2 + 41**2, 10**2 + 41**2
+    once = 4 * factors + 2 * 1000 + 8 * (3 * largest + 6 * 600)
+    for name, times in zip(NAMES, (2, 1, 1), strict=True):  # several shots estimate the curvature again
+        assert METHODS[name].memory_bytes(shapes) - usual == times * once + 4 * 1000
+    large = {"layer": (100_000, 100_000)}
+    assert needs.memory_bytes(large | {"other": (10_000, 10_000)}) - needs.memory_bytes(large) == 2 * 10_000**2
+    many = {str(index): (10_000, 10_000) for index in range(20)}
+    assert needs.memory_bytes(many) < curvature.HELD_BYTES + 20 * 2 * 10_000**2 + 8 * (6 * 10_001**2 + 6 * 10_000**2)
+
+
+@pytest.mark.parametrize("options", [{}, {"structure": "row-column"}, {"costs": "obd"}, {"costs": "l-obd"}])
+def test_operations_are_planned_for_inverses_and_updates(options, monkeypatch):
+    """The planned operations are those of the matrix products and inverses that a shot makes."""
+    counted, settings = [0.0], Settings(shots=1).with_options(options)
+    inverse = schedule.inverse
+
+    def counting(factor):
+        counted[0] += len(factor) ** 3
+        return inverse(factor)
+
+    monkeypatch.setattr(schedule, "inverse", counting)
+    model = Toy()
+    factors = estimate(model, LAYERS, toy_batches(1))
+    with FlopCounterMode(display=False) as counter:
+        prune(model, LAYERS, toy_batches(1), 84, settings, factors=factors)
+    counted[0] += counter.get_total_flops()
+    planned = needs.shot_flops({"first": (12, 9), "second": (6, 12)}, settings)
+    assert (planned == 0) == (counted[0] == 0) and planned / 8 <= counted[0] <= 2 * planned
 
 
 def test_a_method_of_a_package_depends_on_its_modules():
