@@ -20,6 +20,7 @@ from baselines.llm_surgeon.curvature import estimate
 from baselines.llm_surgeon.method import from_zeros, kept_masks, nonzero_masks
 from baselines.llm_surgeon.schedule import VARIANTS, Layers, Settings, removable_entries, shots_of
 from baselines.magnitude import zeros
+from ken.errors import UserError
 from ken.subnetwork import Subnetwork
 from study.cells.calibration import load_text
 from study.cells.perplexity_rows import Results, Row, describe_stored, evaluate, run_all, write_results
@@ -28,7 +29,9 @@ from study.models.classifiers import check_checkpoint
 from study.models.language_models import body_of, empty_language_model, linear_layers, load_body, load_language_model
 from study.running import files, provenance
 from study.running.code import code_hash
+from study.running.device import acquire_device
 from study.running.workflow import run
+from study.training.gradients import CPU
 
 HALF = 0.5  # sparsity of 2:4
 
@@ -42,16 +45,34 @@ class Pruning:
         settings: methods, structures, sparsities, shots, structured_shots (if they differ), calibration, low_rank,
             max_length, batch_size.
         out: folder of the stored files.
+        device: on which models are pruned and evaluated.
+
+    Raises:
+        UserError: the model has no linear layers.
     """
 
-    def __init__(self, checkpoint: Path, text: Path, axes: dict, settings: dict, out: Path):
+    def __init__(
+        self,
+        checkpoint: Path,
+        text: Path,
+        axes: dict,
+        settings: dict,
+        out: Path,
+        device: torch.device = CPU,
+    ):
         self.checkpoint, self.axes, self.settings, self.out = checkpoint, axes, settings, out
         self.inputs = {"pretrained": check_checkpoint(checkpoint), "text": files.check_folder(text)}
         length, chunks = settings["max_length"], settings["calibration"]
         calibration, self.test = load_text(checkpoint, text, length, axes["seed"], chunks)
-        self.batches = list(calibration.examples(settings["batch_size"]))
-        self.dense = load_language_model(checkpoint)
+        examples = calibration.examples(settings["batch_size"])
+        self.batches = [{name: tensor.to(device) for name, tensor in batch.items()} for batch in examples]
+        self.device, self.dense = device, load_language_model(checkpoint).to(device)
         self.layers = linear_layers(self.dense)
+        if not self.layers:
+            raise UserError(
+                f"{axes['model']} has no torch.nn.Linear layers to prune (those of GPT-2 are Conv1D): choose a model "
+                "such as OPT, BLOOM or Llama."
+            )
         source = code_hash("study.prune_language_model")
         shared = {key: settings[key] for key in ("calibration", "low_rank", "max_length", "batch_size")}
         self.key = [self.inputs, source, axes, shared, torch.__version__.partition("+")[0]]
@@ -74,7 +95,7 @@ class Pruning:
         describe_stored(row, path, start)
         state = from_zeros(path)
         skeleton = empty_language_model(self.checkpoint)
-        restored = load_body(with_shapes(skeleton, state), state)
+        restored = load_body(with_shapes(skeleton, state), state).to(self.device)
         weights = [restored.get_submodule(name).weight for name in self.layers]
         before = [skeleton.get_submodule(name).weight for name in self.layers]
         row.kept_share = sum(int(w.count_nonzero()) for w in weights) / sum(w.numel() for w in before)
@@ -90,7 +111,7 @@ class Pruning:
         path.parent.mkdir(parents=True, exist_ok=True)
         if structured:
             model = compact(model, removed, self.batches[0])
-        body = body_of(model)
+        body = {name: tensor.cpu() for name, tensor in body_of(model).items()}
         masks = nonzero_masks(body, removed) if structured else kept_masks(body, removed)
         Subnetwork.from_masks(zeros(body), body, masks, 1 - sparsity, method).save(path)
 
@@ -193,8 +214,9 @@ def main() -> None:
     a, study, paths = parse_step("Prune one causal language model.", "language-model", "seed")
     axes, settings = {"model": a.model, "seed": a.seed}, study.language_settings("pruning")
     out = paths.experiment("pruning", **axes)
+    device = acquire_device()
     provenance.make_deterministic(0)
-    pruning = Pruning(paths.pretrained(a.model), paths.text("pruning"), axes, settings, out)
+    pruning = Pruning(paths.pretrained(a.model), paths.text("pruning"), axes, settings, out, device)
     write_results(out, prune_all(pruning), pruning.test, pruning.inputs)
 
 

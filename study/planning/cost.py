@@ -9,9 +9,12 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import partial
+from itertools import product
 
 from baselines import METHODS, Method
-from baselines.estimates import HELD_BYTES, Effort
+from baselines.estimates import FLOAT32_BYTES, HELD_BYTES, Effort, kept_bytes
+from baselines.llm_surgeon import needs
+from baselines.llm_surgeon.schedule import VARIANTS, Settings
 from ken import certificate
 from study.planning.sizes import ModelSize, SizedStudy, TaskSize
 
@@ -21,6 +24,7 @@ READ_BYTES = 8  # held per parameter while reading sub-networks: a mask, kept va
 TABLES_GIB = 2.0  # of a process that reads tables or draws figures
 CONTEXT_GIB = 0.7  # of a process with torch, or of a CUDA context with its libraries
 MATRIX_KINDS = 7  # kinds of matrices that the checks prune one at a time
+TOKENS_PER_WORD = 1.5  # of text in English
 SEARCH_ENDS = 2  # kept shares that a search evaluates besides the steps of its bisection
 
 
@@ -224,6 +228,27 @@ def _spread(study: SizedStudy) -> Work:
     return Work(items=len(study.config["models"]) * len(settings["methods"]) * settings["draws"])
 
 
+def _prune_language_model(study: SizedStudy, model: str, **_: str) -> Work:
+    """Work of all prunings by curvature of a language model; other methods count as one that updates nothing."""
+    size, section = study.models[model], study.config["language_modelling"]
+    settings, length = section["pruning"], section["max_length"]
+    chunks = math.ceil(settings["text"]["test_words"] * TOKENS_PER_WORD / length)
+    one = effort_work(Effort(gradient_texts=settings["calibration"]), size, length)
+    one += Work(needs.estimate_flops(size.linear, settings["calibration"] * length))
+    tested = evaluation(size, chunks, length, section["batch_size"]) + Work(coded=size.body_entries)
+    work = one + tested  # of the dense model
+    for method, structure, shots in product(settings["methods"], settings["structures"], settings["shots"]):
+        sparsities = 1 if structure == "2:4" else len(settings["sparsities"])
+        of_method = Settings().with_options(VARIANTS.get(method, {"costs": "l-obd"}) | {"structure": structure})
+        pruned = sparsities if shots == 1 else shots
+        estimates = pruned - 1 if of_method.curved and shots > 1 else 0
+        work += sparsities * tested + Work(pruned * needs.shot_flops(size.linear, of_method)) + estimates * one
+        kept = [0.5] if structure == "2:4" else [1 - sparsity for sparsity in settings["sparsities"]]
+        unpruned = size.dense_bytes - FLOAT32_BYTES * size.linear_entries
+        work += Work(disk=sum(unpruned + kept_bytes(size.linear, share) for share in kept))
+    return work
+
+
 RULES: dict[str, Callable[..., Work]] = {
     "import_model": _import,
     "pretrain_model": _pretrain,
@@ -234,15 +259,17 @@ RULES: dict[str, Callable[..., Work]] = {
     "train_method": _train,
     "check_cell": _check,
     "measure_inference": _infer,
+    "prune_language_model": _prune_language_model,
     "collect_scores": _collect,
     "describe_spread": _spread,
 }
 ON_GPU = (
     *("pretrain_model", "tune_model", "finetune_model", "finetune_random_init", "compress_model", "train_method"),
-    *("check_cell", "adapt_language_model"),
+    *("check_cell", "adapt_language_model", "prune_language_model"),
 )
 READING = ("describe_spread", "draw_kenviz")
-NOT_ESTIMATED = ("prune_language_model", "adapt_language_model", "compress_language_model")
+NOT_ESTIMATED = ("adapt_language_model", "compress_language_model")
+PRUNED_BYTES = 21  # a parameter: dense, live and restored model, a file and its base, and its mask
 HELD_MODELS = 3  # of a cell in addition to those that are measured: initial, fine-tuned, current
 
 
@@ -264,6 +291,9 @@ def memory_gib(study: SizedStudy, rule: str, wildcards: dict[str, str], half: bo
     if rule not in (*ON_GPU, *NOT_ESTIMATED):
         return TABLES_GIB
     size = study.models[wildcards["model"]]
+    if rule == "prune_language_model":
+        curvature = 2 * needs.memory_bytes(size.linear)  # that of the dense model stays, for all methods
+        return CONTEXT_GIB + (PRUNED_BYTES * size.parameters + curvature) / 2**30
     compressing = CONTEXT_GIB + _compression_bytes(study, rule, wildcards, size) / 2**30
     if rule == "compress_model":
         return compressing

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from baselines import METHODS
 from ken.errors import UserError
@@ -128,6 +129,16 @@ def pruned(checkpoint, text_folder, tmp_path_factory):
     out = tmp_path_factory.mktemp("pruned")
     pruning = Pruning(checkpoint, text_folder, AXES, PRUNING, out)
     return pruning, prune_all(pruning)
+
+
+def test_a_model_without_linear_layers_is_refused(checkpoint, text_folder, tmp_path):
+    folder = tmp_path / "gpt2"
+    shutil.copytree(checkpoint, folder)
+    size = {"vocab_size": len(load_tokenizer(checkpoint, 12)), "n_embd": 8, "n_layer": 1, "n_head": 2}
+    GPT2LMHeadModel(GPT2Config(**size)).save_pretrained(folder)
+    (folder / "manifest.json").unlink(missing_ok=True)
+    with pytest.raises(UserError, match=r"mine has no torch.nn.Linear layers to prune \(those of GPT-2 are Conv1D\)"):
+        Pruning(folder, text_folder, AXES | {"model": "mine"}, PRUNING, tmp_path / "out")
 
 
 def test_the_file_of_every_sparsity_matches_its_row(pruned, checkpoint):
