@@ -18,6 +18,7 @@ CONTROLS = ("none", "full")
 LABELS = {
     "full": "Full",
     "none": "None",
+    "shrink": "Shrunk update",
     "ken": "KEN",
     "ken-grid": "KEN grid",
     "ken-grid-layers": "KEN grid (layers)",
@@ -50,7 +51,9 @@ LABELS = {
     "surgeon-delta": "Surgeon of Δ",
     "surgeon-delta-updated": "Surgeon of Δ, updated",
 }
-FAMILY_LABELS = {"reset": "as they are", "rescaled": "rescaled", "other": "other", "trained": "trained"}
+FAMILY_LABELS = {
+    "reset": "as they are", "rescaled": "rescaled", "other": "other", "trained": "trained", "control": "all, shrunk",
+}  # fmt: skip
 _NAME = re.compile(r"(?P<base>.+?)(?P<rescaled>-rescaled)?(?:-(?P<bits>16|8|4|3|2|1)bit)?", re.S)
 DASHES = {16: (9, 1, 1, 1), 8: (7, 1, 1, 1), 4: (4, 1, 1, 1), 3: (3, 1, 1, 1), 2: (2, 1), 1: (1, 1)}  # by bits
 ACCENT = "#1b82c4"
@@ -70,6 +73,7 @@ class MethodStyle:
 
 
 FIXED = {
+    "shrink": MethodStyle("#1d2127", "X", (0, (4, 1.5)), 5),
     "ken": MethodStyle("#d55e00", "o"),
     "ken-grid": MethodStyle("#e69f00", "D", size=4),
     "ken-grid-layers": MethodStyle("#e69f00", "d", (0, (1, 1))),
