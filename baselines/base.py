@@ -95,6 +95,14 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class ChosenFactor:
+    """A factor on the scales of a file, and the weighted F1 on validation that it was chosen for, if it was chosen."""
+
+    value: float
+    validation_weighted_f1: float | None = None
+
+
+@dataclass(frozen=True)
 class Stored:
     """The report of a method about a file it has written.
 
@@ -102,11 +110,13 @@ class Stored:
         kept: body parameters stored in the file.
         parameters: of the restored model, if their number differs from that of the fine-tuned model.
         fitted: the trained model, for methods that train.
+        factor: on the scales, for methods that choose one on validation.
     """
 
     kept: int
     parameters: int | None = None
     fitted: Fitted | None = None
+    factor: ChosenFactor | None = None
 
 
 class NoOptions(Section):
@@ -123,7 +133,7 @@ class Method(ABC):
         budgets: default budgets, which a config may replace. None: the kept shares of the study.
         unit: what a budget means, one of `UNITS`: share (or number) of entries kept in each row, rank, remaining size,
             bits an entry, or share of the dense model's bytes.
-        needs_data: whether it uses training examples, through `Cell.training`.
+        needs_data: whether it uses training or validation examples, through `Cell.training`.
         form: the form of its restored model in the inference table: "restored", "merged" or "compiled".
         options_model: its options in a config beyond budgets, draws and rates, with descriptions and limits.
     """

@@ -59,12 +59,14 @@ class Effort:
         ranked: entries that are ranked once for all budgets.
         chosen: entries that are chosen from without a ranking, the sum over all budgets.
         gradient_texts: training texts whose gradients are taken, one text at a time.
+        validations: evaluations of a model on the validation texts.
         flops: further floating-point operations, in float32 or float64.
     """
 
     ranked: int = 0
     chosen: int = 0
     gradient_texts: int = 0
+    validations: int = 0
     flops: float = 0.0
 
 

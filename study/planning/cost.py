@@ -132,7 +132,9 @@ def _compress_with(study: SizedStudy, size: ModelSize, task: TaskSize, method: M
     files = len(budgets) * draws
     work = files * evaluation_on_test(study, size, task)
     work += Work(coded=files * size.body_entries, disk=draws * kept_on_disk(study, size, method))
-    return work + draws * effort_work(method.effort(size, len(budgets)), size, task.tokens)
+    effort, batch_size = method.effort(size, len(budgets)), study.config["evaluation"]["batch_size"]
+    validations = effort.validations * evaluation(size, task.validation, task.tokens, batch_size)
+    return work + draws * (effort_work(effort, size, task.tokens) + validations)
 
 
 def _finetune(study: SizedStudy, model: str, task: str, *, copies: int = 2, **_: str) -> Work:
