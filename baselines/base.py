@@ -15,7 +15,15 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from baselines.estimates import FLOAT32_BYTES, HELD_BYTES, Effort, ModelShapes, coded_bytes, kept_bytes
+from baselines.estimates import (
+    FLOAT32_BYTES,
+    HELD_BYTES,
+    Effort,
+    ModelShapes,
+    coded_bytes,
+    count_entries,
+    kept_bytes,
+)
 from baselines.options import Section
 from baselines.training import Fitted, Training
 from ken import extraction, selection, streaming
@@ -43,7 +51,9 @@ class Registry(dict[str, "Method"]):
     def _coded(self, name: object) -> "Method | None":
         match = _CODED.fullmatch(name) if isinstance(name, str) else None
         selected = super().get(match[1]) if match else None
-        return dataclasses.replace(selected, name=name, values=match[2]) if isinstance(selected, Selection) else None
+        if not isinstance(selected, Selection) or selected.scope != "all":  # others are stored in full, not in N bits
+            return None
+        return dataclasses.replace(selected, name=name, values=match[2])
 
 
 METHODS = Registry()
@@ -53,6 +63,7 @@ MODULES: dict[str, str] = {}
 Tensors = dict[str, torch.Tensor]
 
 FAMILIES = ("control", "reset", "rescaled", "other", "trained")
+SCOPES = ("all", "linear", "layers", "embeddings")
 UNITS = ("share", "rank", "size", "bits", "bytes")
 
 
@@ -87,6 +98,16 @@ class Cell:
             for name, module in self.skeleton.named_modules()
             if isinstance(module, nn.Linear) and f"{name}.weight" in self.pretrained
         ]
+
+    def in_scope(self, scope: str) -> set[str]:
+        """Names of the body tensors of a scope, one of `SCOPES`; see `Selection`."""
+        if scope == "linear":
+            return {f"{layer}.weight" for layer in self.linear_layers}
+        if scope == "embeddings":
+            modules = self.skeleton.named_modules()
+            embeddings = {f"{name}.weight" for name, module in modules if isinstance(module, nn.Embedding)}
+            return embeddings & self.pretrained.keys()
+        return {name for name in self.pretrained if extraction.in_scope(name, scope)}
 
     @property
     def device(self) -> torch.device:
@@ -282,10 +303,14 @@ class StoredSubnetwork(Method):
 class Selection(StoredSubnetwork):
     """Keeps k entries of every row, ranked by a criterion, and resets all others.
 
+    Tensors outside its scope are kept in full. "linear" is the weights of the linear layers, "layers" all tensors of
+    the numbered layers, "embeddings" the embedding matrices.
+
     Attributes:
         criterion: name in `ken.selection.CRITERIA`; not used where positions are not stored.
         rule: "reset" keeps fine-tuned values, "rescale" multiplies the kept updates by n / k.
         values, positions: how they are stored, see `ken.prune`.
+        scope: one of `SCOPES`, for a method that stores positions.
     """
 
     name: str
@@ -294,6 +319,7 @@ class Selection(StoredSubnetwork):
     stochastic: bool = False
     values: str = "32bit"
     positions: str = "stored"
+    scope: str = "all"
 
     @property
     def family(self) -> str:
@@ -307,20 +333,23 @@ class Selection(StoredSubnetwork):
     def prepare(self, cell: Cell) -> Tensors:
         if self.positions != "stored":
             return {}
-        return selection.rank_tensors(
-            cell.finetuned, cell.pretrained, self.criterion, seed=cell.seed, device=cell.device
-        )
+        pruned = {name: cell.pretrained[name] for name in cell.in_scope(self.scope)}
+        return selection.rank_tensors(cell.finetuned, pruned, self.criterion, seed=cell.seed, device=cell.device)
 
     def store(self, cell: Cell, prepared: Tensors, budget: float | int, path: Path) -> Stored:
         pair = Pair.opened(cell.pretrained, cell.finetuned)
         masks = {name: selection.mask_from_ranks(ranks, budget) for name, ranks in prepared.items()}
+        for name in cell.pretrained.keys() - cell.in_scope(self.scope):
+            masks[name] = torch.ones(cell.pretrained[name].shape, dtype=torch.bool)
         choose = extraction.chooser_of_masks(pair, masks)
         coding = dataclasses.replace(self.coding, seed=cell.seed)
         streaming.write(path, Coder(pair, coding, budget, self.rule, "all", choose), self.name)
         return Stored(Subnetwork.load(path).kept_body)
 
     def stored_bytes(self, budget: float | int, shapes: ModelShapes) -> float:
-        return coded_bytes(shapes, budget, self.coding)
+        pruned = shapes.in_scope(self.scope)
+        in_full = count_entries(shapes.body) - count_entries(pruned)
+        return FLOAT32_BYTES * in_full + coded_bytes(dataclasses.replace(shapes, body=pruned), budget, self.coding)
 
     def effort(self, shapes: ModelShapes, budgets: int) -> Effort:
         if self.positions == "base":

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ken import extraction
 from ken.coding.blocks import GROUP
 from ken.coding.coder import Coding
 from ken.selection import kept_count
@@ -39,6 +40,19 @@ class ModelShapes:
     def linear_entries(self) -> int:
         """Entries of the weights of the linear layers."""
         return count_entries(self.linear)
+
+    def in_scope(self, scope: str) -> dict[str, Shape]:
+        """Name -> shape of the tensors of a scope of `baselines.base.SCOPES`.
+
+        Embeddings are here the matrices that belong neither to a linear layer nor to a numbered one.
+        """
+        linear = {f"{layer}.weight" for layer in self.linear}
+        if scope == "linear":
+            return {name: shape for name, shape in self.body.items() if name in linear}
+        if scope == "embeddings":
+            others = {name: shape for name, shape in self.body.items() if len(shape) > 1 and name not in linear}
+            return {name: shape for name, shape in others.items() if not extraction.in_scope(name, "layers")}
+        return {name: shape for name, shape in self.body.items() if extraction.in_scope(name, scope)}
 
     @property
     def parameters(self) -> int:

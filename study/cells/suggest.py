@@ -67,9 +67,9 @@ def suggest(cell: FinetunedCell, methods: list[str], settings: dict, out: Path) 
     with files.replacing_folder(out) as folder:
         for name in [] if cell.failure else methods:
             method = baselines.METHODS[name]
-            if not isinstance(method, Selection):
+            if not isinstance(method, Selection) or method.scope != "all":
                 raise UserError(
-                    f"{name} does not rank entries, so no share can be suggested for it: remove it from suggestion."
+                    f"{name} does not rank all entries, so no share can be suggested for it: remove it from suggestion."
                 )
             axes = cell.axes | {"method": name}
             if examples < needed:

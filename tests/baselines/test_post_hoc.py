@@ -168,7 +168,12 @@ def test_the_released_code_in_both_scopes(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in METHODS if name.endswith("-rescaled") and not METHODS[name].needs_data]
+    "name",
+    [
+        name
+        for name in METHODS
+        if name.endswith("-rescaled") and not METHODS[name].needs_data and METHODS[name].scope == "all"
+    ],
 )
 def test_every_selection_can_be_rescaled(name, tmp_path):
     cell = small_cell()
