@@ -216,6 +216,13 @@ def _collect(study: SizedStudy) -> Work:
     return Work(items=cells * sum(study.draws(method) * len(study.budgets(method)) for method in study.post_hoc()))
 
 
+def _updates(study: SizedStudy) -> Work:
+    """Rankings by two methods in every cell, and one of the pre-trained weights for every model and seed."""
+    seeds = len(study.config["seeds"])
+    entries = sum(study.models[model].body_entries for model in study.config["models"])
+    return Work(ranked=seeds * entries * (2 * len(study.tasks) + 1))
+
+
 def _spread(study: SizedStudy) -> Work:
     settings = study.config["spread"]
     return Work(items=len(study.config["models"]) * len(settings["methods"]) * settings["draws"])
@@ -233,10 +240,11 @@ RULES: dict[str, Callable[..., Work]] = {
     "measure_inference": _infer,
     "collect_scores": _collect,
     "describe_spread": _spread,
+    "describe_updates": _updates,
 }
 ON_GPU = (
     *("pretrain_model", "tune_model", "finetune_model", "finetune_random_init", "compress_model", "train_method"),
-    *("check_cell", "adapt_language_model"),
+    *("check_cell", "describe_updates", "adapt_language_model"),
 )
 READING = ("describe_spread", "draw_kenviz")
 NOT_ESTIMATED = ("prune_language_model", "adapt_language_model", "compress_language_model")
