@@ -47,9 +47,10 @@ def page(tables: ResultTables) -> dict[str, Any]:
         ],
         tables.choices.itertuples(),
     )
+    seeds = style.count(len(tables.counts["seeds"]), "seed")
     caption = (
-        "Left: share of the kept entries that the same rule keeps of the pre-trained weights (dotted) and of the model "
-        "of another task (solid); dashed: chance. Middle: mean size of the kept updates, that of all updates is 1. "
+        f"Means over all cells ({seeds}). Left: share of the kept entries that the same rule keeps of the pre-trained "
+        "weights (dotted) and of the model of another task (solid); dashed: chance. Middle: mean size of the kept updates, that of all updates is 1. "
         "Right: difference to full; the shrunk update multiplies every update by the kept share and chooses nothing."
     )
     text = " ".join(sentences(tables)) or "No choice was described."

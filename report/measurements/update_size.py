@@ -14,6 +14,7 @@ from report.scores import NEAR, aggregations
 from report.table import Table
 
 AGAINST = ("linear layers", "body")  # the kind that losses are drawn against: the first that the study has
+NAMED = {"linear layers": "linear layers", "embeddings": "embeddings", "body": "the body"}  # kinds of the sentence
 METHODS = ("ken", "ken-rescaled")
 SHOWN = (0.05, 0.25, 0.50, 0.75)  # kept shares in the figure; the first ones of a study that has none of them
 COLUMNS = {
@@ -71,14 +72,16 @@ def _percent(value: float) -> str:
 
 
 def sentences(tables: ResultTables) -> list[str]:
-    """The range over models of the relative update of linear layers and of embeddings."""
+    """The range over models of the relative update of some kinds of tensors."""
     means = tables.updates.set_index("kind")["relative_update"].dropna()
     parts = [
-        f"{kind} by {style.span(means[[kind]].min(), means[[kind]].max(), _percent, merged=True)}"
-        for kind in ("linear layers", "embeddings", "body")
+        f"{style.span(means[[kind]].min(), means[[kind]].max(), _percent, merged=True)} in {name}"
+        for kind, name in NAMED.items()
         if kind in means.index
     ]
-    return [f"Fine-tuning moves {style.listed(parts)} of their size (means per model)."] if parts else []
+    if not parts:
+        return []
+    return [f"The norm of the update is {style.listed(parts)}, of that of the weights (means per model)."]
 
 
 def drawings(tables: ResultTables) -> dict[str, Drawing]:
