@@ -57,9 +57,9 @@ def page(tables: ResultTables) -> dict[str, Any]:
         ],
         tables.updates.itertuples(),
     )
-    caption = (
-        "One dot per cell: difference to full at a kept share, against the relative size of the update (log scale)."
-    )
+    seeds = style.count(len(tables.counts["seeds"]), "seed")
+    against = "against the relative size of the update (log scale)"
+    caption = f"One dot per cell ({seeds}): difference to full at a kept share, {against}."
     text = " ".join(sentences(tables)) or "The size of updates was not measured."
     absent = "The size of updates was not measured in this study."
     title = "How large are the updates?"
