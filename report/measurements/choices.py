@@ -51,8 +51,8 @@ def page(tables: ResultTables) -> dict[str, Any]:
     caption = (
         f"Means over all cells ({seeds}). Left: share of the kept entries that the same rule keeps of the pre-trained "
         "weights (dotted) and of the model of another task (solid); dashed: chance. Middle: mean size of the kept "
-        "updates, that of all updates is 1. Right: difference to full; the shrunk update multiplies every update by the "
-        "kept share and chooses nothing."
+        "updates, that of all updates is 1. Right: difference to full; the shrunk update multiplies every update by "
+        "the kept share and chooses nothing."
     )
     text = " ".join(sentences(tables)) or "No choice was described."
     absent = "What methods choose was not described in this study."

@@ -266,7 +266,7 @@ def memory_gib(study: SizedStudy, rule: str, wildcards: dict[str, str], half: bo
     if rule == "measure_inference":
         held = HELD_MODELS + _measured_models(study)
         return CONTEXT_GIB + held * study.models[wildcards["model"]].dense_bytes / 2**30
-    if rule not in (*ON_GPU, *NOT_ESTIMATED):
+    if rule not in (*ON_GPU, *NOT_ESTIMATED) or rule == "describe_updates":  # which reads models block by block
         return TABLES_GIB
     size = study.models[wildcards["model"]]
     compressing = CONTEXT_GIB + _compression_bytes(study, rule, wildcards, size) / 2**30
