@@ -19,7 +19,11 @@ LABELS = {
     "full": "Full",
     "smallest-file": "Smallest file",
     "none": "None",
+    "shrink": "Shrunk update",
     "ken": "KEN",
+    "ken-linear": "KEN of linear layers",
+    "ken-layers": "KEN of encoder layers",
+    "ken-embeddings": "KEN of embeddings",
     "ken-grid": "KEN grid",
     "ken-grid-layers": "KEN grid (layers)",
     "ken-delta": "KEN of Δ",
@@ -53,7 +57,9 @@ LABELS = {
     "surgeon-delta": "Surgeon of Δ",
     "surgeon-delta-updated": "Surgeon of Δ, updated",
 }
-FAMILY_LABELS = {"reset": "as they are", "rescaled": "rescaled", "other": "other", "trained": "trained"}
+FAMILY_LABELS = {
+    "reset": "as they are", "rescaled": "rescaled", "other": "other", "trained": "trained", "control": "all, shrunk",
+}  # fmt: skip
 _NAME = re.compile(r"(?P<base>.+?)(?P<rescaled>-rescaled)?(?:-(?P<bits>16|8|4|3|2|1)bit)?", re.S)
 DASHES = {16: (9, 1, 1, 1), 8: (7, 1, 1, 1), 4: (4, 1, 1, 1), 3: (3, 1, 1, 1), 2: (2, 1), 1: (1, 1)}  # by bits
 ACCENT = "#1b82c4"
@@ -74,7 +80,11 @@ class MethodStyle:
 
 
 FIXED = {
+    "shrink": MethodStyle("#1d2127", "X", (0, (4, 1.5)), 5),
     "ken": MethodStyle("#d55e00", "o"),
+    "ken-linear": MethodStyle("#d55e00", "^", (0, (1, 1))),
+    "ken-layers": MethodStyle("#d55e00", "s", (0, (3, 1, 1, 1)), 4),
+    "ken-embeddings": MethodStyle("#d55e00", "d", (0, (5, 1, 1, 1)), 5),
     "ken-grid": MethodStyle("#e69f00", "D", size=4),
     "ken-grid-layers": MethodStyle("#e69f00", "d", (0, (1, 1))),
     "ken-delta": MethodStyle("#cc79a7", "P", size=5.5),

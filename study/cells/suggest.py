@@ -66,9 +66,9 @@ def evaluate_on_test(cell: FinetunedCell, path: Path) -> dict[str, float]:
 def suggest_share(cell: FinetunedCell, name: str, settings: dict, path: Path) -> tuple[dict, list[dict]]:
     """Search for a share of one method and store its file; the row of the table, and those of the evaluated shares."""
     method = baselines.METHODS[name]
-    if not isinstance(method, Selection):
+    if not isinstance(method, Selection) or method.scope != "all":
         raise UserError(
-            f"{name} does not rank entries, so no share can be suggested for it: remove it from suggestion."
+            f"{name} does not rank all entries, so no share can be suggested for it: remove it from suggestion."
         )
     suggested = search(cell, method, settings)
     view = cell.for_method(method, draw=0)

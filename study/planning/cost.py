@@ -137,7 +137,9 @@ def _compress_with(study: SizedStudy, size: ModelSize, task: TaskSize, method: M
     files = len(budgets) * draws
     work = files * evaluation_on_test(study, size, task)
     work += Work(coded=files * size.body_entries, disk=draws * kept_on_disk(study, size, method))
-    return work + draws * effort_work(method.effort(size, len(budgets)), size, task.tokens)
+    effort, batch_size = method.effort(size, len(budgets)), study.config["evaluation"]["batch_size"]
+    validations = effort.validations * evaluation(size, task.validation, task.tokens, batch_size)
+    return work + draws * (effort_work(effort, size, task.tokens) + validations)
 
 
 def _finetune(study: SizedStudy, model: str, task: str, *, copies: int = 2, **_: str) -> Work:
@@ -223,6 +225,13 @@ def _collect(study: SizedStudy) -> Work:
     return Work(items=cells * sum(study.draws(method) * len(study.budgets(method)) for method in study.post_hoc()))
 
 
+def _updates(study: SizedStudy) -> Work:
+    """Rankings by two methods in every cell, and one of the pre-trained weights for every model and seed."""
+    seeds = len(study.config["seeds"])
+    entries = sum(study.models[model].body_entries for model in study.config["models"])
+    return Work(ranked=seeds * entries * (2 * len(study.tasks) + 1))
+
+
 def _spread(study: SizedStudy) -> Work:
     settings = study.config["spread"]
     return Work(items=len(study.config["models"]) * len(settings["methods"]) * settings["draws"])
@@ -262,10 +271,11 @@ RULES: dict[str, Callable[..., Work]] = {
     "prune_language_model": _prune_language_model,
     "collect_scores": _collect,
     "describe_spread": _spread,
+    "describe_updates": _updates,
 }
 ON_GPU = (
     *("pretrain_model", "tune_model", "finetune_model", "finetune_random_init", "compress_model", "train_method"),
-    *("check_cell", "adapt_language_model", "prune_language_model"),
+    *("check_cell", "describe_updates", "adapt_language_model", "prune_language_model"),
 )
 READING = ("describe_spread", "draw_kenviz")
 NOT_ESTIMATED = ("adapt_language_model", "compress_language_model")
@@ -288,7 +298,7 @@ def memory_gib(study: SizedStudy, rule: str, wildcards: dict[str, str], half: bo
     if rule == "measure_inference":
         held = HELD_MODELS + _measured_models(study)
         return CONTEXT_GIB + held * study.models[wildcards["model"]].dense_bytes / 2**30
-    if rule not in (*ON_GPU, *NOT_ESTIMATED):
+    if rule not in (*ON_GPU, *NOT_ESTIMATED) or rule == "describe_updates":  # which reads models block by block
         return TABLES_GIB
     size = study.models[wildcards["model"]]
     if rule == "prune_language_model":

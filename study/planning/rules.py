@@ -195,9 +195,11 @@ class Rules:
     # The report.
 
     def measured_tables(self) -> list[Path]:
-        """Tables that only some studies have."""
+        """Tables that are measured apart from the scores, some of them only in some studies."""
         config = self.study.config
         measured = {
+            "updates": True,
+            "choices": True,
             "spread": config["spread"]["methods"],
             "timing": config["timing"]["heights"],
             "perplexity": self.study.experiments,

@@ -167,7 +167,7 @@ def test_a_share_is_chosen_on_validation_and_its_file_evaluated_on_the_test_set(
     labels[:] = 1 - labels  # would change a choice that used the test set
     suggest(cell, {"methods": ["ken", "ken-rescaled"]} | settings, tmp_path / "b")
     assert pd.read_csv(tmp_path / "b" / "curves.csv").equals(curves)
-    with pytest.raises(UserError, match="full does not rank entries"):
+    with pytest.raises(UserError, match="full does not rank all entries"):
         suggest(cell, {"methods": ["full"]} | settings, tmp_path / "c")
     assert not (tmp_path / "c").exists()
 

@@ -188,8 +188,8 @@ def test_work_grows_with_seeds_draws_and_shares(small):
     more = sizes.SizedStudy(small.config | {"draws": 4}, small.models, small.tasks)
     grown = cost.work_of(more, "compress_model", job)
     entries = sum(math.prod(shape) for shape in small.models["bert"].body.values())
-    assert grown.ranked - once.ranked == 2 * entries, "two more draws of random"
-    assert grown.coded - once.coded == 2 * 2 * entries, "at two shares each"
+    assert grown.ranked - once.ranked == 2 * 2 * entries, "two more draws of random and of random-rescaled"
+    assert grown.coded - once.coded == 2 * 2 * 2 * entries, "at two shares each"
     assert grown.disk > once.disk and grown.flops > once.flops
     scored = sizes.SizedStudy(small.config | {"scores_only": ["random"]}, small.models, small.tasks)
     without = cost.work_of(scored, "compress_model", job)
