@@ -12,7 +12,6 @@ from baselines.estimates import Effort, ModelShapes, coded_bytes
 from ken import streaming
 from ken.coding.coder import Coder, Coding
 from ken.pairing import Pair
-from ken.subnetwork import Subnetwork
 
 
 class Rounded(StoredSubnetwork):
@@ -26,8 +25,7 @@ class Rounded(StoredSubnetwork):
     def store(self, cell: Cell, prepared: object, budget: float | int, path: Path) -> Stored:
         pair = Pair.opened(cell.pretrained, cell.finetuned)
         coding = dataclasses.replace(self.coding, seed=cell.seed)
-        streaming.write(path, Coder(pair, coding, budget, "rescale", "all"), self.name)
-        return Stored(Subnetwork.load(path).kept_body)
+        return Stored(streaming.write(path, Coder(pair, coding, budget, "rescale", "all"), self.name).kept)
 
     def stored_bytes(self, budget: float | int, shapes: ModelShapes) -> float:
         return coded_bytes(shapes, budget, Coding("2bit"))

@@ -63,9 +63,8 @@ def main() -> None:
     provenance.make_deterministic(0)
     cell = FinetunedCell(paths.finetuned(*axes), paths.task(a.task), study.compression_settings(methods), on)
     compress(cell, methods, paths.cell(*axes) / "compressed")
-    search = dict(study.config["suggestion"])
-    if not a.method and (searched := search.pop("methods")):
-        suggest(cell, searched, search, paths.suggested(*axes))
+    if study.suggests and not a.method:
+        suggest(cell, study.config["suggestion"], paths.suggested(*axes))
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ class Score:
         family, unit: of the method.
         kept: entries of body and head in the stored file. kept_share: share of the body in it.
         parameters: of the restored model.
+        factor: on the scales of the file, for methods that choose one on validation.
         seconds: to choose, or train, and store.
         reason: why there is no score; or, with status ok, a note on the training of the method.
         peak_mib: largest memory of the process so far.
@@ -52,6 +53,7 @@ class Score:
     macro_f1: float | None = None
     accuracy: float | None = None
     learning_rate: float | None = None
+    factor: float | None = None
     validation_weighted_f1: float | None = None
     seconds: float | None = None
     peak_mib: int | None = None
@@ -144,6 +146,8 @@ class _Run:
             row.learning_rate = stored.fitted.learning_rate
             row.validation_weighted_f1 = stored.fitted.validation_weighted_f1
             row.reason = stored.fitted.note
+        if stored.factor:
+            row.factor, row.validation_weighted_f1 = stored.factor.value, stored.factor.validation_weighted_f1
         row.stored_bytes, row.sha256 = path.stat().st_size, files.sha256(path)
         for name, value in metrics.scores(test.labels, predictions).items():
             setattr(row, name, value)

@@ -235,6 +235,12 @@ class Study:
             settings |= {"draws": self.config["draws"], "methods": own}
         return {key: value for key, value in settings.items() if key != "text"}
 
+    @property
+    def suggests(self) -> bool:
+        """Whether a kept share or a file is searched for."""
+        search = self.config["suggestion"]
+        return bool(search["methods"]) or search["smallest_file"]
+
     # Tables.
 
     def collection_settings(self) -> dict:
@@ -246,5 +252,5 @@ class Study:
             "measured": bool(self.config["inference"]["methods"]),
             "checked": self.has_ablations,
             "random_init_seeds": self.random_init_seeds,
-            "suggested": bool(self.config["suggestion"]["methods"]),
+            "suggested": self.suggests,
         }

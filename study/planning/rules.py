@@ -172,7 +172,7 @@ class Rules:
 
     def suggestions(self) -> list[Path]:
         """Suggested kept shares of all cells, if any are searched for."""
-        cells = self.study.cells if self.searched else []
+        cells = self.study.cells if self.study.suggests else []
         return [self.paths.suggested(*cell) / "suggestions.csv" for cell in cells]
 
     def inference(self) -> list[Path]:
@@ -195,9 +195,11 @@ class Rules:
     # The report.
 
     def measured_tables(self) -> list[Path]:
-        """Tables that only some studies have."""
+        """Tables that are measured apart from the scores, some of them only in some studies."""
         config = self.study.config
         measured = {
+            "updates": True,
+            "choices": True,
             "spread": config["spread"]["methods"],
             "timing": config["timing"]["heights"],
             "perplexity": self.study.experiments,
