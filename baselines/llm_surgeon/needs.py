@@ -8,7 +8,7 @@ from baselines.llm_surgeon.schedule import Settings
 
 FLOAT64_BYTES = 8
 MASK_BYTES = 2  # an entry: what is removed, and what was before
-OPEN_FACTORS, OPEN_WEIGHTS = 3, 6  # copies in float64 while a layer is open: factor, triangle, inverse; costs, updates
+OPEN_FACTORS, OPEN_WEIGHTS = 4, 8  # copies in float64 while a layer is open, measured by benchmarks.pruning
 ITERATIONS = 60  # of conjugate gradients in a layer, the mean on two small BLOOM models (docs/surgeon.md)
 
 Linear = Mapping[str, tuple[int, int]]
