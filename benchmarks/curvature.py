@@ -55,7 +55,7 @@ def steps(width: int) -> dict[str, float]:
     rows, columns = (torch.zeros(width, dtype=torch.bool) for _ in range(2))
     rows[: width // 20] = columns[: width // 20] = True
     structured, _ = timed(updates.remove_structures, deviation, damped, rows, columns)
-    memory = peak_mib() - before  # before the elements, whose blocks would dominate the peak
+    memory = peak_mib() - before
     elements, _ = timed(updates.remove_elements, deviation, damped, inverses, removed)
     return {
         "factors": sums, "inverses": inverting, "costs": costing + seconds, "rows and columns": structured,

@@ -36,10 +36,6 @@ class Factors:
         """
         return Factors(inverse(self.g), inverse(self.a))
 
-    def to(self, dtype: torch.dtype) -> "Factors":
-        """Both in another precision."""
-        return Factors(self.g.to(dtype), self.a.to(dtype))
-
 
 def damp_(factor: torch.Tensor, damping: float) -> torch.Tensor:
     """Add a multiple of the mean of a factor's diagonal to its diagonal, in place."""

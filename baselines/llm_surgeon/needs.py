@@ -8,7 +8,7 @@ from baselines.llm_surgeon.schedule import Settings
 
 FLOAT64_BYTES = 8
 MASK_BYTES = 2  # an entry: what is removed, and what was before
-OPEN_FACTORS, OPEN_WEIGHTS = 3, 6  # copies in float64 while a layer is open: factor, triangle, inverse; costs, updates
+OPEN_FACTORS, OPEN_WEIGHTS = 4, 8  # copies in float64 while a layer is open, measured by benchmarks.pruning
 ITERATIONS = 60  # of conjugate gradients in a layer, the mean on two small BLOOM models (docs/surgeon.md)
 
 Linear = Mapping[str, tuple[int, int]]
@@ -21,11 +21,17 @@ def factor_entries(linear: Linear) -> int:
 
 
 def memory_bytes(linear: Linear) -> float:
-    """Bytes of one shot besides the model: factors of all layers (in memory or in a file), masks, one open layer."""
+    """Bytes of one shot besides the model: masks, and factors of all layers and one open layer.
+
+    Factors of more than `HELD_BYTES` are in a file while a layer is open.
+    """
     one = max(outputs**2 + (inputs + 1) ** 2 for outputs, inputs in linear.values())
-    held = max(min(factor_entries(linear) * FLOAT32_BYTES, HELD_BYTES), one * FLOAT32_BYTES)
-    opened = OPEN_FACTORS * one + OPEN_WEIGHTS * max(outputs * inputs for outputs, inputs in linear.values())
-    return held + MASK_BYTES * count_entries(linear) + FLOAT64_BYTES * opened
+    weights = max(outputs * inputs for outputs, inputs in linear.values())
+    opened = FLOAT64_BYTES * (OPEN_FACTORS * one + OPEN_WEIGHTS * weights)
+    factors = FLOAT32_BYTES * factor_entries(linear)
+    in_memory = factors <= HELD_BYTES
+    working = factors + opened if in_memory else max(HELD_BYTES, FLOAT32_BYTES * one, opened)
+    return working + MASK_BYTES * count_entries(linear)
 
 
 def estimate_flops(linear: Linear, tokens: float) -> float:

@@ -184,17 +184,27 @@ class _Opened:
         """(rows, inputs): the values of a layer minus those that removed entries take."""
         return matrix(self.modules[name]) - self.target(name)
 
-    def curvatures(self, inverted: bool) -> Iterator[tuple[str, Factors, Factors | None]]:
-        """Layer, damped factors and, if asked for, their inverses; layers with the same A follow each other."""
+    def curvatures(
+        self, inverted: bool, precision: torch.dtype = torch.float64
+    ) -> Iterator[tuple[str, Factors, Factors | None]]:
+        """Layer, damped factors and, if asked for, their inverses; layers with the same A follow each other.
+
+        Args:
+            precision: of the results; all is computed in float64.
+        """
         followers: dict[str, list[str]] = {}
         for name in self.modules:
             followers.setdefault(self.factors.source_of[name], []).append(name)
+
+        def opened(name: str, side: str, damping: float) -> tuple[torch.Tensor, torch.Tensor | None]:
+            factor = self._damped(name, side, damping)
+            return factor.to(precision), inverse(factor).to(precision) if inverted else None
+
         for source, names in followers.items():
-            a = self._damped(source, "a", self.settings.damping_a)
-            inverse_a = inverse(a) if inverted else None
+            a, inverse_a = opened(source, "a", self.settings.damping_a)
             for name in names:
-                g = self._damped(name, "g", self.settings.damping_g)
-                yield name, Factors(g, a), Factors(inverse(g), inverse_a) if inverted else None
+                g, inverse_g = opened(name, "g", self.settings.damping_g)
+                yield name, Factors(g, a), Factors(inverse_g, inverse_a) if inverted else None
 
     def _damped(self, name: str, side: str, damping: float) -> torch.Tensor:
         device = next(iter(self.modules.values())).weight.device
@@ -242,11 +252,12 @@ def _shot(opened: _Opened, before: Layers, count: int) -> Layers:
         for name, module in opened.modules.items():
             write(module, torch.where(removed[name].to(module.weight.device), opened.target(name), matrix(module)))
         return removed
-    for name, factors, inverses in opened.curvatures(inverted=not settings.solves_factors):
-        module = opened.modules[name]
-        mask, precision = removed[name].to(module.weight.device), precision_of(module)
-        updated = _updated(opened.deviation(name), factors, inverses, mask, settings, precision)
-        write(module, updated + opened.target(name))
+    iterative = settings.structure != "row-column" and settings.correlated
+    precision = precision_of(next(iter(opened.modules.values()))) if iterative else torch.float64
+    for name, factors, inverses in opened.curvatures(not settings.solves_factors, precision):
+        module, deviation = opened.modules[name], opened.deviation(name).to(precision)
+        updated = _updated(deviation, factors, inverses, removed[name].to(module.weight.device), settings)
+        write(module, updated.double() + opened.target(name))
     return removed
 
 
@@ -286,7 +297,9 @@ def _choose(opened: _Opened, before: Layers, count: int) -> Layers:
         return _choose_structures(opened, before, count)
     already = sum(int(mask.sum()) for mask in before.values())
     chosen = updates.cheapest_elements(_ElementCosts(opened, before), count - already)
-    return {name: mask | before[name] for name, mask in chosen.items()}
+    for name, mask in chosen.items():
+        mask.logical_or_(before[name])
+    return chosen
 
 
 def _choose_structures(opened: _Opened, before: Layers, count: int) -> Layers:
@@ -305,24 +318,14 @@ def _choose_structures(opened: _Opened, before: Layers, count: int) -> Layers:
 
 
 def _updated(
-    deviation: torch.Tensor,
-    factors: Factors,
-    inverses: Factors | None,
-    removed: torch.Tensor,
-    settings: Settings,
-    precision: torch.dtype,
+    deviation: torch.Tensor, factors: Factors, inverses: Factors | None, removed: torch.Tensor, settings: Settings
 ) -> torch.Tensor:
-    """The deviation (rows, inputs) after the update of remaining entries that the settings ask for.
-
-    Args:
-        precision: of the conjugate gradients, most of the work; everything else is computed in float64.
-    """
+    """The deviation (rows, inputs) after the update of remaining entries that the settings ask for."""
     if settings.structure == "row-column":
         parts = (removed.all(dim=1), removed.all(dim=0))
         if settings.correlated:
             return updates.remove_structures(deviation, factors, *parts)
         return updates.remove_structures_independently(deviation, inverses, *parts)
     if settings.correlated:
-        pairs = (factors.to(precision), inverses.to(precision))
-        return updates.remove_elements(deviation.to(precision), *pairs, removed, settings.tolerance).double()
+        return updates.remove_elements(deviation, factors, inverses, removed, settings.tolerance)
     return updates.remove_elements_independently(deviation, inverses, removed)

@@ -591,13 +591,13 @@ def test_memory_is_planned_for_factors_masks_and_one_open_layer():
     shapes = ModelShapes({"layer.weight": (30, 20), "other.weight": (10, 40)}, head=0, linear=linear)
     usual = METHODS["delta-magnitude"].memory_bytes(shapes)
     factors, largest = 30**2 + 21**2 + 10**2 + 41**2, 10**2 + 41**2
-    once = 4 * factors + 2 * 1000 + 8 * (3 * largest + 6 * 600)
+    once = 4 * factors + 2 * 1000 + 8 * (4 * largest + 8 * 600)
     for name, times in zip(NAMES, (2, 1, 1), strict=True):  # several shots estimate the curvature again
         assert METHODS[name].memory_bytes(shapes) - usual == times * once + 4 * 1000
     large = {"layer": (100_000, 100_000)}
     assert needs.memory_bytes(large | {"other": (10_000, 10_000)}) - needs.memory_bytes(large) == 2 * 10_000**2
     many = {str(index): (10_000, 10_000) for index in range(20)}
-    assert needs.memory_bytes(many) < curvature.HELD_BYTES + 20 * 2 * 10_000**2 + 8 * (6 * 10_001**2 + 6 * 10_000**2)
+    assert needs.memory_bytes(many) < curvature.HELD_BYTES + 20 * 2 * 10_000**2 + 8 * (8 * 10_001**2 + 8 * 10_000**2)
 
 
 @pytest.mark.parametrize("options", [{}, {"structure": "row-column"}, {"costs": "obd"}, {"costs": "l-obd"}])
