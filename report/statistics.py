@@ -154,6 +154,7 @@ def read_sample(results: Path, resamples: int = RESAMPLES) -> Sample:
     f1, correct = np.empty((len(scores), resamples)), {}
     for cell, rows in scores.groupby(CELL, sort=False):
         labels, classes = _labels(results / "tasks" / cell[1])
+        labels = labels[_scored(results, rows.iloc[0], len(labels))]
         predictions = _predictions(results, rows, len(labels), classes)
         _check_scores(results, rows, weighted_f1(np.ones((1, len(labels))), labels, predictions, classes)[:, 0])
         blocks = resample_counts(cell[1], len(labels), resamples)
@@ -179,6 +180,19 @@ def _labels(task: Path) -> tuple[np.ndarray, int]:
             "run the step that writes the task again."
         )
     return labels, len(classes)
+
+
+def _scored(results: Path, row: pd.Series, examples: int) -> np.ndarray | slice:
+    """Rows of the test set on which the models of a cell are scored, from the predictions of a method in it."""
+    folder = results / "cells" / row["model"] / row["task"] / f"seed{row['seed']}" / "compressed" / row["method"]
+    path = folder / "predictions.parquet"
+    table = read_parquet(path, None)
+    if "text" not in table:
+        return slice(None)
+    rows = table["text"].to_numpy()
+    if len(rows) == 0 or rows.min() < 0 or rows.max() >= examples:
+        raise damaged(path, f"is of test texts that are not among the {examples} of the task")
+    return rows
 
 
 def _predictions(results: Path, rows: pd.DataFrame, examples: int, classes: int) -> np.ndarray:

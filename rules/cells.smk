@@ -65,7 +65,7 @@ rule compress_model:
     resources:
         gpu=GPU,
     params:
-        settings=RULES.compression_settings(RULES.post_hoc),
+        settings=lambda wildcards: RULES.compression_settings(RULES.post_hoc, wildcards.task),
         suggestion=as_json(RULES.searched and STUDY.config["suggestion"]),
         code=RULES.method_code("study.compress", [*RULES.post_hoc, *RULES.searched]),
     shell:
@@ -89,7 +89,7 @@ rule train_method:
     resources:
         gpu=GPU,
     params:
-        settings=lambda wildcards: RULES.compression_settings([wildcards.method]),
+        settings=lambda wildcards: RULES.compression_settings([wildcards.method], wildcards.task),
         code=lambda wildcards: RULES.method_code("study.compress", [wildcards.method]),
     shell:
         logged("study.compress", f"{ON_CELL} --method {{wildcards.method}}")
@@ -110,7 +110,7 @@ rule measure_inference:
         ENVIRONMENT
     params:
         measured=as_json(STUDY.config["inference"]),
-        settings=RULES.compression_settings(STUDY.config["inference"]["methods"]),
+        settings=lambda wildcards: RULES.compression_settings(STUDY.config["inference"]["methods"], wildcards.task),
         code=RULES.method_code("study.inference", STUDY.config["inference"]["methods"]),
     shell:
         logged("study.inference", ON_CELL)
@@ -131,7 +131,7 @@ rule check_cell:
     resources:
         gpu=GPU,
     params:
-        settings=as_json(STUDY.ablation_settings()),
+        settings=lambda wildcards: as_json(STUDY.ablation_settings(wildcards.task)),
         code=RULES.method_code("study.checks", ["ken", "magnitude"]),
     shell:
         logged("study.checks", ON_CELL)

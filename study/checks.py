@@ -24,7 +24,6 @@ from study.running import files, provenance
 from study.running.device import acquire_device
 from study.running.workflow import run
 from study.training import metrics
-from study.training.examples import predict
 
 COLUMNS = (
     *("model", "task", "seed", "check", "variant", "method", "kept_share", "stored_bytes", "weighted_f1"),
@@ -87,13 +86,12 @@ def variants(cell: FinetunedCell, settings: dict) -> Iterator[tuple[dict, dict, 
 
 
 def evaluate(cell: FinetunedCell, masks: dict[str, torch.Tensor], zero: bool, path: Path) -> dict:
-    """Store the masked entries, load them back, apply them and evaluate the restored model on the test set."""
+    """Store the masked entries, load them back, apply them and evaluate the restored model on the scored texts."""
     base = zeros(cell.pretrained) if zero else cell.pretrained
     Subnetwork.from_masks(base, cell.finetuned, masks).save(path)
     stored = Subnetwork.load(path)
     cell.model.load_state_dict(stored.apply(base))
-    test = cell.split("test")
-    f1 = metrics.scores(test.labels, predict(cell.model, test, cell.batch_size))["weighted_f1"]
+    f1 = metrics.scores(cell.split("scored").labels, cell.predict(cell.model))["weighted_f1"]
     return {"kept_share": stored.kept_share, "stored_bytes": path.stat().st_size, "weighted_f1": f1}
 
 
@@ -123,7 +121,7 @@ def run_ablations(cell: FinetunedCell, settings: dict, out: Path) -> pd.DataFram
 
 def main() -> None:
     a, study, paths = parse_step("Run the ablations of KEN on one cell.", "model", "task", "seed")
-    axes, section = (a.model, a.task, a.seed), study.ablation_settings()
+    axes, section = (a.model, a.task, a.seed), study.ablation_settings(a.task)
     on = acquire_device()
     provenance.make_deterministic(0)
     cell = FinetunedCell(paths.finetuned(*axes), paths.task(a.task), section["settings"], on)

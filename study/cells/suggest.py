@@ -5,6 +5,7 @@ model is evaluated once on the test set. With too few validation rows for a stat
 searched for, and the rows of the table have no numbers.
 """
 
+import functools
 from dataclasses import fields
 from pathlib import Path
 
@@ -18,7 +19,6 @@ from ken.suggestion import Suggestion, Trial
 from study.cells.finetuned_cell import FinetunedCell
 from study.running import files, provenance
 from study.training import metrics
-from study.training.examples import predict
 
 COLUMNS = (
     *("model", "task", "seed", "method", "share", "margin", "confidence", "resolution", "validation_full_weighted_f1"),
@@ -28,14 +28,14 @@ CURVE_COLUMNS = ("model", "task", "seed", "method", *(field.name for field in fi
 
 
 def search(cell: FinetunedCell, method: Selection, settings: dict) -> Suggestion:
-    """Bisect over kept shares on the cell's validation examples."""
+    """Bisect over kept shares on the cell's validation examples, or on a sample of them."""
     cell.reset_model()
     cell.model.load_state_dict(cell.finetuned)
-    validation = cell.split("validation")
+    validation = cell.split("searched")
     return suggestion.suggest(
         cell.pretrained,
         cell.model,
-        lambda model: predict(model, validation, cell.batch_size),
+        lambda model: cell.predict(model, "searched"),
         validation.labels,
         **settings,
         method=method.criterion,
@@ -45,15 +45,23 @@ def search(cell: FinetunedCell, method: Selection, settings: dict) -> Suggestion
     )
 
 
+def full_weighted_f1(cell: FinetunedCell) -> float:
+    """Weighted F1 of the fine-tuned model on the scored texts; the manifest has that on all texts in float32."""
+    if cell.scored_rows is None and cell.precision == "float32":
+        return cell.manifest["weighted_f1"]
+    cell.reset_model()
+    cell.model.load_state_dict(cell.finetuned)
+    return metrics.scores(cell.split("scored").labels, cell.predict(cell.model))["weighted_f1"]
+
+
 def evaluate_on_test(cell: FinetunedCell, method: Selection, share: float, path: Path) -> dict[str, float]:
-    """Store a share and evaluate it: kept share of the body, bytes, test scores, weighted F1 of the full model."""
-    view, test = cell.for_method(method, draw=0), cell.split("test")
+    """Store a share and evaluate it: kept share of the body, bytes, scores on the scored texts."""
+    view = cell.for_method(method, draw=0)
     kept = method.store(view, method.prepare(view), share, path).kept
     cell.reset_model()
     method.restore_into(cell.model, cell.pretrained, path)
-    scores = metrics.scores(test.labels, predict(cell.model, test, cell.batch_size))
-    body = {"kept_share": kept / view.body_size, "stored_bytes": path.stat().st_size}
-    return body | scores | {"full_weighted_f1": cell.manifest["weighted_f1"]}
+    scores = metrics.scores(cell.split("scored").labels, cell.predict(cell.model))
+    return {"kept_share": kept / view.body_size, "stored_bytes": path.stat().st_size} | scores
 
 
 def suggest(cell: FinetunedCell, methods: list[str], settings: dict, out: Path) -> None:
@@ -62,7 +70,8 @@ def suggest(cell: FinetunedCell, methods: list[str], settings: dict, out: Path) 
     The tables of a cell whose training failed are empty.
     """
     rows, curves = [], []
-    examples = len(cell.split("validation").labels)
+    examples = len(cell.split("searched").labels)
+    full = functools.cache(full_weighted_f1)
     needed = suggestion.examples_needed(settings["margin"], settings["confidence"])
     with files.replacing_folder(out) as folder:
         for name in [] if cell.failure else methods:
@@ -79,6 +88,7 @@ def suggest(cell: FinetunedCell, methods: list[str], settings: dict, out: Path) 
             suggested = search(cell, method, settings)
             validation = {"validation_full_weighted_f1": suggested.full_weighted_f1, "looks": len(suggested.curve)}
             tested = evaluate_on_test(cell, method, suggested.share, folder / f"{name}.safetensors")
+            tested["full_weighted_f1"] = full(cell)
             rows.append(axes | {"share": suggested.share} | settings | validation | tested)
             curves += [axes | vars(look) for look in suggested.curve]
             print(f"{name}: keep {100 * suggested.share:g} %, {len(suggested.curve)} shares evaluated", flush=True)

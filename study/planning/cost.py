@@ -13,6 +13,7 @@ from functools import partial
 from baselines import METHODS, Method
 from baselines.estimates import HELD_BYTES, Effort
 from study.planning.sizes import ModelSize, SizedStudy, TaskSize
+from study.training.memory import MOST_TOKENS
 
 ADAMW_BYTES = 28  # per parameter: weight, two moments read and written, gradient read, all float32
 TRAINED_BYTES = 20  # held per parameter while training: weight, gradient, two moments, weight of the best epoch
@@ -20,6 +21,7 @@ READ_BYTES = 8  # held per parameter while reading sub-networks: a mask, kept va
 TABLES_GIB = 2.0  # of a process that reads tables or draws figures
 CONTEXT_GIB = 0.7  # of a process with torch, or of a CUDA context with its libraries
 MATRIX_KINDS = 7  # kinds of matrices that the checks prune one at a time
+COMPARISONS = 4  # evaluations in float32 of a cell whose precision is another one, see `study.cells.scoring.COMPARED`
 SEARCH_ENDS = 2  # kept shares that a search evaluates besides the steps of its bisection
 
 
@@ -31,6 +33,8 @@ class Work:
         flops: floating-point operations of matrix products in float32.
         low_flops: floating-point operations that a GPU does in bfloat16.
         passes: passes of one layer over one batch; a training step counts as three.
+        evaluation_passes, filled_passes: those of evaluations, in batches of the config's size (on a CPU), and in
+            batches of as many tokens as fit (on a GPU).
         moved: bytes that the optimiser reads and writes.
         ranked: entries that are ranked.
         chosen: entries that are chosen from without a ranking, at all budgets.
@@ -42,6 +46,8 @@ class Work:
     flops: float = 0.0
     low_flops: float = 0.0
     passes: float = 0.0
+    evaluation_passes: float = 0.0
+    filled_passes: float = 0.0
     moved: float = 0.0
     ranked: float = 0.0
     chosen: float = 0.0
@@ -63,22 +69,45 @@ def forward_flops(size: ModelSize, tokens: float) -> float:
     return 2 * (size.linear_entries + (1 + size.score_maps) * size.layers * size.width * tokens)
 
 
-def evaluation(size: ModelSize, rows: int, tokens: float, batch_size: int) -> Work:
-    """Work of an evaluation on a number of texts."""
-    return Work(rows * tokens * forward_flops(size, tokens), passes=size.layers * math.ceil(rows / batch_size))
+def evaluation(size: ModelSize, rows: int, tokens: float, settings: dict) -> Work:
+    """Work of an evaluation on a number of texts.
+
+    Args:
+        settings: the section evaluation of the config.
+    """
+    flops, precision = rows * tokens * forward_flops(size, tokens), settings.get("precision", "float32")
+    if precision == "float32":
+        products = Work(flops)
+    else:  # the peak of tf32 is half of that of bfloat16
+        products = Work(low_flops=flops * (1 if precision == "bfloat16" and size.bfloat16 else 2))
+    batches = math.ceil(rows / settings["batch_size"]), math.ceil(rows * tokens / MOST_TOKENS)
+    return products + Work(evaluation_passes=size.layers * batches[0], filled_passes=size.layers * batches[1])
 
 
-def evaluation_on_test(study: SizedStudy, size: ModelSize, task: TaskSize) -> Work:
-    """Work of an evaluation on the test set of a task."""
-    return evaluation(size, task.test, task.tokens, study.config["evaluation"]["batch_size"])
+def evaluation_on_test(study: SizedStudy, size: ModelSize, task: TaskSize, rows: int | None = None) -> Work:
+    """Work of an evaluation of a compressed model on the scored texts of a task, or on `rows` test texts."""
+    return evaluation(size, rows or task.sample(task.test), task.tokens, study.config["evaluation"])
 
 
-def training(size: ModelSize, task: TaskSize, settings: dict) -> Work:
-    """Work of a fine-tuning, including its validation after every epoch."""
+def compared_with_float32(study: SizedStudy, size: ModelSize, task: TaskSize) -> Work:
+    """Work of the evaluations in float32 that those in another precision are compared with, in one cell."""
+    if study.config["evaluation"]["precision"] == "float32":
+        return Work()
+    settings = study.config["evaluation"] | {"precision": "float32"}
+    return COMPARISONS * evaluation(size, task.sample(task.test), task.tokens, settings)
+
+
+def training(size: ModelSize, task: TaskSize, settings: dict, evaluating: dict | None = None) -> Work:
+    """Work of a fine-tuning, including its validation after every epoch.
+
+    Args:
+        evaluating: the section evaluation of the config; by default in float32.
+    """
     steps = settings["epochs"] * math.ceil(task.train / settings["batch_size"])
     flops = 3 * settings["epochs"] * task.train * task.tokens * forward_flops(size, task.tokens)
     work = _trained(size, steps, flops)
-    return work + settings["epochs"] * evaluation(size, task.validation, task.tokens, settings["batch_size"])
+    evaluating = evaluating or {"batch_size": settings["batch_size"]}
+    return work + settings["epochs"] * evaluation(size, task.validation, task.tokens, evaluating)
 
 
 def _trained(size: ModelSize, steps: float, flops: float) -> Work:
@@ -98,11 +127,11 @@ def effort_work(effort: Effort, size: ModelSize, tokens: float) -> Work:
     )
 
 
-def kept_on_disk(study: SizedStudy, size: ModelSize, method: Method) -> float:
+def kept_on_disk(study: SizedStudy, size: ModelSize, method: Method, task: str) -> float:
     """Bytes of a method's files that stay on disk, per draw; 0 if only its scores are kept."""
     if method.name in study.config["scores_only"]:
         return 0.0
-    return sum(method.stored_bytes(budget, size) for budget in study.budgets(method))
+    return sum(method.stored_bytes(budget, size) for budget in study.budgets(method, task))
 
 
 def activation_bytes(size: ModelSize, rows: int, tokens: int, half: bool) -> float:
@@ -126,29 +155,31 @@ def training_gib(size: ModelSize, settings: dict, half: bool) -> float:
     return CONTEXT_GIB + held / 2**30
 
 
-def _compress_with(study: SizedStudy, size: ModelSize, task: TaskSize, method: Method) -> Work:
-    """All files of a method that does not train: choose, store, load, evaluate on the test set."""
-    budgets, draws = study.budgets(method), study.draws(method)
+def _compress_with(study: SizedStudy, size: ModelSize, name: str, method: Method) -> Work:
+    """All files of a method that does not train: choose, store, load, evaluate on the scored texts of a task."""
+    budgets, draws, task = study.budgets(method, name), study.draws(method), study.tasks[name]
     files = len(budgets) * draws
-    work = files * evaluation_on_test(study, size, task)
-    work += Work(coded=files * size.body_entries, disk=draws * kept_on_disk(study, size, method))
+    work = files * evaluation_on_test(study, size, task, task.test if method.family == "control" else None)
+    work += Work(coded=files * size.body_entries, disk=draws * kept_on_disk(study, size, method, name))
     return work + draws * effort_work(method.effort(size, len(budgets)), size, task.tokens)
 
 
 def _finetune(study: SizedStudy, model: str, task: str, *, copies: int = 2, **_: str) -> Work:
     """Work of fine-tuning a cell; the files are the initial state and the fine-tuned model, or none for a control."""
     size, rows = study.models[model], study.tasks[task]
-    work = training(size, rows, study.finetuning(model)) + evaluation_on_test(study, size, rows)
+    work = training(size, rows, study.finetuning(model), study.config["evaluation"])
+    work += evaluation_on_test(study, size, rows, rows.test)
     return work + Work(disk=copies * size.dense_bytes)
 
 
 def _compress(study: SizedStudy, model: str, task: str, **_: str) -> Work:
     size, rows = study.models[model], study.tasks[task]
-    work = sum((_compress_with(study, size, rows, method) for method in study.post_hoc()), Work())
-    search, batch_size = study.config["suggestion"], study.config["evaluation"]["batch_size"]
+    work = sum((_compress_with(study, size, task, method) for method in study.post_hoc()), Work())
+    work += compared_with_float32(study, size, rows)
+    search, evaluating = study.config["suggestion"], study.config["evaluation"]
     evaluated = SEARCH_ENDS + math.ceil(math.log2(1 / search["resolution"]))
     for name in search["methods"]:
-        work += evaluated * evaluation(size, rows.validation, rows.tokens, batch_size)
+        work += evaluated * evaluation(size, rows.sample(rows.validation), rows.tokens, evaluating)
         work += evaluation_on_test(study, size, rows)
         disk = METHODS[name].stored_bytes(0.5, size)
         work += Work(ranked=2 * size.parameters, coded=size.parameters, disk=disk)
@@ -157,12 +188,12 @@ def _compress(study: SizedStudy, model: str, task: str, **_: str) -> Work:
 
 def _train(study: SizedStudy, model: str, task: str, method: str, **_: str) -> Work:
     size, rows, trained = study.models[model], study.tasks[task], METHODS[method]
-    budgets = study.budgets(trained)
+    budgets = study.budgets(trained, task)
     fits = len(budgets) * study.learning_rates(trained)
-    work = fits * trained.step_cost * training(size, rows, study.finetuning(model))
+    work = fits * trained.step_cost * training(size, rows, study.finetuning(model), study.config["evaluation"])
     work += len(budgets) * evaluation_on_test(study, size, rows)
     work += effort_work(trained.effort(size, len(budgets)), size, rows.tokens)
-    return work + Work(coded=len(budgets) * size.parameters, disk=kept_on_disk(study, size, trained))
+    return work + Work(coded=len(budgets) * size.parameters, disk=kept_on_disk(study, size, trained, task))
 
 
 def _check(study: SizedStudy, model: str, task: str, **_: str) -> Work:
@@ -180,14 +211,15 @@ def _check(study: SizedStudy, model: str, task: str, **_: str) -> Work:
 def _infer(study: SizedStudy, model: str, task: str, **_: str) -> Work:
     settings, size, rows = study.config["inference"], study.models[model], study.tasks[task]
     models = _measured_models(study)
-    one = evaluation(size, settings["texts"], rows.tokens, study.config["evaluation"]["batch_size"])
+    one = evaluation(size, settings["texts"], rows.tokens, {"batch_size": study.config["evaluation"]["batch_size"]})
     return models * (settings["passes"] + 2) * one + Work(coded=models * size.parameters)
 
 
 def _measured_models(study: SizedStudy) -> int:
     """Largest number of models whose inference is measured in one job."""
     methods = [METHODS[name] for name in study.config["inference"]["methods"]]
-    return 1 + sum(1 if method.unit == "share" else 2 * len(study.budgets(method)) for method in methods)
+    task = next(iter(study.tasks))  # the budgets of other units are those of every task
+    return 1 + sum(1 if method.unit == "share" else 2 * len(study.budgets(method, task)) for method in methods)
 
 
 def _tune(study: SizedStudy, model: str, **_: str) -> Work:
@@ -210,8 +242,9 @@ def _import(study: SizedStudy, model: str, **_: str) -> Work:
 
 
 def _collect(study: SizedStudy) -> Work:
-    cells = len(study.config["models"]) * len(study.tasks) * len(study.config["seeds"])
-    return Work(items=cells * sum(study.draws(method) * len(study.budgets(method)) for method in study.post_hoc()))
+    pairs = [(method, task) for task in study.tasks for method in study.post_hoc()]
+    runs = [study.draws(method) * len(study.budgets(method, task)) for method, task in pairs]
+    return Work(items=len(study.config["models"]) * len(study.config["seeds"]) * sum(runs))
 
 
 def _spread(study: SizedStudy) -> Work:
@@ -287,7 +320,8 @@ def seconds_of(work: Work, machine: dict, core: dict) -> float:
     reached = machine["tflops"] * machine["utilisation"]
     computed = work.low_flops / (reached * 1e12) + work.moved / (machine["gb_per_s"] * 1e9)
     computed += work.flops / (machine.get("float32_tflops", reached) * 1e12)
-    started = work.passes * machine["layer_ms"] / 1000
+    evaluated = work.filled_passes if is_gpu(machine) else work.evaluation_passes
+    started = (work.passes + evaluated) * machine["layer_ms"] / 1000
     ranked = machine.get("ranked", core["ranked"]) * 1e6
     stored = work.ranked / ranked + work.chosen / (core["grid"] * 1e6) + work.coded / (core["coded"] * 1e6)
     trained = max(computed, started) if is_gpu(machine) else computed + started

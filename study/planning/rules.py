@@ -144,19 +144,19 @@ class Rules:
         """Hash of the code of a step and of the methods it runs."""
         return code_hash(step, *map(baselines.module_of, methods))
 
-    def compression_settings(self, methods: Iterable[str]) -> str:
-        """What the scores of methods depend on: budgets, draws, learning rates and options, and the evaluation."""
+    def compression_settings(self, methods: Iterable[str], task: str) -> str:
+        """What the scores of methods on a task depend on: budgets, draws, learning rates, options, evaluation."""
         config, used = self.study.config, {}
         for name in methods:
             method, section = baselines.METHODS[name], config["method_settings"].get(name, {})
             used[name] = {
-                "budgets": method_settings.budgets_in(config, method),
+                "budgets": method_settings.budgets_in(config, method, task),
                 "draws": method_settings.draws(method, section, config["draws"]),
                 "learning_rates": method_settings.learning_rate_multipliers(method, section),
                 "options": method_settings.options(section),
                 "keeps_files": name not in config["scores_only"],
             }
-        return as_json([used, self.study.evaluation_settings()])
+        return as_json([used, self.study.evaluation_settings(task)])
 
     def finetuned_manifests(self) -> list[Path]:
         """Manifests of all fine-tuned cells and of the controls from random weights."""
@@ -231,7 +231,7 @@ class Rules:
         config, methods = self.study.config, []
         for name in self.post_hoc:
             method, stays = baselines.METHODS[name], name not in config["scores_only"]
-            budgets = method_settings.budgets_in(config, method)
+            budgets = method_settings.budgets_in(config, method, config["kenviz"]["task"])
             if (
                 method.family == "reset"
                 and names_entries(method)

@@ -79,7 +79,7 @@ def test_defaults_are_filled_in_at_every_level(small):
     assert loaded["corpus"] == {"packages": ["scipy", "sympy", "torch"], "min_words": 15, "max_words": 45}
     assert loaded["pretraining"]["tokens"] == 1_200_000  # the section is present but empty
     assert loaded["finetuning"]["epochs"] == 3 and loaded["finetuning"]["learning_rate"] == 2e-4
-    assert loaded["evaluation"] == {"batch_size": 32}
+    assert loaded["evaluation"] == {"batch_size": 32, "precision": "float32"}
     assert config.load(loaded, METHODS) == loaded
     loaded["tuning"]["epochs"].append(99)
     assert 99 not in config.load(small, METHODS)["tuning"]["epochs"]
