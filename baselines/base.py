@@ -22,6 +22,7 @@ from ken import extraction, selection, streaming
 from ken.coding.coder import Coder, Coding
 from ken.errors import did_you_mean
 from ken.pairing import Pair
+from ken.storage import open_reader
 from ken.subnetwork import Subnetwork
 
 WIDTHS = (16, 8, 4, 3, 2, 1)  # bits of the kept updates of "<selection>-<N>bit"
@@ -243,6 +244,12 @@ def _calling_module() -> str:
     return frame.f_globals["__name__"]
 
 
+def kept_in(path: Path) -> int:
+    """Entries of the body that a sub-network file keeps, from its table: the entries themselves need not be read."""
+    reader = open_reader(path)
+    return sum(reader.tensors[name].kept for name in reader.body)
+
+
 class StoredSubnetwork(Method):
     """A method whose file is a sub-network of `ken`.
 
@@ -307,7 +314,7 @@ class Selection(StoredSubnetwork):
         choose = extraction.chooser_of_masks(pair, masks)
         coding = dataclasses.replace(self.coding, seed=cell.seed)
         streaming.write(path, Coder(pair, coding, budget, self.rule, "all", choose), self.name)
-        return Stored(Subnetwork.load(path).kept_body)
+        return Stored(kept_in(path))
 
     def stored_bytes(self, budget: float | int, shapes: ModelShapes) -> float:
         return coded_bytes(shapes, budget, self.coding)

@@ -7,12 +7,11 @@ size for all kept updates. The rule is that of QSGD for gradients (Alistarh et a
 import dataclasses
 from pathlib import Path
 
-from baselines.base import Cell, Stored, StoredSubnetwork, register
+from baselines.base import Cell, Stored, StoredSubnetwork, kept_in, register
 from baselines.estimates import Effort, ModelShapes, coded_bytes
 from ken import streaming
 from ken.coding.coder import Coder, Coding
 from ken.pairing import Pair
-from ken.subnetwork import Subnetwork
 
 
 class Rounded(StoredSubnetwork):
@@ -27,7 +26,7 @@ class Rounded(StoredSubnetwork):
         pair = Pair.opened(cell.pretrained, cell.finetuned)
         coding = dataclasses.replace(self.coding, seed=cell.seed)
         streaming.write(path, Coder(pair, coding, budget, "rescale", "all"), self.name)
-        return Stored(Subnetwork.load(path).kept_body)
+        return Stored(kept_in(path))
 
     def stored_bytes(self, budget: float | int, shapes: ModelShapes) -> float:
         return coded_bytes(shapes, budget, Coding("2bit"))

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ken.sources import Tensors
+from ken.tensors import entries_at, indices_of
 from ken.wrappers import live_tensors, unwrapped
 
 
@@ -142,14 +143,14 @@ def _exchange_changed(
     old_indices, old_base = old.subnetwork.indices(name).to(tensor.device), old.body[name]
     old_values = old.subnetwork.values[name].to(tensor.device)
     was_kept = _at(old.subnetwork.masks[name].to(tensor.device), indices)
-    gone, common_in_old = (~stays).nonzero()[:, 0], stays.nonzero()[:, 0]
-    new, common = (~was_kept).nonzero()[:, 0], was_kept.nonzero()[:, 0]
+    gone, common_in_old = indices_of(~stays), indices_of(stays)
+    new, common = indices_of(~was_kept), indices_of(was_kept)
     _put(tensor, _at(old_indices, gone), _at(old_base, gone))
     base = torch.empty_like(values)
     base.index_copy_(0, new, _at(tensor, _at(indices, new)))
     base.index_copy_(0, common, _at(old_base, common_in_old))
     differ = _bits(_at(old_values, common_in_old)) != _bits(_at(values, common))
-    for changed in (new, common.masked_select(differ)):
+    for changed in (new, entries_at(common, differ)):
         _put(tensor, _at(indices, changed), _at(values, changed))
     return base
 

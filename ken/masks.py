@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from ken.tensors import indices_of
+
 _SPARSE = 8  # indices up to one kept entry in so many, else a bit for every entry
 
 
@@ -21,10 +23,10 @@ class _Packed:
     @classmethod
     def of(cls, mask: torch.Tensor) -> "_Packed":
         flat = mask.reshape(-1).cpu()
-        kept = int(flat.sum())
+        kept = int(np.count_nonzero(flat.numpy()))
         if kept * _SPARSE <= flat.numel():
             narrow = torch.int32 if flat.numel() < 2**31 else torch.int64
-            return cls(mask.shape, kept, flat.nonzero()[:, 0].to(narrow), None)
+            return cls(mask.shape, kept, indices_of(flat).to(narrow), None)
         return cls(mask.shape, kept, None, np.packbits(flat.numpy()))
 
     @property
@@ -33,7 +35,7 @@ class _Packed:
 
     def mask(self) -> torch.Tensor:
         if self.indices is None:
-            return torch.from_numpy(np.unpackbits(self.bits, count=self.entries)).bool().reshape(self.shape)
+            return torch.from_numpy(np.unpackbits(self.bits, count=self.entries).view(bool)).reshape(self.shape)
         return torch.zeros(self.entries, dtype=torch.bool).scatter_(0, self.indices.long(), True).reshape(self.shape)
 
 
@@ -62,7 +64,7 @@ class Masks(Mapping[str, torch.Tensor]):
     def indices(self, name: str) -> torch.Tensor:
         """Row-major indices of the kept entries, ascending, int64."""
         packed = self._packed[name]
-        return packed.mask().reshape(-1).nonzero()[:, 0] if packed.indices is None else packed.indices.long()
+        return indices_of(packed.mask()) if packed.indices is None else packed.indices.long()
 
     @property
     def counts(self) -> dict[str, tuple[int, int]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from ken.errors import UserError, run
 from report import findings, style
 from report.benchmarks import benchmark_block, gpu_block, rivals_block
+from report.power import power_block
 from report.results import write_text
 
 ROOT = findings.ROOT
@@ -33,6 +34,7 @@ DOCUMENTS: dict[str, dict[str, Block]] = {
         "small": of("small", findings.small_block),
         "offline": of("offline", findings.study_block),
     },
+    "docs/power.md": {"power": power_block},
     "docs/surgeon.md": {"surgeon": of("surgeon", findings.surgeon_block)},
     "docs/benchmarks.md": {"benchmarks": of("benchmarks", benchmark_block), "rivals": of("benchmarks", rivals_block)},
     "docs/cluster.md": {"gpu": of("benchmarks/h100", gpu_block)},

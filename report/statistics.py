@@ -153,8 +153,7 @@ def read_sample(results: Path, resamples: int = RESAMPLES) -> Sample:
     scores = scores[scores["status"] == "ok"].astype({"seed": int}).reset_index(drop=True)
     f1, correct = np.empty((len(scores), resamples)), {}
     for cell, rows in scores.groupby(CELL, sort=False):
-        labels, classes = _labels(results / "tasks" / cell[1])
-        labels = labels[_scored(results, rows.iloc[0], len(labels))]
+        labels, classes = cell_labels(results, rows.iloc[0])
         predictions = _predictions(results, rows, len(labels), classes)
         _check_scores(results, rows, weighted_f1(np.ones((1, len(labels))), labels, predictions, classes)[:, 0])
         blocks = resample_counts(cell[1], len(labels), resamples)
@@ -168,6 +167,16 @@ def read_sample(results: Path, resamples: int = RESAMPLES) -> Sample:
     for row, code in enumerate(codes):
         members[code].append(correct[row])
     return Sample(rows, group_means(codes, f1), [np.array(draws) for draws in members])
+
+
+def cell_labels(results: Path, row: pd.Series) -> tuple[np.ndarray, int]:
+    """Class indices of the texts on which the models of a cell are scored, and the number of classes.
+
+    Args:
+        row: a row of scores.csv with status ok, of the cell.
+    """
+    labels, classes = _labels(results / "tasks" / row["task"])
+    return labels[_scored(results, row, len(labels))], classes
 
 
 def _labels(task: Path) -> tuple[np.ndarray, int]:

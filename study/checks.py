@@ -10,6 +10,7 @@ Every variant is stored, loaded back and evaluated, like the methods.
 import re
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pandas as pd
@@ -20,7 +21,7 @@ from ken import kde, selection
 from ken.subnetwork import Subnetwork
 from study.cells.finetuned_cell import FinetunedCell
 from study.definition.step import parse_step
-from study.running import files, provenance
+from study.running import files, provenance, scratch
 from study.running.device import acquire_device
 from study.running.workflow import run
 from study.training import metrics
@@ -126,7 +127,9 @@ def main() -> None:
     provenance.make_deterministic(0)
     cell = FinetunedCell(paths.finetuned(*axes), paths.task(a.task), section["settings"], on)
     with files.replacing_folder(paths.checks(*axes)) as folder:
-        files.write_csv(folder / "checks.csv", run_ablations(cell, section["checks"], folder))
+        with scratch.folder(cell.dense_bytes, folder) if study.removes_files else nullcontext(folder) as stored:
+            table = run_ablations(cell, section["checks"], stored)
+        files.write_csv(folder / "checks.csv", table)
         provenance.write_manifest(folder, inputs=cell.inputs)
 
 

@@ -16,6 +16,7 @@ from study.cells.finetuned_cell import FinetunedCell
 from study.cells.scoring import Score, score_method, scored_part
 from study.cells.suggest import suggest
 from study.definition import method_settings
+from study.definition.kept_files import kept_files
 from study.definition.step import check_value, parse_step
 from study.running import files, provenance
 from study.running.device import acquire_device
@@ -48,7 +49,7 @@ def compress(cell: FinetunedCell, methods: list[str], out: Path) -> None:
                 print(f"{name}: budget {row.budget} {row.status}, {len(rows)} of {count} done", flush=True)
         write_predictions(folder, cell, predictions, on_all)
         files.write_csv(folder / "scores.csv", pd.DataFrame(map(asdict, rows)))
-        write_manifest(folder, rows if cell.keeps_files(method) else [])
+        write_manifest(folder, [row for row in rows if cell.keeps_file(method, row.budget)])
         seconds = time.monotonic() - start
         left = seconds / done * (len(methods) - done)
         print(f"{name}: {len(rows)} rows, {seconds:.0f} s, about {left:.0f} s left", flush=True)
@@ -83,7 +84,8 @@ def main() -> None:
     methods = [a.method] if a.method else method_settings.by_training(study.methods)[0]
     on = acquire_device()
     provenance.make_deterministic(0)
-    cell = FinetunedCell(paths.finetuned(*axes), paths.task(a.task), study.compression_settings(methods, a.task), on)
+    settings = study.compression_settings(methods, a.task) | {"kept_files": kept_files(study, axes)}
+    cell = FinetunedCell(paths.finetuned(*axes), paths.task(a.task), settings, on)
     compress(cell, methods, paths.cell(*axes) / "compressed")
     search = dict(study.config["suggestion"])
     if not a.method and (searched := search.pop("methods")):

@@ -39,7 +39,8 @@ class FinetunedCell:
         folder: of the fine-tuned cell. task: task folder.
         settings: kept_shares, draws, batch_size, max_length; precision of an evaluation; scored_texts; methods: method
             -> budgets, draws, rate_factors and options that differ from its defaults; kept_shares_of_task: see
-            `method_settings.budgets`; scores_only: methods whose stored files are not kept.
+            `method_settings.budgets`; scores_only: methods whose stored files are not kept; kept_files: see
+            `definition.kept_files`.
         device: to train and evaluate models and to rank entries on; state dicts stay on the CPU.
 
     Attributes:
@@ -125,9 +126,17 @@ class FinetunedCell:
         """See `method_settings.draws`."""
         return method_settings.draws(method, self._section(method), self.settings["draws"])
 
-    def keeps_files(self, method: Method) -> bool:
-        """Whether the stored files of a method are kept after they have been scored."""
-        return method.name not in self.settings.get("scores_only", ())
+    def keeps_file(self, method: Method, budget: float | int) -> bool:
+        """Whether the stored file of a budget is kept after it has been scored."""
+        kept = self.settings.get("kept_files")
+        if method.name in self.settings.get("scores_only", ()):
+            return False
+        return kept is None or budget in kept.get(method.name, ())
+
+    @property
+    def keeps_all_files(self) -> bool:
+        """Whether files stay that no later step reads."""
+        return self.settings.get("kept_files") is None
 
     def learning_rate_multipliers(self, method: Method) -> tuple[float, ...]:
         """See `method_settings.learning_rate_multipliers`."""

@@ -89,11 +89,13 @@ def score_method(cell: FinetunedCell, method: Method, folder: Path) -> Iterator[
     Yields:
         Row and predicted class indices, of a control on the whole test set, of others on the scored texts.
     """
-    keep = cell.keeps_files(method)
-    with contextlib.nullcontext() if keep else scratch.folder(cell.dense_bytes, folder) as memory:
+    budgets = cell.budgets(method)
+    all_stay = all(cell.keeps_file(method, budget) for budget in budgets)
+    with contextlib.nullcontext() if all_stay else scratch.folder(cell.dense_bytes, folder) as memory:
         for draw in range(cell.draws(method)):
             run = _Run(cell, method, cell.for_method(method, draw))
-            for budget in cell.budgets(method):
+            for budget in budgets:
+                keep = cell.keeps_file(method, budget)
                 path = folder / f"draw{draw}" / f"{budget}.safetensors"
                 key = cell.key(method, budget, draw)
                 if (recorded := read_record(path, key, needs_file=keep)) is None:

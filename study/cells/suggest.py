@@ -6,6 +6,7 @@ searched for, and the rows of the table have no numbers.
 """
 
 import functools
+from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from ken import suggestion
 from ken.errors import UserError
 from ken.suggestion import Suggestion, Trial
 from study.cells.finetuned_cell import FinetunedCell
-from study.running import files, provenance
+from study.running import files, provenance, scratch
 from study.training import metrics
 
 COLUMNS = (
@@ -73,7 +74,10 @@ def suggest(cell: FinetunedCell, methods: list[str], settings: dict, out: Path) 
     examples = len(cell.split("searched").labels)
     full = functools.cache(full_weighted_f1)
     needed = suggestion.examples_needed(settings["margin"], settings["confidence"])
-    with files.replacing_folder(out) as folder:
+    with (
+        files.replacing_folder(out) as folder,
+        nullcontext(folder) if cell.keeps_all_files else scratch.folder(cell.dense_bytes, folder) as stored,
+    ):
         for name in [] if cell.failure else methods:
             method = baselines.METHODS[name]
             if not isinstance(method, Selection):
@@ -87,7 +91,7 @@ def suggest(cell: FinetunedCell, methods: list[str], settings: dict, out: Path) 
                 continue
             suggested = search(cell, method, settings)
             validation = {"validation_full_weighted_f1": suggested.full_weighted_f1, "looks": len(suggested.curve)}
-            tested = evaluate_on_test(cell, method, suggested.share, folder / f"{name}.safetensors")
+            tested = evaluate_on_test(cell, method, suggested.share, stored / f"{name}.safetensors")
             tested["full_weighted_f1"] = full(cell)
             rows.append(axes | {"share": suggested.share} | settings | validation | tested)
             curves += [axes | vars(look) for look in suggested.curve]

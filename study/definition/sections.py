@@ -256,6 +256,11 @@ class StudyConfig(Section):
         description="methods whose stored files are removed after scoring, for studies of large models (the tables "
         "keep hash and size); none by default",
     )
+    keep_files: Literal["all", "read"] = Field(
+        "all",
+        description="what stays on the disk of large files; read: of compressed models those that a later step reads, "
+        "and fine-tuned models only until their cell is finished, except those of the first task and seed",
+    )
     trained_on: TrainedOn = TrainedOn()
     inference: Inference = Inference()
     checks: Checks = Checks()

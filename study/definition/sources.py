@@ -114,6 +114,9 @@ class ColumnTask(Task):
     label: str = Field(description="name of the column with the label, or with classes whose names are used")
     validation_share: Share = Field(0.1, description="share of train that becomes validation if none is named")
     seed: Natural = Field(0, description="seed with which that share is drawn")
+    train_texts: Positive | MISSING = optional(
+        "largest number of training texts, a stratified sample of what train holds; by default all"
+    )
 
     @field_validator("label")
     @classmethod

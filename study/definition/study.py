@@ -100,7 +100,8 @@ class Study:
     @property
     def parts(self) -> list[str]:
         """What the study has of the parts that only some studies have; `report.outputs` names what each adds."""
-        return [*self.experiments, *(["random-init"] if self.random_init_seeds else [])]
+        other = [] if self.config["evaluation"]["precision"] == "float32" else ["precision"]
+        return [*self.experiments, *(["random-init"] if self.random_init_seeds else []), *other]
 
     @property
     def language_axes(self) -> dict[str, list]:
@@ -193,6 +194,22 @@ class Study:
         arms = ["pretrained", *(["random-init"] if self.random_init_seeds else [])]
         settings = self.finetuning_settings(model)
         return {"grid": self.config["tuning"], "arms": arms, "tasks": self.axes["task"], "settings": settings}
+
+    @property
+    def first_cells(self) -> list[Cell]:
+        """The cells of all models on the first task and seed, from which examples are drawn."""
+        axes = self.axes
+        return list(product(axes["model"], axes["task"][:1], axes["seed"][:1]))
+
+    @property
+    def released_cells(self) -> list[Cell]:
+        """The cells whose fine-tuned models are removed when they are finished."""
+        return [cell for cell in self.cells if cell not in self.first_cells] if self.removes_files else []
+
+    @property
+    def removes_files(self) -> bool:
+        """Whether only those large files stay on the disk that a later step reads."""
+        return self.config["keep_files"] == "read"
 
     def compression_settings(self, methods: Iterable[str], task: str) -> dict:
         """Settings with which `cells.finetuned_cell` runs these methods on a task."""

@@ -12,6 +12,8 @@ from functools import partial
 
 from baselines import METHODS, Method
 from baselines.estimates import HELD_BYTES, Effort
+from study.definition.kept_files import kept_files
+from study.definition.study import Cell, Study
 from study.planning.sizes import ModelSize, SizedStudy, TaskSize
 from study.training.memory import MOST_TOKENS
 
@@ -127,11 +129,13 @@ def effort_work(effort: Effort, size: ModelSize, tokens: float) -> Work:
     )
 
 
-def kept_on_disk(study: SizedStudy, size: ModelSize, method: Method, task: str) -> float:
-    """Bytes of a method's files that stay on disk, per draw; 0 if only its scores are kept."""
+def kept_on_disk(study: SizedStudy, size: ModelSize, method: Method, cell: Cell) -> float:
+    """Bytes of a method's files that stay on disk in a cell, per draw; 0 if only its scores are kept."""
     if method.name in study.config["scores_only"]:
         return 0.0
-    return sum(method.stored_bytes(budget, size) for budget in study.budgets(method, task))
+    kept, budgets = kept_files(Study(study.config), cell), study.budgets(method, cell[1])
+    read = budgets if kept is None else [budget for budget in budgets if budget in kept.get(method.name, ())]
+    return sum(method.stored_bytes(budget, size) for budget in read)
 
 
 def activation_bytes(size: ModelSize, rows: int, tokens: int, half: bool) -> float:
@@ -155,45 +159,53 @@ def training_gib(size: ModelSize, settings: dict, half: bool) -> float:
     return CONTEXT_GIB + held / 2**30
 
 
-def _compress_with(study: SizedStudy, size: ModelSize, name: str, method: Method) -> Work:
+def _compress_with(study: SizedStudy, size: ModelSize, cell: Cell, method: Method) -> Work:
     """All files of a method that does not train: choose, store, load, evaluate on the scored texts of a task."""
-    budgets, draws, task = study.budgets(method, name), study.draws(method), study.tasks[name]
+    budgets, draws, task = study.budgets(method, cell[1]), study.draws(method), study.tasks[cell[1]]
     files = len(budgets) * draws
     work = files * evaluation_on_test(study, size, task, task.test if method.family == "control" else None)
-    work += Work(coded=files * size.body_entries, disk=draws * kept_on_disk(study, size, method, name))
+    work += Work(coded=files * size.body_entries, disk=draws * kept_on_disk(study, size, method, cell))
     return work + draws * effort_work(method.effort(size, len(budgets)), size, task.tokens)
 
 
-def _finetune(study: SizedStudy, model: str, task: str, *, copies: int = 2, **_: str) -> Work:
-    """Work of fine-tuning a cell; the files are the initial state and the fine-tuned model, or none for a control."""
+def _finetune(study: SizedStudy, model: str, task: str, seed: str, *, copies: int = 2) -> Work:
+    """Work of fine-tuning a cell; the files are the initial state and the fine-tuned model, or none for a control.
+
+    Files that are removed when the cell is finished do not count.
+    """
     size, rows = study.models[model], study.tasks[task]
     work = training(size, rows, study.finetuning(model), study.config["evaluation"])
     work += evaluation_on_test(study, size, rows, rows.test)
+    if (model, task, int(seed)) in Study(study.config).released_cells:
+        return work
     return work + Work(disk=copies * size.dense_bytes)
 
 
-def _compress(study: SizedStudy, model: str, task: str, **_: str) -> Work:
+def _compress(study: SizedStudy, model: str, task: str, seed: str) -> Work:
     size, rows = study.models[model], study.tasks[task]
-    work = sum((_compress_with(study, size, task, method) for method in study.post_hoc()), Work())
+    cell = (model, task, int(seed))
+    work = sum((_compress_with(study, size, cell, method) for method in study.post_hoc()), Work())
     work += compared_with_float32(study, size, rows)
     search, evaluating = study.config["suggestion"], study.config["evaluation"]
     evaluated = SEARCH_ENDS + math.ceil(math.log2(1 / search["resolution"]))
     for name in search["methods"]:
         work += evaluated * evaluation(size, rows.sample(rows.validation), rows.tokens, evaluating)
         work += evaluation_on_test(study, size, rows)
-        disk = METHODS[name].stored_bytes(0.5, size)
+        disk = 0.0 if Study(study.config).removes_files else METHODS[name].stored_bytes(0.5, size)
         work += Work(ranked=2 * size.parameters, coded=size.parameters, disk=disk)
     return work
 
 
-def _train(study: SizedStudy, model: str, task: str, method: str, **_: str) -> Work:
+def _train(study: SizedStudy, model: str, task: str, seed: str, method: str) -> Work:
     size, rows, trained = study.models[model], study.tasks[task], METHODS[method]
     budgets = study.budgets(trained, task)
     fits = len(budgets) * study.learning_rates(trained)
     work = fits * trained.step_cost * training(size, rows, study.finetuning(model), study.config["evaluation"])
     work += len(budgets) * evaluation_on_test(study, size, rows)
     work += effort_work(trained.effort(size, len(budgets)), size, rows.tokens)
-    return work + Work(coded=len(budgets) * size.parameters, disk=kept_on_disk(study, size, trained, task))
+    return work + Work(
+        coded=len(budgets) * size.parameters, disk=kept_on_disk(study, size, trained, (model, task, int(seed)))
+    )
 
 
 def _check(study: SizedStudy, model: str, task: str, **_: str) -> Work:
@@ -204,7 +216,7 @@ def _check(study: SizedStudy, model: str, task: str, **_: str) -> Work:
     disk = (1 + len(checks["kept_shares"]) * at_a_share * 0.25) * size.dense_bytes
     if checks["matrices"]:
         files, rankings, disk = files + MATRIX_KINDS, rankings + 1, disk + MATRIX_KINDS * size.dense_bytes
-    work = files * evaluation_on_test(study, size, rows)
+    work, disk = files * evaluation_on_test(study, size, rows), 0.0 if Study(study.config).removes_files else disk
     return work + Work(ranked=rankings * size.parameters, coded=files * size.parameters, disk=disk)
 
 

@@ -217,6 +217,7 @@ def _hub_task_size(task: dict, plan: dict, longest: int) -> TaskSize:
     else:
         validation = round(train * task["validation_share"])
         train -= validation
+    train = min(train, task.get("train_texts", train))
     test = size[splits.get("test") or splits["validation"]]
     return TaskSize(train, validation, test, min(longest, size["tokens"]), size["classes"])
 
