@@ -151,5 +151,7 @@ rule release_cell:
     conda:
         ENVIRONMENT
     priority: 2
+    params:
+        code=code_hash("study.release"),
     shell:
         logged("study.release", ON_CELL)

@@ -10,7 +10,7 @@ from statsmodels.stats.power import NormalIndPower
 
 from report import power
 from report.documents import REFERENCES, ROOT
-from tests.report.synthetic import write_study
+from tests.report.test_statistics import small_study
 
 
 def models(n, seed=0, classes=3, agreement=0.9):
@@ -63,7 +63,7 @@ def test_power_is_that_of_the_two_sided_normal_test():
 
 
 def test_models_that_agree_with_the_full_one_are_compared_on_the_same_texts(tmp_path):
-    results = write_study(tmp_path)
+    results = small_study(tmp_path)
     compared = power.comparisons(results)
     scores = pd.read_csv(results / "scores.csv", keep_default_na=False)
     assert len(compared) == ((scores["status"] == "ok") & (scores["method"] != "full")).sum()

@@ -7,15 +7,13 @@ from report.measurements.contract import ResultFiles, ResultTables
 from tests.report.synthetic import score_row, write_results
 
 
-def rows(**changes):
+def rows():
+    compared = {"precision": "bfloat16", "texts": 100}
     return [
-        score_row(method="full", budget=1.0, f1=0.90, precision="bfloat16", texts=100, changed_share=0.02,
-                  float32_weighted_f1=0.89, **changes),
-        score_row(method="ken", budget=0.1, f1=0.50, precision="bfloat16", texts=100, changed_share=0.04,
-                  float32_weighted_f1=0.53, **changes),
-        score_row(method="ken", budget=0.5, f1=0.80, precision="bfloat16", texts=100, changed_share="",
-                  float32_weighted_f1="", **changes),
-    ]  # fmt: skip
+        score_row(method="full", budget=1.0, f1=0.90) | compared | {"changed_share": 0.02, "float32_weighted_f1": 0.89},
+        score_row(method="ken", budget=0.1, f1=0.50) | compared | {"changed_share": 0.04, "float32_weighted_f1": 0.53},
+        score_row(method="ken", budget=0.5, f1=0.80) | compared | {"changed_share": "", "float32_weighted_f1": ""},
+    ]
 
 
 def test_changes_are_summarised_over_the_rows_that_were_compared(tmp_path):
