@@ -355,6 +355,22 @@ def test_every_mistake_gives_a_one_line_message(small, in_folder, path, value, m
     assert str(refused.value).startswith("config key ") and "\n" not in str(refused.value)
 
 
+def test_the_kept_shares_of_a_task_must_leave_every_method_a_budget(small):
+    limited = put(small, ["tasks", "topic", "kept_shares"], [0.05, 0.25])
+    assert config.load(limited, METHODS)["tasks"]["topic"]["kept_shares"] == [0.05, 0.25]
+    without = limited | {"method_settings": {"random": {"budgets": [0.5]}}}
+    with pytest.raises(UserError, match=r"tasks.topic.kept_shares has none of the budgets of random: add one of them"):
+        config.load(without, METHODS)
+    unused = put(small, ["tasks", "topic", "kept_shares"], [0.05, 0.07])
+    with pytest.raises(UserError, match=r"tasks.topic.kept_shares has 0\.07, at which no method is run: leave it out"):
+        config.load(unused, METHODS)
+    first = put(small, ["tasks", "library", "kept_shares"], [0.05])
+    with pytest.raises(UserError, match=r"kenviz.kept_share is 0\.25, but no method that keeps a share is run at it"):
+        config.load(first, METHODS)
+    with pytest.raises(UserError, match=r"tasks\.topic\.scored_texts is 0"):
+        config.load(put(small, ["tasks", "topic", "scored_texts"], 0), METHODS)
+
+
 def test_only_sub_networks_are_drawn_and_measured(small):
     methods = METHODS | {"compeft": baselines.METHODS["compeft"]}
     small |= {"methods": ["random", "compeft"], "inference": {"methods": []}, "suggestion": {"methods": []}}
