@@ -15,14 +15,21 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from baselines.estimates import FLOAT32_BYTES, HELD_BYTES, Effort, ModelShapes, coded_bytes, kept_bytes
+from baselines.estimates import (
+    FLOAT32_BYTES,
+    HELD_BYTES,
+    Effort,
+    ModelShapes,
+    coded_bytes,
+    count_entries,
+    kept_bytes,
+)
 from baselines.options import Section
 from baselines.training import Fitted, Training
 from ken import extraction, selection, streaming
 from ken.coding.coder import Coder, Coding
 from ken.errors import did_you_mean
 from ken.pairing import Pair
-from ken.storage import open_reader
 from ken.subnetwork import Subnetwork
 
 WIDTHS = (16, 8, 4, 3, 2, 1)  # bits of the kept updates of "<selection>-<N>bit"
@@ -44,7 +51,9 @@ class Registry(dict[str, "Method"]):
     def _coded(self, name: object) -> "Method | None":
         match = _CODED.fullmatch(name) if isinstance(name, str) else None
         selected = super().get(match[1]) if match else None
-        return dataclasses.replace(selected, name=name, values=match[2]) if isinstance(selected, Selection) else None
+        if not isinstance(selected, Selection) or selected.scope != "all":  # others are stored in full, not in N bits
+            return None
+        return dataclasses.replace(selected, name=name, values=match[2])
 
 
 METHODS = Registry()
@@ -54,6 +63,7 @@ MODULES: dict[str, str] = {}
 Tensors = dict[str, torch.Tensor]
 
 FAMILIES = ("control", "reset", "rescaled", "other", "trained")
+SCOPES = ("all", "linear", "layers", "embeddings")
 UNITS = ("share", "rank", "size", "bits", "bytes")
 
 
@@ -89,10 +99,28 @@ class Cell:
             if isinstance(module, nn.Linear) and f"{name}.weight" in self.pretrained
         ]
 
+    def in_scope(self, scope: str) -> set[str]:
+        """Names of the body tensors of a scope, one of `SCOPES`; see `Selection`."""
+        if scope == "linear":
+            return {f"{layer}.weight" for layer in self.linear_layers}
+        if scope == "embeddings":
+            modules = self.skeleton.named_modules()
+            embeddings = {f"{name}.weight" for name, module in modules if isinstance(module, nn.Embedding)}
+            return embeddings & self.pretrained.keys()
+        return {name for name in self.pretrained if extraction.in_scope(name, scope)}
+
     @property
     def device(self) -> torch.device:
         """The device on which entries are ranked: the skeleton's. The tensors themselves are on the CPU."""
         return next(self.skeleton.parameters()).device
+
+
+@dataclass(frozen=True)
+class ChosenFactor:
+    """A factor on the scales of a file, and the weighted F1 on validation that it was chosen for, if it was chosen."""
+
+    value: float
+    validation_weighted_f1: float | None = None
 
 
 @dataclass(frozen=True)
@@ -103,11 +131,13 @@ class Stored:
         kept: body parameters stored in the file.
         parameters: of the restored model, if their number differs from that of the fine-tuned model.
         fitted: the trained model, for methods that train.
+        factor: on the scales, for methods that choose one on validation.
     """
 
     kept: int
     parameters: int | None = None
     fitted: Fitted | None = None
+    factor: ChosenFactor | None = None
 
 
 class NoOptions(Section):
@@ -124,7 +154,7 @@ class Method(ABC):
         budgets: default budgets, which a config may replace. None: the kept shares of the study.
         unit: what a budget means, one of `UNITS`: share (or number) of entries kept in each row, rank, remaining size,
             bits an entry, or share of the dense model's bytes.
-        needs_data: whether it uses training examples, through `Cell.training`.
+        needs_data: whether it uses training or validation examples, through `Cell.training`.
         form: the form of its restored model in the inference table: "restored", "merged" or "compiled".
         options_model: its options in a config beyond budgets, draws and rates, with descriptions and limits.
     """
@@ -244,12 +274,6 @@ def _calling_module() -> str:
     return frame.f_globals["__name__"]
 
 
-def kept_in(path: Path) -> int:
-    """Entries of the body that a sub-network file keeps, from its table: the entries themselves need not be read."""
-    reader = open_reader(path)
-    return sum(reader.tensors[name].kept for name in reader.body)
-
-
 class StoredSubnetwork(Method):
     """A method whose file is a sub-network of `ken`.
 
@@ -279,10 +303,14 @@ class StoredSubnetwork(Method):
 class Selection(StoredSubnetwork):
     """Keeps k entries of every row, ranked by a criterion, and resets all others.
 
+    Tensors outside its scope are kept in full. "linear" is the weights of the linear layers, "layers" all tensors of
+    the numbered layers, "embeddings" the embedding matrices.
+
     Attributes:
         criterion: name in `ken.selection.CRITERIA`; not used where positions are not stored.
         rule: "reset" keeps fine-tuned values, "rescale" multiplies the kept updates by n / k.
         values, positions: how they are stored, see `ken.prune`.
+        scope: one of `SCOPES`, for a method that stores positions.
     """
 
     name: str
@@ -291,6 +319,7 @@ class Selection(StoredSubnetwork):
     stochastic: bool = False
     values: str = "32bit"
     positions: str = "stored"
+    scope: str = "all"
 
     @property
     def family(self) -> str:
@@ -304,20 +333,22 @@ class Selection(StoredSubnetwork):
     def prepare(self, cell: Cell) -> Tensors:
         if self.positions != "stored":
             return {}
-        return selection.rank_tensors(
-            cell.finetuned, cell.pretrained, self.criterion, seed=cell.seed, device=cell.device
-        )
+        pruned = {name: cell.pretrained[name] for name in cell.in_scope(self.scope)}
+        return selection.rank_tensors(cell.finetuned, pruned, self.criterion, seed=cell.seed, device=cell.device)
 
     def store(self, cell: Cell, prepared: Tensors, budget: float | int, path: Path) -> Stored:
         pair = Pair.opened(cell.pretrained, cell.finetuned)
         masks = {name: selection.mask_from_ranks(ranks, budget) for name, ranks in prepared.items()}
+        for name in cell.pretrained.keys() - cell.in_scope(self.scope):
+            masks[name] = torch.ones(cell.pretrained[name].shape, dtype=torch.bool)
         choose = extraction.chooser_of_masks(pair, masks)
         coding = dataclasses.replace(self.coding, seed=cell.seed)
-        streaming.write(path, Coder(pair, coding, budget, self.rule, "all", choose), self.name)
-        return Stored(kept_in(path))
+        return Stored(streaming.write(path, Coder(pair, coding, budget, self.rule, "all", choose), self.name).kept)
 
     def stored_bytes(self, budget: float | int, shapes: ModelShapes) -> float:
-        return coded_bytes(shapes, budget, self.coding)
+        pruned = shapes.in_scope(self.scope)
+        in_full = count_entries(shapes.body) - count_entries(pruned)
+        return FLOAT32_BYTES * in_full + coded_bytes(dataclasses.replace(shapes, body=pruned), budget, self.coding)
 
     def effort(self, shapes: ModelShapes, budgets: int) -> Effort:
         if self.positions == "base":

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ken import extraction
 from ken.coding.blocks import GROUP
 from ken.coding.coder import Coding
 from ken.selection import kept_count
@@ -40,6 +41,19 @@ class ModelShapes:
         """Entries of the weights of the linear layers."""
         return count_entries(self.linear)
 
+    def in_scope(self, scope: str) -> dict[str, Shape]:
+        """Name -> shape of the tensors of a scope of `baselines.base.SCOPES`.
+
+        Embeddings are here the matrices that belong neither to a linear layer nor to a numbered one.
+        """
+        linear = {f"{layer}.weight" for layer in self.linear}
+        if scope == "linear":
+            return {name: shape for name, shape in self.body.items() if name in linear}
+        if scope == "embeddings":
+            others = {name: shape for name, shape in self.body.items() if len(shape) > 1 and name not in linear}
+            return {name: shape for name, shape in others.items() if not extraction.in_scope(name, "layers")}
+        return {name: shape for name, shape in self.body.items() if extraction.in_scope(name, scope)}
+
     @property
     def parameters(self) -> int:
         """Entries of body and head."""
@@ -59,12 +73,14 @@ class Effort:
         ranked: entries that are ranked once for all budgets.
         chosen: entries that are chosen from without a ranking, the sum over all budgets.
         gradient_texts: training texts whose gradients are taken, one text at a time.
+        validations: evaluations of a model on the validation texts.
         flops: further floating-point operations, in float32 or float64.
     """
 
     ranked: int = 0
     chosen: int = 0
     gradient_texts: int = 0
+    validations: int = 0
     flops: float = 0.0
 
 

@@ -5,13 +5,24 @@ from pathlib import Path
 
 import torch
 
-from baselines.base import Cell, Selection, Stored, StoredSubnetwork, keep_highest, register, register_selection
+from baselines.base import (
+    SCOPES,
+    Cell,
+    Selection,
+    Stored,
+    StoredSubnetwork,
+    keep_highest,
+    register,
+    register_selection,
+)
 from baselines.estimates import FLOAT32_BYTES, Effort, ModelShapes, count_entries, kept_bytes
 from ken import kde, selection
 from ken.extraction import in_scope
 from ken.subnetwork import Subnetwork
 
 register_selection(Selection("ken", criterion="ken"))
+for _scope in SCOPES[1:]:
+    register_selection(Selection(f"ken-{_scope}", criterion="ken", scope=_scope))
 
 
 @dataclass(frozen=True)

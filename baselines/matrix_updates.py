@@ -72,19 +72,28 @@ class MatrixUpdates(Method):
                 rows = as_rows(update)
                 yield name, rows, rows.any(dim=1) if self.drops_rows else torch.ones(len(rows), dtype=torch.bool)
 
-    def store(self, cell: Cell, prepared: dict[str, object], budget: float | int, path: Path) -> Stored:
+    def encoded(self, cell: Cell, prepared: dict[str, object], budget: float | int) -> dict[str, EncodedTensor]:
+        """Name -> stored form, of every tensor that the file holds."""
         stored = encode_others(cell)
         budgets = self.matrix_budgets(cell, prepared, budget)
         for name, update, changed in self.updates(cell):
             coded = self.encode(update[changed], budgets[name], prepared[name])
             flags = {} if changed.all() or not coded.parts else {"rows": pack_bits(changed.numpy(), 1)}
             stored[name] = EncodedTensor(flags | coded.parts, coded.kept)
+        return stored
+
+    def store(self, cell: Cell, prepared: dict[str, object], budget: float | int, path: Path) -> Stored:
+        stored = self.encoded(cell, prepared, budget)
         save_parts(path, {name: coded.parts for name, coded in stored.items()})
         return Stored(sum(coded.kept for name, coded in stored.items() if name in cell.pretrained))
 
     def restore(self, pretrained: Tensors, path: Path) -> Tensors:
+        return self.decoded(pretrained, load_parts(path))
+
+    def decoded(self, pretrained: Tensors, stored: dict[str, Parts]) -> Tensors:
+        """The state of the compressed model, from the parts of every tensor in the file."""
         state = {name: tensor.clone() for name, tensor in pretrained.items()}
-        for name, parts in load_parts(path).items():
+        for name, parts in stored.items():
             if "whole" in parts:
                 state[name] = parts["whole"]
             else:

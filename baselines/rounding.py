@@ -7,7 +7,7 @@ size for all kept updates. The rule is that of QSGD for gradients (Alistarh et a
 import dataclasses
 from pathlib import Path
 
-from baselines.base import Cell, Stored, StoredSubnetwork, kept_in, register
+from baselines.base import Cell, Stored, StoredSubnetwork, register
 from baselines.estimates import Effort, ModelShapes, coded_bytes
 from ken import streaming
 from ken.coding.coder import Coder, Coding
@@ -25,8 +25,7 @@ class Rounded(StoredSubnetwork):
     def store(self, cell: Cell, prepared: object, budget: float | int, path: Path) -> Stored:
         pair = Pair.opened(cell.pretrained, cell.finetuned)
         coding = dataclasses.replace(self.coding, seed=cell.seed)
-        streaming.write(path, Coder(pair, coding, budget, "rescale", "all"), self.name)
-        return Stored(kept_in(path))
+        return Stored(streaming.write(path, Coder(pair, coding, budget, "rescale", "all"), self.name).kept)
 
     def stored_bytes(self, budget: float | int, shapes: ModelShapes) -> float:
         return coded_bytes(shapes, budget, Coding("2bit"))

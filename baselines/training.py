@@ -72,6 +72,10 @@ class Training(ABC):
         """
 
     @abstractmethod
+    def validation_score(self, model: nn.Module) -> float | None:
+        """Weighted F1 of a model on the validation texts; None if there are none with labels."""
+
+    @abstractmethod
     def examples(self, batch_size: int) -> Iterator[dict[str, torch.Tensor]]:
         """One pass over the training set in its stored order, as batches of input_ids, attention_mask and labels."""
 

@@ -15,13 +15,12 @@ import time
 import torch
 
 from baselines.llm_surgeon import costs, updates
-from baselines.llm_surgeon.curvature import Factors
+from baselines.llm_surgeon.factors import Factors
 from benchmarks import common
 
 EXPLICIT = 32  # width of the layer for which the Fisher matrix is built
 TOKENS = 512
 SPARSITY = 0.1
-MAX_CORRELATE = 500
 
 
 def factors(width: int, tokens: int) -> Factors:
@@ -57,7 +56,7 @@ def steps(width: int) -> dict[str, float]:
     rows[: width // 20] = columns[: width // 20] = True
     structured, _ = timed(updates.remove_structures, deviation, damped, rows, columns)
     memory = peak_mib() - before  # before the elements, whose blocks would dominate the peak
-    elements, _ = timed(updates.remove_elements, deviation, inverses, removed, MAX_CORRELATE)
+    elements, _ = timed(updates.remove_elements, deviation, damped, inverses, removed)
     return {
         "factors": sums, "inverses": inverting, "costs": costing + seconds, "rows and columns": structured,
         "elements": elements, "memory, MiB": memory, "memory with elements, MiB": peak_mib() - before,
@@ -100,7 +99,7 @@ def main() -> None:
     a = parser.parse_args()
     torch.set_num_threads(a.threads)
     measurements = {width: steps_in_subprocess(width, a.threads) for width in sorted(a.widths)}
-    numbers: dict = {"threads": a.threads, "tokens": TOKENS, "elements removed": SPARSITY, "block": MAX_CORRELATE}
+    numbers: dict = {"threads": a.threads, "tokens": TOKENS, "elements removed": SPARSITY}
     for width, measured in measurements.items():
         for name, value in measured.items():
             numbers[f"width {width}: {name}{'' if 'MiB' in name else ', CPU s'}"] = value

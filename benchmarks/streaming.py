@@ -1,11 +1,10 @@
 """Peak memory and time of pruning a large model from disk, with random checkpoints of a real model's shapes.
 
 `python -m benchmarks.streaming --folder /tmp/big` writes two bfloat16 checkpoints with the shapes of BLOOM-1b7 (about
-3.5 GB each), runs `ken prune`, `ken info` and `ken inject` in separate processes, and compares peak memory with the
-largest tensor and wall time with reading both files once.
+3.5 GB each), runs `ken prune` and `ken inject` in separate processes, and compares peak memory with the largest tensor
+and wall time with reading both files once.
 """
 
-import json
 import math
 import os
 import subprocess
@@ -21,6 +20,12 @@ from ken.storage.container import framed
 from ken.tensors import TensorSpec, bytes_of
 
 DTYPE = torch.bfloat16
+CODINGS = {
+    "density": ("--k", "0.05", "--rule", "reset"),
+    "small": ("--preset", "small"),
+    "rounded": ("--k", "0.05", "--values", "rounded"),
+}
+"""Ways to store a model: the entries of highest kernel density as they are, and small files."""
 
 
 def write_checkpoint(path: Path, shapes: dict[str, tuple], seed: int, base: Path | None = None) -> None:
@@ -67,42 +72,45 @@ def read_once(*paths: Path) -> float:
     return time.perf_counter() - start
 
 
+def prune_and_inject(folder: Path, options: tuple[str, ...], threads: int) -> dict[str, float]:
+    """Bytes, seconds and peak MiB of pruning the pair of a folder and of restoring it from the result."""
+    base, tuned, sub, out = (Path(folder, f"{name}.safetensors") for name in ("base", "tuned", "sub", "out"))
+    pair = ("--pretrained", str(base), "--finetuned", str(tuned))
+    prune, prune_peak = run("prune", *pair, *options, "--quiet", "--out", str(sub), threads=threads)
+    stored = ("--pretrained", str(base), "--subnetwork", str(sub), "--out", str(out))
+    inject, inject_peak = run("inject", *stored, "--quiet", threads=threads)
+    return {
+        "sub-network, bytes": sub.stat().st_size,
+        "checkpoint, times the sub-network": base.stat().st_size / sub.stat().st_size,
+        "prune, s": prune, "prune, peak MiB": prune_peak, "inject, s": inject, "inject, peak MiB": inject_peak,
+    }  # fmt: skip
+
+
 def main() -> None:
     parser = common.parser("Prune and restore a large pair of checkpoints from disk; memory and time.")
     parser.add_argument("--size", choices=common.SIZES, default="bloom-1b7")
-    parser.add_argument("--k", default="0.05")
     parser.add_argument("--folder", type=Path, help="where the checkpoints are written (default: a temporary folder)")
     a = parser.parse_args()
+    shapes = common.shapes(a.size)
+    largest = max(map(math.prod, shapes.values())) * DTYPE.itemsize / 2**20
+    numbers = {
+        "size": a.size, "threads": a.threads, "largest tensor, MiB": largest,
+        "allowed: 3 largest + 600, MiB": 3 * largest + 600,
+    }  # fmt: skip
     with tempfile.TemporaryDirectory(dir=a.folder) as folder:
-        base, tuned, sub, out = (Path(folder, f"{n}.safetensors") for n in ("base", "tuned", "sub", "out"))
-        shapes = common.shapes(a.size)
+        base, tuned = Path(folder, "base.safetensors"), Path(folder, "tuned.safetensors")
         write_checkpoint(base, shapes, 0)
         write_checkpoint(tuned, shapes, 1, base)
         reading = read_once(base, tuned)
-        pair = ("--pretrained", str(base), "--finetuned", str(tuned))
-        prune, prune_peak = run(
-            "prune", *pair, "--k", a.k, "--rule", "reset", "--quiet", "--out", str(sub), threads=a.threads
-        )
-        info, info_peak = run("info", str(sub), "--json", threads=a.threads)
-        stored = ("--pretrained", str(base), "--subnetwork", str(sub), "--out", str(out))
-        inject, inject_peak = run("inject", *stored, "--quiet", threads=a.threads)
-        largest = max(map(math.prod, shapes.values())) * DTYPE.itemsize / 2**20
-        allowed = 3 * largest + 600
-        sizes = {path.name: path.stat().st_size for path in (base, sub)}
-    common.finish(
-        "streaming",
-        {
-            "size": a.size, "k": json.loads(a.k), "threads": a.threads, "checkpoint, bytes": sizes[base.name],
-            "sub-network, bytes": sizes[sub.name],
-            "checkpoint, times the sub-network": sizes[base.name] / sizes[sub.name],
-            "largest tensor, MiB": largest, "allowed: 3 largest + 600, MiB": allowed,
-            "prune, peak MiB": prune_peak, "info, peak MiB": info_peak, "inject, peak MiB": inject_peak,
-            "peak, share of the allowed": max(prune_peak, info_peak, inject_peak) / allowed,
-            "reading both files once, s": reading, "prune, s": prune, "info, s": info, "inject, s": inject,
-            "prune, times reading": prune / reading, "inject, times reading": inject / reading,
-        },
-        a.out,
-    )  # fmt: skip
+        numbers |= {"checkpoint, bytes": base.stat().st_size, "reading both files once, s": reading}
+        for name, options in CODINGS.items():
+            measured = prune_and_inject(Path(folder), options, a.threads)
+            for work in ("prune", "inject"):
+                measured[f"{work}, times reading"] = measured[f"{work}, s"] / reading
+            numbers |= {f"{name}: {what}": value for what, value in measured.items()}
+    peak = max(value for what, value in numbers.items() if what.endswith("peak MiB"))
+    numbers |= {"peak MiB": peak, "peak, share of the allowed": peak / numbers["allowed: 3 largest + 600, MiB"]}
+    common.finish("streaming", numbers, a.out)
 
 
 if __name__ == "__main__":

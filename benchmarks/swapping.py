@@ -1,6 +1,6 @@
 """Time to swap sub-networks in a loaded base model, compared with loading whole checkpoints.
 
-Also the time to inject a grid of budgets in turn for evaluation, where each writes only the entries that change.
+Also the time to inject a grid of budgets in turn for evaluation.
 """
 
 import tempfile

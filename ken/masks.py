@@ -1,5 +1,6 @@
 """Masks of kept entries in little memory: bools take a byte an entry, for a large model more than its file."""
 
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -33,6 +34,19 @@ class _Packed:
     def entries(self) -> int:
         return self.shape.numel()
 
+    def blocks(self, size: int) -> Iterator[torch.Tensor]:
+        """Row-major indices of the kept entries, int64, by blocks of `size` entries of the tensor."""
+        if self.indices is None:
+            for start in range(0, self.entries, size):
+                bits = self.bits[start // 8 : (start + size) // 8]
+                block = np.unpackbits(bits, count=min(size, self.entries - start))
+                yield torch.from_numpy(np.flatnonzero(block)) + start
+        else:
+            ends = torch.arange(0, self.entries + size, size, dtype=torch.int64).to(self.indices.dtype)
+            bounds = torch.searchsorted(self.indices, ends).tolist()
+            for start, stop in itertools.pairwise(bounds):
+                yield self.indices[start:stop].long()
+
     def mask(self) -> torch.Tensor:
         if self.indices is None:
             return torch.from_numpy(np.unpackbits(self.bits, count=self.entries).view(bool)).reshape(self.shape)
@@ -61,10 +75,13 @@ class Masks(Mapping[str, torch.Tensor]):
         """Shape of a mask."""
         return tuple(self._packed[name].shape)
 
-    def indices(self, name: str) -> torch.Tensor:
-        """Row-major indices of the kept entries, ascending, int64."""
-        packed = self._packed[name]
-        return indices_of(packed.mask()) if packed.indices is None else packed.indices.long()
+    def blocks(self, name: str, size: int) -> Iterator[torch.Tensor]:
+        """Row-major indices of the kept entries, ascending, int64, by blocks of `size` entries of the tensor.
+
+        Args:
+            size: a multiple of 8.
+        """
+        return self._packed[name].blocks(size)
 
     @property
     def counts(self) -> dict[str, tuple[int, int]]:

@@ -8,6 +8,7 @@ import difflib
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 
+import numpy as np
 import torch
 
 from ken import kde
@@ -71,9 +72,39 @@ def kept_count(n: int, k: int | float) -> int:
 
 def rank_scores(scores: torch.Tensor) -> torch.Tensor:
     """(r, n) scores -> int32 ranks along rows, 0 for the highest; equal scores in the order of their indices."""
-    order = torch.sort(scores, dim=1, descending=True, stable=True).indices
     ranks = torch.arange(scores.shape[1], dtype=torch.int32, device=scores.device).expand(scores.shape)
-    return torch.empty(scores.shape, dtype=torch.int32, device=scores.device).scatter_(1, order, ranks)
+    return torch.empty(scores.shape, dtype=torch.int32, device=scores.device).scatter_(1, _descending(scores), ranks)
+
+
+def _descending(scores: torch.Tensor) -> torch.Tensor:
+    """(r, n) scores -> int64 indices from the highest score to the lowest; equal scores in the order of their indices.
+
+    numpy's unstable sort takes a tenth of the time of a stable one. Equal scores are put in order afterwards.
+    """
+    if scores.is_cuda:
+        return torch.sort(scores, dim=1, descending=True, stable=True).indices
+    order = torch.empty(scores.shape, dtype=torch.int64)
+    for block in _cached_blocks(scores):
+        negative = _numpy(scores[block]) * -1
+        indices = np.argsort(negative, axis=1)
+        ascending = np.take_along_axis(negative, indices, axis=1)
+        runs = np.cumsum(ascending[:, 1:] != ascending[:, :-1], axis=1)
+        if runs.shape[1] and (runs[:, -1] < runs.shape[1]).any():
+            indices[:, 1:] += runs * scores.shape[1]
+            indices = np.sort(indices, axis=1) % scores.shape[1]
+        order[block] = torch.from_numpy(indices)
+    return order
+
+
+def _cached_blocks(rows: torch.Tensor) -> Iterator[slice]:
+    """Blocks of rows few enough that intermediate arrays stay in the cache of a CPU."""
+    height = max(1, 2**17 // max(1, rows.shape[1]))
+    return (slice(start, start + height) for start in range(0, rows.shape[0], height))
+
+
+def _numpy(scores: torch.Tensor) -> np.ndarray:
+    """Scores on the CPU as an array, of a dtype that numpy knows."""
+    return scores.to(torch.promote_types(scores.dtype, torch.float32)).numpy()
 
 
 def rank(
@@ -125,7 +156,17 @@ def highest(scores: torch.Tensor, k: int) -> torch.Tensor:
     """(r, n) bool mask of the k highest scores of each row, of equal ones the first: those of ranks below k, sooner."""
     if not 0 < k < scores.shape[1]:
         return torch.full(scores.shape, k > 0, dtype=torch.bool, device=scores.device)
-    least = scores.topk(k, dim=1, sorted=False).values.amin(1, keepdim=True)
+    if scores.is_cuda:
+        return _above(scores, scores.topk(k, dim=1, sorted=False).values.amin(1, keepdim=True), k)
+    mask, n = torch.empty(scores.shape, dtype=torch.bool), scores.shape[1]
+    for block in _cached_blocks(scores):
+        least = np.partition(_numpy(scores[block]), n - k, axis=1)[:, n - k : n - k + 1]
+        mask[block] = _above(scores[block], torch.from_numpy(least).to(scores.dtype), k)
+    return mask
+
+
+def _above(scores: torch.Tensor, least: torch.Tensor, k: int) -> torch.Tensor:
+    """Mask of the k highest scores of each row, of which `least` (r, 1) is the lowest."""
     kept = scores > least
     missing, equal = k - kept.sum(1, keepdim=True), scores == least
     crowded = (equal.sum(1, keepdim=True) > missing).any(1)
@@ -211,7 +252,7 @@ def rank_tensors(
 
 def is_fixed(finetuned: torch.Tensor, pretrained: torch.Tensor) -> bool:
     """Whether a tensor with infinite entries, such as a mask of -inf, is equal in both models: none of it is kept."""
-    return not finetuned.sum(dtype=torch.float64).isfinite() and torch.equal(finetuned, pretrained.to(finetuned))
+    return not kde.all_finite(finetuned) and torch.equal(finetuned, pretrained.to(finetuned))
 
 
 def generator_of(name: str, seed: int | None) -> torch.Generator | None:

@@ -5,7 +5,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -67,9 +67,17 @@ def prune(
     pair = Pair.opened(pretrained, finetuned, allow_head)
     check_output(out, (*pair.base.files, *pair.finetuned.files), "a sub-network", is_subnetwork)
     with _bar(sum(pair.spec(name).size for name in pair.body), progress) as bar:
-        changed = write(Path(out), Coder(pair, coding, k, rule, scope, choose), method, bar, allow_unchanged=False)
+        written = write(Path(out), Coder(pair, coding, k, rule, scope, choose), method, bar, allow_unchanged=False)
     unchanged = f"fine-tuning changed nothing of {pair.base.label}; only the head differs"
-    return pair.notes + ([] if changed else [unchanged]) + _note_on_distance(pair)
+    return pair.notes + ([] if written.changed else [unchanged]) + _note_on_distance(pair)
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a file holds: whether fine-tuning changed the body, and the number of kept entries of the body."""
+
+    changed: bool
+    kept: int
 
 
 def _note_on_distance(pair: Pair) -> list[str]:
@@ -104,8 +112,8 @@ def _recorded_method(method: str | selection.Criterion, coding: Coding) -> str:
     return "random" if coding.positions == "seed" else name
 
 
-def write(out: Path, coder: Coder, method: str, bar: tqdm | None = None, allow_unchanged: bool = True) -> bool:
-    """Write the sub-network that a coder describes; returns whether fine-tuning changed the body.
+def write(out: Path, coder: Coder, method: str, bar: tqdm | None = None, allow_unchanged: bool = True) -> Written:
+    """Write the sub-network that a coder describes.
 
     Args:
         method: name of the choice, for the record.
@@ -123,39 +131,41 @@ def write(out: Path, coder: Coder, method: str, bar: tqdm | None = None, allow_u
 
 def _write_exact(
     out: Path, coder: Coder, settings: dict, advance: Callable[[int], object], allow_unchanged: bool
-) -> bool:
-    """Write a file of format 1; returns whether fine-tuning changed the body."""
-    pair, fingerprint, changed = coder.pair, Fingerprint(), False
+) -> Written:
+    """Write a file of format 1."""
+    pair, fingerprint, changed, kept = coder.pair, Fingerprint(), False, 0
     with Writer(out) as writer:
         for block in extraction.kept_blocks(pair, coder.choose, coder.rule, coder.scope, fingerprint):
             writer.add_block(block.name, block.spec, block.mask, block.values)
             changed |= block.changed
+            kept += block.values.numel()
             advance(block.mask.numel())
         if not allow_unchanged:
             _check_changed(pair, changed)
         for name in pair.whole:
             writer.add_whole(name, pair.finetuned_tensor(name))
         writer.finish(settings | {"base": fingerprint.hexdigest()}, pair.aliases, pair.finetuned.config())
-    return changed
+    return Written(changed, kept)
 
 
 def _write_coded(
     out: Path, coder: Coder, settings: dict, advance: Callable[[int], object], allow_unchanged: bool
-) -> bool:
-    """Write a file of format 2; returns whether fine-tuning changed the body."""
-    pair, fingerprint, changed = coder.pair, Fingerprint(), False
+) -> Written:
+    """Write a file of format 2."""
+    pair, fingerprint, changed, kept = coder.pair, Fingerprint(), False, 0
     with CodedWriter(out) as writer:
         for name in pair.body:
             for number, coding, block in coder.blocks(name, fingerprint, advance):
                 writer.add_block(name, pair.spec(name), number, coding, block)
                 changed |= block.changed > 0
+                kept += block.kept
         if not allow_unchanged:
             _check_changed(pair, changed)
         for name in pair.whole:
             writer.add_whole(name, pair.finetuned_tensor(name))
         settings = settings | {"base": fingerprint.hexdigest(), **asdict(coder.coding)}
         writer.finish(settings, pair.aliases, pair.finetuned.config())
-    return changed
+    return Written(changed, kept)
 
 
 def _check_changed(pair: Pair, changed: bool) -> None:

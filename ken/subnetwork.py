@@ -3,7 +3,7 @@
 In memory: the kept entries of every body tensor and the whole head. On disk: one safetensors file (see `ken.storage`).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from ken.pairing import Pair, opened_base
 from ken.sources import AnySource, Fingerprint, Tensors
 from ken.storage.coded import CodedReader
 from ken.storage.exact import SETTINGS, Writer
-from ken.tensors import TensorSpec
+from ken.tensors import TensorSpec, indices_of
 
 __all__ = ["Subnetwork"]
 
@@ -39,7 +39,7 @@ class Subnetwork(AnySubnetwork):
         config: config.json of the fine-tuned model where it is known (labels of the classes, for example).
     """
 
-    masks: Mapping[str, torch.Tensor]
+    masks: Masks
     values: dict[str, torch.Tensor]
     whole: dict[str, torch.Tensor]
     aliases: dict[str, str]
@@ -237,7 +237,7 @@ class Subnetwork(AnySubnetwork):
         }
         self.check_base(state)
         for name, tensor in state.items():
-            indices = self.indices(name).to(tensor.device)
+            indices = indices_of(self.masks[name]).to(tensor.device)
             tensor.view(-1).scatter_(0, indices, self.values[name].to(tensor.device))
         state |= {name: tensor.clone() for name, tensor in self.whole.items()}
         return state | {alias: state[name] for alias, name in self.aliases.items()}
@@ -245,8 +245,8 @@ class Subnetwork(AnySubnetwork):
     def inject(self, model: nn.Module) -> None:
         """Turn a live model with the base's values into the compressed model, in place.
 
-        The overwritten values are kept, so that `eject` can restore them. Where another sub-network of the same base
-        is in the model, only entries in which the two differ are written.
+        The overwritten values are kept, so that `eject` can restore them. Another sub-network of the same base that
+        is in the model is exchanged for this one in the same pass.
 
         Raises:
             ValueError: the model is not the base, lacks a tensor, or holds this sub-network already.
@@ -278,10 +278,6 @@ class Subnetwork(AnySubnetwork):
         """Body tensor -> dtype and shape."""
         return {name: TensorSpec(self.values[name].dtype, self.masks.shape(name)) for name in self.masks}
 
-    def indices(self, name: str) -> torch.Tensor:
-        """Row-major indices of the kept entries of a tensor, ascending, int64."""
-        return self.masks.indices(name)
-
     def check_base(self, state: Tensors) -> None:
         """Check that a state dict with the names of the body holds the base of the sub-network.
 
@@ -292,12 +288,12 @@ class Subnetwork(AnySubnetwork):
             ValueError: the fingerprints differ.
         """
         fingerprint = self._fingerprint(state)
-        added = {name: count for name in self.masks if (count := self._rows_kept_at_the_end(name))}
-        if fingerprint.hexdigest() != self.base and added:
+        if fingerprint.hexdigest() != self.base:
+            added = {name: count for name in self.masks if (count := self._rows_kept_at_the_end(name))}
             zeros = {name: state[name].clone() for name in added}
             for name, count in added.items():
                 zeros[name][-count:] = 0
-            fingerprint = self._fingerprint({**state, **zeros})
+            fingerprint = self._fingerprint({**state, **zeros}) if added else fingerprint
         fingerprint.check(self.base)
 
     def _fingerprint(self, state: Tensors) -> Fingerprint:

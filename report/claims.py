@@ -42,8 +42,10 @@ CLAIMS: dict[str, Callable[..., list[Finding]]] = {
     "linear-time": measured.linear_time,
     "surgeon-structured": language.surgeon_structured,
     "surgeon-shots": language.surgeon_shots,
-    "surgeon-correlated": language.surgeon_correlated,
+    "surgeon-correlated": partial(language.surgeon_correlated, structures=("row-column",)),
+    "surgeon-correlated-elements": partial(language.surgeon_correlated, structures=("element", "2:4")),
     "surgeon-ahead": language.surgeon_ahead,
+    "surgeon-ahead-stored": language.surgeon_ahead_stored,
 }
 
 

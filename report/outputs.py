@@ -13,7 +13,8 @@ from types import ModuleType
 PARTS = ("random-init", "pruning", "adaptation", "precision")  # parts that only some studies have
 STATISTICS = ("comparisons", "pairwise", "to_full", "ranks")
 PUBLICATION = ("weighted_f1", "overview", "claims", "ranks", "published")
-ADDED = ("frontier", "frontier_points", "smallest_files")  # tables that the committed studies do not have yet
+# Tables that the committed studies do not have yet.
+ADDED = ("frontier", "frontier_points", "smallest_files", "choices", "updates", "update_losses")
 Needs = tuple[str, ...]  # the study must have at least one of these `PARTS`; () for no condition
 
 
@@ -40,6 +41,7 @@ def load() -> None:
     """Import all modules with a statement, because the dependencies of a step are read from import statements."""
     from report.measurements import (  # noqa: F401
         checks,
+        choices,
         cost,
         differences,
         finetuned,
@@ -56,6 +58,7 @@ def load() -> None:
         spread,
         suggestions,
         timing,
+        update_size,
         verdicts,
         without_score,
     )
@@ -74,6 +77,8 @@ MEASUREMENTS = (
         always("pareto", "frontier", "frontier_points", "smallest_files"),
         always("frontier", "frontier_models"),
     ),
+    Measurement("choices", always("choices"), always("choices")),
+    Measurement("update_size", always("updates", "update_losses"), always("update_size")),
     Measurement("matched", always("matched")),
     Measurement("finetuned", always("finetuned")),
     Measurement("suggestions", always("suggestions")),

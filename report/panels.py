@@ -9,7 +9,7 @@ from report import drawing, style
 from report.measurements.contract import ResultTables
 from report.scores import with_kept_shares
 
-FAMILIES = {"Kept values as they are": ("reset", "other"), "Kept updates rescaled": ("rescaled",)}
+FAMILIES = {"Kept values as they are": ("reset", "other", "control"), "Kept updates rescaled": ("rescaled",)}
 REFERENCES = ("ken", "random")  # drawn thin in every panel, so that panels can be compared
 THIN = {"linewidth": 0.8, "markersize": 0}
 RESET = {"full": "nothing", "none": "whole body"}
@@ -32,6 +32,8 @@ def draw_methods(axes: drawing.Axes, frame: pd.DataFrame, methods: Sequence[str]
     """Draw lines of controls, references and methods; the first method gets a band from `low` to `high`."""
     drawing.draw_controls(axes, frame, height)
     styles = style.method_styles([*methods, *REFERENCES])
+    # A shrunk update stores all entries: it is drawn at the share by which it is shrunk.
+    frame = frame.assign(kept_share=frame["kept_share"].mask(frame["family"] == "control", frame["budget"]))
     drawn = frame[frame[height].notna() & (frame["kept_share"] > 0)].sort_values("kept_share")
     # In reverse order, so that the first methods of the study are on top where curves coincide.
     for method in [*_absent(REFERENCES, methods), *reversed(methods)]:

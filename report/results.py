@@ -66,6 +66,7 @@ PERPLEXITY = Columns.of(
     "experiment model method structure status reason file",
     "seed draw shots budget kept_share parameters stored_bytes linear_layers smaller_layers tokens "
     "loss perplexity seconds",
+    "stored_share",
 )
 STATISTICS = {
     "comparisons": Columns.of(
@@ -267,7 +268,8 @@ def read_perplexity(results: Path) -> pd.DataFrame:
     check_statuses(table, path)
     if table.loc[table["status"] == "ok", "loss"].isna().any():
         raise damaged(path, "has rows that are ok and have no loss")
-    return table
+    pruned = table["experiment"] == "pruning"  # older files lack stored_share, which differs by kept zeros only
+    return table.assign(stored_share=table["stored_share"].fillna(table["kept_share"].where(pruned)))
 
 
 def read_json(path: Path) -> dict:

@@ -17,8 +17,13 @@ if TYPE_CHECKING:
 CONTROLS = ("none", "full")
 LABELS = {
     "full": "Full",
+    "smallest-file": "Smallest file",
     "none": "None",
+    "shrink": "Shrunk update",
     "ken": "KEN",
+    "ken-linear": "KEN of linear layers",
+    "ken-layers": "KEN of encoder layers",
+    "ken-embeddings": "KEN of embeddings",
     "ken-grid": "KEN grid",
     "ken-grid-layers": "KEN grid (layers)",
     "ken-delta": "KEN of Δ",
@@ -42,6 +47,8 @@ LABELS = {
     "flop": "FLOP",
     "lt-sft": "LT-SFT",
     "fish": "FISH",
+    "sparsegpt": "SparseGPT",
+    "wanda": "Wanda",
     "llm-surgeon": "LLM Surgeon",
     "llm-surgeon-independent": "LLM Surgeon, independent updates",
     "k-obd": "K-OBD",
@@ -50,12 +57,15 @@ LABELS = {
     "surgeon-delta": "Surgeon of Δ",
     "surgeon-delta-updated": "Surgeon of Δ, updated",
 }
-FAMILY_LABELS = {"reset": "as they are", "rescaled": "rescaled", "other": "other", "trained": "trained"}
+FAMILY_LABELS = {
+    "reset": "as they are", "rescaled": "rescaled", "other": "other", "trained": "trained", "control": "all, shrunk",
+}  # fmt: skip
 _NAME = re.compile(r"(?P<base>.+?)(?P<rescaled>-rescaled)?(?:-(?P<bits>16|8|4|3|2|1)bit)?", re.S)
 DASHES = {16: (9, 1, 1, 1), 8: (7, 1, 1, 1), 4: (4, 1, 1, 1), 3: (3, 1, 1, 1), 2: (2, 1), 1: (1, 1)}  # by bits
 ACCENT = "#1b82c4"
 INK, MUTED, GRID = "#1d2127", "#646b75", "#dfe2e6"  # in dark mode the page gives these three other values
 NO_BREAK_SPACE = "\u00a0"
+STRUCTURE_LABELS = {"element": "elements", "2:4": "2:4", "row-column": "rows and columns"}
 
 
 @dataclass(frozen=True)
@@ -70,7 +80,11 @@ class MethodStyle:
 
 
 FIXED = {
+    "shrink": MethodStyle("#1d2127", "X", (0, (4, 1.5)), 5),
     "ken": MethodStyle("#d55e00", "o"),
+    "ken-linear": MethodStyle("#d55e00", "^", (0, (1, 1))),
+    "ken-layers": MethodStyle("#d55e00", "s", (0, (3, 1, 1, 1)), 4),
+    "ken-embeddings": MethodStyle("#d55e00", "d", (0, (5, 1, 1, 1)), 5),
     "ken-grid": MethodStyle("#e69f00", "D", size=4),
     "ken-grid-layers": MethodStyle("#e69f00", "d", (0, (1, 1))),
     "ken-delta": MethodStyle("#cc79a7", "P", size=5.5),
@@ -98,6 +112,8 @@ FIXED = {
     "llm-surgeon-independent": MethodStyle("#7b9fd4", "D"),
     "k-obd": MethodStyle("#d55e00", "P", size=5.5),
     "l-obd": MethodStyle("#e69f00", "v", size=5.5),
+    "sparsegpt": MethodStyle("#1f9e89", "s", size=5),
+    "wanda": MethodStyle("#7b52ab", "<", size=5.5),
     "surgeon-delta": MethodStyle("#8b1e3f", "H", size=6),
     "surgeon-delta-updated": MethodStyle("#8b1e3f", "d", (0, (5, 1, 1, 1)), 6),
 }

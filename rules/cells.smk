@@ -55,7 +55,7 @@ rule compress_model:
         task=TASK,
     output:
         [PATHS.scores(*CELL, method) for method in RULES.post_hoc],
-        [PATHS.suggested(*CELL) / f"{table}.csv" for table in ("suggestions", "curves") if RULES.searched],
+        [PATHS.suggested(*CELL) / f"{table}.csv" for table in ("suggestions", "curves") if STUDY.suggests],
     log:
         PATHS.log("compress_model", *CELL),
     benchmark:
@@ -67,7 +67,7 @@ rule compress_model:
         gpu=GPU,
     params:
         settings=lambda wildcards: RULES.compression_settings(RULES.post_hoc, wildcards),
-        suggestion=as_json(RULES.searched and STUDY.config["suggestion"]),
+        suggestion=as_json(STUDY.suggests and STUDY.config["suggestion"]),
         code=RULES.method_code("study.compress", [*RULES.post_hoc, *RULES.searched]),
     shell:
         logged("study.compress", ON_CELL)

@@ -62,6 +62,27 @@ rule describe_spread:
         logged("report.spread", "{params.files} --draws {params.draws} --out {output}")
 
 
+rule describe_updates:
+    input:
+        [PATHS.finetuned(*cell) / "manifest.json" for cell in STUDY.described_cells],
+    output:
+        PATHS.table("updates"),
+        PATHS.table("choices"),
+    log:
+        PATHS.log("describe_updates"),
+    benchmark:
+        PATHS.benchmark("describe_updates")
+    conda:
+        ENVIRONMENT
+    resources:
+        gpu=GPU,
+    params:
+        settings=as_json([STUDY.axes, STUDY.config["kept_shares"], *(["first"] if STUDY.removes_files else [])]),
+        code=code_hash("study.updates"),
+    shell:
+        logged("study.updates", f"{RESULTS}")
+
+
 rule measure_pruning_time:
     output:
         PATHS.table("timing"),

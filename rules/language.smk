@@ -17,6 +17,8 @@ rule prune_language_model:
         PATHS.benchmark("prune_language_model", *LANGUAGE_MODEL)
     conda:
         ENVIRONMENT
+    resources:
+        gpu=GPU,
     params:
         settings=as_json(STUDY.language_settings("pruning")),
         code=code_hash("study.prune_language_model"),

@@ -1,4 +1,4 @@
-"""Collect the tables of all cells, and compute every score again from the saved predictions.
+"""Collect the tables of all cells, and compute every score again from the saved predictions, and two more of them.
 
 The step fails if a score does not follow from its predictions. In each cell, one row is computed by the study's
 `evaluate` metric, which takes ten times as long.
@@ -28,6 +28,7 @@ from study.training.evaluate_metric import WeightedF1
 from study.training.examples import load_task
 
 SCORES = ("weighted_f1", "macro_f1", "accuracy")
+FULL = "full/draw0/1.0.safetensors"  # column of the full model's predictions
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,37 @@ def read_scores(folder: Path, references: References, compute: Callable = metric
                     f"{folder}/scores.csv says {name} {getattr(row, name)} at budget {row.budget}, its predictions "
                     f"give {computed[name]}: delete the folder and run again."
                 )
+    return with_further_scores(scores, predictions, true, full_predictions(folder.parent))
+
+
+def full_predictions(compressed: Path) -> list[int] | None:
+    """Predictions of the full model in a cell, from the folder of its stored files; None if it has no score."""
+    path = compressed / "full" / "predictions.parquet"
+    columns = files.read_parquet(path) if path.exists() else pd.DataFrame()
+    return columns[FULL].tolist() if FULL in columns else None
+
+
+def with_further_scores(
+    scores: pd.DataFrame, predictions: pd.DataFrame, references: list[int], full: list[int] | None
+) -> pd.DataFrame:
+    """The rows of a method with two scores that only the predictions give; empty for rows without a score.
+
+    Args:
+        scores: rows of scores.csv. predictions: file of a row -> predicted class indices, (texts,).
+        references: true class indices, (texts,).
+        full: predictions of the full model, (texts,); None if it has none, and then there is no agreement.
+
+    Returns:
+        With `worst_class_f1`, and `agreement`: the share of texts for which the full model predicts the same class.
+    """
+    predicted = [predictions[file].tolist() if file in predictions else None for file in scores["file"]]
+    worst = [None if of_row is None else metrics.worst_class_f1(references, of_row) for of_row in predicted]
+    agreement = [
+        None if of_row is None or full is None else float(np.mean(np.equal(of_row, full))) for of_row in predicted
+    ]
+    position = list(scores.columns).index("accuracy") + 1
+    scores.insert(position, "worst_class_f1", worst)
+    scores.insert(position + 1, "agreement", agreement)
     return scores
 
 
@@ -194,7 +226,7 @@ def main() -> None:
     first_task, first_seed = study.axes["task"][0], study.axes["seed"][0]
     folders = [paths.finetuned(*cell) for cell in study.cells]
     folders += [paths.random_init(*cell) for cell in study.random_init_cells]
-    searched = study.cells if study.config["suggestion"]["methods"] else []
+    searched = study.cells if study.suggests else []
     measured = study.trained_cells if study.config["inference"]["methods"] else []
     ablated = study.trained_cells if study.has_ablations else []
     tables = {

@@ -87,9 +87,8 @@ def main() -> None:
     settings = study.compression_settings(methods, a.task) | {"kept_files": kept_files(study, axes)}
     cell = FinetunedCell(paths.finetuned(*axes), paths.task(a.task), settings, on)
     compress(cell, methods, paths.cell(*axes) / "compressed")
-    search = dict(study.config["suggestion"])
-    if not a.method and (searched := search.pop("methods")):
-        suggest(cell, searched, search, paths.suggested(*axes))
+    if study.suggests and not a.method:
+        suggest(cell, study.config["suggestion"], paths.suggested(*axes))
 
 
 if __name__ == "__main__":

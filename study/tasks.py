@@ -19,7 +19,6 @@ from sklearn.preprocessing import normalize
 from ken.errors import UserError
 from study import corpus
 from study.data import docstring_tasks, hub_tasks, local_files
-from study.data.samples import sampled_rows
 from study.definition.paths import SPLITS
 from study.definition.step import parse_step
 from study.running import files, provenance
@@ -94,14 +93,6 @@ def read_splits(
     return dict(zip(SPLITS, frames, strict=True)), notes, origin, inputs
 
 
-def limited(train: pd.DataFrame, number: int | None, task: str) -> tuple[pd.DataFrame, list[str]]:
-    """A stratified sample of the training texts, and a note; all of them if there are not more than `number`."""
-    rows = sampled_rows(train["label"].astype("category").cat.codes.to_numpy(np.int64), number, task, "train")
-    if rows is None:
-        return train, []
-    return train.iloc[rows], [f"{len(rows):,} of {len(train):,} training texts are used, a stratified sample"]
-
-
 def build(name: str, spec: dict, corpora: dict[str, Path], out: Path) -> dict[str, object]:
     """Build a task into the folder `out` and return its manifest.
 
@@ -113,8 +104,6 @@ def build(name: str, spec: dict, corpora: dict[str, Path], out: Path) -> dict[st
         UserError: the task has only one class or too many, or its source cannot be read.
     """
     splits, notes, origin, inputs = read_splits(spec, corpora)
-    splits["train"], note = limited(splits["train"], spec.get("train_texts"), name)
-    notes = [*notes, *note]
     classes = class_order(splits["train"]["label"])
     if len(classes) < 2:
         raise UserError(f"task {name!r} has only one class ({classes[0]!r}): there is nothing to classify.")

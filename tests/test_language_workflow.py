@@ -24,10 +24,11 @@ language_modelling:
   models: {bloom-560m: {source: directory, path: checkpoints/bloom-560m}}
   pruning:
     text: {source: docstrings, packages: [networkx], train_words: 2000, test_words: 1000}
-    methods: [magnitude, llm-surgeon]
-    structures: [row-column]
+    methods: [magnitude, llm-surgeon, sparsegpt, wanda]
+    structures: [row-column, "2:4"]
     sparsities: [0.2, 0.4]
-    shots: [1, 2]
+    shots: [2]
+    structured_shots: [1, 3]
     calibration: 8
     low_rank: 2
   adaptation:
@@ -50,21 +51,25 @@ def test_a_study_with_language_models_runs_to_its_report(tmp_path):
     assert set(planned(output)) >= LANGUAGE_RULES
     results = checkout / "results" / "language"
     table = pd.read_csv(results / "perplexity.csv", keep_default_na=False)
-    assert (table["status"] == "ok").all() and len(table) == 1 + 2 * 2 * 2 + 2 + 2
+    assert (table["status"] == "ok").all() and len(table) == 1 + 2 * (2 * 2 + 1) + 2 + 2 + 2
+    assert set(table.loc[table["structure"] == "row-column", "shots"]) == {1, 3}
+    assert (table.loc[table["structure"] == "2:4", "stored_share"].astype(float) == 0.5).all()
     for row in table.itertuples():
         folder = results / "language" / row.model / f"seed{row.seed}" / row.experiment
         assert (folder / row.file).stat().st_size == row.stored_bytes
     page = (results / "report" / "index.html").read_text()
     assert 'id="language"' in page and "Claims of the paper on LLM Surgeon" in page
+    assert "SparseGPT" in page and "of their weights are stored" in page
     claims = pd.read_csv(results / "claims.csv")
     assert set(claims.loc[claims["source"] == "surgeon", "claim"]) == {
-        *("surgeon-structured", "surgeon-shots", "surgeon-correlated", "surgeon-ahead"),
+        *("surgeon-structured", "surgeon-shots", "surgeon-correlated", "surgeon-correlated-elements"),
+        *("surgeon-ahead", "surgeon-ahead-stored"),
     }
     inference = pd.read_csv(results / "inference.csv").set_index("form")
     assert inference.loc["compiled", "parameters"] < inference.loc["dense", "parameters"]
     assert "Nothing to be done" in snakemake(checkout, *study)
     changed = yaml.safe_load(CONFIG)
-    changed["language_modelling"]["pruning"]["structures"] = ["row-column", "element"]
+    changed["language_modelling"]["pruning"]["structures"] = ["row-column", "2:4", "element"]
     (checkout / "config" / "language.yaml").write_text(yaml.safe_dump(changed))
     jobs = planned(snakemake(checkout, *study, "--dry-run"))
     assert jobs["prune_language_model"] == 1 and "adapt_language_model" not in jobs and "compress_model" not in jobs

@@ -75,8 +75,8 @@ def test_the_whole_study_runs_to_its_report(finished):
     page = (results / "report" / "index.html").read_text()
     assert len(page) > 50_000 and "KEN" in page
     scores = pd.read_csv(results / "scores.csv", keep_default_na=False)
-    # Controls, three methods at two shares, two draws of random at two shares, BitDelta; two trained methods on a cell.
-    rows_per_cell = 2 + 3 * 2 + 2 * 2 + 1
+    # Controls, four methods at two shares, two draws of two random ones at two shares, BitDelta; two trained on a cell.
+    rows_per_cell = 2 + 4 * 2 + 2 * 2 * 2 + 1
     assert len(scores) == 2 * rows_per_cell + 2 and (scores["status"] == "ok").all()
     assert set(scores.loc[scores["family"] == "trained", "method"]) == {"lora", "flop"}
     for row in scores.itertuples():

@@ -43,7 +43,8 @@ def correct(
     generator, corrections = torch.Generator().manual_seed(0), {}
     for name, mask in removed.items():
         layer = model.get_submodule(name)
-        corrections[layer] = MaskedLowRank(~mask[:, : layer.weight.shape[1]], rank, generator)
+        kept = ~mask[:, : layer.weight.shape[1]].to(layer.weight.device)
+        corrections[layer] = MaskedLowRank(kept, rank, generator)
         parametrize.register_parametrization(layer, "weight", corrections[layer])
     trained = [parameter for part in corrections.values() for parameter in part.parameters()]
     optimizer = torch.optim.Adam(trained, rate)

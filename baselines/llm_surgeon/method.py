@@ -9,16 +9,16 @@ from torch import nn
 
 from baselines.base import Cell, Method, Stored, StoredSubnetwork, Tensors, register
 from baselines.estimates import FLOAT32_BYTES, Effort, ModelShapes, kept_bytes
+from baselines.llm_surgeon import needs
 from baselines.llm_surgeon.compaction import compact, with_shapes
-from baselines.llm_surgeon.curvature import Batch, Factors, estimate
+from baselines.llm_surgeon.curvature import Batch, estimate
+from baselines.llm_surgeon.factors import FactorStore
 from baselines.llm_surgeon.options import CurvatureOptions, SurgeonOptions
 from baselines.llm_surgeon.schedule import Layers, Settings, joined, prune
 from baselines.magnitude import Zeroed, zeros
 from ken import selection
 from ken.selection import as_rows, kept_count
 from ken.subnetwork import Subnetwork
-
-FLOAT64_BYTES = 8  # of an entry of the curvature
 
 
 class Surgeon(StoredSubnetwork):
@@ -51,7 +51,7 @@ class Surgeon(StoredSubnetwork):
     def decline(self, cell: Cell) -> str | None:
         return None if cell.linear_layers else "the body has no linear layer to prune."
 
-    def prepare(self, cell: Cell) -> dict[str, Factors] | None:
+    def prepare(self, cell: Cell) -> FactorStore | None:
         """Curvature of the fine-tuned model, which is the same at the start of every budget."""
         if not self.settings.curved:
             return None
@@ -68,20 +68,25 @@ class Surgeon(StoredSubnetwork):
         return list(islice(cell.training.examples(batch_size=1), self.sequences))
 
     def pruned(
-        self, cell: Cell, prepared: dict[str, Factors] | None, kept: int, targets: Layers | None = None
+        self, cell: Cell, prepared: FactorStore | None, kept: int, targets: Layers | None = None
     ) -> tuple[nn.Module, Layers]:
         """The pruned model, and bool (rows, inputs), True = removed, for each of its linear layers."""
         model, texts = self.finetuned_model(cell), self.calibration_texts(cell)
         return model, prune(model, cell.linear_layers, texts, kept, self.settings, targets, prepared)
 
     def memory_bytes(self, shapes: ModelShapes) -> float:
-        """Also the factors, damped factors and inverses of all layers, and about four copies of their weights."""
-        factors = sum(outputs**2 + (inputs + 1) ** 2 for outputs, inputs in shapes.linear.values())
-        return super().memory_bytes(shapes) + FLOAT64_BYTES * (3 * factors + 4 * shapes.linear_entries)
+        """Also the factors of the fine-tuned model, those of a later shot, and the values of reset entries."""
+        held = needs.memory_bytes(shapes.linear) * (2 if self.settings.shots > 1 else 1)
+        return super().memory_bytes(shapes) + held + FLOAT32_BYTES * shapes.linear_entries
 
     def effort(self, shapes: ModelShapes, budgets: int) -> Effort:
-        inverses = sum(2 * (outputs**3 + inputs**3) for outputs, inputs in shapes.linear.values())
-        return Effort(ranked=shapes.body_entries, gradient_texts=self.sequences, flops=budgets * inverses)
+        shots = budgets * self.settings.shots
+        estimates = 1 + shots - budgets if self.settings.curved else 0
+        return Effort(
+            ranked=shapes.body_entries,
+            gradient_texts=self.sequences * estimates,
+            flops=shots * needs.shot_flops(shapes.linear, self.settings),
+        )
 
 
 class SurgeonZero(Surgeon, Zeroed):
@@ -103,7 +108,7 @@ class SurgeonZero(Surgeon, Zeroed):
     def form(self) -> str:
         return "compiled" if self.settings.structure == "row-column" else "restored"
 
-    def store(self, cell: Cell, prepared: dict[str, Factors] | None, budget: float | int, path: Path) -> Stored:
+    def store(self, cell: Cell, prepared: FactorStore | None, budget: float | int, path: Path) -> Stored:
         weights = [f"{layer}.weight" for layer in cell.linear_layers]
         model, removed = self.pruned(cell, prepared, _kept(cell, weights, budget))
         masks = kept_masks(cell.pretrained, removed)
@@ -144,14 +149,14 @@ class SurgeonDelta(Surgeon):
     settings = Settings(update=False, biases=True, shots=1)
     rule = "reset"
 
-    def store(self, cell: Cell, prepared: dict[str, Factors], budget: float | int, path: Path) -> Stored:
+    def store(self, cell: Cell, prepared: FactorStore, budget: float | int, path: Path) -> Stored:
         _, masks = self.reset(cell, prepared, budget)
         return self.save_kept(path, cell.pretrained, cell.finetuned, masks, budget, self.rule)
 
-    def reset(self, cell: Cell, prepared: dict[str, Factors], budget: float | int) -> tuple[Tensors, Tensors]:
+    def reset(self, cell: Cell, prepared: FactorStore, budget: float | int) -> tuple[Tensors, Tensors]:
         """The state with linear layers pruned towards the pre-trained values, and bool masks of the whole body."""
         targets = {
-            layer: joined(cell.pretrained[f"{layer}.weight"], cell.pretrained.get(f"{layer}.bias"))
+            layer: joined(cell.pretrained[f"{layer}.weight"], cell.pretrained.get(f"{layer}.bias")).float()
             for layer in cell.linear_layers
         }
         names = [f"{layer}.{part}" for layer in targets for part in ("weight", "bias")]
@@ -172,7 +177,7 @@ class SurgeonDeltaUpdated(SurgeonDelta):
     family = "reset"
     settings = Settings(update=True, biases=True, shots=1)
 
-    def store(self, cell: Cell, prepared: dict[str, Factors], budget: float | int, path: Path) -> Stored:
+    def store(self, cell: Cell, prepared: FactorStore, budget: float | int, path: Path) -> Stored:
         state, masks = self.reset(cell, prepared, budget)
         return self.save_kept(path, cell.pretrained, state, masks, budget, self.rule)
 

@@ -25,7 +25,6 @@ class CurvatureOptions(Section):
     shots: Positive | MISSING = optional("how often the curvature is estimated and a part is removed")
     damping_g: Above0 | MISSING = optional(DAMPING)
     damping_a: Above0 | MISSING = optional(DAMPING)
-    max_correlate: Positive | MISSING = optional("removed elements of a layer for which the others are updated jointly")
 
 
 class SurgeonOptions(CurvatureOptions):

@@ -1,13 +1,14 @@
 """Pruning in several shots, with the curvature estimated before each (LLM Surgeon, section 3.5)."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from baselines.llm_surgeon import correction, costs, updates
-from baselines.llm_surgeon.curvature import Batch, Factors, estimate
+from baselines.llm_surgeon.curvature import Batch, estimate, inputs_of, precision_of
+from baselines.llm_surgeon.factors import Factors, FactorStore, damp_, inverse
 
 STRUCTURES = ("element", "2:4", "row-column")
 UPDATES = ("correlated", "independent", "none")
@@ -34,11 +35,10 @@ class Settings:
         biases: whether biases are elements that may be removed.
         shots: number of times that the curvature is estimated and a part removed; up to 40 in the paper.
         damping_g, damping_a: in units of the factors' mean diagonals; defaults of the authors' scripts for elements.
-        max_correlate: number of removed elements whose updates are joint (`updates.remove_elements`); None: all of a
-            layer.
         correlated: False adds up separate updates for each removed part.
         low_rank: rank of the correction that is trained after every shot but the last (`correction.correct`); 0: none.
         low_rank_rate: its learning rate.
+        tolerance: of the joint update of elements (`updates.remove_elements`).
     """
 
     structure: str = "element"
@@ -48,10 +48,10 @@ class Settings:
     shots: int = 5
     damping_g: float = 0.1
     damping_a: float = 0.01
-    max_correlate: int | None = 500
     correlated: bool = True
     low_rank: int = 0
     low_rank_rate: float = 0.001
+    tolerance: float = updates.TOLERANCE
 
     def __post_init__(self):
         if self.structure not in STRUCTURES:
@@ -65,6 +65,11 @@ class Settings:
     def curved(self) -> bool:
         """Whether the curvature has any influence."""
         return self.update or self.kind != "magnitude"
+
+    @property
+    def solves_factors(self) -> bool:
+        """Whether the update solves systems with the factors themselves and needs no inverses."""
+        return self.structure == "row-column" and self.correlated
 
     def with_options(self, options: dict) -> "Settings":
         """The same with options by the names that configs use.
@@ -101,7 +106,7 @@ def prune(
     kept: int,
     settings: Settings,
     targets: Layers | None = None,
-    factors: dict[str, Factors] | None = None,
+    factors: FactorStore | None = None,
 ) -> Layers:
     """Prune linear layers of a live model in place, in `settings.shots` shots.
 
@@ -131,7 +136,7 @@ def shots_of(
     counts: list[int],
     settings: Settings,
     targets: Layers | None = None,
-    factors: dict[str, Factors] | None = None,
+    factors: FactorStore | None = None,
 ) -> Iterator[Layers]:
     """`prune` shot by shot, so that the caller can use the model after each.
 
@@ -142,51 +147,118 @@ def shots_of(
         Bool masks, True = removed so far.
     """
     modules = {name: model.get_submodule(name) for name in layers}
-    targets = {name: torch.zeros_like(matrix(module)) if targets is None else targets[name].to(matrix(module))
-               for name, module in modules.items()}  # fmt: skip
-    removable = {name: _removable(module, settings) for name, module in modules.items()}
-    removed = {name: torch.zeros_like(mask) for name, mask in removable.items()}
-    total = sum(int(mask.sum()) for mask in removable.values())
+    removed = {name: torch.zeros(m.out_features, inputs_of(m), dtype=torch.bool) for name, m in modules.items()}
+    total = removable_entries(model, layers, settings)
     for shot, kept in enumerate(counts, 1):
-        if factors is None:
+        if factors is None and settings.curved:
             with torch.enable_grad():
-                factors = estimate(model, layers, batches) if settings.curved else _identities(modules)
-        removed = _shot(modules, factors, targets, removable, removed, total - kept, settings)
+                factors = estimate(model, layers, batches)
+        removed = _shot(_Opened(modules, targets, factors, settings), removed, total - kept)
+        factors = None
         if settings.low_rank and shot < len(counts):
             correction.correct(model, removed, batches, settings.low_rank, settings.low_rank_rate)
-        factors = None
         yield removed
 
 
-def _shot(
-    modules: dict[str, nn.Linear],
-    factors: dict[str, Factors],
-    targets: Layers,
-    removable: Layers,
-    removed: Layers,
-    count: int,
-    settings: Settings,
-) -> Layers:
+@dataclass
+class _Opened:
+    """The layers of one shot; one at a time is opened in float64 on the model's device.
+
+    Attributes:
+        targets: values of removed entries; None: zero.
+        factors: curvature; None: none.
+    """
+
+    modules: dict[str, nn.Linear]
+    targets: Layers | None
+    factors: FactorStore | None
+    settings: Settings
+
+    def target(self, name: str) -> torch.Tensor:
+        """(rows, inputs), or (1,) if it is zero everywhere."""
+        device = self.modules[name].weight.device
+        zero = torch.zeros(1, dtype=torch.float64, device=device)
+        return zero if self.targets is None else self.targets[name].to(device).double()
+
+    def deviation(self, name: str) -> torch.Tensor:
+        """(rows, inputs): the values of a layer minus those that removed entries take."""
+        return matrix(self.modules[name]) - self.target(name)
+
+    def curvatures(self, inverted: bool) -> Iterator[tuple[str, Factors, Factors | None]]:
+        """Layer, damped factors and, if asked for, their inverses; layers with the same A follow each other."""
+        followers: dict[str, list[str]] = {}
+        for name in self.modules:
+            followers.setdefault(self.factors.source_of[name], []).append(name)
+        for source, names in followers.items():
+            a = self._damped(source, "a", self.settings.damping_a)
+            inverse_a = inverse(a) if inverted else None
+            for name in names:
+                g = self._damped(name, "g", self.settings.damping_g)
+                yield name, Factors(g, a), Factors(inverse(g), inverse_a) if inverted else None
+
+    def _damped(self, name: str, side: str, damping: float) -> torch.Tensor:
+        device = next(iter(self.modules.values())).weight.device
+        return damp_(self.factors.factor(name, side).to(device, torch.float64, copy=True), damping)
+
+    def described(self) -> Iterator[tuple[str, costs.Curvature]]:
+        """Layer, and what the costs of its parts depend on."""
+        kind = self.settings.kind
+        if kind == "magnitude":
+            yield from ((name, costs.flat(module.weight.device)) for name, module in self.modules.items())
+            return
+        for name, factors, inverses in self.curvatures(inverted=kind == "obs"):
+            yield name, costs.curvature(factors, kind, inverses)
+
+
+class _ElementCosts(Mapping[str, torch.Tensor]):
+    """Layer -> costs of its elements, computed at each access; infinite where nothing (more) may be removed."""
+
+    def __init__(self, opened: _Opened, before: Layers):
+        self.opened, self.before = opened, before
+        self.curved = {name: costs.Curvature(c.g.clone(), c.a.clone()) for name, c in opened.described()}
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        settings, module = self.opened.settings, self.opened.modules[name]
+        values = costs.element_costs(self.opened.deviation(name), self.curved[name])
+        before, columns = self.before[name].to(values.device), _removable_columns(module, settings)
+        if settings.structure == "2:4":
+            first = values.masked_fill(before, -torch.inf)[:, :columns]
+            values[:, :columns] = costs.semi_structured_costs(first)
+        values[:, columns:] = torch.inf
+        return values.masked_fill_(before, torch.inf)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.opened.modules)
+
+    def __len__(self) -> int:
+        return len(self.opened.modules)
+
+
+def _shot(opened: _Opened, before: Layers, count: int) -> Layers:
     """Remove entries until `count` are removed, and update the others; returns bool masks, True = removed."""
-    damped = {name: pair.damped(settings.damping_g, settings.damping_a) for name, pair in factors.items()}
-    inverted = settings.update or settings.kind == "obs"
-    inverses = {name: pair.inverses() if inverted else None for name, pair in damped.items()}
-    deviations = {name: matrix(module) - targets[name] for name, module in modules.items()}
-    curvatures = {name: costs.curvature(damped[name], settings.kind, inverses[name]) for name in modules}
-    removed = _choose(deviations, curvatures, removable, removed, count, settings)
-    for name, module in modules.items():
-        remaining = matrix(module)
-        if settings.update:
-            remaining = targets[name] + _updated(
-                deviations[name], damped[name], inverses[name], removed[name], settings
-            )
-        write(module, torch.where(removed[name], targets[name], remaining))
+    settings = opened.settings
+    removed = _choose(opened, before, count)
+    if not settings.update:
+        for name, module in opened.modules.items():
+            write(module, torch.where(removed[name].to(module.weight.device), opened.target(name), matrix(module)))
+        return removed
+    for name, factors, inverses in opened.curvatures(inverted=not settings.solves_factors):
+        module = opened.modules[name]
+        mask, precision = removed[name].to(module.weight.device), precision_of(module)
+        updated = _updated(opened.deviation(name), factors, inverses, mask, settings, precision)
+        write(module, updated + opened.target(name))
     return removed
 
 
 def removable_entries(model: nn.Module, layers: list[str], settings: Settings) -> int:
     """Number of entries that may be removed: of the weights, and of the biases if the settings say so."""
-    return sum(int(_removable(model.get_submodule(name), settings).sum()) for name in layers)
+    modules = map(model.get_submodule, layers)
+    return sum(module.out_features * _removable_columns(module, settings) for module in modules)
+
+
+def _removable_columns(layer: nn.Linear, settings: Settings) -> int:
+    """Number of columns, the first ones, whose entries may be removed: without the bias, or with it."""
+    return inputs_of(layer) if settings.biases and settings.structure == "element" else layer.in_features
 
 
 def matrix(layer: nn.Linear) -> torch.Tensor:
@@ -208,62 +280,49 @@ def write(layer: nn.Linear, values: torch.Tensor) -> None:
         layer.bias.copy_(values[:, columns])
 
 
-def _identities(modules: dict[str, nn.Linear]) -> dict[str, Factors]:
-    """Identities as factors: no curvature."""
-    matrices = {name: matrix(module) for name, module in modules.items()}
-    return {name: Factors(*(torch.eye(n).to(values) for n in values.shape)) for name, values in matrices.items()}
-
-
-def _removable(layer: nn.Linear, settings: Settings) -> torch.Tensor:
-    """Bool (rows, inputs), True = may be removed."""
-    mask = torch.ones_like(matrix(layer), dtype=torch.bool)
-    mask[:, layer.weight.shape[1] :] = settings.biases and settings.structure == "element"
-    return mask
-
-
-def _choose(
-    deviations: Layers,
-    curvatures: dict[str, costs.Curvature],
-    removable: Layers,
-    before: Layers,
-    count: int,
-    settings: Settings,
-) -> Layers:
+def _choose(opened: _Opened, before: Layers, count: int) -> Layers:
     """Masks of `count` removed entries, including those that were removed before."""
-    if settings.structure == "row-column":
-        rows = {name: costs.row_costs(deviations[name], curvatures[name]) for name in curvatures}
-        columns = {name: costs.column_costs(deviations[name], curvatures[name]) for name in curvatures}
-        for name, mask in before.items():
-            rows[name][mask.all(dim=1)] = columns[name][mask.all(dim=0)] = -torch.inf
-            columns[name] = columns[name][removable[name].any(dim=0)]
-        chosen = updates.cheapest_structures(rows, columns, count)
-        return {name: _union(*masks, removable[name]) for name, masks in chosen.items()}
-    values = {name: costs.element_costs(deviations[name], curvatures[name]) for name in curvatures}
-    for name, mask in before.items():
-        values[name].masked_fill_(mask, -torch.inf).masked_fill_(~removable[name], torch.inf)
-        if settings.structure == "2:4":
-            weights = removable[name].any(dim=0)
-            values[name][:, weights] = costs.semi_structured_costs(values[name][:, weights])
-    return updates.cheapest_elements(values, count)
+    if opened.settings.structure == "row-column":
+        return _choose_structures(opened, before, count)
+    already = sum(int(mask.sum()) for mask in before.values())
+    chosen = updates.cheapest_elements(_ElementCosts(opened, before), count - already)
+    return {name: mask | before[name] for name, mask in chosen.items()}
 
 
-def _union(rows: torch.Tensor, columns: torch.Tensor, removable: torch.Tensor) -> torch.Tensor:
-    """Bool (rows, inputs), True in removed rows (with their biases) and in removed columns of the weight."""
-    mask = torch.zeros_like(removable)
-    mask[:, : len(columns)] = columns
-    mask[rows] = True
-    return mask
+def _choose_structures(opened: _Opened, before: Layers, count: int) -> Layers:
+    """Masks of removed rows (with their biases) and columns of the weight; rows and columns stay removed."""
+    rows, columns = {}, {}
+    for name, curved in opened.described():
+        deviation = opened.deviation(name)
+        rows[name] = costs.row_costs(deviation, curved).cpu().masked_fill_(before[name].all(dim=1), -torch.inf)
+        of_columns = costs.column_costs(deviation, curved).cpu().masked_fill_(before[name].all(dim=0), -torch.inf)
+        columns[name] = of_columns[: opened.modules[name].in_features]
+    removed = {name: torch.zeros_like(mask) for name, mask in before.items()}
+    for name, (gone_rows, gone_columns) in updates.cheapest_structures(rows, columns, count).items():
+        removed[name][:, : len(gone_columns)] = gone_columns
+        removed[name][gone_rows] = True
+    return removed
 
 
 def _updated(
-    deviation: torch.Tensor, factors: Factors, inverses: Factors, removed: torch.Tensor, settings: Settings
+    deviation: torch.Tensor,
+    factors: Factors,
+    inverses: Factors | None,
+    removed: torch.Tensor,
+    settings: Settings,
+    precision: torch.dtype,
 ) -> torch.Tensor:
-    """The deviation (rows, inputs) after the update of remaining entries that the settings ask for."""
+    """The deviation (rows, inputs) after the update of remaining entries that the settings ask for.
+
+    Args:
+        precision: of the conjugate gradients, most of the work; everything else is computed in float64.
+    """
     if settings.structure == "row-column":
         parts = (removed.all(dim=1), removed.all(dim=0))
         if settings.correlated:
             return updates.remove_structures(deviation, factors, *parts)
         return updates.remove_structures_independently(deviation, inverses, *parts)
     if settings.correlated:
-        return updates.remove_elements(deviation, inverses, removed, settings.max_correlate)
+        pairs = (factors.to(precision), inverses.to(precision))
+        return updates.remove_elements(deviation.to(precision), *pairs, removed, settings.tolerance).double()
     return updates.remove_elements_independently(deviation, inverses, removed)

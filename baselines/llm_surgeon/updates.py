@@ -1,24 +1,70 @@
 """The choice of what to remove, by one threshold over all layers, and updates of the rest (LLM Surgeon, 3.3, 3.4)."""
 
+from collections.abc import Mapping
+
 import torch
 
-from baselines.llm_surgeon.curvature import Factors
+from baselines.llm_surgeon.factors import Factors, cholesky
+
+TOLERANCE = 1e-3  # the rise of the loss is then that of the optimum to four digits (docs/surgeon.md)
+MAX_ITERATIONS = 10_000
+FEW_KEPT = 0.25  # share of a layer below which the change of the kept entries is the unknown
+INFINITE = 0x7FF << 52  # the bits of infinity in float64
+DIGITS = (48, 32, 16, 0)  # shifts of the 16-bit digits of a float64
 
 
-def cheapest_elements(costs: dict[str, torch.Tensor], count: int) -> dict[str, torch.Tensor]:
-    """Masks, True = removed, of exactly `count` entries of lowest cost over all layers; ties are broken by position.
+def cheapest_elements(costs: Mapping[str, torch.Tensor], count: int) -> dict[str, torch.Tensor]:
+    """Masks on the host, True = removed, of exactly `count` entries of lowest cost over all layers.
+
+    Ties are broken by position. Nothing is sorted: a radix selection finds the threshold. Only one layer's costs are
+    needed at a time, five times each, so that they can be computed at each access.
+
+    Args:
+        costs: layer -> (rows, inputs), at least 0; infinite where nothing may be removed.
 
     Raises:
-        ValueError: fewer than `count` entries have a finite cost.
+        ValueError: fewer than `count` entries have a finite cost, or a cost is not a number.
     """
-    flat = torch.cat([layer.reshape(-1) for layer in costs.values()])
-    order = flat.sort(stable=True).indices[:count]
-    if len(order) < count or (count and not flat[order[-1]] < torch.inf):
-        raise ValueError(f"{count} entries cannot be removed from {int((flat < torch.inf).sum())}: keep more.")
-    removed = torch.zeros(flat.shape, dtype=torch.bool, device=flat.device)
-    removed[order] = True
-    parts = removed.split([layer.numel() for layer in costs.values()])
-    return {name: part.view(costs[name].shape) for name, part in zip(costs, parts, strict=True)}
+    threshold, ties = _threshold(costs, count)
+    removed = {}
+    for name, layer in costs.items():
+        bits = _bits(layer)
+        mask = bits < threshold
+        tied = (bits == threshold).nonzero()[:ties, 0]
+        mask[tied] = True
+        ties -= len(tied)
+        removed[name] = mask.view(layer.shape).cpu()
+    return removed
+
+
+def _threshold(costs: Mapping[str, torch.Tensor], count: int) -> tuple[int, int]:
+    """The `count`-th lowest cost as its bits, and how many entries of just this cost belong to the `count` lowest.
+
+    Numbers of at least 0 have the order of their bits. Each pass counts the entries by their next 16 bits.
+    """
+    prefix, left = 0, count
+    for shift in DIGITS:
+        histogram = torch.zeros(2**16, dtype=torch.int64)
+        for layer in costs.values():
+            bits = _bits(layer)
+            if shift != DIGITS[0]:
+                bits = bits[bits >> (shift + 16) == prefix]
+            histogram += torch.bincount(bits >> shift & 0xFFFF, minlength=2**16).cpu()
+        if shift == DIGITS[0]:
+            finite = int(histogram[: INFINITE >> shift].sum())
+            if histogram[(INFINITE >> shift) + 1 :].any():
+                raise ValueError("a cost of removal is negative or not a number: check the weights of the model.")
+            if finite < count:
+                raise ValueError(f"{count} entries cannot be removed from {finite}: keep more.")
+        reached = histogram.cumsum(0)
+        digit = int(torch.searchsorted(reached, left))
+        left -= int(reached[digit] - histogram[digit])
+        prefix = prefix << 16 | digit
+    return prefix, left
+
+
+def _bits(costs: torch.Tensor) -> torch.Tensor:
+    return costs.double().reshape(-1).view(torch.int64)
 
 
 def cheapest_structures(
@@ -65,41 +111,90 @@ def remove_structures(
         factors: damped G and A.
         rows, columns: bool (rows,) and (inputs,), True = removed.
     """
-    kept_rows, kept_columns = ~rows, ~columns
-    kept = kept_rows[:, None] & kept_columns
-    pull = (factors.g @ deviation.masked_fill(kept, 0.0) @ factors.a)[kept_rows][:, kept_columns]
-    g, a = factors.g[kept_rows][:, kept_rows], factors.a[kept_columns][:, kept_columns]
-    change = torch.linalg.solve(a, torch.linalg.solve(g, pull).T).T
+    kept_rows, kept_columns = (~rows).nonzero()[:, 0], (~columns).nonzero()[:, 0]
+    gone = deviation.clone()
+    gone[kept_rows[:, None], kept_columns] = 0.0
+    pull = factors.g[kept_rows] @ gone @ factors.a[:, kept_columns]
+    by_rows = _solved(factors.g[kept_rows][:, kept_rows], pull)
+    change = _solved(factors.a[kept_columns][:, kept_columns], by_rows.T).T
     updated = torch.zeros_like(deviation)
-    updated[kept] = deviation[kept] + change.reshape(-1)
+    updated[kept_rows[:, None], kept_columns] = deviation[kept_rows][:, kept_columns] + change
     return updated
 
 
-def remove_elements(
-    deviation: torch.Tensor, inverses: Factors, removed: torch.Tensor, max_correlate: int | None = None
-) -> torch.Tensor:
-    """Deviation (rows, inputs) with any set of entries set to 0 and the rest updated.
+def _solved(factor: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    return torch.cholesky_solve(right, cholesky(factor)) if right.numel() else right
 
-    D - F⁻¹Eᵀ (E F⁻¹ Eᵀ)⁻¹ E D with F⁻¹ = G⁻¹ ⊗ A⁻¹, of which only the entries between removed elements are computed.
-    Removed elements are split into blocks in the order of rows. Elements of different blocks count as uncorrelated, and
-    the updates of all blocks are added up.
+
+def remove_elements(
+    deviation: torch.Tensor,
+    factors: Factors,
+    inverses: Factors,
+    removed: torch.Tensor,
+    tolerance: float = TOLERANCE,
+) -> torch.Tensor:
+    """Deviation D (rows, inputs) with any set S of entries set to 0 and the rest updated jointly.
+
+    D - G⁻¹ F A⁻¹, where F is zero outside S and solves (G⁻¹ F A⁻¹)_S = D_S: the exact optimum of section 3.4 for all
+    removed entries together. If few entries are kept, their change X is the smaller unknown: it is zero outside the
+    kept set K and solves (G X A)_K = (G D_S A)_K, which gives the same result in fewer iterations. Both systems are
+    solved by `conjugate_gradients`.
 
     Args:
-        inverses: G⁻¹ and A⁻¹ of damped factors.
+        factors: damped G and A. inverses: G⁻¹ and A⁻¹.
         removed: bool (rows, inputs).
-        max_correlate: elements of a block; a block of n needs memory n² and time n³. None: one block of all elements.
+        tolerance: see `conjugate_gradients`.
+
+    Raises:
+        ValueError: the iteration does not converge.
     """
-    indices = removed.nonzero()
-    forces = torch.zeros_like(deviation)
-    for block in indices.split(max_correlate or max(1, len(indices))):
-        i, j = block.T
-        between = inverses.g[i][:, i] * inverses.a[j][:, j]
-        forces[i, j] = torch.cholesky_solve(deviation[i, j, None], torch.linalg.cholesky(between))[:, 0]
-    return (deviation - inverses.g @ forces @ inverses.a).masked_fill(removed, 0.0)
+    gone = deviation.masked_fill(~removed, 0.0)
+    if 1 - float(removed.mean(dtype=torch.float32)) < FEW_KEPT:
+        pull = (factors.g @ gone @ factors.a).masked_fill_(removed, 0.0)
+        change = conjugate_gradients(factors, ~removed, pull, tolerance)
+        return (deviation + change).masked_fill_(removed, 0.0)
+    forces = conjugate_gradients(inverses, removed, gone, tolerance)
+    return (deviation - inverses.g @ forces @ inverses.a).masked_fill_(removed, 0.0)
+
+
+def conjugate_gradients(pair: Factors, unknown: torch.Tensor, right: torch.Tensor, tolerance: float) -> torch.Tensor:
+    """X (rows, inputs), zero outside the unknown entries, with (P X Q)_unknown = right_unknown.
+
+    The matrix of the system, a part of P ⊗ Q, is not built: an iteration is two matrix products. The preconditioner is
+    the diagonal. Inner products are summed in float64.
+
+    Args:
+        pair: P and Q, positive definite.
+        unknown: bool (rows, inputs).
+        right: (rows, inputs), zero outside the unknown entries.
+        tolerance: norm of the residual, in units of the norm of the right-hand side, at which the iteration stops.
+
+    Raises:
+        ValueError: it does not stop within `MAX_ITERATIONS`.
+    """
+    diagonal = pair.g.diagonal()[:, None] * pair.a.diagonal()
+    residual, wanted = right.clone(), tolerance * _dot(right, right) ** 0.5
+    solution, direction, before = torch.zeros_like(right), torch.zeros_like(right), 1.0
+    for _ in range(MAX_ITERATIONS):
+        if _dot(residual, residual) ** 0.5 <= wanted:
+            return solution
+        scaled = residual / diagonal
+        product = _dot(residual, scaled)
+        direction = scaled.add_(direction, alpha=product / before)
+        image = (pair.g @ direction @ pair.a).masked_fill_(~unknown, 0.0)
+        step = product / _dot(direction, image)
+        solution.add_(direction, alpha=step)
+        residual.add_(image, alpha=-step)
+        before = product
+    raise ValueError(f"the update has not converged after {MAX_ITERATIONS} iterations: choose a larger damping.")
+
+
+def _dot(one: torch.Tensor, other: torch.Tensor) -> float:
+    return float((one * other).sum(dtype=torch.float64))
 
 
 def remove_elements_independently(deviation: torch.Tensor, inverses: Factors, removed: torch.Tensor) -> torch.Tensor:
-    """`remove_elements` with blocks of one element: an update for each removed element as if it were the only one."""
+    """Separate updates for each removed element, as if it were the only one, added up; then 0 in removed elements."""
     scale = inverses.g.diagonal()[:, None] * inverses.a.diagonal()
     forces = (deviation / scale).masked_fill(~removed, 0.0)
     return (deviation - inverses.g @ forces @ inverses.a).masked_fill(removed, 0.0)

@@ -1,7 +1,6 @@
 """Claims about pruned language models: LLM Surgeon against the dense model and against other prunings."""
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 import pandas as pd
@@ -20,9 +19,9 @@ from report.judging.evidence import (
     worst_of,
 )
 from report.judging.losses import LossSample
-from report.statistics import Interval
+from report.statistics import Differences, Interval
 
-LOSS_KEYS = ["structure", "shots", "budget"]
+OTHERS = ("magnitude", "l-obd", "k-obd", "wanda", "sparsegpt")
 
 
 def surgeon_structured(
@@ -57,37 +56,59 @@ def surgeon_structured(
 
 
 def surgeon_shots(evidence: Evidence, *, margin_nats: float) -> list[Finding]:
-    """One shot against the most shots, at equal structures and sparsities."""
+    """One shot against the most shots, at equal sparsities, with a verdict for each structure."""
 
-    def judge(sample: LossSample) -> Finding:
-        rows = sample.of("llm-surgeon")
-        one, several = rows[rows["shots"] == 1], most_shots(rows[rows["shots"] > 1])
-        keys = ["structure", "budget"]
-        return saved(evidence, sample, (one, several), keys, "One shot minus several", margin_nats)
+    def judge(sample: LossSample, structure: str) -> Finding:
+        rows = sample.of("llm-surgeon", structure=structure)
+        gaps = sample.differences(rows[rows["shots"] == 1], most_shots(rows[rows["shots"] > 1]), ["budget"])
+        return saved(evidence, gaps, style.STRUCTURE_LABELS[structure], "One shot minus several", margin_nats)
 
-    return judged_on_losses(evidence, {"language models": judge})
+    return judged_on_structures(evidence, judge, style.STRUCTURE_LABELS)
 
 
-def surgeon_correlated(evidence: Evidence, *, margin_nats: float) -> list[Finding]:
-    """Independent against correlated updates, at equal structures, shots and sparsities."""
+def surgeon_correlated(evidence: Evidence, structures: Sequence[str], *, margin_nats: float) -> list[Finding]:
+    """Independent against correlated updates, at equal shots and sparsities, with a verdict for each structure."""
 
-    def judge(sample: LossSample) -> Finding:
-        both = (sample.of("llm-surgeon-independent"), sample.of("llm-surgeon"))
-        return saved(evidence, sample, both, LOSS_KEYS, "Independent minus correlated updates", margin_nats)
+    def judge(sample: LossSample, structure: str) -> Finding:
+        both = (sample.of(name, structure=structure) for name in ("llm-surgeon-independent", "llm-surgeon"))
+        gaps = sample.differences(*both, ["shots", "budget"])
+        what = "Independent minus correlated updates"
+        return saved(evidence, gaps, style.STRUCTURE_LABELS[structure], what, margin_nats)
 
-    return judged_on_losses(evidence, {"language models": judge})
+    return judged_on_structures(evidence, judge, structures)
 
 
 def surgeon_ahead(evidence: Evidence, *, margin_nats: float) -> list[Finding]:
-    """Magnitude pruning, L-OBD and K-OBD against LLM Surgeon, with a verdict for each."""
+    """Other prunings against LLM Surgeon, each with its most shots, at equal sparsity; a verdict for each."""
+
+    def gaps(sample: LossSample, other: pd.DataFrame, surgeon: pd.DataFrame) -> Differences:
+        return sample.differences(other, surgeon, ["structure", "budget"])
+
+    return ahead_of_others(evidence, gaps, "", margin_nats)
+
+
+def surgeon_ahead_stored(evidence: Evidence, *, margin_nats: float) -> list[Finding]:
+    """The same at equal stored shares, between which the loss of LLM Surgeon is interpolated."""
+    return ahead_of_others(evidence, LossSample.differences_at_stored_shares, " at equal stored size", margin_nats)
+
+
+def ahead_of_others(evidence: Evidence, gaps: Callable[..., Differences], where: str, margin: float) -> list[Finding]:
+    """A finding on each of `OTHERS` from `gaps`: (sample, its rows, rows of LLM Surgeon) -> differences in loss."""
 
     def judge(sample: LossSample, other: str) -> Finding:
-        both = (sample.of(other), sample.of("llm-surgeon"))
-        finding = saved(evidence, sample, both, LOSS_KEYS, f"{style.label(other)} minus LLM Surgeon", margin_nats)
-        return replace(finding, subject=style.label(other))
+        label = style.label(other)
+        rows = (most_shots(sample.of(name)) for name in (other, "llm-surgeon"))
+        return saved(evidence, gaps(sample, *rows), label, f"{label} minus LLM Surgeon{where}", margin)
 
-    others = ("magnitude", "l-obd", "k-obd")
-    return judged_on_losses(evidence, {style.label(other): partial(judge, other=other) for other in others})
+    return judged_on_losses(evidence, {style.label(other): partial(judge, other=other) for other in OTHERS})
+
+
+def judged_on_structures(
+    evidence: Evidence, judge: Callable[[LossSample, str], Finding], structures: Iterable[str]
+) -> list[Finding]:
+    """The finding on each of some structures."""
+    judges = {style.STRUCTURE_LABELS[name]: partial(judge, structure=name) for name in structures}
+    return judged_on_losses(evidence, judges)
 
 
 def judged_on_losses(evidence: Evidence, judges: dict[str, Callable[[LossSample], Finding]]) -> list[Finding]:
@@ -99,19 +120,23 @@ def judged_on_losses(evidence: Evidence, judges: dict[str, Callable[[LossSample]
 
 
 def most_shots(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows with the largest number of shots."""
-    return rows[rows["shots"] == rows["shots"].max()]
+    """Rows with the largest number of shots of their structure."""
+    return rows[rows["shots"] == rows.groupby("structure")["shots"].transform("max")]
 
 
-def saved(evidence: Evidence, sample: LossSample, both: tuple, keys: list[str], what: str, margin: float) -> Finding:
-    """The finding on how much lower the loss of the second of two sets of rows is, at equal keys."""
-    gaps = sample.differences(*both, keys)
+def saved(evidence: Evidence, gaps: Differences, subject: str, what: str, margin: float) -> Finding:
+    """The finding on whether differences in loss are above 0.
+
+    Args:
+        gaps: loss without what the claim is about minus loss with it.
+        what: the same in words, for the sentence.
+    """
     if gaps.cells.empty:
         raise Undecided("the study lacks one of the two, or they have no setting in common")
     interval, n = evidence.interval(gaps), cells_of(gaps.cells)
     why = f"{what}: {in_nats(interval, evidence.confidence)} on average over {len(gaps.points) // n} settings"
     why += f" in {style.count(n, 'run')} of language models."
-    finding = Finding("language models", superior(interval, margin), n, why, interval, "nats")
+    finding = Finding(subject, superior(interval, margin), n, why, interval, "nats")
     return evidence.if_tested(finding, gaps.cells, unit=("model", "models"))
 
 

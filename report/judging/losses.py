@@ -11,6 +11,9 @@ from report.results import CELL, read_parquet, read_perplexity
 from report.statistics import RESAMPLES, Differences, resample_counts
 
 RUN = ("model", "seed")
+EQUAL_SHARES = 0.001  # stored shares that differ less are equal: methods round their counts differently
+NO_PLACES = pd.DataFrame({"row": [], "low": [], "high": [], "weight": []}, dtype=float)
+"""Places between rows: a row, the rows below and above it by stored share, and the weight of the upper one."""
 
 
 @dataclass(frozen=True)
@@ -60,3 +63,37 @@ class LossSample:
         loss = self.rows["loss"].to_numpy()
         cells = pairs[list(RUN)].assign(task="language")[CELL]
         return Differences(cells, loss[one] - loss[two], self.resampled[one] - self.resampled[two])
+
+    def differences_at_stored_shares(self, first: pd.DataFrame, second: pd.DataFrame) -> Differences:
+        """Loss of the rows `first` minus that of `second` at the same stored share, model, seed and structure.
+
+        Between two rows of `second`, to which the dense model belongs, the loss is interpolated linearly. Where the
+        loss is convex in the share, this is too high. Rows of `first` outside the range of `second` are left out.
+        """
+        parts = [_between(group, self._curve(second, *key)) for key, group in first.groupby([*RUN, "structure"])]
+        places = pd.concat([part for part in parts if len(part)] or [NO_PLACES], ignore_index=True)
+        one, low, high = (places[name].to_numpy(int) for name in ("row", "low", "high"))
+        weight, loss = places["weight"].to_numpy(float), self.rows["loss"].to_numpy()
+        estimates = loss[one] - ((1 - weight) * loss[low] + weight * loss[high])
+        weight = weight[:, None]
+        second_resampled = (1 - weight) * self.resampled[low] + weight * self.resampled[high]
+        cells = self.rows.loc[one, list(RUN)].assign(task="language")[CELL].reset_index(drop=True)
+        return Differences(cells, estimates, self.resampled[one] - second_resampled)
+
+    def _curve(self, rows: pd.DataFrame, model: str, seed: int, structure: str) -> pd.DataFrame:
+        """Rows of one model, seed and structure and of the dense model, by rising stored share."""
+        own = rows[(rows["model"] == model) & (rows["seed"] == seed) & (rows["structure"] == structure)]
+        ends = self.of("dense", model=model, seed=seed) if len(own) else own
+        return pd.concat([own, ends]).sort_values("stored_share")
+
+
+def _between(rows: pd.DataFrame, curve: pd.DataFrame) -> pd.DataFrame:
+    """Where the stored shares of rows lie between two rows of a curve; see `NO_PLACES`."""
+    if curve.empty:
+        return NO_PLACES
+    shares, index = curve["stored_share"].to_numpy(), curve.index.to_numpy()
+    inside = rows[rows["stored_share"].between(shares[0] - EQUAL_SHARES, shares[-1] + EQUAL_SHARES)]
+    places = np.interp(inside["stored_share"], shares, np.arange(len(shares)))
+    low = np.floor(places).astype(int)
+    high = np.minimum(low + 1, len(shares) - 1)
+    return pd.DataFrame({"row": inside.index, "low": index[low], "high": index[high], "weight": places - low})

@@ -131,8 +131,9 @@ def draw_summary(tables: ResultTables) -> Figure:
 
 
 def _compared(tables: ResultTables) -> pd.DataFrame:
-    """Rows of methods with kept shares and a score in every cell; only these are compared over all cells."""
+    """Rows of methods that keep a share and have a score in every cell; only these are compared over all cells."""
     shares = tables.over_all_cells()
+    shares = shares[shares["family"] != "control"]
     return shares[(shares["cells"] == tables.cells) & shares["difference_points"].notna()]
 
 

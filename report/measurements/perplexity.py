@@ -18,12 +18,13 @@ COLUMNS = {
         "experiment model method structure",
         "shots budget seeds failed perplexity perplexity_min perplexity_max loss rise kept_share "
         "parameters stored_bytes linear_layers smaller_layers seconds",
+        "stored_share",
     )
 }
 SETTING = ["experiment", "model", "method", "structure", "shots", "budget"]
-STRUCTURES = {"element": "elements", "2:4": "2:4", "row-column": "rows and columns"}
 REFERENCES = {"pruning": "dense", "adaptation": "full"}  # experiment -> reference method
 MOST = 1000  # times the reference; larger factors are not written out
+EQUAL_SHARES = 0.005  # shares that differ less are the same in the text
 ONE_SHOT = (0, (3, 1.5))
 
 
@@ -47,7 +48,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     reference = reference.groupby(same)["loss"].mean().rename("reference").reset_index()
     ok = ok.merge(reference, "left", on=same)
     ok["rise"] = ok["loss"] - ok["reference"]
-    means = "loss rise kept_share parameters stored_bytes linear_layers smaller_layers seconds"
+    means = "loss rise kept_share stored_share parameters stored_bytes linear_layers smaller_layers seconds"
     scored = ok.groupby(SETTING, sort=False, dropna=False).agg(
         seeds=("seed", "nunique"), **aggregations(means, ends="loss")
     )
@@ -57,7 +58,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     failed = (table["status"] != "ok").astype(int).groupby([table[name] for name in SETTING], sort=False).sum()
     result = failed.rename("failed").to_frame().join(scored).reset_index()
     result["seeds"] = result["seeds"].fillna(0).astype(int)
-    return result[COLUMNS["perplexity"].names]
+    return result[[*COLUMNS["perplexity"].names, *COLUMNS["perplexity"].optional]]
 
 
 def page(tables: ResultTables) -> dict[str, Any]:
@@ -84,7 +85,8 @@ def perplexity_table(table: pd.DataFrame, experiment: str) -> Table:
         if row.is_end or pd.isna(value):
             return TableCell() if row.is_end else TableCell("failed", marks="missing")
         lowest = value == best.get((row.model, row.structure, one.budget))
-        return columns.number_cell(value, _perplexity, "best" if lowest else "")
+        stored = style.percent(round(one.stored_share, 2)) if _stores_other(one.stored_share, one.budget) else ""
+        return columns.number_cell(value, _perplexity, "best" if lowest else "", stored)
 
     def end(row: Any) -> TableCell:
         return (
@@ -103,6 +105,11 @@ def perplexity_table(table: pd.DataFrame, experiment: str) -> Table:
         ],
         columns.groups(shown, ["is_end", "model", "method", "structure", "shots"], "budget"),
     )
+
+
+def _stores_other(stored_share: float, sparsity: float) -> bool:
+    """Whether a pruned model stores another share of the linear layers' weights than its sparsity says."""
+    return abs(stored_share - (1 - sparsity)) > EQUAL_SHARES
 
 
 def _perplexity(value: float) -> str:
@@ -125,7 +132,7 @@ def drawings(tables: ResultTables) -> dict[str, drawing.Drawing]:
 
 
 def draw_pruning(table: pd.DataFrame) -> drawing.Figure:
-    """Perplexity against sparsity: one row of panels per model, one column per structure; dashed is one shot."""
+    """Perplexity against what is not stored: a row of panels per model, a column per structure; dashed is one shot."""
     pruned = table[table["method"] != REFERENCES["pruning"]]
     models, structures, methods = (list(dict.fromkeys(pruned[name])) for name in ("model", "structure", "method"))
     figure, panels = drawing.canvas(
@@ -138,14 +145,15 @@ def draw_pruning(table: pd.DataFrame) -> drawing.Figure:
             panel = pruned[(pruned["model"] == model) & (pruned["structure"] == structure)]
             for (method, shots), line in panel.sort_values("budget").groupby(["method", "shots"], sort=False):
                 one = {"linestyle": ONE_SHOT, "alpha": 0.75} if shots == 1 else {"linestyle": "-"}
-                axes.plot(100 * line["budget"], line["perplexity"], **drawing.method_line(styles[method]) | one)
+                missing = 100 * (1 - line["stored_share"])
+                axes.plot(missing, line["perplexity"], **drawing.method_line(styles[method]) | one)
             for value in dense:
                 axes.axhline(value, color=style.INK, linewidth=1.1)
             drawing.log_axis(axes.yaxis)
-            axes.set_title(f"{model} · {STRUCTURES.get(structure, structure)}")
+            axes.set_title(f"{model} · {style.STRUCTURE_LABELS.get(structure, structure)}")
         row[0].set_ylabel("perplexity (log scale)")
     for axes in panels[-1]:
-        axes.set_xlabel("removed of linear layers, %")
+        axes.set_xlabel("weights of linear layers not stored, %")
     entries = [
         *drawing.method_entries(methods),
         drawing.entry("one shot", color=style.MUTED, linestyle=ONE_SHOT),
@@ -187,9 +195,11 @@ def result_sentences(table: pd.DataFrame) -> list[str]:
     lines = []
     for structure, group in pruned.groupby("structure", sort=False):
         budget = group["budget"].max()
-        rows = group[(group["budget"] == budget) & (group["shots"] == group["shots"].max())]
+        most = group.groupby("method")["shots"].transform("max")
+        rows = group[(group["budget"] == budget) & (group["shots"] == most)]
         lines.append(
-            f"With {style.percent(budget)} of the linear layers removed as {STRUCTURES.get(structure, structure)}, "
+            f"With {style.percent(budget)} of the linear layers removed as "
+            f"{style.STRUCTURE_LABELS.get(structure, structure)}{_stored(rows['stored_share'], budget)}, "
             f"perplexity in units of the dense model's: {_rises(rows)}."
         )
     adapted = scored[(scored["experiment"] == "adaptation") & ~scored["method"].isin(style.CONTROLS)]
@@ -201,6 +211,14 @@ def result_sentences(table: pd.DataFrame) -> list[str]:
             f"adapted model's: {_rises(adapted[adapted['budget'] == budget])}; the base has {_times(np.exp(none))}."
         )
     return lines
+
+
+def _stored(shares: pd.Series, sparsity: float) -> str:
+    """The range of stored shares in brackets, if a model stores another share than its sparsity says."""
+    if not shares.map(lambda share: _stores_other(share, sparsity)).any():
+        return ""
+    low, high = (style.percent(round(share, 2)) for share in (shares.min(), shares.max()))
+    return f" ({low} to {high} of their weights are stored)"
 
 
 def _rises(rows: pd.DataFrame) -> str:

@@ -1,4 +1,4 @@
-"""Kept shares chosen on validation, and their loss on test."""
+"""Kept shares and files chosen on validation, and their loss on test."""
 
 import math
 from typing import Any
@@ -12,10 +12,11 @@ from report.results import PAIR, Columns, read_table
 from report.scores import aggregations
 from report.table import Table
 
+SMALLEST_FILE = "smallest-file"  # `study.cells.suggest.SMALLEST_FILE`, whose module imports torch
 COLUMNS = {
     "suggestions": Columns.of(
         "model task method",
-        "seeds share share_min share_max stored_bytes loss_points loss_points_max margin confidence",
+        "seeds share share_min share_max stored_bytes stored_share loss_points loss_points_max held margin confidence",
     )
 }
 FILE = Columns.of(
@@ -29,14 +30,27 @@ TOO_FEW = "too few validation rows"
 def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
     """Shares and losses on test over seeds, per model, task and method; empty with too few validation rows."""
     chosen = read_table(files.results / "suggestions.csv", *FILE)
-    chosen = chosen.assign(loss_points=100 * (chosen["full_weighted_f1"] - chosen["weighted_f1"]))
+    chosen = chosen.assign(
+        loss_points=100 * (chosen["full_weighted_f1"] - chosen["weighted_f1"]),
+        stored_share=chosen["stored_bytes"] / _dense_bytes(files, chosen),
+    )
+    chosen["held"] = (
+        (chosen["loss_points"].round(9) <= 100 * chosen["margin"]).astype(float).where(chosen["share"].notna())
+    )
     table = chosen.groupby([*PAIR, "method"], sort=False).agg(
-        seeds=("seed", "nunique"),
+        seeds=("share", "count"),
         margin=("margin", "first"),
         confidence=("confidence", "first"),
-        **aggregations("share stored_bytes loss_points", ends="share loss_points"),
+        held=("held", "sum"),
+        **aggregations("share stored_bytes stored_share loss_points", ends="share loss_points"),
     )
     return {"suggestions": table.reset_index()[COLUMNS["suggestions"].names]}
+
+
+def _dense_bytes(files: ResultFiles, chosen: pd.DataFrame) -> pd.Series:
+    """Bytes of the full model of each row."""
+    full = files.scores[files.scores["method"] == "full"].groupby("model")["stored_bytes"].first()
+    return chosen["model"].map(full).astype(float)
 
 
 def _lacks_rows(tables: ResultTables) -> bool:
@@ -66,14 +80,17 @@ def page(tables: ResultTables) -> dict[str, Any]:
             columns.number("Test F1 to full, points", lambda row: -row.loss_points, style.points),
             columns.number("Worst seed", lambda row: -row.loss_points_max, style.points),
             columns.number("Stored file", "stored_bytes", style.size),
-            columns.number("Seeds", "seeds", style.integer),
+            columns.number("Of the full file", "stored_share", style.share),
+            columns.number("Within the margin on test", "held", style.integer),
+            columns.number("Searches with a result", "seeds", style.integer),
         ],
         tables.suggestions.itertuples(),
     )
     text = "".join(
         f"The smallest share of each row that costs at most {100 * row.margin:g} points of weighted F1 at "
         f"{style.percent(row.confidence)} confidence, found on validation by bisection (paired bootstrap over "
-        "examples). Test data took no part in the choice; the restored model was evaluated on it once."
+        "examples); or the smallest file over several ways of coding. Test data took no part in the choice; the "
+        "restored model was evaluated on it once."
         for row in tables.suggestions[:1].itertuples()
     )
     if _lacks_rows(tables):
@@ -89,10 +106,26 @@ def sentences(tables: ResultTables) -> list[str]:
         return [f"No share could be chosen on validation: there are {TOO_FEW}. {_needed(tables.suggestions)}"]
     if chosen.empty:
         return []
-    parts = []
-    for method, rows in chosen.groupby("method", sort=False):
-        loss = style.points(-rows["loss_points"].mean())
-        parts.append(f"{style.label(method)} {style.share(rows['share'].median())} ({loss} points on test)")
     first = chosen.iloc[0]
     limit = f"at most {100 * first['margin']:g} points at {style.percent(first['confidence'])} confidence"
-    return [f"Chosen on validation to lose {limit}, median share kept of each row: {', '.join(parts)}."]
+    lines, parts = [], []
+    for method, rows in chosen.groupby("method", sort=False):
+        if method == SMALLEST_FILE:
+            lines.append(_on_files(rows, limit))
+            continue
+        loss = style.points(-rows["loss_points"].mean())
+        parts.append(f"{style.label(method)} {style.share(rows['share'].median())} ({loss} points on test)")
+    if parts:
+        lines.append(f"Chosen on validation to lose {limit}, median share kept of each row: {', '.join(parts)}.")
+    return lines
+
+
+def _on_files(rows: pd.DataFrame, limit: str) -> str:
+    """How small certified files are, and how often the loss on test is within the margin."""
+    held, certified = int(rows["held"].sum()), int(rows["seeds"].sum())
+    worst = f"; the largest loss is {rows['loss_points_max'].max():.1f} points" if held < certified else ""
+    return (
+        f"The smallest file that `ken suggest` certifies on validation to lose {limit} has a median of "
+        f"{style.share(rows['stored_share'].median())} of the full file's bytes; on test {held} of {certified} lose no "
+        f"more than that{worst}."
+    )

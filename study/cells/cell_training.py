@@ -8,9 +8,11 @@ from torch import nn
 
 from baselines.training import Fitted, Training, TrainingHooks
 from study.models.classifiers import empty_classifier
+from study.training import metrics
 from study.training.classification import train_classifier
-from study.training.examples import Examples, data_order_seed
+from study.training.examples import Examples, data_order_seed, predict
 from study.training.gradients import CPU
+from study.training.precision import evaluation_precision
 
 
 class CellTraining(Training):
@@ -49,6 +51,13 @@ class CellTraining(Training):
         sets, settings = (self.splits["train"], self.splits["validation"]), self.settings | {"learning_rate": rate}
         best, record = train_classifier(model, *sets, settings, self.order, hooks)
         return Fitted(best.eval().cpu(), rate, record["validation_weighted_f1"], record.get("diverged", ""))
+
+    def validation_score(self, model: nn.Module) -> float:
+        validation = self.splits["validation"]
+        wanted = self.settings.get("evaluation_precision", "float32")
+        precision = evaluation_precision(wanted, model.config.model_type)
+        predictions = predict(model, validation, self.settings["evaluation_batch_size"], precision)
+        return metrics.scores(validation.labels, predictions)["weighted_f1"]
 
     def examples(self, batch_size: int) -> Iterator[dict[str, torch.Tensor]]:
         train_set = self.splits["train"]

@@ -27,6 +27,7 @@ class Row:
         shots: to the largest sparsity; 0 in adaptation.
         budget: share of the linear layers' entries that is removed (pruning), or kept of each row (adaptation).
         kept_share: of the entries of linear layers (pruning), or of the body (adaptation).
+        stored_share: entries that the file has of the linear layers' weights, over all entries of these; pruning only.
         smaller_layers: number of linear layers that the file holds in a smaller shape.
         seconds: to choose entries and update the others, since the last file of the same run.
     """
@@ -40,6 +41,7 @@ class Row:
     shots: int
     budget: float
     kept_share: float | None = None
+    stored_share: float | None = None
     parameters: int | None = None
     stored_bytes: int | None = None
     linear_layers: int | None = None

@@ -40,6 +40,7 @@ class Score:
         precision: of the evaluation.
         float32_weighted_f1, changed_share: weighted F1 in float32, and the share of the predictions that differ from
             it, where the precision is another one and the row is one of `COMPARED`.
+        factor: on the scales of the file, for methods that choose one on validation.
         seconds: to choose, or train, and store.
         reason: why there is no score; or, with status ok, a note on the training of the method.
         peak_mib: largest memory of the process so far.
@@ -63,6 +64,7 @@ class Score:
     macro_f1: float | None = None
     accuracy: float | None = None
     learning_rate: float | None = None
+    factor: float | None = None
     validation_weighted_f1: float | None = None
     seconds: float | None = None
     peak_mib: int | None = None
@@ -171,6 +173,8 @@ class _Run:
             row.learning_rate = stored.fitted.learning_rate
             row.validation_weighted_f1 = stored.fitted.validation_weighted_f1
             row.reason = stored.fitted.note
+        if stored.factor:
+            row.factor, row.validation_weighted_f1 = stored.factor.value, stored.factor.validation_weighted_f1
         row.stored_bytes, row.sha256 = path.stat().st_size, files.sha256(path)
         row.peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
         return predictions.tolist()

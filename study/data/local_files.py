@@ -57,7 +57,7 @@ def prepare(spec: dict) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, list[
 
     Args:
         spec: the task's section of the config: train, test, text, label, and optionally validation, validation_share
-            (default 0.1) and seed (default 0).
+            (default 0.1), seed (default 0) and limits.
 
     Returns:
         train, validation, test (columns text and label, str) and notes on dropped and moved rows.
@@ -87,7 +87,7 @@ def clean(
     Args:
         frames: train, validation (if there is one) and test, in this order, as `load_split` returns them.
         paths: name of each split in messages.
-        spec: optionally validation_share and seed.
+        spec: optionally validation_share, seed and limits.
     """
     frames = dict(frames)
     _check_spellings(frames, paths)
@@ -106,6 +106,10 @@ def clean(
         share, seed = spec.get("validation_share", 0.1), spec.get("seed", 0)
         frames["train"], frames["validation"] = _divided(train, share, seed, paths["train"])
         notes.append(f"validation: {_counted(len(frames['validation']), 'row')} taken from train")
+    for split, limit in spec.get("limits", {}).items():
+        if (rows := len(frames[split])) > limit:
+            frames[split] = frames[split].sample(limit, random_state=spec.get("seed", 0)).sort_index(ignore_index=True)
+            notes.append(f"{split}: {limit:,} of {rows:,} rows drawn")
     notes += _differ_in_case(frames["train"])
     for split in ("validation", "test"):
         _check_labels(frames["train"], frames[split], split, str(paths.get(split, paths["train"])))

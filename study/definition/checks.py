@@ -78,7 +78,7 @@ def pictured(config: Mapping, methods: Mapping[str, Method]) -> dict:
 
 def _selects(method: Method) -> bool:
     """Whether the file of a method names a share of the entries."""
-    return method.unit == "share" and names_entries(method)
+    return method.unit == "share" and method.family != "control" and names_entries(method)
 
 
 def check_scores_only(config: Mapping) -> None:

@@ -9,6 +9,7 @@ from typing_extensions import TypeAliasType
 
 from baselines import Method
 from baselines.base import unknown_method
+from baselines.layerwise import LAYERWISE
 from baselines.llm_surgeon.options import LowRank, Structure
 from baselines.llm_surgeon.schedule import STRUCTURES, VARIANTS
 from baselines.options import Above0, Integer, Natural, Number, Positive, Section, Several, Share, Unique, optional
@@ -160,9 +161,10 @@ class Evaluation(Section):
 
 
 class SuggestionSearch(Section):
-    """Search on validation for the smallest kept share that is not inferior to the full model."""
+    """Search on validation for the smallest kept share, or file, that is not inferior to the full model."""
 
     methods: Unique[MethodName] = Field([], description="methods, which must rank entries; none by default")
+    smallest_file: bool = Field(False, description="search for the smallest file over ways of coding, as `ken suggest`")
     margin: Share = Field(0.01, description="weighted F1 that may be lost")
     confidence: Number = Field(
         0.95, gt=0.5, lt=1, description="that no more is lost, by a paired bootstrap over the validation examples"
@@ -185,10 +187,13 @@ class Kenviz(Section):
 
 
 class PruningExperiment(Section):
-    """Linear layers pruned towards zero by the curvature of the loss; not run without a text."""
+    """Linear layers pruned towards zero, by the curvature of the loss and by others; not run without a text."""
 
     text: Text | MISSING = optional("text on which the loss is measured")
-    methods: Several[Literal[*VARIANTS]] = Field([*VARIANTS], description="methods of pruning to compare")
+    methods: Several[Literal[*VARIANTS, *LAYERWISE]] = Field(
+        [*VARIANTS, *LAYERWISE],
+        description="methods of pruning to compare; SparseGPT and Wanda have one shot and remove no rows and columns",
+    )
     structures: Several[Structure] = Field([*STRUCTURES], description="what is removed at once")
     sparsities: Several[Share] = Field(
         [0.1, 0.2, 0.3, 0.4, 0.5],
@@ -199,7 +204,10 @@ class PruningExperiment(Section):
         description="numbers of shots to the largest sparsity, which pass the smaller ones; with 1 shot, each sparsity "
         "is reached from the dense model",
     )
-    calibration: Positive = Field(128, description="chunks of training text from which the curvature is estimated")
+    structured_shots: Several[Positive] | MISSING = optional("the same for rows and columns; by default shots")
+    calibration: Positive = Field(
+        128, description="chunks of training text on which the curvature and the inputs of the layers are estimated"
+    )
     low_rank: LowRank = 0
 
 
@@ -259,7 +267,7 @@ class StudyConfig(Section):
     keep_files: Literal["all", "read"] = Field(
         "all",
         description="what stays on the disk of large files; read: of compressed models those that a later step reads, "
-        "and fine-tuned models only until their cell is finished, except those of the first task and seed",
+        "and fine-tuned models only until their cell is finished, except on the first two tasks with the first seed",
     )
     trained_on: TrainedOn = TrainedOn()
     inference: Inference = Inference()

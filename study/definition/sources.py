@@ -107,16 +107,22 @@ class DocstringTask(Task):
         return package
 
 
+class Limits(Section):
+    """Largest numbers of examples."""
+
+    train: Positive | MISSING = optional("of training examples")
+    validation: Positive | MISSING = optional("of validation examples")
+    test: Positive | MISSING = optional("of test examples")
+
+
 class ColumnTask(Task):
     """Text and labels from two columns of a table."""
 
     text: str = Field(description="name of the column with the text")
     label: str = Field(description="name of the column with the label, or with classes whose names are used")
     validation_share: Share = Field(0.1, description="share of train that becomes validation if none is named")
-    seed: Natural = Field(0, description="seed with which that share is drawn")
-    train_texts: Positive | MISSING = optional(
-        "largest number of training texts, a stratified sample of what train holds; by default all"
-    )
+    seed: Natural = Field(0, description="seed with which that share is drawn, and the examples of a limited split")
+    limits: Limits | MISSING = optional("largest numbers of examples, drawn at random; by default all are used")
 
     @field_validator("label")
     @classmethod

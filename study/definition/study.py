@@ -204,7 +204,15 @@ class Study:
     @property
     def released_cells(self) -> list[Cell]:
         """The cells whose fine-tuned models are removed when they are finished."""
-        return [cell for cell in self.cells if cell not in self.first_cells] if self.removes_files else []
+        return [cell for cell in self.cells if cell not in self.described_cells]
+
+    @property
+    def described_cells(self) -> list[Cell]:
+        """The cells in which updates and choices are described: all, or the first two tasks if models are removed."""
+        if not self.removes_files:
+            return self.cells
+        axes = self.axes
+        return list(product(axes["model"], axes["task"][:2], axes["seed"][:1]))
 
     @property
     def removes_files(self) -> bool:
@@ -262,6 +270,12 @@ class Study:
             settings |= {"draws": self.config["draws"], "methods": own}
         return {key: value for key, value in settings.items() if key != "text"}
 
+    @property
+    def suggests(self) -> bool:
+        """Whether a kept share or a file is searched for."""
+        search = self.config["suggestion"]
+        return bool(search["methods"]) or search["smallest_file"]
+
     # Tables.
 
     def collection_settings(self) -> dict:
@@ -274,5 +288,5 @@ class Study:
             "measured": bool(self.config["inference"]["methods"]),
             "checked": self.has_ablations,
             "random_init_seeds": self.random_init_seeds,
-            "suggested": bool(self.config["suggestion"]["methods"]),
+            "suggested": self.suggests,
         }

@@ -9,11 +9,15 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import partial
+from itertools import product
 
 from baselines import METHODS, Method
-from baselines.estimates import HELD_BYTES, Effort
+from baselines.estimates import FLOAT32_BYTES, HELD_BYTES, Effort, kept_bytes
+from baselines.llm_surgeon import needs
+from baselines.llm_surgeon.schedule import VARIANTS, Settings
+from ken import certificate
 from study.definition.kept_files import kept_files
-from study.definition.study import Cell, Study
+from study.definition.study import CONTROLS, Cell, Study
 from study.planning.sizes import ModelSize, SizedStudy, TaskSize
 from study.training.memory import MOST_TOKENS
 
@@ -24,6 +28,7 @@ TABLES_GIB = 2.0  # of a process that reads tables or draws figures
 CONTEXT_GIB = 0.7  # of a process with torch, or of a CUDA context with its libraries
 MATRIX_KINDS = 7  # kinds of matrices that the checks prune one at a time
 COMPARISONS = 4  # evaluations in float32 of a cell whose precision is another one, see `study.cells.scoring.COMPARED`
+TOKENS_PER_WORD = 1.5  # of text in English
 SEARCH_ENDS = 2  # kept shares that a search evaluates besides the steps of its bisection
 
 
@@ -163,9 +168,11 @@ def _compress_with(study: SizedStudy, size: ModelSize, cell: Cell, method: Metho
     """All files of a method that does not train: choose, store, load, evaluate on the scored texts of a task."""
     budgets, draws, task = study.budgets(method, cell[1]), study.draws(method), study.tasks[cell[1]]
     files = len(budgets) * draws
-    work = files * evaluation_on_test(study, size, task, task.test if method.family == "control" else None)
+    work = files * evaluation_on_test(study, size, task, task.test if method.name in CONTROLS else None)
     work += Work(coded=files * size.body_entries, disk=draws * kept_on_disk(study, size, method, cell))
-    return work + draws * effort_work(method.effort(size, len(budgets)), size, task.tokens)
+    effort = method.effort(size, len(budgets))
+    validations = effort.validations * evaluation(size, task.validation, task.tokens, study.config["evaluation"])
+    return work + draws * (effort_work(effort, size, task.tokens) + validations)
 
 
 def _finetune(study: SizedStudy, model: str, task: str, seed: str, *, copies: int = 2) -> Work:
@@ -193,6 +200,11 @@ def _compress(study: SizedStudy, model: str, task: str, seed: str) -> Work:
         work += evaluation_on_test(study, size, rows)
         disk = 0.0 if Study(study.config).removes_files else METHODS[name].stored_bytes(0.5, size)
         work += Work(ranked=2 * size.parameters, coded=size.parameters, disk=disk)
+    if search["smallest_file"]:
+        tried = len(certificate.CODINGS) * len(certificate.SHARES) // 2  # a search seldom reaches the last share
+        one = evaluation(size, rows.sample(rows.validation), rows.tokens, evaluating) + Work(coded=size.parameters)
+        work += tried * one
+        work += evaluation_on_test(study, size, rows)
     return work
 
 
@@ -259,9 +271,37 @@ def _collect(study: SizedStudy) -> Work:
     return Work(items=len(study.config["models"]) * len(study.config["seeds"]) * sum(runs))
 
 
+def _updates(study: SizedStudy) -> Work:
+    """Rankings by two methods in every cell, and one of the pre-trained weights for every model and seed."""
+    seeds = len(study.config["seeds"])
+    entries = sum(study.models[model].body_entries for model in study.config["models"])
+    return Work(ranked=seeds * entries * (2 * len(study.tasks) + 1))
+
+
 def _spread(study: SizedStudy) -> Work:
     settings = study.config["spread"]
     return Work(items=len(study.config["models"]) * len(settings["methods"]) * settings["draws"])
+
+
+def _prune_language_model(study: SizedStudy, model: str, **_: str) -> Work:
+    """Work of all prunings by curvature of a language model; other methods count as one that updates nothing."""
+    size, section = study.models[model], study.config["language_modelling"]
+    settings, length = section["pruning"], section["max_length"]
+    chunks = math.ceil(settings["text"]["test_words"] * TOKENS_PER_WORD / length)
+    one = effort_work(Effort(gradient_texts=settings["calibration"]), size, length)
+    one += Work(needs.estimate_flops(size.linear, settings["calibration"] * length))
+    tested = evaluation(size, chunks, length, {"batch_size": section["batch_size"]}) + Work(coded=size.body_entries)
+    work = one + tested  # of the dense model
+    for method, structure, shots in product(settings["methods"], settings["structures"], settings["shots"]):
+        sparsities = 1 if structure == "2:4" else len(settings["sparsities"])
+        of_method = Settings().with_options(VARIANTS.get(method, {"costs": "l-obd"}) | {"structure": structure})
+        pruned = sparsities if shots == 1 else shots
+        estimates = pruned - 1 if of_method.curved and shots > 1 else 0
+        work += sparsities * tested + Work(pruned * needs.shot_flops(size.linear, of_method)) + estimates * one
+        kept = [0.5] if structure == "2:4" else [1 - sparsity for sparsity in settings["sparsities"]]
+        unpruned = size.dense_bytes - FLOAT32_BYTES * size.linear_entries
+        work += Work(disk=sum(unpruned + kept_bytes(size.linear, share) for share in kept))
+    return work
 
 
 RULES: dict[str, Callable[..., Work]] = {
@@ -274,15 +314,18 @@ RULES: dict[str, Callable[..., Work]] = {
     "train_method": _train,
     "check_cell": _check,
     "measure_inference": _infer,
+    "prune_language_model": _prune_language_model,
     "collect_scores": _collect,
     "describe_spread": _spread,
+    "describe_updates": _updates,
 }
 ON_GPU = (
     *("pretrain_model", "tune_model", "finetune_model", "finetune_random_init", "compress_model", "train_method"),
-    *("check_cell", "adapt_language_model"),
+    *("check_cell", "describe_updates", "adapt_language_model", "prune_language_model"),
 )
 READING = ("describe_spread", "draw_kenviz")
-NOT_ESTIMATED = ("prune_language_model", "adapt_language_model", "compress_language_model")
+NOT_ESTIMATED = ("adapt_language_model", "compress_language_model")
+PRUNED_BYTES = 21  # a parameter: dense, live and restored model, a file and its base, and its mask
 HELD_MODELS = 3  # of a cell in addition to those that are measured: initial, fine-tuned, current
 
 
@@ -301,9 +344,12 @@ def memory_gib(study: SizedStudy, rule: str, wildcards: dict[str, str], half: bo
     if rule == "measure_inference":
         held = HELD_MODELS + _measured_models(study)
         return CONTEXT_GIB + held * study.models[wildcards["model"]].dense_bytes / 2**30
-    if rule not in (*ON_GPU, *NOT_ESTIMATED):
+    if rule not in (*ON_GPU, *NOT_ESTIMATED) or rule == "describe_updates":  # which reads models block by block
         return TABLES_GIB
     size = study.models[wildcards["model"]]
+    if rule == "prune_language_model":
+        curvature = 2 * needs.memory_bytes(size.linear)  # that of the dense model stays, for all methods
+        return CONTEXT_GIB + (PRUNED_BYTES * size.parameters + curvature) / 2**30
     compressing = CONTEXT_GIB + _compression_bytes(study, rule, wildcards, size) / 2**30
     if rule == "compress_model":
         return compressing

@@ -174,7 +174,7 @@ class Rules:
 
     def suggestions(self) -> list[Path]:
         """Suggested kept shares of all cells, if any are searched for."""
-        cells = self.study.cells if self.searched else []
+        cells = self.study.cells if self.study.suggests else []
         return [self.paths.suggested(*cell) / "suggestions.csv" for cell in cells]
 
     def inference(self) -> list[Path]:
@@ -197,7 +197,7 @@ class Rules:
         study, paths = self.study, self.paths
         methods = [*self.post_hoc, *(self.trained if cell in study.trained_cells else [])]
         parts = [paths.scores(*cell, method) for method in methods]
-        parts += [paths.suggested(*cell) / "suggestions.csv"] if self.searched else []
+        parts += [paths.suggested(*cell) / "suggestions.csv"] if study.suggests else []
         if cell in study.trained_cells:
             parts += [paths.inference(*cell)] if study.config["inference"]["methods"] else []
             parts += [paths.checks(*cell) / "checks.csv"] if study.has_ablations else []
@@ -213,9 +213,11 @@ class Rules:
     # The report.
 
     def measured_tables(self) -> list[Path]:
-        """Tables that only some studies have."""
+        """Tables that are measured apart from the scores, some of them only in some studies."""
         config = self.study.config
         measured = {
+            "updates": True,
+            "choices": True,
             "spread": config["spread"]["methods"],
             "timing": config["timing"]["heights"],
             "perplexity": self.study.experiments,

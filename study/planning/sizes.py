@@ -210,16 +210,17 @@ def _hub_task_size(task: dict, plan: dict, longest: int) -> TaskSize:
     if name not in plan["data_sets"]:
         advice = "add it to data_sets in config/plan.yaml, or build the task first"
         raise UserError(f"the size of {name} is not known here: {advice}.{did_you_mean(name, plan['data_sets'])}")
-    size, splits = plan["data_sets"][name], task["splits"]
+    size, splits, limits = plan["data_sets"][name], task["splits"], task.get("limits", {})
     train = size[splits.get("train", "train")]
     if "validation" in splits and "test" in splits:
         validation = size[splits["validation"]]
     else:
         validation = round(train * task["validation_share"])
         train -= validation
-    train = min(train, task.get("train_texts", train))
     test = size[splits.get("test") or splits["validation"]]
-    return TaskSize(train, validation, test, min(longest, size["tokens"]), size["classes"])
+    rows = {"train": train, "validation": validation, "test": test}
+    rows = {split: min(count, limits.get(split, count)) for split, count in rows.items()}
+    return TaskSize(**rows, tokens=min(longest, size["tokens"]), classes=size["classes"])
 
 
 def _words(texts: pd.Series) -> float:

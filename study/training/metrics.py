@@ -1,4 +1,4 @@
-"""Scores of predictions: weighted F1 (the paper's measure), macro F1 and accuracy."""
+"""Scores of predictions: weighted F1 (the paper's measure), macro F1, accuracy, and F1 of the worst class."""
 
 from collections.abc import Hashable, Sequence
 
@@ -38,3 +38,16 @@ def scores(
         "macro_f1": float(average(f1)),
         "accuracy": float((asarray(references) == asarray(predictions)).mean()),
     }
+
+
+def worst_class_f1(references: Sequence[Hashable], predictions: Sequence[Hashable]) -> float:
+    """The smallest F1 of the classes that occur in the references, from 0 to 1.
+
+    Example:
+        >>> worst_class_f1(["a", "a", "b"], ["a", "a", "a"])
+        0.0
+    """
+    from sklearn.metrics import f1_score
+
+    classes = sorted(set(references))
+    return float(f1_score(references, predictions, labels=classes, average=None, zero_division=0).min())

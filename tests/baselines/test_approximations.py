@@ -10,14 +10,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from sklearn.metrics import f1_score
 
 from baselines import METHODS, Cell
+from baselines.base import ChosenFactor
 from baselines.delta_come import quantise, vector_counts
 from baselines.matrix_updates import decode_halves, encode_halves
 from baselines.packed_files import load_parts, pack_bits, save_parts, unpack_bits
 from baselines.svd import allocate, rank_bytes
 from ken.low_rank import factors, spectrum
 from ken.selection import kept_count
+from study.cells.finetuned_cell import FinetunedCell
+from study.training.examples import predict
 from tests.baselines.storing import store_and_restore
 
 NAMES = ("svd", "svd-allocated", "compeft", "bitdelta-rows", "delta-come")
@@ -247,6 +251,44 @@ def test_bitdelta_by_row_against_a_loop(tmp_path):
     assert report.kept == 24 + 25 + 16
     stored = load_file(tmp_path / "file")
     assert stored["signs.U8"].numel() == math.ceil(25 * 12 / 8) + 16 * 24 / 8, "one bit an entry"
+
+
+@pytest.mark.parametrize("name", ["bitdelta", "bitdelta-rows"])
+def test_the_factor_of_bitdelta_is_the_best_on_validation(name, finetuned_cells, task_folder, tmp_path):
+    settings = {"kept_shares": [0.5], "draws": 1, "batch_size": 16, "max_length": 24, "methods": {}}
+    factors = [1, 4, 16, 64, 256]  # large, since this model has hardly learned
+    finetuned = FinetunedCell(finetuned_cells["bert"], task_folder, settings)
+    method = METHODS[name].configured({"factors": factors})
+    cell, validation = finetuned.for_method(method, draw=0), finetuned.split("validation")
+    scores, states = {}, {}
+    for factor in factors:
+        only, model = method.configured({"factors": [factor]}), finetuned.new_model()
+        report, states[factor] = store_and_restore(only, cell, 1, tmp_path / f"{factor}")
+        assert report.factor == ChosenFactor(factor), "nothing is evaluated for a single factor"
+        model.load_state_dict(states[factor])
+        predicted = predict(model, validation, 16)
+        scores[factor] = f1_score(validation.labels, predicted, average="weighted")
+    report, state = store_and_restore(method, cell, 1, tmp_path / "file")
+    assert len(set(scores.values())) > 1, "the factor matters"
+    assert report.factor.validation_weighted_f1 == pytest.approx(max(scores.values()), abs=1e-9)
+    assert report.factor.value == min(f for f in factors if scores[f] == pytest.approx(max(scores.values()), abs=1e-9))
+    assert all(torch.equal(state[key], tensor) for key, tensor in states[report.factor.value].items())
+
+
+@pytest.mark.parametrize("name", ["bitdelta", "bitdelta-rows"])
+def test_a_factor_scales_the_update_of_matrices_alone(name, tmp_path):
+    cell = small_cell()
+    (_, one), (_, more) = (
+        store_and_restore(METHODS[name].configured({"factors": [factor]}), cell, 1, tmp_path / "file")
+        for factor in (1, 1.75)
+    )
+    assert restored_update(cell, more, "layer.weight") == pytest.approx(
+        1.75 * restored_update(cell, one, "layer.weight"), rel=1e-4, abs=1e-6
+    )
+    assert torch.equal(one["norm.bias"], more["norm.bias"]) and torch.equal(one["head.weight"], more["head.weight"])
+    for wrong in ({"factors": [0]}, {"factors": []}, {"alpha": 1}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            METHODS[name].configured(wrong)
 
 
 def test_vector_counts_of_the_paper():

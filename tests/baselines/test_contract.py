@@ -87,7 +87,7 @@ def test_contract(name, model, cells, tmp_path):
         if report.parameters is None:
             assert_same_architecture(state, cell, isinstance(method, TrainedMethod), is_coded(method))
         rows = {key: as_rows(tensor) for key, tensor in cell.pretrained.items()}
-        if (isinstance(method, Selection) and not is_coded(method)) or name in GLOBAL:
+        if (isinstance(method, Selection) and not is_coded(method) and method.scope == "all") or name in GLOBAL:
             assert report.kept == sum(len(row) * kept_count(row.shape[1], budget) for row in rows.values())
         again = store_and_restore(method, cell, budget, tmp_path / "again")[1]
         assert all(torch.equal(state[key], again[key]) for key in state), "the result depends only on the seed"
@@ -140,7 +140,12 @@ def test_rows_record_time_and_memory_and_are_reused(name, finetuned_cells, task_
 
 
 @pytest.mark.parametrize(
-    "name", sorted(n for n, m in METHODS.items() if isinstance(m, Selection) and m.rule == "reset" and not is_coded(m))
+    "name",
+    sorted(
+        name
+        for name, method in METHODS.items()
+        if isinstance(method, Selection) and method.rule == "reset" and method.scope == "all" and not is_coded(method)
+    ),
 )
 def test_a_selection_keeps_some_entries_and_resets_the_others(name, cells, tmp_path):
     cell = cells["bert"].for_method(METHODS[name], 0)
@@ -150,6 +155,33 @@ def test_a_selection_keeps_some_entries_and_resets_the_others(name, cells, tmp_p
         assert (is_kept | is_reset).all()
         count = kept_count(as_rows(base).shape[1], 0.25)
         assert (as_rows(~is_reset).sum(dim=1) <= count).all() and (as_rows(is_kept).sum(dim=1) >= count).all()
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_scopes_partition_the_body_by_kind_of_module(model, cells, tmp_path):
+    """Every tensor in the scope has KEN's entries, every other is kept in full; the kinds come from the modules."""
+    cell = cells[model].for_method(METHODS["ken"], 0)
+    _, everywhere = store_and_restore(METHODS["ken"], cell, 0.25, tmp_path / "all")
+    owners = {}  # name of a tensor -> class of the module that holds it
+    for name, _ in cell.skeleton.named_parameters():
+        module = cell.skeleton
+        for part in name.split(".")[:-1]:
+            module = getattr(module, part)
+        owners[name] = module
+    in_scope = {
+        "linear": lambda name: isinstance(owners[name], torch.nn.Linear) and name.endswith("weight"),
+        "layers": lambda name: any(part.isdigit() for part in name.split(".")),
+        "embeddings": lambda name: isinstance(owners[name], torch.nn.Embedding),
+    }
+    for scope, belongs in in_scope.items():
+        report, state = store_and_restore(METHODS[f"ken-{scope}"], cell, 0.25, tmp_path / scope)
+        kept = 0
+        for key, base in cell.pretrained.items():
+            pruned = key in owners and belongs(key)
+            assert torch.equal(state[key], everywhere[key] if pruned else cell.finetuned[key]), (scope, key)
+            kept += len(as_rows(base)) * kept_count(as_rows(base).shape[1], 0.25) if pruned else base.numel()
+        assert report.kept == kept < cell.body_size
+        assert f"ken-{scope}-4bit" not in METHODS
 
 
 def test_scores_of_the_simple_criteria_against_plain_loops(cells, tmp_path):

@@ -1,5 +1,6 @@
 """LLM Surgeon compared with explicit Kronecker products, and its methods on all seven models."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,12 +8,14 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import BloomConfig, BloomForCausalLM
 
 from baselines import METHODS, module_of
 from baselines.estimates import ModelShapes
-from baselines.llm_surgeon import costs, curvature, schedule, updates
-from baselines.llm_surgeon.curvature import Factors, estimate
+from baselines.llm_surgeon import costs, curvature, needs, schedule, updates
+from baselines.llm_surgeon.curvature import estimate
+from baselines.llm_surgeon.factors import Factors
 from baselines.llm_surgeon.schedule import Settings, joined, kept_counts, prune
 from ken.selection import as_rows, kept_count
 from study.cells.finetuned_cell import FinetunedCell
@@ -201,7 +204,7 @@ def test_costs_without_an_update_are_a_quadratic_form(kind):
         change = (deviation * mask).reshape(-1)
         return 0.5 * change @ fisher @ change
 
-    curvature_of_kind = costs.curvature(factors, kind)
+    curvature_of_kind = costs.flat() if kind == "magnitude" else costs.curvature(factors, kind)
     for i in range(ROWS):
         assert close(costs.row_costs(deviation, curvature_of_kind)[i], rise(mask_of(rows=[i])))
     for j in range(INPUTS):
@@ -218,7 +221,7 @@ def test_updates_of_rows_and_columns_against_brute_force(rows, columns):
     updated = updates.remove_structures(deviation, factors, mask.all(dim=1), mask.all(dim=0))
     expected, _ = brute_force(deviation, factors, mask)
     assert torch.allclose(updated, expected, rtol=1e-8, atol=1e-10) and (updated[mask] == 0).all()
-    joint = updates.remove_elements(deviation, factors.inverses(), mask)
+    joint = updates.remove_elements(deviation, factors, factors.inverses(), mask, 1e-12)
     assert torch.allclose(joint, expected, rtol=1e-7, atol=1e-9), "the general solver agrees"
 
 
@@ -234,28 +237,38 @@ def test_updates_of_rows_or_columns_alone_have_their_closed_forms():
     assert torch.allclose(updated, torch.from_numpy(columns), atol=1e-9)
 
 
-@pytest.mark.parametrize("count", [0, 1, 6, 20, ROWS * INPUTS])
-def test_updates_of_free_elements_against_brute_force(count):
+@pytest.mark.parametrize("count", [0, 1, 6, 20, 30, 34, ROWS * INPUTS])
+def test_updates_of_free_elements_against_brute_force(count, monkeypatch):
     factors, deviation = random_factors(2), random_deviation(3)
     indices = torch.randperm(ROWS * INPUTS, generator=torch.Generator().manual_seed(count))[:count]
     mask = torch.zeros(ROWS * INPUTS, dtype=torch.bool).scatter(0, indices, True).view(ROWS, INPUTS)
     expected, _ = brute_force(deviation, factors, mask)
-    for max_correlate in (None, max(1, count), 100):
-        updated = updates.remove_elements(deviation, factors.inverses(), mask, max_correlate)
+    for few_kept in (0.0, updates.FEW_KEPT, 1.1):  # either unknown
+        monkeypatch.setattr(updates, "FEW_KEPT", few_kept)
+        updated = updates.remove_elements(deviation, factors, factors.inverses(), mask, 1e-12)
         assert torch.allclose(updated, expected, rtol=1e-7, atol=1e-9) and (updated[mask] == 0).all()
 
 
-def test_blocks_of_elements_are_updated_independently():
-    factors, deviation = random_factors(), random_deviation()
-    elements = [(0, 1), (0, 4), (2, 2), (3, 0), (4, 6)]
-    for size in (1, 2):
-        expected = deviation.clone()
-        for start in range(0, len(elements), size):
-            alone, _ = brute_force(deviation, factors, mask_of(elements=elements[start : start + size]))
-            expected += alone - deviation
-        updated = updates.remove_elements(deviation, factors.inverses(), mask_of(elements=elements), size)
-        kept = ~mask_of(elements=elements)
-        assert torch.allclose(updated[kept], expected[kept], atol=1e-9) and (updated[~kept] == 0).all()
+@pytest.mark.parametrize("elements", [[(0, 1), (0, 4), (2, 2), (3, 0), (4, 6)], [(i, i) for i in range(5)]])
+def test_the_update_of_elements_in_several_rows_is_joint(elements):
+    factors, deviation, mask = random_factors(), random_deviation(), mask_of(elements=elements)
+    expected, least = brute_force(deviation, factors, mask)
+    updated = updates.remove_elements(deviation, factors, factors.inverses(), mask, 1e-9)
+    assert close(updated, expected, 1e-6) and (updated[mask] == 0).all()
+    by_rows = deviation.clone()
+    for element in elements:
+        by_rows += brute_force(deviation, factors, mask_of(elements=[element]))[0] - deviation
+    assert not close(by_rows.masked_fill(mask, 0), expected, 0.01), "separate updates are another solution"
+    change = (updates.remove_elements(deviation, factors, factors.inverses(), mask) - deviation).reshape(-1)
+    rise = float(0.5 * change @ torch.kron(factors.g, factors.a) @ change)
+    assert least * (1 - 1e-9) <= rise < least * 1.0001, "the default tolerance is as good"
+
+
+def test_an_update_that_does_not_converge_is_refused(monkeypatch):
+    monkeypatch.setattr(updates, "MAX_ITERATIONS", 2)
+    mask = mask_of(rows=[0, 1], columns=[3])
+    with pytest.raises(ValueError, match="not converged after 2 iterations: choose a larger damping"):
+        updates.remove_elements(random_deviation(), random_factors(), random_factors().inverses(), mask)
 
 
 def test_the_exact_fisher_matrix_of_linear_regression_gives_least_squares():
@@ -266,7 +279,7 @@ def test_the_exact_fisher_matrix_of_linear_regression_gives_least_squares():
     fitted = torch.linalg.lstsq(x, y).solution.T
     factors = Factors(torch.eye(ROWS, dtype=torch.float64), x.T @ x)  # unit noise: the Fisher matrix is I ⊗ XᵀX
     mask = mask_of(columns=[1], elements=[(0, 0), (0, 3), (2, 5), (4, 0), (4, 2)])
-    updated = updates.remove_elements(fitted, factors.inverses(), mask)
+    updated = updates.remove_elements(fitted, factors, factors.inverses(), mask, 1e-12)
     rise = 0.0
     for i in range(ROWS):
         expected = np.zeros(INPUTS)
@@ -279,14 +292,14 @@ def test_the_exact_fisher_matrix_of_linear_regression_gives_least_squares():
 
 def test_without_curvature_every_structure_is_pruned_by_magnitude():
     w = random_deviation()
-    identity = random_factors().identity()
-    for flat in (costs.curvature(identity), costs.curvature(random_factors(), "magnitude")):
+    identity = Factors(torch.eye(ROWS, dtype=torch.float64), torch.eye(INPUTS, dtype=torch.float64))
+    for flat in (costs.curvature(identity), costs.flat()):
         assert close(costs.element_costs(w, flat), w.square() / 2)
         assert close(costs.row_costs(w, flat), w.norm(dim=1).square() / 2)
         assert close(costs.column_costs(w, flat), w.norm(dim=0).square() / 2)
     mask = mask_of(rows=[1], columns=[2])
     assert close(updates.remove_structures(w, identity, mask.all(dim=1), mask.all(dim=0)), w.masked_fill(mask, 0))
-    assert close(updates.remove_elements(w, identity.inverses(), mask), w.masked_fill(mask, 0))
+    assert close(updates.remove_elements(w, identity, identity.inverses(), mask), w.masked_fill(mask, 0))
     groups = costs.semi_structured_costs(w[:4, :4].square())
     for costs_of_row, row in zip(groups, w[:4, :4].tolist(), strict=True):
         smallest = sorted(range(4), key=lambda j: abs(row[j]))[:2]
@@ -361,6 +374,28 @@ def test_one_threshold_over_rows_and_columns_against_a_loop():
             assert torch.equal(removed[name][0][:, None] | removed[name][1], mask)
 
 
+@pytest.mark.parametrize("count", [0, 1, 57, 400, 555, 599])
+def test_the_threshold_is_that_of_a_sort(count):
+    generator = torch.Generator().manual_seed(count)
+    flat = torch.rand(600, dtype=torch.float64, generator=generator) ** 9
+    flat[:100] = flat[100:200]  # ties
+    flat[200:230], flat[599] = 0.0, torch.inf
+    flat[300:400] = 1 + torch.arange(100) * 2.0**-52  # equal but for the last bits
+    flat = flat[torch.randperm(600, generator=generator)]
+    parts = {"one": flat[:210].view(7, 30), "two": flat[210:].view(30, 13)}
+    removed = updates.cheapest_elements(parts, count)
+    chosen = torch.cat([removed[name].reshape(-1) for name in parts]).nonzero()[:, 0].tolist()
+    assert chosen == sorted(np.argsort(flat.numpy(), kind="stable")[:count].tolist())
+
+
+def test_costs_that_are_no_numbers_are_refused():
+    for wrong in (-1.0, torch.nan, -torch.nan):
+        with pytest.raises(ValueError, match="negative or not a number: check the weights"):
+            updates.cheapest_elements({"one": torch.tensor([[1.0, wrong]])}, 1)
+    with pytest.raises(ValueError, match="2 entries cannot be removed from 1: keep more"):
+        updates.cheapest_elements({"one": torch.tensor([[1.0, torch.inf]])}, 2)
+
+
 def test_ties_are_removed_in_order():
     tied = {"one": torch.ones(2, 3), "two": torch.ones(2, 2)}
     removed = updates.cheapest_elements(tied, 7)
@@ -373,6 +408,23 @@ def test_the_schedule_is_linear_and_ends_at_the_target():
         counts = kept_counts(total, kept, shots)
         shares = [1 - t * (1 - kept / total) / shots for t in range(1, shots + 1)]
         assert counts[-1] == kept and all(abs(n - s * total) <= 0.5001 for n, s in zip(counts, shares, strict=True))
+
+
+@pytest.mark.parametrize("structure", schedule.STRUCTURES)
+def test_factors_in_a_file_give_the_same_model(structure, monkeypatch):
+    pruned = []
+    for held_bytes in (curvature.HELD_BYTES, 300):
+        monkeypatch.setattr(schedule, "estimate", partial(estimate, held_bytes=held_bytes))
+        model = Toy()
+        prune(model, LAYERS, toy_batches(2), 90, Settings(structure, shots=2))
+        pruned.append(weights(model))
+    assert all(torch.equal(pruned[0][name], pruned[1][name]) for name in LAYERS)
+    store = estimate(Toy(), LAYERS, toy_batches(2), held_bytes=300)
+    assert len(store) == 2 and all(store[name].g.dtype == torch.float32 for name in store)
+    exact = estimate(Toy().double(), LAYERS, toy_batches(2))
+    assert all(
+        close(store[name].g, exact[name].g, 1e-6) and close(store[name].a, exact[name].a, 1e-6) for name in store
+    )
 
 
 def test_curvature_is_estimated_again_after_each_shot(monkeypatch):
@@ -395,7 +447,7 @@ def test_curvature_is_estimated_again_after_each_shot(monkeypatch):
 
 
 def test_shots_by_hand():
-    batches, settings = toy_batches(2), Settings(shots=2, max_correlate=None)
+    batches, settings = toy_batches(2), Settings(shots=2, tolerance=1e-9)
     model, expected = Toy(), Toy()
     prune(model, LAYERS, batches, 100, settings)
     for count in (34, 68):
@@ -458,10 +510,7 @@ def quick(monkeypatch):
     """Few texts and shots."""
     for name in NAMES:
         monkeypatch.setattr(type(METHODS[name]), "sequences", 6)
-    monkeypatch.setattr(type(METHODS["llm-surgeon"]), "settings", Settings(shots=2, max_correlate=100))
-    monkeypatch.setattr(
-        type(METHODS["surgeon-delta-updated"]), "settings", Settings(biases=True, shots=1, max_correlate=100)
-    )
+    monkeypatch.setattr(type(METHODS["llm-surgeon"]), "settings", Settings(shots=2))
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -537,12 +586,38 @@ def test_a_language_model_is_pruned_by_its_own_loss(structure):
     assert model(input_ids=ids, labels=ids).loss.isfinite()
 
 
-def test_memory_is_planned_for_factors_their_damped_copies_and_inverses():
-    shapes = ModelShapes({"layer.weight": (30, 20), "layer.bias": (30,)}, head=0, linear={"layer": (30, 20)})
+def test_memory_is_planned_for_factors_masks_and_one_open_layer():
+    linear = {"layer": (30, 20), "other": (10, 40)}
+    shapes = ModelShapes({"layer.weight": (30, 20), "other.weight": (10, 40)}, head=0, linear=linear)
     usual = METHODS["delta-magnitude"].memory_bytes(shapes)
-    for name in NAMES:
-        more = METHODS[name].memory_bytes(shapes) - usual
-        assert 3 * 8 * (30**2 + 21**2) < more < 3 * 8 * (30**2 + 21**2) + 5 * 8 * 600
+    factors, largest = 30**2 + 21**2 + 10**2 + 41**2, 10**2 + 41**2
+    once = 4 * factors + 2 * 1000 + 8 * (3 * largest + 6 * 600)
+    for name, times in zip(NAMES, (2, 1, 1), strict=True):  # several shots estimate the curvature again
+        assert METHODS[name].memory_bytes(shapes) - usual == times * once + 4 * 1000
+    large = {"layer": (100_000, 100_000)}
+    assert needs.memory_bytes(large | {"other": (10_000, 10_000)}) - needs.memory_bytes(large) == 2 * 10_000**2
+    many = {str(index): (10_000, 10_000) for index in range(20)}
+    assert needs.memory_bytes(many) < curvature.HELD_BYTES + 20 * 2 * 10_000**2 + 8 * (6 * 10_001**2 + 6 * 10_000**2)
+
+
+@pytest.mark.parametrize("options", [{}, {"structure": "row-column"}, {"costs": "obd"}, {"costs": "l-obd"}])
+def test_operations_are_planned_for_inverses_and_updates(options, monkeypatch):
+    """The planned operations are those of the matrix products and inverses that a shot makes."""
+    counted, settings = [0.0], Settings(shots=1).with_options(options)
+    inverse = schedule.inverse
+
+    def counting(factor):
+        counted[0] += len(factor) ** 3
+        return inverse(factor)
+
+    monkeypatch.setattr(schedule, "inverse", counting)
+    model = Toy()
+    factors = estimate(model, LAYERS, toy_batches(1))
+    with FlopCounterMode(display=False) as counter:
+        prune(model, LAYERS, toy_batches(1), 84, settings, factors=factors)
+    counted[0] += counter.get_total_flops()
+    planned = needs.shot_flops({"first": (12, 9), "second": (6, 12)}, settings)
+    assert (planned == 0) == (counted[0] == 0) and planned / 8 <= counted[0] <= 2 * planned
 
 
 def test_a_method_of_a_package_depends_on_its_modules():

@@ -1,6 +1,7 @@
 """Options of LLM Surgeon: independent updates, the low-rank correction, compacted layers, settings by name."""
 
 import copy
+from collections import Counter
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from torch import nn
 from transformers import BloomConfig, BloomForCausalLM, LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM
 
 from baselines import METHODS
-from baselines.llm_surgeon import schedule, updates
+from baselines.llm_surgeon import curvature, schedule, updates
 from baselines.llm_surgeon.compaction import compact, hidden_units, with_shapes
 from baselines.llm_surgeon.correction import correct
 from baselines.llm_surgeon.schedule import VARIANTS, Settings, prune, shots_of
@@ -54,8 +55,6 @@ def test_independent_updates_are_the_sum_of_single_element_updates():
     expected = deviation + sum(brute_force(deviation, factors, mask_of(elements=[p]))[0] - deviation for p in elements)
     updated = updates.remove_elements_independently(deviation, factors.inverses(), mask)
     assert torch.allclose(updated, expected.masked_fill(mask, 0), atol=1e-9) and (updated[mask] == 0).all()
-    one_by_one = updates.remove_elements(deviation, factors.inverses(), mask, max_correlate=1)
-    assert torch.allclose(updated, one_by_one, atol=1e-9)
 
 
 @pytest.mark.parametrize(("rows", "columns"), [([1], []), ([], [4]), ([0, 3], [2, 5])])
@@ -221,6 +220,30 @@ def test_options_use_the_names_of_the_config():
         base.with_options({"costs": "obd", "low_rank": 2})
     with pytest.raises(ValueError, match="has no option 'structure'"):
         METHODS["ken"].configured({"structure": "element"})
+
+
+@pytest.mark.parametrize(
+    ("kind", "shared"),
+    [
+        ("bloom", set()),
+        ("opt", {"k_proj", "v_proj", "q_proj"}),
+        ("llama", {"q_proj", "k_proj", "v_proj", "gate_proj", "up_proj"}),
+    ],
+)
+@pytest.mark.parametrize("held_bytes", [curvature.HELD_BYTES, 300])
+def test_layers_with_the_same_inputs_share_a_factor(kind, shared, held_bytes):
+    model, batches = language_model(kind), [token_batch()]
+    layers = linear_names(model)
+    store = curvature.estimate(model, layers, batches, held_bytes)
+    sharing = Counter(store.source_of.values())
+    assert {name.rpartition(".")[2] for name in layers if sharing[store.source_of[name]] > 1} == shared
+    for name in layers:
+        alone = curvature.estimate(model, [name], batches)[name]
+        assert torch.equal(store[name].a, alone.a) and torch.equal(store[name].g, alone.g)
+    sizes = curvature.factor_sizes({name: (len(store[name].g), len(store[name].a)) for name in layers}, store.source_of)
+    assert sum(sizes.values()) == sum(
+        len(store[n].g) ** 2 + (store.source_of[n] == n) * len(store[n].a) ** 2 for n in layers
+    )
 
 
 def test_batching_unpadded_sequences_gives_the_same_curvature():

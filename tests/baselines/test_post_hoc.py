@@ -52,6 +52,38 @@ def test_global_selections_against_a_loop(name, budget, tmp_path):
             assert value == source.reshape(-1)[i].item()
 
 
+@pytest.mark.parametrize("budget", [0.25, 0.999, 7])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_shrunk_update_against_a_loop(budget, dtype, tmp_path):
+    cell = small_cell()
+    cell = dataclasses.replace(
+        cell,
+        pretrained={name: base.to(dtype) for name, base in cell.pretrained.items()} | {"ids": torch.arange(6)},
+        finetuned={name: tensor.to(dtype) for name, tensor in cell.finetuned.items()} | {"ids": torch.arange(6) + 1},
+    )
+    report, state = store_and_restore(METHODS["shrink"], cell, budget, tmp_path / "file")
+    for name in ("layer.weight", "norm.bias"):
+        factor = kept_count(40, budget) / 40
+        pairs = zip(cell.finetuned[name].reshape(-1).tolist(), cell.pretrained[name].reshape(-1).tolist(), strict=True)
+        expected = torch.tensor([w0 + factor * (w - w0) for w, w0 in pairs], dtype=torch.float64)
+        near = {"rtol": 1e-6, "atol": 1e-7} if dtype == torch.float32 else {"rtol": 2**-8, "atol": 0}
+        assert torch.allclose(state[name].reshape(-1).double(), expected, **near)
+    for name in ("ids", "head.weight"):
+        assert torch.equal(state[name], cell.finetuned[name]), "no update to shrink"
+    assert report.kept == 6 * 40 + 40, "every entry is stored"
+
+
+def test_a_shrunk_update_is_the_mean_of_random_resets(tmp_path):
+    cell = small_cell()
+    total = torch.zeros(6, 40)
+    for seed in range(400):
+        _, drawn = store_and_restore(METHODS["random"], dataclasses.replace(cell, seed=seed), 10, tmp_path / "file")
+        total += drawn["layer.weight"]
+    _, state = store_and_restore(METHODS["shrink"], cell, 10, tmp_path / "file")
+    update = cell.finetuned["layer.weight"] - cell.pretrained["layer.weight"]
+    assert ((total / 400 - state["layer.weight"]).abs() < 5 * (0.25 * 0.75 / 400) ** 0.5 * update.abs() + 1e-5).all()
+
+
 def test_bitdelta_against_a_loop(tmp_path):
     cell = small_cell()
     cell.finetuned["layer.weight"][0, :3] = cell.pretrained["layer.weight"][0, :3]  # no update: stored as negative
@@ -136,7 +168,12 @@ def test_the_released_code_in_both_scopes(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in METHODS if name.endswith("-rescaled") and not METHODS[name].needs_data]
+    "name",
+    [
+        name
+        for name in METHODS
+        if name.endswith("-rescaled") and not METHODS[name].needs_data and METHODS[name].scope == "all"
+    ],
 )
 def test_every_selection_can_be_rescaled(name, tmp_path):
     cell = small_cell()

@@ -12,6 +12,7 @@ from report import figures, kenviz, page, tables
 from tests.report.synthetic import (
     arm,
     check_row,
+    choice_row,
     claim_row,
     comparison_row,
     controls,
@@ -22,6 +23,7 @@ from tests.report.synthetic import (
     study_rows,
     suggestion,
     timing,
+    update_row,
     whole_evidence,
     wide_rows,
     write_evidence,
@@ -129,6 +131,8 @@ def hostile_study(tmp_path_factory) -> Path:
         checks=[check_row(check, HOSTILE, method=HOSTILE, model=HOSTILE) for check in ("zero", "matrices", HOSTILE)],
         spread=[spread_row(HOSTILE, method=HOSTILE, model=HOSTILE)],
         timing=[{"method": HOSTILE, "size": 10, "k": 2, "seconds": 0.1}],
+        choices=[choice_row(method, measure, HOSTILE) for method in ("ken", HOSTILE) for measure in ("size", HOSTILE)],
+        updates=[update_row(kind, HOSTILE) for kind in ("body", HOSTILE)],
     )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "constrained_layout not applied")  # the names are longer than the figures

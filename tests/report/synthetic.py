@@ -218,6 +218,17 @@ def spread_row(matrix="layer.0", observed=1.0, method="ken", model="bert", **mor
     return row | more
 
 
+def choice_row(method="ken", measure="size", axis="bert", value=1.0, **more):
+    """One row of choices.csv; model, task and other task have the name `axis`."""
+    row = {"model": axis, "task": axis, "seed": 0, "method": method, "budget": 0.1, "kept_share": 0.1}
+    return row | {"measure": measure, "other_task": axis, "value": value} | more
+
+
+def update_row(kind="body", axis="bert", size=0.05, **more):
+    """One row of updates.csv; model and task have the name `axis`."""
+    return {"model": axis, "task": axis, "seed": 0, "kind": kind, "parameters": 9, "relative_update": size} | more
+
+
 def write_evidence(folder: Path, **files: list[dict]) -> Path:
     """Write more files of a results folder: file name -> rows."""
     (folder / "statistics").mkdir(exist_ok=True)

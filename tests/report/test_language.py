@@ -21,15 +21,28 @@ from tests.report.conftest import build, write_study
 from tests.report.test_claims import RULES, study_of
 
 DOCUMENTS = 60
+OTHERS = ("Magnitude", "L-OBD", "K-OBD", "Wanda", "SparseGPT")
 SIX = tuple("abcdef")  # as many models as a verdict needs
 DENSE = 4.0
 SHOTS = (1, 5)
 SPARSITIES = (0.1, 0.2, 0.3, 0.5)
-RISES = {"llm-surgeon": 0.2, "llm-surgeon-independent": 0.5, "k-obd": 0.6, "l-obd": 0.7, "magnitude": 0.8}
+RISES = {
+    "llm-surgeon": 0.2, "sparsegpt": 0.3, "wanda": 0.4, "llm-surgeon-independent": 0.5, "k-obd": 0.6, "l-obd": 0.7,
+    "magnitude": 0.8,
+}  # fmt: skip
+LAYERWISE = ("sparsegpt", "wanda")  # in one shot, and no rows and columns
+STRUCTURES = ("element", "2:4", "row-column")
+STORED = {"llm-surgeon": 0.9, "magnitude": 0.8}  # stored share of rows and columns, in units of what is not removed
 
 
 def settings() -> list[tuple]:
-    return [(m, s, shots, b) for m in RISES for s in ("element", "row-column") for shots in SHOTS for b in SPARSITIES]
+    return [
+        (method, structure, shots, budget)
+        for method in RISES
+        for structure in (STRUCTURES[:2] if method in LAYERWISE else STRUCTURES)
+        for shots in ([1] if method in LAYERWISE else SHOTS)
+        for budget in ([0.5] if structure == "2:4" else SPARSITIES)
+    ]
 
 
 def write_losses(folder: Path, rise, models=("a", "b"), seeds=(0, 1)) -> Path:
@@ -59,16 +72,17 @@ def write_losses(folder: Path, rise, models=("a", "b"), seeds=(0, 1)) -> Path:
 
 def row(model, seed, method, structure, shots, budget, loss, file, tokens) -> dict:
     smaller = 4 if structure == "row-column" else 0
+    stored = (1 - budget) * (STORED.get(method, 1.0) if structure == "row-column" else 1.0)
     return {
         "experiment": "pruning", "model": model, "seed": seed, "draw": 0, "method": method, "structure": structure,
-        "shots": shots, "budget": budget, "kept_share": 1 - budget, "parameters": 1000, "stored_bytes": 4000,
-        "linear_layers": 8, "smaller_layers": smaller, "tokens": tokens, "loss": loss, "perplexity": math.exp(loss),
-        "seconds": 1.0, "status": "ok", "reason": "", "file": file,
+        "shots": shots, "budget": budget, "kept_share": stored, "stored_share": stored, "parameters": 1000,
+        "stored_bytes": 4000, "linear_layers": 8, "smaller_layers": smaller, "tokens": tokens, "loss": loss,
+        "perplexity": math.exp(loss), "seconds": 1.0, "status": "ok", "reason": "", "file": file,
     }  # fmt: skip
 
 
 def default_rise(method, structure, shots, budget, model) -> float:
-    return budget * RISES[method] * (2 if shots == 1 else 1)
+    return budget * RISES[method] * (2 if shots == 1 and method not in LAYERWISE else 1)
 
 
 def judge_losses(folder: Path) -> pd.DataFrame:
@@ -82,13 +96,25 @@ def judge_losses(folder: Path) -> pd.DataFrame:
 def test_claims_on_language_models_can_be_reproduced(tmp_path):
     table = judge_losses(write_losses(tmp_path, default_rise, SIX))
     assert (table["verdict"] == REPRODUCED).all() and (table["unit"] == "nats").all() and (table["n"] == 12).all()
-    assert set(table.index.get_level_values("subject")) == {"language models", "Magnitude", "L-OBD", "K-OBD"}
+    assert list(table.index) == [
+        ("surgeon-structured", "language models"),
+        *(("surgeon-shots", structure) for structure in ("elements", "2:4", "rows and columns")),
+        ("surgeon-correlated", "rows and columns"),
+        *(("surgeon-correlated-elements", structure) for structure in ("elements", "2:4")),
+        *((claim, other) for claim in ("surgeon-ahead", "surgeon-ahead-stored") for other in OTHERS),
+    ]
     mean = np.mean(SPARSITIES)
+    with_2_4, all_structures = np.mean([*SPARSITIES, 0.5]), np.mean([*SPARSITIES, 0.5, *SPARSITIES])
     expected = {
         ("surgeon-structured", "language models"): 0.3 * RISES["llm-surgeon"],
-        ("surgeon-shots", "language models"): mean * RISES["llm-surgeon"],
-        ("surgeon-correlated", "language models"): 1.5 * mean * 0.3,
-        ("surgeon-ahead", "Magnitude"): 1.5 * mean * 0.6,
+        ("surgeon-shots", "elements"): mean * RISES["llm-surgeon"],
+        ("surgeon-shots", "2:4"): 0.5 * RISES["llm-surgeon"],
+        ("surgeon-correlated", "rows and columns"): 1.5 * mean * 0.3,
+        ("surgeon-correlated-elements", "2:4"): 1.5 * 0.5 * 0.3,
+        ("surgeon-ahead", "Magnitude"): all_structures * 0.6,
+        ("surgeon-ahead", "SparseGPT"): with_2_4 * 0.1,
+        ("surgeon-ahead", "Wanda"): with_2_4 * 0.2,
+        ("surgeon-ahead-stored", "SparseGPT"): with_2_4 * 0.1,
     }
     for key, value in expected.items():
         assert table.loc[key, "estimate"] == pytest.approx(value, abs=0.01)
@@ -98,7 +124,7 @@ def test_claims_on_language_models_can_be_reproduced(tmp_path):
 
 def test_claims_on_language_models_can_be_refuted(tmp_path):
     def other_way(method, structure, shots, budget, model):
-        return budget * (3.0 if method == "llm-surgeon" else 0.1) * shots
+        return budget * (3.0 if method == "llm-surgeon" else 0.01) * shots
 
     table = judge_losses(write_losses(tmp_path, other_way, SIX))
     assert (table["verdict"] == NOT_REPRODUCED).all()
@@ -117,7 +143,7 @@ def test_disagreeing_models_decide_nothing(tmp_path):
 
     table = judge_losses(write_losses(tmp_path, by_model, SIX))
     assert (table.loc["surgeon-ahead", "verdict"] == NOT_DECIDED).all()
-    assert table.loc[("surgeon-correlated", "language models"), "verdict"] == NOT_DECIDED
+    assert table.loc[("surgeon-correlated", "rows and columns"), "verdict"] == NOT_DECIDED
 
 
 def test_claims_about_missing_methods_are_not_decided(tmp_path):
@@ -127,11 +153,36 @@ def test_claims_about_missing_methods_are_not_decided(tmp_path):
     few[(few["structure"] != "row-column")].to_csv(folder / "perplexity.csv", index=False)
     claims = judge_losses(folder)
     for key in (
-        *((name, "language models") for name in ("surgeon-structured", "surgeon-shots", "surgeon-correlated")),
-        ("surgeon-ahead", "K-OBD"),
+        ("surgeon-structured", "language models"),
+        *((name, "rows and columns") for name in ("surgeon-shots", "surgeon-correlated")),
+        *((name, "K-OBD") for name in ("surgeon-ahead", "surgeon-ahead-stored")),
     ):
         assert claims.loc[key, "verdict"] == NOT_DECIDED and claims.loc[key, "why"].startswith("Not decided: ")
     assert claims.loc[("surgeon-ahead", "Magnitude"), "verdict"] == REPRODUCED
+
+
+def test_losses_at_equal_stored_shares_against_numpy(tmp_path):
+    """Magnitude pruning stores less than LLM Surgeon at a sparsity, so its losses fall between those of LLM Surgeon."""
+    sample = LossSample.read(write_losses(tmp_path, default_rise, ("a", "b"), (0,)), 50)
+    rows = {name: sample.of(name, structure="row-column", shots=5) for name in ("magnitude", "llm-surgeon")}
+    gaps = sample.differences_at_stored_shares(rows["magnitude"], rows["llm-surgeon"])
+    expected, resampled = [], []
+    for model in ("a", "b"):
+        own = rows["llm-surgeon"]
+        curve = pd.concat([own[own["model"] == model], sample.of("dense", model=model)]).sort_values("stored_share")
+        for index, row in rows["magnitude"][rows["magnitude"]["model"] == model].iterrows():
+            if row["stored_share"] < curve["stored_share"].min():
+                continue
+            at = [np.interp(row["stored_share"], curve["stored_share"], losses[curve.index])
+                  for losses in (sample.rows["loss"].to_numpy(), *sample.resampled.T)]  # fmt: skip
+            expected.append(row["loss"] - at[0])
+            resampled.append(sample.resampled[index] - at[1:])
+    assert len(expected) == 6, "the share 0.8 · 0.5 is outside the range"
+    np.testing.assert_allclose(gaps.points, expected)
+    np.testing.assert_allclose(gaps.resampled, resampled)
+    assert list(gaps.cells["model"]) == ["a"] * 3 + ["b"] * 3
+    none = sample.differences_at_stored_shares(rows["magnitude"], rows["llm-surgeon"].iloc[:0])
+    assert none.cells.empty and none.resampled.shape == (0, 50)
 
 
 def test_a_study_without_language_models_has_no_claims_on_them():
@@ -186,6 +237,7 @@ def test_invalid_tables_are_refused(tmp_path):
 def test_the_page_has_a_section_on_language_models(tmp_path):
     folder = write_losses(write_study(tmp_path / "study"), default_rise)
     text = build(folder).read_text(encoding="utf-8")
+    assert "SparseGPT" in text and "Wanda" in text and "(40\u00a0% to 50\u00a0% of their weights are stored)" in text
     assert '<section id="language">' in text and 'href="#language"' in text
     assert "up to 4 of 8 linear layers really smaller" in text and "independent updates" in text
     table = Tables.read(folder).perplexity

@@ -111,6 +111,25 @@ def test_suggestions_are_averaged_over_seeds_with_their_loss_on_test(tmp_path):
     assert Tables.compute(write_results(tmp_path / "b", controls())).suggestions.empty
 
 
+def test_how_often_the_promise_of_the_smallest_file_held(tmp_path):
+    names = ("smallest-file", "smallest-file", "smallest-file", "ken")
+    chosen = [
+        suggestion(seed=seed, method=name, f1=f1)
+        for seed, (name, f1) in enumerate(zip(names, (0.88, 0.87, 0.9, 0.9), strict=True))
+    ]
+    chosen.append(
+        {
+            key: "" if key in ("share", "stored_bytes", "weighted_f1") else value
+            for key, value in suggestion(seed=4, method="smallest-file").items()
+        }
+    )
+    tables = Tables.compute(write_results(tmp_path, controls(), suggestions=chosen))
+    row = tables.suggestions.set_index("method").loc["smallest-file"]
+    assert (row["seeds"], row["held"], row["loss_points_max"]) == (3, 2, pytest.approx(3))
+    (line,) = (line for line in suggestions.sentences(tables) if line.startswith("The smallest file"))
+    assert "2 of 3 lose no more than that; the largest loss is 3.0 points" in line and "at most 2 points" in line
+
+
 def test_suggestions_from_too_few_validation_rows_claim_nothing(tmp_path):
     named = ("model", "task", "seed", "method", "margin", "confidence")
     few = {key: value if key in named else "" for key, value in suggestion(task="t2").items()}

@@ -149,7 +149,7 @@ def test_long_texts_are_truncated_to_the_model_length(model, checkpoints):
 def test_a_share_is_chosen_on_validation_and_its_file_evaluated_on_the_test_set(tmp_path, finetuned_cells, task_folder):
     settings = {"margin": 0.3, "confidence": 0.9, "resolution": 0.125}
     cell = FinetunedCell(finetuned_cells["bert"], task_folder, EVALUATION)
-    suggest(cell, ["ken", "ken-rescaled"], settings, tmp_path / "a")
+    suggest(cell, {"methods": ["ken", "ken-rescaled"]} | settings, tmp_path / "a")
     suggestions = pd.read_csv(tmp_path / "a" / "suggestions.csv")
     curves = pd.read_csv(tmp_path / "a" / "curves.csv")
     assert suggestions["method"].tolist() == ["ken", "ken-rescaled"]
@@ -165,22 +165,45 @@ def test_a_share_is_chosen_on_validation_and_its_file_evaluated_on_the_test_set(
         assert evaluated["not_inferior"].all() and row.share in set(curves["share"])
     labels = cell.split("test").labels
     labels[:] = 1 - labels  # would change a choice that used the test set
-    suggest(cell, ["ken", "ken-rescaled"], settings, tmp_path / "b")
+    suggest(cell, {"methods": ["ken", "ken-rescaled"]} | settings, tmp_path / "b")
     assert pd.read_csv(tmp_path / "b" / "curves.csv").equals(curves)
-    with pytest.raises(UserError, match="full does not rank entries"):
-        suggest(cell, ["full"], settings, tmp_path / "c")
+    with pytest.raises(UserError, match="full does not rank all entries"):
+        suggest(cell, {"methods": ["full"]} | settings, tmp_path / "c")
     assert not (tmp_path / "c").exists()
+
+
+def test_the_smallest_certified_file_is_evaluated_on_the_test_set(tmp_path, finetuned_cells, task_folder):
+    settings = {"methods": [], "smallest_file": True, "margin": 0.5, "confidence": 0.8, "resolution": 0.125}
+    cell = FinetunedCell(finetuned_cells["bert"], task_folder, EVALUATION)
+    suggest(cell, settings, tmp_path / "a")
+    (row,) = pd.read_csv(tmp_path / "a" / "suggestions.csv").itertuples()
+    curve, path = pd.read_csv(tmp_path / "a" / "curves.csv"), tmp_path / "a" / "smallest-file.safetensors"
+    assert row.method == "smallest-file" and row.looks == len(curve)
+    assert row.stored_bytes == path.stat().st_size
+    smallest = curve.loc[curve[curve["not_inferior"]]["file_bytes"].idxmin()]
+    assert (row.share, row.values, row.positions) == tuple(smallest[["share", "values", "positions"]])
+    network = empty_classifier(finetuned_cells["bert"])
+    network.load_state_dict(ken.Subnetwork.load(path).apply(cell.pretrained))
+    test = cell.split("test")
+    assert row.weighted_f1 == pytest.approx(f1_score(test.labels, predict(network, test, 5), average="weighted"))
+    labels = cell.split("validation").labels
+    labels[:] = 1 - predict(
+        cell.model, cell.split("validation"), 5
+    )  # now every change of an answer is a gain or a loss
+    suggest(cell, settings | {"margin": 0.21, "confidence": 0.501}, tmp_path / "b")
+    (row,) = pd.read_csv(tmp_path / "b" / "suggestions.csv").itertuples()
+    assert math.isnan(row.share) == (not list((tmp_path / "b").glob("*.safetensors")))
 
 
 def test_no_share_is_suggested_from_too_few_validation_rows(tmp_path, finetuned_cells, task_folder, capsys):
     settings = {"margin": 0.01, "confidence": 0.95, "resolution": 0.125}
     cell = FinetunedCell(finetuned_cells["bert"], task_folder, EVALUATION)
-    suggest(cell, ["ken"], settings, tmp_path / "few")
+    suggest(cell, {"methods": ["ken"]} | settings, tmp_path / "few")
     assert "8 validation rows are too few to suggest a share, 299 are needed" in capsys.readouterr().out
     (row,) = pd.read_csv(tmp_path / "few" / "suggestions.csv").to_dict("records")
     assert {key: row[key] for key in settings} == settings and row["method"] == "ken"
     others = [value for key, value in row.items() if key not in (*settings, *cell.axes, "method")]
-    assert len(others) == 9 and all(map(math.isnan, others)) and set(COLUMNS) == set(row)
+    assert len(others) == 11 and all(map(math.isnan, others)) and set(COLUMNS) == set(row)
     assert pd.read_csv(tmp_path / "few" / "curves.csv").empty and not list(tmp_path.rglob("*.safetensors"))
 
 

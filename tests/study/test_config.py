@@ -631,3 +631,14 @@ def test_kenviz_draws_a_method_whose_file_names_its_entries(small):
     assert config.load(raw, baselines.METHODS)["kenviz"]["method"] == "ken-rescaled"
     with pytest.raises(UserError, match=r"kenviz.kept_share is 0\.25, but no method that keeps a share is run at it"):
         config.load(raw | {"methods": ["seeded-rescaled-3bit"]}, baselines.METHODS)
+
+
+@pytest.mark.parametrize("name", ["real", "base", "small"])
+def test_the_studies_of_real_encoders_are_valid(name):
+    """Without their data, which is not committed."""
+    path = ROOT / "config" / "examples" / f"{name}.yaml"
+    config.check_keys(path)
+    loaded = config.load(yaml.safe_load(path.read_text()), baselines.METHODS, sources=False)
+    assert loaded["study"] == name and {"shrink", "random-rescaled"} <= set(loaded["methods"])
+    rates = {model: settings["learning_rate"] for model, settings in loaded["models"].items()}
+    assert all(float(model.partition("-")[2]) == rate for model, rate in rates.items()), "the name says the rate"

@@ -40,7 +40,7 @@ def small_study(tmp_path_factory, checkpoints, task_folder):
     cell = FinetunedCell(results / CELL / "finetuned", task, EVALUATION)
     cell.settings["scores_only"] = ["magnitude"]  # its files are not stored and must not be reported as missing
     compress(cell, ["full", "ken", "bitdelta", "magnitude"], results / CELL / "compressed")
-    suggest(cell, ["ken"], SUGGESTION, results / CELL / "suggested")
+    suggest(cell, {"methods": ["ken"]} | SUGGESTION, results / CELL / "suggested")
     files.write_text(results / "figures" / "frontier.svg", "<svg/>")
     files.write_text(results / "logs" / "step.log", "not a result")
     files.write_csv(results / "scores.csv", pd.read_csv(results / CELL / "compressed" / "ken" / "scores.csv"))

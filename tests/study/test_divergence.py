@@ -129,8 +129,10 @@ def test_every_step_on_a_failed_cell_ends_with_its_reason(diverged_cell, finetun
         strict_json(tmp_path / "compressed" / method / "manifest.json")
     assert not list(tmp_path.rglob("*.safetensors"))
     search = {"margin": 0.3, "confidence": 0.9, "resolution": 0.25}
-    suggest(cell, ["ken"], search, tmp_path / "failed")
-    suggest(FinetunedCell(finetuned_cells["bert"], task_folder, settings), ["ken"], search, tmp_path / "fine")
+    suggest(cell, {"methods": ["ken"]} | search, tmp_path / "failed")
+    suggest(
+        FinetunedCell(finetuned_cells["bert"], task_folder, settings), {"methods": ["ken"]} | search, tmp_path / "fine"
+    )
     paths = [tmp_path / name / "suggestions.csv" for name in ("failed", "fine")]
     assert len(read_tables(paths, suggest_columns.COLUMNS)) == 1
     assert read_tables(paths[:1], suggest_columns.COLUMNS).empty

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 
+from baselines.llm_surgeon.method import from_zeros
 from study.adapt_language_model import adapt
 from study.cells.finetuned_cell import FinetunedCell
 from study.compress import compress
@@ -23,6 +24,7 @@ from study.models.language_models import load_language_model
 from study.models.pretraining import build
 from study.models.tokenization import train_tokenizer
 from study.pretrain import pretrain
+from study.prune_language_model import Pruning, prune_all
 from study.running import files, provenance
 from study.running.workflow import run
 from study.training.chunks import Chunks, read_chunks
@@ -142,6 +144,26 @@ def test_a_cell_keeps_the_same_entries_on_gpu_and_cpu(tmp_path, finetuned_cells,
     for method in ("ken", "ken-grid", "random", "della", "bitdelta"):
         stored = [path.read_bytes() for path in sorted(tmp_path.glob(f"*/{method}/draw0/*.safetensors"))]
         assert len(stored) == 2 and stored[0] == stored[1], method
+
+
+def test_language_models_are_pruned_alike_on_gpu_and_cpu(checkpoint, text_folder, tmp_path):
+    settings = {
+        "methods": ["l-obd", "llm-surgeon"], "structures": ["element", "2:4", "row-column"], "sparsities": [0.25, 0.5],
+        "shots": [1, 2], "calibration": 3, "low_rank": 0, "max_length": 12, "batch_size": 4,
+    }  # fmt: skip
+    rows, states = {}, {}
+    for on in ("cpu", "cuda"):
+        axes = {"model": "bloom-560m", "seed": 0}
+        pruning = Pruning(checkpoint, text_folder, axes, settings, tmp_path / on, torch.device(on))
+        rows[on] = [row for row, _ in prune_all(pruning)]
+        assert all(row.status == "ok" for row in rows[on])
+        states[on] = [from_zeros(pruning.out / row.file) for row in rows[on]]
+    for row, other, on_cpu, on_gpu in zip(rows["cpu"], rows["cuda"], *states.values(), strict=True):
+        assert row.file == other.file and row.loss == pytest.approx(other.loss, rel=0.01)
+        if row.structure != "row-column":  # near ties may decide between two rows of different lengths
+            assert row.kept_share == other.kept_share
+            same = sum(int(((on_cpu[name] != 0) == (on_gpu[name] != 0)).sum()) for name in on_cpu)
+            assert same > 0.99 * sum(tensor.numel() for tensor in on_cpu.values())
 
 
 def test_a_batch_too_large_for_the_gpu_is_split_with_the_same_gradients(examples, new_model, small_memory, capsys):

@@ -188,8 +188,8 @@ def test_work_grows_with_seeds_draws_and_shares(small):
     more = sizes.SizedStudy(small.config | {"draws": 4}, small.models, small.tasks)
     grown = cost.work_of(more, "compress_model", job)
     entries = sum(math.prod(shape) for shape in small.models["bert"].body.values())
-    assert grown.ranked - once.ranked == 2 * entries, "two more draws of random"
-    assert grown.coded - once.coded == 2 * 2 * entries, "at two shares each"
+    assert grown.ranked - once.ranked == 2 * 2 * entries, "two more draws of random and of random-rescaled"
+    assert grown.coded - once.coded == 2 * 2 * 2 * entries, "at two shares each"
     assert grown.disk > once.disk and grown.flops > once.flops
     scored = sizes.SizedStudy(small.config | {"scores_only": ["random"]}, small.models, small.tasks)
     without = cost.work_of(scored, "compress_model", job)
@@ -238,13 +238,30 @@ def test_the_plan_of_language_models_names_rules_without_an_estimate():
     study = jobs.read_study(ROOT / "config" / "surgeon.yaml", PLAN)
     listed = [
         jobs.Job("import_model", {"model": "bloom-1b7"}),
-        jobs.Job("prune_language_model", {"model": "bloom-1b7"}),
+        jobs.Job("compress_language_model", {"model": "bloom-1b7"}),
     ]
     text = tables.plan_text(
         study, jobs.with_costs(study, listed, PLAN["machines"]["cpu"], PLAN), "cpu", PLAN, gpus=1, cores=2
     )
     assert "on disk, more than" in text
-    assert "Not estimated, and counted as if they did nothing: prune_language_model." in text
+    assert "Not estimated, and counted as if they did nothing: compress_language_model." in text
+
+
+def test_pruning_a_language_model_is_priced_by_methods_shots_and_size():
+    study = jobs.read_study(ROOT / "config" / "surgeon.yaml", PLAN)
+    job = jobs.Job("prune_language_model", {"model": "bloom-1b7", "seed": "0"})
+
+    def priced(model: str = "bloom-1b7", **settings) -> jobs.Job:
+        section = study.config["language_modelling"]
+        changed = section | {"pruning": section["pruning"] | settings}
+        sized = sizes.SizedStudy(study.config | {"language_modelling": changed}, study.models, study.tasks)
+        listed = [jobs.Job(job.rule, job.wildcards | {"model": model})]
+        return jobs.with_costs(sized, listed, PLAN["machines"]["cpu"], PLAN)[0]
+
+    whole = priced()
+    assert whole.seconds > priced(shots=[1]).seconds > priced(shots=[1], methods=["magnitude"]).seconds > 0
+    assert whole.seconds > priced("bloom-560m").seconds and whole.gib > priced("bloom-560m").gib
+    assert whole.disk == pytest.approx(2 * priced(shots=[1]).disk, rel=1e-6)
 
 
 def test_wall_time_is_bound_by_the_busiest_device_and_the_longest_job():

@@ -35,14 +35,3 @@ def test_the_tfidf_reference_is_limited_with_very_many_classes(monkeypatch):
     assert fitted[0].coef_.shape[1] > 100 and fitted[1].coef_.shape == (40, 20)
     assert full["tfidf"]["weighted_f1"] == 1 and limited["tfidf"]["weighted_f1"] < 1
     assert full["majority"] == limited["majority"]
-
-
-def test_the_training_texts_can_be_limited_to_a_stratified_sample():
-    train = pd.DataFrame({"text": [f"text {i}" for i in range(90)], "label": ["b", "a", "a"] * 30})
-    limited, notes = tasks.limited(train, 30, "topic")
-    assert limited["label"].value_counts().to_dict() == {"a": 20, "b": 10}
-    assert notes == ["30 of 90 training texts are used, a stratified sample"]
-    assert limited.equals(tasks.limited(train, 30, "topic")[0]) and not limited.equals(tasks.limited(train, 30, "c")[0])
-    for number in (None, 90, 200):
-        every, notes = tasks.limited(train, number, "topic")
-        assert every is train and notes == []

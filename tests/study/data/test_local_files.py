@@ -305,6 +305,19 @@ def test_validation_is_a_deterministic_stratified_part_of_train(tmp_path):
     assert f"validation: {len(validation)} rows taken from train" in notes
 
 
+def test_limited_splits_are_drawn_from_the_whole_ones(tmp_path):
+    task = spec(tmp_path, make_rows(200), make_rows(40, prefix="test"), limits={"train": 90, "test": 500}, seed=1)
+    whole, limited = prepare(task | {"limits": {}}), prepare(task)
+    other = prepare(task | {"seed": 2, "limits": {"train": 90}})
+    assert [len(frame) for frame in limited[:3]] == [90, len(whole[1]), 40]
+    drawn = set(limited[0]["text"])
+    assert len(drawn) == 90 and drawn < set(whole[0]["text"]) and drawn != set(other[0]["text"])
+    order = list(whole[0]["text"])
+    assert [order.index(text) for text in limited[0]["text"]] == sorted(map(order.index, drawn)), "in the file's order"
+    assert limited[0].equals(prepare(task)[0])
+    assert f"train: 90 of {len(whole[0])} rows drawn" in limited[3] and not any("test" in note for note in limited[3])
+
+
 def test_every_class_is_in_both_splits_however_small_the_share(tmp_path):
     task = spec(tmp_path, make_rows(12, "abcdef"), make_rows(6, "abcdef", "test"), validation_share=0.01)
     train, validation, *_ = prepare(task)

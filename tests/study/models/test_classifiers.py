@@ -111,7 +111,7 @@ def test_every_architecture_goes_from_checkpoint_to_scores(architecture, tmp_pat
     assert set(rows.loc[rows["status"] != "ok", "method"]) <= declined, rows[["method", "status", "reason"]].to_string()
     full = rows[rows["method"] == "full"].iloc[0]
     assert full["weighted_f1"] == pytest.approx(manifest["weighted_f1"]) and full["kept_share"] == 1
-    suggest(cell, ["ken"], {"margin": 0.5, "confidence": 0.9, "resolution": 0.5}, tmp_path / "suggested")
+    suggest(cell, {"methods": ["ken"]} | {"margin": 0.5, "confidence": 0.9, "resolution": 0.5}, tmp_path / "suggested")
 
 
 @pytest.mark.parametrize("architecture", ["T5", "Bart"])

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from baselines import METHODS
 from ken.errors import UserError
@@ -21,15 +22,15 @@ from study.models import language_models
 from study.models.classifiers import load_tokenizer
 from study.models.language_models import load_language_model
 from study.perplexity import collect
-from study.prune_language_model import Pruning, prune_all, schedule
+from study.prune_language_model import Pruning, prune_all, runs_of, schedule
 from study.running import files
 from study.training.chunks import Chunks, read_chunks
 from study.training.language_modelling import document_losses, perplexity
 from tests.steps import run_step
 
 PRUNING = {
-    "methods": ["magnitude", "llm-surgeon"], "structures": ["element", "2:4", "row-column"], "sparsities": [0.25, 0.5],
-    "shots": [1, 2], "calibration": 3, "low_rank": 0, "max_length": 12, "batch_size": 4,
+    "methods": ["magnitude", "llm-surgeon", "sparsegpt", "wanda"], "structures": ["element", "2:4", "row-column"],
+    "sparsities": [0.25, 0.5], "shots": [1, 2], "calibration": 3, "low_rank": 0, "max_length": 12, "batch_size": 4,
 }  # fmt: skip
 AXES = {"model": "bloom-560m", "seed": 0}
 
@@ -130,14 +131,25 @@ def pruned(checkpoint, text_folder, tmp_path_factory):
     return pruning, prune_all(pruning)
 
 
+def test_a_model_without_linear_layers_is_refused(checkpoint, text_folder, tmp_path):
+    folder = tmp_path / "gpt2"
+    shutil.copytree(checkpoint, folder)
+    size = {"vocab_size": len(load_tokenizer(checkpoint, 12)), "n_embd": 8, "n_layer": 1, "n_head": 2}
+    GPT2LMHeadModel(GPT2Config(**size)).save_pretrained(folder)
+    (folder / "manifest.json").unlink(missing_ok=True)
+    with pytest.raises(UserError, match=r"mine has no torch.nn.Linear layers to prune \(those of GPT-2 are Conv1D\)"):
+        Pruning(folder, text_folder, AXES | {"model": "mine"}, PRUNING, tmp_path / "out")
+
+
 def test_the_file_of_every_sparsity_matches_its_row(pruned, checkpoint):
     pruning, rows = pruned
-    assert all(row.status == "ok" for row, _ in rows) and len(rows) == 1 + 2 * 2 * (2 * 2 + 1)
+    assert all(row.status == "ok" for row, _ in rows) and len(rows) == 1 + 2 * 2 * (2 * 2 + 1) + 2 * (2 + 1)
     for row, losses in rows:
         assert (pruning.out / row.file).stat().st_size == row.stored_bytes
         assert row.loss == pytest.approx(sum(losses) / row.tokens) and row.perplexity == pytest.approx(
             math.exp(row.loss)
         )
+        assert row.stored_share == pytest.approx(row.kept_share), "no entry that is kept is zero here"
         if row.structure in ("element", "2:4"):
             assert row.kept_share == pytest.approx(1 - row.budget, abs=1e-4) and row.smaller_layers == 0
         if row.structure == "row-column":
@@ -150,9 +162,25 @@ def test_the_file_of_every_sparsity_matches_its_row(pruned, checkpoint):
     assert all(row.stored_bytes < dense.stored_bytes for row, _ in rows if row.budget == 0.5)
 
 
+def test_methods_that_prune_layer_by_layer_have_one_shot(pruned):
+    rows = [row for row, _ in pruned[1] if row.method in ("sparsegpt", "wanda")]
+    assert {(row.structure, row.shots, row.budget) for row in rows} == {
+        *(("element", 1, sparsity) for sparsity in PRUNING["sparsities"]),
+        ("2:4", 1, 0.5),
+    }
+    settings = PRUNING | {"methods": ["magnitude", "wanda"], "structured_shots": [3]}
+    assert list(runs_of(settings)) == [
+        *(("magnitude", structure, shots) for structure in ("element", "2:4") for shots in (1, 2)),
+        ("magnitude", "row-column", 3),
+        ("wanda", "element", 1),
+        ("wanda", "2:4", 1),
+    ]
+
+
 def test_a_second_run_reuses_the_records(pruned, checkpoint, text_folder, monkeypatch):
     pruning, rows = pruned
-    monkeypatch.setattr(prune_language_model, "shots_of", None)
+    for name in ("shots_of", "prune_layers"):
+        monkeypatch.setattr(prune_language_model, name, None)
     again = prune_all(Pruning(checkpoint, text_folder, AXES, PRUNING, pruning.out))
     assert again == rows
 

@@ -167,7 +167,7 @@ def test_files_that_an_archive_left_out_are_not_made_again(tmp_path):
 
 def test_a_language_study_has_its_perplexities():
     surgeon = rules_of("surgeon")
-    assert len(surgeon.perplexities()) == 2 * 2 * 2
+    assert len(surgeon.perplexities()) == 2 * 2 * 3
     assert str(surgeon.paths.text("pruning")) == "results/surgeon/language/text/pruning"
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score
 
 from study.training.evaluate_metric import WeightedF1
-from study.training.metrics import scores
+from study.training.metrics import scores, worst_class_f1
 
 pairs = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=60)
 
@@ -49,6 +49,17 @@ def test_scores_equal_scikit_learn(classes, kind):
         "macro_f1": f1_score(references, predictions, average="macro"),
         "accuracy": accuracy_score(references, predictions),
     }
+
+
+@settings(deadline=None)
+@given(pairs)
+def test_worst_class_follows_its_definition(rows):
+    references, predictions = zip(*rows, strict=True)
+    expected = []
+    for label in set(references):
+        hits = sum(r == p == label for r, p in rows)
+        expected.append(2 * hits / (references.count(label) + predictions.count(label)))
+    assert worst_class_f1(references, predictions) == pytest.approx(min(expected), abs=1e-12)
 
 
 def test_single_and_absent_classes():

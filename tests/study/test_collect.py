@@ -1,0 +1,42 @@
+"""Columns of scores.csv that only the predictions give, compared with plain loops."""
+
+import pandas as pd
+import pytest
+from sklearn.metrics import f1_score
+
+from study.cells.finetuned_cell import FinetunedCell
+from study.collect import full_predictions, read_scores, with_further_scores
+from study.compress import compress
+
+EVALUATION = {"kept_shares": [0.02, 0.5], "draws": 2, "batch_size": 16, "max_length": 24, "methods": {}}
+SCALED = {"magnitude-zero": {"budgets": [0.02]}}
+
+
+def test_worst_class_and_agreement_of_every_row(finetuned_cells, task_folder, tmp_path):
+    cell = FinetunedCell(finetuned_cells["bert"], task_folder, EVALUATION | {"methods": SCALED})
+    compress(cell, ["full", "random", "magnitude-zero"], tmp_path)
+    labels = cell.split("test").labels.tolist()
+    full = full_predictions(tmp_path)
+    assert len(full) == len(labels)
+    for method in ("full", "random", "magnitude-zero"):
+        predictions = pd.read_parquet(tmp_path / method / "predictions.parquet")
+        rows = read_scores(tmp_path / method, labels)
+        assert len(rows) == len(predictions.columns)
+        for row in rows.itertuples():
+            predicted = predictions[row.file].tolist()
+            same = sum(a == b for a, b in zip(predicted, full, strict=True))
+            assert row.agreement == same / len(full)
+            of_classes = [
+                f1_score(labels, predicted, labels=[c], average="macro", zero_division=0) for c in set(labels)
+            ]
+            assert row.worst_class_f1 == pytest.approx(min(of_classes), abs=1e-12)
+    assert (read_scores(tmp_path / "full", labels)["agreement"] == 1).all()
+
+
+def test_rows_without_a_score_have_neither():
+    scores = pd.DataFrame({"file": ["a", "b"], "accuracy": [0.5, None]})
+    predictions = pd.DataFrame({"a": [0, 1]})
+    table = with_further_scores(scores.copy(), predictions, [0, 0], [0, 1])
+    assert table["agreement"].tolist()[0] == 1 and table["worst_class_f1"].tolist()[0] == pytest.approx(2 / 3)
+    assert table.loc[1, ["worst_class_f1", "agreement"]].isna().all()
+    assert with_further_scores(scores.copy(), predictions, [0, 0], None)["agreement"].isna().all()
