@@ -14,9 +14,10 @@ import pandas as pd
 
 import baselines
 from baselines.base import Selection
-from ken import Subnetwork, certificate, suggestion
+from ken import certificate, suggestion
 from ken.certificate import Certificate, FileTrial
 from ken.errors import UserError
+from ken.subnetwork import Subnetwork
 from ken.suggestion import Suggestion, Trial
 from study.cells.finetuned_cell import FinetunedCell
 from study.running import files, provenance, scratch

@@ -103,7 +103,8 @@ def test_a_row_is_scored_again_when_the_number_of_texts_changes(sampled, finetun
 
 def test_a_suggested_share_is_compared_with_the_full_model_on_the_same_texts(sampled, tmp_path):
     _, out, cell = sampled
-    suggest(cell, ["ken"], {"margin": 0.9, "confidence": 0.6, "resolution": 0.5}, tmp_path / "suggested")
+    settings = {"methods": ["ken"], "margin": 0.9, "confidence": 0.6, "resolution": 0.5}
+    suggest(cell, settings, tmp_path / "suggested")
     (row,) = pd.read_csv(tmp_path / "suggested" / "suggestions.csv").to_dict("records")
     assert row["full_weighted_f1"] == pytest.approx(pd.read_csv(out / "full" / "scores.csv")["weighted_f1"][0])
 
