@@ -29,8 +29,8 @@ LAYOUTS = {
 CONVERTED = "deberta"  # has safetensors weights only as the hub's own conversion, as some of the seven models do
 FETCH = ["--configfile", "config/paper.yaml", "--until", "import_model", "build_task"]
 REDUCED = {"models": ["bert", "bloom-560m"], "tasks": ["trec"], "seeds": [0]}
-# Rows of a cell of a small task: controls, KEN's grid, three compared methods (random three times), three at all shares,
-# magnitude, six at few shares, one bit.
+# Rows of a cell of a small task: controls, KEN's grid, three compared methods (random three times), three at all
+# shares, magnitude, six at few shares, one bit.
 ROWS = 2 + 14 + (1 + 3 + 1) * 6 + 3 * 5 + 4 + 6 * 3 + 1
 
 
