@@ -45,7 +45,6 @@ class FinetunedCell:
 
     Attributes:
         failure: why its training failed, so that there is no fine-tuned model; "" if it did not.
-        scored_rows: rows of the test set on which compressed models are scored; None for all.
     """
 
     def __init__(self, folder: Path, task: Path, settings: dict, device: torch.device = CPU):
@@ -80,6 +79,7 @@ class FinetunedCell:
 
     @functools.cached_property
     def scored_rows(self) -> np.ndarray | None:
+        """Rows of the test set on which compressed models are scored, ascending; None for all."""
         test = self.split("test")
         return sampled_rows(test.labels, self.settings.get("scored_texts"), self.axes["task"], "test")
 
