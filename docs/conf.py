@@ -26,7 +26,7 @@ extensions = ["myst_parser", "sphinx.ext.apidoc", "sphinx.ext.autodoc", "sphinx.
 
 root_doc = "README"
 CONTENTS = {
-    "Guides": ["docs/adding", "docs/sharing", "docs/running", "docs/cluster", "docs/faq"],
+    "Guides": ["docs/adding", "docs/sharing", "docs/running", "docs/cluster", "docs/power", "docs/faq"],
     "Findings": ["docs/findings", "docs/surgeon", "docs/claims", "docs/benchmarks", "docs/scaling", "docs/limits"],
     "Reference": [
         "docs/methods",

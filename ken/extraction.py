@@ -9,7 +9,7 @@ import torch
 from ken import selection
 from ken.pairing import Pair
 from ken.sources import Fingerprint
-from ken.tensors import TensorSpec, as_rows
+from ken.tensors import TensorSpec, as_rows, entries_at
 
 RULES = ("reset", "rescale")
 SCOPES = ("all", "layers")
@@ -104,7 +104,7 @@ def kept_blocks(pair: Pair, choose: Chooser, rule: str, scope: str, fingerprint:
                 mask = mask | added.to(mask.device)
             kept = rescaled(finetuned, base, mask) if rule == "rescale" else finetuned
             changed = not torch.equal(finetuned, base)
-            yield KeptBlock(name, spec, mask.cpu(), kept.masked_select(mask).cpu(), changed)
+            yield KeptBlock(name, spec, mask.cpu(), entries_at(kept, mask).cpu(), changed)
 
 
 def in_scope(name: str, scope: str) -> bool:

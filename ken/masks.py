@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from ken.tensors import indices_of
+
 _SPARSE = 8  # indices up to one kept entry in so many, else a bit for every entry
 
 
@@ -22,10 +24,10 @@ class _Packed:
     @classmethod
     def of(cls, mask: torch.Tensor) -> "_Packed":
         flat = mask.reshape(-1).cpu()
-        kept = int(flat.sum())
+        kept = int(np.count_nonzero(flat.numpy()))
         if kept * _SPARSE <= flat.numel():
             narrow = torch.int32 if flat.numel() < 2**31 else torch.int64
-            return cls(mask.shape, kept, flat.nonzero()[:, 0].to(narrow), None)
+            return cls(mask.shape, kept, indices_of(flat).to(narrow), None)
         return cls(mask.shape, kept, None, np.packbits(flat.numpy()))
 
     @property
@@ -38,7 +40,7 @@ class _Packed:
             for start in range(0, self.entries, size):
                 bits = self.bits[start // 8 : (start + size) // 8]
                 block = np.unpackbits(bits, count=min(size, self.entries - start))
-                yield torch.from_numpy(block).nonzero()[:, 0] + start
+                yield torch.from_numpy(np.flatnonzero(block)) + start
         else:
             ends = torch.arange(0, self.entries + size, size, dtype=torch.int64).to(self.indices.dtype)
             bounds = torch.searchsorted(self.indices, ends).tolist()
@@ -47,7 +49,7 @@ class _Packed:
 
     def mask(self) -> torch.Tensor:
         if self.indices is None:
-            return torch.from_numpy(np.unpackbits(self.bits, count=self.entries)).bool().reshape(self.shape)
+            return torch.from_numpy(np.unpackbits(self.bits, count=self.entries).view(bool)).reshape(self.shape)
         return torch.zeros(self.entries, dtype=torch.bool).scatter_(0, self.indices.long(), True).reshape(self.shape)
 
 

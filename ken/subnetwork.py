@@ -20,7 +20,7 @@ from ken.pairing import Pair, opened_base
 from ken.sources import AnySource, Fingerprint, Tensors
 from ken.storage.coded import CodedReader
 from ken.storage.exact import SETTINGS, Writer
-from ken.tensors import TensorSpec
+from ken.tensors import TensorSpec, indices_of
 
 __all__ = ["Subnetwork"]
 
@@ -237,7 +237,8 @@ class Subnetwork(AnySubnetwork):
         }
         self.check_base(state)
         for name, tensor in state.items():
-            tensor.masked_scatter_(self.masks[name].to(tensor.device), self.values[name].to(tensor.device))
+            indices = indices_of(self.masks[name]).to(tensor.device)
+            tensor.view(-1).scatter_(0, indices, self.values[name].to(tensor.device))
         state |= {name: tensor.clone() for name, tensor in self.whole.items()}
         return state | {alias: state[name] for alias, name in self.aliases.items()}
 

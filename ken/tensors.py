@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 
+import numpy as np
 import torch
 
 BLOCK = 2**22
@@ -64,6 +65,20 @@ class TensorSpec:
     def blocks(self) -> Iterator[slice]:
         """`row_blocks` of the tensor."""
         return row_blocks(*self.row_shape)
+
+
+def indices_of(mask: torch.Tensor) -> torch.Tensor:
+    """Row-major indices of the True entries of a bool mask, ascending, int64, (entries,).
+
+    On a CPU by NumPy: `torch.nonzero` takes 20 times as long if half of the entries are True.
+    """
+    flat = mask.reshape(-1)
+    return torch.from_numpy(np.flatnonzero(flat.numpy())) if mask.device.type == "cpu" else flat.nonzero()[:, 0]
+
+
+def entries_at(tensor: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Entries of a tensor where a bool mask is True, in row-major order, as `masked_select` gives them."""
+    return tensor.reshape(-1).index_select(0, indices_of(mask))
 
 
 def bytes_of(tensor: torch.Tensor) -> memoryview:

@@ -40,6 +40,25 @@ def rivals_block(folder: Path) -> str:
     )
 
 
+def evaluation_block(folder: Path) -> str:
+    """Evaluating many sub-networks of one model, compared with the straightforward way."""
+    record = read_json(folder / "evaluation.json")
+    numbers, mark = record["numbers"], ": before, times after"
+    rows = [
+        (
+            f"{name}: {numbers['budgets']} sub-networks",
+            f"{numbers[name + mark]:.1f} times as fast ({numbers[f'{name}: before, s']:.0f} s and "
+            f"{numbers[f'{name}: after, s']:.0f} s), {style.percent(numbers[f'{name}: share of equal predictions'])} "
+            "of the predictions equal",
+        )
+        for name in (key.removesuffix(mark) for key in numbers if key.endswith(mark))
+    ]
+    threads = style.count(numbers["threads"], "thread")
+    return (
+        f"Measured by `python -m benchmarks.evaluation` with {threads} ({record['machine']['cpu']}):\n\n{_table(rows)}"
+    )
+
+
 def _rival(numbers: dict, label: str) -> list[str]:
     def of(what: str) -> float:
         return numbers[f"{label}: {what}"]

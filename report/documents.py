@@ -9,7 +9,8 @@ from pathlib import Path
 
 from ken.errors import UserError, run
 from report import findings, style
-from report.benchmarks import benchmark_block, gpu_block, plan_block, rivals_block
+from report.benchmarks import benchmark_block, evaluation_block, gpu_block, plan_block, rivals_block
+from report.power import power_block
 from report.results import write_text
 
 ROOT = findings.ROOT
@@ -33,8 +34,13 @@ DOCUMENTS: dict[str, dict[str, Block]] = {
         "small": of("small", findings.small_block),
         "offline": of("offline", findings.study_block),
     },
+    "docs/power.md": {"power": power_block},
     "docs/surgeon.md": {"surgeon": of("surgeon", findings.surgeon_block)},
-    "docs/benchmarks.md": {"benchmarks": of("benchmarks", benchmark_block), "rivals": of("benchmarks", rivals_block)},
+    "docs/benchmarks.md": {
+        "benchmarks": of("benchmarks", benchmark_block),
+        "evaluation": of("benchmarks", evaluation_block),
+        "rivals": of("benchmarks", rivals_block),
+    },
     "docs/cluster.md": {"plan": of("benchmarks", plan_block), "gpu": of("benchmarks/h100", gpu_block)},
     "docs/faq.md": {
         "speed": of("mini", findings.speed_answer),

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from types import ModuleType
 
-PARTS = ("random-init", "pruning", "adaptation")  # parts that only some studies have
+PARTS = ("random-init", "pruning", "adaptation", "precision")  # parts that only some studies have
 STATISTICS = ("comparisons", "pairwise", "to_full", "ranks")
 PUBLICATION = ("weighted_f1", "overview", "claims", "ranks", "published")
 # Tables that the committed studies do not have yet.
@@ -51,6 +51,7 @@ def load() -> None:
         matched,
         overview,
         perplexity,
+        precision,
         pretraining,
         ranks,
         scores,
@@ -95,6 +96,7 @@ MEASUREMENTS = (
         {"perplexity": ("pruning", "adaptation")},
         {"perplexity": ("pruning",), "adaptation": ("adaptation",)},
     ),
+    Measurement("precision", {"precision": ("precision",)}),
     Measurement("inputs", always("tasks", "models")),
     Measurement("without_score", always("not_ok")),
 )

@@ -47,6 +47,7 @@ SCORES = Columns.of(
     "seed draw budget kept kept_share stored_bytes weighted_f1 macro_f1 accuracy seconds peak_mib",
     "parameters learning_rate validation_weighted_f1",
 )
+EVALUATION = ("texts", "all_texts_weighted_f1", "float32_weighted_f1", "changed_share")  # numbers of newer scores.csv
 FINETUNING = Columns.of(
     "model task arm",
     "seed learning_rate epochs best_epoch validation_weighted_f1 weighted_f1 macro_f1 accuracy seconds peak_mib",
@@ -159,8 +160,8 @@ def to_numbers(column: pd.Series, path: Path) -> pd.Series:
     return numbers
 
 
-def read_parquet(path: Path, columns: list[str]) -> pd.DataFrame:
-    """Named columns of a Parquet file.
+def read_parquet(path: Path, columns: list[str] | None) -> pd.DataFrame:
+    """Named columns of a Parquet file; None for all.
 
     Raises:
         UserError: the file is missing, malformed, or lacks a column.
@@ -203,6 +204,8 @@ def read_scores(results: Path) -> pd.DataFrame:
     """
     path = results / "scores.csv"
     scores = read_table(path, *SCORES)
+    for name in scores.columns.intersection(EVALUATION):
+        scores[name] = to_numbers(scores[name], path)
     if scores.empty:
         raise UserError(f"{path} has no rows, expected at least one cell: run the study first.")
     check_statuses(scores, path)

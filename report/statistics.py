@@ -153,7 +153,7 @@ def read_sample(results: Path, resamples: int = RESAMPLES) -> Sample:
     scores = scores[scores["status"] == "ok"].astype({"seed": int}).reset_index(drop=True)
     f1, correct = np.empty((len(scores), resamples)), {}
     for cell, rows in scores.groupby(CELL, sort=False):
-        labels, classes = _labels(results / "tasks" / cell[1])
+        labels, classes = cell_labels(results, rows.iloc[0])
         predictions = _predictions(results, rows, len(labels), classes)
         _check_scores(results, rows, weighted_f1(np.ones((1, len(labels))), labels, predictions, classes)[:, 0])
         blocks = resample_counts(cell[1], len(labels), resamples)
@@ -169,6 +169,16 @@ def read_sample(results: Path, resamples: int = RESAMPLES) -> Sample:
     return Sample(rows, group_means(codes, f1), [np.array(draws) for draws in members])
 
 
+def cell_labels(results: Path, row: pd.Series) -> tuple[np.ndarray, int]:
+    """Class indices of the texts on which the models of a cell are scored, and the number of classes.
+
+    Args:
+        row: a row of scores.csv with status ok, of the cell.
+    """
+    labels, classes = _labels(results / "tasks" / row["task"])
+    return labels[_scored(results, row, len(labels))], classes
+
+
 def _labels(task: Path) -> tuple[np.ndarray, int]:
     """Class indices of the test examples of a task folder, and the number of classes."""
     classes = read_json(task / "manifest.json").get("classes", [])
@@ -179,6 +189,19 @@ def _labels(task: Path) -> tuple[np.ndarray, int]:
             "run the step that writes the task again."
         )
     return labels, len(classes)
+
+
+def _scored(results: Path, row: pd.Series, examples: int) -> np.ndarray | slice:
+    """Rows of the test set on which the models of a cell are scored, from the predictions of a method in it."""
+    folder = results / "cells" / row["model"] / row["task"] / f"seed{row['seed']}" / "compressed" / row["method"]
+    path = folder / "predictions.parquet"
+    table = read_parquet(path, None)
+    if "text" not in table:
+        return slice(None)
+    rows = table["text"].to_numpy()
+    if len(rows) == 0 or rows.min() < 0 or rows.max() >= examples:
+        raise damaged(path, f"is of test texts that are not among the {examples} of the task")
+    return rows
 
 
 def _predictions(results: Path, rows: pd.DataFrame, examples: int, classes: int) -> np.ndarray:

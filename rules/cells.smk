@@ -62,10 +62,11 @@ rule compress_model:
         PATHS.benchmark("compress_model", *CELL)
     conda:
         ENVIRONMENT
+    priority: 1  # finish a cell before the next one, whose models take space
     resources:
         gpu=GPU,
     params:
-        settings=RULES.compression_settings(RULES.post_hoc),
+        settings=lambda wildcards: RULES.compression_settings(RULES.post_hoc, wildcards),
         suggestion=as_json(STUDY.suggests and STUDY.config["suggestion"]),
         code=RULES.method_code("study.compress", [*RULES.post_hoc, *RULES.searched]),
     shell:
@@ -86,10 +87,11 @@ rule train_method:
         method="|".join(map(re.escape, RULES.trained)) or "$",
     conda:
         ENVIRONMENT
+    priority: 1  # finish a cell before the next one, whose models take space
     resources:
         gpu=GPU,
     params:
-        settings=lambda wildcards: RULES.compression_settings([wildcards.method]),
+        settings=lambda wildcards: RULES.compression_settings([wildcards.method], wildcards),
         code=lambda wildcards: RULES.method_code("study.compress", [wildcards.method]),
     shell:
         logged("study.compress", f"{ON_CELL} --method {{wildcards.method}}")
@@ -108,9 +110,10 @@ rule measure_inference:
         PATHS.benchmark("measure_inference", *CELL)
     conda:
         ENVIRONMENT
+    priority: 1  # finish a cell before the next one, whose models take space
     params:
         measured=as_json(STUDY.config["inference"]),
-        settings=RULES.compression_settings(STUDY.config["inference"]["methods"]),
+        settings=lambda wildcards: RULES.compression_settings(STUDY.config["inference"]["methods"], wildcards),
         code=RULES.method_code("study.inference", STUDY.config["inference"]["methods"]),
     shell:
         logged("study.inference", ON_CELL)
@@ -128,10 +131,27 @@ rule check_cell:
         PATHS.benchmark("check_cell", *CELL)
     conda:
         ENVIRONMENT
+    priority: 1  # finish a cell before the next one, whose models take space
     resources:
         gpu=GPU,
     params:
-        settings=as_json(STUDY.ablation_settings()),
+        settings=lambda wildcards: as_json(STUDY.ablation_settings(wildcards.task)),
         code=RULES.method_code("study.checks", ["ken", "magnitude"]),
     shell:
         logged("study.checks", ON_CELL)
+
+
+rule release_cell:
+    input:
+        RULES.finished_cell,
+    output:
+        PATHS.released(*CELL),
+    log:
+        PATHS.log("release_cell", *CELL),
+    conda:
+        ENVIRONMENT
+    priority: 2
+    params:
+        code=code_hash("study.release"),
+    shell:
+        logged("study.release", ON_CELL)

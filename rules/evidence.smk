@@ -64,7 +64,7 @@ rule describe_spread:
 
 rule describe_updates:
     input:
-        [PATHS.finetuned(*cell) / "manifest.json" for cell in STUDY.cells],
+        [PATHS.finetuned(*cell) / "manifest.json" for cell in STUDY.described_cells],
     output:
         PATHS.table("updates"),
         PATHS.table("choices"),
@@ -77,7 +77,7 @@ rule describe_updates:
     resources:
         gpu=GPU,
     params:
-        settings=as_json([STUDY.axes, STUDY.config["kept_shares"]]),
+        settings=as_json([STUDY.axes, STUDY.config["kept_shares"], *(["first"] if STUDY.removes_files else [])]),
         code=code_hash("study.updates"),
     shell:
         logged("study.updates", f"{RESULTS}")

@@ -118,6 +118,7 @@ rule write_manifest:
     input:
         rules.write_report.output,
         rules.write_publication.output,
+        RULES.released(),
     output:
         PATHS.manifest,
     log:

@@ -10,6 +10,7 @@ Every variant is stored, loaded back and evaluated, like the methods.
 import re
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pandas as pd
@@ -20,11 +21,10 @@ from ken import kde, selection
 from ken.subnetwork import Subnetwork
 from study.cells.finetuned_cell import FinetunedCell
 from study.definition.step import parse_step
-from study.running import files, provenance
+from study.running import files, provenance, scratch
 from study.running.device import acquire_device
 from study.running.workflow import run
 from study.training import metrics
-from study.training.examples import predict
 
 COLUMNS = (
     *("model", "task", "seed", "check", "variant", "method", "kept_share", "stored_bytes", "weighted_f1"),
@@ -86,19 +86,25 @@ def variants(cell: FinetunedCell, settings: dict) -> Iterator[tuple[dict, dict, 
             yield {"check": "matrices", "variant": kind, "method": "ken"}, chosen, False
 
 
-def evaluate(cell: FinetunedCell, masks: dict[str, torch.Tensor], zero: bool, path: Path) -> dict:
-    """Store the masked entries, load them back, apply them and evaluate the restored model on the test set."""
+def evaluate(cell: FinetunedCell, masks: dict[str, torch.Tensor], zero: bool, path: Path, stays: bool = True) -> dict:
+    """Store the masked entries, load them back, apply them and evaluate the restored model on the scored texts.
+
+    Args:
+        stays: whether the file is kept.
+    """
     base = zeros(cell.pretrained) if zero else cell.pretrained
     Subnetwork.from_masks(base, cell.finetuned, masks).save(path)
     stored = Subnetwork.load(path)
     cell.model.load_state_dict(stored.apply(base))
-    test = cell.split("test")
-    f1 = metrics.scores(test.labels, predict(cell.model, test, cell.batch_size))["weighted_f1"]
-    return {"kept_share": stored.kept_share, "stored_bytes": path.stat().st_size, "weighted_f1": f1}
+    f1 = metrics.scores(cell.split("scored").labels, cell.predict(cell.model))["weighted_f1"]
+    size = path.stat().st_size
+    if not stays:
+        path.unlink()
+    return {"kept_share": stored.kept_share, "stored_bytes": size, "weighted_f1": f1}
 
 
-def run_ablations(cell: FinetunedCell, settings: dict, out: Path) -> pd.DataFrame:
-    """Evaluate all variants, one row each; the stored files are written into the folder `out`.
+def run_ablations(cell: FinetunedCell, settings: dict, out: Path, stay: bool = True) -> pd.DataFrame:
+    """Evaluate all variants, one row each; the stored files are written into the folder `out`, and `stay` there or not.
 
     The table of a cell whose training failed is empty.
     """
@@ -111,10 +117,10 @@ def run_ablations(cell: FinetunedCell, settings: dict, out: Path) -> pd.DataFram
     controls = {}
     for name, keeps in (("full", True), ("none", False)):
         masks = {key: torch.full(tensor.shape, keeps) for key, tensor in cell.pretrained.items()}
-        controls[f"{name}_weighted_f1"] = evaluate(cell, masks, False, out / f"{name}.safetensors")["weighted_f1"]
+        controls[f"{name}_weighted_f1"] = evaluate(cell, masks, False, out / f"{name}.safetensors", stay)["weighted_f1"]
     rows = []
     for index, (variant, masks, zero) in enumerate(variants(cell, settings)):
-        result = evaluate(cell, masks, zero, out / f"{index}.safetensors")
+        result = evaluate(cell, masks, zero, out / f"{index}.safetensors", stay)
         parameters = sizes[variant["variant"]] if variant["check"] == "matrices" else sizes.total()
         rows.append(cell.axes | variant | result | controls | {"parameters": parameters})
         print(f"{variant['check']} {variant['variant']}: weighted F1 {result['weighted_f1']:.3f}", flush=True)
@@ -123,12 +129,14 @@ def run_ablations(cell: FinetunedCell, settings: dict, out: Path) -> pd.DataFram
 
 def main() -> None:
     a, study, paths = parse_step("Run the ablations of KEN on one cell.", "model", "task", "seed")
-    axes, section = (a.model, a.task, a.seed), study.ablation_settings()
+    axes, section = (a.model, a.task, a.seed), study.ablation_settings(a.task)
     on = acquire_device()
     provenance.make_deterministic(0)
     cell = FinetunedCell(paths.finetuned(*axes), paths.task(a.task), section["settings"], on)
     with files.replacing_folder(paths.checks(*axes)) as folder:
-        files.write_csv(folder / "checks.csv", run_ablations(cell, section["checks"], folder))
+        with scratch.folder(cell.dense_bytes, folder) if study.removes_files else nullcontext(folder) as stored:
+            table = run_ablations(cell, section["checks"], stored, stay=not study.removes_files)
+        files.write_csv(folder / "checks.csv", table)
         provenance.write_manifest(folder, inputs=cell.inputs)
 
 

@@ -6,6 +6,7 @@ The step fails if a score does not follow from its predictions. In each cell, on
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ import pandas as pd
 from ken.errors import UserError
 from study import checks, inference
 from study.cells import suggest
+from study.compress import ALL_TEXTS
+from study.data.samples import sampled_rows
 from study.definition import method_settings
 from study.definition.paths import Paths
 from study.definition.step import parse_step
@@ -28,32 +31,55 @@ SCORES = ("weighted_f1", "macro_f1", "accuracy")
 FULL = "full/draw0/1.0.safetensors"  # column of the full model's predictions
 
 
-def read_scores(folder: Path, references: list[int], compute: Callable = metrics.scores) -> pd.DataFrame:
+@dataclass(frozen=True)
+class References:
+    """True class indices of the test texts of a task, (texts,), and the rows on which models are scored; None for all.
+
+    A control is scored on all texts as well.
+    """
+
+    labels: np.ndarray
+    rows: np.ndarray | None = None
+
+    @property
+    def scored(self) -> list[int]:
+        """True class indices of the scored texts."""
+        return (self.labels if self.rows is None else self.labels[self.rows]).tolist()
+
+
+def read_scores(folder: Path, references: References, compute: Callable = metrics.scores) -> pd.DataFrame:
     """Read the scores of one method in a cell and check them against its predictions.
 
     Args:
         folder: of the method in the cell.
-        references: true class indices.
         compute: function of `references` and `predictions` for the first row; `metrics.scores` is used for the others.
 
     Raises:
         UserError: a table was changed after it was written, or a score does not follow from the predictions.
     """
     written = files.read_json(folder / "manifest.json")["sha256"]
-    tables = {name: written[name] for name in ("scores.csv", "predictions.parquet")}
+    tables = {name: written[name] for name in ("scores.csv", "predictions.parquet", ALL_TEXTS) if name in written}
     files.check(folder, tables, remove=folder / "scores.csv")
     scores = pd.read_csv(folder / "scores.csv", keep_default_na=False, na_values={"weighted_f1": [""]})
     predictions = files.read_parquet(folder / "predictions.parquet")
+    on_all = files.read_parquet(folder / ALL_TEXTS) if ALL_TEXTS in written else {}
+    if "text" in predictions and not np.array_equal(predictions["text"], references.rows):
+        raise UserError(f"{folder}/predictions.parquet is of other test texts: delete the folder and run again.")
+    true = references.scored
     for index, row in enumerate(scores[scores["status"] == "ok"].itertuples()):
         of_row = metrics.scores if index else compute
-        computed = of_row(references=references, predictions=predictions[row.file].tolist())
-        for name in SCORES:
+        computed = of_row(references=true, predictions=predictions[row.file].tolist())
+        wanted = SCORES
+        if row.file in on_all:
+            whole = metrics.scores(references.labels, on_all[row.file].to_numpy())["weighted_f1"]
+            computed, wanted = computed | {"all_texts_weighted_f1": whole}, (*SCORES, "all_texts_weighted_f1")
+        for name in wanted:
             if abs(computed[name] - float(getattr(row, name))) > 1e-9:
                 raise UserError(
                     f"{folder}/scores.csv says {name} {getattr(row, name)} at budget {row.budget}, its predictions "
                     f"give {computed[name]}: delete the folder and run again."
                 )
-    return with_further_scores(scores, predictions, references, full_predictions(folder.parent))
+    return with_further_scores(scores, predictions, true, full_predictions(folder.parent))
 
 
 def full_predictions(compressed: Path) -> list[int] | None:
@@ -113,10 +139,14 @@ def read_tables(paths: list[Path], columns: tuple[str, ...]) -> pd.DataFrame:
     return pd.concat(tables)[list(columns)] if tables else pd.DataFrame(columns=list(columns))
 
 
-def tasks_table(paths: Paths, tasks: list[str]) -> pd.DataFrame:
-    """One row per task: sizes, classes, reference scores."""
+def tasks_table(paths: Paths, tasks: dict[str, int | None]) -> pd.DataFrame:
+    """One row per task: sizes, classes, reference scores.
+
+    Args:
+        tasks: name -> largest number of test texts on which compressed models are scored; None for all.
+    """
     rows = []
-    for task in tasks:
+    for task, scored_texts in tasks.items():
         manifest = files.read_json(paths.task(task) / "manifest.json")
         counts = manifest["counts"]
         sizes = {split: sum(counts[split].values()) for split in counts}
@@ -126,6 +156,7 @@ def tasks_table(paths: Paths, tasks: list[str]) -> pd.DataFrame:
                 "source": manifest["spec"]["source"],
                 "classes": len(manifest["classes"]),
                 **sizes,
+                "scored_texts": min(sizes["test"], scored_texts or sizes["test"]),
                 "majority_share": max(counts["test"].values()) / sizes["test"],
                 "majority_weighted_f1": manifest["reference"]["majority"]["weighted_f1"],
                 "tfidf_weighted_f1": manifest["reference"]["tfidf"]["weighted_f1"],
@@ -169,18 +200,19 @@ def models_table(paths: Paths, models: list[str], task: str, seed: int) -> pd.Da
     return pd.DataFrame(rows)
 
 
-def read_references(task: Path) -> list[int]:
-    """True class indices of the test examples of a task folder."""
-    splits, classes = load_task(task)
-    index = {label: i for i, label in enumerate(classes)}
-    return [index[label] for label in splits["test"]["label"]]
+def read_references(folder: Path, task: str, scored_texts: int | None = None) -> References:
+    """The references of a task, from its folder."""
+    splits, classes = load_task(folder)
+    labels = pd.Index(classes).get_indexer(splits["test"]["label"])
+    return References(labels, sampled_rows(labels, scored_texts, task, "test"))
 
 
 def scores_table(study: Study, paths: Paths) -> pd.DataFrame:
     """Read the scores of every method in each of its cells and check them against the saved predictions."""
     metric, tables = WeightedF1(keep_in_memory=True), []
     post_hoc, trained = method_settings.by_training(study.methods)
-    true = {task: read_references(paths.task(task)) for task in study.axes["task"]}
+    tasks = study.axes["task"]
+    true = {task: read_references(paths.task(task), task, study.scored_texts(task)) for task in tasks}
     for cell in study.cells:
         references = true[cell[1]]
         for index, method in enumerate([*post_hoc, *(trained if cell in study.trained_cells else [])]):
@@ -203,7 +235,7 @@ def main() -> None:
         "suggestions": read_tables([paths.suggested(*cell) / "suggestions.csv" for cell in searched], suggest.COLUMNS),
         "inference": read_tables([paths.inference(*cell) for cell in measured], inference.COLUMNS),
         "checks": read_tables([paths.checks(*cell) / "checks.csv" for cell in ablated], checks.COLUMNS),
-        "tasks": tasks_table(paths, study.axes["task"]),
+        "tasks": tasks_table(paths, {task: study.scored_texts(task) for task in study.axes["task"]}),
         "models": models_table(paths, study.axes["model"], first_task, first_seed),
     }
     for name, table in tables.items():

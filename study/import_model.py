@@ -19,7 +19,7 @@ COPIED = checkpoint_files.MODEL
 
 
 def import_model(checkpoint: Path, name: str, out: Path, origin: dict | None = None) -> dict[str, object]:
-    """Copy a checkpoint into the folder `out`.
+    """Copy a checkpoint into the folder `out`; files of the hub's cache are linked if they are on the same disk.
 
     Args:
         checkpoint: folder in the Hugging Face layout; if study.pretrain wrote a manifest.json, its content is kept.
@@ -56,7 +56,8 @@ def import_model(checkpoint: Path, name: str, out: Path, origin: dict | None = N
     load_tokenizer(checkpoint, max_length=1)  # now, and not when the first cell is fine-tuned
     with files.replacing_folder(out) as folder:
         for path in paths:
-            shutil.copy2(path, folder / path.name)
+            # The cache of the hub never changes a file; a user may change a folder in place.
+            (files.link_or_copy if origin else shutil.copy2)(path, folder / path.name)
         return provenance.write_manifest(
             folder,
             model=name,

@@ -117,7 +117,7 @@ def peak_bytes(model: nn.Module, examples: Examples, batch_size: int) -> int:
 
 def main() -> None:
     a, study, paths = parse_step("Measure inference of the restored models of a cell.", "model", "task", "seed")
-    axes, section = (a.model, a.task, a.seed), study.inference_settings()
+    axes, section = (a.model, a.task, a.seed), study.inference_settings(a.task)
     provenance.make_deterministic(0)
     cell = FinetunedCell(paths.finetuned(*axes), paths.task(a.task), section["settings"])
     models = load_models(cell, section["methods"], paths.cell(*axes) / "compressed")

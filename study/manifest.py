@@ -57,6 +57,10 @@ def recorded(results: Path) -> dict[str, str]:
     hashes: dict[str, str] = {}
     for record in records(results):
         folder = record["path"].parent.relative_to(results)
+        released = record["path"].parent.with_name("released.json")
+        if folder.name == "finetuned" and released.exists():
+            removed = files.read_json(released)["removed"]
+            record["sha256"] = {name: digest for name, digest in record["sha256"].items() if name not in removed}
         suffix = ".parquet" if folder.parent == Path("tasks") else ""  # the manifest of a task lists its splits
         hashes |= {
             (folder / f"{name}{suffix}").as_posix(): digest for name, digest in _hashes(record).items() if digest

@@ -225,7 +225,7 @@ def main() -> None:
     _, study, paths = parse_step("Measure what fine-tuning changed, and what methods choose of it.")
     on = acquire_device()
     provenance.make_deterministic(0)
-    opened = {cell: Tensors.open(paths.finetuned(*cell)) for cell in study.cells}
+    opened = {cell: Tensors.open(paths.finetuned(*cell)) for cell in study.described_cells}
     tables = describe(study, {cell: tensors for cell, tensors in opened.items() if tensors}, on)
     for name, table in zip(("updates", "choices"), tables, strict=True):
         files.write_csv(paths.table(name), table)

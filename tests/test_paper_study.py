@@ -29,7 +29,9 @@ LAYOUTS = {
 CONVERTED = "deberta"  # has safetensors weights only as the hub's own conversion, as some of the seven models do
 FETCH = ["--configfile", "config/paper.yaml", "--until", "import_model", "build_task"]
 REDUCED = {"models": ["bert", "bloom-560m"], "tasks": ["trec"], "seeds": [0]}
-ROWS = 2 + (2 + 3) * 14 + 8 * 5 + 2 * 6 + 1  # of a cell: controls, the whole grid (random three times), shares, one bit
+# Rows of a cell of a small task: controls, KEN's grid, three compared methods (random three times), three at all
+# shares, magnitude, six at few shares, one bit.
+ROWS = 2 + 14 + (1 + 3 + 1) * 6 + 3 * 5 + 4 + 6 * 3 + 1
 
 
 def data_file(spec: dict, classes: int, start: int, count: int) -> bytes:
@@ -140,11 +142,16 @@ def test_the_paper_study_runs_offline_to_its_report(fetched):
     results = checkout / "results" / "paper"
     assert len((results / "report" / "index.html").read_text()) > 50_000
     table = pd.read_csv(results / "scores.csv", keep_default_na=False)
-    trained = 3 + 3 + 2 + 2  # budgets of lora, flop, lt-sft and fish
+    trained = 3 + 3 + 1 + 1  # budgets of lora, flop, lt-sft and fish
     assert table.groupby("model").size().to_dict() == {"bert": ROWS + trained, "bloom-560m": ROWS}
     assert (table["status"] == "ok").all()
     kept = {path.parts[-3] for path in results.glob("cells/*/*/*/compressed/*/draw*/*.safetensors")}
-    assert kept == {"full", "none", *PAPER["methods"]} - set(PAPER["scores_only"])
+    assert kept == {"full", "ken", "magnitude", "delta-magnitude", *PAPER["inference"]["methods"]}, "what is read later"
+    ken = [path.stem for path in results.glob("cells/bert/trec/seed0/compressed/ken/draw0/*.safetensors")]
+    assert sorted(ken) == ["128", "16"] and table.loc[table["method"] == "ken", "stored_bytes"].ne("").all()
+    compared = table[table["changed_share"] != ""]
+    assert set(compared["method"]) == {"full", "none", "ken"} and set(table["precision"]) == {"bfloat16"}
+    assert "Does the precision of the evaluation matter?" in (results / "report" / "index.html").read_text()
     one = pd.read_csv(checkout / scores)
     assert one["budget"].tolist() == PAPER["kept_shares"] and (one["status"] == "ok").all()
     for written in (results, checkout / ".snakemake", home):

@@ -16,7 +16,7 @@ import torch
 
 from ken import positions
 from ken.storage.container import Container, ContainerWriter
-from ken.tensors import DTYPE_NAMES, DTYPES, TensorSpec, bytes_of
+from ken.tensors import DTYPE_NAMES, DTYPES, TensorSpec, bytes_of, indices_of
 
 FORMAT = "ken-subnetwork-1"
 SETTINGS = ("method", "k", "rule", "scope", "base")
@@ -133,7 +133,9 @@ class Reader(Container):
     def restored(self, name: str, base: Callable[[slice], torch.Tensor]) -> Iterator[torch.Tensor]:
         """Rows of the compressed tensor, block by block, from a function that reads the rows of the base anew."""
         for block, mask, values in self.blocks(name):
-            yield base(block).masked_scatter_(mask, values)
+            rows = base(block).contiguous()
+            rows.view(-1).scatter_(0, indices_of(mask), values)
+            yield rows
 
     def whole(self, name: str) -> torch.Tensor:
         """A tensor stored in full."""

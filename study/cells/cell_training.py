@@ -12,6 +12,7 @@ from study.training import metrics
 from study.training.classification import train_classifier
 from study.training.examples import Examples, data_order_seed, predict
 from study.training.gradients import CPU
+from study.training.precision import evaluation_precision
 
 
 class CellTraining(Training):
@@ -53,7 +54,9 @@ class CellTraining(Training):
 
     def validation_score(self, model: nn.Module) -> float:
         validation = self.splits["validation"]
-        predictions = predict(model, validation, self.settings["evaluation_batch_size"])
+        wanted = self.settings.get("evaluation_precision", "float32")
+        precision = evaluation_precision(wanted, model.config.model_type)
+        predictions = predict(model, validation, self.settings["evaluation_batch_size"], precision)
         return metrics.scores(validation.labels, predictions)["weighted_f1"]
 
     def examples(self, batch_size: int) -> Iterator[dict[str, torch.Tensor]]:

@@ -4,6 +4,7 @@ import functools
 import json
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import nn
@@ -13,12 +14,16 @@ from baselines import Cell, Method
 from baselines.training import TrainedMethod
 from ken.subnetwork import Subnetwork
 from study.cells.cell_training import CellTraining
+from study.data.samples import sampled_rows
 from study.definition import method_settings
 from study.models.classifiers import empty_classifier, load_tokenizer
 from study.running import files, provenance
 from study.running.code import code_hash
-from study.training.examples import Examples, encode, load_task
+from study.training.examples import Examples, Predictor, encode, load_task
 from study.training.gradients import CPU
+from study.training.precision import evaluation_precision
+
+SAMPLES = {"scored": "test", "searched": "validation"}  # the texts of a split on which compressed models are evaluated
 
 
 @functools.cache  # every row asks for it
@@ -32,8 +37,10 @@ class FinetunedCell:
 
     Args:
         folder: of the fine-tuned cell. task: task folder.
-        settings: kept_shares, draws, batch_size, max_length; methods: method -> budgets, draws, rate_factors and
-            options that differ from its defaults; scores_only: methods whose stored files are not kept.
+        settings: kept_shares, draws, batch_size, max_length; precision of an evaluation; scored_texts; methods: method
+            -> budgets, draws, rate_factors and options that differ from its defaults; kept_shares_of_task: see
+            `method_settings.budgets`; scores_only: methods whose stored files are not kept; kept_files: see
+            `definition.kept_files`.
         device: to train and evaluate models and to rank entries on; state dicts stay on the CPU.
 
     Attributes:
@@ -56,13 +63,34 @@ class FinetunedCell:
 
         @functools.cache
         def split(name: str) -> Examples:
-            return encode(frames[name], classes, tokenizer)
+            if name not in SAMPLES:
+                return encode(frames[name], classes, tokenizer)
+            whole = split(SAMPLES[name])
+            rows = sampled_rows(whole.labels, settings.get("scored_texts"), self.axes["task"], SAMPLES[name])
+            return whole if rows is None else whole.at(rows)
 
         self.split = split
         self.batch_size = settings["batch_size"]
-        evaluation = {key: settings[key] for key in ("batch_size", "max_length")}
+        self.precision = evaluation_precision(settings.get("precision", "float32"), self.model.config.model_type)
+        self.predictor = functools.cache(lambda name, precision: Predictor(split(name), self.batch_size, precision))
+        evaluation = {key: settings.get(key) for key in ("batch_size", "max_length", "precision", "scored_texts")}
         task_hashes = files.read_json(task / "manifest.json")["sha256"]
         self.inputs = {"finetuned": self.manifest["sha256"], "task": task_hashes, "evaluation": evaluation}
+
+    @functools.cached_property
+    def scored_rows(self) -> np.ndarray | None:
+        """Rows of the test set on which compressed models are scored, ascending; None for all."""
+        test = self.split("test")
+        return sampled_rows(test.labels, self.settings.get("scored_texts"), self.axes["task"], "test")
+
+    def predict(self, model: nn.Module, split: str = "scored", precision: str | None = None) -> np.ndarray:
+        """Predicted class indices of a split, or of one of its `SAMPLES`; by default in the precision of the study."""
+        return self.predictor(split, precision or self.precision)(model)
+
+    @property
+    def dense_bytes(self) -> int:
+        """Bytes of the whole model, about those of the largest stored file."""
+        return sum(tensor.nbytes for tensor in self.initial.values())
 
     def new_model(self) -> nn.Module:
         """A model of the cell's architecture with arbitrary values."""
@@ -91,15 +119,24 @@ class FinetunedCell:
 
     def budgets(self, method: Method) -> list:
         """See `method_settings.budgets`."""
-        return method_settings.budgets(method, self._section(method), self.settings["kept_shares"])
+        of_task = self.settings.get("kept_shares_of_task")
+        return method_settings.budgets(method, self._section(method), self.settings["kept_shares"], of_task)
 
     def draws(self, method: Method) -> int:
         """See `method_settings.draws`."""
         return method_settings.draws(method, self._section(method), self.settings["draws"])
 
-    def keeps_files(self, method: Method) -> bool:
-        """Whether the stored files of a method are kept after they have been scored."""
-        return method.name not in self.settings.get("scores_only", ())
+    def keeps_file(self, method: Method, budget: float | int) -> bool:
+        """Whether the stored file of a budget is kept after it has been scored."""
+        kept = self.settings.get("kept_files")
+        if method.name in self.settings.get("scores_only", ()):
+            return False
+        return kept is None or budget in kept.get(method.name, ())
+
+    @property
+    def keeps_all_files(self) -> bool:
+        """Whether files stay that no later step reads."""
+        return self.settings.get("kept_files") is None
 
     def learning_rate_multipliers(self, method: Method) -> tuple[float, ...]:
         """See `method_settings.learning_rate_multipliers`."""

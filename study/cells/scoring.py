@@ -1,24 +1,30 @@
 """Scoring one method in a cell: store, load back, restore, evaluate, and record every row.
 
 The stored file of a budget is written, read again and applied to the initial state, and the restored model is evaluated
-on the test set. The record of a row lies beside its stored file. A row whose inputs, settings and code have not changed
-is taken from its record, so a stopped run resumes where it was.
+on the scored texts of the test set, controls on all of it. The record of a row lies beside its stored file, which is in
+memory if only its scores are kept. A row whose inputs, settings and code have not changed is taken from its record,
+so a stopped run resumes where it was.
 """
 
+import contextlib
 import resource
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from torch import nn
 
 from baselines import Cell, Method
 from ken.errors import UserError
 from study.cells.finetuned_cell import FinetunedCell
-from study.running import files, provenance
+from study.definition.study import CONTROLS
+from study.running import files, provenance, scratch
 from study.training import metrics
-from study.training.examples import predict
+
+COMPARED = (*CONTROLS, "ken")  # evaluated in float32 too, where that is not the precision: at the ends of their budgets
 
 
 @dataclass
@@ -29,6 +35,11 @@ class Score:
         family, unit: of the method.
         kept: entries of body and head in the stored file. kept_share: share of the body in it.
         parameters: of the restored model.
+        texts: number of test texts that the scores are of.
+        all_texts_weighted_f1: of a control on the whole test set, if others are scored on a part of it.
+        precision: of the evaluation.
+        float32_weighted_f1, changed_share: weighted F1 in float32, and the share of the predictions that differ from
+            it, where the precision is another one and the row is one of `COMPARED`.
         factor: on the scales of the file, for methods that choose one on validation.
         seconds: to choose, or train, and store.
         reason: why there is no score; or, with status ok, a note on the training of the method.
@@ -57,6 +68,11 @@ class Score:
     validation_weighted_f1: float | None = None
     seconds: float | None = None
     peak_mib: int | None = None
+    texts: int | None = None
+    all_texts_weighted_f1: float | None = None
+    precision: str = ""
+    float32_weighted_f1: float | None = None
+    changed_share: float | None = None
     status: str = "ok"
     reason: str = ""
     file: str = ""
@@ -73,23 +89,26 @@ def score_method(cell: FinetunedCell, method: Method, folder: Path) -> Iterator[
         folder: of the method in the cell.
 
     Yields:
-        Row and predicted class indices of the test set.
+        Row and predicted class indices, of a control on the whole test set, of others on the scored texts.
     """
-    keep = cell.keeps_files(method)
-    for draw in range(cell.draws(method)):
-        run = _Run(cell, method, cell.for_method(method, draw))
-        for budget in cell.budgets(method):
-            path = folder / f"draw{draw}" / f"{budget}.safetensors"
-            key = cell.key(method, budget, draw)
-            if (recorded := read_record(path, key, needs_file=keep)) is None:
-                row = Score(
-                    **cell.axes, draw=draw, method=method.name, family=method.family, budget=budget, unit=method.unit,
-                    file=str(path.relative_to(folder.parent)), key=key,
-                )  # fmt: skip
-                recorded = row, run.score(row, path)
-            if not keep and recorded[0].status == "ok":
-                remove_stored(path)
-            yield recorded
+    budgets = cell.budgets(method)
+    all_stay = all(cell.keeps_file(method, budget) for budget in budgets)
+    with contextlib.nullcontext() if all_stay else scratch.folder(cell.dense_bytes, folder) as memory:
+        for draw in range(cell.draws(method)):
+            run = _Run(cell, method, cell.for_method(method, draw))
+            for budget in budgets:
+                keep = cell.keeps_file(method, budget)
+                path = folder / f"draw{draw}" / f"{budget}.safetensors"
+                key = cell.key(method, budget, draw)
+                if (recorded := read_record(path, key, needs_file=keep)) is None:
+                    row = Score(
+                        **cell.axes, draw=draw, method=method.name, family=method.family, budget=budget,
+                        unit=method.unit, file=str(path.relative_to(folder.parent)), key=key,
+                    )  # fmt: skip
+                    recorded = row, run.score(row, path, path if keep else memory / path.name)
+                if not keep and recorded[0].status == "ok":
+                    remove_stored(path)
+                yield recorded
 
 
 class _Run:
@@ -103,8 +122,13 @@ class _Run:
         self.cell, self.method, self.view = cell, method, view
         self.prepared, self.reason, self.start = None, None, time.monotonic()
 
-    def score(self, row: Score, path: Path) -> list[int]:
-        """Complete a row and write its record; returns the predictions, none where the row is not ok."""
+    def score(self, row: Score, path: Path, stored: Path) -> list[int]:
+        """Complete a row and write its record; returns the predictions, none where the row is not ok.
+
+        Args:
+            path: where the file of the row belongs, beside which its record is written.
+            stored: where it is written: `path`, or a file that is removed.
+        """
         predictions: list[int] = []
         try:
             if self.reason is None and not self.cell.failure:
@@ -114,14 +138,18 @@ class _Run:
             elif self.reason:
                 row.status, row.reason, row.key = "declined", self.reason, ""
             else:
-                predictions = self._store_and_evaluate(row, path)
+                predictions = self._store_and_evaluate(row, stored)
                 record = {"row": asdict(row), "predictions": predictions, "random_seed": self.view.seed}
                 record |= {"inputs": self.cell.inputs, "made": provenance.describe_process()}
+                record |= {"removed": True} if stored != path else {}
+                path.parent.mkdir(parents=True, exist_ok=True)
                 files.write_json(path.with_suffix(".json"), record)
         except torch.OutOfMemoryError:  # depends on the GPU and is not a result: end the job
             raise
         except (UserError, ValueError, RuntimeError, ArithmeticError, NotImplementedError) as error:
             row.status, row.reason, row.key = "failed", describe(error), ""
+        if stored != path:
+            stored.unlink(missing_ok=True)
         if row.status != "ok":  # of an earlier run, in which the row had a score
             path.unlink(missing_ok=True)
             path.with_suffix(".json").unlink(missing_ok=True)
@@ -129,7 +157,7 @@ class _Run:
         return predictions
 
     def _store_and_evaluate(self, row: Score, path: Path) -> list[int]:
-        """Store one budget, load it back and evaluate the restored model on the test set."""
+        """Store one budget, load it back and evaluate the restored model."""
         cell, view = self.cell, self.view
         if self.prepared is None:
             self.prepared = self.method.prepare(view)
@@ -137,8 +165,7 @@ class _Run:
         stored = self.method.store(view, self.prepared, row.budget, path)
         row.seconds = round(time.monotonic() - self.start, 3)
         restored = self.method.restore_into(cell.model, cell.pretrained, path)
-        test = cell.split("test")
-        predictions = predict(restored, test, cell.batch_size)
+        predictions = self._evaluate(row, restored)
         head_size = sum(cell.finetuned[name].numel() for name in cell.manifest["head"])
         row.kept, row.kept_share = stored.kept + head_size, stored.kept / view.body_size
         row.parameters = stored.parameters or view.body_size + head_size
@@ -149,10 +176,30 @@ class _Run:
         if stored.factor:
             row.factor, row.validation_weighted_f1 = stored.factor.value, stored.factor.validation_weighted_f1
         row.stored_bytes, row.sha256 = path.stat().st_size, files.sha256(path)
-        for name, value in metrics.scores(test.labels, predictions).items():
-            setattr(row, name, value)
         row.peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
         return predictions.tolist()
+
+    def _evaluate(self, row: Score, model: nn.Module) -> np.ndarray:
+        """Predictions of a restored model, and the scores that follow from them."""
+        cell, labels = self.cell, self.cell.split("scored").labels
+        predictions = cell.predict(model, "test" if row.method in CONTROLS else "scored")
+        scored = scored_part(predictions, cell.scored_rows)
+        row.texts, row.precision = len(labels), cell.precision
+        for name, value in metrics.scores(labels, scored).items():
+            setattr(row, name, value)
+        if len(predictions) > len(scored):
+            row.all_texts_weighted_f1 = metrics.scores(cell.split("test").labels, predictions)["weighted_f1"]
+        budgets = cell.budgets(self.method)
+        if cell.precision != "float32" and row.method in COMPARED and row.budget in (budgets[0], budgets[-1]):
+            exact = cell.predict(model, precision="float32")
+            row.float32_weighted_f1 = metrics.scores(labels, exact)["weighted_f1"]
+            row.changed_share = float((exact != scored).mean())
+        return predictions
+
+
+def scored_part(predictions: np.ndarray, rows: np.ndarray | None) -> np.ndarray:
+    """The predictions on the scored rows of the test set, from those on all or on the scored ones."""
+    return predictions if rows is None or len(predictions) == len(rows) else predictions[rows]
 
 
 def describe(error: Exception) -> str:

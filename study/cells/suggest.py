@@ -5,6 +5,7 @@ restored model is evaluated once on the test set. With too few validation rows f
 nothing is searched for, and the rows of the table have no numbers.
 """
 
+from contextlib import nullcontext
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -13,14 +14,14 @@ import pandas as pd
 
 import baselines
 from baselines.base import Selection
-from ken import Subnetwork, certificate, suggestion
+from ken import certificate, suggestion
 from ken.certificate import Certificate, FileTrial
 from ken.errors import UserError
+from ken.subnetwork import Subnetwork
 from ken.suggestion import Suggestion, Trial
 from study.cells.finetuned_cell import FinetunedCell
-from study.running import files, provenance
+from study.running import files, provenance, scratch
 from study.training import metrics
-from study.training.examples import predict
 
 SMALLEST_FILE = "smallest-file"
 """In the column `method`: the search over ways of coding."""
@@ -35,14 +36,14 @@ CURVE_COLUMNS = tuple(
 
 
 def search(cell: FinetunedCell, method: Selection, settings: dict) -> Suggestion:
-    """Bisect over kept shares on the cell's validation examples."""
+    """Bisect over kept shares on the cell's validation examples, or on a sample of them."""
     cell.reset_model()
     cell.model.load_state_dict(cell.finetuned)
-    validation = cell.split("validation")
+    validation = cell.split("searched")
     return suggestion.suggest(
         cell.pretrained,
         cell.model,
-        lambda model: predict(model, validation, cell.batch_size),
+        lambda model: cell.predict(model, "searched"),
         validation.labels,
         **settings,
         method=method.criterion,
@@ -52,15 +53,24 @@ def search(cell: FinetunedCell, method: Selection, settings: dict) -> Suggestion
     )
 
 
+def full_weighted_f1(cell: FinetunedCell) -> float:
+    """Weighted F1 of the fine-tuned model on the scored texts; the manifest has that on all texts in float32."""
+    if cell.scored_rows is None and cell.precision == "float32":
+        return cell.manifest["weighted_f1"]
+    cell.reset_model()
+    cell.model.load_state_dict(cell.finetuned)
+    return metrics.scores(cell.split("scored").labels, cell.predict(cell.model))["weighted_f1"]
+
+
 def evaluate_on_test(cell: FinetunedCell, path: Path) -> dict[str, float]:
-    """Evaluate a stored file: kept share of the body, bytes, test scores, weighted F1 of the full model."""
-    test, subnetwork = cell.split("test"), Subnetwork.load(path)
+    """Evaluate a stored file: kept share of the body, bytes, scores on the scored texts and that of full."""
+    subnetwork = Subnetwork.load(path)
     cell.reset_model()
     subnetwork.inject(cell.model)
-    scores = metrics.scores(test.labels, predict(cell.model, test, cell.batch_size))
+    scores = metrics.scores(cell.split("scored").labels, cell.predict(cell.model))
     cell.reset_model()
     body = {"kept_share": subnetwork.kept_share, "stored_bytes": path.stat().st_size}
-    return body | scores | {"full_weighted_f1": cell.manifest["weighted_f1"]}
+    return body | scores | {"full_weighted_f1": full_weighted_f1(cell)}
 
 
 def suggest_share(cell: FinetunedCell, name: str, settings: dict, path: Path) -> tuple[dict, list[dict]]:
@@ -80,11 +90,11 @@ def suggest_file(cell: FinetunedCell, settings: dict, path: Path) -> tuple[dict,
     """Search for the smallest file and store it; the row has no share if no file is certified."""
     cell.reset_model()
     cell.model.load_state_dict(cell.finetuned)
-    validation = cell.split("validation")
+    validation = cell.split("searched")
     found = certificate.smallest_file(
         cell.pretrained,
         cell.model,
-        lambda model: predict(model, validation, cell.batch_size),
+        lambda model: cell.predict(model, "searched"),
         validation.labels,
         settings["margin"],
         settings["confidence"],
@@ -114,11 +124,14 @@ def suggest(cell: FinetunedCell, settings: dict, out: Path) -> None:
     rows, curves, settings = [], [], dict(settings)
     searches = {name: partial(suggest_share, name=name) for name in settings.pop("methods")}
     searches |= {SMALLEST_FILE: suggest_file} if settings.pop("smallest_file", False) else {}
-    examples = len(cell.split("validation").labels)
+    examples = len(cell.split("searched").labels)
     needed = suggestion.examples_needed(settings["margin"], settings["confidence"])
-    with files.replacing_folder(out) as folder:
+    with (
+        files.replacing_folder(out) as folder,
+        nullcontext(folder) if cell.keeps_all_files else scratch.folder(cell.dense_bytes, folder) as stored,
+    ):
         for name, run in {} if cell.failure else searches.items():
-            axes, path = cell.axes | {"method": name}, folder / f"{name}.safetensors"
+            axes, path = cell.axes | {"method": name}, stored / f"{name}.safetensors"
             if examples < needed:
                 rows.append(axes | settings)
                 print(f"{name}: {examples} validation rows are too few to suggest a share, {needed} are needed")

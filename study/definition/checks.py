@@ -34,6 +34,7 @@ def check(config: Mapping, methods: Mapping[str, Method]) -> None:
         _check_size(f"models.{name}", model)
     _check_language(config)
     _check_method_settings(config, methods)
+    _check_task_budgets(config, methods)
     _check_spread(config, methods)
 
 
@@ -65,7 +66,8 @@ def pictured(config: Mapping, methods: Mapping[str, Method]) -> dict:
     first = {"model": next(iter(config["models"])), "task": next(iter(config["tasks"]))}
     share = chosen.get("kept_share", 0.25 if 0.25 in shares else shares[-1])
     selecting = [name for name in config["methods"] if _selects(methods[name])]
-    drawn = [name for name in selecting if share in method_settings.budgets_in(config, methods[name])]
+    task = chosen.get("task", first["task"])
+    drawn = [name for name in selecting if share in method_settings.budgets_in(config, methods[name], task)]
     if not drawn:
         _refuse(f"kenviz.kept_share is {share}, but no method that keeps a share is run at it: choose another.")
     if (name := chosen.get("method")) not in (None, *drawn):
@@ -184,12 +186,25 @@ def _check_method_settings(config: Mapping, methods: Mapping[str, Method]) -> No
             _refuse(f"{key}.rate_factors is {settings['rate_factors']}, but {name} does not train: leave it out.")
 
 
+def _check_task_budgets(config: Mapping, methods: Mapping[str, Method]) -> None:
+    """Refuse kept shares of a task that leave a method without a budget, or that no method has."""
+    for task, spec in config["tasks"].items():
+        if "kept_shares" not in spec:
+            continue
+        run = {name: method_settings.budgets_in(config, methods[name], task) for name in config["methods"]}
+        if without := [name for name, budgets in run.items() if not budgets]:
+            _refuse(f"tasks.{task}.kept_shares has none of the budgets of {without[0]}: add one of them.")
+        used = {budget for budgets in run.values() for budget in budgets}
+        if unused := [budget for budget in spec["kept_shares"] if budget not in used]:
+            _refuse(f"tasks.{task}.kept_shares has {unused[0]}, at which no method is run: leave it out.")
+
+
 def _check_spread(config: Mapping, methods: Mapping[str, Method]) -> None:
     """Refuse methods in section spread that are not run at its kept share."""
-    share = config["spread"]["kept_share"]
+    share, task = config["spread"]["kept_share"], next(iter(config["tasks"]))
     for index, name in enumerate(config["spread"]["methods"]):
         if not _selects(methods[name]):
             _refuse(f"spread.methods[{index}] is {name}, whose file is no sub-network: leave it out.")
-        if share not in (budgets := method_settings.budgets_in(config, methods[name])):
+        if share not in (budgets := method_settings.budgets_in(config, methods[name], task)):
             key, listed = f"spread.methods[{index}] is {name}", ", ".join(map(str, budgets))
             _refuse(f"{key}, which is not run at spread.kept_share ({share}), but at {listed}.")

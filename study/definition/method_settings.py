@@ -8,14 +8,28 @@ from baselines.training import TrainedMethod
 RUN_KEYS = ("budgets", "draws", "rate_factors")  # all other keys are options of the method
 
 
-def budgets(method: Method, section: Mapping, kept_shares: Sequence[float | int]) -> list[float | int]:
-    """Budgets of a method: those of its section, else the method's defaults, else the study's kept shares."""
-    return list(section.get("budgets") or method.budgets or kept_shares)
+def budgets(
+    method: Method, section: Mapping, kept_shares: Sequence[float | int], of_task: Sequence[float | int] | None = None
+) -> list[float | int]:
+    """Budgets of a method: those of its section, else the method's defaults, else the study's kept shares.
+
+    Args:
+        of_task: the kept shares of a task, to which methods that keep a part of each row and do not train are limited.
+    """
+    listed = list(section.get("budgets") or method.budgets or kept_shares)
+    if of_task is None or not _keeps_shares(method):
+        return listed
+    return [budget for budget in listed if budget in of_task]
 
 
-def budgets_in(config: Mapping, method: Method) -> list[float | int]:
-    """`budgets` of a method in a study's config."""
-    return budgets(method, config["method_settings"].get(method.name, {}), config["kept_shares"])
+def _keeps_shares(method: Method) -> bool:
+    return method.unit == "share" and method.family != "control" and not isinstance(method, TrainedMethod)
+
+
+def budgets_in(config: Mapping, method: Method, task: str) -> list[float | int]:
+    """`budgets` of a method on a task of a study's config."""
+    section, of_task = config["method_settings"].get(method.name, {}), config["tasks"][task].get("kept_shares")
+    return budgets(method, section, config["kept_shares"], of_task)
 
 
 def draws(method: Method, section: Mapping, draws: int) -> int:

@@ -63,6 +63,10 @@ class Paths:
         """Folder of the initial state, the fine-tuned model and manifest.json."""
         return self.cell(model, task, seed) / "finetuned"
 
+    def released(self, model: str, task: str, seed: Axis) -> Path:
+        """Record that the large files of the fine-tuned model were removed, and which."""
+        return self.cell(model, task, seed) / "released.json"
+
     def random_init(self, model: str, task: str, seed: Axis) -> Path:
         """Folder of the control that is trained from random weights."""
         return self.cell(model, task, seed) / "random-init"

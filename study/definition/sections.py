@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping
 from typing import Annotated, Literal
 
 from pydantic import MISSING, AfterValidator, BeforeValidator, Field, ValidationInfo, create_model
-from pydantic_core import PydanticCustomError
 from typing_extensions import TypeAliasType
 
 from baselines import Method
@@ -14,7 +13,17 @@ from baselines.layerwise import LAYERWISE
 from baselines.llm_surgeon.options import LowRank, Structure
 from baselines.llm_surgeon.schedule import STRUCTURES, VARIANTS
 from baselines.options import Above0, Integer, Natural, Number, Positive, Section, Several, Share, Unique, optional
-from study.definition.sources import BatchSize, Epochs, LearningRate, Models, Name, RandomInitLearningRate, Tasks, Text
+from study.definition.sources import (
+    BatchSize,
+    Budget,
+    Epochs,
+    LearningRate,
+    Models,
+    Name,
+    RandomInitLearningRate,
+    Tasks,
+    Text,
+)
 
 CONTROLS = "the controls full and none are always run"
 NAMED = 'a name is lower-case letters, digits, ".", "_" and "-"'
@@ -26,16 +35,7 @@ def _registered(name: str, info: ValidationInfo) -> str:
     return name
 
 
-def _kept(budget: float | int) -> float | int:
-    if not (0 < budget < 1 or (isinstance(budget, int) and budget >= 1)):
-        raise PydanticCustomError("budget", "neither a share nor a number of entries")
-    return budget
-
-
-KEPT = "a share between 0 and 1 (both excluded), or a whole number of entries per row from 1"
-ANY_OF = {"anyOf": [{"exclusiveMinimum": 0, "exclusiveMaximum": 1}, {"type": "integer", "minimum": 1}]}
 EMPTY = BeforeValidator(lambda value: {} if value is None else value)  # all its lines may be commented out
-Budget = Annotated[Number, AfterValidator(_kept), Field(description=KEPT, json_schema_extra=ANY_OF)]
 METHOD_NAME = "name of a registered method, or of a selection with the number of bits of its kept updates"
 MethodName = TypeAliasType(  # so that the schema has one definition, which gets the registered names
     "MethodName", Annotated[str, AfterValidator(_registered), Field(description=METHOD_NAME)]
@@ -150,7 +150,14 @@ class Finetuning(Section):
 class Evaluation(Section):
     """How models are evaluated."""
 
-    batch_size: Positive = Field(32, description="examples in a batch, without effect on the numbers")
+    batch_size: Positive = Field(
+        32, description="examples in a batch; on a GPU only in the first one, from which the size of the others follows"
+    )
+    precision: Literal["float32", "tf32", "bfloat16"] = Field(
+        "float32",
+        description="of matrix products; where it is not float32, some models of each cell are also evaluated in "
+        "float32 and compared (changed_share in scores.csv); DeBERTa, which cannot be computed in bfloat16, takes tf32",
+    )
 
 
 class SuggestionSearch(Section):
@@ -256,6 +263,11 @@ class StudyConfig(Section):
         [],
         description="methods whose stored files are removed after scoring, for studies of large models (the tables "
         "keep hash and size); none by default",
+    )
+    keep_files: Literal["all", "read"] = Field(
+        "all",
+        description="what stays on the disk of large files; read: of compressed models those that a later step reads, "
+        "and fine-tuned models only until their cell is finished, except on the first two tasks with the first seed",
     )
     trained_on: TrainedOn = TrainedOn()
     inference: Inference = Inference()

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import MISSING, AfterValidator, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError, PydanticKnownError
 
-from baselines.options import Above0, Integer, Natural, Positive, Section, Several, Share, optional, shown
+from baselines.options import Above0, Integer, Natural, Number, Positive, Section, Several, Share, optional, shown
 from study.definition.paths import without_split
 
 SOURCE = "where it comes from"
@@ -29,6 +29,12 @@ def _checkpoint(path: str, info: ValidationInfo) -> str:
     return path
 
 
+def _kept(budget: float | int) -> float | int:
+    if not (0 < budget < 1 or (isinstance(budget, int) and budget >= 1)):
+        raise PydanticCustomError("budget", "neither a share nor a number of entries")
+    return budget
+
+
 def _matching(pattern: str, description: str) -> object:
     return Field(pattern=rf"^{pattern}$(?!\n)", description=description)
 
@@ -44,6 +50,9 @@ Repository = Annotated[str, _matching(rf"(?!.*(--|\.\.)){PART}(/{PART})?", REPOS
 Revision = Annotated[str, _matching(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._/-]*", REVISION)]
 Epochs = Annotated[Positive, Field(description="passes over the training examples")]
 BatchSize = Annotated[Positive, Field(description="examples in a batch")]
+KEPT = "a share between 0 and 1 (both excluded), or a whole number of entries per row from 1"
+ANY_OF = {"anyOf": [{"exclusiveMinimum": 0, "exclusiveMaximum": 1}, {"type": "integer", "minimum": 1}]}
+Budget = Annotated[Number, AfterValidator(_kept), Field(description=KEPT, json_schema_extra=ANY_OF)]
 LearningRate = Annotated[Above0, Field(description="peak of the learning rate")]
 RandomInitLearningRate = Annotated[
     Above0, Field(description="peak of the learning rate from random initialisation; by default learning_rate")
@@ -64,7 +73,20 @@ class HubData(HubSource):
     config: str | MISSING = optional("the configuration of the data set, if it has several", min_length=1)
 
 
-class DocstringTask(Section):
+class Task(Section):
+    """How compressed models are scored on a task; the task itself does not depend on it."""
+
+    scored_texts: Positive | MISSING = optional(
+        "largest number of test texts on which compressed models are scored, a stratified sample that is the same for "
+        "all of them (docs/power.md), and of validation texts for suggestion; by default all"
+    )
+    kept_shares: Several[Budget] | MISSING = optional(
+        "budgets at which methods that keep a part of each row and do not train are run on this task, of those that "
+        "they have; by default all"
+    )
+
+
+class DocstringTask(Task):
     """Text and labels from the docstrings of the corpus."""
 
     source: Literal["docstrings"] = Field(description=SOURCE)
@@ -93,7 +115,7 @@ class Limits(Section):
     test: Positive | MISSING = optional("of test examples")
 
 
-class ColumnTask(Section):
+class ColumnTask(Task):
     """Text and labels from two columns of a table."""
 
     text: str = Field(description="name of the column with the text")

@@ -14,6 +14,7 @@ from study.running import files
 
 CONTROLS = ("full", "none")
 EXPERIMENTS = ("pruning", "adaptation")  # on language models
+SCORING = ("scored_texts", "kept_shares")  # keys of a task that say how models are scored on it
 Cell = tuple[str, str, int]  # model, task, seed
 
 
@@ -99,7 +100,8 @@ class Study:
     @property
     def parts(self) -> list[str]:
         """What the study has of the parts that only some studies have; `report.outputs` names what each adds."""
-        return [*self.experiments, *(["random-init"] if self.random_init_seeds else [])]
+        other = [] if self.config["evaluation"]["precision"] == "float32" else ["precision"]
+        return [*self.experiments, *(["random-init"] if self.random_init_seeds else []), *other]
 
     @property
     def language_axes(self) -> dict[str, list]:
@@ -114,8 +116,8 @@ class Study:
     # Text and tasks.
 
     def task_settings(self, task: str) -> dict:
-        """The section of a task, with the limits of docstring snippets."""
-        spec = self.config["tasks"][task]
+        """The section of a task, with the limits of docstring snippets and without how models are scored on it."""
+        spec = {key: value for key, value in self.config["tasks"][task].items() if key not in SCORING}
         limits = ("min_words", "max_words") if spec["source"] == "docstrings" else ()
         return spec | {key: self.config["corpus"][key] for key in limits}
 
@@ -176,7 +178,10 @@ class Study:
     def finetuning_settings(self, model: str, arm: str = "pretrained") -> dict:
         """Settings of a fine-tuning: the section finetuning with the overrides of the model."""
         section, overrides = self.config["finetuning"], self.config["models"][model]
-        settings = section | {"evaluation_batch_size": self.config["evaluation"]["batch_size"]}
+        evaluation = self.config["evaluation"]
+        settings = section | {"evaluation_batch_size": evaluation["batch_size"]}
+        if evaluation["precision"] != "float32":
+            settings["evaluation_precision"] = evaluation["precision"]
         settings |= {key: overrides[key] for key in settings.keys() & overrides.keys()}
         scratch_rate = overrides.get("random_init_learning_rate", section.get("random_init_learning_rate"))
         if arm == "random-init" and scratch_rate is not None:
@@ -190,26 +195,56 @@ class Study:
         settings = self.finetuning_settings(model)
         return {"grid": self.config["tuning"], "arms": arms, "tasks": self.axes["task"], "settings": settings}
 
-    def compression_settings(self, methods: Iterable[str]) -> dict:
-        """Settings with which `cells.finetuned_cell` runs these methods."""
+    @property
+    def first_cells(self) -> list[Cell]:
+        """The cells of all models on the first task and seed, from which examples are drawn."""
+        axes = self.axes
+        return list(product(axes["model"], axes["task"][:1], axes["seed"][:1]))
+
+    @property
+    def released_cells(self) -> list[Cell]:
+        """The cells whose fine-tuned models are removed when they are finished."""
+        return [cell for cell in self.cells if cell not in self.described_cells]
+
+    @property
+    def described_cells(self) -> list[Cell]:
+        """The cells in which updates and choices are described: all, or the first two tasks if models are removed."""
+        if not self.removes_files:
+            return self.cells
+        axes = self.axes
+        return list(product(axes["model"], axes["task"][:2], axes["seed"][:1]))
+
+    @property
+    def removes_files(self) -> bool:
+        """Whether only those large files stay on the disk that a later step reads."""
+        return self.config["keep_files"] == "read"
+
+    def compression_settings(self, methods: Iterable[str], task: str) -> dict:
+        """Settings with which `cells.finetuned_cell` runs these methods on a task."""
         methods = list(methods)
         sections = {name: section for name, section in self.config["method_settings"].items() if name in methods}
         scores_only = [name for name in self.config["scores_only"] if name in methods]
-        shared = {key: self.config[key] for key in ("kept_shares", "draws")} | self.evaluation_settings()
-        return shared | {"methods": sections, "scores_only": scores_only}
+        shared = {key: self.config[key] for key in ("kept_shares", "draws")} | self.evaluation_settings(task)
+        of_task = self.config["tasks"][task].get("kept_shares")
+        return shared | {"methods": sections, "scores_only": scores_only, "kept_shares_of_task": of_task}
 
-    def evaluation_settings(self) -> dict:
-        """How restored models are evaluated."""
-        return self.config["evaluation"] | {"max_length": self.config["finetuning"]["max_length"]}
+    def evaluation_settings(self, task: str) -> dict:
+        """How restored models are evaluated on a task; `scored_texts` None for all texts."""
+        settings = self.config["evaluation"] | {"max_length": self.config["finetuning"]["max_length"]}
+        return settings | {"scored_texts": self.scored_texts(task)}
 
-    def inference_settings(self) -> dict:
+    def scored_texts(self, task: str) -> int | None:
+        """Largest number of test texts on which compressed models are scored; None for all."""
+        return self.config["tasks"][task].get("scored_texts")
+
+    def inference_settings(self, task: str) -> dict:
         """Methods, number of texts and passes, and how the methods are run."""
         section = self.config["inference"]
-        return section | {"settings": self.compression_settings(section["methods"])}
+        return section | {"settings": self.compression_settings(section["methods"], task)}
 
-    def ablation_settings(self) -> dict:
+    def ablation_settings(self, task: str) -> dict:
         """Which ablations of KEN are run, and how models are evaluated."""
-        return {"checks": self.config["checks"], "settings": self.evaluation_settings()}
+        return {"checks": self.config["checks"], "settings": self.evaluation_settings(task)}
 
     # Language models.
 
@@ -248,6 +283,7 @@ class Study:
         return {
             **self.axes,
             "methods": self.methods,
+            "scored_texts": {task: self.scored_texts(task) for task in self.axes["task"]},
             "trained": self.trained_axes,
             "measured": bool(self.config["inference"]["methods"]),
             "checked": self.has_ablations,

@@ -17,7 +17,10 @@ from baselines.estimates import FLOAT32_BYTES, HELD_BYTES, Effort, kept_bytes
 from baselines.llm_surgeon import needs
 from baselines.llm_surgeon.schedule import VARIANTS, Settings
 from ken import certificate
+from study.definition.kept_files import kept_files
+from study.definition.study import CONTROLS, Cell, Study
 from study.planning.sizes import ModelSize, SizedStudy, TaskSize
+from study.training.memory import MOST_TOKENS
 
 ADAMW_BYTES = 28  # per parameter: weight, two moments read and written, gradient read, all float32
 TRAINED_BYTES = 20  # held per parameter while training: weight, gradient, two moments, weight of the best epoch
@@ -25,6 +28,7 @@ READ_BYTES = 8  # held per parameter while reading sub-networks: a mask, kept va
 TABLES_GIB = 2.0  # of a process that reads tables or draws figures
 CONTEXT_GIB = 0.7  # of a process with torch, or of a CUDA context with its libraries
 MATRIX_KINDS = 7  # kinds of matrices that the checks prune one at a time
+COMPARISONS = 4  # evaluations in float32 of a cell whose precision is another one, see `study.cells.scoring.COMPARED`
 TOKENS_PER_WORD = 1.5  # of text in English
 SEARCH_ENDS = 2  # kept shares that a search evaluates besides the steps of its bisection
 
@@ -37,6 +41,8 @@ class Work:
         flops: floating-point operations of matrix products in float32.
         low_flops: floating-point operations that a GPU does in bfloat16.
         passes: forward passes of one layer over one batch.
+        evaluation_passes, filled_passes: those of evaluations, in batches of the config's size (on a CPU), and in
+            batches of as many tokens as fit (on a GPU).
         steps: training steps of one layer over one batch: forward, backward and update.
         activations: bytes of intermediate results in float32, see `activation_bytes`; a training step counts thrice.
         moved: bytes that the optimiser reads and writes.
@@ -52,6 +58,8 @@ class Work:
     flops: float = 0.0
     low_flops: float = 0.0
     passes: float = 0.0
+    evaluation_passes: float = 0.0
+    filled_passes: float = 0.0
     steps: float = 0.0
     activations: float = 0.0
     moved: float = 0.0
@@ -78,50 +86,59 @@ def forward_flops(size: ModelSize, tokens: float) -> float:
     return 2 * (size.linear_entries + (1 + size.score_maps) * size.layers * size.width * tokens)
 
 
-def scored_texts(study: SizedStudy, task: TaskSize, control: bool) -> int:
+def scored_texts(task: TaskSize, control: bool) -> int:
     """Number of test texts that a compressed model (control: or a control, or the fine-tuned model) is evaluated on."""
-    return task.test
+    return task.test if control else task.sample(task.test)
 
 
-def evaluation_in_bfloat16(study: SizedStudy) -> bool:
-    """Whether models are evaluated in bfloat16 on a GPU."""
-    return False
+def evaluation(size: ModelSize, rows: float, tokens: float, settings: dict) -> Work:
+    """Work of an evaluation on a number of texts.
 
-
-def evaluation_batch(study: SizedStudy) -> int:
-    """Number of texts in a batch of an evaluation."""
-    return study.config["evaluation"]["batch_size"]
-
-
-def evaluation(size: ModelSize, rows: float, tokens: float, batch_size: int, half: bool = False) -> Work:
-    """Work of an evaluation on a number of texts, in float32 or (half) in bfloat16."""
-    flops, half = rows * tokens * forward_flops(size, tokens), half and size.bfloat16
+    Args:
+        settings: the section evaluation of the config; without a precision in float32.
+    """
+    flops, precision = rows * tokens * forward_flops(size, tokens), settings.get("precision", "float32")
+    low = flops * (1 if precision == "bfloat16" and size.bfloat16 else 2)  # TF32 has half the peak of bfloat16
     return Work(
-        flops=0.0 if half else flops,
-        low_flops=flops if half else 0.0,
-        passes=size.layers * math.ceil(rows / batch_size),
+        flops=flops if precision == "float32" else 0.0,
+        low_flops=0.0 if precision == "float32" else low,
+        evaluation_passes=size.layers * math.ceil(rows / settings["batch_size"]),
+        filled_passes=size.layers * math.ceil(rows * tokens / MOST_TOKENS),
         activations=activation_bytes(size, rows, tokens, half=False),
     )
 
 
 def evaluation_on_test(study: SizedStudy, size: ModelSize, task: TaskSize, control: bool = False) -> Work:
     """Work of evaluating a compressed model, or a control, on the test set of a task."""
-    rows = math.ceil(study.scored_share * scored_texts(study, task, control))
-    return evaluation(size, rows, task.tokens, evaluation_batch(study), evaluation_in_bfloat16(study))
+    rows = math.ceil(study.scored_share * scored_texts(task, control))
+    return evaluation(size, rows, task.tokens, study.config["evaluation"])
 
 
 def evaluation_on_validation(study: SizedStudy, size: ModelSize, task: TaskSize) -> Work:
     """Work of evaluating a compressed model on the validation set of a task."""
-    return evaluation(size, task.validation, task.tokens, evaluation_batch(study), evaluation_in_bfloat16(study))
+    return evaluation(size, task.validation, task.tokens, study.config["evaluation"])
 
 
-def training(size: ModelSize, task: TaskSize, settings: dict) -> Work:
-    """Work of a fine-tuning, including its validation after every epoch."""
+def compared_with_float32(study: SizedStudy, size: ModelSize, task: TaskSize) -> Work:
+    """Work of the evaluations in float32 that those in another precision are compared with, in one cell."""
+    if study.config["evaluation"]["precision"] == "float32":
+        return Work()
+    settings = study.config["evaluation"] | {"precision": "float32"}
+    return COMPARISONS * evaluation(size, scored_texts(task, control=False), task.tokens, settings)
+
+
+def training(size: ModelSize, task: TaskSize, settings: dict, evaluating: dict | None = None) -> Work:
+    """Work of a fine-tuning, including its validation after every epoch.
+
+    Args:
+        evaluating: the section evaluation of the config; by default in float32.
+    """
     steps = settings["epochs"] * math.ceil(task.train / settings["batch_size"])
     flops = 3 * settings["epochs"] * task.train * task.tokens * forward_flops(size, task.tokens)
     activations = 3 * settings["epochs"] * activation_bytes(size, task.train, task.tokens, half=False)
     work = _trained(size, steps, flops) + Work(activations=activations)
-    return work + settings["epochs"] * evaluation(size, task.validation, task.tokens, settings["batch_size"])
+    evaluating = evaluating or {"batch_size": settings["batch_size"]}
+    return work + settings["epochs"] * evaluation(size, task.validation, task.tokens, evaluating)
 
 
 def _trained(size: ModelSize, steps: float, flops: float) -> Work:
@@ -142,12 +159,25 @@ def effort_work(effort: Effort, size: ModelSize, tokens: float) -> Work:
     )
 
 
-def stored_work(study: SizedStudy, size: ModelSize, method: Method) -> Work:
-    """Work of storing, loading and recording one draw of a method at all its budgets; some files are deleted then."""
-    budgets = study.budgets(method)
-    written = sum(method.stored_bytes(budget, size) for budget in budgets)
-    kept = 0.0 if method.name in study.config["scores_only"] else written
+def stored_work(study: SizedStudy, size: ModelSize, method: Method, cell: Cell) -> Work:
+    """Work of storing, loading and recording one draw of a method at all its budgets; some files are deleted then.
+
+    Files of which only scores are kept are written in memory.
+    """
+    budgets = study.budgets(method, cell[1])
+    scores_only = method.name in study.config["scores_only"]
+    written = 0.0 if scores_only else sum(method.stored_bytes(budget, size) for budget in budgets)
+    kept = kept_on_disk(study, size, method, cell)
     return Work(coded=len(budgets) * size.body_entries, files=len(budgets), written=written, disk=kept)
+
+
+def kept_on_disk(study: SizedStudy, size: ModelSize, method: Method, cell: Cell) -> float:
+    """Bytes of a method's files that stay on disk in a cell, per draw; 0 if only its scores are kept."""
+    if method.name in study.config["scores_only"]:
+        return 0.0
+    kept, budgets = kept_files(Study(study.config), cell), study.budgets(method, cell[1])
+    read = budgets if kept is None else [budget for budget in budgets if budget in kept.get(method.name, ())]
+    return sum(method.stored_bytes(budget, size) for budget in read)
 
 
 def cell_read(size: ModelSize) -> Work:
@@ -176,47 +206,55 @@ def training_gib(size: ModelSize, settings: dict, half: bool) -> float:
     return CONTEXT_GIB + held / 2**30
 
 
-def _compress_with(study: SizedStudy, size: ModelSize, task: TaskSize, method: Method) -> Work:
-    """All files of a method that does not train: choose, store, load, evaluate on the test set."""
-    budgets = len(study.budgets(method))
+def _compress_with(study: SizedStudy, size: ModelSize, cell: Cell, method: Method) -> Work:
+    """All files of a method that does not train: choose, store, load, evaluate on the scored texts of a task."""
+    budgets, task = len(study.budgets(method, cell[1])), study.tasks[cell[1]]
     effort = method.effort(size, budgets)
-    draw = budgets * evaluation_on_test(study, size, task, control=method.family == "control")
+    draw = budgets * evaluation_on_test(study, size, task, control=method.name in CONTROLS)
     draw += effort.validations * evaluation_on_validation(study, size, task)
-    return study.draws(method) * (draw + stored_work(study, size, method) + effort_work(effort, size, task.tokens))
+    draw += stored_work(study, size, method, cell) + effort_work(effort, size, task.tokens)
+    return study.draws(method) * draw
 
 
-def _finetune(study: SizedStudy, model: str, task: str, *, copies: int = 2, **_: str) -> Work:
-    """Work of fine-tuning a cell; the files are the initial state and the fine-tuned model, or none for a control."""
+def _finetune(study: SizedStudy, model: str, task: str, seed: str, *, copies: int = 2) -> Work:
+    """Work of fine-tuning a cell; the files are the initial state and the fine-tuned model, or none for a control.
+
+    Files that are removed when the cell is finished do not count.
+    """
     size, rows = study.models[model], study.tasks[task]
-    work = training(size, rows, study.finetuning(model)) + evaluation_on_test(study, size, rows, control=True)
-    return work + Work(disk=copies * size.dense_bytes, written=copies * size.dense_bytes, read=size.dense_bytes)
+    work = training(size, rows, study.finetuning(model), study.config["evaluation"])
+    work += evaluation_on_test(study, size, rows, control=True)
+    work += Work(written=copies * size.dense_bytes, read=size.dense_bytes)
+    released = (model, task, int(seed)) in Study(study.config).released_cells
+    return work + Work(disk=0.0 if released else copies * size.dense_bytes)
 
 
-def _compress(study: SizedStudy, model: str, task: str, **_: str) -> Work:
-    size, rows = study.models[model], study.tasks[task]
-    work = sum((_compress_with(study, size, rows, method) for method in study.post_hoc()), cell_read(size))
-    search = study.config["suggestion"]
+def _compress(study: SizedStudy, model: str, task: str, seed: str) -> Work:
+    size, rows, cell = study.models[model], study.tasks[task], (model, task, int(seed))
+    work = sum((_compress_with(study, size, cell, method) for method in study.post_hoc()), cell_read(size))
+    work += compared_with_float32(study, size, rows)
+    search, removed = study.config["suggestion"], Study(study.config).removes_files
+    looked_at = evaluation(size, rows.sample(rows.validation), rows.tokens, study.config["evaluation"])
     evaluated = SEARCH_ENDS + math.ceil(math.log2(1 / search["resolution"]))
     for name in search["methods"]:
-        work += evaluated * evaluation_on_validation(study, size, rows)
-        work += evaluation_on_test(study, size, rows)
-        disk = METHODS[name].stored_bytes(0.5, size)
-        work += Work(ranked=2 * size.parameters, coded=size.parameters, files=1, written=disk, disk=disk)
+        stored = METHODS[name].stored_bytes(0.5, size)
+        work += evaluated * looked_at + evaluation_on_test(study, size, rows)
+        work += Work(ranked=2 * size.parameters, coded=size.parameters, files=1, written=stored)
+        work += Work(disk=0.0 if removed else stored)
     if search["smallest_file"]:
         tried = len(certificate.CODINGS) * len(certificate.SHARES) // 2  # a search seldom reaches the last share
-        work += tried * (evaluation_on_validation(study, size, rows) + Work(coded=size.parameters))
-        work += evaluation_on_test(study, size, rows)
+        work += tried * (looked_at + Work(coded=size.parameters)) + evaluation_on_test(study, size, rows)
     return work
 
 
-def _train(study: SizedStudy, model: str, task: str, method: str, **_: str) -> Work:
+def _train(study: SizedStudy, model: str, task: str, seed: str, method: str) -> Work:
     size, rows, trained = study.models[model], study.tasks[task], METHODS[method]
-    budgets = study.budgets(trained)
+    budgets = study.budgets(trained, task)
     fits = len(budgets) * study.learning_rates(trained)
-    work = fits * trained.step_cost * training(size, rows, study.finetuning(model))
+    work = fits * trained.step_cost * training(size, rows, study.finetuning(model), study.config["evaluation"])
     work += len(budgets) * evaluation_on_test(study, size, rows)
     work += effort_work(trained.effort(size, len(budgets)), size, rows.tokens)
-    return work + stored_work(study, size, trained) + cell_read(size)
+    return work + stored_work(study, size, trained, (model, task, int(seed))) + cell_read(size)
 
 
 def _check(study: SizedStudy, model: str, task: str, **_: str) -> Work:
@@ -229,20 +267,22 @@ def _check(study: SizedStudy, model: str, task: str, **_: str) -> Work:
         files, rankings, disk = files + MATRIX_KINDS, rankings + 1, disk + MATRIX_KINDS * size.dense_bytes
     work = files * evaluation_on_test(study, size, rows)
     work += Work(ranked=rankings * size.parameters, coded=files * size.parameters, files=files)
-    return work + Work(written=disk, disk=disk) + cell_read(size)
+    kept = 0.0 if Study(study.config).removes_files else disk
+    return work + Work(written=disk, disk=kept) + cell_read(size)
 
 
 def _infer(study: SizedStudy, model: str, task: str, **_: str) -> Work:
     settings, size, rows = study.config["inference"], study.models[model], study.tasks[task]
     models = _measured_models(study)
-    one = evaluation(size, settings["texts"], rows.tokens, evaluation_batch(study))
+    one = evaluation(size, settings["texts"], rows.tokens, {"batch_size": study.config["evaluation"]["batch_size"]})
     return models * (settings["passes"] + 2) * one + Work(coded=models * size.parameters) + cell_read(size)
 
 
 def _measured_models(study: SizedStudy) -> int:
     """Largest number of models whose inference is measured in one job."""
     methods = [METHODS[name] for name in study.config["inference"]["methods"]]
-    return 1 + sum(1 if method.unit == "share" else 2 * len(study.budgets(method)) for method in methods)
+    task = next(iter(study.tasks))  # the budgets of other units are those of every task
+    return 1 + sum(1 if method.unit == "share" else 2 * len(study.budgets(method, task)) for method in methods)
 
 
 def _tune(study: SizedStudy, model: str, **_: str) -> Work:
@@ -269,8 +309,9 @@ def _import(study: SizedStudy, model: str, **_: str) -> Work:
 
 
 def _collect(study: SizedStudy) -> Work:
-    cells = len(study.config["models"]) * len(study.tasks) * len(study.config["seeds"])
-    return Work(items=cells * sum(study.draws(method) * len(study.budgets(method)) for method in study.post_hoc()))
+    pairs = [(method, task) for task in study.tasks for method in study.post_hoc()]
+    runs = [study.draws(method) * len(study.budgets(method, task)) for method, task in pairs]
+    return Work(items=len(study.config["models"]) * len(study.config["seeds"]) * sum(runs))
 
 
 def _updates(study: SizedStudy) -> Work:
@@ -292,7 +333,7 @@ def _prune_language_model(study: SizedStudy, model: str, **_: str) -> Work:
     chunks = math.ceil(settings["text"]["test_words"] * TOKENS_PER_WORD / length)
     one = effort_work(Effort(gradient_texts=settings["calibration"]), size, length)
     one += Work(needs.estimate_flops(size.linear, settings["calibration"] * length))
-    tested = evaluation(size, chunks, length, section["batch_size"]) + Work(coded=size.body_entries)
+    tested = evaluation(size, chunks, length, {"batch_size": section["batch_size"]}) + Work(coded=size.body_entries)
     work = one + tested  # of the dense model
     for method, structure, shots in product(settings["methods"], settings["structures"], settings["shots"]):
         sparsities = 1 if structure == "2:4" else len(settings["sparsities"])
@@ -381,7 +422,8 @@ def seconds_of(work: Work, machine: dict, core: dict) -> float:
     reached = machine["tflops"] * machine["utilisation"]
     computed = work.low_flops / (reached * 1e12) + work.moved / (machine["gb_per_s"] * 1e9)
     computed += work.flops / (machine.get("float32_tflops", reached) * 1e12)
-    started = (work.passes * machine["layer_ms"] + work.steps * machine["step_ms"]) / 1000
+    passes = work.passes + (work.filled_passes if is_gpu(machine) else work.evaluation_passes)
+    started = (passes * machine["layer_ms"] + work.steps * machine["step_ms"]) / 1000
     elementwise = work.activations / (machine.get("activation_gb_per_s", math.inf) * 1e9)
     trained = max(computed, started) if is_gpu(machine) else computed + started + elementwise
     ranked = machine.get("ranked", core["ranked"]) * 1e6

@@ -20,6 +20,7 @@ from study import manifest
 from study.definition import method_settings
 from study.definition.config import check_keys
 from study.definition.config import load as load_config
+from study.definition.kept_files import kept_files
 from study.definition.paths import Paths
 from study.definition.study import Cell, Study
 from study.planning import kenviz_matrix
@@ -144,19 +145,20 @@ class Rules:
         """Hash of the code of a step and of the methods it runs."""
         return code_hash(step, *map(baselines.module_of, methods))
 
-    def compression_settings(self, methods: Iterable[str]) -> str:
-        """What the scores of methods depend on: budgets, draws, learning rates and options, and the evaluation."""
-        config, used = self.study.config, {}
+    def compression_settings(self, methods: Iterable[str], wildcards: "Wildcards") -> str:
+        """What the scores of methods in a cell depend on: budgets, draws, learning rates, options, evaluation."""
+        config, used, task = self.study.config, {}, wildcards.task
+        kept = kept_files(self.study, (wildcards.model, task, int(wildcards.seed)))
         for name in methods:
             method, section = baselines.METHODS[name], config["method_settings"].get(name, {})
             used[name] = {
-                "budgets": method_settings.budgets_in(config, method),
+                "budgets": method_settings.budgets_in(config, method, task),
                 "draws": method_settings.draws(method, section, config["draws"]),
                 "learning_rates": method_settings.learning_rate_multipliers(method, section),
                 "options": method_settings.options(section),
                 "keeps_files": name not in config["scores_only"],
-            }
-        return as_json([used, self.study.evaluation_settings()])
+            } | ({} if kept is None else {"kept_files": kept.get(name, [])})
+        return as_json([used, self.study.evaluation_settings(task)])
 
     def finetuned_manifests(self) -> list[Path]:
         """Manifests of all fine-tuned cells and of the controls from random weights."""
@@ -185,6 +187,22 @@ class Rules:
         cells = self.study.trained_cells if self.study.has_ablations else []
         return [self.paths.checks(*cell) / "checks.csv" for cell in cells]
 
+    def released(self) -> list[Path]:
+        """Records of the cells whose fine-tuned models are removed in the end."""
+        return [self.paths.released(*cell) for cell in self.study.released_cells]
+
+    def finished_cell(self, wildcards: "Wildcards") -> list[Path]:
+        """Everything that is made from the fine-tuned model of a cell."""
+        cell = (wildcards.model, wildcards.task, int(wildcards.seed))
+        study, paths = self.study, self.paths
+        methods = [*self.post_hoc, *(self.trained if cell in study.trained_cells else [])]
+        parts = [paths.scores(*cell, method) for method in methods]
+        parts += [paths.suggested(*cell) / "suggestions.csv"] if study.suggests else []
+        if cell in study.trained_cells:
+            parts += [paths.inference(*cell)] if study.config["inference"]["methods"] else []
+            parts += [paths.checks(*cell) / "checks.csv"] if study.has_ablations else []
+        return parts
+
     # Language models.
 
     def perplexities(self) -> list[Path]:
@@ -208,9 +226,7 @@ class Rules:
 
     def spread_cells(self) -> list[tuple[Cell, str]]:
         """(cell, method) whose kept entries are tested for clusters: all models on the first task and seed."""
-        axes = self.study.axes
-        cells = product(axes["model"], axes["task"][:1], axes["seed"][:1])
-        return list(product(cells, self.study.config["spread"]["methods"]))
+        return list(product(self.study.first_cells, self.study.config["spread"]["methods"]))
 
     def spread_scores(self) -> list[Path]:
         """Scores of `spread_cells`; they are written together with the stored files."""
@@ -233,7 +249,7 @@ class Rules:
         config, methods = self.study.config, []
         for name in self.post_hoc:
             method, stays = baselines.METHODS[name], name not in config["scores_only"]
-            budgets = method_settings.budgets_in(config, method)
+            budgets = method_settings.budgets_in(config, method, config["kenviz"]["task"])
             if (
                 method.family == "reset"
                 and names_entries(method)
@@ -284,7 +300,7 @@ class Rules:
         manifests += [folder / "manifest.json" for folder in sources if folder and folder.is_relative_to(paths.results)]
         cells = [*self.finetuned_manifests(), *self.scores(), *self.suggestions(), *self.inference(), *self.checks()]
         tables = [*map(paths.table, [*self.collected, "claims"]), *self.measured_tables()]
-        return [*manifests, *cells, *self.perplexities(), *tables, paths.collected, paths.provenance]
+        return [*manifests, *cells, *self.released(), *self.perplexities(), *tables, paths.collected, paths.provenance]
 
     def check_sources(self) -> None:
         """Refuse to start with the user's files changed in the future: Snakemake removes what is made from them.

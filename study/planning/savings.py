@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from baselines import METHODS
 from study.planning.jobs import Job
 from study.planning.sizes import SizedStudy
 
@@ -25,11 +24,7 @@ def half_the_seeds(study: SizedStudy, jobs: Sequence[Job]) -> Smaller:
 
 def half_the_budgets(study: SizedStudy, jobs: Sequence[Job]) -> Smaller:
     """The study with every second budget of every method."""
-    settings = dict(study.config["method_settings"])
-    for name in {*study.config["methods"], *(method.name for method in study.post_hoc())}:
-        budgets = study.budgets(METHODS[name])[::2]
-        settings[name] = dict(settings.get(name, {})) | {"budgets": budgets}
-    return replace(study, config=study.config | {"method_settings": settings}), list(jobs)
+    return replace(study, budget_step=2 * study.budget_step), list(jobs)
 
 
 HALVES: dict[str, Callable[[SizedStudy, Sequence[Job]], Smaller]] = {

@@ -5,7 +5,7 @@ config/plan.yaml. The architecture is built on torch's meta device, which alloca
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -43,13 +43,22 @@ class ModelSize(ModelShapes):
 
 @dataclass(frozen=True)
 class TaskSize:
-    """Rows of each split, mean tokens of a text (truncated for the model), and number of classes."""
+    """Rows of each split, mean tokens of a text (truncated for the model), and number of classes.
+
+    Attributes:
+        scored: test texts on which compressed models are scored, at most; None for all.
+    """
 
     train: int
     validation: int
     test: int
     tokens: float
     classes: int
+    scored: int | None = None
+
+    def sample(self, rows: int) -> int:
+        """Texts of a split with so many rows on which compressed models are evaluated."""
+        return min(rows, self.scored or rows)
 
 
 @dataclass(frozen=True)
@@ -58,12 +67,14 @@ class SizedStudy:
 
     Attributes:
         scored_share: share of the test texts that the plan counts, to estimate a smaller study.
+        budget_step: the plan counts one in so many budgets of a method, likewise.
     """
 
     config: dict
     models: dict[str, ModelSize]
     tasks: dict[str, TaskSize]
     scored_share: float = 1.0
+    budget_step: int = 1
 
     def finetuning(self, model: str) -> dict:
         """Section finetuning, with the keys that the model overrides."""
@@ -77,9 +88,9 @@ class SizedStudy:
         methods = [METHODS[name] for name in dict.fromkeys([*controls, *self.config["methods"]])]
         return [method for method in methods if not isinstance(method, TrainedMethod)]
 
-    def budgets(self, method: Method) -> list[float | int]:
-        """Budgets that a method is run at."""
-        return method_settings.budgets_in(self.config, method)
+    def budgets(self, method: Method, task: str) -> list[float | int]:
+        """Budgets that a method is run at on a task."""
+        return method_settings.budgets_in(self.config, method, task)[:: self.budget_step]
 
     def draws(self, method: Method) -> int:
         """Number of draws of a method."""
@@ -99,7 +110,10 @@ def size_study(config: dict, plan: dict) -> SizedStudy:
     Args:
         plan: config/plan.yaml.
     """
-    tasks = {name: task_size(name, config, plan) for name in config["tasks"]}
+    tasks = {
+        name: replace(task_size(name, config, plan), scored=task.get("scored_texts"))
+        for name, task in config["tasks"].items()
+    }
     classes = max(task.classes for task in tasks.values())
     models = {
         name: model_size(model_config(name, config, plan["repositories"], classes), model["source"] == "pretraining")

@@ -75,7 +75,7 @@ class Probe:
 
     def evaluation(self) -> cost.Work:
         """Work of predicting all texts."""
-        return cost.evaluation(self.size, len(self.texts), self.tokens, self.batch)
+        return cost.evaluation(self.size, len(self.texts), self.tokens, {"batch_size": self.batch})
 
     def step(self) -> cost.Work:
         """Work of a training step."""
@@ -144,7 +144,7 @@ def measure_core() -> dict[str, float]:
     now, optimiser = clock_of(CPU), measure_optimiser(CPU)
     probes = [Probe.of(width, tokens, batch, CPU) for width, tokens, batch in PROBES]
     works = [probe.evaluation() for probe in probes]
-    units = [[work.passes, work.flops, work.activations] for work in works]
+    units = [[work.evaluation_passes, work.flops, work.activations] for work in works]
     launched, per_flop, per_byte = coefficients(units, [probe.evaluation_seconds(now) for probe in probes])
     step, taken = probes[0].step(), probes[0].step_seconds(now)
     computed = per_flop * (step.flops + step.low_flops) + per_byte * step.activations + step.moved / (optimiser * 1e9)
@@ -173,7 +173,7 @@ def measure_gpu(device: torch.device) -> dict[str, float]:
         "float32_tflops": wide.evaluation().flops / wide.evaluation_seconds(now) / 1e12,
         "gb_per_s": optimiser,
         "memory_gib": torch.cuda.get_device_properties(device).total_memory / 2**30,
-        "layer_ms": 1000 * narrow.evaluation_seconds(now) / narrow.evaluation().passes,
+        "layer_ms": 1000 * narrow.evaluation_seconds(now) / narrow.evaluation().evaluation_passes,
         "step_ms": 1000 * narrow.step_seconds(now) / narrow.step().steps,
         "ranked": measure_ranking(device),
     }

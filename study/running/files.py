@@ -49,6 +49,14 @@ def remove_leftovers(folder: str | Path) -> None:
             path.unlink(missing_ok=True)
 
 
+def link_or_copy(source: Path, target: Path) -> None:
+    """Make `target` a hard link to a file, or a copy if that is not possible, as on another disk."""
+    try:
+        os.link(source.resolve(), target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write `text` as UTF-8; line ends are written as they are."""
     with replacing(path) as temporary:

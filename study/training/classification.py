@@ -8,8 +8,9 @@ from torch import nn
 from study.running.code import code_hash
 from study.training import metrics
 from study.training.batches import ShuffledBatches
-from study.training.examples import Examples, predict, shuffled_batches
+from study.training.examples import Examples, Predictor, shuffled_batches
 from study.training.loop import Objective, OptimizerSettings, Workload, train
+from study.training.precision import evaluation_precision
 from study.training.resumption import Checkpoint
 
 if TYPE_CHECKING:
@@ -28,15 +29,20 @@ def train_classifier(
     """Train a classifier; see `loop.train`.
 
     Args:
-        settings: epochs, batch_size, learning_rate, warmup_share, weight_decay, evaluation_batch_size, precision.
+        settings: epochs, batch_size, learning_rate, warmup_share, weight_decay, precision; evaluation_batch_size and
+            evaluation_precision on validation.
         seed: of the data order, the same for every method that trains on this cell.
 
     Returns:
         The model of the best epoch and a record: best_epoch (from 1), validation_weighted_f1, precision, history.
     """
 
+    wanted = settings.get("evaluation_precision", "float32")
+    precision = evaluation_precision(wanted, model.config.model_type)
+    predictor = Predictor(validation_set, settings["evaluation_batch_size"], precision)
+
     def weighted_f1(candidate: nn.Module) -> float:
-        predictions = predict(candidate, validation_set, settings["evaluation_batch_size"])
+        predictions = predictor(candidate)
         return metrics.scores(validation_set.labels, predictions)["weighted_f1"]
 
     batch_size = settings["batch_size"]

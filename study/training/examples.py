@@ -14,7 +14,8 @@ from transformers import PreTrainedTokenizerBase
 from ken.text import pad_batch
 from study.definition.paths import SPLITS
 from study.running import files, provenance
-from study.training.memory import in_batches
+from study.training import memory
+from study.training.precision import computing_in
 
 POOL = 8  # batches that are sorted by length together: less padding, still shuffled
 
@@ -34,6 +35,10 @@ class Examples:
     def first(self, count: int) -> "Examples":
         """The first rows."""
         return Examples(self.ids[:count], self.labels[:count], self.pad, self.side)
+
+    def at(self, rows: np.ndarray) -> "Examples":
+        """Some of the rows."""
+        return Examples([self.ids[row] for row in rows], self.labels[rows], self.pad, self.side)
 
     def content(self) -> list[bytes]:
         """All ids, the length of each row and all labels, which identify the set."""
@@ -87,19 +92,82 @@ def shuffled_batches(examples: Examples, batch_size: int, generator: torch.Gener
         yield examples.batch(batches[i])
 
 
-@torch.inference_mode()
-def predict(model: nn.Module, examples: Examples, batch_size: int) -> np.ndarray:
-    """Predicted class index of every row, (rows,) int64, in the rows' order.
+class Predictor:
+    """Predicts the classes of one set of texts with any number of models; the texts are sorted and padded once.
 
-    The longest rows come first, so a batch that is too large for the device's memory fails at once and is halved.
+    The longest texts come first, so a batch that is too large for the device's memory fails at once and is halved. On a
+    GPU, a first batch shows how much memory a token takes, and batches hold as many tokens as fit.
+
+    Args:
+        batch_size: texts in a batch; on a GPU, in the one that is measured.
+        precision: of matrix products, see `study.training.precision`.
     """
-    model.eval()
-    device = next(model.parameters()).device
-    predictions = np.empty(len(examples), dtype=np.int64)
 
-    def predict_batch(rows: list[int]) -> None:
-        batch = {name: tensor.to(device) for name, tensor in examples.batch(rows).items() if name != "labels"}
-        predictions[rows] = model(**batch).logits.argmax(dim=1).cpu().numpy()
+    def __init__(self, examples: Examples, batch_size: int, precision: str = "float32"):
+        self.examples, self.batch_size, self.precision = examples, batch_size, precision
+        self.order = sorted(range(len(examples)), key=lambda row: -len(examples.ids[row]))
+        self.tokens: int | None = None  # of a batch; None for batch_size texts
+        self.measured = False
+        self._batches: dict[tuple, dict[str, torch.Tensor]] = {}
 
-    in_batches(sorted(range(len(examples)), key=lambda row: -len(examples.ids[row])), batch_size, predict_batch)
-    return predictions
+    @torch.inference_mode()
+    def __call__(self, model: nn.Module) -> np.ndarray:
+        """Predicted class index of every text, (rows,) int64, in the order of the examples.
+
+        Raises:
+            torch.OutOfMemoryError: there is not enough memory for one text.
+        """
+        model.eval()
+        device = next(model.parameters()).device
+        parts, start = [], 0
+        with computing_in(self.precision, device):
+            while start < len(self.order):
+                stop = self._stop(start)
+                try:
+                    if not self.measured:
+                        self._measure(model, device, stop)
+                        continue
+                    parts.append(model(**self._batch(start, stop, device)).logits.argmax(dim=1))
+                except torch.OutOfMemoryError:
+                    if stop - start == 1:
+                        raise
+                    self._halve(stop - start, start)
+                else:
+                    start = stop
+        predictions = np.empty(len(self.order), dtype=np.int64)
+        if parts:
+            predictions[self.order] = torch.cat(parts).cpu().numpy()  # once, since a GPU waits for every copy
+        return predictions
+
+    def _stop(self, start: int) -> int:
+        """End of the batch that begins at a place in the order."""
+        texts = self.batch_size if self.tokens is None else self.tokens // self._length(start)
+        return min(len(self.order), start + max(1, texts))
+
+    def _length(self, place: int) -> int:
+        return max(1, len(self.examples.ids[self.order[place]]))
+
+    def _batch(self, start: int, stop: int, device: torch.device) -> dict[str, torch.Tensor]:
+        key = (start, stop, device)
+        if key not in self._batches:
+            batch = self.examples.batch(self.order[start:stop])
+            self._batches[key] = {name: tensor.to(device) for name, tensor in batch.items() if name != "labels"}
+        return self._batches[key]
+
+    def _measure(self, model: nn.Module, device: torch.device, stop: int) -> None:
+        longest = self._batch(0, stop, device)
+        fitting = memory.tokens_at_once(lambda: model(**longest), longest["input_ids"].numel(), device)
+        self.tokens = fitting and max(fitting, self._length(0))
+        self.measured = True
+
+    def _halve(self, texts: int, start: int) -> None:
+        self._batches.clear()
+        if self.tokens is None:
+            self.batch_size = -(-texts // 2)
+        else:
+            self.tokens = -(-texts // 2) * self._length(start)
+
+
+def predict(model: nn.Module, examples: Examples, batch_size: int, precision: str = "float32") -> np.ndarray:
+    """The predictions of one model, see `Predictor`."""
+    return Predictor(examples, batch_size, precision)(model)

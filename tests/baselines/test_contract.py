@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from baselines import METHODS, Method, TrainedMethod, module_of
-from baselines.base import FAMILIES, UNITS, Selection, register
+from baselines.base import FAMILIES, UNITS, Selection, StoredSubnetwork, kept_in, register
 from baselines.estimates import ModelShapes
 from ken.coding.coder import Coding
 from ken.selection import as_rows, kept_count
+from ken.subnetwork import Subnetwork
 from study.cells.finetuned_cell import FinetunedCell
 from study.compress import compress
 from study.running.code import dependencies
@@ -257,3 +258,13 @@ def test_a_method_depends_on_its_module_and_its_imports():
     names = {path.name for path in dependencies(module_of("magnitude"))}
     assert {"magnitude.py", "base.py", "kde.py", "selection.py", "subnetwork.py"} <= names
     assert "random_choice.py" not in names
+
+
+@pytest.mark.parametrize("name", ["full", "none", "ken", "ken-grid", "rounded", *CODED])
+def test_the_kept_entries_of_a_file_are_counted_without_reading_them(name, cells, tmp_path):
+    cell, method = cells["bert"].for_method(METHODS[name], 0), METHODS[name]
+    assert isinstance(method, StoredSubnetwork)
+    for budget in method.budgets or (0.02, 0.75):
+        path = tmp_path / f"{budget}.safetensors"
+        stored = method.store(cell, method.prepare(cell), budget, path)
+        assert kept_in(path) == stored.kept == Subnetwork.load(path).kept_body

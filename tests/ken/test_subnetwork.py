@@ -14,6 +14,7 @@ from torch import nn
 import ken
 from ken import positions, selection
 from ken.subnetwork import Subnetwork
+from ken.tensors import entries_at, indices_of
 from tests.oracles.selection import log2_choices
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
@@ -37,6 +38,16 @@ def same(actual, expected):
     return (
         actual.dtype == expected.dtype and actual.shape == expected.shape and torch.equal(bits(actual), bits(expected))
     )
+
+
+@pytest.mark.parametrize("share", [0.0, 0.05, 0.5, 1.0])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_kept_entries_are_those_that_torch_selects(share, dtype):
+    torch.manual_seed(0)
+    mask, values = torch.rand(7, 33) < share, torch.randn(7, 33).to(dtype)
+    for chosen, tensor in ((mask, values), (mask.T, values.T), (mask[:0], values[:0]), (mask[0, 0], values[0, 0])):
+        assert torch.equal(indices_of(chosen), chosen.reshape(-1).nonzero()[:, 0])
+        assert same(entries_at(tensor, chosen), tensor.masked_select(chosen))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -44,7 +44,12 @@ def test_ablation_rows_of_a_cell(finetuned_cells, task_folder, tmp_path):
     matrices = table[table["check"] == "matrices"]
     assert matrices["parameters"].sum() == sum(tensor.numel() for tensor in cell.pretrained.values())
     assert (matrices["kept_share"] > 0.05).all()
-    pd.testing.assert_frame_equal(table, checks.run_ablations(cell, CHECKS, tmp_path))
+    stored = set(tmp_path.glob("*.safetensors"))
+    assert len(stored) == len(table) + 2
+    for path in stored:
+        path.unlink()
+    pd.testing.assert_frame_equal(table, checks.run_ablations(cell, CHECKS, tmp_path, stay=False))
+    assert not list(tmp_path.iterdir()), "no file stays"
 
 
 def test_bandwidth_masks_and_zeroed_entries(finetuned_cells, task_folder, tmp_path):

@@ -79,7 +79,7 @@ def test_defaults_are_filled_in_at_every_level(small):
     assert loaded["corpus"] == {"packages": ["scipy", "sympy", "torch"], "min_words": 15, "max_words": 45}
     assert loaded["pretraining"]["tokens"] == 1_200_000  # the section is present but empty
     assert loaded["finetuning"]["epochs"] == 3 and loaded["finetuning"]["learning_rate"] == 2e-4
-    assert loaded["evaluation"] == {"batch_size": 32}
+    assert loaded["evaluation"] == {"batch_size": 32, "precision": "float32"}
     assert config.load(loaded, METHODS) == loaded
     loaded["tuning"]["epochs"].append(99)
     assert 99 not in config.load(small, METHODS)["tuning"]["epochs"]
@@ -353,6 +353,22 @@ def test_every_mistake_gives_a_one_line_message(small, in_folder, path, value, m
     with pytest.raises(UserError, match=message) as refused:
         config.load(put(small, path, value), METHODS)
     assert str(refused.value).startswith("config key ") and "\n" not in str(refused.value)
+
+
+def test_the_kept_shares_of_a_task_must_leave_every_method_a_budget(small):
+    limited = put(small, ["tasks", "topic", "kept_shares"], [0.05, 0.25])
+    assert config.load(limited, METHODS)["tasks"]["topic"]["kept_shares"] == [0.05, 0.25]
+    without = limited | {"method_settings": {"random": {"budgets": [0.5]}}}
+    with pytest.raises(UserError, match=r"tasks.topic.kept_shares has none of the budgets of random: add one of them"):
+        config.load(without, METHODS)
+    unused = put(small, ["tasks", "topic", "kept_shares"], [0.05, 0.07])
+    with pytest.raises(UserError, match=r"tasks.topic.kept_shares has 0\.07, at which no method is run: leave it out"):
+        config.load(unused, METHODS)
+    first = put(small, ["tasks", "library", "kept_shares"], [0.05])
+    with pytest.raises(UserError, match=r"kenviz.kept_share is 0\.25, but no method that keeps a share is run at it"):
+        config.load(first, METHODS)
+    with pytest.raises(UserError, match=r"tasks\.topic\.scored_texts is 0"):
+        config.load(put(small, ["tasks", "topic", "scored_texts"], 0), METHODS)
 
 
 def test_only_sub_networks_are_drawn_and_measured(small):

@@ -20,7 +20,6 @@ from study.import_model import import_model
 from study.running import files, provenance
 from study.running.workflow import run
 from study.training.evaluate_metric import WeightedF1
-from study.training.examples import load_task
 from tests.conftest import SETTINGS
 from tests.steps import run_step
 
@@ -76,8 +75,7 @@ def finetune_again(study):
 
 
 def collect_cell(study):
-    splits, classes = load_task(study / "tasks" / "words")
-    references = [classes.index(label) for label in splits["test"]["label"]]
+    references = collect.read_references(study / "tasks" / "words", "words")
     return collect.read_scores(study / CELL / "compressed" / "ken", references, WeightedF1(keep_in_memory=True).compute)
 
 

@@ -11,7 +11,7 @@ from study.adapt_language_model import adapt
 from study.cells.finetuned_cell import FinetunedCell
 from study.cells.suggest import suggest
 from study.checks import run_ablations
-from study.collect import finetuning_table, read_scores, read_tables
+from study.collect import References, finetuning_table, read_scores, read_tables
 from study.collect import suggest as suggest_columns
 from study.compress import compress
 from study.compress_language_model import Adapted, compress_all
@@ -122,7 +122,7 @@ def test_every_step_on_a_failed_cell_ends_with_its_reason(diverged_cell, finetun
     cell = FinetunedCell(diverged_cell, task_folder, settings)
     methods = ["full", "none", "ken", "random", "lora", "llm-surgeon"]
     compress(cell, methods, tmp_path / "compressed")
-    references = cell.split("test").labels.tolist()
+    references = References(cell.split("test").labels)
     for method in methods:
         rows = read_scores(tmp_path / "compressed" / method, references)
         assert len(rows) and (rows["status"] == "failed").all() and (rows["reason"] == cell.failure).all()

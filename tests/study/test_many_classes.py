@@ -65,8 +65,8 @@ def test_class_indices_beyond_sixteen_bits(tmp_path, checkpoints):
     finetune(checkpoints["bert"], task, axes, SETTINGS | {"learning_rate": 0.05}, tmp_path / "cell")
     compress(FinetunedCell(tmp_path / "cell", task, EVALUATION), ["full"], tmp_path / "out")
     predicted = pd.read_parquet(tmp_path / "out" / "full" / "predictions.parquet")["full/draw0/1.0.safetensors"]
-    assert predicted.min() >= 39_998 and read_references(task)[:2] == [39_998, 39_999]
-    assert len(read_scores(tmp_path / "out" / "full", read_references(task))) == 1
+    assert predicted.min() >= 39_998 and read_references(task, "many").scored[:2] == [39_998, 39_999]
+    assert len(read_scores(tmp_path / "out" / "full", read_references(task, "many"))) == 1
 
 
 def test_intervals_need_no_matrix_of_examples_and_classes():

@@ -99,7 +99,7 @@ def test_operations_match_the_flop_counter_of_torch(checkpoints, model):
     size, rows, tokens = sizes.model_size(config), 3, 16
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(input_ids=torch.full((rows, tokens), 5), attention_mask=torch.ones(rows, tokens, dtype=torch.int64))
-    estimate = cost.evaluation(size, rows, tokens, batch_size=rows).flops
+    estimate = cost.evaluation(size, rows, tokens, {"batch_size": rows}).flops
     assert estimate == pytest.approx(counter.get_total_flops(), rel=0.1)
 
 
@@ -200,7 +200,7 @@ def test_work_grows_with_seeds_draws_and_shares(small):
     scored = sizes.SizedStudy(small.config | {"scores_only": ["random"]}, small.models, small.tasks)
     without = cost.work_of(scored, "compress_model", job)
     files = small.draws(random) * sum(
-        random.stored_bytes(budget, small.models["bert"]) for budget in small.budgets(random)
+        random.stored_bytes(budget, small.models["bert"]) for budget in small.budgets(random, "library3")
     )
     assert once.disk - without.disk == pytest.approx(files) and without.coded == once.coded
 

@@ -53,9 +53,9 @@ def test_a_model_overrides_the_settings_of_its_fine_tuning(study):
 
 
 def test_a_method_has_its_own_settings_and_no_others(study):
-    settings = study.compression_settings(["lora"])
+    settings = study.compression_settings(["lora"], "library3")
     assert set(settings["methods"]) == {"lora"} and settings["scores_only"] == []
-    assert study.compression_settings(["ken"])["methods"] == {}
+    assert study.compression_settings(["ken"], "library3")["methods"] == {}
 
 
 def test_a_step_reads_its_axes_and_names_the_nearest(study, tmp_path, monkeypatch):
@@ -87,3 +87,17 @@ def test_paths_take_wildcards_and_values_alike():
 def test_what_light_steps_import_is_light():
     program = "import sys, study.definition.step; sys.exit(bool({'torch', 'pandas', 'pydantic'} & set(sys.modules)))"
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
+
+
+def test_how_models_are_scored_on_a_task_does_not_change_the_task(study):
+    tasks = study.config["tasks"]
+    scored = tasks["library3"] | {"scored_texts": 20, "kept_shares": [0.25]}
+    other = Study(study.config | {"tasks": tasks | {"library3": scored}})
+    assert other.task_settings("library3") == study.task_settings("library3")
+    settings = other.compression_settings(["ken"], "library3")
+    assert settings["scored_texts"] == 20 and settings["kept_shares_of_task"] == [0.25]
+    assert other.ablation_settings("library3")["settings"]["scored_texts"] == 20
+    assert study.compression_settings(["ken"], "library3")["scored_texts"] is None
+    precise = Study(study.config | {"evaluation": {"batch_size": 32, "precision": "bfloat16"}})
+    assert precise.finetuning_settings("z-bert")["evaluation_precision"] == "bfloat16"
+    assert "evaluation_precision" not in study.finetuning_settings("z-bert")

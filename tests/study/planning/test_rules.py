@@ -72,10 +72,13 @@ def test_kenviz_compares_the_methods_that_reset_and_depends_on_the_scores_of_all
     assert mini.kenviz_matrix == "--matrix query.weight"
 
 
+CELL = SimpleNamespace(model="bert", task="library6", seed="0")
+
+
 def test_scores_depend_on_the_settings_that_a_method_uses(mini):
     def settings(**changed) -> list[str]:
         rules = Rules(Study(mini.study.config | changed), mini.paths)
-        return [rules.compression_settings([name]) for name in ("ken", "random", "lora")]
+        return [rules.compression_settings([name], CELL) for name in ("ken", "random", "lora")]
 
     before = settings()
     differs = [a != b for a, b in zip(before, settings(kept_shares=[0.5]), strict=True)]

@@ -91,3 +91,18 @@ def test_sha256(tmp_path):
     content = bytes(range(256)) * 10_000
     (tmp_path / "a").write_bytes(content)
     assert files.sha256(tmp_path / "a") == hashlib.sha256(content).hexdigest()
+
+
+def test_a_file_is_linked_or_copied_to_another_disk(tmp_path, monkeypatch):
+    source, cached = tmp_path / "blob", tmp_path / "cached"
+    source.write_text("x")
+    cached.symlink_to(source)
+    files.link_or_copy(cached, tmp_path / "linked")
+    assert (tmp_path / "linked").samefile(source) and not (tmp_path / "linked").is_symlink()
+
+    def refuse(*_):
+        raise OSError("another disk")
+
+    monkeypatch.setattr(files.os, "link", refuse)
+    files.link_or_copy(cached, tmp_path / "copied")
+    assert (tmp_path / "copied").read_text() == "x" and not (tmp_path / "copied").samefile(source)
