@@ -8,6 +8,7 @@ would take.
 
 import argparse
 import inspect
+import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -140,13 +141,26 @@ def judge(evidence: Evidence, rule: Rule) -> list[Finding]:
         return [untested(ALL_MODELS, missing)]
 
 
-def judge_all(evidence: Evidence, rules: Sequence[Rule]) -> pd.DataFrame:
-    """One row per claim and subject, in the order of the rules."""
+def rules_since(path: Path) -> str:
+    """The commit since which a file of rules is unchanged, and its date; "" if git does not know it as it is."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", *arguments, "--", path.name]
+        return subprocess.run(command, cwd=path.resolve().parent, capture_output=True, text=True, check=True).stdout
+
+    try:
+        return "" if git("status", "--porcelain") else git("log", "-1", "--format=%h of %cs").strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def judge_all(evidence: Evidence, rules: Sequence[Rule], since: str = "") -> pd.DataFrame:
+    """One row per claim and subject, in the order of the rules, which are unchanged since a commit."""
     rows = []
     for rule in rules:
         for finding in judge(evidence, rule):
             words = (rule.claim, rule.source, rule.text, finding.subject, rule.rule, finding.unit)
-            rows.append((*words, *finding.interval, finding.verdict, finding.n, finding.why, finding.scope))
+            rows.append((*words, *finding.interval, finding.verdict, finding.n, finding.why, finding.scope, since))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -162,7 +176,7 @@ def main() -> None:
     study_scores, tasks = read_scores(results), read_table(results / "tasks.csv", *TASKS)
     unlearned, chance = unlearned_cells(study_scores, tasks), dict(reached_by_chance(tasks))
     evidence = Evidence(results, study_scores, read_sample(results), confidence, losses, unlearned, chance)
-    table = judge_all(evidence, rules)
+    table = judge_all(evidence, rules, rules_since(arguments.rules))
     out = arguments.out or results / "claims.csv"
     write_csv(out, table, DIGITS)
     for row in table.itertuples():

@@ -163,7 +163,14 @@ def claims_block(references: Path) -> str:
         if (references / name).is_dir():
             cells = Tables.read(references / name).counts["cells"]
             columns[f"{title} ({style.count(cells, 'cell')})"] = read_claims(references / name)
-    return verdicts(columns, ("paper", "ours"))
+    return f"{verdicts(columns, ('paper', 'ours'))}{unchanged_rules(columns)}"
+
+
+def unchanged_rules(judged: dict[str, pd.DataFrame]) -> str:
+    """A paragraph on since when the rules of each study are unchanged; "" if it is not known for any."""
+    since = {name: claims["rules_since"].iloc[0] for name, claims in judged.items() if "rules_since" in claims}
+    parts = [f"{name}, {commit}" for name, commit in since.items() if commit]
+    return f"\n\nThe rules are unchanged since the commit: {'; '.join(parts)}." if parts else ""
 
 
 def verdicts(judged: dict[str, pd.DataFrame], sources: Sequence[str]) -> str:

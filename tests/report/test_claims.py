@@ -3,6 +3,7 @@
 import copy
 import itertools
 import math
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -669,6 +670,27 @@ def test_the_step_judges_stored_predictions(tmp_path, capsys):
     first = (folder / "claims.csv").read_bytes()
     run_step(claims, "--results", folder, "--rules", RULES, "--out", tmp_path / "again.csv")
     assert (tmp_path / "again.csv").read_bytes() == first
+
+
+def test_the_commit_since_which_the_rules_are_unchanged(tmp_path):
+    def git(*arguments: str) -> str:
+        identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        command = ["git", *identity, *arguments]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+
+    rules = write_rules(tmp_path / "rules.yaml", RANDOM)
+    assert claims.rules_since(rules) == ""
+    git("init", "-q")
+    assert claims.rules_since(rules) == ""
+    git("add", "rules.yaml")
+    git("commit", "-qm", "rules")
+    first = git("log", "-1", "--format=%h of %cs").strip()
+    (tmp_path / "other").write_text("later")
+    git("add", "other")
+    git("commit", "-qm", "other")
+    assert claims.rules_since(rules) == first
+    rules.write_text("changed")
+    assert claims.rules_since(rules) == ""
 
 
 def test_the_step_gives_no_verdict_on_models_that_answer_with_one_class(tmp_path):

@@ -64,7 +64,10 @@ def write_predictions(folder, cells: dict, examples: int = EXAMPLES, **changes):
             cell_folder.mkdir(parents=True, exist_ok=True)
             pd.DataFrame(stored).to_parquet(cell_folder / "predictions.parquet")
     write_csv(folder / "scores.csv", rows)
-    write_csv(folder / "tasks.csv", [task_row(task) for task in dict.fromkeys(task for _, task, _ in cells)])
+    write_csv(
+        folder / "tasks.csv",
+        [task_row(task) | {"classes": len(CLASSES)} for task in dict.fromkeys(task for _, task, _ in cells)],
+    )
     return folder
 
 
