@@ -26,21 +26,8 @@ from report.scores import reached_by_chance, unlearned_cells
 from report.statistics import DIGITS, read_sample
 
 SOURCES = ("paper", "ours", "surgeon")
-COLUMNS = [
-    "claim",
-    "source",
-    "text",
-    "subject",
-    "rule",
-    "unit",
-    "estimate",
-    "low",
-    "high",
-    "verdict",
-    "n",
-    "why",
-    "scope",
-]
+COLUMNS = ["claim", "source", "text", "subject", "rule", "unit", "estimate", "low", "high", "verdict", "n", "why"]
+COLUMNS += ["scope", "rules_since"]
 # The numbers that a rule must give are the keyword-only parameters without a default of the function that judges it.
 CLAIMS: dict[str, Callable[..., list[Finding]]] = {
     "reset-a-quarter": scores.reset_a_quarter,
