@@ -135,8 +135,14 @@ def small_block(folder: Path) -> str:
 Means over {style.count(tables.cells, "cell")}:
 
 {style.markdown(head, rows, [False, True, True, True, True]).rstrip()}
-
+{whole_embeddings(points)}
 {how_long(folder)}"""
+
+
+def whole_embeddings(points: pd.DataFrame) -> str:
+    """A paragraph on the methods whose files hold embeddings in full, which is most of their bytes; "" without any."""
+    names = [style.label(name) for name in dict.fromkeys(points["method"]) if name.startswith("bitdelta")]
+    return f"\nThe files of {style.listed(names)} hold the embeddings in full.\n" if names else ""
 
 
 def surgeon_block(folder: Path) -> str:
