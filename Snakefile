@@ -76,5 +76,5 @@ onstart:
 
 onsuccess:
     page = PATHS.report("report", "index.html")
-    if page.exists():
+    if str(page) in {str(output) for job in workflow.dag.jobs for output in job.output}:  # else it may be stale
         print(f"report: {page.resolve()}")

@@ -1,12 +1,14 @@
 """Judge the paper's claims and ours from the test predictions of a study, each by a rule of config/claims.yaml.
 
-`python -m report.claims --results results/mini` writes results/mini/claims.csv. A verdict is always computed:
-"reproduced", "not reproduced", "not decided" (also if the study lacks data that the claim needs), or "not tested here"
-(it has too few pairs or seeds, or its models have not learned).
+`python -m report.claims --results results/mini` writes results/mini/claims.csv. A verdict is always computed: "holds",
+"does not hold", "open", "open (loss shown, size open)", or "not tested here" (the study lacks data that the claim
+needs, has too few pairs or seeds, or its models have not learned). For what is open or not tested, `why` says what it
+would take.
 """
 
 import argparse
 import inspect
+import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,14 +19,15 @@ import pandas as pd
 
 from ken.errors import UserError, run
 from report.judging import language, measured, scores
-from report.judging.evidence import ALL, Evidence, Finding, Undecided, undecided
+from report.judging.evidence import Evidence, Finding, Untested, untested
 from report.judging.losses import LossSample
-from report.results import TASKS, read_scores, read_table, read_yaml, write_csv
-from report.scores import unlearned_cells
+from report.results import ALL_MODELS, TASKS, read_scores, read_table, read_yaml, write_csv
+from report.scores import reached_by_chance, unlearned_cells
 from report.statistics import DIGITS, read_sample
 
 SOURCES = ("paper", "ours", "surgeon")
 COLUMNS = ["claim", "source", "text", "subject", "rule", "unit", "estimate", "low", "high", "verdict", "n", "why"]
+COLUMNS += ["scope", "rules_since"]
 # The numbers that a rule must give are the keyword-only parameters without a default of the function that judges it.
 CLAIMS: dict[str, Callable[..., list[Finding]]] = {
     "reset-a-quarter": scores.reset_a_quarter,
@@ -38,6 +41,8 @@ CLAIMS: dict[str, Callable[..., list[Finding]]] = {
     "small-file-half-point": partial(scores.small_file, method="seeded-rescaled-3bit", large=True),
     "small-file-half-point-mini": partial(scores.small_file, method="seeded-rescaled-3bit", large=False),
     "rescaled-ahead-of-random-rescaled": partial(scores.ahead, method="ken-rescaled", reference="random-rescaled"),
+    "ahead-of-shrink": partial(scores.ahead, method="ken", reference="shrink"),
+    "ahead-of-flop-linear": partial(scores.ahead_on_curve, other="flop", column="kept", method="ken-linear"),
     "spread-evenly": measured.spread_evenly,
     "linear-time": measured.linear_time,
     "surgeon-structured": language.surgeon_structured,
@@ -121,17 +126,30 @@ def judge(evidence: Evidence, rule: Rule) -> list[Finding]:
     """The findings on a claim; one on all models if the study lacks what all of them need."""
     try:
         return CLAIMS[rule.claim](evidence, **rule.numbers)
-    except Undecided as missing:
-        return [undecided(ALL, missing)]
+    except Untested as missing:
+        return [untested(ALL_MODELS, missing)]
 
 
-def judge_all(evidence: Evidence, rules: Sequence[Rule]) -> pd.DataFrame:
-    """One row per claim and subject, in the order of the rules."""
+def rules_since(path: Path) -> str:
+    """The commit since which a file of rules is unchanged, and its date; "" if git does not know it as it is."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", *arguments, "--", path.name]
+        return subprocess.run(command, cwd=path.resolve().parent, capture_output=True, text=True, check=True).stdout
+
+    try:
+        return "" if git("status", "--porcelain") else git("log", "-1", "--format=%h of %cs").strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def judge_all(evidence: Evidence, rules: Sequence[Rule], since: str = "") -> pd.DataFrame:
+    """One row per claim and subject, in the order of the rules, which are unchanged since a commit."""
     rows = []
     for rule in rules:
         for finding in judge(evidence, rule):
             words = (rule.claim, rule.source, rule.text, finding.subject, rule.rule, finding.unit)
-            rows.append((*words, *finding.interval, finding.verdict, finding.n, finding.why))
+            rows.append((*words, *finding.interval, finding.verdict, finding.n, finding.why, finding.scope, since))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -144,10 +162,10 @@ def main() -> None:
     rules, confidence = read_rules(arguments.rules)
     results = arguments.results
     losses = LossSample.read(results) if (results / "perplexity.csv").exists() else None
-    study_scores = read_scores(results)
-    unlearned = unlearned_cells(study_scores, read_table(results / "tasks.csv", *TASKS))
-    evidence = Evidence(results, study_scores, read_sample(results), confidence, losses, unlearned)
-    table = judge_all(evidence, rules)
+    study_scores, tasks = read_scores(results), read_table(results / "tasks.csv", *TASKS)
+    unlearned, chance = unlearned_cells(study_scores, tasks), dict(reached_by_chance(tasks))
+    evidence = Evidence(results, study_scores, read_sample(results), confidence, losses, unlearned, chance)
+    table = judge_all(evidence, rules, rules_since(arguments.rules))
     out = arguments.out or results / "claims.csv"
     write_csv(out, table, DIGITS)
     for row in table.itertuples():

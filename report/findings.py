@@ -11,8 +11,8 @@ from report.measurements.checks import zero_sentence
 from report.measurements.inference import speed
 from report.measurements.overview import SHOWN_METHODS
 from report.measurements.perplexity import result_sentences
-from report.measurements.verdicts import tally_paper_claims
-from report.results import read_claims, read_json, read_scores
+from report.measurements.verdicts import MIXED, tally_paper_claims, whole
+from report.results import ALL_MODELS, CONTROL, read_claims, read_json, read_scores
 from report.scores import keeps_more
 from report.summary import answer, sentences
 from report.tables import Tables
@@ -27,9 +27,9 @@ LOSSES = (
 )
 SHARES = (0.05, 0.25)  # kept shares in the answer
 BESIDE_RANDOM = {
-    "reproduced": "KEN's choice of entries is better than a random one",
-    "not reproduced": "KEN's choice of entries is no better than a random one",
-    "not decided": "whether KEN's choice of entries is better than a random one is not decided",
+    "holds": "KEN's choice of entries is better than a random one",
+    "does not hold": "KEN's choice of entries is no better than a random one",
+    "open": "whether KEN's choice of entries is better than a random one is open",
     "not tested here": "whether KEN's choice of entries is better than a random one was not tested",
 }  # verdict on the claim -> clause of the answer
 RECOVERED = {0.9: "nearly all", 0.5: "most", 0.0: "part", -math.inf: "none"}  # least share recovered -> word
@@ -48,8 +48,8 @@ def answer_block(folder: Path) -> str:
 
 def random_sentence(tables: Tables) -> str:
     """Whether KEN's choice is better than a random one at an equal share: the verdict, with its interval."""
-    claim = tables.claims.set_index("claim").loc["ahead-of-random"]
-    difference, low, high = (style.points(claim[column]) for column in ("estimate", "low", "high"))
+    claim = whole(tables.claims).loc["ahead-of-random"]
+    difference, low, high = (style.points(claim[column], 2) for column in ("estimate", "low", "high"))
     return (
         f"**At an equal kept share, {BESIDE_RANDOM[claim['verdict']]}**: the difference is {difference} points of "
         f"weighted F1 (95 % interval {low} to {high})."
@@ -135,8 +135,14 @@ def small_block(folder: Path) -> str:
 Means over {style.count(tables.cells, "cell")}:
 
 {style.markdown(head, rows, [False, True, True, True, True]).rstrip()}
-
+{whole_embeddings(points)}
 {how_long(folder)}"""
+
+
+def whole_embeddings(points: pd.DataFrame) -> str:
+    """A paragraph on the methods whose files hold embeddings in full, which is most of their bytes; "" without any."""
+    names = [style.label(name) for name in dict.fromkeys(points["method"]) if name.startswith("bitdelta")]
+    return f"\nThe files of {style.listed(names)} hold the embeddings in full.\n" if names else ""
 
 
 def surgeon_block(folder: Path) -> str:
@@ -163,7 +169,14 @@ def claims_block(references: Path) -> str:
         if (references / name).is_dir():
             cells = Tables.read(references / name).counts["cells"]
             columns[f"{title} ({style.count(cells, 'cell')})"] = read_claims(references / name)
-    return verdicts(columns, ("paper", "ours"))
+    return f"{verdicts(columns, ('paper', 'ours'))}{unchanged_rules(columns)}"
+
+
+def unchanged_rules(judged: dict[str, pd.DataFrame]) -> str:
+    """A paragraph on since when the rules of each study are unchanged; "" if it is not known for any."""
+    since = {name: claims["rules_since"].iloc[0] for name, claims in judged.items() if "rules_since" in claims}
+    parts = [f"{name}, {commit}" for name, commit in since.items() if commit]
+    return f"\n\nThe rules are unchanged since the commit: {'; '.join(parts)}." if parts else ""
 
 
 def verdicts(judged: dict[str, pd.DataFrame], sources: Sequence[str]) -> str:
@@ -182,18 +195,23 @@ def verdicts(judged: dict[str, pd.DataFrame], sources: Sequence[str]) -> str:
 
 
 def _verdict(rows: pd.DataFrame) -> str:
-    """Verdict and estimate of a claim, or the number of each verdict if it has several subjects."""
-    if len(rows) > 1:
-        return ", ".join(f"{number} × {verdict}" for verdict, number in rows["verdict"].value_counts().items())
+    """Verdict and estimate of a claim as a whole, and the number of each verdict on single models or kept shares."""
     if rows.empty:
         return ""
-    claim = rows.iloc[0]
-    if pd.isna(claim["estimate"]):
-        return claim["verdict"]
-    form = style.points if claim["unit"] == "points" else "{:.2f}".format
-    estimate, low, high = (form(claim[column]) for column in ("estimate", "low", "high"))
-    unit = {"points": "{} points", "share": "a share of {}"}.get(claim["unit"], f"{{}} {claim['unit']}")
-    return f"{claim['verdict']}: {unit.format(estimate)} ({low} to {high})"
+    claim = whole(rows).iloc[0]
+    cases = rows[~rows["subject"].str.startswith(CONTROL) & (rows["subject"] != ALL_MODELS)]
+    numbers = ", ".join(f"{number} × {verdict}" for verdict, number in cases["verdict"].value_counts().items())
+    if claim["verdict"] == MIXED:
+        return numbers
+    text = " ".join(filter(None, (claim["verdict"], claim.get("scope", ""))))
+    if pd.notna(claim["estimate"]):
+        form = style.points if claim["unit"] in ("points", "percent") else "{:.2f}".format
+        estimate, low, high = (form(claim[column]) for column in ("estimate", "low", "high"))
+        unit = {"points": "{} points", "share": "a share of {}", "percent": "{} %"}.get(
+            claim["unit"], f"{{}} {claim['unit']}"
+        )
+        text += f": {unit.format(estimate)}" + (f" ({low} to {high})" if low else "")
+    return text + (f"; case by case: {numbers}" if len(cases) > 1 else "")
 
 
 def losses(tables: Tables) -> str:
@@ -234,7 +252,7 @@ def how_long(folder: Path) -> str:
 
 def random_answer(folder: Path) -> str:
     """KEN against a random choice, choice by update against KEN, and reset against zero."""
-    claims = read_claims(folder).set_index("claim")["why"]
+    claims = whole(read_claims(folder))["why"]
     return " ".join([*claims[["ahead-of-random", "update-over-value"]], zero_sentence(Tables.read(folder).checks)])
 
 

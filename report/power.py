@@ -15,8 +15,9 @@ import pandas as pd
 from scipy.stats import norm
 
 from ken.errors import UserError, run
-from report.results import CELL, read_json, read_parquet, read_scores, write_text
-from report.statistics import cell_labels
+from report.predictions import Predictions
+from report.results import CELL, read_json, read_scores, write_text
+from report.statistics import weighted_f1
 
 ALPHA = 0.05  # of the two-sided test
 POWER = 0.8
@@ -25,32 +26,10 @@ AGREEMENTS = (0.99, 0.97, 0.95, 0.90, 0.80)  # lower ends of the groups of the t
 POINTS = 1.0  # the margin of the claims, in points of weighted F1
 
 
-def influence(labels: np.ndarray, predictions: np.ndarray, classes: int) -> np.ndarray:
-    """Influence of every text on weighted F1: its variance over n is that of the score (the delta method).
-
-    Weighted F1 is the sum of p 2t / (p + g) over the classes, where p, t and g are the shares of texts that are of the
-    class, that are rightly predicted to be, and that are predicted to be.
-
-    Args:
-        labels, predictions: class indices, (n,).
-
-    Returns:
-        (n,), with mean 0.
-    """
-    true, hit, guessed = (
-        np.equal.outer(labels, np.arange(classes)).astype(float),
-        np.equal.outer(np.where(labels == predictions, labels, -1), np.arange(classes)).astype(float),
-        np.equal.outer(predictions, np.arange(classes)).astype(float),
-    )
-    p, t, g = true.mean(0), hit.mean(0), guessed.mean(0)
-    f1 = np.divide(2 * t, p + g, out=np.zeros(classes), where=p + g > 0)
-    slope = np.divide(p, p + g, out=np.zeros(classes), where=p + g > 0)
-    return (true - p) @ (f1 - slope * f1) + (hit - t) @ (2 * slope) - (guessed - g) @ (slope * f1)
-
-
 def spread(labels: np.ndarray, first: np.ndarray, second: np.ndarray, classes: int) -> float:
     """Standard deviation s of the difference between two models: on n texts, its standard error is s / sqrt(n)."""
-    return float(np.std(influence(labels, first, classes) - influence(labels, second, classes)))
+    one, two = (weighted_f1(labels, predictions, classes)[1] for predictions in (first, second))
+    return float(np.sqrt(len(labels)) * np.linalg.norm(one - two))
 
 
 def power(difference: float, deviation: float, texts: float) -> float:
@@ -72,19 +51,15 @@ def comparisons(results: Path) -> pd.DataFrame:
     (share of equal predictions), and `deviation`, see `spread`."""
     scores = read_scores(results)
     scores = scores[scores["status"] == "ok"].astype({"seed": int})
-    rows = []
+    stored, rows = Predictions.of(results), []
     for cell, of_cell in scores.groupby(CELL, sort=False):
-        folder = results / "cells" / cell[0] / cell[1] / f"seed{cell[2]}" / "compressed"
-        labels, classes = cell_labels(results, of_cell.iloc[0])
-        full = read_parquet(folder / "full" / "predictions.parquet", None).drop(columns="text", errors="ignore")
-        full = full.iloc[:, 0].to_numpy()
-        for method, of_method in of_cell[of_cell["method"] != "full"].groupby("method", sort=False):
-            predictions = read_parquet(folder / method / "predictions.parquet", list(of_method["file"]))
-            for row in of_method.itertuples():
-                predicted = predictions[row.file].to_numpy()
-                deviation = spread(labels, full, predicted, classes)
-                agreement = float((full == predicted).mean())
-                rows.append([*cell, method, row.budget, agreement, deviation])
+        labels, classes = stored.labels(of_cell.iloc[0])
+        predictions = dict(zip(of_cell.index, stored.of_cell(of_cell, len(labels), classes), strict=True))
+        full = predictions[of_cell.index[of_cell["method"] == "full"][0]]
+        for row in of_cell[of_cell["method"] != "full"].itertuples():
+            predicted = predictions[row.Index]
+            agreement = float((full == predicted).mean())
+            rows.append([*cell, row.method, row.budget, agreement, spread(labels, full, predicted, classes)])
     return pd.DataFrame(rows, columns=[*CELL, "method", "budget", "agreement", "deviation"])
 
 

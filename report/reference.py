@@ -1,7 +1,9 @@
 """Make a finished study the committed reference: its tables, main figures and provenance.
 
 `python -m report.reference results/mini` replaces results/reference/mini and updates the numbers in README and docs.
-manifest.json lists the kept files with their hashes; `python -m study.verify results/reference/mini` checks them.
+predictions.parquet has its test labels and predictions, from which `python -m report.claims --results
+results/reference/mini --out verdicts.csv` judges the claims again. manifest.json lists the kept files with their
+hashes; `python -m study.verify results/reference/mini` checks them.
 """
 
 import argparse
@@ -10,12 +12,12 @@ import shutil
 from pathlib import Path
 
 from ken.errors import UserError, run
-from report import documents
-from report.results import read_json, write_text
+from report import documents, predictions
+from report.results import read_json, sha256, write_text
 
 MANIFEST = "manifest.json"  # of a finished study: path -> hash and bytes
 KEPT = ("*.csv", "provenance.json", "collected.json", "tables/*", "statistics/pairwise.csv", "statistics/ranks.csv")
-KEPT += ("statistics/to_full.csv", "figures/*.png", "tuning/*.csv")
+KEPT += ("statistics/to_full.csv", "figures/*.png", "tuning/*.csv", "language/*/seed*/pruning/losses.parquet")
 LEFT_OUT = ("figures/model_*.png", "tables/spread_matrices.md", "tables/comparisons.md", "tables/scores_summary.md")
 
 
@@ -51,8 +53,11 @@ def keep(results: Path, folder: Path = documents.REFERENCES) -> Path:
     for path in kept:
         (reference / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(results / path, reference / path)
-    manifest = {"study": listed["study"], "files": {name: listed["files"][name] for name in map(Path.as_posix, kept)}}
-    write_text(reference / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+    predicted = reference / predictions.COMMITTED
+    predictions.commit(results, predicted)
+    files = {name: listed["files"][name] for name in map(Path.as_posix, kept)}
+    files[predicted.name] = {"bytes": predicted.stat().st_size, "sha256": sha256(predicted)}
+    write_text(reference / MANIFEST, json.dumps({"study": listed["study"], "files": files}, indent=2) + "\n")
     return reference
 
 

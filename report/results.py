@@ -21,6 +21,8 @@ FAMILIES = ("control", "reset", "rescaled", "other", "trained")
 CELL = ["model", "task", "seed"]
 PAIR = ["model", "task"]
 ROW = (*CELL, "draw", "method", "budget")
+ALL_MODELS = "all models"  # subject of the verdict on a claim as a whole, beside those on each model or kept share
+CONTROL = "control: "  # start of the subject on which a rule of no loss must be able to pass
 F1_COLUMNS = ("weighted_f1", "macro_f1", "accuracy")
 
 

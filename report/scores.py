@@ -39,15 +39,24 @@ def unlearned_cells(scores: pd.DataFrame, tasks: pd.DataFrame) -> pd.DataFrame:
         scores: rows of scores.csv.
         tasks: rows of tasks.csv.
     """
-    share, majority = tasks["majority_share"], tasks["majority_weighted_f1"]
-    by_chance = majority + 2 * (share * (1 - share) / tasks["test"]) ** 0.5
-    half_way = (majority + tasks["tfidf_weighted_f1"]) / 2  # NaN for a task without this reference
-    least = by_chance.where(~(half_way > by_chance), half_way)
+    by_chance = reached_by_chance(tasks).to_numpy()
+    half_way = (tasks["majority_weighted_f1"] + tasks["tfidf_weighted_f1"]) / 2  # NaN without this reference
+    least = half_way.where(half_way > by_chance, by_chance)
     full = scores[(scores["method"] == "full") & (scores["status"] == "ok")]
     if "all_texts_weighted_f1" in full:  # the whole test set, as for the references, where only a part is scored
         full = full.assign(weighted_f1=full["all_texts_weighted_f1"].fillna(full["weighted_f1"]))
     full = full[[*CELL, "weighted_f1"]].merge(tasks[["task"]].assign(least=least), on="task")
     return full[full["weighted_f1"] < full["least"]].reset_index(drop=True)
+
+
+def reached_by_chance(tasks: pd.DataFrame) -> pd.Series:
+    """Task -> the weighted F1 that answers without any information reach on the test texts.
+
+    It is that of the majority class and two standard errors of an accuracy. `tasks` has the rows of tasks.csv.
+    """
+    share = tasks["majority_share"]
+    by_chance = tasks["majority_weighted_f1"] + 2 * (share * (1 - share) / tasks["test"]) ** 0.5
+    return by_chance.set_axis(tasks["task"])
 
 
 def of_finetuned_cells(scores: pd.DataFrame) -> pd.DataFrame:

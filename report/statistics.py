@@ -4,145 +4,79 @@
 results/mini/statistics. All differences are paired: on the same test examples within a cell (model × task × seed), on
 the same cells over a study. A method that draws at random counts with the mean over its draws.
 
-Intervals are percentile intervals of a bootstrap (Efron and Tibshirani 1993, chapter 13). All cells of a task share
-the same test examples, so a resample draws the same examples for all of them. Tests over models and tasks follow
-Demšar 2006, "Statistical Comparisons of Classifiers over Multiple Data Sets", JMLR 7.
+The variance over draws of test examples comes from the influence of each example on weighted F1 (the infinitesimal
+jackknife, Efron 1982, chapter 6), without resampling. All cells of a task share their test examples. `report.intervals`
+has the intervals of means. Tests over models and tasks follow Demšar 2006, "Statistical Comparisons of Classifiers over
+Multiple Data Sets", JMLR 7.
 """
 
 import argparse
-import hashlib
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import sparse, stats
+from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from ken.errors import UserError, run
-from report.results import (
-    CELL,
-    PAIR,
-    STATISTICS,
-    damaged,
-    read_json,
-    read_parquet,
-    read_scores,
-    read_table,
-    write_csv,
-)
+from report.intervals import CONFIDENCE, DECIMALS, Differences, group_means, mean_interval, uncertainty
+from report.predictions import Predictions
+from report.results import CELL, PAIR, STATISTICS, read_scores, read_table, write_csv
 from report.scores import cell_sets
 
 NEEDED = ("family", "unit", "file")  # further columns of scores.csv that must exist
 REFERENCES = ("ken", "full", "random")
-RESAMPLES = 1000
-CONFIDENCE = 0.95
 DIGITS = "%.6g"  # of numbers in files: significant digits, which also suit small p-values
 FEW_DISCORDANT = 25  # below it the chi-square approximation of McNemar's test is poor
-_BLOCK = 100  # resamples counted at once
-_DECIMALS = 9  # to which scores and differences are rounded, so that the order of a sum has no effect
-
-
-class Interval(NamedTuple):
-    """An estimate and the ends of its confidence interval."""
-
-    estimate: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
 class Sample:
-    """The scores of a study and their bootstrap resamples, one row per cell, method and budget.
+    """The scores of a study, one row per cell, method and budget.
 
     Attributes:
         rows: model, task, seed, method, family, unit, budget, kept, stored_bytes, weighted_f1, all means over draws;
             the index is 0, 1, 2, ...
-        resampled: weighted F1 on resampled test examples, (rows, resamples).
+        influence: of each test example on weighted F1, (rows, examples); see `Differences`. Tasks with fewer examples
+            than others have zeros behind them.
         correct: for each row, whether an example is classified correctly, bool (draws, examples).
     """
 
     rows: pd.DataFrame
-    resampled: np.ndarray
+    influence: np.ndarray
     correct: list[np.ndarray]
 
 
-@dataclass(frozen=True)
-class Differences:
-    """Differences in weighted F1, in points. A cell with several counts with their mean.
+def weighted_f1(labels: np.ndarray, predictions: np.ndarray, classes: int) -> tuple[float, np.ndarray]:
+    """Weighted F1, and the influence of each example; a class that is neither true nor predicted has F1 0.
 
-    Attributes:
-        cells: model, task and seed of each difference, (n, 3).
-        points: the differences, (n,).
-        resampled: the differences on resampled test examples, (n, resamples).
-    """
-
-    cells: pd.DataFrame
-    points: np.ndarray
-    resampled: np.ndarray
-
-    def per_cell(self) -> "Differences":
-        """Means within cells, sorted by model, task and seed."""
-        codes = self.cells.groupby(CELL).ngroup().to_numpy()
-        cells = self.cells.drop_duplicates().sort_values(CELL, ignore_index=True)
-        return Differences(cells, group_means(codes, self.points), group_means(codes, self.resampled))
-
-
-def group_means(codes: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Means of the values (n, ...) with the same code: codes (n,) from 0 to groups - 1 -> (groups, ...)."""
-    weights = 1 / np.bincount(codes)[codes]
-    return sparse.csr_array((weights, (codes, np.arange(len(codes))))) @ values
-
-
-def seeded(*axes: object) -> np.random.Generator:
-    """A generator seeded with a hash of the purpose of its random numbers."""
-    text = "\x1f".join(map(str, axes))
-    return np.random.default_rng(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big"))
-
-
-def resample_counts(task: str, examples: int, resamples: int = RESAMPLES) -> Iterator[np.ndarray]:
-    """Counts of how often each test example is drawn, for all cells of a task: blocks of (at most 100, examples)."""
-    generator = seeded("examples", task)
-    for start in range(0, resamples, _BLOCK):
-        block = min(_BLOCK, resamples - start)
-        drawn = generator.integers(examples, size=(block, examples)) + examples * np.arange(block)[:, None]
-        yield np.bincount(drawn.ravel(), minlength=block * examples).reshape(block, examples)
-
-
-def weighted_f1(counts: np.ndarray, labels: np.ndarray, predictions: np.ndarray, classes: int) -> np.ndarray:
-    """Weighted F1 of many resamples at once; a class that is neither true nor predicted has F1 0.
+    Weighted F1 is a function of how often each class is true, predicted, and both. Its derivative in the weight of an
+    example, over the number of examples, is that example's share in the error of a score from these examples instead
+    of all texts of the task.
 
     Args:
-        counts: how often each example is in a resample, (resamples, examples).
         labels: true class indices, (examples,).
-        predictions: predicted class indices, (predictions, examples).
+        predictions: predicted class indices, (examples,).
         classes: number of classes.
 
     Returns:
-        (predictions, resamples).
+        The score, and the influence (examples,), whose squares add up to the variance of the score.
     """
-    counts = counts.astype(np.float32)  # whole numbers up to 2^24 are exact
-    examples, ones = np.arange(len(labels)), np.ones(len(labels), np.float32)
-
-    def per_class(codes: np.ndarray, values: np.ndarray) -> np.ndarray:
-        """Sums of the values of the examples of each class, (resamples, classes)."""
-        members = sparse.csr_array((values, (examples, codes)), shape=(len(labels), classes))
-        return np.ascontiguousarray(counts @ members)  # the order in memory decides the rounding of the sums below
-
-    support = per_class(labels, ones).astype(float)
-    scores = []
-    for predicted in predictions:
-        hits, guesses = per_class(labels, (predicted == labels).astype(np.float32)), per_class(predicted, ones)
-        f1 = 2 * hits / np.maximum(support + guesses, 1)
-        scores.append((support * f1).sum(1) / support.sum(1))
-    return np.array(scores)
+    n, hit = len(labels), predictions == labels
+    true, guessed, both = (np.bincount(codes, minlength=classes) / n for codes in (labels, predictions, labels[hit]))
+    total = np.maximum(true + guessed, np.finfo(float).tiny)
+    f1 = 2 * both / total
+    by_total = -true * f1 / total  # derivative of the score in how often a class is true or predicted
+    derivative = f1[labels] + by_total[labels] + by_total[predictions] + hit * (2 * true / total)[labels]
+    score = float(true @ f1)  # also the mean of the derivative, since doubling all weights doubles `true @ f1`
+    return score, (derivative - score) / np.sqrt(n * max(n - 1, 1))
 
 
-def read_sample(results: Path, resamples: int = RESAMPLES) -> Sample:
+def read_sample(results: Path) -> Sample:
     """Read scores and test predictions of a study; rows without a score are left out.
 
     Raises:
@@ -151,13 +85,16 @@ def read_sample(results: Path, resamples: int = RESAMPLES) -> Sample:
     read_table(results / "scores.csv", NEEDED, ())
     scores = read_scores(results)
     scores = scores[scores["status"] == "ok"].astype({"seed": int}).reset_index(drop=True)
-    f1, correct = np.empty((len(scores), resamples)), {}
-    for cell, rows in scores.groupby(CELL, sort=False):
-        labels, classes = cell_labels(results, rows.iloc[0])
-        predictions = _predictions(results, rows, len(labels), classes)
-        _check_scores(results, rows, weighted_f1(np.ones((1, len(labels))), labels, predictions, classes)[:, 0])
-        blocks = resample_counts(cell[1], len(labels), resamples)
-        f1[rows.index] = np.hstack([weighted_f1(block, labels, predictions, classes) for block in blocks])
+    stored = Predictions.of(results)
+    tasks = {task: stored.labels(rows.iloc[0]) for task, rows in scores.groupby("task", sort=False)}
+    influence = np.zeros((len(scores), max(len(labels) for labels, _ in tasks.values())))
+    correct = {}
+    for (_, task, _), rows in scores.groupby(CELL, sort=False):
+        labels, classes = tasks[task]
+        predictions = stored.of_cell(rows, len(labels), classes)
+        computed = [weighted_f1(labels, predicted, classes) for predicted in predictions]
+        _check_scores(results, rows, np.array([score for score, _ in computed]))
+        influence[rows.index, : len(labels)] = [values for _, values in computed]
         correct |= dict(zip(rows.index, predictions == labels, strict=True))
     draws = scores.groupby([*CELL, "method", "budget"], sort=False)
     means = {name: (name, "mean") for name in ("kept", "stored_bytes", "weighted_f1")}
@@ -166,57 +103,7 @@ def read_sample(results: Path, resamples: int = RESAMPLES) -> Sample:
     members = [[] for _ in rows.index]
     for row, code in enumerate(codes):
         members[code].append(correct[row])
-    return Sample(rows, group_means(codes, f1), [np.array(draws) for draws in members])
-
-
-def cell_labels(results: Path, row: pd.Series) -> tuple[np.ndarray, int]:
-    """Class indices of the texts on which the models of a cell are scored, and the number of classes.
-
-    Args:
-        row: a row of scores.csv with status ok, of the cell.
-    """
-    labels, classes = _labels(results / "tasks" / row["task"])
-    return labels[_scored(results, row, len(labels))], classes
-
-
-def _labels(task: Path) -> tuple[np.ndarray, int]:
-    """Class indices of the test examples of a task folder, and the number of classes."""
-    classes = read_json(task / "manifest.json").get("classes", [])
-    labels = pd.Index(classes).get_indexer(read_parquet(task / "test.parquet", ["label"])["label"])
-    if len(labels) == 0 or (labels < 0).any():
-        raise UserError(
-            f"{task / 'test.parquet'} has no rows, or labels that are not among the classes of manifest.json: "
-            "run the step that writes the task again."
-        )
-    return labels, len(classes)
-
-
-def _scored(results: Path, row: pd.Series, examples: int) -> np.ndarray | slice:
-    """Rows of the test set on which the models of a cell are scored, from the predictions of a method in it."""
-    folder = results / "cells" / row["model"] / row["task"] / f"seed{row['seed']}" / "compressed" / row["method"]
-    path = folder / "predictions.parquet"
-    table = read_parquet(path, None)
-    if "text" not in table:
-        return slice(None)
-    rows = table["text"].to_numpy()
-    if len(rows) == 0 or rows.min() < 0 or rows.max() >= examples:
-        raise damaged(path, f"is of test texts that are not among the {examples} of the task")
-    return rows
-
-
-def _predictions(results: Path, rows: pd.DataFrame, examples: int, classes: int) -> np.ndarray:
-    """Predicted class indices of the rows of one cell, (rows, examples)."""
-    model, task, seed = rows.iloc[0][CELL]
-    folder = results / "cells" / model / task / f"seed{seed}" / "compressed"
-    by_file = {}
-    for method, method_rows in rows.groupby("method", sort=False):
-        path = folder / method / "predictions.parquet"
-        table = read_parquet(path, list(method_rows["file"]))
-        if len(table) != examples or not table.isin(range(classes)).all(axis=None):
-            expected = f"expected {examples} class indices below {classes}"
-            raise damaged(path, f"has {len(table)} predictions a row, {expected}")
-        by_file |= {name: table[name].to_numpy() for name in table}
-    return np.array([by_file[name] for name in rows["file"]])
+    return Sample(rows, group_means(codes, influence), [np.array(draws) for draws in members])
 
 
 def _check_scores(results: Path, rows: pd.DataFrame, computed: np.ndarray) -> None:
@@ -248,42 +135,8 @@ def differences(sample: Sample, pairs: pd.DataFrame) -> Differences:
     """Weighted F1 of the rows `row` minus that of the rows `row_reference` of `matched`."""
     first, second = pairs["row"].to_numpy(), pairs["row_reference"].to_numpy()
     f1 = sample.rows["weighted_f1"].to_numpy()
-    points = (100 * (f1[first] - f1[second])).round(_DECIMALS) + 0.0
-    return Differences(pairs[CELL], points, 100 * (sample.resampled[first] - sample.resampled[second]))
-
-
-def percentiles(resampled: np.ndarray, confidence: float = CONFIDENCE) -> np.ndarray:
-    """Ends (2, ...) of the percentile intervals of (..., resamples)."""
-    ends = np.quantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2], axis=-1)
-    return ends.round(_DECIMALS) + 0.0  # no -0
-
-
-def hierarchical_interval(gaps: Differences, confidence: float = CONFIDENCE, over_pairs: bool = True) -> Interval:
-    """Mean difference over models × tasks, with the interval of a hierarchical bootstrap.
-
-    A resample draws pairs of model and task, then seeds of each pair, then test examples of each task. Pairs have equal
-    weights, whatever their number of seeds. With two or three seeds, the interval reflects little of the spread over
-    seeds: it is then mostly that over examples and pairs.
-
-    Args:
-        gaps: at least one difference.
-        confidence: of the interval.
-        over_pairs: whether pairs are drawn. False if the claim is about these pairs only.
-    """
-    cells = gaps.per_cell()
-    resamples = cells.resampled.shape[1]
-    counts = cells.cells.groupby(PAIR).size().to_numpy()
-    first = np.cumsum(counts) - counts
-    estimate = np.mean(np.add.reduceat(cells.points, first) / counts)
-    generator = seeded("cells", *cells.cells.to_numpy().ravel())
-    shape = (resamples, len(counts))
-    drawn = generator.integers(len(counts), size=shape)
-    pairs = (drawn if over_pairs else np.broadcast_to(np.arange(len(counts)), shape))[..., None]
-    seeds = (generator.random((*shape, counts.max())) * counts[pairs]).astype(int)
-    f1 = cells.resampled[first[pairs] + seeds, np.arange(resamples)[:, None, None]]
-    used = np.arange(counts.max()) < counts[pairs]
-    means = (f1 * used).sum(2) / counts[pairs][..., 0]
-    return Interval(float(np.round(estimate, _DECIMALS) + 0.0), *map(float, percentiles(means.mean(1), confidence)))
+    points = (100 * (f1[first] - f1[second])).round(DECIMALS) + 0.0
+    return Differences(pairs[CELL], points, 100 * (sample.influence[first] - sample.influence[second]))
 
 
 def mcnemar_p(first: np.ndarray, second: np.ndarray) -> float:
@@ -310,7 +163,7 @@ def holm(p: Sequence[float]) -> np.ndarray:
 
 def wilcoxon_p(values: np.ndarray) -> float:
     """Wilcoxon's signed-rank test; the ranks of zero differences are split evenly (Demšar 2006, section 3.1.3)."""
-    values = np.round(values, _DECIMALS)
+    values = np.round(values, DECIMALS)
     return float(stats.wilcoxon(values, zero_method="zsplit").pvalue) if values.any() else 1.0
 
 
@@ -327,17 +180,23 @@ def comparisons(sample: Sample, references: Sequence[str] = REFERENCES) -> pd.Da
     """
     pairs = pd.concat([matched(sample.rows, name).assign(reference=name) for name in references], ignore_index=True)
     gaps = differences(sample, pairs)
-    low, high = percentiles(gaps.resampled)
+    half = stats.norm.ppf((1 + CONFIDENCE) / 2) * np.linalg.norm(gaps.influence, axis=1)
     p = [mcnemar_p(sample.correct[a], sample.correct[b]) for a, b in pairs[["row", "row_reference"]].to_numpy()]
     table = pairs[[*CELL, "method", "unit", "budget", "reference"]]
-    return table.assign(difference_points=gaps.points, low=low, high=high, mcnemar_p=p, mcnemar_p_holm=holm(p))
+    return table.assign(
+        difference_points=gaps.points,
+        low=gaps.points - half,
+        high=gaps.points + half,
+        mcnemar_p=p,
+        mcnemar_p_holm=holm(p),
+    )
 
 
 def pairwise(sample: Sample) -> pd.DataFrame:
     """Every pair of methods at equal budgets, and every method against `full`, over models × tasks.
 
-    `n` counts pairs of model and task that have both methods; seeds are averaged. Intervals are hierarchical. Holm's
-    correction is for the whole table.
+    `n` counts pairs of model and task that have both methods; seeds are averaged. Intervals are those of
+    `report.intervals`. Holm's correction is for the whole table.
     """
     methods = [name for name in dict.fromkeys(sample.rows["method"]) if name != "full"]
     tables = []
@@ -350,7 +209,7 @@ def pairwise(sample: Sample) -> pd.DataFrame:
     for key, pairs in pd.concat(tables).groupby(keys, sort=False):
         gaps = differences(sample, pairs)
         means = pd.Series(gaps.points).groupby([pairs[name].to_numpy() for name in PAIR]).mean()
-        interval = hierarchical_interval(gaps)
+        interval = mean_interval(gaps)
         rows.append((*key, len(means), *interval, wilcoxon_p(means.to_numpy())))
     table = pd.DataFrame(rows, columns=[*keys, "n", "difference_points", "low", "high", "wilcoxon_p"])
     return table.assign(wilcoxon_p_holm=holm(table["wilcoxon_p"]))
@@ -359,13 +218,15 @@ def pairwise(sample: Sample) -> pd.DataFrame:
 def to_full(sample: Sample) -> pd.DataFrame:
     """Every method against `full`, over the sets of cells of `scores.cell_sets`; `n` counts cells.
 
-    Intervals are hierarchical. Those of one model resample its seeds and test examples, not its tasks.
+    Intervals are those of `report.intervals`; for one model, on these tasks, with the spread over seeds of all models.
     """
+    keys, pairs = ["method", "unit", "budget"], matched(sample.rows, "full")
+    everywhere = {key: differences(sample, compared) for key, compared in pairs.groupby(keys, sort=False)}
     rows = []
-    for model, name, pairs in cell_sets(matched(sample.rows, "full")):
-        for key, compared in pairs.groupby(["method", "unit", "budget"], sort=False):
-            interval = hierarchical_interval(differences(sample, compared), over_pairs=not model)
-            rows.append((model, name, *key, len(compared), *interval))
+    for model, name, chosen in cell_sets(pairs):
+        for key, compared in chosen.groupby(keys, sort=False):
+            unsure = uncertainty(differences(sample, compared), over_pairs=not model, seeds_from=everywhere[key])
+            rows.append((model, name, *key, len(compared), *unsure.interval()))
     return pd.DataFrame(rows, columns=[*STATISTICS["to_full"].text, *STATISTICS["to_full"].numeric])
 
 
@@ -392,7 +253,7 @@ def average_ranks(scores: pd.DataFrame) -> pd.DataFrame:
     means = scores.groupby(level=PAIR, sort=False).mean()
     complete = means.loc[:, scores.notna().all()]
     pairs, methods = complete.shape
-    values = complete.round(_DECIMALS).to_numpy()
+    values = complete.round(DECIMALS).to_numpy()
     average = pd.Series(stats.rankdata(-values, axis=1).mean(0) if methods else [], complete.columns, float)
     table = pd.DataFrame({"n": means.notna().sum(), "average_rank": average.reindex(means.columns)})
     table["methods"] = methods

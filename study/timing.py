@@ -1,4 +1,4 @@
-"""Pruning time against the size of a model and against k, measured on random rows.
+"""Pruning time against the number of rows, their width and k, measured on random rows.
 
 The paper's authors name this growth as a limitation of KEN. One row of the table is one selection: k entries kept in
 each row of a matrix (rows, n), by the paper's density or by the rule of the released code.
@@ -27,26 +27,34 @@ def seconds_of(rows: torch.Tensor, k: int, method: str, repeats: int) -> float:
     return min(times[1:])
 
 
-def timing_table(heights: list[int], n: int, budgets: list[int], repeats: int) -> pd.DataFrame:
-    """One row per method, size and k: every size with the middle k, every k with the largest size."""
+def timing_table(heights: list[int], n: int, widths: list[int], budgets: list[int], repeats: int) -> pd.DataFrame:
+    """One row per method, size, width and k: every height, width and k, with the others as they are mostly.
+
+    Args:
+        heights: numbers of rows; the largest is used where another quantity varies.
+        n: entries of a row, where the width does not vary. widths: other numbers of entries of a row.
+        budgets: numbers of entries kept in a row; the middle one is used where another quantity varies.
+        repeats: number of repeats of each selection.
+    """
     generator = torch.Generator().manual_seed(0)
-    rows = torch.randn(max(heights), n, generator=generator) * 0.04
-    middle = budgets[len(budgets) // 2]
-    points = [(height, middle) for height in heights] + [(max(heights), k) for k in budgets if k != middle]
-    rows_of_table = [
-        {"method": method, "size": height * n, "k": k, "seconds": seconds_of(rows[:height], k, method, repeats)}
-        for method in METHODS
-        for height, k in points
-    ]
-    return pd.DataFrame(rows_of_table)
+    rows = torch.randn(max(heights), max(n, *widths), generator=generator) * 0.04
+    middle, most = budgets[len(budgets) // 2], max(heights)
+    points = [(height, n, middle) for height in heights] + [(most, n, k) for k in budgets if k != middle]
+    points += [(most, width, middle) for width in widths if width != n]
+    table = []
+    for method in METHODS:
+        for height, width, k in points:
+            seconds = seconds_of(rows[:height, :width].contiguous(), k, method, repeats)
+            table.append({"method": method, "size": height * width, "width": width, "k": k, "seconds": seconds})
+    return pd.DataFrame(table)
 
 
 def main() -> None:
     repeats = {"type": int, "default": 3, "help": "number of repeats, the fastest of which is used"}
-    a, study, paths = parse_step("Measure the time of pruning against size and k.", repeats=repeats)
+    a, study, paths = parse_step("Measure the time of pruning against rows, their width and k.", repeats=repeats)
     section = study.config["timing"]
     provenance.make_deterministic(0)
-    table = timing_table(section["heights"], section["length"], section["budgets"], a.repeats)
+    table = timing_table(section["heights"], section["length"], section["widths"], section["budgets"], a.repeats)
     files.write_csv(paths.table("timing"), table)
     print(table.to_string(index=False))
 

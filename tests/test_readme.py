@@ -3,15 +3,18 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from baselines import METHODS
 from ken.errors import UserError
 from report import documents, reference
+from report.statistics import read_sample
 from study import manifest, verify
 from study.definition import config as study_config
 from study.running import files
+from tests.report.test_statistics import labels_of, predict, write_predictions
 from tests.sources import code_blocks
 
 ROOT = Path(__file__).parents[1]
@@ -34,9 +37,10 @@ def test_a_document_without_markers_is_refused():
 
 
 def test_a_reference_is_copied_from_a_finished_run(tmp_path):
-    results = tmp_path / "results" / "x"
+    labels = labels_of("t1")
+    cell = {("full", 1.0, 0): labels, ("ken", 0.5, 0): predict(labels, 9)}
+    results = write_predictions(tmp_path / "results" / "x", {("a", "t1", 0): cell})
     for name in (
-        "scores.csv",
         "tables/a.csv",
         "tables/comparisons.md",
         "figures/model_a.png",
@@ -57,7 +61,10 @@ def test_a_reference_is_copied_from_a_finished_run(tmp_path):
     files.write_json(results / "manifest.json", {"study": "x", "files": manifest.describe(results)})
     assert reference.keep(results, tmp_path / "reference") == old
     kept = {path.relative_to(old).as_posix() for path in old.rglob("*.*")}
-    assert kept == {"scores.csv", "tables/a.csv", "figures/b.png", "tuning/bert.csv", "manifest.json"}
+    written = {"scores.csv", "tasks.csv", "predictions.parquet", "manifest.json"}
+    assert kept == written | {"tables/a.csv", "figures/b.png", "tuning/bert.csv"}
+    whole, committed = read_sample(results), read_sample(old)
+    assert whole.rows.equals(committed.rows) and np.array_equal(whole.influence, committed.influence)
     assert verify.problems(old, verify.expected(old)[0]) == {}
 
 

@@ -1,7 +1,7 @@
 """Evidence for claims, findings on them, and verdicts from intervals and margins."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -9,29 +9,23 @@ import numpy as np
 import pandas as pd
 
 from report import style
+from report.intervals import Differences, Interval, Uncertainty, held_fixed, uncertainty
 from report.judging.losses import LossSample
 from report.results import CELL, PAIR
-from report.statistics import Differences, Interval, Sample, differences, hierarchical_interval, matched
+from report.scores import NEAR
+from report.statistics import Sample, differences, matched
 from report.table import tuples
 
-REPRODUCED, NOT_REPRODUCED, NOT_DECIDED = "reproduced", "not reproduced", "not decided"
-NOT_TESTED = "not tested here"  # too few pairs or seeds, or models that have not learned
-LEAST_SEEDS = 2  # a bootstrap over one seed says nothing about the spread over seeds
-ALL = "all models"
+HOLDS, FAILS, OPEN, NOT_TESTED = "holds", "does not hold", "open", "not tested here"
+OPEN_LOSS = "open (loss shown, size open)"  # decided against 0, but not against the margin
+LEAST_SEEDS = 2  # one seed says nothing about the spread over seeds
 NO_INTERVAL = Interval(np.nan, np.nan, np.nan)
 ROUNDING = 1e-9  # shares that differ less are the same number
+FAR = 10  # an interval that would have to be so many times narrower is not within reach
 
 
-class Undecided(Exception):
-    """The study lacks something that a claim needs; the message names it, as part of a sentence."""
-
-    verdict = NOT_DECIDED
-
-
-class Untested(Undecided):
-    """The study has rows on a claim, but all of them are of models that have not learned."""
-
-    verdict = NOT_TESTED
+class Untested(Exception):
+    """The study lacks something that a claim needs; the message says what, and what it takes, as part of a sentence."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +34,8 @@ class Finding:
 
     Attributes:
         subject: what it is about, e.g. a model. n: number of cells behind it.
-        why: a sentence with the numbers. unit: of the interval.
+        why: sentences with the numbers. unit: of the interval.
+        scope: what the verdict is limited to, e.g. "on these 2 tasks"; "" if it is about others too.
     """
 
     subject: str
@@ -49,6 +44,44 @@ class Finding:
     why: str
     interval: Interval = NO_INTERVAL
     unit: str = "points"
+    scope: str = ""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of a difference, with the verdict that its interval and a margin give.
+
+    Attributes:
+        verdict: interval, margin -> verdict.
+        room: estimate, margin -> the half width of an interval about this estimate that would decide.
+    """
+
+    verdict: Callable[[Interval, float], str]
+    room: Callable[[float, float], float]
+
+
+def not_inferior(interval: Interval, margin: float) -> str:
+    """Verdict on "equal or better": the interval excludes losses as large as the margin, or all smaller ones."""
+    if interval.low > -margin:
+        return HOLDS
+    return FAILS if interval.high < -margin else OPEN_LOSS if interval.high < 0 else OPEN
+
+
+def superior(interval: Interval, margin: float) -> str:
+    """Verdict on "ahead": the interval is above 0, or excludes advantages as large as the margin."""
+    return HOLDS if interval.low > 0 else FAILS if interval.high < margin else OPEN
+
+
+def different(interval: Interval, margin: float) -> str:
+    """Verdict on "different": the interval excludes 0, or all differences as large as the margin."""
+    if interval.low > 0 or interval.high < 0:
+        return HOLDS
+    return FAILS if max(-interval.low, interval.high) < margin else OPEN
+
+
+NO_LOSS = Question(not_inferior, lambda estimate, margin: abs(estimate + margin))
+AHEAD = Question(superior, lambda estimate, margin: max(estimate, margin - estimate))
+DIFFERENT = Question(different, lambda estimate, margin: max(abs(estimate), margin - abs(estimate)))
 
 
 @dataclass(frozen=True)
@@ -57,10 +90,11 @@ class Evidence:
 
     Attributes:
         results: folder of the study. scores: all rows of scores.csv, also those without a score.
-        sample: scores with their bootstrap resamples. confidence: of all intervals.
+        sample: scores with the influence of each test text. confidence: of all intervals.
         losses: of pruned language models; None if the study has none.
         unlearned: cells whose fully fine-tuned model has not learned (`report.scores.unlearned_cells`); they count for
             no verdict.
+        chance: task -> the weighted F1 that a model reaches by chance (`report.scores.reached_by_chance`).
     """
 
     results: Path
@@ -69,6 +103,7 @@ class Evidence:
     confidence: float
     losses: LossSample | None = None
     unlearned: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=CELL))
+    chance: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def models(self) -> list[str]:
@@ -85,12 +120,12 @@ class Evidence:
         """Rows of a method in `sample.rows`, for one model or all, in the cells whose model has learned.
 
         Raises:
-            Undecided: there are none.
+            Untested: there are none.
         """
         rows = self.sample.rows[self.sample.rows["method"] == method]
         chosen = rows if model is None else rows[rows["model"] == model]
         if chosen.empty:
-            raise Undecided(self._why_missing(method))
+            raise Untested(self._why_missing(method))
         return self.learned(chosen)
 
     def learned(self, rows: pd.DataFrame) -> pd.DataFrame:
@@ -111,7 +146,7 @@ class Evidence:
     def _why_missing(self, method: str) -> str:
         tried = self.scores[self.scores["method"] == method]
         if tried.empty:
-            return f"not tested here, since the study has no method {method}"
+            return f"the study has no method {method}; it takes a run with it"
         reasons = [reason.rstrip(".") for reason in tried["reason"] if reason]
         return f"{method} has no score to compare" + (f" ({reasons[0]})" if reasons else "")
 
@@ -119,12 +154,79 @@ class Evidence:
         """Rows of a method matched with those of a reference at equal budgets (`statistics.matched`).
 
         Raises:
-            Undecided: there are none.
+            Untested: there are none.
         """
         pairs = matched(pd.concat([self.rows(method, model), self.rows(reference, model)]), reference)
         if pairs.empty:
-            raise Undecided(f"{method} and {reference} have no budget in common")
+            raise Untested(f"{method} and {reference} have no budget in common; it takes a run at equal budgets")
         return pairs
+
+    def between_floor_and_ceiling(self, pairs: pd.DataFrame) -> pd.DataFrame:
+        """Rows of `pairs` that can tell two methods apart.
+
+        Left out are rows in which both methods score no more than by chance, and rows in which both are within a point
+        of the full model.
+
+        Raises:
+            Untested: none is left.
+        """
+        f1 = self.sample.rows["weighted_f1"]
+        both = np.stack([f1[pairs["row"]].to_numpy(), f1[pairs["row_reference"]].to_numpy()])
+        rows = self.sample.rows
+        full = rows[rows["method"] == "full"].set_index(CELL)["weighted_f1"]
+        full = full.reindex(pd.MultiIndex.from_frame(pairs[CELL])).to_numpy()
+        chance = pairs["task"].map(self.chance).fillna(-np.inf).to_numpy(float)
+        extreme = (both.max(0) <= chance + ROUNDING) | (100 * (full - both).max(0) <= NEAR + ROUNDING)
+        if extreme.all():
+            where = "both methods are at chance or within a point of the full model in all cells"
+            raise Untested(f"{where}; it takes other kept shares")
+        return pairs[~extreme]
+
+    def compare(
+        self,
+        subject: str,
+        pairs: pd.DataFrame | Differences,
+        question: Question,
+        margin: float,
+        what: str,
+        over_pairs: bool = True,
+        joint: int = 1,
+        seeds_from: pd.DataFrame | Differences | None = None,
+        few_pairs: bool = False,
+    ) -> Finding:
+        """The finding on one difference.
+
+        Args:
+            subject: what the finding is about.
+            pairs: what is compared.
+            question: that is asked of the difference.
+            margin: in points.
+            what: the beginning of the sentence with the difference.
+            over_pairs: whether the claim is about other models and tasks too.
+            joint: number of intervals that hold together with the confidence of one (Bonferroni).
+            seeds_from: see `uncertainty`.
+            few_pairs: whether the claim is about models of which a study has few, so that any number will do.
+        """
+        gaps = self._differences(pairs)
+        unsure = uncertainty(gaps, over_pairs, None if seeds_from is None else self._differences(seeds_from))
+        interval = unsure.interval(1 - (1 - self.confidence) / joint)
+        verdict, n, of = question.verdict(interval, margin), cells_of(gaps.cells), cells_of(self.scores)
+        cells = style.count(n, "cell") if n == of or not over_pairs else f"{n} of {of} cells"
+        why = f"{what}: {in_points(interval, self.confidence, joint > 1)} in {cells}."
+        finding = self.if_tested(
+            Finding(subject, verdict, n, why, interval), gaps.cells, over_pairs, least=0 if few_pairs else None
+        )
+        if finding.verdict == HOLDS and question is NO_LOSS and interval.high < 0:
+            why += " A loss is shown, and it is below the margin."
+        if finding.verdict == OPEN_LOSS:
+            least, most = (f"{-end:.2f}" for end in (interval.high, interval.low))
+            why += f" A loss is shown, {least} to {most} points; whether it is above {margin:g} is open."
+        if finding.verdict in (OPEN, OPEN_LOSS):
+            why += f" {what_it_takes(unsure, interval, question.room(interval.estimate, margin))}"
+        return finding if finding.verdict == NOT_TESTED else replace(finding, why=why)
+
+    def _differences(self, pairs: pd.DataFrame | Differences) -> Differences:
+        return differences(self.sample, pairs) if isinstance(pairs, pd.DataFrame) else pairs
 
     def if_tested(
         self,
@@ -133,43 +235,78 @@ class Evidence:
         over_pairs: bool = True,
         over_seeds: bool = True,
         unit: tuple[str, str] = ("pair of model and task", "pairs of model and task"),
+        least: int | None = None,
     ) -> Finding:
-        """The finding, or the same estimate without a verdict if it rests on too few pairs or seeds.
+        """The finding with its scope, or the same estimate without a verdict if it rests on too few pairs or seeds.
 
         Args:
             finding: with a verdict from an interval.
             cells: table with model, task and seed of the differences behind it.
             over_pairs: whether the claim is about more than these pairs of model and task.
-            over_seeds: whether the interval resamples seeds.
+            over_seeds: whether the interval contains the spread over seeds.
             unit: what a pair is called, and its plural.
+            least: number of pairs that a claim about more than these needs (`least_pairs` by default).
         """
         pairs, seeds = len(cells[PAIR].drop_duplicates()), cells["seed"].nunique()
+        least = least_pairs(self.confidence) if least is None else least
         lacking = []
-        if over_pairs and pairs < least_pairs(self.confidence):
-            lacking.append(f"{style.count(pairs, *unit)} ({least_pairs(self.confidence)} needed)")
+        if over_pairs and pairs < least:
+            lacking.append(f"{style.count(least, *unit)} (the study has {pairs})")
         if over_seeds and seeds < LEAST_SEEDS:
-            lacking.append(f"{style.count(seeds, 'seed')} ({LEAST_SEEDS} needed)")
-        why = f"{finding.why} Not tested here: the study has {' and '.join(lacking)}."
-        return replace(finding, verdict=NOT_TESTED, why=why) if lacking else finding
+            lacking.append(f"{style.count(LEAST_SEEDS, 'seed')} (the study has {seeds})")
+        if lacking:
+            why = f"{finding.why} A verdict takes {' and '.join(lacking)}."
+            return replace(finding, verdict=NOT_TESTED, why=why)
+        return replace(finding, scope=scope(cells, over_pairs, PAIR if unit[0].endswith("task") else ["model"]))
 
     def interval(self, compared: pd.DataFrame | Differences, over_pairs: bool = True, budgets: int = 1) -> Interval:
-        """Hierarchical interval of the mean difference, with Bonferroni's correction for a number of `budgets`."""
-        if isinstance(compared, pd.DataFrame):
-            compared = differences(self.sample, compared)
-        return hierarchical_interval(compared, 1 - (1 - self.confidence) / budgets, over_pairs)
+        """Interval of the mean difference, with Bonferroni's correction for a number of `budgets`."""
+        return uncertainty(self._differences(compared), over_pairs).interval(1 - (1 - self.confidence) / budgets)
+
+
+def scope(cells: pd.DataFrame, over_pairs: bool, of: Sequence[str] = PAIR) -> str:
+    """What a verdict is limited to: "on these 2 tasks"; "" if it is about other models and tasks too.
+
+    Args:
+        cells: table with model and task. over_pairs: False for a verdict on one model.
+        of: the columns among model and task that may be named.
+    """
+    named = [name for name in of if name in held_fixed(cells, over_pairs) and (over_pairs or name == "task")]
+    parts = [
+        f"this {name}" if cells[name].nunique() == 1 else f"these {cells[name].nunique()} {name}s" for name in named
+    ]
+    return f"on {' and '.join(parts)}" if parts else ""
+
+
+def what_it_takes(unsure: Uncertainty, interval: Interval, room: float) -> str:
+    """A sentence on how much more of what would decide at the present estimate.
+
+    Args:
+        unsure: the variance behind the interval. interval: that did not decide.
+        room: half width of an interval that would.
+    """
+    half = interval.high - interval.estimate
+    if room * FAR < half:
+        return "The estimate is so close to the limit that no study of a reachable size would decide."
+    narrower = max(half / room, 1.1)
+    return (
+        f"It takes an interval {narrower:.1f} times narrower, about {narrower**2:.1f} times as many "
+        f"{unsure.largest_source}, if the estimate stays."
+    )
 
 
 def judged(subject: str, judge: Callable[[], Finding]) -> Finding:
     """The finding of `judge`, or one that says what the study lacks."""
     try:
         return judge()
-    except Undecided as missing:
-        return undecided(subject, missing)
+    except Untested as missing:
+        return untested(subject, missing)
 
 
-def undecided(subject: str, missing: Undecided) -> Finding:
+def untested(subject: str, missing: Untested) -> Finding:
     """The finding on a subject for which the study lacks something."""
-    return Finding(subject, missing.verdict, 0, f"{missing.verdict.capitalize()}: {missing}.")
+    text = str(missing)
+    return Finding(subject, NOT_TESTED, 0, f"{text[:1].upper()}{text[1:]}.")
 
 
 def least_pairs(confidence: float) -> int:
@@ -181,33 +318,14 @@ def least_pairs(confidence: float) -> int:
     return math.ceil(1 - math.log2(1 - confidence) - ROUNDING)
 
 
-def not_inferior(interval: Interval, margin: float) -> str:
-    """Verdict on "equal or better": the interval excludes losses as large as the margin, or all smaller ones."""
-    return REPRODUCED if interval.low > -margin else NOT_REPRODUCED if interval.high < -margin else NOT_DECIDED
-
-
-def superior(interval: Interval, margin: float) -> str:
-    """Verdict on "ahead": the interval is above 0, or excludes advantages as large as the margin."""
-    return REPRODUCED if interval.low > 0 else NOT_REPRODUCED if interval.high < margin else NOT_DECIDED
-
-
-def different(interval: Interval, margin: float) -> str:
-    """Verdict on "different": the interval excludes 0, or all differences as large as the margin."""
-    if interval.low > 0 or interval.high < 0:
-        return REPRODUCED
-    return NOT_REPRODUCED if max(-interval.low, interval.high) < margin else NOT_DECIDED
-
-
 def worst_of(verdicts: Sequence[str]) -> str:
-    """Verdict that all of several hold: one that is not reproduced refutes it; others that differ decide nothing."""
-    if NOT_REPRODUCED in verdicts:
-        return NOT_REPRODUCED
-    return verdicts[0] if len(set(verdicts)) == 1 else NOT_DECIDED
+    """Verdict that all of several hold: one that does not refutes it; one that is open or untested leaves it so."""
+    return next((verdict for verdict in (FAILS, NOT_TESTED, OPEN_LOSS, OPEN) if verdict in verdicts), HOLDS)
 
 
 def best_of(verdicts: Sequence[str]) -> str:
-    """Verdict that any of several holds: "reproduced" takes precedence, then "not decided"."""
-    return next((verdict for verdict in (REPRODUCED, NOT_DECIDED) if verdict in verdicts), NOT_REPRODUCED)
+    """Verdict that any of several holds."""
+    return next((verdict for verdict in (HOLDS, OPEN, OPEN_LOSS, NOT_TESTED) if verdict in verdicts), FAILS)
 
 
 def deciding(intervals: dict, verdicts: dict, verdict: str) -> list:

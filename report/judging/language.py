@@ -6,11 +6,12 @@ from functools import partial
 import pandas as pd
 
 from report import style
+from report.intervals import Differences, Interval
 from report.judging.evidence import (
     ROUNDING,
     Evidence,
     Finding,
-    Undecided,
+    Untested,
     cells_of,
     deciding,
     judged,
@@ -19,7 +20,6 @@ from report.judging.evidence import (
     worst_of,
 )
 from report.judging.losses import LossSample
-from report.statistics import Differences, Interval
 
 OTHERS = ("magnitude", "l-obd", "k-obd", "wanda", "sparsegpt")
 
@@ -34,7 +34,7 @@ def surgeon_structured(
         rows = rows[rows["budget"].between(least_removed - ROUNDING, most_removed + ROUNDING)]
         if rows.empty:
             where = f"from {style.percent(least_removed)} to {style.percent(most_removed)}"
-            raise Undecided(f"LLM Surgeon has not removed rows and columns {where}")
+            raise Untested(f"LLM Surgeon has not removed rows and columns {where}")
         rises = {
             budget: evidence.interval(sample.differences(pruned, sample.of("dense"), []))
             for budget, pruned in rows.groupby("budget")
@@ -132,7 +132,7 @@ def saved(evidence: Evidence, gaps: Differences, subject: str, what: str, margin
         what: the same in words, for the sentence.
     """
     if gaps.cells.empty:
-        raise Undecided("the study lacks one of the two, or they have no setting in common")
+        raise Untested("the study lacks one of the two, or they have no setting in common")
     interval, n = evidence.interval(gaps), cells_of(gaps.cells)
     why = f"{what}: {in_nats(interval, evidence.confidence)} on average over {len(gaps.points) // n} settings"
     why += f" in {style.count(n, 'run')} of language models."

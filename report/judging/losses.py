@@ -1,4 +1,4 @@
-"""Losses of pruned language models with bootstrap resamples over held-out documents."""
+"""Losses of pruned language models with the influence of each held-out document."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from report.intervals import Differences
 from report.results import CELL, read_parquet, read_perplexity
-from report.statistics import RESAMPLES, Differences, resample_counts
 
 RUN = ("model", "seed")
 EQUAL_SHARES = 0.001  # stored shares that differ less are equal: methods round their counts differently
@@ -18,19 +18,19 @@ NO_PLACES = pd.DataFrame({"row": [], "low": [], "high": [], "weight": []}, dtype
 
 @dataclass(frozen=True)
 class LossSample:
-    """Losses of pruned language models with their bootstrap resamples over held-out documents.
+    """Losses of pruned language models with the influence of each held-out document.
 
     Attributes:
         rows: rows of perplexity.csv with status ok; the index is 0, 1, 2, ...
-        resampled: loss in nats a token, (rows, resamples).
+        influence: of each document on the loss in nats a token, (rows, documents); see `Differences`.
     """
 
     rows: pd.DataFrame
-    resampled: np.ndarray
+    influence: np.ndarray
 
     @classmethod
-    def read(cls, results: Path, resamples: int = RESAMPLES) -> "LossSample":
-        """Read perplexity.csv and the losses per document. Whole documents are resampled, the same for all models.
+    def read(cls, results: Path) -> "LossSample":
+        """Read perplexity.csv and the losses per document. Whole documents are the sample, the same for all models.
 
         Raises:
             UserError: a file is missing or malformed.
@@ -38,14 +38,17 @@ class LossSample:
         table = read_perplexity(results)
         rows = table[(table["experiment"] == "pruning") & (table["status"] == "ok")].astype({"seed": int})
         rows = rows.reset_index(drop=True)
-        resampled = np.empty((len(rows), resamples))
+        influence = [np.empty(0)] * len(rows)
         for (model, seed), run_rows in rows.groupby(list(RUN), sort=False):
             path = results / "language" / model / f"seed{seed}" / "pruning" / "losses.parquet"
             losses = read_parquet(path, ["document", "tokens", *run_rows["file"]])
-            tokens, summed = losses["tokens"].to_numpy(float), losses[list(run_rows["file"])].to_numpy()
-            blocks = resample_counts("language", len(losses), resamples)
-            resampled[run_rows.index] = np.hstack([(block @ summed).T / (block @ tokens) for block in blocks])
-        return cls(rows, resampled)
+            tokens, n = losses["tokens"].to_numpy(float), len(losses)
+            for row, file in zip(run_rows.index, run_rows["file"], strict=True):
+                summed = losses[file].to_numpy()
+                # The loss is a ratio of two sums, whose derivative in the weight of a document this is.
+                derivative = (summed - tokens * summed.sum() / tokens.sum()) * n / tokens.sum()
+                influence[row] = derivative / np.sqrt(n * max(n - 1, 1))
+        return cls(rows, np.array(influence))
 
     def of(self, method: str, **values: object) -> pd.DataFrame:
         """Rows of a method with the given values in other columns."""
@@ -62,7 +65,7 @@ class LossSample:
         one, two = pairs["row"].to_numpy(), pairs["row_second"].to_numpy()
         loss = self.rows["loss"].to_numpy()
         cells = pairs[list(RUN)].assign(task="language")[CELL]
-        return Differences(cells, loss[one] - loss[two], self.resampled[one] - self.resampled[two])
+        return Differences(cells, loss[one] - loss[two], self.influence[one] - self.influence[two])
 
     def differences_at_stored_shares(self, first: pd.DataFrame, second: pd.DataFrame) -> Differences:
         """Loss of the rows `first` minus that of `second` at the same stored share, model, seed and structure.
@@ -76,9 +79,9 @@ class LossSample:
         weight, loss = places["weight"].to_numpy(float), self.rows["loss"].to_numpy()
         estimates = loss[one] - ((1 - weight) * loss[low] + weight * loss[high])
         weight = weight[:, None]
-        second_resampled = (1 - weight) * self.resampled[low] + weight * self.resampled[high]
+        second_influence = (1 - weight) * self.influence[low] + weight * self.influence[high]
         cells = self.rows.loc[one, list(RUN)].assign(task="language")[CELL].reset_index(drop=True)
-        return Differences(cells, estimates, self.resampled[one] - second_resampled)
+        return Differences(cells, estimates, self.influence[one] - second_influence)
 
     def _curve(self, rows: pd.DataFrame, model: str, seed: int, structure: str) -> pd.DataFrame:
         """Rows of one model, seed and structure and of the dense model, by rising stored share."""

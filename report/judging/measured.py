@@ -7,82 +7,105 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from statsmodels.regression.linear_model import OLS
-from statsmodels.stats.proportion import proportion_confint
 
 from ken.errors import UserError
 from report import style
+from report.intervals import Differences, Interval, uncertainty
 from report.judging.evidence import (
-    ALL,
-    NOT_DECIDED,
-    NOT_REPRODUCED,
-    REPRODUCED,
+    FAILS,
+    HOLDS,
+    OPEN,
     Evidence,
     Finding,
-    Undecided,
+    Untested,
     cells_of,
     judged,
+    what_it_takes,
 )
-from report.results import damaged, read_table
-from report.statistics import Interval
+from report.results import ALL_MODELS, CELL, damaged, read_table
+
+AXES = ("rows", "width", "k")
 
 
-def spread_evenly(evidence: Evidence, *, share: float) -> list[Finding]:
-    """Share of matrices whose kept entries have no more kept neighbours than a random selection."""
-    numbers = ("seed", "observed_neighbours", "neighbours_low", "neighbours_high")
+def spread_evenly(evidence: Evidence, *, margin_percent: float) -> list[Finding]:
+    """How many more kept neighbours kept entries have than in a random selection, as a mean over models and tasks."""
+    numbers = ("seed", "observed_neighbours", "neighbours_random", "neighbours_high")
     path = evidence.results / "spread.csv"
     table = evidence.learned(measured(path, ("model", "task", "method", "matrix"), numbers, "ken"))
-    even = int((table["observed_neighbours"] <= table["neighbours_high"]).sum())
-    ends = proportion_confint(even, len(table), alpha=1 - evidence.confidence, method="beta")
-    interval = Interval(even / len(table), *map(float, ends))
-    verdict = REPRODUCED if interval.low > share else NOT_REPRODUCED if interval.high < share else NOT_DECIDED
-    fewer = int((table["observed_neighbours"] < table["neighbours_low"]).sum())
+    excess = 100 * (table["observed_neighbours"] / table["neighbours_random"] - 1)
+    unsure = uncertainty(Differences(table[CELL], excess.to_numpy(), np.zeros((len(table), 1))))
+    n = cells_of(table)
+    # The matrices of a model are not independent, so that there is no interval without other models or seeds.
+    estimate = unsure.estimate
+    interval = unsure.interval(evidence.confidence) if unsure.variance else Interval(estimate, np.nan, np.nan)
+    verdict = HOLDS if interval.high < margin_percent else FAILS if interval.low > margin_percent else OPEN
+    above = int((table["observed_neighbours"] > table["neighbours_high"]).sum())
     why = (
-        f"{even} of {style.count(len(table), 'matrix', 'matrices')} are without clusters, "
-        f"{fewer} of them with fewer kept neighbours than a random selection."
+        f"Kept entries have {estimate:+.1f} % kept neighbours compared with a random selection, on average over "
+        f"{style.count(len(table), 'matrix', 'matrices')} in {style.count(n, 'cell')}; {above} matrices have "
+        "significantly more."
     )
-    finding = Finding(ALL, verdict, cells_of(table), why, interval, "share")
-    return [evidence.if_tested(finding, table, over_seeds=False)]
+    if verdict == OPEN and unsure.variance:
+        why += f" {what_it_takes(unsure, interval, abs(estimate - margin_percent))}"
+    return [evidence.if_tested(Finding(ALL_MODELS, verdict, n, why, interval, "percent"), table, over_seeds=False)]
 
 
 def linear_time(evidence: Evidence, *, tolerance: float, values: float) -> list[Finding]:
-    """Slopes of log seconds over log size and log k, for KEN and for the released code's rule: a verdict each."""
+    """Whether time grows at most linearly with rows, their width and k, for KEN and the released code: a verdict each.
+
+    The growth is the slope of log seconds over the logarithms of the three.
+    """
 
     def judge(method: str, axis: str) -> Finding:
-        table = measured(evidence.results / "timing.csv", ("method",), ("size", "k", "seconds"), method)
+        path = evidence.results / "timing.csv"
+        table = measured(path, ("method",), ("size", "k", "seconds"), method, optional=("width",))
         if (table[["size", "k", "seconds"]] <= 0).any(axis=None):
-            raise UserError(f"{evidence.results / 'timing.csv'} has numbers that are not above 0: measure it again.")
+            raise UserError(f"{path} has numbers that are not above 0: measure it again.")
+        width = table["width"].fillna(1)  # a file without widths has one
+        table = table.assign(width=width, rows=table["size"] / width)
         if table[axis].nunique() < values:
-            raise Undecided(f"timing.csv has {table[axis].nunique()} values of {axis}, {values:g} are needed")
-        varied = [name for name in ("size", "k") if table[name].nunique() > 1]
+            raise Untested(
+                f"the file timing.csv has {style.count(table[axis].nunique(), 'value')} of {axis}; it takes {values:g}"
+            )
+        varied = [name for name in AXES if table[name].nunique() > 1]
         design = np.column_stack([np.ones(len(table)), np.log(table[varied])])
         if np.linalg.matrix_rank(design) < design.shape[1] or len(table) <= design.shape[1]:
-            raise Undecided("timing.csv does not vary size and k independently, or has too few rows")
+            names = style.listed(varied)
+            raise Untested(
+                f"the file timing.csv has too few rows, or does not vary {names} independently; it takes one that does"
+            )
         fit = OLS(np.log(table["seconds"].to_numpy()), design).fit()
         index = 1 + varied.index(axis)
         interval = Interval(float(fit.params[index]), *map(float, fit.conf_int(1 - evidence.confidence)[index]))
-        inside = max(abs(interval.low - 1), abs(interval.high - 1)) < tolerance
-        outside = interval.low > 1 + tolerance or interval.high < 1 - tolerance
-        verdict = REPRODUCED if inside else NOT_REPRODUCED if outside else NOT_DECIDED
-        why = f"Seconds grow with {axis} to the power of {interval.estimate:.2f} in {len(table)} measurements."
+        most = 1 + tolerance
+        verdict = HOLDS if interval.high < most else FAILS if interval.low > most else OPEN
+        power = f"{interval.estimate:.2f}".replace("-", "−")
+        why = f"Seconds grow with {axis} to the power of {power} in {len(table)} measurements."
+        if interval.high < 1 - tolerance:
+            why += " That is less than linear, better than claimed."
+        if verdict == OPEN:
+            why += " It takes measurements that vary less: more repeats, or a machine without other load."
         return Finding(f"{method}, {axis}", verdict, len(table), why, interval, "slope")
 
-    pairs = [(method, axis) for method in ("ken", "ken-grid") for axis in ("size", "k")]
+    pairs = [(method, axis) for method in ("ken", "ken-grid") for axis in AXES]
     return [judged(f"{method}, {axis}", partial(judge, method, axis)) for method, axis in pairs]
 
 
-def measured(path: Path, text: Sequence[str], numeric: Sequence[str], method: str) -> pd.DataFrame:
-    """The named columns of a file that a study may lack, without empty cells: the rows of one method.
+def measured(
+    path: Path, text: Sequence[str], numeric: Sequence[str], method: str, optional: Sequence[str] = ()
+) -> pd.DataFrame:
+    """The named columns of a file that a study may lack: the rows of one method; only optional cells may be empty.
 
     Raises:
-        Undecided: it does not exist or is empty.
+        Untested: it does not exist or is empty.
         UserError: see `read_table`; or a cell is empty.
     """
     if not path.exists():
-        raise Undecided(f"the study has no {path.name}")
-    table = read_table(path, text, numeric)[[*text, *numeric]]
+        raise Untested(f"the study has no {path.name}; it takes a run that measures it")
+    table = read_table(path, text, numeric, optional)[[*text, *numeric, *optional]]
     table = table[table["method"] == method]
     if table.empty:
-        raise Undecided(f"{path.name} has no rows of {method}")
-    if table.isna().any(axis=None):
+        raise Untested(f"the file {path.name} has no rows of {method}; it takes a run with it")
+    if table[[*text, *numeric]].isna().any(axis=None):
         raise damaged(path, "has empty cells among its numbers")
     return table

@@ -1,6 +1,6 @@
 """Claims about scores: KEN against full, a random choice, other methods and its own variants."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 
@@ -8,124 +8,228 @@ import numpy as np
 import pandas as pd
 
 from report import style
+from report.intervals import Differences
 from report.judging.evidence import (
-    ALL,
-    NOT_DECIDED,
-    NOT_REPRODUCED,
-    REPRODUCED,
+    AHEAD,
+    DIFFERENT,
+    FAILS,
+    HOLDS,
+    NO_LOSS,
+    NOT_TESTED,
+    OPEN,
+    OPEN_LOSS,
     ROUNDING,
     Evidence,
     Finding,
-    Undecided,
-    best_of,
-    cells_of,
-    deciding,
-    different,
-    in_points,
+    Untested,
     judged,
-    not_inferior,
-    superior,
-    worst_of,
 )
-from report.results import CELL
-from report.statistics import Differences, Interval, Sample, differences
+from report.results import ALL_MODELS, CELL, CONTROL
+from report.statistics import Sample
+
+CONTROL_METHOD, CONTROL_SHARE = "delta-magnitude", 0.75  # loses next to nothing, so that a rule of no loss must pass it
+MEAN = "mean of all models"
 
 
 def reset_a_quarter(evidence: Evidence, *, kept_share: float, within: float, margin_points: float) -> list[Finding]:
-    """KEN against full at the largest share up to `kept_share`, with a verdict per model."""
+    """KEN against full at the largest share up to `kept_share`: over all models, and for each of them jointly."""
 
-    def judge(model: str) -> Finding:
-        pairs = evidence.pairs("ken", "full", model)
+    def judge(subject: str, method: str, model: str | None = None) -> Finding:
+        everywhere, pairs = evidence.pairs(method, "full"), evidence.pairs(method, "full", model)
         # A budget of 1 or more is a number of entries in each row, not a share.
         share = pairs["budget"][pairs["budget"] <= kept_share + ROUNDING].max()
         if np.isnan(share):
-            raise Undecided(f"KEN has no kept share up to {style.percent(kept_share)}")
-        pairs = pairs[pairs["budget"] == share]
-        interval = evidence.interval(pairs, over_pairs=False)
-        verdict = not_inferior(interval, margin_points)
-        n = cells_of(pairs)
-        why = f"At {style.percent(share)} kept {in_points(interval, evidence.confidence)} to full in "
-        why += f"{style.count(n, 'cell')}; the estimate is {'0 or above' if interval.estimate >= 0 else 'below 0'}."
-        if verdict == NOT_REPRODUCED and share < kept_share - within - ROUNDING:
-            verdict = NOT_DECIDED
-            why += f" The study has no larger share up to {style.percent(kept_share)}."
-        return evidence.if_tested(Finding(model, verdict, n, why, interval), pairs, over_pairs=False)
+            kept = style.percent(kept_share)
+            raise Untested(f"{style.label(method)} has no kept share up to {kept}; it takes a run with {kept} kept")
+        everywhere, pairs = (rows[rows["budget"] == share] for rows in (everywhere, pairs))
+        what, joint = f"At {style.percent(share)} kept, {style.label(method)} minus full", len(evidence.models)
+        over = {"over_pairs": model is None, "joint": 1 if model is None else joint, "seeds_from": everywhere}
+        finding = evidence.compare(subject, pairs, NO_LOSS, margin_points, what, **over)
+        return harder_than_claimed(finding, share, kept_share, within)
 
-    return [judged(model, partial(judge, model)) for model in evidence.models]
+    findings = [judged(ALL_MODELS, partial(judge, ALL_MODELS, "ken"))]
+    findings += [judged(model, partial(judge, model, "ken", model)) for model in evidence.models]
+    return with_control(findings, partial(judge, method=CONTROL_METHOD))
 
 
-def best_share(
-    evidence: Evidence, model: str, least_kept: float, most_kept: float, within: float, margin_points: float
-) -> Finding:
-    """Whether KEN loses nothing on a model at some share of a range; `why` is the end of a sentence."""
-    pairs = evidence.pairs("ken", "full", model)
-    pairs = pairs[pairs["budget"].between(least_kept - ROUNDING, most_kept + ROUNDING)]
+def harder_than_claimed(finding: Finding, share: float, claimed: float, within: float) -> Finding:
+    """The finding, or none if the claim was not shown with less kept than it is about."""
+    if finding.verdict in (HOLDS, NOT_TESTED) or share >= claimed - within - ROUNDING:
+        return finding
+    kept = style.percent(claimed)
+    why = f"{finding.why} This is harder than the claim; a verdict takes a run with {kept} kept."
+    return replace(finding, verdict=NOT_TESTED, why=why)
+
+
+def with_control(findings: list[Finding], control: Callable[[str], Finding]) -> list[Finding]:
+    """Findings on a rule of no loss, and that on a method which the rule must be able to pass."""
+    subject = f"{CONTROL}{style.label(CONTROL_METHOD)}"
+    checked = judged(subject, partial(control, subject))
+    if checked.verdict != HOLDS:
+        note = " The control does not pass either, so this study cannot show that there is no loss."
+        findings = [
+            replace(each, why=each.why + note) if each.verdict in (OPEN, OPEN_LOSS) else each for each in findings
+        ]
+    return [*findings, checked]
+
+
+def best_share(evidence: Evidence, subject: str, method: str, shares: tuple, margin: float, models: int) -> Finding:
+    """Whether a method loses nothing at some share of a range, on one model or the mean of all.
+
+    Args:
+        subject: a model, or another name for all of them.
+        shares: least share, most share, and how much less than the most still tests the claim.
+        margin: in points. models: number of verdicts of which one that fails is enough.
+    """
+    least, most, within = shares
+    model = subject if subject in evidence.models else None
+    pairs = evidence.pairs(method, "full", model)
+    pairs = pairs[pairs["budget"].between(least - ROUNDING, most + ROUNDING)]
     if pairs.empty:
-        raise Undecided(f"KEN has no share from {style.percent(least_kept)} to {style.percent(most_kept)}")
-    tried = dict(iter(pairs.groupby("budget")))
-    intervals = {
-        budget: evidence.interval(rows, over_pairs=False, budgets=len(tried)) for budget, rows in tried.items()
-    }
-    verdicts = {budget: not_inferior(interval, margin_points) for budget, interval in intervals.items()}
-    verdict = best_of(list(verdicts.values()))
-    if verdict == NOT_REPRODUCED and max(tried) < most_kept - within - ROUNDING:
-        verdict = NOT_DECIDED
-    share = max(deciding(intervals, verdicts, verdict), key=lambda budget: intervals[budget].low)
-    why = f"{model} at {style.percent(share)} kept, {in_points(intervals[share], evidence.confidence, joint=True)}."
-    return evidence.if_tested(Finding(model, verdict, cells_of(pairs), why, intervals[share]), pairs, over_pairs=False)
+        limits = f"from {style.percent(least)} to {style.percent(most)}"
+        raise Untested(f"{style.label(method)} has no share {limits}; it takes a run with one")
+    tried, everywhere = list(pairs.groupby("budget")), dict(iter(evidence.pairs(method, "full").groupby("budget")))
+
+    def compare(joint: int) -> list[Finding]:
+        return [
+            evidence.compare(
+                subject,
+                rows,
+                NO_LOSS,
+                margin,
+                f"At {style.percent(share)} kept, {style.label(method)} minus full",
+                over_pairs=model is None,
+                joint=joint,
+                seeds_from=everywhere[share],
+            )
+            for share, rows in tried
+        ]
+
+    return harder_than_claimed(any_of(compare(models), compare(len(tried))), max(pairs["budget"]), most, within)
 
 
 def reset_range(
     evidence: Evidence, *, least_kept: float, most_kept: float, within: float, models: float, margin_points: float
 ) -> list[Finding]:
-    """KEN against full at some share of a range, for every model of at least `models`."""
-    limits = (least_kept, most_kept, within, margin_points)
-    findings = {model: judged(model, partial(best_share, evidence, model, *limits)) for model in evidence.models}
-    verdicts = {model: finding.verdict for model, finding in findings.items()}
-    intervals = {model: finding.interval for model, finding in findings.items() if finding.n}
-    if not intervals:
-        return [replace(next(iter(findings.values())), subject=ALL)]
-    verdict = worst_of(list(verdicts.values()))
-    if verdict == REPRODUCED and len(verdicts) < models:
-        verdict = NOT_DECIDED
-    weakest = min(deciding(intervals, verdicts, verdict), key=lambda model: intervals[model].estimate)
-    passed, failed = (list(verdicts.values()).count(v) for v in (REPRODUCED, NOT_REPRODUCED))
-    why = f"Of {style.count(len(verdicts), 'model')} ({models:g} needed), {passed} pass and {failed} fail; "
-    why += f"{'failing' if failed else 'weakest'}: {findings[weakest].why}"
-    cells = sum(finding.n for finding in findings.values())
-    return [Finding(ALL, verdict, cells, why, intervals[weakest])]
+    """KEN against full at some share of a range: in every model of at least `models`, and over all models."""
+    shares = (least_kept, most_kept, within)
+
+    def judge(method: str, subject: str) -> Finding:
+        def each(number: int) -> list[Finding]:
+            best = partial(best_share, evidence, method=method, shares=shares, margin=margin_points, models=number)
+            return [judged(model, partial(best, model)) for model in evidence.models]
+
+        single = each(1)
+        joint = each(len(single))
+        finding = all_of(single, joint)
+        passed, failed = sum(each.verdict == HOLDS for each in single), sum(each.verdict == FAILS for each in joint)
+        why = f"Of {style.count(len(single), 'model')}, {passed} pass and {failed} fail; weakest: {finding.subject}. "
+        finding = replace(finding, subject=subject, n=sum(each.n for each in single), why=why + finding.why)
+        if finding.verdict == HOLDS and len(single) < models:
+            why = f"{finding.why} A verdict takes {models:g} models."
+            return replace(finding, verdict=NOT_TESTED, why=why)
+        return finding
+
+    mean = partial(best_share, evidence, MEAN, "ken", shares, margin_points, 1)
+    return with_control([judge("ken", ALL_MODELS), judged(MEAN, mean)], partial(judge, CONTROL_METHOD))
+
+
+def all_of(single: list[Finding], joint: list[Finding]) -> Finding:
+    """The finding that all of several hold, which is that of the weakest of those that decide.
+
+    All hold if each does with its own confidence; one that does not refutes this, for which the intervals must be
+    joint.
+
+    Args:
+        single: findings from intervals of their own. joint: the same from joint intervals.
+    """
+
+    def weakest(findings: list[Finding]) -> Finding:
+        return min(findings, key=lambda finding: np.nan_to_num(finding.interval.estimate))
+
+    for verdict, findings in ((FAILS, joint), (NOT_TESTED, single), (OPEN_LOSS, joint)):
+        if decisive := [finding for finding in findings if finding.verdict == verdict]:
+            return weakest(decisive)
+    short = [finding for finding in single if finding.verdict != HOLDS]
+    return replace(weakest(short), verdict=OPEN) if short else weakest(single)
+
+
+def any_of(single: list[Finding], joint: list[Finding]) -> Finding:
+    """The finding that at least one of several holds, which is that of the strongest of those that decide.
+
+    None holds if each fails with its own confidence; one that holds is enough, for which the intervals must be joint.
+
+    Args:
+        single: findings from intervals of their own. joint: the same from joint intervals.
+    """
+
+    def strength(finding: Finding) -> float:
+        return max(finding.interval.low, -finding.interval.high) if finding.verdict == HOLDS else finding.interval.low
+
+    held = [finding for finding in joint if finding.verdict == HOLDS]
+    verdicts = {finding.verdict for finding in single}
+    if held or verdicts in ({FAILS}, {NOT_TESTED}):
+        return max(held or single, key=strength)
+    return replace(max(joint, key=strength), verdict=OPEN_LOSS if verdicts <= {FAILS, OPEN_LOSS} else OPEN)
 
 
 def ahead(evidence: Evidence, method: str, reference: str, *, margin_points: float) -> list[Finding]:
-    """Whether a method is ahead of another, on average over the budgets that both have."""
+    """Whether a method is ahead of another: on average over the budgets that both have, and at each of them.
+
+    Cells in which both methods are at the floor or the ceiling are left out.
+    """
     pairs = evidence.pairs(method, reference)
-    where = f"on average over {style.count(pairs['budget'].nunique(), 'budget')}"
-    return [lead(evidence, differences(evidence.sample, pairs), (method, reference), where, margin_points)]
+    what = f"{style.label(method)} minus {style.label(reference)}"
+    tried = list(pairs.groupby("budget"))
+
+    def judge(subject: str, rows: pd.DataFrame, joint: int, where: str) -> Finding:
+        compared = evidence.between_floor_and_ceiling(rows)
+        return evidence.compare(subject, compared, AHEAD, margin_points, f"{what}{where}", joint=joint)
+
+    where = f", on average over {style.count(len(tried), 'budget')}"
+    findings = [judged(ALL_MODELS, partial(judge, ALL_MODELS, pairs, 1, where))]
+    if len(tried) == 1:
+        return findings
+    return findings + [
+        judged(kept(budget), partial(judge, kept(budget), rows, len(tried), f" at {kept(budget)}"))
+        for budget, rows in tried
+    ]
 
 
-def lead(evidence: Evidence, gaps: Differences, names: tuple[str, str], where: str, margin_points: float) -> Finding:
-    """The finding on the lead of the first of two methods over the second."""
-    interval = evidence.interval(gaps)
-    n, of = cells_of(gaps.cells), cells_of(evidence.scores)
-    first, second = map(style.label, names)
-    cells = style.count(n, "cell") if n == of else f"{n} of {of} cells"
-    why = f"{first} minus {second}: {in_points(interval, evidence.confidence)} {where} in {cells}."
-    return evidence.if_tested(Finding(ALL, superior(interval, margin_points), n, why, interval), gaps.cells)
+def kept(budget: float) -> str:
+    """A budget as a subject, e.g. "25 % kept"."""
+    return f"{style.budget_label(budget)} kept".replace(style.NO_BREAK_SPACE, " ")
 
 
 def ahead_on_curve(
-    evidence: Evidence, other: str, column: str, scale: Callable = np.asarray, *, margin_points: float
+    evidence: Evidence,
+    other: str,
+    column: str,
+    scale: Callable = np.asarray,
+    method: str = "ken",
+    *,
+    margin_points: float,
 ) -> list[Finding]:
-    """Whether KEN is ahead of another method, interpolated at the values of that method in a column."""
-    rows = evidence.rows(other)
-    curve = pd.concat([evidence.rows("ken"), evidence.rows("full")])
-    gaps = from_curve(evidence.sample, curve, rows, column, scale)
-    outside = len(rows) - len(gaps.points)
-    if not len(gaps.points):
-        raise Undecided(f"all {len(rows)} rows of {other} are outside the {column} of KEN")
-    where = f"on average over {style.count(len(gaps.points), 'point')} of {style.label(other)}"
-    where += f" ({outside} outside KEN's range)" if outside else ""
-    return [lead(evidence, gaps, ("ken", other), where, margin_points)]
+    """Whether KEN is ahead of another method, interpolated at the values of that method in a column.
+
+    Over all models, and for each jointly with the others.
+    """
+
+    def judge(subject: str, model: str | None, joint: int) -> Finding:
+        rows = evidence.rows(other, model)
+        curve = pd.concat([evidence.rows(method, model), evidence.rows("full", model)])
+        gaps = from_curve(evidence.sample, curve, rows, column, scale)
+        outside = len(rows) - len(gaps.points)
+        if not len(gaps.points):
+            raise Untested(f"all {len(rows)} rows of {other} are outside the {column} of {style.label(method)}")
+        what = f"{style.label(method)} minus {style.label(other)}, on average over "
+        what += style.count(len(gaps.points), "point") + (f" ({outside} outside the range)" if outside else "")
+        return evidence.compare(subject, gaps, AHEAD, margin_points, what, over_pairs=model is None, joint=joint)
+
+    evidence.rows(method)
+    models = list(dict.fromkeys(evidence.rows(other)["model"]))
+    findings = [judged(ALL_MODELS, partial(judge, ALL_MODELS, None, 1))]
+    return findings + [judged(model, partial(judge, model, model, len(models))) for model in models]
 
 
 def from_curve(
@@ -159,8 +263,8 @@ def from_curve(
     def difference(values: np.ndarray, share: np.ndarray) -> np.ndarray:
         return 100 * ((1 - share) * values[below] + share * values[above] - values[compared])
 
-    resampled = difference(sample.resampled, share[:, None])
-    return Differences(sample.rows.loc[compared, CELL].reset_index(drop=True), difference(f1, share), resampled)
+    influence = difference(sample.influence, share[:, None])
+    return Differences(sample.rows.loc[compared, CELL].reset_index(drop=True), difference(f1, share), influence)
 
 
 def rescaled_keeps(evidence: Evidence, *, kept_shares: list[float], margin_points: float) -> list[Finding]:
@@ -169,15 +273,29 @@ def rescaled_keeps(evidence: Evidence, *, kept_shares: list[float], margin_point
     by_share = {share: pairs[np.isclose(pairs["budget"], share, rtol=0, atol=ROUNDING)] for share in kept_shares}
     missing = [style.percent(share) for share, rows in by_share.items() if rows.empty]
     if missing:
-        raise Undecided(f"ken-rescaled has no score with {' and '.join(missing)} kept")
-    intervals = {share: evidence.interval(rows) for share, rows in by_share.items()}
-    verdicts = {share: not_inferior(interval, margin_points) for share, interval in intervals.items()}
-    verdict = worst_of(list(verdicts.values()))
-    cells = pd.concat(by_share.values())
-    n = cells_of(cells)
-    worst = min(deciding(intervals, verdicts, verdict), key=lambda share: intervals[share].estimate)
-    finding = Finding(ALL, verdict, n, at_budgets(evidence, intervals, n), intervals[worst])
-    return [evidence.if_tested(finding, cells)]
+        raise Untested(f"ken-rescaled has no score with {' and '.join(missing)} kept; it takes a run with it")
+
+    def compare(joint: int) -> list[Finding]:
+        return [
+            evidence.compare(
+                kept(share), rows, NO_LOSS, margin_points, f"KEN rescaled minus full at {kept(share)}", joint=joint
+            )
+            for share, rows in by_share.items()
+        ]
+
+    joint = compare(len(by_share))
+    findings = [replace(all_of(compare(1), joint), subject=ALL_MODELS), *joint]
+    return with_control(findings, partial(control, evidence, margin_points, evidence.models))
+
+
+def control(evidence: Evidence, margin_points: float, models: Iterable[str], subject: str) -> Finding:
+    """The control of a rule of no loss on the mean over some models."""
+    pairs = evidence.pairs(CONTROL_METHOD, "full")
+    pairs = pairs[np.isclose(pairs["budget"], CONTROL_SHARE) & pairs["model"].isin(list(models))]
+    if pairs.empty:
+        raise Untested(f"{CONTROL_METHOD} has no score with {kept(CONTROL_SHARE)}; it takes a run with it")
+    what = f"{style.label(CONTROL_METHOD)} minus full at {kept(CONTROL_SHARE)}"
+    return evidence.compare(subject, pairs, NO_LOSS, margin_points, what, few_pairs=True)
 
 
 def small_file(
@@ -190,33 +308,26 @@ def small_file(
     pairs = pairs[pairs["model"].isin(models)]
     if pairs.empty:
         size = f"{'at least' if large else 'fewer than'} {million_parameters:g} million"
-        raise Undecided(f"not tested here, since no model is known to have {size} parameters")
+        raise Untested(f"no model is known to have {size} parameters; it takes one that does")
     pairs = pairs[np.isclose(pairs["budget"], kept_share, rtol=0, atol=ROUNDING)]
     if pairs.empty:
-        raise Undecided(f"not tested here, since {method} has no score with {style.percent(kept_share)} kept")
-    interval, n = evidence.interval(pairs), cells_of(pairs)
-    why = f"{style.label(method)}, with {style.percent(kept_share)} kept: {in_points(interval, evidence.confidence)} "
-    why += f"to full in {style.count(n, 'cell')}."
-    return [Finding(ALL, not_inferior(interval, margin_points), n, why, interval)]
+        raise Untested(f"{method} has no score with {style.percent(kept_share)} kept; it takes a run with it")
+    what = f"{style.label(method)} minus full at {kept(kept_share)}"
+    finding = evidence.compare(ALL_MODELS, pairs, NO_LOSS, margin_points, what, few_pairs=True)
+    return with_control([finding], partial(control, evidence, margin_points, models))
 
 
 def grid_differs(evidence: Evidence, *, margin_points: float) -> list[Finding]:
-    """The rule of the released code against the paper's, at each budget."""
-    tried = dict(iter(evidence.pairs("ken-grid", "ken").groupby("budget")))
-    intervals = {budget: evidence.interval(rows, budgets=len(tried)) for budget, rows in tried.items()}
-    verdicts = {budget: different(interval, margin_points) for budget, interval in intervals.items()}
-    verdict = best_of(list(verdicts.values()))
-    cells = pd.concat(tried.values())
-    n = cells_of(cells)
-    largest = max(deciding(intervals, verdicts, verdict), key=lambda budget: abs(intervals[budget].estimate))
-    finding = Finding(ALL, verdict, n, at_budgets(evidence, intervals, n, joint=True), intervals[largest])
-    return [evidence.if_tested(finding, cells)]
+    """The rule of the released code against the paper's, at any budget."""
+    tried = list(evidence.pairs("ken-grid", "ken").groupby("budget"))
 
+    def compare(joint: int) -> list[Finding]:
+        return [
+            evidence.compare(
+                kept(budget), rows, DIFFERENT, margin_points, f"Ken-grid minus KEN at {kept(budget)}", joint=joint
+            )
+            for budget, rows in tried
+        ]
 
-def at_budgets(evidence: Evidence, intervals: dict[float, Interval], cells: int, joint: bool = False) -> str:
-    """A sentence with the differences at several budgets."""
-    parts = [
-        f"at {style.budget_label(budget)} kept {in_points(interval, evidence.confidence, joint)}"
-        for budget, interval in intervals.items()
-    ]
-    return f"In {style.count(cells, 'cell')}: {', '.join(parts)}."
+    joint = compare(len(tried))
+    return [replace(any_of(compare(1), joint), subject=ALL_MODELS), *joint]

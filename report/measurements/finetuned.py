@@ -48,11 +48,16 @@ def page(tables: ResultTables) -> dict[str, Any]:
                 columns.number("TF-IDF", "tfidf", style.score),
                 columns.mean("Full", "full", "full_sd"),
                 Column("Learned", _learned),
-                columns.number("Full to TF-IDF, points", "over_tfidf_points", style.points),
+                Column("Full to TF-IDF, points", _over_tfidf, "number"),
             ],
             tables.finetuned.itertuples(),
         ),
     }
+
+
+def _over_tfidf(row: Any) -> TableCell:
+    below = row.over_tfidf_points < 0
+    return columns.number_cell(row.over_tfidf_points, style.points, behind="below TF-IDF" if below else "")
 
 
 def _learned(row: Any) -> TableCell:

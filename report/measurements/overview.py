@@ -130,6 +130,14 @@ def draw_summary(tables: ResultTables) -> Figure:
     return figure
 
 
+def _ranked(tables: ResultTables, share: float) -> pd.Series:
+    """Method -> mean difference to full at a kept share, with a score in every cell; also methods that train."""
+    overview = tables.overview
+    rows = overview[(overview["unit"] == "share") & (overview["budget"] == share) & (overview["cells"] == tables.cells)]
+    rows = rows[~rows["method"].isin(style.CONTROLS)]
+    return rows[~keeps_more(rows, ["budget"])].set_index("method")["difference_points"].dropna()
+
+
 def _compared(tables: ResultTables) -> pd.DataFrame:
     """Rows of methods that keep a share and have a score in every cell; only these are compared over all cells."""
     shares = tables.over_all_cells()
@@ -138,14 +146,14 @@ def _compared(tables: ResultTables) -> pd.DataFrame:
 
 
 def answer(tables: ResultTables) -> list[str]:
-    """KEN at a quarter kept (or the middle budget), a random choice and the best method; the smallest shares."""
+    """KEN at a quarter kept (or the middle budget), a random choice and the best method, also of those that train."""
     compared = _compared(tables)
     compared = compared[~keeps_more(compared, ["budget"])]
     budgets = sorted(set(compared.loc[compared["method"] == "ken", "budget"]))
     if not budgets:
         return []
     share = 0.25 if 0.25 in budgets else budgets[len(budgets) // 2]
-    rows = compared[compared["budget"] == share].set_index("method")["difference_points"]
+    rows = _ranked(tables, share)
     best = rows.idxmax()
     parts = [f"{style.points(rows['ken'])} points of weighted F1 with KEN"]
     if "random" in rows.index:
@@ -160,34 +168,45 @@ def answer(tables: ResultTables) -> list[str]:
 
 
 def _smallest(compared: pd.DataFrame) -> list[str]:
-    """Smallest kept shares of KEN and of the best method that cost at most a point."""
-    near = compared[is_near(compared["difference_points"])].groupby("method")["kept_share"].min()
+    """Smallest kept shares of KEN and of the best method that cost at most a point; of equal ones the best score."""
+    near = _smallest_near(compared)
     if near.empty:
         return []
-    best = near.idxmin()
+    best = near.sort_values(["kept_share", "difference_points"], ascending=[True, False], kind="stable").iloc[0]
+    shares = near.set_index("method")["kept_share"]
     text = f"The smallest kept share of the body that costs at most {NEAR:g} point on average is "
-    parts = [f"{style.share(near[best])} with {style.label(best)}"]
-    if best != "ken" and "ken" in near.index:
-        parts.append(f"{style.share(near['ken'])} with KEN")
-    none = "" if "ken" in near.index else "; KEN comes that near at no kept share of the study"
+    parts = [f"{style.percent(best['kept_share'])} with {style.label(best['method'])}"]
+    if best["method"] != "ken" and "ken" in shares:
+        parts.append(f"{style.percent(shares['ken'])} with KEN")
+    none = "" if "ken" in shares else "; KEN comes that near at no kept share of the study"
     return [f"{text}{style.listed(parts)}{none}."]
+
+
+def _smallest_near(compared: pd.DataFrame) -> pd.DataFrame:
+    """The row of each method with the smallest kept share, rounded to percent, that costs at most a point.
+
+    Rounded, because the shares that draws of the same budget really keep differ by chance.
+    """
+    near = compared[is_near(compared["difference_points"])]
+    near = near.assign(kept_share=near["kept_share"].round(2))
+    order = near.sort_values(["kept_share", "difference_points"], ascending=[True, False], kind="stable")
+    return order.drop_duplicates("method").sort_index()
 
 
 def sentences(tables: ResultTables) -> list[str]:
     """How much must be kept, the bounds of all scores, and the differences at a few kept shares."""
     compared = _compared(tables)
-    return [*_near_full(compared), _ends(tables), *_at_shares(compared)]
+    return [*_near_full(compared), _ends(tables), *_at_shares(tables, compared)]
 
 
 def _near_full(compared: pd.DataFrame) -> list[str]:
     """Smallest share of the body with a mean loss of at most one point, for each method."""
     if compared.empty:
         return []
-    near = compared[is_near(compared["difference_points"])]
-    smallest = near.loc[near.groupby("method", sort=False)["kept_share"].idxmin()]
-    groups = smallest.groupby(smallest["kept_share"].round(2))["method"]
+    smallest = _smallest_near(compared)
+    groups = smallest.groupby("kept_share")["method"]
     parts = [f"{style.percent(share)} with {', '.join(map(style.label, methods))}" for share, methods in groups]
-    missed = [style.label(name) for name in dict.fromkeys(compared["method"]) if name not in set(near["method"])]
+    missed = [style.label(name) for name in dict.fromkeys(compared["method"]) if name not in set(smallest["method"])]
     if not parts:
         return [f"No method stays within {NEAR:g} point of weighted F1 on average at any kept share of the study."]
     text = f"Smallest share of the body to keep that costs at most {NEAR:g} point of weighted F1 on average: "
@@ -207,13 +226,13 @@ def _ends(tables: ResultTables) -> str:
     return f"{text}."
 
 
-def _at_shares(compared: pd.DataFrame) -> list[str]:
+def _at_shares(tables: ResultTables, compared: pd.DataFrame) -> list[str]:
     """Differences to full at a few kept shares, for the best methods and those of `SHOWN_METHODS`."""
     compared = compared[~keeps_more(compared, ["budget"])]
     budgets = set(compared["budget"])
     lines = []
     for share in [share for share in SHOWN_SHARES if share in budgets] or sorted(budgets)[: len(SHOWN_SHARES)]:
-        rows = compared[compared["budget"] == share].sort_values("difference_points", ascending=False, kind="stable")
+        rows = _ranked(tables, share).sort_values(ascending=False, kind="stable").reset_index()
         shown = rows["method"].isin([*rows["method"][:BEST], *SHOWN_METHODS])
         others = [style.label(name) for name in SHOWN_METHODS if name in set(rows["method"][BEST:])]
         chosen = "" if shown.all() else f" ({', '.join([f'the best {BEST} of {len(rows)} methods', *others])})"

@@ -98,6 +98,7 @@ class Timing(Section):
 
     heights: Unique[Positive] = Field([], description="numbers of rows; nothing is measured by default")
     length: Integer = Field(768, ge=2, description="entries of a row")
+    widths: Several[Positive] = Field([192, 384, 1536], description="other entries of a row, with the most rows")
     budgets: Several[Positive] = Field([16, 48, 96, 192, 384], description="numbers of entries kept in a row")
 
 

@@ -113,14 +113,14 @@ def device_name(device: "torch.device") -> str:
 
 
 def commit() -> tuple[str, bool]:
-    """The git commit of the code, or "unknown", and whether files differ from it."""
+    """The git commit of the code, or "unknown", and whether its files differ from it; new files do not count."""
 
     def git(*arguments: str) -> str:
         folder = Path(__file__).parent
         return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True).stdout
 
     try:
-        return git("rev-parse", "HEAD").strip(), bool(git("status", "--porcelain").strip())
+        return git("rev-parse", "HEAD").strip(), bool(git("status", "--porcelain", "--untracked-files=no").strip())
     except (OSError, subprocess.CalledProcessError):
         return "unknown", False
 

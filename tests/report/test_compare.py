@@ -30,7 +30,7 @@ def write(folder: Path, rows: list[dict] | None = None, evidence: dict | None = 
     write_results(folder, rows or study_rows(), **provenance)
     default_evidence = {
         "pairwise": [pairwise_row(other="full", budget=budget, points=-5.0) for budget in (0.1, 0.5)],
-        "claims": [claim_row("a"), claim_row("b", verdict="not decided"), claim_row("time", unit="slope")],
+        "claims": [claim_row("a"), claim_row("b", verdict="open"), claim_row("time", unit="slope")],
     }
     return write_evidence(folder, **default_evidence | (evidence or {}))
 
@@ -168,14 +168,14 @@ def test_rows_missing_from_the_reference_are_not_compared(tmp_path):
 
 def test_changed_verdicts_are_reported_and_count_except_on_timing(tmp_path, capsys):
     reference = write(tmp_path / "reference")
-    slower = {"claims": [claim_row("a"), claim_row("time", unit="slope", verdict="not decided")]}
+    slower = {"claims": [claim_row("a"), claim_row("time", unit="slope", verdict="open")]}
     assert status(write(tmp_path / "slower", evidence=slower), reference) == 0
     shown = capsys.readouterr().out
-    assert "Claim time, all models: not decided, in the reference reproduced (measured in seconds" in shown
-    other = {"claims": [claim_row("a", verdict="not reproduced"), claim_row("b", verdict="not decided")]}
+    assert "Claim time, all models: open, in the reference holds (measured in seconds" in shown
+    other = {"claims": [claim_row("a", verdict="does not hold"), claim_row("b", verdict="open")]}
     assert status(write(tmp_path / "other", evidence=other), reference) == 1
     shown = capsys.readouterr().out
-    assert "Claim a, all models: not reproduced, in the reference reproduced." in shown
+    assert "Claim a, all models: does not hold, in the reference holds." in shown
     assert "1 of 2 verdicts on claims changed" in shown and "Its config is another" not in shown
     assert status(write(tmp_path / "third", evidence=other, config={"seeds": [5]}), reference) == 1
     assert "Its config is another: see above." in capsys.readouterr().out

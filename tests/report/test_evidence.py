@@ -170,12 +170,12 @@ def test_verdicts_show_words_marks_intervals_and_rules(wide_study):
     text = Reader(html).text.replace("\xa0", " ")
     for wanted in ("The text of each.", "The rule of own.", "Because of missing all models."):
         assert wanted in text
-    assert "bert ✗ not reproduced −3.50 points [−4.50, −2.50] n = 4. Because of each bert." in text
-    assert "1 ✓ reproduced 1 ✗ not reproduced" in text
-    assert "✗ not reproduced ±0.00 points [−1.00, +1.00]" in text
+    assert "bert ✗ does not hold −3.50 points [−4.50, −2.50] n = 4. Because of each bert." in text
+    assert "1 ✓ holds 1 ✗ does not hold" in text
+    assert "✗ does not hold ±0.00 points [−1.00, +1.00]" in text
     assert "0.97 (slope) [0.90, 1.04]" in text
     assert text.index("Claims of the paper") < text.index("The text of each.") < text.index("Claims of this suite")
-    assert "Of 3 claims of the paper: 1 reproduced, 1 not decided, 1 different from case to case." in text
+    assert "Of 3 claims of the paper: 1 holds, 1 open, 1 different from case to case." in text
 
 
 def test_the_page_shows_the_numbers_of_the_tables(wide_study):

@@ -76,13 +76,11 @@ def write_statistics(folder: Path, name: str = "") -> None:
         "why": "",
         "n": 4,
     }
-    ends = {"estimate": -1.2345, "low": -2.5, "high": 0.004, "verdict": "not decided"}
-    nothing = {"estimate": "", "low": "", "high": "", "verdict": "not decided"}
+    ends = {"estimate": -1.2345, "low": -2.5, "high": 0.004, "verdict": "open"}
+    nothing = {"estimate": "", "low": "", "high": "", "verdict": "open"}
     claims = [claim | {"subject": f"s1 {name}"} | ends, claim | {"subject": "s2"} | nothing]
     other = claim | {"claim": "spread-evenly", "unit": "share", "subject": "all", "text": "Evenly"}
-    write_csv(
-        folder / "claims.csv", [*claims, other | {"estimate": 0.85, "low": 0.6, "high": 1, "verdict": "reproduced"}]
-    )
+    write_csv(folder / "claims.csv", [*claims, other | {"estimate": 0.85, "low": 0.6, "high": 1, "verdict": "holds"}])
 
 
 def write_study(folder: Path, rows: list[dict], name: str = "") -> Path:
@@ -273,9 +271,9 @@ def test_every_difference_to_full_is_in_the_overview(study, published):
 def test_the_text_of_a_claim_is_shown_once(published):
     (table,) = published["claims"]
     first, second, third = ([cell[0] for cell in row] for row in table["rows"])
-    assert first == ["A claim ", "paper", "s1 ", "−1.23", "−2.50 to 0.00", "points", "not decided"]
-    assert second == ["", "", "s2", "", "", "points", "not decided"]
-    assert third == ["Evenly", "paper", "all", "0.85", "0.60 to 1.00", "share", "reproduced"]
+    assert first == ["A claim ", "paper", "s1 ", "−1.23", "−2.50 to 0.00", "points", "open"]
+    assert second == ["", "", "s2", "", "", "points", "open"]
+    assert third == ["Evenly", "paper", "all", "0.85", "0.60 to 1.00", "share", "holds"]
 
 
 def test_ranks_are_shown_with_their_critical_difference(study, published):
@@ -302,9 +300,7 @@ def test_published_figures_without_a_matching_task(published):
         assert line[0][0] == row["method"] and near(line[3][0], [row["value"]], 2)
         assert near(line[1][0], [row["millions"]], 6) and near(line[2][0], [share], 1)
     ((what, reported, source, ours),) = ([cell[0] for cell in row] for row in ranges["rows"])
-    assert (
-        (reported, ours) == ("25 to 70 %", "s1 : not decided; s2: not decided") and "Findings of ACL" in source and what
-    )
+    assert (reported, ours) == ("25 to 70 %", "s1 : open; s2: open") and "Findings of ACL" in source and what
 
 
 def test_published_figures_next_to_ours_of_the_same_task(tmp_path):

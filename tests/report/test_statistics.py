@@ -11,11 +11,10 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from ken.errors import UserError
 from report import statistics as computed
+from report.intervals import uncertainty
 from report.results import write_text
 from report.statistics import (
-    Differences,
     comparisons,
-    hierarchical_interval,
     matched,
     pairwise,
     ranks,
@@ -29,7 +28,6 @@ CLASSES = ["no", "perhaps", "yes"]
 FAMILIES = {"full": "control", "none": "control", "lora": "trained", "flop": "trained", "bitdelta": "other"}
 UNITS = {"lora": "rank", "flop": "size", "bitdelta": "bits"}
 EXAMPLES = 60
-RESAMPLES = 150
 
 
 def labels_of(task: str, examples: int = EXAMPLES) -> np.ndarray:
@@ -66,7 +64,10 @@ def write_predictions(folder, cells: dict, examples: int = EXAMPLES, **changes):
             cell_folder.mkdir(parents=True, exist_ok=True)
             pd.DataFrame(stored).to_parquet(cell_folder / "predictions.parquet")
     write_csv(folder / "scores.csv", rows)
-    write_csv(folder / "tasks.csv", [task_row(task) for task in dict.fromkeys(task for _, task, _ in cells)])
+    write_csv(
+        folder / "tasks.csv",
+        [task_row(task) | {"classes": len(CLASSES)} for task in dict.fromkeys(task for _, task, _ in cells)],
+    )
     return folder
 
 
@@ -101,33 +102,35 @@ def study(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def sample(study):
-    return read_sample(study, RESAMPLES)
+    return read_sample(study)
 
 
-def plain_f1(labels, predictions, counts) -> float:
-    drawn = np.repeat(np.arange(len(labels)), counts)
-    return f1_score(labels[drawn], predictions[drawn], average="weighted", zero_division=0)
+def plain_f1(labels, predictions, weights=None) -> float:
+    return f1_score(labels, predictions, average="weighted", zero_division=0, sample_weight=weights)
 
 
-def test_weighted_f1_of_resamples_is_that_of_scikit_learn():
+def slow_influence(labels, predictions) -> np.ndarray:
+    """Influence by numerical derivatives of scikit-learn's score in the weight of each example."""
+    n, step = len(labels), 1e-6
+    values = []
+    for row in range(n):
+        weights = np.ones(n)
+        weights[row] += step
+        values.append((plain_f1(labels, predictions, weights) - plain_f1(labels, predictions)) / step)
+    return np.array(values) * n / np.sqrt(n * (n - 1))
+
+
+def test_weighted_f1_and_its_influence_are_those_of_scikit_learn():
     generator = np.random.default_rng(0)
-    labels = np.array([0, 0, 0, 1, 1, 3, 3, 4])  # class 2 is never true; small resamples miss others
-    predictions = generator.integers(5, size=(3, len(labels)))
-    counts = np.vstack(list(computed.resample_counts("task", len(labels), 120)))
-    resampled = computed.weighted_f1(counts, labels, predictions, 5)
-    expected = [[plain_f1(labels, predicted, drawn) for drawn in counts] for predicted in predictions]
-    assert resampled == pytest.approx(np.array(expected))
+    labels = np.array([0, 0, 0, 1, 1, 3, 3, 4])  # class 2 is never true
+    for predicted in generator.integers(5, size=(5, len(labels))):
+        score, influence = computed.weighted_f1(labels, predicted, 5)
+        assert score == pytest.approx(plain_f1(labels, predicted))
+        assert influence == pytest.approx(slow_influence(labels, predicted), abs=1e-5)
+        assert influence.sum() == pytest.approx(0)
 
 
-def test_resamples_are_uniform_and_as_large_as_the_test_set():
-    counts = np.vstack(list(computed.resample_counts("task", 20, 2050)))
-    assert counts.shape == (2050, 20) and (counts.sum(1) == 20).all()
-    assert counts.mean(0) == pytest.approx(np.ones(20), abs=5 * math.sqrt(0.95 / 2050))
-    assert not np.array_equal(counts[:100], counts[100:200])
-    assert not np.array_equal(counts[:100], next(computed.resample_counts("other", 20)))
-
-
-def test_comparisons_against_a_plain_paired_bootstrap(study, sample):
+def test_comparisons_are_paired_on_the_texts(study, sample):
     table = comparisons(sample)
     row = table[
         (table["model"] == "b") & (table["task"] == "t1") & (table["seed"] == 1) & (table["budget"] == 0.1)
@@ -138,18 +141,11 @@ def test_comparisons_against_a_plain_paired_bootstrap(study, sample):
     ken, random = (pd.read_parquet(folder / method / "predictions.parquet") for method in ("ken", "random"))
     chosen = ken["ken/draw0/0.1.safetensors"].to_numpy()
     draws = [random[f"random/draw{draw}/0.1.safetensors"].to_numpy() for draw in (0, 1)]
-
-    def difference(counts) -> float:
-        return 100 * (
-            plain_f1(labels, chosen, counts) - statistics.mean(plain_f1(labels, draw, counts) for draw in draws)
-        )
-
-    resampled = [
-        difference(counts) for block in computed.resample_counts("t1", EXAMPLES, RESAMPLES) for counts in block
-    ]
-    assert row["difference_points"] == pytest.approx(difference(np.ones(EXAMPLES, int)))
-    assert (row["low"], row["high"]) == pytest.approx(tuple(np.percentile(resampled, [2.5, 97.5])))
-    assert row["low"] < row["difference_points"] < row["high"]
+    difference = 100 * (plain_f1(labels, chosen) - statistics.mean(plain_f1(labels, draw) for draw in draws))
+    influence = slow_influence(labels, chosen) - sum(slow_influence(labels, draw) for draw in draws) / 2
+    half = 1.959964 * 100 * math.sqrt(sum(influence**2))
+    assert row["difference_points"] == pytest.approx(difference)
+    assert (row["low"], row["high"]) == pytest.approx((difference - half, difference + half), abs=1e-3)
 
 
 def test_comparisons_pair_equal_budgets_and_the_full_model(sample):
@@ -287,7 +283,7 @@ def test_ranks_are_over_models_and_tasks_with_seeds_averaged(sample):
 def test_a_method_without_a_score_in_some_cell_has_no_rank(tmp_path, sample):
     gone = (sample.rows["method"] == "random") & (sample.rows["model"] == "a") & (sample.rows["seed"] == 1)
     rows = sample.rows[~gone]
-    part = computed.Sample(rows.reset_index(drop=True), sample.resampled[rows.index], sample.correct)
+    part = computed.Sample(rows.reset_index(drop=True), sample.influence[rows.index], sample.correct)
     table = ranks(part)
     table = table[table["unit"] == "share"].set_index(["method", "budget"])
     assert table.loc["random", "average_rank"].isna().all() and (table.loc["random", "n"] == 4).all()
@@ -302,69 +298,8 @@ def test_methods_with_equal_scores_do_not_differ():
     assert (table["friedman_p"] == 1).all() and (table["average_rank"] == 2.5).all()
 
 
-def synthetic_differences(points: dict, spread: float = 1.0, resamples: int = 2000, seed: int = 0) -> Differences:
-    """Differences with normal resamples around them, from (model, task, seed) -> points."""
-    generator = np.random.default_rng(seed)
-    values = np.array(list(points.values()), float)
-    resampled = values[:, None] + spread * generator.standard_normal((len(values), resamples))
-    return Differences(pd.DataFrame(list(points), columns=computed.CELL), values, resampled)
-
-
-def test_the_interval_of_one_cell_is_that_of_its_examples():
-    differences = synthetic_differences({("a", "t", 0): 3.0})
-    interval = hierarchical_interval(differences)
-    assert interval.estimate == 3
-    assert interval[1:] == pytest.approx(tuple(np.percentile(differences.resampled[0], [2.5, 97.5])))
-
-
-def test_pairs_are_weighted_equally_whatever_their_number_of_seeds():
-    differences = synthetic_differences({("a", "t", 0): 1.0, ("a", "t", 1): 3.0, ("b", "t", 0): 8.0}, spread=0)
-    assert hierarchical_interval(differences).estimate == pytest.approx((2 + 8) / 2)
-    # Without spread over examples, seeds of pair a give 1, 2 or 3: means of 4.5, 5, 5.5.
-    assert hierarchical_interval(differences, over_pairs=False)[1:] == pytest.approx((4.5, 5.5))
-    # Both pairs drawn can be a, with the first seed throughout (1 in 64), or both b.
-    assert hierarchical_interval(differences, confidence=0.99)[1:] == pytest.approx((1, 8))
-
-
-def test_rounding_errors_count_as_no_difference():
-    noise = synthetic_differences({("a", "t", 0): 1e-14, ("b", "t", 0): 3e-14}, spread=1e-15)
-    assert hierarchical_interval(noise) == (0, 0, 0)
-
-
-def test_several_differences_of_a_cell_are_averaged():
-    several = synthetic_differences({("b", "t", 0): 4.0, ("a", "t", 0): 1.0}, spread=0)
-    cells = pd.concat([several.cells, several.cells.iloc[:1]], ignore_index=True)
-    repeated = Differences(
-        cells, np.append(several.points, 6.0), np.vstack([several.resampled, several.resampled[:1] + 2])
-    )
-    merged = repeated.per_cell()
-    assert list(merged.cells["model"]) == ["a", "b"]
-    assert merged.points == pytest.approx([1, 5]) and merged.resampled[:, 0] == pytest.approx([1, 5])
-
-
-def test_the_hierarchical_interval_against_a_plain_loop():
-    generator = np.random.default_rng(1)
-    cells = [(model, task, seed) for model in "abc" for task in ("t", "u") for seed in range(3 if model == "a" else 2)]
-    differences = synthetic_differences({cell: generator.normal(0, 3) for cell in cells}, resamples=4000)
-    by_pair = [
-        [row for row, cell in enumerate(cells) if cell[:2] == (model, task)] for model in "abc" for task in ("t", "u")
-    ]
-
-    def once(over_pairs: bool) -> float:
-        column, means = generator.integers(4000), []
-        for own in by_pair:
-            pair = by_pair[generator.integers(6)] if over_pairs else own
-            means.append(np.mean([differences.resampled[generator.choice(pair), column] for _ in pair]))
-        return np.mean(means)
-
-    for over_pairs in (True, False):
-        loop = [once(over_pairs) for _ in range(3000)]
-        interval = hierarchical_interval(differences, over_pairs=over_pairs)
-        assert interval[1:] == pytest.approx(tuple(np.percentile(loop, [2.5, 97.5])), abs=0.12 * np.std(loop) * 2)
-
-
 def test_an_interval_of_a_cell_covers_the_true_difference():
-    """200 test sets of 150 examples from a population whose difference in weighted F1 is known."""
+    """400 test sets of 150 examples from a population whose difference in weighted F1 is known."""
     generator = np.random.default_rng(2)
     labels = generator.integers(3, size=200_000)
 
@@ -372,30 +307,13 @@ def test_an_interval_of_a_cell_covers_the_true_difference():
         return np.where(generator.random(len(labels)) < right, labels, generator.integers(3, size=len(labels)))
 
     predictions = np.vstack([noisy(0.7), noisy(0.6)])
-    everything = np.ones((1, len(labels)))
-    true = np.subtract(*computed.weighted_f1(everything, labels, predictions, 3)[:, 0])
+    true = np.subtract(*(computed.weighted_f1(labels, predicted, 3)[0] for predicted in predictions))
     covered = 0
-    for trial in range(200):
+    for _ in range(400):
         rows = generator.integers(len(labels), size=150)
-        counts = np.vstack(list(computed.resample_counts(f"trial {trial}", 150, 400)))
-        f1 = computed.weighted_f1(counts, labels[rows], predictions[:, rows], 3)
-        low, high = computed.percentiles(f1[0] - f1[1])
-        covered += low <= true <= high
-    assert 0.91 <= covered / 200 <= 0.985
-
-
-def test_the_hierarchical_interval_covers_the_mean_of_all_pairs():
-    generator = np.random.default_rng(3)
-    covered = {True: 0, False: 0}
-    for trial in range(150):
-        effects = {("m", f"t{i}", 0): 1 + generator.normal(0, 2) for i in range(14)}
-        noisy = {cell: effect + generator.normal(0, 0.5) for cell, effect in effects.items()}
-        differences = synthetic_differences(noisy, spread=0.5, resamples=200, seed=trial)
-        for over_pairs in covered:
-            _, low, high = hierarchical_interval(differences, over_pairs=over_pairs)
-            covered[over_pairs] += low <= 1 <= high
-    assert 0.89 <= covered[True] / 150 <= 0.99
-    assert covered[False] / 150 < 0.6  # an interval for these pairs alone says nothing about others
+        (first, a), (second, b) = (computed.weighted_f1(labels[rows], predicted[rows], 3) for predicted in predictions)
+        covered += abs(first - second - true) <= 1.96 * np.linalg.norm(a - b)
+    assert 0.93 <= covered / 400 <= 0.975
 
 
 def test_pairwise_rows_are_differences_over_models_and_tasks(sample):
@@ -417,11 +335,11 @@ def test_pairwise_rows_are_differences_over_models_and_tasks(sample):
     assert (table["wilcoxon_p_holm"] >= table["wilcoxon_p"]).all()
 
 
-def test_all_cells_of_a_task_have_the_same_resamples(tmp_path):
+def test_texts_of_tasks_of_different_sizes_keep_their_columns(tmp_path):
     labels = labels_of("t1")
     same = {("full", 1.0, 0): predict(labels, 5), ("ken", 0.1, 0): predict(labels, 9)}
     sample = read_sample(write_predictions(tmp_path, {("a", "t1", 0): same, ("b", "t1", 1): same}))
-    assert np.array_equal(sample.resampled[:2], sample.resampled[2:])
+    assert np.array_equal(sample.influence[:2], sample.influence[2:])
 
 
 def test_differences_to_full_over_sets_of_cells(tmp_path, sample):
@@ -435,12 +353,14 @@ def test_differences_to_full_over_sets_of_cells(tmp_path, sample):
     compared = matched(
         rows[(rows["model"] == "a") & rows["method"].isin(["ken", "full"]) & (rows["budget"] != 0.5)], "full"
     )
-    interval = hierarchical_interval(computed.differences(sample, compared), over_pairs=False)
+    everywhere = matched(rows[rows["method"].isin(["ken", "full"]) & (rows["budget"] != 0.5)], "full")
+    own, everywhere = (computed.differences(sample, pairs) for pairs in (compared, everywhere))
+    interval = uncertainty(own, over_pairs=False, seeds_from=everywhere).interval()
     row = table[(table["model"] == "a") & (table["method"] == "ken") & (table["budget"] == 0.1)].squeeze()
     assert (row["difference_points"], row["low"], row["high"]) == pytest.approx(interval) and row["n"] == 4
     cell = (rows["model"] == "a") & (rows["task"] == "t1") & (rows["seed"] == 0)
     part = rows[(rows["method"] != "lora") | cell]
-    partly = to_full(computed.Sample(part.reset_index(drop=True), sample.resampled[part.index], []))
+    partly = to_full(computed.Sample(part.reset_index(drop=True), sample.influence[part.index], []))
     common = partly[partly["cells_of"] == "common"]
     assert "lora" in set(common["method"]) and (common["n"] == 1).all()
     assert "lora" not in set(partly.loc[partly["cells_of"] == "all", "method"])
