@@ -141,7 +141,7 @@ def main() -> None:
     torch.set_num_threads(a.threads)
     tensors = make_tensors(a.size, a.device)
     rows = sum(common.row_lengths(a.size).values())
-    sort = common.seconds_of(lambda: sort_all(tensors), device=a.device)
+    sort = common.seconds_of(lambda: sort_all(tensors), repeats=1, device=a.device)
     density = kde.resolved_method("auto", torch.empty(1, 768, device=a.device))
     numbers = {
         "size": a.size, "device": a.device, "threads": a.threads, "deterministic": a.deterministic,
@@ -149,7 +149,7 @@ def main() -> None:
         "row-wise torch.sort, s": sort,
     }  # fmt: skip
     if a.device == "cpu":
-        rank = common.seconds_of(lambda: rank_all(tensors))
+        rank = common.seconds_of(lambda: rank_all(tensors), repeats=1)
         numbers |= {"ranking, s": rank, "ranking, rows/s": rows / rank, "ranking, times the sort": rank / sort}
         straightforward = against_scikit_learn(a.size, a.sample)
         numbers["scikit-learn per row at one k, s (from a sample)"] = straightforward
