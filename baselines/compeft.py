@@ -12,7 +12,7 @@ from baselines.matrix_updates import EncodedTensor, MatrixUpdates
 from baselines.options import Above0, Section, optional
 from baselines.packed_files import Parts, pack_bits, unpack_bits
 from ken import positions
-from ken.selection import kept_count
+from ken.selection import highest, kept_count
 
 CODINGS = ("all", "none", "bits", "gaps")
 HEADER_BYTES = 16  # coding, low bits and number of kept entries, and the size
@@ -45,7 +45,8 @@ class ComPeft(MatrixUpdates):
 
     def encode(self, update: torch.Tensor, budget: float | int, prepared: object) -> EncodedTensor:
         flat = update.reshape(-1)
-        mask = mask_largest(flat.abs(), len(update) * kept_count(update.shape[1], budget)) & (flat != 0)
+        count = len(update) * kept_count(update.shape[1], budget)
+        mask = highest(flat.abs()[None], count)[0] & (flat != 0)
         size = self.alpha * flat.double().std(correction=0).float()
         coded = positions.encode(mask.numpy())
         kept = int(mask.sum())
@@ -72,14 +73,6 @@ class ComPeft(MatrixUpdates):
 
     def effort(self, shapes: ModelShapes, budgets: int) -> Effort:
         return Effort(chosen=budgets * shapes.body_entries)
-
-
-def mask_largest(scores: torch.Tensor, count: int) -> torch.Tensor:
-    """Bool mask of the `count` largest of (n,) scores; of equal ones, the first."""
-    least = scores.kthvalue(len(scores) - count + 1).values
-    mask = scores > least
-    mask[torch.nonzero(scores == least)[: count - int(mask.sum())]] = True
-    return mask
 
 
 register(ComPeft())

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from baselines.base import Cell, Stored, StoredSubnetwork, register
-from ken.selection import as_rows, generator_of, kept_count
+from ken.selection import as_rows, generator_of, kept_count, rank_scores
 
 _WINDOW = 0.2  # largest difference between two probabilities of a row
 
@@ -27,13 +27,14 @@ class DroppedUpdates(StoredSubnetwork):
             if not base.numel():
                 masks[name] = torch.zeros(base.shape, dtype=torch.bool)
                 continue
-            rows, base_rows = as_rows(cell.finetuned[name]), as_rows(base).float()
+            rows, base_rows = as_rows(cell.finetuned[name]).to(cell.device), as_rows(base).to(cell.device).float()
             n = rows.shape[1]
             update = rows.float() - base_rows
             keep = self.keep_probabilities(update, kept_count(n, budget) / n)
-            drawn = torch.rand(keep.shape, generator=generator_of(name, cell.seed))
-            masks[name] = (drawn < keep).view(base.shape)
-            values[name] = torch.where(keep < 1, base_rows + update / keep, rows).to(base.dtype).view(base.shape)
+            drawn = torch.rand(keep.shape, generator=generator_of(name, cell.seed)).to(cell.device)
+            masks[name] = (drawn < keep).view(base.shape).cpu()
+            kept = torch.where(keep < 1, base_rows + update / keep, rows)
+            values[name] = kept.to(base.dtype).view(base.shape).cpu()
         return self.save_kept(path, cell.pretrained, values, masks, budget)
 
 
@@ -43,7 +44,7 @@ class Dare(DroppedUpdates):
     name = "dare"
 
     def keep_probabilities(self, update: torch.Tensor, share: float) -> torch.Tensor:
-        return torch.full(update.shape, share)
+        return torch.full(update.shape, share, device=update.device)
 
 
 class Della(DroppedUpdates):
@@ -56,9 +57,7 @@ class Della(DroppedUpdates):
 
     def keep_probabilities(self, update: torch.Tensor, share: float) -> torch.Tensor:
         n = update.shape[1]
-        order = torch.sort(update.abs(), dim=1, stable=True).indices
-        positions = torch.arange(n, dtype=torch.float32).expand(update.shape)
-        ranks = torch.empty(update.shape).scatter_(1, order, positions) / max(1, n - 1)
+        ranks = rank_scores(-update.abs()).float() / max(1, n - 1)  # 0 for the smallest
         return share + min(_WINDOW, share, 1 - share) * (ranks - 0.5)
 
 

@@ -38,7 +38,9 @@ class ReleasedCode(StoredSubnetwork):
     family: str = "reset"
 
     def store(self, cell: Cell, prepared: object, budget: float | int, path: Path) -> Stored:
-        subnetwork = Subnetwork.extract(cell.pretrained, cell.finetuned, budget, selection.GRID, self.scope)
+        subnetwork = Subnetwork.extract(
+            cell.pretrained, cell.finetuned, budget, selection.GRID, self.scope, device=cell.device
+        )
         subnetwork.save(path)
         return Stored(subnetwork.kept_body)
 

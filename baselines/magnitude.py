@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from baselines.base import Cell, Stored, StoredSubnetwork, Tensors, keep_highest, register
-from ken.selection import as_rows, kept_count
+from ken.selection import as_rows, highest, kept_count
 from ken.subnetwork import Subnetwork
 
 
@@ -24,18 +24,16 @@ def delta_magnitude(
     return (finetuned.float() - pretrained.float()).abs()
 
 
-def global_masks(scores: Tensors, budget: float | int) -> Tensors:
+def global_masks(scores: Tensors, budget: float | int, device: torch.device | None = None) -> Tensors:
     """Bool masks, True = kept, of the highest scores of the whole model.
 
     They keep as many entries as k entries of every row would be. Ties are broken by the order of the tensors, then by
-    position.
+    position. They are computed on `device`, by default that of the scores, and returned on the CPU.
     """
     rows = {name: as_rows(tensor).shape for name, tensor in scores.items()}
     count = sum(height * kept_count(width, budget) for height, width in rows.values() if width)
-    flat = torch.cat([tensor.reshape(-1) for tensor in scores.values()])
-    mask = torch.zeros(flat.shape, dtype=torch.bool)
-    mask[torch.sort(flat, descending=True, stable=True).indices[:count]] = True
-    parts = mask.split([tensor.numel() for tensor in scores.values()])
+    flat = torch.cat([tensor.reshape(1, -1) for tensor in scores.values()], dim=1).to(device)
+    parts = highest(flat, count)[0].cpu().split([tensor.numel() for tensor in scores.values()])
     return {name: part.view(tensor.shape) for (name, tensor), part in zip(scores.items(), parts, strict=True)}
 
 
@@ -54,7 +52,8 @@ class GlobalUpdates(StoredSubnetwork):
         return update_magnitudes(cell)
 
     def store(self, cell: Cell, prepared: Tensors, budget: float | int, path: Path) -> Stored:
-        return self.save_kept(path, cell.pretrained, cell.finetuned, global_masks(prepared, budget), budget)
+        masks = global_masks(prepared, budget, cell.device)
+        return self.save_kept(path, cell.pretrained, cell.finetuned, masks, budget)
 
 
 class Zeroed(StoredSubnetwork):
@@ -69,7 +68,8 @@ class Zeroed(StoredSubnetwork):
         return {name: cell.finetuned[name].float().abs() for name in cell.pretrained}
 
     def store(self, cell: Cell, prepared: Tensors, budget: float | int, path: Path) -> Stored:
-        return self.save_kept(path, zeros(cell.pretrained), cell.finetuned, global_masks(prepared, budget), budget)
+        masks = global_masks(prepared, budget, cell.device)
+        return self.save_kept(path, zeros(cell.pretrained), cell.finetuned, masks, budget)
 
     def restore(self, pretrained: Tensors, path: Path) -> Tensors:
         return Subnetwork.load(path).apply(zeros(pretrained))

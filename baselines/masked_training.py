@@ -44,7 +44,7 @@ class MaskedTraining(TrainedMethod, StoredSubnetwork):
         return self.scores(cell)
 
     def store(self, cell: Cell, prepared: Tensors, budget: float | int, path: Path) -> Stored:
-        masks = global_masks(prepared, budget)
+        masks = global_masks(prepared, budget, cell.device)
 
         def build() -> tuple[nn.Module, TrainingHooks]:
             model = cell.training.initial_model()

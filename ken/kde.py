@@ -38,7 +38,7 @@ _COMMON_RANGE = 10
 _SHORT_ROW = 64
 # Entries of rows, and pairs of entries, in an intermediate array: few enough for the cache of a CPU, many enough to
 # keep a GPU busy.
-_BLOCK = {"cpu": 2**18, "cuda": 2**23}
+_BLOCK = {"cpu": 2**17, "cuda": 2**23}
 _PAIRS = {"cpu": 2**18, "cuda": 2**28}
 # Veltkamp's splitter: keeps 40 of the 53 bits of a float64.
 _SPLITTER = 2.0**13 + 1.0

@@ -10,9 +10,11 @@ from sklearn.neighbors import KernelDensity
 
 from baselines import METHODS, Cell
 from baselines.dropout import Dare, Della
+from baselines.magnitude import global_masks
 from ken import selection
 from ken.selection import kept_count
 from tests.baselines.storing import store_and_restore
+from tests.oracles import selection as oracle
 
 
 def small_cell(rows=6, n=40, seed=0) -> Cell:
@@ -195,3 +197,20 @@ def test_a_model_that_training_did_not_change_is_stored(name, tmp_path):
     unchanged = dataclasses.replace(cell, finetuned=dict(cell.pretrained))
     _, state = store_and_restore(METHODS[name], unchanged, 0.25, tmp_path / "file")
     assert all(torch.equal(state[key], tensor) for key, tensor in cell.pretrained.items())
+
+
+@pytest.mark.parametrize("budget", [0.01, 0.3, 3, 1.0])
+def test_masks_of_the_whole_model_keep_the_highest_scores_and_of_equal_ones_the_first(budget):
+    torch.manual_seed(0)
+    scores = {"a": torch.randn(5, 7).round(), "b": torch.randn(3, 4, 2), "c": torch.zeros(3), "d": torch.zeros(0)}
+    masks = global_masks(scores, budget, torch.device("cpu"))
+    flat = torch.cat([tensor.flatten() for tensor in scores.values()]).tolist()
+    count = sum(rows * kept_count(n, budget) for rows, n in ((5, 7), (3, 8), (1, 3)))
+    kept = torch.cat([masks[name].flatten() for name in scores])
+    assert set(kept.nonzero()[:, 0].tolist()) == oracle.highest(flat, count)
+    assert all(masks[name].shape == tensor.shape for name, tensor in scores.items())
+
+
+def test_random_scores_are_drawn_on_the_cpu_and_moved_to_the_device_of_the_rows():
+    rows, generator = torch.empty(2, 5, device="meta"), torch.Generator().manual_seed(0)
+    assert selection.CRITERIA["random"](rows, rows, generator).device == rows.device

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ken import kde, selection
+from ken import grid, kde, selection
 from tests.oracles import density
 from tests.oracles import selection as oracle
 
@@ -133,16 +133,35 @@ def test_scores_are_ranked_stably():
 
 
 @settings(max_examples=120, deadline=None)
-@given(st.integers(0, 2**20), st.integers(1, 24), st.integers(1, 26), st.sampled_from([0.0, 1.0, 3.0, 1000.0]))
-def test_ken_grid_agrees_with_the_loop(seed, n, k, levels):
+@given(
+    st.integers(0, 2**20),
+    st.integers(1, 24),
+    st.integers(1, 26),
+    st.sampled_from([0.0, 1.0, 3.0, 1000.0]),
+    st.sampled_from(DTYPES),
+)
+def test_ken_grid_agrees_with_the_loop(seed, n, k, levels, dtype):
     """`levels` is 0 for distinct values; otherwise they lie on a coarse grid with many ties and equal distances."""
     torch.manual_seed(seed)
     tensor = torch.randn(3, n, dtype=torch.float64) * 0.1
     if levels:
         tensor = (tensor * 10 * levels).round() / levels
+    tensor = tensor.to(dtype)
     mask = selection.select(tensor, tensor, k, "ken-grid")
     for row, kept in zip(tensor.tolist(), mask, strict=True):
         assert set(kept.nonzero()[:, 0].tolist()) == oracle.ken_grid(row, k)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("n", "k"), [(62, 20), (63, 62), (64, 1), (127, 90), (300, 290), (1000, 500)])
+def test_ken_grid_takes_the_same_entries_in_the_way_of_a_gpu(monkeypatch, dtype, n, k):
+    """Lengths around those of the words in which the CPU looks for free entries, and long runs of taken ones."""
+    torch.manual_seed(n)
+    rows = torch.cat([torch.randn(6, n) * 0.04, torch.randn(6, n).round(), torch.rand(6, n) ** 9]).to(dtype)
+    monkeypatch.setitem(grid._BLOCK, "cpu", 5 * n)
+    expected = grid._take_among_all(rows, *grid._points(rows, k))
+    assert torch.equal(grid.grid_mask(rows, k), expected)
+    assert torch.equal(grid.grid_mask(rows.T.contiguous().T, k), expected)
 
 
 def test_ken_grid_on_longer_rows():
