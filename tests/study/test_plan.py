@@ -221,17 +221,18 @@ def test_seconds_are_work_divided_by_speed():
     assert cost.seconds_of(work, slow, core) == pytest.approx(3 + 20 + 20 - 0.5 + kept), "computation is hidden"
 
 
-def test_an_evaluation_honours_batch_precision_and_share(small, monkeypatch):
+def test_an_evaluation_honours_batch_precision_and_share(small):
     size, task = small.models["bert"], small.tasks["library3"]
     whole = cost.evaluation_on_test(small, size, task)
-    assert whole == cost.evaluation(size, task.test, task.tokens, small.config["evaluation"]["batch_size"])
+    assert whole == cost.evaluation(size, task.test, task.tokens, small.config["evaluation"])
     half = cost.evaluation_on_test(dataclasses.replace(small, scored_share=0.5), size, task)
-    assert half.flops == pytest.approx(whole.flops / 2) and half.passes == size.layers * math.ceil(task.test / 2 / 32)
-    monkeypatch.setattr(cost, "scored_texts", lambda study, task, control: task.test if control else 10)
-    monkeypatch.setattr(cost, "evaluation_in_bfloat16", lambda study: True)
-    few = cost.evaluation_on_test(small, size, task)
+    assert half.flops == pytest.approx(whole.flops / 2)
+    assert half.evaluation_passes == size.layers * math.ceil(task.test / 2 / 32)
+    config = small.config | {"evaluation": small.config["evaluation"] | {"precision": "bfloat16"}}
+    narrow, sampled = dataclasses.replace(small, config=config), dataclasses.replace(task, scored=10)
+    few = cost.evaluation_on_test(narrow, size, sampled)
     assert few.flops == 0 and few.low_flops == pytest.approx(whole.flops * 10 / task.test)
-    assert cost.evaluation_on_test(small, size, task, control=True).low_flops == pytest.approx(whole.flops)
+    assert cost.evaluation_on_test(narrow, size, sampled, control=True).low_flops == pytest.approx(whole.flops)
 
 
 def test_models_without_bfloat16_are_planned_in_float32():
@@ -345,7 +346,7 @@ def test_savings_are_those_of_a_study_planned_anew(small, dry_run):
     last_seed = sum(job.seconds for job in costed(study, [job for job in listed if job.wildcards["seed"] == "2"]))
     assert saved["seeds"] == pytest.approx(last_seed), "two seeds of three are kept"
     fewer = config | {"kept_shares": [0.05]}
-    assert all(len(study.budgets(method)) < 3 for method in study.post_hoc()), "half of them is one"
+    assert all(len(study.budgets(method, "library3")) < 3 for method in study.post_hoc()), "half of them is one"
     expected = total - sum(job.seconds for job in costed(dataclasses.replace(study, config=fewer), listed))
     assert saved["budgets of the methods"] == pytest.approx(expected) and expected > 0
     assert 0 < saved["test texts"] < total / 2
