@@ -47,14 +47,12 @@ class FactorOnValidation:
             The first factor and no score if there is only one, or if the cell has no validation texts with labels.
         """
         best = ChosenFactor(self.factors[0])
-        if len(self.factors) == 1 or cell.training is None:
+        if len(self.factors) == 1 or cell.training is None or not cell.training.labelled:
             return best
         model = cell.training.initial_model().to(cell.device)
         for factor in self.factors:
             model.load_state_dict(restored(factor))
             score = cell.training.validation_score(model)
-            if score is None:
-                return best
             if best.validation_weighted_f1 is None or score > best.validation_weighted_f1:
                 best = ChosenFactor(factor, score)
         return best

@@ -55,9 +55,11 @@ class Training(ABC):
 
     Attributes:
         learning_rate_multipliers: learning rates to try, in units of the fine-tuning's.
+        labelled: whether its texts have labels, and thus a model a validation score.
     """
 
     learning_rate_multipliers: tuple[float, ...]
+    labelled: bool = True
 
     @abstractmethod
     def initial_model(self) -> nn.Module:

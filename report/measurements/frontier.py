@@ -166,8 +166,8 @@ def _smallest_of_all(smallest: pd.DataFrame) -> list[str]:
     for loss, rows in pooled.groupby("within"):
         row = rows.loc[rows["stored_share"].idxmin()]
         named = style.setting(row["method"], row["budget"], row["unit"])
-        parts.append(f"at most {loss:g} {_percent(row['stored_share'])} ({named}, {_with_low(row)})")
-    return [f"Smallest stored file whose mean loss in points is {', '.join(parts)}."] if parts else []
+        parts.append(f"{_percent(row['stored_share'])} for at most {loss:g} ({named}, {_with_low(row)})")
+    return [f"Smallest stored file by the points that it may lose on average: {', '.join(parts)}."] if parts else []
 
 
 def _percent(share: float) -> str:

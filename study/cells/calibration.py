@@ -25,6 +25,7 @@ class Calibration(Training):
     """
 
     learning_rate_multipliers = ()
+    labelled = False
 
     def __init__(self, folder: Path, chunks: Chunks, indices: list[int]):
         self.folder, self.chunks, self.indices = folder, chunks, indices

@@ -19,6 +19,7 @@ from ken.errors import UserError, did_you_mean
 from study.data import local_files
 from study.definition import method_settings
 from study.definition.paths import SPLITS
+from study.definition.study import CONTROLS
 from study.models.architectures import ARCHITECTURES
 from study.running import files
 from study.training.gradients import NOT_IN_BFLOAT16
@@ -84,8 +85,7 @@ class SizedStudy:
 
     def post_hoc(self) -> list[Method]:
         """Methods that do not train, controls first."""
-        controls = [name for name, method in METHODS.items() if method.family == "control"]
-        methods = [METHODS[name] for name in dict.fromkeys([*controls, *self.config["methods"]])]
+        methods = [METHODS[name] for name in dict.fromkeys([*CONTROLS, *self.config["methods"]])]
         return [method for method in methods if not isinstance(method, TrainedMethod)]
 
     def budgets(self, method: Method, task: str) -> list[float | int]:

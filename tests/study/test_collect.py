@@ -1,11 +1,12 @@
 """Columns of scores.csv that only the predictions give, compared with plain loops."""
 
+import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import f1_score
 
 from study.cells.finetuned_cell import FinetunedCell
-from study.collect import full_predictions, read_scores, with_further_scores
+from study.collect import References, full_predictions, read_scores, with_further_scores
 from study.compress import compress
 
 EVALUATION = {"kept_shares": [0.02, 0.5], "draws": 2, "batch_size": 16, "max_length": 24, "methods": {}}
@@ -16,11 +17,12 @@ def test_worst_class_and_agreement_of_every_row(finetuned_cells, task_folder, tm
     cell = FinetunedCell(finetuned_cells["bert"], task_folder, EVALUATION | {"methods": SCALED})
     compress(cell, ["full", "random", "magnitude-zero"], tmp_path)
     labels = cell.split("test").labels.tolist()
+    references = References(np.array(labels))
     full = full_predictions(tmp_path)
     assert len(full) == len(labels)
     for method in ("full", "random", "magnitude-zero"):
         predictions = pd.read_parquet(tmp_path / method / "predictions.parquet")
-        rows = read_scores(tmp_path / method, labels)
+        rows = read_scores(tmp_path / method, references)
         assert len(rows) == len(predictions.columns)
         for row in rows.itertuples():
             predicted = predictions[row.file].tolist()
@@ -30,7 +32,7 @@ def test_worst_class_and_agreement_of_every_row(finetuned_cells, task_folder, tm
                 f1_score(labels, predicted, labels=[c], average="macro", zero_division=0) for c in set(labels)
             ]
             assert row.worst_class_f1 == pytest.approx(min(of_classes), abs=1e-12)
-    assert (read_scores(tmp_path / "full", labels)["agreement"] == 1).all()
+    assert (read_scores(tmp_path / "full", references)["agreement"] == 1).all()
 
 
 def test_rows_without_a_score_have_neither():

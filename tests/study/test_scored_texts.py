@@ -86,7 +86,7 @@ def test_the_statistics_are_of_the_scored_texts(sampled):
     results, out, _ = sampled
     tables = [pd.read_csv(out / method / "scores.csv", keep_default_na=False) for method in METHODS_RUN]
     files.write_csv(results / "scores.csv", pd.concat(tables))
-    sample = read_sample(results, resamples=50)
+    sample = read_sample(results)
     assert all(correct.shape == (1, 4) for correct in sample.correct)
     for row in sample.rows[sample.rows["method"] == "ken"].itertuples():
         table = tables[2]

@@ -152,7 +152,7 @@ def test_running_out_of_gpu_memory_ends_the_job_without_a_result(tmp_path, finet
     settings = {"batch_size": 16, "max_length": 24, "kept_shares": [0.1], "draws": 1, "methods": {}}
     cell = FinetunedCell(finetuned_cells["bert"], task_folder, settings)
     with monkeypatch.context() as patched:
-        patched.setattr("study.cells.scoring.predict", no_memory)
+        patched.setattr("study.training.examples.Predictor.__call__", no_memory)
         with pytest.raises(torch.OutOfMemoryError):
             compress(cell, ["ken"], tmp_path)
     assert not (tmp_path / "ken" / "scores.csv").exists()

@@ -171,7 +171,7 @@ def test_predictions_use_smaller_batches_when_memory_runs_out(examples, new_mode
     model = new_model()
     small = MemoryLimited(model, 3)
     predictions = predict(small, examples["test"], 16)
-    assert small.batch_sizes[:4] == [12, 8, 4, 2] and max(small.batch_sizes[4:]) == 2
+    assert small.batch_sizes[:4] == [12, 6, 3, 3] and max(small.batch_sizes[2:]) == 3
     assert np.array_equal(predictions, predict(model, examples["test"], 16))
     with pytest.raises(torch.OutOfMemoryError):
         predict(MemoryLimited(model, 0), examples["test"], 16)
