@@ -139,7 +139,8 @@ def check_sentence(cases: list[dict], streaming: dict) -> str:
     measured, size = streaming["numbers"], size_of(*MODELS["BLOOM-1b7"])
     threads, times = measured["threads"], size.parameters / max(case["entries"] for case in cases)
     compared = [
-        f"{step} {measured[f'{step}, s'] * threads:.0f} thread seconds in {measured[f'{step}, peak MiB']:.0f} MiB, "
+        f"{step} {measured[f'density: {step}, s'] * threads:.0f} thread seconds in "
+        f"{measured[f'density: {step}, peak MiB']:.0f} MiB, "
         f"extrapolated {core_seconds(size, cases, step):.0f}"
         for step in ("prune", "inject")
     ]

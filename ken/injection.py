@@ -15,7 +15,7 @@ from ken.masks import Masks
 from ken.sources import Tensors
 from ken.wrappers import live_tensors, unwrapped
 
-_BLOCK = 2**18  # entries written together: their tensor's part fits the cache of a core
+_BLOCK = 2**19  # entries written together: their tensor's part fits the cache of a core
 
 
 class Injectable(Protocol):

@@ -175,23 +175,27 @@ def _speed(ranking: dict) -> list[tuple[str, str]]:
 
 
 def _streaming(streaming: dict) -> list[tuple[str, str]]:
-    checkpoint, stored = (style.size(streaming[f"{name}, bytes"]) for name in ("checkpoint", "sub-network"))
-    peak = max(streaming[f"{name}, peak MiB"] for name in ("prune", "info", "inject"))
-    return [
-        (
-            f"`ken prune` of two checkpoints of the size of {streaming['size']}, {checkpoint} each",
-            f"{streaming['prune, s'] / 60:.1f} minutes, {streaming['prune, times reading']:.0f} times reading both "
-            f"files; the sub-network with {style.percent(streaming['k'])} kept has {stored}",
-        ),
-        (
-            "`ken inject` of the result",
-            f"{streaming['inject, s']:.0f} s, {streaming['inject, times reading']:.1f} times reading both files",
-        ),
-        (
-            "peak memory of these commands",
-            f"{peak:,.0f} MiB; the largest tensor alone has {streaming['largest tensor, MiB']:,.0f} MiB",
-        ),
-    ]
+    checkpoint = style.size(streaming["checkpoint, bytes"])
+    rows = []
+    for name, how in {
+        "density": "5 % by kernel density, values as they are",
+        "small": "`--preset small`",
+        "rounded": "`--values rounded`",
+    }.items():
+        measured = {what: streaming[f"{name}: {what}"] for what in ("prune, s", "inject, s", "sub-network, bytes")}
+        rows.append(
+            (
+                f"`ken prune` of two checkpoints of the size of {streaming['size']}, {checkpoint} each: {how}",
+                f"{measured['prune, s']:.0f} s; the sub-network has {style.size(measured['sub-network, bytes'])}; "
+                f"`ken inject` of it takes {measured['inject, s']:.0f} s",
+            )
+        )
+    read = streaming["reading both files once, s"]
+    memory = (
+        f"{streaming['peak MiB']:,.0f} MiB; the largest tensor alone has "
+        f"{streaming['largest tensor, MiB']:,.0f} MiB"
+    )
+    return [*rows, ("reading both checkpoints once", f"{read:.1f} s"), ("peak memory of these commands", memory)]
 
 
 def _library(library: dict) -> list[tuple[str, str]]:
