@@ -192,8 +192,7 @@ def _streaming(streaming: dict) -> list[tuple[str, str]]:
         )
     read = streaming["reading both files once, s"]
     memory = (
-        f"{streaming['peak MiB']:,.0f} MiB; the largest tensor alone has "
-        f"{streaming['largest tensor, MiB']:,.0f} MiB"
+        f"{streaming['peak MiB']:,.0f} MiB; the largest tensor alone has {streaming['largest tensor, MiB']:,.0f} MiB"
     )
     return [*rows, ("reading both checkpoints once", f"{read:.1f} s"), ("peak memory of these commands", memory)]
 
