@@ -60,9 +60,9 @@ rule compress_model:
         PATHS.log("compress_model", *CELL),
     benchmark:
         PATHS.benchmark("compress_model", *CELL)
+    priority: 1  # finish a cell before the next one, whose models take space
     conda:
         ENVIRONMENT
-    priority: 1  # finish a cell before the next one, whose models take space
     resources:
         gpu=GPU,
     params:
@@ -85,9 +85,9 @@ rule train_method:
         PATHS.benchmark("train_method", *CELL, "{method}")
     wildcard_constraints:
         method="|".join(map(re.escape, RULES.trained)) or "$",
+    priority: 1  # finish a cell before the next one, whose models take space
     conda:
         ENVIRONMENT
-    priority: 1  # finish a cell before the next one, whose models take space
     resources:
         gpu=GPU,
     params:
@@ -108,9 +108,9 @@ rule measure_inference:
         PATHS.log("measure_inference", *CELL),
     benchmark:
         PATHS.benchmark("measure_inference", *CELL)
+    priority: 1  # finish a cell before the next one, whose models take space
     conda:
         ENVIRONMENT
-    priority: 1  # finish a cell before the next one, whose models take space
     params:
         measured=as_json(STUDY.config["inference"]),
         settings=lambda wildcards: RULES.compression_settings(STUDY.config["inference"]["methods"], wildcards),
@@ -129,9 +129,9 @@ rule check_cell:
         PATHS.log("check_cell", *CELL),
     benchmark:
         PATHS.benchmark("check_cell", *CELL)
+    priority: 1  # finish a cell before the next one, whose models take space
     conda:
         ENVIRONMENT
-    priority: 1  # finish a cell before the next one, whose models take space
     resources:
         gpu=GPU,
     params:
@@ -148,9 +148,9 @@ rule release_cell:
         PATHS.released(*CELL),
     log:
         PATHS.log("release_cell", *CELL),
+    priority: 2
     conda:
         ENVIRONMENT
-    priority: 2
     params:
         code=code_hash("study.release"),
     shell:
