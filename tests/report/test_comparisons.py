@@ -178,7 +178,7 @@ def test_intervals_of_the_frontier_come_from_the_statistics(tmp_path):
     assert points["low"].tolist() == pytest.approx([-0.5, -0.733333]) and points["high"].tolist() == [0.1, 0.1]
     assert single_row(tables.smallest_files, within=0.5).low == pytest.approx(-0.5)
     (line,) = (line.replace("\xa0", " ") for line in sentences(tables) if line.startswith("Smallest stored file"))
-    assert "at most 0.5 12.2 % (KEN 10 %, −0.20, low end −0.50)" in line
+    assert "12.2 % for at most 0.5 (KEN 10 %, −0.20, low end −0.50)" in line
 
 
 def test_tables_of_the_frontier_say_how_far_they_interpolate(tmp_path):
