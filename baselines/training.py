@@ -74,8 +74,8 @@ class Training(ABC):
         """
 
     @abstractmethod
-    def validation_score(self, model: nn.Module) -> float | None:
-        """Weighted F1 of a model on the validation texts; None if there are none with labels."""
+    def validation_score(self, model: nn.Module) -> float:
+        """Weighted F1 of a model on the validation texts, which must be `labelled`."""
 
     @abstractmethod
     def examples(self, batch_size: int) -> Iterator[dict[str, torch.Tensor]]:

@@ -8,7 +8,6 @@ files and must predict the same classes.
 Two cells: one with a model of the default study, and one of the size of MPNet-base with random weights.
 """
 
-import argparse
 import copy
 import tempfile
 import time
@@ -122,7 +121,7 @@ def main() -> None:
     parser.add_argument("--budgets", type=int, default=40, help="sub-networks of each model")
     parser.add_argument("--layers", type=int, default=12, help="layers of the real encoder")
     parser.add_argument("--words", type=int, default=30, help="mean number of words of a text")
-    a: argparse.Namespace = parser.parse_args()
+    a = parser.parse_args()
     torch.set_num_threads(a.threads)
     provenance.make_deterministic(0)
     from study.models.classifiers import load_tokenizer

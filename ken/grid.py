@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from ken import kde
+from ken.tensors import row_blocks
 
 # Entries of the rows that are processed together. On a CPU, more rows make fewer calls of numpy and use more cache.
 _BLOCK = {"cpu": 2**20, "cuda": 2**22}
@@ -31,23 +32,22 @@ def grid_mask(rows: torch.Tensor, k: int) -> torch.Tensor:
         (r, n) bool, True for every entry equal to a chosen one; a row of equal entries is kept whole.
     """
     mask = torch.ones(rows.shape, dtype=torch.bool, device=rows.device)
-    if rows.shape[1] <= k:
+    if rows.shape[1] <= k or not len(rows):
         return mask
-    height = max(1, _BLOCK.get(rows.device.type, _BLOCK["cuda"]) // rows.shape[1])
     on_cpu = rows.device.type == "cpu"
     take = _take_among_sorted if on_cpu else _take_among_all
 
-    def choose(start: int) -> None:
-        block = rows[start : start + height]
+    def choose(indices: slice) -> None:
+        block = rows[indices]
         varied = block.amin(1) < block.amax(1)
         if varied.all():
-            mask[start : start + height] = take(block, *_points(block, k))
+            mask[indices] = take(block, *_points(block, k))
         elif varied.any():
-            mask[start : start + height][varied] = take(block[varied], *_points(block[varied], k))
+            mask[indices][varied] = take(block[varied], *_points(block[varied], k))
 
-    starts = range(0, rows.shape[0], height)
+    blocks = row_blocks(*rows.shape, _BLOCK.get(rows.device.type, _BLOCK["cuda"]))
     with ThreadPoolExecutor(torch.get_num_threads() if on_cpu else 1) as pool:
-        list(pool.map(choose, starts))
+        list(pool.map(choose, blocks))
     return mask
 
 
@@ -98,9 +98,7 @@ class _SortedRows:
         self.width = _WORD * ((self.n + 1) // _WORD + 1)
         self.order, values = np.empty((r, self.n), np.int64), np.empty((r, self.width))
         values[:, 0], values[:, self.n + 1 :] = -np.inf, np.inf
-        height = max(1, _CACHED // self.n)
-        for start in range(0, r, height):
-            block = slice(start, start + height)
+        for block in row_blocks(r, self.n, _CACHED):
             self.order[block], values[block, 1 : self.n + 1] = _sorted(rows[block])
         self.values = values.ravel()
         self.free = np.full(r * self.width // _WORD, ~np.uint64(0))

@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator
 
 import torch
 
+from ken.tensors import row_blocks
+
 METHODS = ("auto", "exact", "binned")
 
 _STEPS_PER_BANDWIDTH = 8
@@ -63,7 +65,7 @@ def scott_bandwidth(rows: torch.Tensor) -> torch.Tensor:
     check_rows(rows)
     if rows.shape[1] == 0:
         return torch.zeros(rows.shape[0], dtype=torch.float64)
-    return torch.cat([_bandwidth(block) for _, block in _row_blocks(rows)] or [torch.zeros(0).double()])
+    return torch.cat([_bandwidth(block) for _, block in _row_blocks(rows)])
 
 
 def density(
@@ -146,9 +148,7 @@ def all_finite(tensor: torch.Tensor) -> bool:
 
 
 def _row_blocks(rows: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
-    height = max(1, _BLOCK.get(rows.device.type, _BLOCK["cuda"]) // max(1, rows.shape[1]))
-    for start in range(0, rows.shape[0], height):
-        indices = slice(start, min(start + height, rows.shape[0]))
+    for indices in row_blocks(*rows.shape, _BLOCK.get(rows.device.type, _BLOCK["cuda"])):
         yield indices, rows[indices].double().contiguous()
 
 

@@ -20,6 +20,8 @@ Criterion = Callable[[torch.Tensor, torch.Tensor, torch.Generator | None], torch
 
 CRITERIA: dict[str, Criterion] = {}
 
+_CACHED = 2**17  # entries of rows whose intermediate arrays stay in the cache of a CPU
+
 GRID = "ken-grid"
 """The rule of the authors' released code: needs the budget, so it selects but does not rank."""
 
@@ -84,7 +86,7 @@ def _descending(scores: torch.Tensor) -> torch.Tensor:
     if scores.is_cuda:
         return torch.sort(scores, dim=1, descending=True, stable=True).indices
     order = torch.empty(scores.shape, dtype=torch.int64)
-    for block in _cached_blocks(scores):
+    for block in row_blocks(*scores.shape, _CACHED):
         negative = _numpy(scores[block]) * -1
         indices = np.argsort(negative, axis=1)
         ascending = np.take_along_axis(negative, indices, axis=1)
@@ -94,12 +96,6 @@ def _descending(scores: torch.Tensor) -> torch.Tensor:
             indices = np.sort(indices, axis=1) % scores.shape[1]
         order[block] = torch.from_numpy(indices)
     return order
-
-
-def _cached_blocks(rows: torch.Tensor) -> Iterator[slice]:
-    """Blocks of rows few enough that intermediate arrays stay in the cache of a CPU."""
-    height = max(1, 2**17 // max(1, rows.shape[1]))
-    return (slice(start, start + height) for start in range(0, rows.shape[0], height))
 
 
 def _numpy(scores: torch.Tensor) -> np.ndarray:
@@ -159,7 +155,7 @@ def highest(scores: torch.Tensor, k: int) -> torch.Tensor:
     if scores.is_cuda:
         return _above(scores, scores.topk(k, dim=1, sorted=False).values.amin(1, keepdim=True), k)
     mask, n = torch.empty(scores.shape, dtype=torch.bool), scores.shape[1]
-    for block in _cached_blocks(scores):
+    for block in row_blocks(*scores.shape, _CACHED):
         least = np.partition(_numpy(scores[block]), n - k, axis=1)[:, n - k : n - k + 1]
         mask[block] = _above(scores[block], torch.from_numpy(least).to(scores.dtype), k)
     return mask

@@ -3,6 +3,7 @@
 import torch
 
 from baselines.llm_surgeon.costs import semi_structured_costs
+from ken.selection import rank_scores
 
 
 def two_of_four(costs: torch.Tensor) -> torch.Tensor:
@@ -16,9 +17,7 @@ def two_of_four(costs: torch.Tensor) -> torch.Tensor:
 
 def cheapest(costs: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
     """Bool (groups, entries), True for the `counts` (groups,) cheapest entries of every group; ties: the first."""
-    order = costs.argsort(dim=1, stable=True)
-    first = torch.arange(costs.shape[1], device=costs.device) < counts.to(costs.device)[:, None]
-    return torch.zeros_like(first).scatter(1, order, first)
+    return rank_scores(-costs) < counts.to(costs.device)[:, None]
 
 
 def apportioned(sizes: list[int], share: float) -> torch.Tensor:

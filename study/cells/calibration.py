@@ -36,8 +36,8 @@ class Calibration(Training):
     def fit(self, model: nn.Module, hooks: TrainingHooks, learning_rate_multiplier: float) -> Fitted:
         raise NotImplementedError(TRAINS)
 
-    def validation_score(self, model: nn.Module) -> None:
-        """None: the text has no labels."""
+    def validation_score(self, model: nn.Module) -> float:
+        raise NotImplementedError("the text of a language model has no labels")
 
     def examples(self, batch_size: int) -> Iterator[dict[str, torch.Tensor]]:
         for indices in self.chunks.batches(self.indices, batch_size):

@@ -101,6 +101,11 @@ class FinetunedCell:
         Subnetwork.forget(self.model)
         self.model.load_state_dict(self.initial)
 
+    def load_finetuned(self) -> None:
+        """Load the fine-tuned state into the model, which the last method has changed."""
+        self.reset_model()
+        self.model.load_state_dict(self.finetuned)
+
     def for_method(self, method: Method, draw: int) -> Cell:
         """The cell in the form that methods take."""
         seed = provenance.seed_of("compress", *self.axes.values(), method.name, draw)

@@ -7,7 +7,7 @@ nothing is searched for, and the rows of the table have no numbers.
 
 from contextlib import nullcontext
 from dataclasses import fields
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import pandas as pd
@@ -37,8 +37,7 @@ CURVE_COLUMNS = tuple(
 
 def search(cell: FinetunedCell, method: Selection, settings: dict) -> Suggestion:
     """Bisect over kept shares on the cell's validation examples, or on a sample of them."""
-    cell.reset_model()
-    cell.model.load_state_dict(cell.finetuned)
+    cell.load_finetuned()
     validation = cell.split("searched")
     return suggestion.suggest(
         cell.pretrained,
@@ -57,20 +56,17 @@ def full_weighted_f1(cell: FinetunedCell) -> float:
     """Weighted F1 of the fine-tuned model on the scored texts; the manifest has that on all texts in float32."""
     if cell.scored_rows is None and cell.precision == "float32":
         return cell.manifest["weighted_f1"]
-    cell.reset_model()
-    cell.model.load_state_dict(cell.finetuned)
+    cell.load_finetuned()
     return metrics.scores(cell.split("scored").labels, cell.predict(cell.model))["weighted_f1"]
 
 
 def evaluate_on_test(cell: FinetunedCell, path: Path) -> dict[str, float]:
-    """Evaluate a stored file: kept share of the body, bytes, scores on the scored texts and that of full."""
+    """Evaluate a stored file: kept share of the body, bytes, and scores on the scored texts."""
     subnetwork = Subnetwork.load(path)
     cell.reset_model()
     subnetwork.inject(cell.model)
     scores = metrics.scores(cell.split("scored").labels, cell.predict(cell.model))
-    cell.reset_model()
-    body = {"kept_share": subnetwork.kept_share, "stored_bytes": path.stat().st_size}
-    return body | scores | {"full_weighted_f1": full_weighted_f1(cell)}
+    return {"kept_share": subnetwork.kept_share, "stored_bytes": path.stat().st_size} | scores
 
 
 def suggest_share(cell: FinetunedCell, name: str, settings: dict, path: Path) -> tuple[dict, list[dict]]:
@@ -88,8 +84,7 @@ def suggest_share(cell: FinetunedCell, name: str, settings: dict, path: Path) ->
 
 def suggest_file(cell: FinetunedCell, settings: dict, path: Path) -> tuple[dict, list[dict]]:
     """Search for the smallest file and store it; the row has no share if no file is certified."""
-    cell.reset_model()
-    cell.model.load_state_dict(cell.finetuned)
+    cell.load_finetuned()
     validation = cell.split("searched")
     found = certificate.smallest_file(
         cell.pretrained,
@@ -126,6 +121,7 @@ def suggest(cell: FinetunedCell, settings: dict, out: Path) -> None:
     searches |= {SMALLEST_FILE: suggest_file} if settings.pop("smallest_file", False) else {}
     examples = len(cell.split("searched").labels)
     needed = suggestion.examples_needed(settings["margin"], settings["confidence"])
+    full = cache(full_weighted_f1)  # the same for every search
     with (
         files.replacing_folder(out) as folder,
         nullcontext(folder) if cell.keeps_all_files else scratch.folder(cell.dense_bytes, folder) as stored,
@@ -137,7 +133,9 @@ def suggest(cell: FinetunedCell, settings: dict, out: Path) -> None:
                 print(f"{name}: {examples} validation rows are too few to suggest a share, {needed} are needed")
                 continue
             row, trials = run(cell, settings=settings, path=path)
-            rows.append(axes | settings | row | (evaluate_on_test(cell, path) if path.exists() else {}))
+            if path.exists():
+                row |= evaluate_on_test(cell, path) | {"full_weighted_f1": full(cell)}
+            rows.append(axes | settings | row)
             curves += [axes | trial for trial in trials]
             result = f"keep {100 * row['share']:g} %" if path.exists() else "nothing is certified"
             print(f"{name}: {result}, {row['looks']} files evaluated", flush=True)
