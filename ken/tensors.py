@@ -28,9 +28,9 @@ def as_rows(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.reshape(tensor.shape[0], prod(tensor.shape[1:]))
 
 
-def row_blocks(r: int, n: int, entries: int = BLOCK) -> Iterator[slice]:
-    """Consecutive row ranges of at most about so many entries; one empty range if there are no rows."""
-    height = max(1, entries // max(1, n))
+def row_blocks(r: int, n: int, entries: int | None = None) -> Iterator[slice]:
+    """Consecutive row ranges of at most about so many entries, or `BLOCK`; one empty range if there are no rows."""
+    height = max(1, (entries or BLOCK) // max(1, n))
     for start in range(0, max(1, r), height):
         yield slice(start, min(r, start + height))
 
