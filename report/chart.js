@@ -6,7 +6,7 @@
 }
 
 function drawChart(data, figure) {
-  const SVG = "http://www.w3.org/2000/svg";
+  const SVG = figure.querySelector("svg").namespaceURI;
   const chosen = { model: "", task: "" };
   const box = document.createElement("div");
   box.className = "chart";
@@ -82,7 +82,7 @@ function drawChart(data, figure) {
   function draw() {
     const points = data.points.filter(point => point.model === chosen.model && point.task === chosen.task);
     const width = box.clientWidth || 600, height = Math.max(262, Math.min(392, width * 0.62));
-    const edge = { left: 40, right: 14, top: 40, bottom: 40 };
+    const edge = { left: 40, right: 14, top: width < 500 ? 54 : 40, bottom: 40 };
     const files = points.filter(point => point.method !== "full");
     const first = Math.min(data.ticks[0], ...files.map(point => point.x)) / 1.15;
     const low = Math.min(-3, ...files.map(point => point.y)) * 1.06, high = Math.max(1.5, -0.09 * low, ...files.map(point => point.y));
@@ -158,7 +158,7 @@ function drawChart(data, figure) {
       let best = null;
       for (const [x, y] of label.places)
         for (const [dx, dy] of [[-width - 9, 4], [9, 4], [-width / 2, -10], [-width / 2, 20], [-width - 5, -8], [6, -8], [-width - 5, 18], [6, 18], [-width / 2, -24], [-width / 2, 34],
-          [-width - 5, -22], [6, -22], [-width - 5, 34], [6, 34], [-width / 2, 48], [-width - 5, 48]]) {
+          [-width - 5, -22], [6, -22], [-width - 5, 34], [6, 34], [-width / 2, 48], [-width - 5, 48], [-width / 2, -38], [-width - 5, -36], [-width, -38]]) {
           const place = { x: x + dx, y: y + dy, left: x + dx - 2, right: x + dx + width + 2, top: y + dy - height + 3, bottom: y + dy + 4 };
           if (place.left < inside.left || place.right > inside.right || place.top < inside.top || place.bottom > inside.bottom) continue;
           if (taken.some(other => place.left < other.right && place.right > other.left && place.top < other.bottom && place.bottom > other.top)) continue;
@@ -172,6 +172,10 @@ function drawChart(data, figure) {
     }
   }
 
-  new ResizeObserver(draw).observe(box);
-  draw();
+  let drawn = 0;
+  new ResizeObserver(() => {
+    if (box.clientWidth === drawn) return;
+    drawn = box.clientWidth;
+    draw();
+  }).observe(box);
 }

@@ -102,8 +102,8 @@ def pictures(results: Path, tables: ResultTables) -> dict[str, Markup]:
     }
 
 
-def render(results: Path) -> dict[str, str]:
-    """The pages of a study as HTML: file name -> page.
+def render(results: Path) -> tuple[str, str]:
+    """The page of a study and its appendix, as HTML.
 
     Args:
         results: folder with provenance.json, tables/ and figures/.
@@ -143,12 +143,11 @@ def render(results: Path) -> dict[str, str]:
         further=[parts["section"] for name, parts in measured.items() if "section" in parts and name not in PLACED],
         **measured,
     )
-    scripts = {"index.html": source("page.js") + source("chart.js"), APPENDIX: source("page.js")}
-    templates = {"index.html": "page.html.j2", APPENDIX: "appendix.html.j2"}
-    return {
-        name: environment.get_template(template).render(script=scripts[name], **values)
-        for name, template in templates.items()
-    }
+    page, appendix = (environment.get_template(f"{name}.html.j2") for name in ("page", "appendix"))
+    return (
+        page.render(script=source("page.js") + source("chart.js"), **values),
+        appendix.render(script=source("page.js"), **values),
+    )
 
 
 def source(name: str) -> Markup:
@@ -180,12 +179,13 @@ def kept_of_matrices(config: dict) -> float | None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Write the pages of a study from its tables and figures.")
     parser.add_argument("--results", required=True, type=Path, help="results folder with tables/ and figures/")
-    parser.add_argument("--out", type=Path, help="folder to write to (default: report in the results folder)")
+    parser.add_argument("--out", type=Path, help="page to write (default: report/index.html in the results folder)")
     arguments = parser.parse_args()
-    out = arguments.out or arguments.results / "report"
-    for name, page in render(arguments.results).items():
-        write_text(out / name, page)
-    print(f"page: {out / 'index.html'}")
+    out = arguments.out or arguments.results / "report" / "index.html"
+    page, appendix = render(arguments.results)
+    write_text(out, page)
+    write_text(out.with_name(APPENDIX), appendix)
+    print(f"page: {out}")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ken.errors import UserError, run
 from ken.files import replacing
+from report.page import APPENDIX
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 OPTIONS = (
@@ -81,20 +82,21 @@ def _with_browser(page: str, out: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Print the page of a study to PDF, with WeasyPrint or Chromium.")
+    parser = argparse.ArgumentParser(description="Print the pages of a study to PDF, with WeasyPrint or Chromium.")
     parser.add_argument(
         "--results", required=True, type=Path, help="results folder of the study, with report/index.html"
     )
     parser.add_argument("--out", type=Path, help="file to write (default: report/report.pdf in the results folder)")
     arguments = parser.parse_args()
-    source = arguments.results / "report" / "index.html"
     out = arguments.out or arguments.results / "report" / "report.pdf"
-    try:
-        page = source.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(f"{source} does not exist: run the step that writes it (report.page) first.") from None
-    print_page(page, out)
-    print(out)
+    for name, path in {"index.html": out, APPENDIX: out.with_name("appendix.pdf")}.items():
+        source = arguments.results / "report" / name
+        try:
+            page = source.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise UserError(f"{source} does not exist: run the step that writes it (report.page) first.") from None
+        print_page(page, path)
+        print(path)
 
 
 if __name__ == "__main__":

@@ -85,6 +85,7 @@ rule write_report:
         PATHS.provenance,
     output:
         report(PATHS.report("report", "index.html"), caption="../report/captions/page.rst", category="Report"),
+        PATHS.report("report", "appendix.html"),
     log:
         PATHS.log("write_report"),
     conda:
@@ -92,7 +93,7 @@ rule write_report:
     params:
         code=code_hash("report.page"),
     shell:
-        logged("report.page", f"--results {RESULTS} --out {{output}}")
+        logged("report.page", f"--results {RESULTS}")
 
 
 rule write_publication:
@@ -136,6 +137,7 @@ rule print_report:
         rules.write_report.output,
     output:
         PATHS.report("report", "report.pdf"),
+        PATHS.report("report", "appendix.pdf"),
     log:
         PATHS.log("print_report"),
     conda:
@@ -143,7 +145,7 @@ rule print_report:
     params:
         code=code_hash("report.pdf"),
     shell:
-        logged("report.pdf", f"--results {RESULTS} --out {{output}}")
+        logged("report.pdf", f"--results {RESULTS}")
 
 
 rule figures:

@@ -3,11 +3,7 @@
 import base64
 import json
 import math
-import os
 import re
-import select
-import shutil
-import subprocess
 import time
 import tomllib
 from pathlib import Path
@@ -22,6 +18,7 @@ from ken import cli
 from ken.sources import open_source
 from ken.subnetwork import Subnetwork
 from ken.viz import explorer, explorer_data
+from tests.browser import CHROMIUM, Browser
 from tests.ken.test_viz import loop_counts
 
 HOSTILE = "</script><script>alert('1 & 2')</script><!-- \"'"
@@ -262,69 +259,12 @@ def test_the_template_is_packaged_and_self_contained():
 
 # ---- In a browser ----
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--remote-debugging-pipe",
-)  # fmt: skip
-
-
-class Browser:
-    """Headless Chromium, controlled over a pair of pipes with the DevTools protocol: zero-terminated JSON messages."""
-
-    def __init__(self, folder: Path):
-        commands, self.commands = os.pipe()
-        self.responses, responses = os.pipe()
-
-        def connect_pipes() -> None:  # Chromium reads from 3 and writes to 4
-            ends = os.dup(commands), os.dup(responses)
-            os.dup2(ends[0], 3)
-            os.dup2(ends[1], 4)
-
-        self.process = subprocess.Popen(
-            [CHROMIUM, *FLAGS, f"--user-data-dir={folder}", "about:blank"],
-            preexec_fn=connect_pipes, close_fds=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        os.close(commands)
-        os.close(responses)
-        self.read, self.number, self.events, self.session = b"", 0, [], {}
-        pages = [page for page in self.call("Target.getTargets")["targetInfos"] if page["type"] == "page"]
-        attached = self.call("Target.attachToTarget", targetId=pages[0]["targetId"], flatten=True)
-        self.session = {"sessionId": attached["sessionId"]}
-        for domain in ("Page", "Runtime", "Log", "Network"):
-            self.call(f"{domain}.enable")
-
-    def message(self) -> dict:
-        while b"\0" not in self.read:
-            assert select.select([self.responses], [], [], 30)[0], "the browser does not answer"
-            data = os.read(self.responses, 2**16)
-            assert data, "the browser has exited"
-            self.read += data
-        text, _, self.read = self.read.partition(b"\0")
-        return json.loads(text)
-
-    def call(self, method: str, **parameters) -> dict:
-        self.number += 1
-        request = {"id": self.number, "method": method, "params": parameters, **self.session}
-        os.write(self.commands, json.dumps(request).encode() + b"\0")
-        while (response := self.message()).get("id") != self.number:
-            self.events.append(response)
-        assert "error" not in response, response
-        return response["result"]
-
-    def js(self, code: str):
-        response = self.call("Runtime.evaluate", expression=code, returnByValue=True)
-        assert "exceptionDetails" not in response, response
-        return response["result"].get("value")
+class ExplorerBrowser(Browser):
+    """A browser that shows an explorer page, which publishes a checksum of its picture."""
 
     def open(self, page: Path, width: int = 500, dark: bool = False, **fragment) -> str:
         """Load a page from scratch; returns the checksum of its picture."""
-        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self.call("Emulation.setEmulatedMedia", features=[scheme])
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
-        self.call("Page.navigate", url="about:blank")
-        self.events.clear()
-        self.call("Page.navigate", url=f"{page.as_uri()}#{urlencode(fragment)}")
+        self.load(page, width, dark=dark, fragment=urlencode(fragment))
         return self.checksum()
 
     def checksum(self) -> str:
@@ -343,9 +283,7 @@ class Browser:
 
     def press(self, key: str) -> str:
         self.js("delete document.documentElement.dataset.checksum; 0")
-        text = {"text": key} if len(key) == 1 else {}
-        self.call("Input.dispatchKeyEvent", type="keyDown", key=key, **text)
-        self.call("Input.dispatchKeyEvent", type="keyUp", key=key)
+        self.key(key)
         return self.checksum()
 
     def entry(self) -> dict[str, str]:
@@ -353,18 +291,12 @@ class Browser:
         texts = self.js("Array.from(document.querySelectorAll('#entry > *'), one => one.textContent)")
         return dict(zip(texts[::2], texts[1::2], strict=True))
 
-    def close(self) -> None:
-        self.process.terminate()
-        self.process.wait(20)
-        os.close(self.commands)
-        os.close(self.responses)
-
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
     if CHROMIUM is None:
         pytest.skip("no Chromium on the path")
-    started = Browser(tmp_path_factory.mktemp("chromium"))
+    started = ExplorerBrowser(tmp_path_factory.mktemp("chromium"))
     yield started
     started.close()
 

@@ -42,11 +42,16 @@ def single_row(table: pd.DataFrame, **values: object) -> pd.Series:
     return table.iloc[0]
 
 
-def build(folder: Path) -> Path:
-    """Make the tables, figures and page of a results folder; returns the path of the page."""
+def build(folder: Path) -> str:
+    """Make the tables, figures and pages of a results folder; returns the text of both pages."""
     for step in (tables, figures, page):
         run_step(step, "--results", folder)
-    return folder / "report" / "index.html"
+    return pages_of(folder)
+
+
+def pages_of(folder: Path) -> str:
+    """The page of a study and its appendix, one after the other."""
+    return "".join((folder / "report" / name).read_text(encoding="utf-8") for name in ("index.html", page.APPENDIX))
 
 
 def write_study(folder: Path) -> Path:

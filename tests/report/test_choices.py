@@ -106,7 +106,7 @@ def test_the_figures_show_every_measure_and_cell(described):
 
 def test_a_shrunk_update_is_not_called_a_method_that_keeps_a_share(described):
     tables = Tables.read(described)
-    html = page.render(described)
+    html = page.render(described)[1]
     assert "Does the choice matter?" in html and "How large are the updates?" in html
     assert not any("Shrunk" in line for line in outputs.MEASUREMENTS[1].call("sentences", tables))
 
@@ -114,7 +114,7 @@ def test_a_shrunk_update_is_not_called_a_method_that_keeps_a_share(described):
 def test_a_study_without_both_says_so(tmp_path):
     folder = write_results(tmp_path / "study", [*controls(), score_row()])
     build(folder)
-    html = page.render(folder)
+    html = page.render(folder)[1]
     assert "What methods choose was not described in this study." in html
     assert "The size of updates was not measured in this study." in html
     assert not choices.sentences(Tables.read(folder)) and not update_size.sentences(Tables.read(folder))

@@ -12,7 +12,7 @@ from report import figures, page, style, summary
 from report.measurements import checks, cost, differences, ranks, spread, timing, verdicts
 from report.measurements.ranks import not_told_apart
 from report.tables import Tables
-from tests.report.conftest import build
+from tests.report.conftest import build, pages_of
 from tests.report.synthetic import (
     arm,
     check_row,
@@ -31,10 +31,6 @@ from tests.report.test_page import Reader
 
 def tables_of(folder, **files) -> Tables:
     return Tables.compute(write_evidence(write_results(folder, controls()), **files))
-
-
-def page_of(folder) -> str:
-    return (folder / "report" / "index.html").read_text(encoding="utf-8")
 
 
 def texts(sheet) -> list[list[str]]:
@@ -157,25 +153,29 @@ def test_evidence_tables_survive_a_round_trip(wide_study):
 
 
 def test_the_order_of_the_sections(wide_study):
-    html = page_of(wide_study)
-    order = re.findall(r'<section id="(\w+)">', html)
-    wanted = ["verdicts", "answer", "bytes", "statistics", "checks", "cost", "run", "scores", "models", "details"]
+    first, appendix = page.render(wide_study)
+    order = re.findall(r'<section id="(\w+)">', first)
+    assert order == ["verdicts", "size", "choice", "cost", "kept", "models", "run"]
+    nav = first[: first.index("<main>")]
+    assert re.findall(r'<a href="#(\w+)">', nav) == ["answer", *order]
+    order = re.findall(r'<section id="(\w+)">', appendix)
+    wanted = ["means", "bytes", "statistics", "checks", "cost", "run", "scores", "models", "details"]
     assert [name for name in order if name in wanted] == wanted
     assert order[-1] == "provenance"
-    assert re.findall(r'<li><a href="#(\w+)">', html) == order
+    assert re.findall(r'<li><a href="#(\w+)">', appendix) == order
 
 
 def test_verdicts_show_words_marks_intervals_and_rules(wide_study):
-    html = page_of(wide_study)
+    html = pages_of(wide_study)
     text = Reader(html).text.replace("\xa0", " ")
     for wanted in ("The text of each.", "The rule of own.", "Because of missing all models."):
         assert wanted in text
-    assert "bert ✗ does not hold −3.50 points [−4.50, −2.50] n = 4. Because of each bert." in text
-    assert "1 ✓ holds 1 ✗ does not hold" in text
-    assert "✗ does not hold ±0.00 points [−1.00, +1.00]" in text
-    assert "0.97 (slope) [0.90, 1.04]" in text
-    assert text.index("Claims of the paper") < text.index("The text of each.") < text.index("Claims of this suite")
-    assert "Of 3 claims of the paper: 1 holds, 1 open, 1 different from case to case." in text
+    assert "bert −3.50 −4.50 to −2.50 ✗ does not hold" in text
+    assert "bert ✗ does not hold n = 4. Because of each bert." in text
+    assert "± different from case to case" in text
+    assert "±0.00 −1.00 to +1.00 ✗ does not hold" in text
+    assert "0.97 0.90 to 1.04" in text
+    assert text.index("Claims of the paper") < text.index("bert −3.50") < text.index("Claims of this suite")
 
 
 def test_the_page_shows_the_numbers_of_the_tables(wide_study):
@@ -197,7 +197,7 @@ def test_the_page_shows_the_numbers_of_the_tables(wide_study):
     assert texts(ranks.ranks_table(tables)) == [
         ["KEN", "1.00", "2.50"], ["Random", "2.00", "3.00"], ["KEN rescaled", "3.00", "1.00"],
     ]  # fmt: skip
-    html = page_of(wide_study)
+    html = pages_of(wide_study)
     shown = (differences.comparisons_table(tables), cost.page(tables)["section"].table, timing.page(tables)["table"])
     for sheet in shown:
         for row in sheet.rows:
@@ -206,7 +206,7 @@ def test_the_page_shows_the_numbers_of_the_tables(wide_study):
 
 
 def test_sentences_of_the_checks(wide_study):
-    text = Reader(page_of(wide_study)).text.replace("\xa0", " ")
+    text = Reader(pages_of(wide_study)).text.replace("\xa0", " ")
     assert (
         "Between the best and the worst factor from 1 to 4, means over cells differ by 3.0 points at 25 % kept." in text
     )
@@ -233,7 +233,7 @@ def test_the_answer_names_ken_random_and_the_best(wide_study):
 
 
 def test_parts_that_were_not_run_are_listed_with_their_config_key(built_study):
-    html = page_of(built_study)
+    html = pages_of(built_study)
     text = Reader(html).text
     for key in ("checks.bandwidth_factors", "checks.zero", "checks.matrices", "spread.methods", "timing.heights"):
         assert re.search(rf"(was|were) not run in this study; {key} in the config switches it on", text), key
@@ -261,8 +261,9 @@ def test_every_file_may_be_missing_or_empty(tmp_path, name):
 
 
 def test_a_page_without_optional_files(tmp_path):
-    html = build(write_results(tmp_path / "study", controls())).read_text(encoding="utf-8")
-    assert html.count("<figure>") == html.count('<svg role="img"') == 3  # summary, Pareto, the one model
+    html = build(write_results(tmp_path / "study", controls()))
+    # On the page: bytes, summary, time and the one model. In the appendix: time and the model.
+    assert html.count("<figure>") == html.count('<svg role="img"') == 6
 
 
 def test_a_factor_must_be_a_number(tmp_path):
@@ -271,16 +272,16 @@ def test_a_factor_must_be_a_number(tmp_path):
 
 
 def test_the_explorer_is_linked_only_below_the_kenviz_picture(wide_study, built_study):
-    assert page.render(wide_study).count('href="kenviz.html"') == 0  # it has no KENviz picture
+    assert "".join(page.render(wide_study)).count('href="kenviz.html"') == 0  # it has no KENviz picture
     (built_study / "report" / "kenviz.html").write_text("the explorer")
     try:
-        assert page.render(built_study).count('href="kenviz.html"') == 1
+        assert "".join(page.render(built_study)).count('href="kenviz.html"') == 1
     finally:
         (built_study / "report" / "kenviz.html").unlink()
 
 
 def test_inputs_are_listed_with_full_hashes(wide_study):
-    html = page_of(wide_study)
+    html = pages_of(wide_study)
     assert "ab" * 32 in html and "cd" * 32 in html
     assert page.sha256(wide_study / "scores.csv") in html
     assert "0123abcd</code>, without other changes" in html
@@ -290,13 +291,13 @@ def test_estimates_in_their_units():
     def text(unit, estimate, low=None, high=None):
         row = claim_row(unit=unit, estimate=estimate)
         row |= {name: float("nan") if value is None else value for name, value in (("low", low), ("high", high))}
-        return verdicts.estimate(type("Row", (), row)).replace("\xa0", " ")
+        return tuple(part.replace("\xa0", " ") for part in verdicts.estimate(type("Row", (), row)))
 
-    assert text("share", 0.85, 0.621, 0.968) == "85 % [62.1 %, 96.8 %]"
-    assert text("points", -0.004, -1.234, 1) == "±0.00 points [−1.23, +1.00]"
-    assert text("slope", -0.1, -0.5, 0.3) == "−0.10 (slope) [−0.50, 0.30]"
-    assert text("points", 2.0) == "+2.00 points"
-    assert text("points", float("nan")) == ""
+    assert text("share", 0.85, 0.621, 0.968) == ("85 %", "62.1 % to 96.8 %")
+    assert text("points", -0.004, -1.234, 1) == ("±0.00", "−1.23 to +1.00")
+    assert text("slope", -0.1, -0.5, 0.3) == ("−0.10", "−0.50 to 0.30")
+    assert text("points", 2.0) == ("+2.00", "")
+    assert text("points", float("nan")) == ("", "")
 
 
 # The figures.

@@ -23,7 +23,7 @@ def with_failed(*cells: tuple[str, int]) -> list[dict]:
 
 def test_the_other_cells_are_compared_and_the_failed_one_is_named(tmp_path):
     folder = write_results(tmp_path / "study", with_failed(("bloom", 1)))
-    html = build(folder).read_text(encoding="utf-8")
+    html = build(folder)
     tables = Tables.read(folder)
     assert tables.cells == 3 and "means over 3 cells" in summary.answer(tables)
     sentence = f"The training of 1 cell failed, which is left out of all means (bloom on t1, seed 1: {REASON[:-1]})."
@@ -34,7 +34,7 @@ def test_the_other_cells_are_compared_and_the_failed_one_is_named(tmp_path):
 
 def test_a_model_without_any_fine_tuned_cell_is_in_the_report(tmp_path):
     folder = write_results(tmp_path / "study", with_failed(("bloom", 0), ("bloom", 1)))
-    html = build(folder).read_text(encoding="utf-8")
+    html = build(folder)
     assert "The training of 2 cells failed" in html and "means over 2 cells" in html
 
 

@@ -16,7 +16,7 @@ from report.measurements import perplexity
 from report.measurements.perplexity import summary
 from report.results import read_perplexity
 from report.tables import Tables
-from tests.report.conftest import build, write_study
+from tests.report.conftest import build, pages_of, write_study
 from tests.report.test_claims import RULES, study_of
 
 DOCUMENTS = 60
@@ -235,7 +235,7 @@ def test_invalid_tables_are_refused(tmp_path):
 
 def test_the_page_has_a_section_on_language_models(tmp_path):
     folder = write_losses(write_study(tmp_path / "study"), default_rise)
-    text = build(folder).read_text(encoding="utf-8")
+    text = build(folder)
     assert "SparseGPT" in text and "Wanda" in text and "(40\u00a0% to 50\u00a0% of their weights are stored)" in text
     assert '<section id="language">' in text and 'href="#language"' in text
     assert "up to 4 of 8 linear layers really smaller" in text and "independent updates" in text
@@ -249,6 +249,6 @@ def test_the_page_has_a_section_on_language_models(tmp_path):
 
 
 def test_a_study_without_language_models_has_no_section(built_study):
-    assert 'id="language"' not in (built_study / "report" / "index.html").read_text(encoding="utf-8")
+    assert 'id="language"' not in pages_of(built_study)
     assert not (built_study / "tables" / "perplexity.csv").exists()
     assert not (built_study / "figures" / "perplexity.svg").exists() and perplexity.page(Tables.read(built_study)) == {}

@@ -70,8 +70,9 @@ def test_the_pdf_has_the_title_and_the_folded_sections(without_weasyprint, built
     assert data.startswith(b"%PDF-") and data.rstrip().endswith(b"%%EOF") and len(texts) > 1
     assert "KEN benchmark · tiny".encode("utf-16-be").hex().upper().encode() in data  # title of the document
     assert "Howmuchofafine-tunedtransformercanberesettoitspre-trainedvalues" in texts[0]
-    assert any('"seeds":[0]' in text for text in texts), "the folded configuration is printed"
-    assert [path.name for path in out.parent.iterdir()] == ["report.pdf"]
+    appendix = page_texts((out.parent / "appendix.pdf").read_bytes())
+    assert any('"seeds":[0]' in text for text in appendix), "the folded configuration is printed"
+    assert {path.name for path in out.parent.iterdir()} == {"report.pdf", "appendix.pdf"}
 
 
 def test_without_weasyprint_and_chromium_an_error_says_what_to_install(
@@ -115,11 +116,12 @@ def test_weasyprint_is_preferred_and_may_not_fetch(built_study, tmp_path, monkey
     monkeypatch.setitem(sys.modules, "weasyprint.urls", module.urls)
     monkeypatch.setenv("PATH", str(tmp_path))
     run_step(pdf, "--results", built_study, "--out", tmp_path / "report.pdf")
-    ((page, fetcher),) = calls
-    assert (tmp_path / "report.pdf").read_bytes() == b"%PDF-" and fetcher == ["data"]
-    assert page.count("<details open>") == page.count("<details") > 1
-    pictures = re.findall(r"<svg.*?</svg>", page, re.S)
-    assert pictures and not any(re.search(r"var\(--(ink|muted|grid|paper)\)", picture) for picture in pictures)
+    assert (tmp_path / "report.pdf").read_bytes() == (tmp_path / "appendix.pdf").read_bytes() == b"%PDF-"
+    assert len(calls) == 2
+    for page, fetcher in calls:
+        assert fetcher == ["data"] and page.count("<details open>") == page.count("<details") > 1
+        pictures = re.findall(r"<svg.*?</svg>", page, re.S)
+        assert pictures and not any(re.search(r"var\(--(ink|muted|grid|paper)\)", picture) for picture in pictures)
 
 
 def test_printable_opens_details_and_uses_print_colours():
