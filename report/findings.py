@@ -142,8 +142,16 @@ def claims_block(references: Path) -> str:
 
 def unchanged_rules(judged: dict[str, pd.DataFrame]) -> str:
     """A paragraph on since when the rules of each study are unchanged; "" if it is not known for any."""
-    since = {name: claims["rules_since"].iloc[0] for name, claims in judged.items() if "rules_since" in claims}
-    lines = [f"{style.capitalised(name)}: rules unchanged since {commit}." for name, commit in since.items() if commit]
+    since = {
+        name: [commit for commit in claims["rules_since"].drop_duplicates() if commit]
+        for name, claims in judged.items()
+        if "rules_since" in claims
+    }
+    lines = [
+        f"{style.capitalised(name)}: rules unchanged since {style.listed(commits)}."
+        for name, commits in since.items()
+        if commits
+    ]
     return "\n\n" + " ".join(lines) if lines else ""
 
 

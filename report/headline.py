@@ -28,8 +28,8 @@ def comparison(claims: pd.DataFrame, name: str, first: str, other: str) -> str:
     Args:
         claims: rows of claims.csv.
         name: of the claim, whose estimate is the first minus the other, in points.
-        first: the choice that is claimed to be ahead, and the other, as parts of a sentence.
-        other: see `first`.
+        first: the choice that is claimed to be ahead, as a part of a sentence.
+        other: the choice that it is compared with.
     """
     claim = _verdicts(claims).get(name)
     if claim is None or claim["verdict"] == NOT_TESTED or pd.isna(claim["estimate"]):
