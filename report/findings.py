@@ -1,17 +1,16 @@
 """Findings of the committed runs as Markdown for README and docs; all numbers come from result files."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from report import style
+from report.headline import beside_random, comparison, headline
 from report.measurements.checks import zero_sentence
 from report.measurements.inference import speed
-from report.measurements.overview import SHOWN_METHODS
-from report.measurements.perplexity import result_sentences
-from report.measurements.verdicts import MIXED, tally_paper_claims, whole
+from report.measurements.perplexity import compared_rows, factor, factors, result_sentences
+from report.measurements.verdicts import MIXED, whole
 from report.results import ALL_MODELS, CONTROL, read_claims, read_json, read_scores
 from report.scores import keeps_more
 from report.summary import answer, sentences
@@ -25,62 +24,16 @@ STUDIES = {
 LOSSES = (
     "Difference to the full model in points of weighted F1, mean over all cells, by the share of each row that is kept"
 )
-SHARES = (0.05, 0.25)  # kept shares in the answer
-BESIDE_RANDOM = {
-    "holds": "KEN's choice of entries is better than a random one",
-    "does not hold": "KEN's choice of entries is no better than a random one",
-    "open": "whether KEN's choice of entries is better than a random one is open",
-    "not tested here": "whether KEN's choice of entries is better than a random one was not tested",
-}  # verdict on the claim -> clause of the answer
-RECOVERED = {0.9: "nearly all", 0.5: "most", 0.0: "part", -math.inf: "none"}  # least share recovered -> word
+SHOWN_METHODS = ("ken", "ken-rescaled", "random")  # always in the table of methods
 
 
 def answer_block(folder: Path) -> str:
-    """The answer of a committed run: three sentences and its summary figure.
+    """The answer of a committed run: its headline and its summary figure.
 
     Args:
         folder: results folder with tables/, claims.csv and figures/summary.png, in this repository.
     """
-    tables = Tables.read(folder)
-    answers = [random_sentence(tables), rescaling_sentence(tables), scope_sentence(tables)]
-    return f"{listed(answers)}\n\n{summary_figure(folder)}"
-
-
-def random_sentence(tables: Tables) -> str:
-    """Whether KEN's choice is better than a random one at an equal share: the verdict, with its interval."""
-    claim = whole(tables.claims).loc["ahead-of-random"]
-    difference, low, high = (style.points(claim[column], 2) for column in ("estimate", "low", "high"))
-    return (
-        f"**At an equal kept share, {BESIDE_RANDOM[claim['verdict']]}**: the difference is {difference} points of "
-        f"weighted F1 (95 % interval {low} to {high})."
-    )
-
-
-def rescaling_sentence(tables: Tables) -> str:
-    """How much of the loss is recovered by rescaling, at `SHARES`."""
-    points = tables.over_all_cells().set_index(["method", "budget"])["difference_points"]
-    pairs = [(points["ken", share], points["ken-rescaled", share]) for share in SHARES]
-    recovered = min(1 - rescaled / plain for plain, rescaled in pairs)
-    amount = next(word for least, word in RECOVERED.items() if recovered >= least)
-    parts = [
-        f"{style.points(rescaled)} instead of {style.points(plain)} points with {style.percent(share)} kept"
-        for share, (plain, rescaled) in zip(SHARES, pairs, strict=True)
-    ]
-    return (
-        f"**Multiplying the k kept updates of n in a row by n/k recovers {amount} of the lost score**: compared "
-        f"with the fully fine-tuned model, {', '.join(parts)}."
-    )
-
-
-def scope_sentence(tables: Tables) -> str:
-    """The scope of the study: its size, and its verdicts on the paper's claims."""
-    claims, tally = tally_paper_claims(tables.claims)
-    number = {name: len(tables.counts[name]) for name in ("models", "tasks", "seeds")}
-    return (
-        f"**The study compares methods on small models and does not measure the paper's checkpoints**: with "
-        f"{number['models']} models, {number['tasks']} tasks and {number['seeds']} seeds, the verdicts on the paper's "
-        f"{claims} claims are: {tally}."
-    )
+    return f"{listed(headline(Tables.read(folder)))}\n\n{summary_figure(folder)}"
 
 
 def summary_figure(folder: Path) -> str:
@@ -90,18 +43,18 @@ def summary_figure(folder: Path) -> str:
 
 
 def study_block(folder: Path) -> str:
-    """Findings of a committed run: a paragraph, the summary figure, sentences and the table of methods.
+    """Findings of a committed run: its headline, the summary figure, sentences and the table of methods.
 
     Args:
         folder: results folder with tables/, figures/summary.png and provenance.json, in this repository.
     """
     tables = Tables.read(folder)
-    pairs, seeds = style.count(len(tables.finetuned), "pair"), ", ".join(map(str, tables.counts["seeds"]))
+    pairs, seeds = style.count(len(tables.finetuned), "pair"), style.count(len(tables.counts["seeds"]), "seed")
     return f"""**{answer(tables)}**
 
 {summary_figure(folder)}
 
-Over {pairs} of model and task with seeds {seeds}:
+Over {pairs} of model and task, with {seeds}:
 
 {listed(sentences(tables))}
 
@@ -150,6 +103,10 @@ def surgeon_block(folder: Path) -> str:
     tables = Tables.read(folder)
     return f"""{listed(result_sentences(tables.perplexity))}
 
+Perplexity in units of the dense model's; for adapted models, of the fully adapted one's:
+
+{rises(tables.perplexity)}
+
 ![Perplexity of pruned language models]({picture(folder, "perplexity")})
 
 For {style.count(tables.counts["cells"], "fine-tuned classifier")}. {LOSSES}:
@@ -162,14 +119,25 @@ For {style.count(tables.counts["cells"], "fine-tuned classifier")}. {LOSSES}:
 {how_long(folder)}"""
 
 
+def rises(perplexity: pd.DataFrame) -> str:
+    """Markdown table of the factors on perplexity: a row per method, a column per structure or kept share."""
+    columns = {name: factors(rows) for name, _, rows in compared_rows(perplexity)}
+    methods = list(dict.fromkeys(method for times in columns.values() for method in times.index))
+    rows = [
+        [style.label(method), *(factor(times[method]) if method in times else "" for times in columns.values())]
+        for method in methods
+    ]
+    return style.markdown(["method", *columns], rows, [False] + [True] * len(columns)).rstrip()
+
+
 def claims_block(references: Path) -> str:
     """The claims of the paper and ours, with a column of verdicts for each of `STUDIES` that was committed."""
-    columns = {}
+    columns, judged = {}, {}
     for name, title in STUDIES.items():
         if (references / name).is_dir():
             cells = Tables.read(references / name).counts["cells"]
-            columns[f"{title} ({style.count(cells, 'cell')})"] = read_claims(references / name)
-    return f"{verdicts(columns, ('paper', 'ours'))}{unchanged_rules(columns)}"
+            judged[title] = columns[f"{title} ({style.count(cells, 'cell')})"] = read_claims(references / name)
+    return f"{verdicts(columns, ('paper', 'ours'))}{unchanged_rules(judged)}"
 
 
 def unchanged_rules(judged: dict[str, pd.DataFrame]) -> str:
@@ -179,8 +147,12 @@ def unchanged_rules(judged: dict[str, pd.DataFrame]) -> str:
         for name, claims in judged.items()
         if "rules_since" in claims
     }
-    parts = [f"{name}, {' and '.join(commits)}" for name, commits in since.items() if commits]
-    return f"\n\nThe rules are unchanged since these commits: {'; '.join(parts)}." if parts else ""
+    lines = [
+        f"{style.capitalised(name)}: rules unchanged since {style.listed(commits)}."
+        for name, commits in since.items()
+        if commits
+    ]
+    return "\n\n" + " ".join(lines) if lines else ""
 
 
 def verdicts(judged: dict[str, pd.DataFrame], sources: Sequence[str]) -> str:
@@ -204,10 +176,11 @@ def _verdict(rows: pd.DataFrame) -> str:
         return ""
     claim = whole(rows).iloc[0]
     cases = rows[~rows["subject"].str.startswith(CONTROL) & (rows["subject"] != ALL_MODELS)]
-    numbers = ", ".join(f"{number} × {verdict}" for verdict, number in cases["verdict"].value_counts().items())
+    counted = cases["verdict"].map(style.verdict).value_counts()
+    numbers = "; ".join(f"{number} × {verdict}" for verdict, number in counted.items())
     if claim["verdict"] == MIXED:
         return numbers
-    text = " ".join(filter(None, (claim["verdict"], claim.get("scope", ""))))
+    text = " ".join(filter(None, (style.verdict(claim["verdict"]), claim.get("scope", ""))))
     if pd.notna(claim["estimate"]):
         form = style.points if claim["unit"] in ("points", "percent") else "{:.2f}".format
         estimate, low, high = (form(claim[column]) for column in ("estimate", "low", "high"))
@@ -215,7 +188,7 @@ def _verdict(rows: pd.DataFrame) -> str:
             claim["unit"], f"{{}} {claim['unit']}"
         )
         text += f": {unit.format(estimate)}" + (f" ({low} to {high})" if low else "")
-    return text + (f"; case by case: {numbers}" if len(cases) > 1 else "")
+    return text + (f". Case by case: {numbers}" if len(cases) > 1 else "")
 
 
 def losses(tables: Tables) -> str:
@@ -237,8 +210,8 @@ def losses(tables: Tables) -> str:
     rows = [[style.label(name), *map(_points, points.loc[name])] for name in shown]
     header = ["kept", *map(style.budget_label, points.columns)]
     table = style.markdown(header, rows, [False] + [True] * len(points.columns)).rstrip()
-    left_out = [style.label(name) for name in tables.counts["methods"] if name not in (*shown, *style.CONTROLS)]
-    rest = f"\n\nThe report also has {', '.join(left_out)}." if left_out else ""
+    left_out = [name for name in tables.counts["methods"] if name not in (*shown, *style.CONTROLS)]
+    rest = f"\n\nThe report also has {style.count(len(left_out), 'other method')}." if left_out else ""
     return table + rest
 
 
@@ -256,8 +229,11 @@ def how_long(folder: Path) -> str:
 
 def random_answer(folder: Path) -> str:
     """KEN against a random choice, choice by update against KEN, and reset against zero."""
-    claims = whole(read_claims(folder))["why"]
-    return " ".join([*claims[["ahead-of-random", "update-over-value"]], zero_sentence(Tables.read(folder).checks)])
+    tables = Tables.read(folder)
+    by_update = comparison(
+        tables.claims, "update-over-value", "a choice by the size of the update", "KEN's choice of as many entries"
+    )
+    return " ".join([beside_random(tables.claims), by_update, zero_sentence(tables.checks)])
 
 
 def speed_answer(folder: Path) -> str:
@@ -281,9 +257,10 @@ def surgeon_cost(folder: Path) -> str:
     cells = len(scores[["model", "task", "seed"]].drop_duplicates())
     seconds = scores.groupby("method", sort=False)["seconds"].sum() / cells
     curved = [name for name in seconds.index if "surgeon" in name and not name.endswith("-rescaled")]
-    parts = ", ".join(f"{style.label(name)} {seconds[name]:.1f} s" for name in ("ken", *curved))
+    ken, least, most = (f"{value:.1f} s" for value in (seconds["ken"], seconds[curved].min(), seconds[curved].max()))
+    slower = f"Methods with curvature take {least} to {most}." if least != most else f"With curvature it takes {least}."
     return (
-        f"Time to choose and store all budgets of a method in one cell: {parts}. Pruning all language models took "
+        f"KEN takes {ken} to choose and store all its budgets in one cell. {slower} Pruning all language models took "
         f"{rules['prune_language_model'] / 60:.0f} minutes of one core."
     )
 

@@ -119,7 +119,7 @@ def render(results: Path) -> tuple[str, str]:
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {"label": style.label, "percent": style.percent}
+    environment.filters |= {"label": style.label, "percent": style.percent, "shown": style.verdict}
     values = dict(
         css=source("page.css"),
         provenance=provenance,

@@ -184,7 +184,8 @@ def claim_tables(claims: pd.DataFrame) -> list[Table]:
         columns.text("About", "subject"),
         columns.text("Estimate", estimate, "number"),
         columns.text("Interval", lambda row: interval(row.low, row.high, f"{sign(row)}.2f"), "number"),
-        *columns.texts({"Unit": "unit", "Verdict": "verdict"}),
+        columns.text("Unit", "unit"),
+        columns.text("Verdict", lambda row: style.verdict(row.verdict)),
     ]
     caption = "Claims and verdicts, each by its rule in config/claims.yaml, which also says what the interval is of."
     return [Table.of(heads, rows.itertuples(), caption, "claims")]
@@ -285,7 +286,10 @@ def _reported_ranges(published: dict, claims: pd.DataFrame) -> Table:
 
     def ours(entry: dict) -> str:
         verdicts = columns.tuples(claims[claims["claim"] == entry["claim"]], ["subject", "verdict"])
-        return "; ".join(f"{subject}: {verdict}" for subject, verdict in verdicts) or "not judged in this study"
+        return (
+            "; ".join(f"{subject}: {style.verdict(verdict)}" for subject, verdict in verdicts)
+            or "not judged in this study"
+        )
 
     heads = [
         columns.text("What", itemgetter("text"), "prose"),

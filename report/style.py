@@ -65,6 +65,7 @@ DASHES = {16: (9, 1, 1, 1), 8: (7, 1, 1, 1), 4: (4, 1, 1, 1), 3: (3, 1, 1, 1), 2
 ACCENT = "#1b82c4"
 INK, MUTED, GRID = "#1d2127", "#646b75", "#dfe2e6"  # in dark mode the page gives these three other values
 NO_BREAK_SPACE = "\u00a0"
+VERDICT_WORDS = {"open (loss shown, size open)": "open (loss shown)"}  # stored verdict -> what readers see
 STRUCTURE_LABELS = {"element": "elements", "2:4": "2:4", "row-column": "rows and columns"}
 
 
@@ -180,9 +181,9 @@ def count(number: float, noun: str, plural: str | None = None) -> str:
     return f"{number:.0f} {noun if number == 1 else plural or noun + 's'}"
 
 
-def listed(parts: Sequence[str]) -> str:
+def listed(parts: Sequence[str], last: str = "and") -> str:
     """Join parts of a sentence: "a, b and c"."""
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} {last} {parts[-1]}"
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[bool]) -> str:
@@ -219,6 +220,11 @@ def setting(method: str, budget: float, unit: str) -> str:
     return f"{label(method)}{NO_BREAK_SPACE}{budget_label(budget, unit)}"
 
 
+def with_budget(method: str, budget: float, unit: str) -> str:
+    """A method at a budget, in a sentence: "LoRA with rank 4", "KEN with 25 % kept"."""
+    return f"{label(method)} with {budget_label(budget, unit)}{' kept' if unit == 'share' else ''}"
+
+
 def kept(budget: float) -> str:
     """A kept share, or a number of entries if above 1, in a sentence: "25 % of each row"."""
     return f"{budget_label(budget)} of each row" if budget <= 1 else f"{budget:g} entries of each row"
@@ -235,6 +241,21 @@ def points(value: float, decimals: int = 1) -> str:
         return ""
     text = f"{value:+.{decimals}f}".replace("-", "−")
     return text if float(f"{value:.{decimals}f}") else f"±{text[1:]}"
+
+
+def loses(points: float) -> str:
+    """What a difference in points means, in a sentence: "loses 23.5", "gains 0.1"; the caller adds the unit."""
+    return f"{'gains' if round(points, 1) > 0 else 'loses'} {abs(points):.1f}"
+
+
+def capitalised(text: str) -> str:
+    """The text with a capital first letter, at the start of a sentence; the rest stays as it is."""
+    return text[:1].upper() + text[1:]
+
+
+def verdict(word: str) -> str:
+    """The words that readers see for a verdict as it is stored in claims.csv; most are the same."""
+    return VERDICT_WORDS.get(word, word)
 
 
 def size(count: float) -> str:

@@ -1,13 +1,13 @@
 """Findings of a study as sentences; all numbers come from its tables."""
 
-from report.measurements import overview, verdicts
+from report.headline import headline
 from report.measurements.contract import ResultTables
 from report.outputs import MEASUREMENTS
 
 
 def answer(tables: ResultTables) -> str:
-    """The study in a paragraph: the verdicts, and the loss of KEN, of a random choice and of the best method."""
-    return " ".join([*verdicts.answer(tables), *overview.answer(tables)])
+    """The study in a paragraph: its headline."""
+    return " ".join(headline(tables))
 
 
 def sentences(tables: ResultTables) -> list[str]:

@@ -10,5 +10,6 @@ It may have the following functions of the computed tables (`contract.ResultTabl
 - `drawings(tables)`: figure name -> `drawing.Drawing`,
 - `page(tables)`: values for page.html.j2, where they are available under the name of the module. A
   `contract.PageSection` under "section" is shown without a change of the template,
-- `sentences(tables)`: its findings, in the order in which the report lists them.
+- `sentences(tables)`: its findings, in the order in which the report lists them. A sentence says one thing, has at
+  most three numbers (a test counts them), and has a branch for each outcome that the data can have.
 """

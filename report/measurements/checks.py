@@ -143,14 +143,15 @@ def bandwidth_sentence(checks: pd.DataFrame) -> str:
     rows = checks[checks["check"] == "bandwidth"]
     points = rows.groupby("kept_share")["difference_points"]
     ranges = points.max() - points.min()
-    parts = [f"{value:.1f} points at {style.percent(share)} kept" for share, value in ranges.items()]
-    if not parts:
+    if ranges.empty:
         return ""
     factors = rows["variant"].astype(float)
-    return (
-        f"Between the best and the worst factor from {factors.min():g} to {factors.max():g}, means over cells differ "
-        f"by {style.listed(parts)}."
-    )
+    lines = [f"The bandwidth was multiplied by factors from {factors.min():g} to {factors.max():g}."]
+    lines += [
+        f"With {style.percent(share)} kept, the best and the worst factor differ by {value:.1f} points on average."
+        for share, value in ranges.items()
+    ]
+    return " ".join(lines)
 
 
 def zero_sentence(checks: pd.DataFrame) -> str:
@@ -159,12 +160,13 @@ def zero_sentence(checks: pd.DataFrame) -> str:
         index=["method", "kept_share"], columns="variant", values="difference_points"
     )
     worth = (wide["reset"] - wide["zero"]).dropna() if {"reset", "zero"} <= set(wide.columns) else pd.Series()
-    parts = [
-        f"{style.points(value)} points with {style.label(method)} at {style.percent(share)} kept"
+    if worth.empty:
+        return ""
+    lines = [
+        f"With {style.percent(share)} kept, {style.label(method)} {style.loses(-value)} more points"
         for (method, share), value in worth.items()
     ]
-    text = "Resetting the same entries instead of setting them to zero changes weighted F1 by "
-    return f"{text}{style.listed(parts)}." if parts else ""
+    return " ".join([f"{lines[0]} if the rest is set to zero instead of reset.", *(f"{line}." for line in lines[1:])])
 
 
 def matrices_sentence(checks: pd.DataFrame) -> str:
@@ -175,9 +177,10 @@ def matrices_sentence(checks: pd.DataFrame) -> str:
     worst = rows.loc[rows["difference_points"].idxmin()]
     if is_near(worst["difference_points"]):
         return f"No kind of matrix loses more than {NEAR:g} point when it alone is pruned."
-    points, share = style.points(worst["difference_points"]), style.share(worst["parameter_share"])
-    kind = worst["variant"]
-    return f"Of the kinds pruned alone, “{kind}” loses most: {points} points, with {share} of the body's entries."
+    return (
+        f"Of the kinds pruned alone, “{worst['variant']}” loses most: {-worst['difference_points']:.1f} points. It has "
+        f"{style.share(worst['parameter_share'])} of the body's entries."
+    )
 
 
 def drawings(tables: ResultTables) -> dict[str, Drawing]:

@@ -49,10 +49,10 @@ def page(tables: ResultTables) -> dict[str, Any]:
     )
     seeds = style.count(len(tables.counts["seeds"]), "seed")
     caption = (
-        f"Means over all cells ({seeds}). Left: share of the kept entries that the same rule keeps of the pre-trained "
-        "weights (dotted) and of the model of another task (solid); dashed: chance. Middle: mean size of the kept "
-        "updates, that of all updates is 1. Right: difference to full; the shrunk update multiplies every update by "
-        "the kept share and chooses nothing."
+        f"Means over all cells ({seeds}). Left: how many of the kept entries are the same in the pre-trained weights "
+        "(dotted) and for another task (solid); dashed: chance. Middle: mean size of the kept updates, where that of "
+        "all updates is 1. Right: difference to full; the shrunk update multiplies every update by the kept share "
+        "and chooses nothing."
     )
     text = " ".join(sentences(tables)) or "No choice was described."
     absent = "What methods choose was not described in this study."
@@ -66,17 +66,17 @@ def sentences(tables: ResultTables) -> list[str]:
     if of_ken.empty:
         return []
     budget = SHOWN if SHOWN in set(of_ken["budget"]) else of_ken["budget"].iloc[len(of_ken) // 2]
-    at = choices[choices["budget"] == budget].set_index(["method", "measure"])
-    parts = []
-    if ("ken", "pretrained") in at.index:
-        before, chance = at["value"]["ken", "pretrained"], at["kept_share"]["ken", "pretrained"]
-        parts.append(f"{style.percent(round(before, 3))} are those that it keeps of the pre-trained weights")
-        if ("ken", "task") in at.index:
-            parts.append(f"{style.percent(round(at['value']['ken', 'task'], 3))} are kept for another task too")
-        parts.append(f"chance is {style.share(chance)}")
-    lines = [f"Of the entries that KEN keeps ({style.kept(budget)}), {style.listed(parts)}."] if parts else []
-    if ("ken", "size") in at.index:
-        lines.append(f"Its kept updates have {at['value']['ken', 'size']:.3f} times the mean size of all.")
+    at = choices[(choices["budget"] == budget) & (choices["method"] == "ken")].set_index("measure")
+    value, lines = at["value"], []
+    if "pretrained" in at.index:
+        lines.append(
+            f"With {style.kept(budget)} kept, KEN would choose {style.share(value['pretrained'])} of the same entries "
+            f"from the pre-trained weights alone. By chance it would be {style.share(at['kept_share']['pretrained'])}."
+        )
+        if "task" in at.index:
+            lines.append(f"For another task, KEN keeps {style.share(value['task'])} of the same entries.")
+    if "size" in at.index:
+        lines.append(f"The updates that KEN keeps have {value['size']:.3f} times the mean size of all.")
     lines += _without_choice(tables, budget)
     return [" ".join(lines)] if lines else []
 
@@ -88,8 +88,8 @@ def _without_choice(tables: ResultTables, budget: float) -> list[str]:
     if not {"ken", "shrink"} <= set(points.dropna().index):
         return []
     return [
-        f"Shrinking every update to {style.budget_label(budget)} of its size, without any choice, gives "
-        f"{style.points(points['shrink'])} points to full; KEN gives {style.points(points['ken'])}."
+        f"Shrinking every update to {style.budget_label(budget)} of its size, without any choice, "
+        f"{style.loses(points['shrink'])} points. KEN {style.loses(points['ken'])}."
     ]
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from report import style
 from report.results import FINETUNING, MODELS, TASKS, read_scores, read_table
 from report.scores import average_draws, with_kept_shares
 from report.table import Table
@@ -81,6 +82,11 @@ class ResultTables:
     def cells(self) -> int:
         """Number of cells (model × task × seed) with a fine-tuned model."""
         return self.counts["cells"]
+
+    @property
+    def extent(self) -> str:
+        """The cells and seeds of the study, for captions: "28 cells (2 seeds)"."""
+        return f"{style.count(self.cells, 'cell')} ({style.count(len(self.counts['seeds']), 'seed')})"
 
     def over_all_cells(self) -> pd.DataFrame:
         """Overview of the methods that take kept shares and were run on every cell, with or without a score."""

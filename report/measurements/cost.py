@@ -16,11 +16,11 @@ from report.table import Table
 
 COLUMNS = {"cost": Columns.of("method family", "cells files seconds seconds_min seconds_max relative peak_mib")}
 NOTE = (
-    "Seconds: to choose or train, and to store, mean over the files of a cell, then over cells; what a method computes "
+    "Seconds: to choose or train, and to store; mean over the files of a cell, then over cells. What a method computes "
     "once for all its budgets counts with the first. Fine-tuning: the whole job, with the evaluation on the test set. "
     "Fine-tuning = 1: geometric mean over cells of the seconds in units of those of the cell's fine-tuning. A method "
-    "that tries several learning rates counts all of them. Peak memory: of the process until then; methods that do not "
-    "train share one process, so later ones show at least what earlier ones needed."
+    "that tries several learning rates counts all of them. Peak memory is that of the process until then. Methods that "
+    "do not train share one process, so later ones show at least what earlier ones needed."
 )
 FINETUNING = "fine-tuning"  # method of the reference row
 
@@ -68,8 +68,7 @@ def page(tables: ResultTables) -> dict[str, Any]:
     )
     title = "What it costs to make a file"
     shown = "cost" if len(_drawn(tables.cost)) else ""
-    seeds = style.count(len(tables.counts["seeds"]), "seed")
-    caption = f"Seconds to choose or train and to store one file, in units of the cell's fine-tuning; mean over cells ({seeds})."
+    caption = f"Time to choose or train and to store one file, fine-tuning = 1; mean over {tables.extent}."
     section = PageSection("cost", title, cost_sentence(tables.cost), table, NOTE, "", shown, caption, filters=False)
     return {"section": section}
 
@@ -109,8 +108,16 @@ def cost_sentence(cost: pd.DataFrame) -> str:
     """Time to make a file for KEN and for the methods that train, relative to the fine-tuning."""
     relative = cost.set_index("method")["relative"].dropna()
     trained = cost.loc[(cost["family"] == "trained") & (cost["method"] != FINETUNING), "method"]
-    parts = [f"{style.label(name)} {relative[name]:.2g}" for name in ("ken", *trained) if name in relative.index]
-    if not parts:
-        return ""
-    text = f"Seconds of making one stored file, in units of the fine-tuning of the same cell: {', '.join(parts)}."
-    return f"{text} What does not train needs the fine-tuned model first, so its seconds come on top."
+    lines = []
+    if "ken" in relative:
+        lines.append(
+            f"Making a file with KEN takes {relative['ken']:.2g} times as long as fine-tuning the model, which comes "
+            "first."
+        )
+    times = relative[relative.index.isin(trained)].sort_values()
+    if len(times) == 1:
+        lines.append(f"{style.label(times.index[0])}, which trains instead, takes {times.iloc[0]:.2g} times as long.")
+    elif len(times):
+        low, high = (f"{times.iloc[end]:.2g} times ({style.label(times.index[end])})" for end in (0, -1))
+        lines.append(f"Methods that train instead take {low} to {high} as long.")
+    return " ".join(lines)

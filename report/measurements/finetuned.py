@@ -72,14 +72,16 @@ def warning(table: pd.DataFrame) -> str:
     if table.empty:
         return ""
     cells = int((table["seeds"] - table["learned"]).sum())
-    parts = []
+    verb = "has" if cells == 1 else "have"
+    lines = [
+        f"{style.count(cells, 'cell')} {verb} not learned: the fully fine-tuned model is hardly better than the "
+        "majority class or far below TF-IDF. Such a cell says nothing about pruning and counts for no verdict."
+    ]
     for row in table.itertuples():
         seeds = f"{row.seeds - row.learned:.0f} of {style.count(row.seeds, 'seed')}"
-        tfidf = "" if pd.isna(row.tfidf) else f", TF-IDF {style.score(row.tfidf)}"
-        scores = f"mean weighted F1 {style.score(row.full)}, majority class {style.score(row.majority)}{tfidf}"
-        parts.append(f"{row.model} on {row.task} ({seeds}; {scores})")
-    return (
-        f"Not learned: in {style.count(cells, 'cell')} the fully fine-tuned model is hardly better than the majority "
-        f"class or far below TF-IDF. Such a cell says nothing about pruning and counts for no verdict: "
-        f"{style.listed(parts)}. More training rows, more epochs or another learning rate may help."
-    )
+        tfidf = "" if pd.isna(row.tfidf) else f" and TF-IDF {style.score(row.tfidf)}"
+        lines.append(
+            f"Not learned: {row.model} on {row.task}, in {seeds}. Its mean weighted F1 is {style.score(row.full)}; "
+            f"the majority class has {style.score(row.majority)}{tfidf}."
+        )
+    return " ".join([*lines, "More training rows, more epochs or another learning rate may help."])

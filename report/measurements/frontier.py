@@ -35,11 +35,11 @@ WITHIN = (0.5, 1.0, 1.5)  # losses in points for which the smallest files are li
 BYTE_TICKS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1)
 POINT_TICKS = (-50, -20, -10, -5, -2, -1, -0.5, 0, 0.5, 1, 2, 5, 10, 20, 50)
 SMALLEST_NOTE = (
-    "The smallest file of each method whose mean loss is at most that of the column, in % of the full model's, with its "
-    "budget, its points to full and the low end of their 95 % interval. Shaded: that end is within the loss too. The "
-    "smallest of several tried files was lucky more often than not, so a file chosen here needs a test of its own."
+    "The smallest file of each method whose mean loss is at most that of the column, in % of the full model's. Behind "
+    "it: its budget, its points to full and the low end of their 95 % interval. Shaded: that end is within the loss "
+    "too. The smallest of several tried files was lucky more often than not, so a file chosen here needs a test of its "
+    "own."
 )
-LISTED = 8  # most settings in the sentence on the front
 LABELLED = 5  # best selections with a label in the figure
 REFERENCES = ("ken-rescaled", "lora", "ken")  # methods that always have one
 GREY = "#a9afb8"  # of the other methods
@@ -157,37 +157,60 @@ def _in_one_cell(curve: pd.DataFrame) -> pd.DataFrame:
 
 
 def sentences(tables: ResultTables) -> list[str]:
-    """The settings on the Pareto front over all cells, and the smallest files within half a point and more."""
-    return [*_best_for_their_size(tables.pareto), *_smallest_of_all(tables.smallest_files)]
+    """The smallest files within half a point and more, and the ends of the Pareto front, over all cells."""
+    return [*_smallest_of_all(tables.pareto), *_best_for_their_size(tables.pareto)]
+
+
+def smallest_file(pareto: pd.DataFrame, within: float) -> pd.Series | None:
+    """The smallest file of all methods that loses at most so many points on average over all cells; None without one.
+
+    Args:
+        pareto: the table pareto.
+    """
+    files = pareto[(pareto["cells_of"] == "all") & (pareto["family"] != "control")]
+    near = files[files["difference_points"] >= -within - _ROUNDING]
+    return None if near.empty else near.loc[near["stored_share"].idxmin()]
+
+
+def _smallest_of_all(pareto: pd.DataFrame) -> list[str]:
+    """For each permitted loss that some file keeps, the smallest file of all methods, if it is another than before."""
+    lines: list[str] = []
+    size = math.inf
+    for loss in WITHIN:
+        row = smallest_file(pareto, loss)
+        if row is None or row["stored_share"] >= size:
+            continue
+        size = row["stored_share"]
+        named = style.with_budget(row["method"], row["budget"], row["unit"])
+        points = f"{loss:g} point{'' if loss == 1 else 's'}"
+        if lines:
+            lines.append(f"With up to {points} lost, it is {percent(size)}: {named}.")
+        else:
+            lines.append(
+                f"The smallest file that loses at most {points} has {percent(size)} of the full model's bytes: {named}."
+            )
+    return [" ".join(lines)] if lines else []
 
 
 def _best_for_their_size(pareto: pd.DataFrame) -> list[str]:
+    """How many settings are on the Pareto front, and its two ends."""
     front = pareto[(pareto["cells_of"] == "all") & (pareto["on_front"] == 1)].sort_values("stored_share")
     if front.empty:
         return []
-    shown = front.iloc[np.linspace(0, len(front) - 1, min(LISTED, len(front))).round().astype(int)]
-    parts = [
-        f"{style.setting(row.method, row.budget, row.unit)} ({style.share(row.stored_share)}, "
-        f"{style.points(row.difference_points)})"
-        for row in shown.itertuples()
+    ends = [
+        f"has {percent(row.stored_share)} of the full model's bytes and {style.loses(row.difference_points)} points "
+        f"({style.with_budget(row.method, row.budget, row.unit)})."
+        for row in front.iloc[[0, -1]].itertuples()
     ]
-    cells = style.count(front["cells"].max(), "cell")
-    some = f"{LISTED} of {len(front)} settings; " if len(shown) < len(front) else ""
-    return [f"Best for their size ({some}share of the full file's bytes, points to full; {cells}): {', '.join(parts)}."]
+    if len(front) == 1:
+        return [f"One setting is the best for its size: no file as small scores as high. It {ends[0]}"]
+    return [
+        f"{len(front)} settings are best for their size: no file as small scores as high. The smallest of them "
+        f"{ends[0]} The largest {ends[1]}"
+    ]
 
 
-def _smallest_of_all(smallest: pd.DataFrame) -> list[str]:
-    """For each permitted loss, the smallest file of all methods over all cells."""
-    pooled = smallest[(smallest["model"] == "") & (smallest["cells_of"] == "all") & smallest["stored_share"].notna()]
-    parts = []
-    for loss, rows in pooled.groupby("within"):
-        row = rows.loc[rows["stored_share"].idxmin()]
-        named = style.setting(row["method"], row["budget"], row["unit"])
-        parts.append(f"{_percent(row['stored_share'])} for at most {loss:g} ({named}, {_with_low(row)})")
-    return [f"Smallest stored file by the points that it may lose on average: {', '.join(parts)}."] if parts else []
-
-
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
     """A share of the dense file to two digits: "0.39 %"."""
     return (
         "" if math.isnan(share) else f"{100 * share:.2g}{style.NO_BREAK_SPACE}%" if share < 0.1 else style.share(share)
@@ -211,9 +234,8 @@ def page(tables: ResultTables) -> dict[str, Any]:
 
 
 def _caption(tables: ResultTables) -> str:
-    seeds, cells = (style.count(number, noun) for number, noun in ((len(tables.counts["seeds"]), "seed"), (tables.cells, "cell")))
     return (
-        f"Weighted F1 minus that of the full model against the size of the stored file, means over {cells} ({seeds}). "
+        f"Weighted F1 minus that of the full model against the size of the stored file, means over {tables.extent}. "
         "Coloured: the methods with the smallest files, KEN and LoRA, with 95 % intervals. Grey: all others. Broad "
         "line: the best at each size."
     )
@@ -250,7 +272,7 @@ def _smallest_table(smallest: pd.DataFrame) -> Table:
             return TableCell()
         near = "near" if row.low >= -row.within - _ROUNDING else ""
         behind = f"{style.budget_label(row.budget, row.unit)}; {_with_low(row)}"
-        return columns.number_cell(row.stored_share, _percent, near, behind)
+        return columns.number_cell(row.stored_share, percent, near, behind)
 
     heads = {loss: f"At most {loss:g} below full" for loss in WITHIN}
     rows = columns.groups(_measured(smallest, "stored_share"), [*SET, "method"], "within")

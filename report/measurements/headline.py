@@ -155,7 +155,7 @@ def drawings(tables: ResultTables) -> dict[str, drawing.Drawing]:
 
 
 def draw_headline(points: pd.DataFrame) -> drawing.Figure:
-    """Difference to full against stored bytes: a labelled line per method, and the sizes that the paper's claim names."""
+    """Difference to full against stored bytes: a labelled line per method, and the sizes of the paper's claim."""
     figure, panels = drawing.canvas(6.4, 4.0)
     axes = panels[0, 0]
     drawing.shade_near(axes, 1)
@@ -172,7 +172,11 @@ def draw_headline(points: pd.DataFrame) -> drawing.Figure:
         axes.plot(*values.T, **drawing.method_line(styles[method]))
         axes.vlines(values[:, 0], rows["low"], rows["high"], color=styles[method].colour, linewidth=0.8, zorder=2)
         lines.append(values)
-        some = "" if rows["cells"].iloc[0] == rows["of_cells"].iloc[0] else f", {style.count(rows['cells'].iloc[0], 'cell')}"
+        some = (
+            ""
+            if rows["cells"].iloc[0] == rows["of_cells"].iloc[0]
+            else f", {style.count(rows['cells'].iloc[0], 'cell')}"
+        )
         named.append(labels.Label(name_of(method, role) + some, styles[method].colour, values))
     _mark_claim(axes, points)
     _set_axes(axes, points)
@@ -185,7 +189,9 @@ def draw_headline(points: pd.DataFrame) -> drawing.Figure:
 def _mark_claim(axes: drawing.Axes, points: pd.DataFrame) -> None:
     """Mark the sizes of KEN's files at which the paper reports no loss."""
     if span := claimed_span(points):
-        axes.plot(span, (0, 0), color=style.FIXED["ken"].colour, linewidth=7, alpha=0.35, solid_capstyle="butt", zorder=1.5)
+        axes.plot(
+            span, (0, 0), color=style.FIXED["ken"].colour, linewidth=7, alpha=0.35, solid_capstyle="butt", zorder=1.5
+        )
         middle = math.sqrt(span[0] * span[1])
         place = {"xytext": (0, 6), "textcoords": "offset points", "ha": "center", "fontsize": labels.SIZE}
         axes.annotate("KEN as the paper claims", (middle, 0), color=style.FIXED["ken"].colour, **place)
@@ -200,5 +206,3 @@ def _set_axes(axes: drawing.Axes, points: pd.DataFrame) -> None:
     axes.set_ylim(min(1.08 * low, -3), max(3.0, -0.09 * low))
     axes.set_xlabel("stored file, share of the full model's (log scale)")
     axes.set_ylabel("weighted F1 minus full, points")
-
-

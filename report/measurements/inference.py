@@ -32,7 +32,13 @@ NOTE = (
     "Geometric mean and range over cells of the time of a text, relative to the dense model on the same inputs in the "
     "same run. Memory: model and intermediate results."
 )
-MANY = 3  # a sentence gives the range of a form with more rows
+PHRASES = {
+    "restored": "Restored to a dense model",
+    "merged": "Merged into the weights",
+    "beside": "As an unmerged adapter",
+    "compiled": "Compacted to smaller layers",
+}  # form in inference.csv -> start of its sentence
+NAMED = 3  # most methods that a sentence names
 
 
 def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
@@ -89,18 +95,18 @@ def sentences(tables: ResultTables) -> list[str]:
 
 
 def speed(times: pd.DataFrame) -> str:
-    """Relative time of a text for each form of compressed models; "" if it was not measured.
+    """How long a text takes with each form of compressed models; "" if it was not measured.
 
     Args:
-        times: the table inference. A form with more than `MANY` rows is summarised by its range.
+        times: the table inference.
     """
-    parts = []
+    lines = []
     for form, rows in times[times["form"] != "dense"].groupby("form", sort=False):
-        each = [
-            f"{style.setting(row.method, row.budget, row.unit)} {row.relative_time:.2f}" for row in rows.itertuples()
-        ]
-        if len(rows) > MANY:
-            names = ", ".join(style.label(name) for name in dict.fromkeys(rows["method"]))
-            each = [f"{rows['relative_time'].min():.2f} to {rows['relative_time'].max():.2f} ({names})"]
-        parts.append(f"{FORMS.get(form, form)}: {', '.join(each)}")
-    return f"Time of a text in units of the dense model's: {'; '.join(parts)}." if parts else ""
+        methods = list(dict.fromkeys(rows["method"]))
+        names = style.listed([style.label(name) for name in methods]) if len(methods) <= NAMED else "methods"
+        takes = "takes" if len(methods) == 1 else "take"
+        times_dense = style.span(rows["relative_time"].min(), rows["relative_time"].max(), "{:.2f}".format, merged=True)
+        phrase = PHRASES.get(form, f"As {FORMS.get(form, form)}")
+        unit = " times as long for a text as the dense model" if not lines else " times as long"
+        lines.append(f"{phrase}, {names} {takes} {times_dense}{unit}.")
+    return " ".join(lines)

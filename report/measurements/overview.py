@@ -23,9 +23,7 @@ COLUMNS = {
         "difference_points_q75 within_1_point kept_share stored_bytes stored_share",
     )
 }
-SHOWN_SHARES = (0.05, 0.25)
-SHOWN_METHODS = ("ken", "ken-rescaled", "random")  # besides the best ones
-BEST = 3
+SHOWN_SHARES = (0.25, 0.05)  # kept shares in the sentences, the most important first
 
 
 def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
@@ -58,9 +56,8 @@ def page(tables: ResultTables) -> dict[str, Any]:
 
 
 def _caption(tables: ResultTables) -> str:
-    seeds, cells = (style.count(number, noun) for number, noun in ((len(tables.counts["seeds"]), "seed"), (tables.cells, "cell")))
     return (
-        f"Mean over {cells} ({seeds}), each compared with its own full model. Band: the middle half of the cells. Grey "
+        f"Mean over {tables.extent}, each compared with its own full model. Band: the middle half of the cells. Grey "
         f"stripe: within {NEAR:g} point of the full model."
     )
 
@@ -164,41 +161,73 @@ def _compared(tables: ResultTables) -> pd.DataFrame:
     return shares[(shares["cells"] == tables.cells) & shares["difference_points"].notna()]
 
 
-def answer(tables: ResultTables) -> list[str]:
-    """KEN at a quarter kept (or the middle budget), a random choice and the best method, also of those that train."""
+def sentences(tables: ResultTables) -> list[str]:
+    """The bounds of all scores, losses at a few kept shares, and how much must be kept."""
     compared = _compared(tables)
-    compared = compared[~keeps_more(compared, ["budget"])]
-    budgets = sorted(set(compared.loc[compared["method"] == "ken", "budget"]))
-    if not budgets:
-        return []
-    share = 0.25 if 0.25 in budgets else budgets[len(budgets) // 2]
-    rows = _ranked(tables, share)
-    best = rows.idxmax()
-    parts = [f"{style.points(rows['ken'])} points of weighted F1 with KEN"]
-    if "random" in rows.index:
-        parts.append(f"{style.points(rows['random'])} with a random choice")
-    if best not in ("ken", "random"):
-        parts.append(f"{style.points(rows[best])} with the best of {len(rows)} methods, {style.label(best)}")
-    text = (
-        f"With {style.budget_label(share)} of each row kept, the difference to the fully fine-tuned model is "
-        f"{style.listed(parts)} (means over {style.count(tables.cells, 'cell')})."
-    )
-    return [text, *_smallest(compared)]
+    shares = compared[~keeps_more(compared, ["budget"])]
+    budgets = sorted(set(shares["budget"]))
+    shown = [share for share in SHOWN_SHARES if share in budgets] or budgets[: len(SHOWN_SHARES)]
+    return [
+        _ends(tables),
+        *(_at_share(_ranked(tables, share), share, share == shown[0]) for share in shown),
+        *_smallest(compared),
+    ]
+
+
+def _ends(tables: ResultTables) -> str:
+    """Weighted F1 with nothing and with everything reset."""
+    means = tables.overview.set_index("method")["weighted_f1"]
+    cells = style.count(tables.overview.set_index("method").loc["full", "cells"], "cell")
+    lines = [
+        f"Fully fine-tuned, the models reach a weighted F1 of {style.score(means['full'])} on average over {cells} "
+        "(model × task × seed)."
+    ]
+    if "none" in means.index and pd.notna(means["none"]):
+        lines.append(f"With the whole body reset and only the head kept, they reach {style.score(means['none'])}.")
+    return " ".join(lines)
+
+
+def _at_share(ranked: pd.Series, share: float, explained: bool) -> str:
+    """What KEN, a random choice, the best method and KEN rescaled lose at a kept share, compared with full.
+
+    Args:
+        ranked: method -> difference to full in points, see `_ranked`.
+        share: the kept share.
+        explained: whether to say what rescaling is.
+    """
+    best = ranked.idxmax()
+    subjects = {name: words for name, words in {"ken": "KEN", "random": "a random choice"}.items() if name in ranked}
+    if best not in subjects:
+        many = f"the best of {len(ranked)} methods, {style.label(best)}," if len(ranked) > 1 else style.label(best)
+        subjects[best] = many
+    if "ken-rescaled" in ranked:
+        subjects.setdefault("ken-rescaled", f"KEN rescaled{', which multiplies kept updates by n/k,' * explained}")
+    losses = [f"{words} {style.loses(ranked[name])}" for name, words in subjects.items()]
+    lines = [f"With {style.kept(share)} kept, {losses[0]} points on average", *map(style.capitalised, losses[1:])]
+    if best in ("ken", "random") and len(ranked) > 1:
+        lines.append(f"No method loses less than {subjects[best]}")
+    return f"{'. '.join(lines)}."
 
 
 def _smallest(compared: pd.DataFrame) -> list[str]:
-    """Smallest kept shares of KEN and of the best method that cost at most a point; of equal ones the best score."""
+    """Smallest kept share of all methods that costs at most a point, and those of KEN and of a random choice."""
+    if compared.empty:
+        return []
     near = _smallest_near(compared)
     if near.empty:
-        return []
+        return [f"No method stays within {NEAR:g} point of weighted F1 on average at any kept share of the study."]
     best = near.sort_values(["kept_share", "difference_points"], ascending=[True, False], kind="stable").iloc[0]
-    shares = near.set_index("method")["kept_share"]
-    text = f"The smallest kept share of the body that costs at most {NEAR:g} point on average is "
-    parts = [f"{style.percent(best['kept_share'])} with {style.label(best['method'])}"]
-    if best["method"] != "ken" and "ken" in shares:
-        parts.append(f"{style.percent(shares['ken'])} with KEN")
-    none = "" if "ken" in shares else "; KEN comes that near at no kept share of the study"
-    return [f"{text}{style.listed(parts)}{none}."]
+    lines = [
+        f"The smallest kept share that costs at most {NEAR:g} point on average is {style.percent(best['kept_share'])} "
+        f"of the body, with {style.label(best['method'])}."
+    ]
+    needed, present = near.set_index("method")["kept_share"], set(compared["method"]) - {best["method"]}
+    for name, words in {"ken": "KEN", "random": "A random choice"}.items():
+        if name in needed and name in present:
+            lines.append(f"{words} needs {style.percent(needed[name])}.")
+        elif name in present:
+            lines.append(f"{words} costs more at every kept share of the study.")
+    return [" ".join(lines)]
 
 
 def _smallest_near(compared: pd.DataFrame) -> pd.DataFrame:
@@ -210,54 +239,3 @@ def _smallest_near(compared: pd.DataFrame) -> pd.DataFrame:
     near = near.assign(kept_share=near["kept_share"].round(2))
     order = near.sort_values(["kept_share", "difference_points"], ascending=[True, False], kind="stable")
     return order.drop_duplicates("method").sort_index()
-
-
-def sentences(tables: ResultTables) -> list[str]:
-    """How much must be kept, the bounds of all scores, and the differences at a few kept shares."""
-    compared = _compared(tables)
-    return [*_near_full(compared), _ends(tables), *_at_shares(tables, compared)]
-
-
-def _near_full(compared: pd.DataFrame) -> list[str]:
-    """Smallest share of the body with a mean loss of at most one point, for each method."""
-    if compared.empty:
-        return []
-    smallest = _smallest_near(compared)
-    groups = smallest.groupby("kept_share")["method"]
-    parts = [f"{style.percent(share)} with {', '.join(map(style.label, methods))}" for share, methods in groups]
-    missed = [style.label(name) for name in dict.fromkeys(compared["method"]) if name not in set(smallest["method"])]
-    if not parts:
-        return [f"No method stays within {NEAR:g} point of weighted F1 on average at any kept share of the study."]
-    text = f"Smallest share of the body to keep that costs at most {NEAR:g} point of weighted F1 on average: "
-    rest = [f"No kept share of the study costs so little with {style.listed(missed)}."] if missed else []
-    return [f"{text}{'; '.join(parts)}.", *rest]
-
-
-def _ends(tables: ResultTables) -> str:
-    means = tables.overview.set_index("method")["weighted_f1"]
-    cells = tables.overview.set_index("method").loc["full", "cells"]
-    text = (
-        f"Fully fine-tuned, the models reach a weighted F1 of {style.score(means['full'])} on average over "
-        f"{style.count(cells, 'cell')} (model × task × seed)"
-    )
-    if "none" in means.index and pd.notna(means["none"]):
-        text += f"; with the whole body reset and only the head kept, {style.score(means['none'])}"
-    return f"{text}."
-
-
-def _at_shares(tables: ResultTables, compared: pd.DataFrame) -> list[str]:
-    """Differences to full at a few kept shares, for the best methods and those of `SHOWN_METHODS`."""
-    compared = compared[~keeps_more(compared, ["budget"])]
-    budgets = set(compared["budget"])
-    lines = []
-    for share in [share for share in SHOWN_SHARES if share in budgets] or sorted(budgets)[: len(SHOWN_SHARES)]:
-        rows = _ranked(tables, share).sort_values(ascending=False, kind="stable").reset_index()
-        shown = rows["method"].isin([*rows["method"][:BEST], *SHOWN_METHODS])
-        others = [style.label(name) for name in SHOWN_METHODS if name in set(rows["method"][BEST:])]
-        chosen = "" if shown.all() else f" ({', '.join([f'the best {BEST} of {len(rows)} methods', *others])})"
-        parts = [
-            f"{style.label(row.method)}{style.NO_BREAK_SPACE}{style.points(row.difference_points)}"
-            for row in rows[shown].itertuples()
-        ]
-        lines.append(f"With {style.kept(share)} kept, in points to full{chosen}: {', '.join(parts)}.")
-    return lines

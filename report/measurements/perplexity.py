@@ -1,5 +1,6 @@
 """Perplexity of language models: pruned by their loss, or adapted with a compressed update."""
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -188,46 +189,69 @@ def draw_adaptation(table: pd.DataFrame) -> drawing.Figure:
     return figure
 
 
-def result_sentences(table: pd.DataFrame) -> list[str]:
-    """The rise in perplexity of models pruned to the highest sparsity, and of adapted models at a middle share."""
+def compared_rows(table: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """The settings of the text: each structure at the highest sparsity, and adapted models at a middle kept share.
+
+    Yields:
+        (short name, start of a sentence, rows of the table); of each method those with the most shots.
+    """
     scored = table[table["rise"].notna()]
     pruned = scored[(scored["experiment"] == "pruning") & (scored["method"] != REFERENCES["pruning"])]
-    lines = []
     for structure, group in pruned.groupby("structure", sort=False):
         budget = group["budget"].max()
         most = group.groupby("method")["shots"].transform("max")
+        share, name = style.percent(budget), style.STRUCTURE_LABELS.get(structure, structure)
         rows = group[(group["budget"] == budget) & (group["shots"] == most)]
-        lines.append(
-            f"With {style.percent(budget)} of the linear layers removed as "
-            f"{style.STRUCTURE_LABELS.get(structure, structure)}{_stored(rows['stored_share'], budget)}, "
-            f"perplexity in units of the dense model's: {_rises(rows)}."
-        )
+        yield f"{name}, {share} removed", f"With {share} of the linear layers removed as {name}", rows
     adapted = scored[(scored["experiment"] == "adaptation") & ~scored["method"].isin(style.CONTROLS)]
     if not adapted.empty:
         budget = sorted(set(adapted["budget"]))[len(set(adapted["budget"])) // 2]
-        none = scored.loc[(scored["experiment"] == "adaptation") & (scored["method"] == "none"), "rise"].mean()
-        lines.append(
-            f"With {style.percent(budget)} of each row of an adaptation's update kept, perplexity in units of the "
-            f"adapted model's: {_rises(adapted[adapted['budget'] == budget])}; the base has {_times(np.exp(none))}."
-        )
+        share = style.percent(budget)
+        text = f"With {share} of each row of an adaptation's update kept"
+        yield f"adapted, {share} kept", text, adapted[adapted["budget"] == budget]
+
+
+def result_sentences(table: pd.DataFrame) -> list[str]:
+    """The rise in perplexity of models pruned to the highest sparsity, and of adapted models at a middle share."""
+    lines = []
+    for _, start, rows in compared_rows(table):
+        if rows["experiment"].iloc[0] == "pruning":
+            stored = _stored(rows["stored_share"], rows["budget"].iloc[0])
+            lines.append(f"{start}, {_rises(rows, 'dense model')}{stored}")
+        else:
+            none = table.loc[(table["experiment"] == "adaptation") & (table["method"] == "none"), "rise"].mean()
+            base = "" if pd.isna(none) else f" The base, with the whole update reset, has {factor(np.exp(none))} times."
+            lines.append(f"{start}, {_rises(rows, 'fully adapted model')}{base}")
     return lines
 
 
+def factors(rows: pd.DataFrame) -> pd.Series:
+    """Method -> factor on the perplexity of the reference, lowest first."""
+    return np.exp(rows.groupby("method", sort=False)["rise"].mean()).sort_values()
+
+
 def _stored(shares: pd.Series, sparsity: float) -> str:
-    """The range of stored shares in brackets, if a model stores another share than its sparsity says."""
+    """A sentence on the range of stored shares, if a model stores another share than its sparsity says."""
     if not shares.map(lambda share: _stores_other(share, sparsity)).any():
         return ""
     low, high = (style.percent(round(share, 2)) for share in (shares.min(), shares.max()))
-    return f" ({low} to {high} of their weights are stored)"
+    return f" The files hold {low} to {high} of the weights of these layers."
 
 
-def _rises(rows: pd.DataFrame) -> str:
-    """Methods with their factors on perplexity, lowest first."""
-    times = np.exp(rows.groupby("method", sort=False)["rise"].mean()).sort_values()
-    return style.listed([f"{_times(value)} with {style.label(name)}" for name, value in times.items()])
+def _rises(rows: pd.DataFrame, reference: str) -> str:
+    """The lowest and the highest factor on perplexity, and those of KEN and of a random choice."""
+    times = factors(rows)
+    best, *others = times.index
+    lines = [f"{style.label(best)} has {factor(times[best])} times the perplexity of the {reference}."]
+    words = {"ken": "KEN", "random": "A random choice"}
+    lines += [f"{words[name]} has {factor(times[name])} times." for name in words if name in others]
+    if others and others[-1] not in ("ken", "random"):
+        lines.append(f"The highest, {style.label(others[-1])}, has {factor(times[others[-1]])} times.")
+    return " ".join(lines)
 
 
-def _times(value: float) -> str:
+def factor(value: float) -> str:
+    """A factor on perplexity with two decimals, or fewer if it is large."""
     if value > MOST:
         return f"over {MOST:,}"
     return f"{value:.2f}" if value < 10 else f"{value:,.0f}"
@@ -240,6 +264,7 @@ def smaller_sentence(table: pd.DataFrame) -> str:
         return "No layer became smaller: what is removed is stored as zeros."
     layers, every = rows["smaller_layers"].max(), rows["linear_layers"].max()
     return (
-        f"Removed rows and columns make up to {layers:.0f} of {every:.0f} linear layers really smaller, those with "
-        "only an activation between them, which also lose what faced a removed unit; in all others they are zeros."
+        f"Removed rows and columns make up to {layers:.0f} of {every:.0f} linear layers really smaller: those with "
+        "only an activation between them. These also lose what faced a removed unit. In all others, what is removed is "
+        "stored as zeros."
     )

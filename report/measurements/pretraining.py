@@ -49,8 +49,8 @@ def page(tables: ResultTables) -> dict[str, Any]:
     section = PageSection(
         "pretraining",
         "Does pre-training help?",
-        "The same fine-tuning from the pre-trained body and from random initialisation. Without a gain there would be "
-        "nothing worth going back to.",
+        "The same fine-tuning from the pre-trained body and from random initialisation. If pre-training added nothing, "
+        "its values would not be worth going back to.",
         table,
         absent="Fine-tuning from random initialisation was not run in this study.",
         figure="pretraining_gain",
@@ -65,11 +65,18 @@ def sentences(tables: ResultTables) -> list[str]:
     points = tables.pretraining_gain["gain_points"].dropna()
     if points.empty:
         return []
-    return [
-        f"Pre-training is worth {style.points(points.mean())} points of weighted F1 over random initialisation on "
-        f"average ({style.points(points.min())} to {style.points(points.max())} over {len(points)} pairs of model and "
-        "task)."
+    mean, pairs = points.mean(), style.count(len(points), "pair")
+    lines = [
+        f"Fine-tuned from random initialisation instead of the pre-trained body, models {_change(-mean)} on average."
     ]
+    if len(points) > 1:
+        low, high = style.points(points.min()), style.points(points.max())
+        lines.append(f"What pre-training adds ranges from {low} to {high} points over {pairs} of model and task.")
+    return [" ".join(lines)]
+
+
+def _change(points: float) -> str:
+    return f"{'gain' if round(points, 1) > 0 else 'lose'} {abs(points):.1f} points of weighted F1"
 
 
 def drawings(tables: ResultTables) -> dict[str, Drawing]:

@@ -16,6 +16,7 @@ from report.table import Table, TableCell
 
 COLUMNS = {"ranks": STATISTICS["ranks"]}
 KEYS = ["unit", "budget"]
+NAMED = 3  # most methods that a sentence names
 
 
 def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
@@ -68,18 +69,26 @@ def with_picture(ranks: pd.DataFrame) -> pd.DataFrame:
 
 
 def budget_sentences(ranks: pd.DataFrame) -> list[str]:
-    """The method with the best average rank at every budget in the figure, and those not significantly worse."""
+    """The method with the best average rank at every budget in the figure, and how many are not significantly worse."""
     lines = []
     for (unit, budget), rows in with_picture(ranks).sort_values("budget", kind="stable").groupby(KEYS):
         rows = rows.sort_values("average_rank", kind="stable")
         best = rows.iloc[0]
         near = rows[rows["average_rank"] - best["average_rank"] < best["critical_difference"]]["method"][1:]
-        others = ", ".join(map(style.label, near)) or "none"
         lines.append(
-            f"{_kept(budget, unit)}: best average rank of {best['methods']:.0f} methods, "
-            f"{style.label(best['method'])} {best['average_rank']:.1f}; not told apart from it at 5 %: {others}."
+            f"With {_kept(budget, unit)}, {style.label(best['method'])} has the best average rank of "
+            f"{best['methods']:.0f} methods: {best['average_rank']:.1f}. {_not_worse(list(near))}"
         )
     return lines
+
+
+def _not_worse(methods: Sequence[str]) -> str:
+    """The methods that are not significantly worse than the best: their names if they are few, or their number."""
+    if not methods:
+        return "All others are significantly worse."
+    named = len(methods) <= NAMED
+    names = style.listed([style.label(name) for name in methods]) if named else f"{len(methods)} others"
+    return f"{names} {'is' if len(methods) == 1 else 'are'} not significantly worse."
 
 
 def _kept(budget: float, unit: str) -> str:

@@ -88,12 +88,13 @@ def method_sentences(spread: pd.DataFrame) -> list[str]:
     for method, rows in spread.groupby("method", sort=False):
         by_statistic = {row.statistic: row for row in rows.itertuples()}
         parts = [
-            f"by {STATISTICS[name]}, {row.inside:.0f} of {row.matrices:.0f} matrices lie inside the interval, "
-            f"{row.above:.0f} above it (clusters) and {row.below:.0f} below it"
+            f"By {STATISTICS[name]}, {style.label(method)} lies inside the interval of random choices in "
+            f"{row.inside:.0f} of {style.count(row.matrices, 'matrix', 'matrices')}. It lies above it, which means "
+            f"clusters, in {row.above:.0f}, and below it in {row.below:.0f}."
             for name in SHOWN
             if (row := by_statistic.get(name)) is not None
         ]
-        lines.append(f"{style.label(method)}: {'; '.join(parts)}.")
+        lines.append(" ".join(parts))
     return lines
 
 

@@ -87,10 +87,9 @@ def page(tables: ResultTables) -> dict[str, Any]:
         tables.suggestions.itertuples(),
     )
     text = "".join(
-        f"The smallest share of each row that costs at most {100 * row.margin:g} points of weighted F1 at "
-        f"{style.percent(row.confidence)} confidence, found on validation by bisection (paired bootstrap over "
-        "examples); or the smallest file over several ways of coding. Test data took no part in the choice; the "
-        "restored model was evaluated on it once."
+        f"The smallest share of each row, or the smallest file, that loses at most {100 * row.margin:g} points on "
+        f"validation at {style.percent(row.confidence)} confidence. A share is found by bisection, a file among "
+        "several ways of coding. Test data took no part in the choice: the chosen model was evaluated on it once."
         for row in tables.suggestions[:1].itertuples()
     )
     if _lacks_rows(tables):
@@ -107,25 +106,25 @@ def sentences(tables: ResultTables) -> list[str]:
     if chosen.empty:
         return []
     first = chosen.iloc[0]
-    limit = f"at most {100 * first['margin']:g} points at {style.percent(first['confidence'])} confidence"
-    lines, parts = [], []
+    lines = [
+        f"Shares and files were chosen on validation to lose at most {100 * first['margin']:g} points at "
+        f"{style.percent(first['confidence'])} confidence."
+    ]
     for method, rows in chosen.groupby("method", sort=False):
         if method == SMALLEST_FILE:
-            lines.append(_on_files(rows, limit))
+            lines.append(_on_files(rows))
             continue
-        loss = style.points(-rows["loss_points"].mean())
-        parts.append(f"{style.label(method)} {style.share(rows['share'].median())} ({loss} points on test)")
-    if parts:
-        lines.append(f"Chosen on validation to lose {limit}, median share kept of each row: {', '.join(parts)}.")
-    return lines
+        loss = style.loses(-rows["loss_points"].mean())
+        share = style.share(rows["share"].median())
+        lines.append(f"{style.label(method)} keeps {share} of each row (median) and {loss} points on test.")
+    return [" ".join(lines)]
 
 
-def _on_files(rows: pd.DataFrame, limit: str) -> str:
+def _on_files(rows: pd.DataFrame) -> str:
     """How small certified files are, and how often the loss on test is within the margin."""
     held, certified = int(rows["held"].sum()), int(rows["seeds"].sum())
-    worst = f"; the largest loss is {rows['loss_points_max'].max():.1f} points" if held < certified else ""
+    worst = f" The largest loss is {rows['loss_points_max'].max():.1f} points." if held < certified else ""
     return (
-        f"The smallest file that `ken suggest` certifies on validation to lose {limit} has a median of "
-        f"{style.share(rows['stored_share'].median())} of the full file's bytes; on test {held} of {certified} lose no "
-        f"more than that{worst}."
+        f"The smallest files that `ken suggest` certifies have {style.share(rows['stored_share'].median())} of the "
+        f"full model's bytes (median). On test, {held} of {certified} lose no more than was allowed.{worst}"
     )

@@ -33,15 +33,21 @@ def page(tables: ResultTables) -> dict[str, Any]:
 
 
 def slopes_sentence(claims: pd.DataFrame) -> str:
-    """Slopes of log seconds over log size and log k, from the claim about them; "" if they were not computed."""
+    """How the time of each rule grows with what it grows fastest with, from the claim about it; "" if not computed."""
     slopes = claims[(claims["unit"] == "slope") & claims["estimate"].notna()]
-    parts = []
-    for row in slopes.itertuples():
-        method, _, over = row.subject.partition(", ")
-        slope, low, high = (f"{value:.2f}".replace("-0.00", "0.00") for value in (row.estimate, row.low, row.high))
-        name = f"{style.label(method)} over {over}" if over else row.subject
-        parts.append(f"{name} {slope} ({low} to {high})".replace(" -", " −").replace("(-", "(−"))
-    return f"Slopes of log seconds, with 95 % intervals; linear is 1: {'; '.join(parts)}." if parts else ""
+    slopes = slopes.assign(rule=slopes["subject"].map(lambda subject: subject.partition(", ")[0])).sort_values(
+        "estimate", ascending=False
+    )
+    lines = []
+    for row in slopes.drop_duplicates("rule").sort_index().itertuples():
+        power, low, high = (
+            f"{value:.2f}".replace("-0.00", "0.00").replace("-", "−") for value in (row.estimate, row.low, row.high)
+        )
+        over = row.subject.partition(", ")[2] or "size"
+        lines.append(
+            f"The time of {style.label(row.rule)} grows fastest with {over}: to the power of {power} ({low} to {high})."
+        )
+    return f"{' '.join(lines)} A power of 1 is linear growth." if lines else ""
 
 
 def drawings(tables: ResultTables) -> dict[str, Drawing]:

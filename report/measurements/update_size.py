@@ -74,14 +74,16 @@ def _percent(value: float) -> str:
 def sentences(tables: ResultTables) -> list[str]:
     """The range over models of the relative update of some kinds of tensors."""
     means = tables.updates.set_index("kind")["relative_update"].dropna()
-    parts = [
-        f"{style.span(means[[kind]].min(), means[[kind]].max(), _percent, merged=True)} in {name}"
+    ranges = {
+        name: style.span(means[[kind]].min(), means[[kind]].max(), _percent, merged=True)
         for kind, name in NAMED.items()
         if kind in means.index
-    ]
-    if not parts:
+    }
+    if not ranges:
         return []
-    return [f"The norm of the update is {style.listed(parts)}, of that of the weights (means per model)."]
+    (name, of_first), *others = ranges.items()
+    lines = [f"Fine-tuning moves the weights of {name} by {of_first} of their norm, depending on the model."]
+    return [" ".join([*lines, *(f"For {name} it is {of_kind}." for name, of_kind in others)])]
 
 
 def drawings(tables: ResultTables) -> dict[str, Drawing]:

@@ -61,7 +61,7 @@ class Verdict:
 
     @property
     def role(self) -> str:
-        """"whole" for the claim as a whole, "control" for its control, "" for a case."""
+        """ "whole" for the claim as a whole, "control" for its control, "" for a case."""
         return "whole" if self.subject == ALL_MODELS else "control" if self.subject.startswith(CONTROL) else ""
 
 
@@ -144,23 +144,6 @@ def estimate(row: Any) -> tuple[str, str]:
         for value in (row.estimate, row.low, row.high)
     ]
     return texts[0], f"{texts[1]} to {texts[2]}" if texts[1] else ""
-
-
-def answer(tables: ResultTables) -> list[str]:
-    """The verdicts on the claims of the paper, counted."""
-    claims, tally = tally_paper_claims(tables.claims)
-    return [f"Of {style.count(claims, 'claim')} of the paper: {tally}."] if claims else []
-
-
-def tally_paper_claims(claims: pd.DataFrame) -> tuple[int, str]:
-    """Number of claims of the paper, and a list of how many have which verdict."""
-    claims = claims[claims["source"] == "paper"]
-    if claims.empty:
-        return 0, ""
-    verdicts = whole(claims)["verdict"]
-    numbers = verdicts.value_counts()
-    order = [word for word in (*VERDICTS, *numbers.index.difference(VERDICTS)) if word in numbers.index]
-    return len(verdicts), ", ".join(f"{numbers[word]} {word}" for word in order)
 
 
 def whole(claims: pd.DataFrame) -> pd.DataFrame:

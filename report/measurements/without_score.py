@@ -43,16 +43,19 @@ def sentences(tables: ResultTables) -> list[str]:
     without = counts["declined"] + counts["failed"]
     if not without:
         return []
-    parts = f"{counts['declined']} declined, {counts['failed']} failed"
-    text = f"Without a score: {without} of {counts['rows']} rows ({parts}); all are listed with their reasons."
-    return [*failed_cells(tables), text]
+    verb = "has" if without == 1 else "have"
+    kinds = [f"{counts[kind]} {kind}" for kind in ("declined", "failed") if counts[kind]]
+    text = f"Of {counts['rows']} rows, {without} {verb} no score; the report lists each with its reason."
+    return [*failed_cells(tables), f"{text} Of these, {' and '.join(kinds)}."]
 
 
 def failed_cells(tables: ResultTables) -> list[str]:
-    """A sentence that names the cells without a fine-tuned model."""
+    """A paragraph that names the cells without a fine-tuned model; none if all have one."""
     failed = tables.not_ok[tables.not_ok["method"] == "full"]
     if failed.empty:
         return []
-    names = [f"{row.model} on {row.task}, seed {row.seed:.0f}: {row.reason.rstrip('.')}" for row in failed.itertuples()]
+    names = [
+        f"{row.model} on {row.task}, seed {row.seed:.0f}: {row.reason.rstrip('.')}." for row in failed.itertuples()
+    ]
     cells, verb = style.count(len(failed), "cell"), "is" if len(failed) == 1 else "are"
-    return [f"The training of {cells} failed, which {verb} left out of all means ({'; '.join(names)})."]
+    return [" ".join([f"The training of {cells} failed, which {verb} left out of all means.", *names])]

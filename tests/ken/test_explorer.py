@@ -259,6 +259,7 @@ def test_the_template_is_packaged_and_self_contained():
 
 # ---- In a browser ----
 
+
 class ExplorerBrowser(Browser):
     """A browser that shows an explorer page, which publishes a checksum of its picture."""
 

@@ -44,7 +44,9 @@ def test_pages_load_without_a_complaint_and_fit_the_width(browser, folder, name,
 def test_the_picture_shows_every_point_of_the_data(browser, wide_study):
     show(browser, wide_study / "report" / "index.html")
     browser.wait("document.querySelectorAll('.chart .point').length")
-    whole = "JSON.parse(document.getElementById('headline-data').textContent).points.filter(one => !one.model && !one.task)"
+    whole = (
+        "JSON.parse(document.getElementById('headline-data').textContent).points.filter(one => !one.model && !one.task)"
+    )
     assert browser.js("document.querySelectorAll('.chart .point').length") == browser.js(f"{whole}.length")
     names = browser.js("Array.from(document.querySelectorAll('.chart .point'), one => one.ariaLabel)")
     ken = next(name for name in names if name.startswith("KEN, 25"))
@@ -67,7 +69,10 @@ def test_a_point_is_reached_with_the_keyboard_and_leads_to_its_row_and_command(b
     folder = wide_study / "report"
     show(browser, folder / "index.html")
     browser.wait("document.querySelector('.chart .point')")
-    browser.js("Array.from(document.querySelectorAll('.chart .point')).find(one => one.ariaLabel.startsWith('KEN, 5')).focus(); 0")
+    browser.js(
+        "Array.from(document.querySelectorAll('.chart .point'))"
+        ".find(one => one.ariaLabel.startsWith('KEN, 5')).focus(); 0"
+    )
     assert browser.js("document.querySelector('.tip').hidden") is False
     browser.key("Enter")
     link = browser.js("document.querySelector('.chosen a').getAttribute('href')")
@@ -141,7 +146,9 @@ def contrast(one: str, other: str) -> float:
 
 def test_text_has_enough_contrast_in_both_schemes():
     css = (Path(page.__file__).parent / "page.css").read_text(encoding="utf-8")
-    light, dark = (dict(re.findall(r"--(\w+): (#\w{6})", block)) for block in re.findall(r":root \{(.*?)\n\s*\}", css, re.S)[:2])
+    light, dark = (
+        dict(re.findall(r"--(\w+): (#\w{6})", block)) for block in re.findall(r":root \{(.*?)\n\s*\}", css, re.S)[:2]
+    )
     for scheme in (light, dark):
         for ground, ink in itertools.product(("paper", "side"), ("ink", "muted", "accent", "warning")):
             assert contrast(scheme[ink], scheme[ground]) >= 4.5, (ground, ink)

@@ -82,11 +82,14 @@ def test_losses_lie_beside_the_update_of_their_cell(described):
 def test_sentences_name_the_overlap_the_chance_and_what_no_choice_costs(described):
     (text,) = choices.sentences(Tables.read(described))
     text = text.replace("\u00a0", " ")
-    assert "(25 % of each row), 91.5 % are those that it keeps of the pre-trained weights, 80 %" in text
-    assert "chance is 25 %" in text and "1.000 times the mean size" in text
-    assert "gives −15.8 points to full; KEN gives −15.0" in text
+    assert "With 25 % of each row kept, KEN would choose 91.5 % of the same entries from the pre-trained" in text
+    assert "By chance it would be 25 %. For another task, KEN keeps 80 % of the same" in text
+    assert "1.000 times the mean size" in text
+    assert "without any choice, loses 15.8 points. KEN loses 15.0." in text
     (text,) = update_size.sentences(Tables.read(described))
-    assert "7 % to 8.1 % in linear layers, 3 % in embeddings and 5 % in the body" in text.replace("\u00a0", " ")
+    text = text.replace("\u00a0", " ")
+    assert "the weights of linear layers by 7 % to 8.1 % of their norm" in text
+    assert "For embeddings it is 3 %. For the body it is 5 %." in text
 
 
 def test_the_figures_show_every_measure_and_cell(described):

@@ -140,7 +140,9 @@ def test_a_quarter_reset_is_judged_over_all_models_and_for_each():
     assert table.loc["c", ["low", "high"]].tolist() == pytest.approx([-3 - half, -3 + half], abs=1e-3)
     why, needs = table.loc["e", ["why", "needs"]]
     assert "A loss is shown, 0.28 to 1.32 points; whether it is above 1 is open." in why and "joint 95" in why
-    assert needs == "It takes an interval 2.6 times narrower: about 6.6 times as many test texts, if the estimate stays."
+    assert (
+        needs == "It takes an interval 2.6 times narrower: about 6.6 times as many test texts, if the estimate stays."
+    )
     assert "so close to the limit" in table.loc["d", "needs"]
     assert set(table["limits"]) == {"-1"}
 

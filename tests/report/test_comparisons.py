@@ -177,8 +177,11 @@ def test_intervals_of_the_frontier_come_from_the_statistics(tmp_path):
     points = tables.frontier_points.query("method == 'ken'")
     assert points["low"].tolist() == pytest.approx([-0.5, -0.733333]) and points["high"].tolist() == [0.1, 0.1]
     assert single_row(tables.smallest_files, within=0.5).low == pytest.approx(-0.5)
-    (line,) = (line.replace("\xa0", " ") for line in sentences(tables) if line.startswith("Smallest stored file"))
-    assert "12.2 % for at most 0.5 (KEN 10 %, −0.20, low end −0.50)" in line
+    (line,) = (line.replace("\xa0", " ") for line in sentences(tables) if line.startswith("The smallest file"))
+    assert (
+        line
+        == "The smallest file that loses at most 0.5 points has 12.2 % of the full model's bytes: KEN with 10 % kept."
+    )
 
 
 def test_tables_of_the_frontier_say_how_far_they_interpolate(tmp_path):
@@ -194,10 +197,31 @@ def test_tables_of_the_frontier_say_how_far_they_interpolate(tmp_path):
     assert not shown["frontier_models"].rows
 
 
-def test_a_long_front_is_listed_in_part(tmp_path):
-    rows = [*controls(), *(score_row(budget=b / 100, f1=0.5 + b / 1000) for b in range(1, 31))]
-    (line,) = (text for text in sentences(Tables.compute(write_results(tmp_path, rows))) if "Best for" in text)
-    assert line.startswith("Best for their size (8 of 30 settings; share") and line.count("KEN") == 8
+@pytest.mark.parametrize(
+    ("many", "expected"),
+    [
+        (
+            30,
+            "30 settings are best for their size: no file as small scores as high. The smallest of them has 3.4 % of ",
+        ),
+        (1, "One setting is the best for its size: no file as small scores as high. It has 3.4 % of the full model's "),
+    ],
+)
+def test_the_front_is_named_by_its_ends(tmp_path, many, expected):
+    rows = [*controls(), *(score_row(budget=b / 100, f1=0.5 + b / 1000) for b in range(1, many + 1))]
+    (line,) = (text for text in sentences(Tables.compute(write_results(tmp_path, rows))) if "best for" in text)
+    line = line.replace("\xa0", " ")
+    assert line.startswith(expected) and "bytes and loses 39.9 points (KEN with 1 % kept)." in line
+    assert ("The largest has 31.7 % of the full model's bytes and loses 37.0 points" in line) == (many > 1)
+
+
+def test_the_smallest_file_of_a_larger_loss_is_named_only_if_it_is_smaller(tmp_path):
+    rows = [*controls(), score_row(budget=0.1, f1=0.888), score_row(budget=0.2, f1=0.893)]
+    (line,) = (text for text in sentences(Tables.compute(write_results(tmp_path, rows))) if "smallest file" in text)
+    assert line.replace("\xa0", " ") == (
+        "The smallest file that loses at most 1 point has 22 % of the full model's bytes: KEN with 20 % kept. With up "
+        "to 1.5 points lost, it is 12.2 %: KEN with 10 % kept."
+    )
 
 
 def test_a_single_budget_is_compared_only_at_its_own_size(tmp_path):
@@ -254,7 +278,7 @@ def test_a_budget_that_failed_in_a_cell_is_not_averaged(tmp_path):
     text = " ".join(sentences(tables))
     assert "KEN rescaled" in text and "With 25\xa0% of each row kept" in text
     (line,) = (line for line in sentences(tables) if line.startswith("With 25"))
-    assert "KEN\xa0" not in line
+    assert "KEN loses" not in line and "The best of 2 methods, KEN rescaled, loses 1.0." in line
     sheet = means_table(tables)
     (ken,) = (row for row in sheet.rows if row[0].text == "KEN")
     assert ken[-1].text == "3 of 4"
@@ -327,12 +351,13 @@ def test_inference_is_a_geometric_mean_with_its_range(tmp_path):
 
 def test_the_sentence_on_speed(wide, tmp_path):
     text = speed(wide.inference).replace("\xa0", " ")
-    assert "restored to a dense model: KEN 25 % 1.01" in text
-    assert "unmerged adapter: LoRA rank 4 1.30" in text
-    assert "Full" not in text
+    assert text == (
+        "Restored to a dense model, KEN takes 1.01 times as long for a text as the dense model. As an unmerged "
+        "adapter, LoRA takes 1.30 times as long."
+    )
     times = [timing("ken", budget, "restored", 1 + budget) for budget in (0.1, 0.2, 0.3, 0.4)]
     many = Tables.compute(write_results(tmp_path / "a", controls(), inference=times)).inference
-    assert "restored to a dense model: 1.10 to 1.40 (KEN)" in speed(many)
+    assert "KEN takes 1.10 to 1.40 times as long" in speed(many)
     assert speed(Tables.compute(write_results(tmp_path / "b", controls())).inference) == ""
 
 
@@ -345,15 +370,20 @@ def test_a_relative_time_of_zero_is_refused(tmp_path):
 def test_sentences_compare_only_methods_of_all_cells(wide):
     lines = [line.replace("\xa0", " ") for line in sentences(wide)]
     (five,) = (line for line in lines if line.startswith("With 5 %"))
-    assert five == "With 5 % of each row kept, in points to full: KEN rescaled −4.0, KEN −40.0, Random −40.0."
-    (near,) = (line for line in lines if line.startswith("Smallest share"))
-    assert "on average: 25 % with KEN rescaled; 62 % with KEN grid (layers)." in near
-    assert "No kept share of the study costs so little with KEN and Random." in lines
+    assert five == (
+        "With 5 % of each row kept, KEN loses 40.0 points on average. A random choice loses 40.0. The best of 3 "
+        "methods, KEN rescaled, loses 4.0."
+    )
+    (near,) = (line for line in lines if line.startswith("The smallest kept share"))
+    assert "is 25 % of the body, with KEN rescaled." in near
+    assert near.endswith("A random choice costs more at every kept share of the study.")
     (equal,) = (line for line in lines if line.startswith("At equal stored bytes"))
-    assert "over KEN rescaled: " in equal and "LT-SFT 25 % −2.0 (1 cell)" in equal and "BitDelta 1 bit" in equal
-    (front,) = (line for line in lines if line.startswith("Best for their size"))
-    assert "4 cells" in front and "LoRA" not in front and "KEN rescaled 50 % (51.2 %, −0.2)" in front
-    assert any("Without a score: 1 of" in line for line in lines)
+    assert "1 of 5 settings of other methods scores higher than KEN rescaled." in equal
+    assert "LT-SFT with 5 % kept is 1.0 points above it, in 1 cell." in equal
+    assert "LoRA with rank 1 is 6.7 points below it, in 1 cell." in equal
+    (front,) = (line for line in lines if "best for their size" in line)
+    assert "LoRA" not in front and "loses 0.1 points (KEN grid (layers) with 50 % kept)." in front
+    assert any("Of these, 1 declined." in line for line in lines)
 
 
 def test_the_readme_table_lists_the_best_methods_and_names_the_others(tmp_path):
@@ -366,7 +396,7 @@ def test_the_readme_table_lists_the_best_methods_and_names_the_others(tmp_path):
     lines = [line.split(" | ")[0].removeprefix("| ") for line in text.splitlines() if line.startswith("| ")][2:]
     assert len(lines) == ROWS
     assert lines[0] == "method-n" and lines[-2:] == ["Random", "KEN"]
-    assert text.endswith("The report also has method-a, method-b, method-c, method-d, LoRA.")
+    assert text.endswith("The report also has 5 other methods.")
 
 
 @pytest.mark.parametrize(

@@ -236,7 +236,7 @@ def test_invalid_tables_are_refused(tmp_path):
 def test_the_page_has_a_section_on_language_models(tmp_path):
     folder = write_losses(write_study(tmp_path / "study"), default_rise)
     text = build(folder)
-    assert "SparseGPT" in text and "Wanda" in text and "(40\u00a0% to 50\u00a0% of their weights are stored)" in text
+    assert "SparseGPT" in text and "Wanda" in text and "hold 40\u00a0% to 50\u00a0% of the weights of these" in text
     assert '<section id="language">' in text and 'href="#language"' in text
     assert "up to 4 of 8 linear layers really smaller" in text and "independent updates" in text
     table = Tables.read(folder).perplexity

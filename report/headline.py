@@ -1,0 +1,94 @@
+"""A study in three sentences: KEN beside a random choice, the smallest file, and the claims of the paper."""
+
+import pandas as pd
+
+from report import style
+from report.measurements.contract import ResultTables
+from report.measurements.frontier import percent, smallest_file
+from report.measurements.verdicts import MIXED, whole
+
+HOLDS, FAILS, NOT_TESTED = "holds", "does not hold", "not tested here"
+OLDER = {"reproduced": HOLDS, "not reproduced": FAILS, "not decided": "open"}  # words of studies of older rules
+LOSSES = {0.5: "half a point", 1.0: "one point"}  # permitted loss of the smallest file, in points -> its words
+
+
+def headline(tables: ResultTables) -> list[str]:
+    """Three sentences of at most 25 words that answer what the study asks."""
+    return [beside_random(tables.claims), smallest(tables.pareto), paper_claims(tables.claims)]
+
+
+def beside_random(claims: pd.DataFrame) -> str:
+    """Whether KEN's choice is better than a random one at an equal kept share."""
+    return comparison(claims, "ahead-of-random", "KEN's choice", "a random choice of as many entries")
+
+
+def comparison(claims: pd.DataFrame, name: str, first: str, other: str) -> str:
+    """The verdict on a claim that one choice is ahead of another, with its interval.
+
+    Args:
+        claims: rows of claims.csv.
+        name: of the claim, whose estimate is the first minus the other, in points.
+        first: the choice that is claimed to be ahead, as a part of a sentence.
+        other: the choice that it is compared with.
+    """
+    claim = _verdicts(claims).get(name)
+    if claim is None or claim["verdict"] == NOT_TESTED or pd.isna(claim["estimate"]):
+        return f"Whether {first} beats {other} was not tested here."
+    low, high = claim["low"], claim["high"]
+    if claim["verdict"] == FAILS and high < 0:
+        sizes = (f"{abs(value):.2f}" for value in (claim["estimate"], high, low))
+        return "{} is worse than {}, by {} points of weighted F1 ({} to {}).".format(
+            style.capitalised(first), other, *sizes
+        )
+    if claim["verdict"] == HOLDS:
+        sizes = (f"{value:.2f}".replace("-", "−") for value in (claim["estimate"], low, high))
+        return "{} beats {}, by {} points of weighted F1 ({} to {}).".format(style.capitalised(first), other, *sizes)
+    difference, low, high = (style.points(value, 2) for value in (claim["estimate"], low, high))
+    behind = f"the difference is {difference} points of weighted F1 ({low} to {high})"
+    if claim["verdict"] == FAILS:
+        return f"{style.capitalised(first)} is no better than {other}: {behind}."
+    return f"It is open whether {first} beats {other}: {behind}."
+
+
+def smallest(pareto: pd.DataFrame) -> str:
+    """The smallest file that loses at most half a point on average over all cells, or else one point."""
+    for loss, words in LOSSES.items():
+        row = smallest_file(pareto, loss)
+        if row is not None:
+            size, method = percent(row["stored_share"]), style.label(row["method"])
+            return f"The smallest file that loses at most {words} has {size} of the full model's bytes, with {method}."
+    return f"No file loses as little as {words} on average."
+
+
+def paper_claims(claims: pd.DataFrame) -> str:
+    """How many claims of the paper hold, do not hold, and are not decided."""
+    words = [claim["verdict"] for claim in _verdicts(claims[claims["source"] == "paper"]).values()]
+    holding, failing = words.count(HOLDS), words.count(FAILS)
+    rest = [word for word in words if word not in (HOLDS, FAILS)]
+    if not words:
+        return "The claims of the paper were not judged in this study."
+    if len(words) == 1:
+        return f"The one claim of the paper that was judged {'is ' if rest else ''}{_kinds(words)}."
+    of_all = f"the paper's {len(words)} claims"
+    if len(rest) == len(words):
+        return f"None of {of_all} is decided here: they are {_kinds(rest)}."
+    parts = [f"{holding or 'none'} {'hold' if holding > 1 else 'holds'}"]
+    if failing:
+        parts.append(f"{failing} {'does' if failing == 1 else 'do'} not")
+    if rest:
+        parts.append(f"the {'other is' if len(rest) == 1 else 'rest are'} {_kinds(rest)}")
+    return f"Of {of_all}, {style.listed(parts)}."
+
+
+def _verdicts(claims: pd.DataFrame) -> dict[str, pd.Series]:
+    """Claim -> its row as a whole, with the verdict in present words."""
+    rows = whole(claims.assign(verdict=claims["verdict"].replace(OLDER)))
+    return dict(rows.iterrows())
+
+
+def _kinds(words: list[str]) -> str:
+    """The different verdicts: "open, not tested or different from case to case"."""
+    short = {NOT_TESTED: "not tested", MIXED: MIXED, HOLDS: HOLDS, FAILS: FAILS}
+    kinds = [short.get(word, "open") for word in words]
+    kinds = sorted(set(kinds), key=["open", "not tested", MIXED, HOLDS, FAILS].index)
+    return style.listed(kinds, "or")
