@@ -97,7 +97,7 @@ def test_labels_of_the_picture_do_not_overlap(browser, wide_study, width):
     )
     for one, other in itertools.combinations(boxes, 2):
         assert one[1] <= other[0] or other[1] <= one[0] or one[3] <= other[2] or other[3] <= one[2]
-    assert all(0 <= left and right <= width for left, right, *_ in boxes)
+    assert all(left >= 0 and right <= width for left, right, *_ in boxes)
 
 
 def test_a_mark_of_the_first_screen_leads_to_its_claim(browser, wide_study):
