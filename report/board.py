@@ -340,7 +340,7 @@ def facts(study: Study) -> dict[str, str]:
     provenance, counts = study.provenance, study.counts
     makers = [maker for maker in provenance.get("makers") or [] if isinstance(maker, dict)]
     others = {str(maker.get("commit"))[:DIGITS] for maker in makers} - {provenance["commit"][:DIGITS]}
-    tasks = [f"{task} {hashed[:DIGITS]}" for task, hashed in study.task_hashes.items()]
+    tasks = [f"{row.task} {row.sha256[:DIGITS]}" for row in study.files.tasks.itertuples()]
     return {
         "Folder": study.folder.as_posix(),
         "Code": study.code + (f"; some records made at {', '.join(sorted(others))}" if others else ""),
