@@ -146,7 +146,9 @@ def test_other_rules_are_marked(tmp_path):
     numbers = "+1.25 points [+0.25, +2.25]"
     plain = f"✓ holds {numbers}"
     for folders, first in (((old, new), 0), ((new, old), 1)):  # the newest study counts, wherever it stands
-        shown = verdicts_of(html_of(*folders))
+        html = html_of(*folders)
+        shown = verdicts_of(html)
+        assert html.count('class="board-verdict yes"') == str(shown).count(f"'{plain}'")  # what is marked has no colour
         assert {text: (cells[first], cells[1 - first]) for text, cells in shown.items()} == {
             "The text of same.": (plain, plain),
             "The text of text.": (f"✓ holds other rule {numbers}", plain),
