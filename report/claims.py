@@ -2,20 +2,21 @@
 
 `python -m report.claims --results results/mini` writes results/mini/claims.csv. A verdict is always computed: "holds",
 "does not hold", "open", "open (loss shown, size open)", or "not tested here" (the study lacks data that the claim
-needs, has too few pairs or seeds, or its models have not learned). For what is open or not tested, `why` says what it
-would take.
+needs, has too few pairs or seeds, or its models have not learned). For what is open or not tested, `needs` says what
+would decide it.
 """
 
 import argparse
 import inspect
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import yaml
 
 from ken.errors import UserError, run
 from report.judging import language, measured, scores
@@ -26,8 +27,10 @@ from report.scores import reached_by_chance, unlearned_cells
 from report.statistics import DIGITS, read_sample
 
 SOURCES = ("paper", "ours", "surgeon")
+NO_COMMITS: Mapping[str, str] = {}
+DESCRIBING = ("source", "short", "text")  # keys of an entry of the rules file that do not decide on its verdict
 COLUMNS = ["claim", "source", "text", "subject", "rule", "unit", "estimate", "low", "high", "verdict", "n", "why"]
-COLUMNS += ["scope", "rules_since"]
+COLUMNS += ["scope", "rules_since", "short", "needs", "limits"]
 # The numbers that a rule must give are the keyword-only parameters without a default of the function that judges it.
 CLAIMS: dict[str, Callable[..., list[Finding]]] = {
     "reset-a-quarter": scores.reset_a_quarter,
@@ -60,6 +63,7 @@ class Rule:
 
     claim: str
     source: str
+    short: str
     text: str
     rule: str
     numbers: dict[str, float | list[float]]
@@ -93,7 +97,7 @@ def _rule(path: Path, entry: object, confidence: float) -> Rule:
     where = f"{path}, claim {name!r},"
     parameters = inspect.signature(CLAIMS[name]).parameters.values()
     expected = {p.name: p.annotation for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty}
-    words = ("id", "source", "text", "rule")
+    words = ("id", *DESCRIBING, "rule")
     for key in (*words, *expected):
         if key not in entry:
             raise UserError(f"{where} lacks {key!r}: add it.")
@@ -107,7 +111,7 @@ def _rule(path: Path, entry: object, confidence: float) -> Rule:
         rule = entry["rule"].format(**numbers, confidence=confidence)
     except (AttributeError, LookupError, ValueError, TypeError) as error:
         raise UserError(f"{where} has a rule that cannot be filled in ({error!r}): correct its braces.") from None
-    return Rule(name, entry["source"], str(entry["text"]).strip(), rule.strip(), numbers)
+    return Rule(name, entry["source"], str(entry["short"]).strip(), str(entry["text"]).strip(), rule.strip(), numbers)
 
 
 def _number(where: str, key: str, value: object, kind: object) -> float | list[float]:
@@ -130,26 +134,50 @@ def judge(evidence: Evidence, rule: Rule) -> list[Finding]:
         return [untested(ALL_MODELS, missing)]
 
 
-def rules_since(path: Path) -> str:
-    """The commit since which a file of rules is unchanged, and its date; "" if git does not know it as it is."""
+def rules_since(path: Path) -> dict[str, str]:
+    """Claim -> the commit since which its rule and numbers are unchanged, and its date.
+
+    Claims whose rule was not committed as it is are left out, as are all if git does not know the file.
+    """
 
     def git(*arguments: str) -> str:
-        command = ["git", *arguments, "--", path.name]
+        command = ["git", *arguments]
         return subprocess.run(command, cwd=path.resolve().parent, capture_output=True, text=True, check=True).stdout
 
+    present, since = _deciding_keys(path.read_text(encoding="utf-8")), {}
+    unchanged = set(present)
     try:
-        return "" if git("status", "--porcelain") else git("log", "-1", "--format=%h of %cs").strip()
+        for line in git("log", "--format=%h %cs", "--", path.name).splitlines():
+            commit, date = line.split()
+            before = _deciding_keys(git("show", f"{commit}:./{path.name}"))
+            unchanged &= {claim for claim in unchanged if before.get(claim) == present[claim]}
+            since |= dict.fromkeys(unchanged, f"{commit} of {date}")
     except (OSError, subprocess.CalledProcessError):
-        return ""
+        pass
+    return since
 
 
-def judge_all(evidence: Evidence, rules: Sequence[Rule], since: str = "") -> pd.DataFrame:
-    """One row per claim and subject, in the order of the rules, which are unchanged since a commit."""
+def _deciding_keys(text: str) -> dict[str, tuple]:
+    """Claim -> confidence and the keys of its entry that decide on the verdict; empty if the text has no claims."""
+    try:
+        loaded = yaml.safe_load(text)
+        return {
+            entry["id"]: (loaded["confidence"], {key: entry[key] for key in entry if key not in DESCRIBING})
+            for entry in loaded["claims"]
+        }
+    except (yaml.YAMLError, KeyError, TypeError):
+        return {}
+
+
+def judge_all(evidence: Evidence, rules: Sequence[Rule], since: Mapping[str, str] = NO_COMMITS) -> pd.DataFrame:
+    """One row per claim and subject, in the order of the rules; `since` is that of `rules_since`."""
     rows = []
     for rule in rules:
         for finding in judge(evidence, rule):
             words = (rule.claim, rule.source, rule.text, finding.subject, rule.rule, finding.unit)
-            rows.append((*words, *finding.interval, finding.verdict, finding.n, finding.why, finding.scope, since))
+            judged = (*finding.interval, finding.verdict, finding.n, finding.why, finding.scope)
+            limits = " ".join(f"{limit:g}" for limit in finding.limits)
+            rows.append((*words, *judged, since.get(rule.claim, ""), rule.short, finding.needs, limits))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -169,7 +197,7 @@ def main() -> None:
     out = arguments.out or results / "claims.csv"
     write_csv(out, table, DIGITS)
     for row in table.itertuples():
-        print(f"{row.claim}, {row.subject}: {row.verdict}. {row.why}")
+        print(f"{row.claim}, {row.subject}: {row.verdict}. {row.why} {row.needs}".rstrip())
 
 
 if __name__ == "__main__":

@@ -174,9 +174,13 @@ def claims_block(references: Path) -> str:
 
 def unchanged_rules(judged: dict[str, pd.DataFrame]) -> str:
     """A paragraph on since when the rules of each study are unchanged; "" if it is not known for any."""
-    since = {name: claims["rules_since"].iloc[0] for name, claims in judged.items() if "rules_since" in claims}
-    parts = [f"{name}, {commit}" for name, commit in since.items() if commit]
-    return f"\n\nThe rules are unchanged since the commit: {'; '.join(parts)}." if parts else ""
+    since = {
+        name: [commit for commit in claims["rules_since"].drop_duplicates() if commit]
+        for name, claims in judged.items()
+        if "rules_since" in claims
+    }
+    parts = [f"{name}, {' and '.join(commits)}" for name, commits in since.items() if commits]
+    return f"\n\nThe rules are unchanged since these commits: {'; '.join(parts)}." if parts else ""
 
 
 def verdicts(judged: dict[str, pd.DataFrame], sources: Sequence[str]) -> str:

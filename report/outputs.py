@@ -14,7 +14,7 @@ PARTS = ("random-init", "pruning", "adaptation", "precision")  # parts that only
 STATISTICS = ("comparisons", "pairwise", "to_full", "ranks")
 PUBLICATION = ("weighted_f1", "overview", "claims", "ranks", "published")
 # Tables that the committed studies do not have yet.
-ADDED = ("frontier", "frontier_points", "smallest_files", "choices", "updates", "update_losses")
+ADDED = ("frontier", "frontier_points", "smallest_files", "choices", "updates", "update_losses", "headline")
 Needs = tuple[str, ...]  # the study must have at least one of these `PARTS`; () for no condition
 
 
@@ -46,6 +46,7 @@ def load() -> None:
         differences,
         finetuned,
         frontier,
+        headline,
         inference,
         inputs,
         matched,
@@ -70,6 +71,7 @@ def always(*names: str) -> dict[str, Needs]:
 
 
 MEASUREMENTS = (
+    Measurement("headline", always("headline"), always("headline")),
     Measurement("scores", always("scores_summary")),
     Measurement("overview", always("overview"), always("summary")),
     Measurement(
@@ -90,7 +92,7 @@ MEASUREMENTS = (
     Measurement("checks", always("checks"), always("bandwidth", "matrices")),
     Measurement("spread", always("spread", "spread_matrices"), always("spread")),
     Measurement("timing", always("timing"), always("timing")),
-    Measurement("cost", always("cost")),
+    Measurement("cost", always("cost"), always("cost")),
     Measurement(
         "perplexity",
         {"perplexity": ("pruning", "adaptation")},

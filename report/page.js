@@ -74,20 +74,30 @@ function makeFilters(sheet) {
 for (const sheet of document.querySelectorAll(".sheet[data-filters]")) makeFilters(sheet);
 for (const table of document.querySelectorAll(".sheet table")) makeSortable(table);
 
-// On a phone the contents start folded; beside the text the current section is marked.
+// In the appendix the contents start folded on a phone. On both pages the current section is marked.
 const contents = document.querySelector("nav details");
-const wide = matchMedia("(min-width: 70rem)");
-const unfold = () => { contents.open = wide.matches; };
-wide.addEventListener("change", unfold);
-unfold();
-const links = new Map(Array.from(document.querySelectorAll("nav a"), link => [link.hash.slice(1), link]));
-const sections = Array.from(document.querySelectorAll("main section"));
+if (contents) {
+  const wide = matchMedia("(min-width: 70rem)");
+  const unfold = () => { contents.open = wide.matches; };
+  wide.addEventListener("change", unfold);
+  unfold();
+}
+const links = new Map(Array.from(document.querySelectorAll('nav a[href^="#"]'), link => [link.hash.slice(1), link]));
+const parts = Array.from(document.querySelectorAll("main > [id]"));
 const mark = () => {
-  const reached = sections.filter(section => section.getBoundingClientRect().top < innerHeight * 0.3);
-  const current = reached.length ? reached[reached.length - 1] : sections[0];
+  const reached = parts.filter(part => part.getBoundingClientRect().top < innerHeight * 0.3);
+  const current = reached.length ? reached[reached.length - 1] : parts[0];
   for (const [id, link] of links) link.classList.toggle("current", id === current.id);
 };
 addEventListener("scroll", mark, { passive: true });
 mark();
+// A link to a row opens what it is folded in.
+const openTarget = () => {
+  const target = location.hash && document.getElementById(location.hash.slice(1));
+  for (let fold = target && target.closest("details"); fold; fold = fold.parentElement.closest("details")) fold.open = true;
+  if (target) target.scrollIntoView({ block: "center" });
+};
+addEventListener("hashchange", openTarget);
+openTarget();
 // What is folded on the screen is printed too.
 addEventListener("beforeprint", () => { for (const part of document.querySelectorAll("main details")) part.open = true; });

@@ -1,7 +1,7 @@
-"""Write the page of a study: tables, figures and provenance in one HTML file, without further files or network.
+"""Write the pages of a study: the answer with its pictures, and an appendix with all tables. They need no network.
 
-`python -m report.page --results results/mini` writes results/mini/report/index.html. Pictures are inline SVG and follow
-the dark mode of the page. The template escapes all text that comes from data.
+`python -m report.page --results results/mini` writes results/mini/report/index.html and appendix.html. Pictures are
+inline SVG and follow the dark mode of the page. The templates escape all text that comes from data.
 """
 
 import argparse
@@ -15,6 +15,8 @@ from markupsafe import Markup
 from ken.errors import UserError, run
 from report import style, summary
 from report.figures import drawings
+from report.headline import headline
+from report.measurements import scores
 from report.measurements.contract import ResultTables
 from report.outputs import MEASUREMENTS
 from report.results import damaged, read_json, sha256, write_text
@@ -23,6 +25,9 @@ from report.tables import Tables
 
 PLACED = ("cost", "inference", "suggestions", "pretraining")  # measurements whose sections the template places
 HERE = Path(__file__).parent
+APPENDIX = "appendix.html"
+DEFAULT, CONFIGS = "mini", HERE.parent / "config"  # the study of `make study`, and where configs are
+UNTESTED = "not tested here"
 _INKS = {style.INK: "var(--ink)", style.MUTED: "var(--muted)", style.GRID: "var(--grid)"}
 _METADATA = re.compile(r"<\?xml.*?\?>|<!DOCTYPE.*?>|<metadata>.*?</metadata>|<!--.*?-->| xmlns(:\w+)?=\"[^\"]*\"", re.S)
 
@@ -97,8 +102,8 @@ def pictures(results: Path, tables: ResultTables) -> dict[str, Markup]:
     }
 
 
-def render(results: Path) -> str:
-    """The page of a study as HTML.
+def render(results: Path) -> dict[str, str]:
+    """The pages of a study as HTML: file name -> page.
 
     Args:
         results: folder with provenance.json, tables/ and figures/.
@@ -108,29 +113,61 @@ def render(results: Path) -> str:
     """
     tables, provenance = Tables.read(results), provenance_of(results)
     measured = {measurement.name: measurement.call("page", tables) for measurement in MEASUREMENTS}
+    claims = [claim for listed in measured["verdicts"]["sources"].values() for claim in listed]
+    untested = [claim for claim in claims if claim.word == UNTESTED or not claim.drawn]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
     environment.filters |= {"label": style.label, "percent": style.percent}
-    return environment.get_template("page.html.j2").render(
-        css=Markup((HERE / "page.css").read_text(encoding="utf-8")),
-        script=Markup((HERE / "page.js").read_text(encoding="utf-8")),
+    values = dict(
+        css=source("page.css"),
         provenance=provenance,
         config=json.dumps(provenance["config"], indent=2, ensure_ascii=False),
+        results=f"results/{provenance['study']}",
+        command=command(provenance["study"]),
         matrices_kept=kept_of_matrices(provenance["config"]),
         counts=tables.counts,
         methods=[name for name in tables.counts["methods"] if name not in style.CONTROLS],
         near=NEAR,
-        answer=summary.answer(tables),
+        answers=headline(tables),
         sentences=summary.sentences(tables),
+        decided=[claim for claim in claims if claim not in untested],
+        untested=untested,
+        headline_data=as_json(measured["headline"] | {"results": f"results/{provenance['study']}"}),
         pictures=pictures(results, tables),
+        first_model=scores.file_name(tables.counts["models"][0]),
         kenviz=kenviz_picture(results),
         explorer=(results / "report" / "kenviz.html").exists(),
         scores_hash=sha256(results / "scores.csv"),
         further=[parts["section"] for name, parts in measured.items() if "section" in parts and name not in PLACED],
         **measured,
     )
+    scripts = {"index.html": source("page.js") + source("chart.js"), APPENDIX: source("page.js")}
+    templates = {"index.html": "page.html.j2", APPENDIX: "appendix.html.j2"}
+    return {
+        name: environment.get_template(template).render(script=scripts[name], **values)
+        for name, template in templates.items()
+    }
+
+
+def source(name: str) -> Markup:
+    """A style or script of the pages."""
+    return Markup((HERE / name).read_text(encoding="utf-8"))
+
+
+def as_json(value: dict) -> Markup:
+    """A value as JSON that may stand in a script element."""
+    return Markup(json.dumps(value, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c"))
+
+
+def command(study: str) -> str:
+    """The command that runs a study: with the config of this repository that names it, or with a user's own."""
+    if study == DEFAULT:
+        return "make study"
+    line = re.compile(rf"^study:\s*{re.escape(study)}\s*$", re.M)
+    known = [path for path in sorted(CONFIGS.rglob("*.yaml")) if line.search(path.read_text(encoding="utf-8"))]
+    return f"snakemake --configfile {known[0].relative_to(CONFIGS.parent).as_posix() if known else 'YOUR_CONFIG.yaml'}"
 
 
 def kept_of_matrices(config: dict) -> float | None:
@@ -141,13 +178,14 @@ def kept_of_matrices(config: dict) -> float | None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Write the page of a study from its tables and figures.")
+    parser = argparse.ArgumentParser(description="Write the pages of a study from its tables and figures.")
     parser.add_argument("--results", required=True, type=Path, help="results folder with tables/ and figures/")
-    parser.add_argument("--out", type=Path, help="page to write (default: report/index.html in the results folder)")
+    parser.add_argument("--out", type=Path, help="folder to write to (default: report in the results folder)")
     arguments = parser.parse_args()
-    out = arguments.out or arguments.results / "report" / "index.html"
-    write_text(out, render(arguments.results))
-    print(f"page: {out}")
+    out = arguments.out or arguments.results / "report"
+    for name, page in render(arguments.results).items():
+        write_text(out / name, page)
+    print(f"page: {out / 'index.html'}")
 
 
 if __name__ == "__main__":

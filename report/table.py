@@ -57,12 +57,18 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """Columns and rows of cells; a publication also has a caption and a label."""
+    """Columns and rows of cells.
+
+    Attributes:
+        caption: of a publication. label: of a publication.
+        anchors: ids of the rows on the page; empty if nothing leads to them.
+    """
 
     columns: list[Column]
     rows: list[list[TableCell]]
     caption: str = ""
     label: str = ""
+    anchors: Sequence[str] = ()
 
     @classmethod
     def of(cls, columns: Sequence[Column], rows: Iterable[Any], caption: str = "", label: str = "") -> "Table":

@@ -25,7 +25,15 @@ FAR = 10  # an interval that would have to be so many times narrower is not with
 
 
 class Untested(Exception):
-    """The study lacks something that a claim needs; the message says what, and what it takes, as part of a sentence."""
+    """The study lacks something that a claim needs.
+
+    Attributes:
+        lacks: what, as a part of a sentence. needs: what it takes, a noun phrase; "" if that is not known.
+    """
+
+    def __init__(self, lacks: str, needs: str = ""):
+        super().__init__(lacks)
+        self.lacks, self.needs = lacks, needs
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,8 @@ class Finding:
         subject: what it is about, e.g. a model. n: number of cells behind it.
         why: sentences with the numbers. unit: of the interval.
         scope: what the verdict is limited to, e.g. "on these 2 tasks"; "" if it is about others too.
+        needs: a sentence on what would decide an open claim; "" for others.
+        limits: the values of the estimate that the rule compares its interval with, other than 0.
     """
 
     subject: str
@@ -45,6 +55,8 @@ class Finding:
     interval: Interval = NO_INTERVAL
     unit: str = "points"
     scope: str = ""
+    needs: str = ""
+    limits: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -54,10 +66,12 @@ class Question:
     Attributes:
         verdict: interval, margin -> verdict.
         room: estimate, margin -> the half width of an interval about this estimate that would decide.
+        limits: 1 or -1 for each limit at that multiple of the margin.
     """
 
     verdict: Callable[[Interval, float], str]
     room: Callable[[float, float], float]
+    limits: tuple[int, ...]
 
 
 def not_inferior(interval: Interval, margin: float) -> str:
@@ -79,9 +93,9 @@ def different(interval: Interval, margin: float) -> str:
     return FAILS if max(-interval.low, interval.high) < margin else OPEN
 
 
-NO_LOSS = Question(not_inferior, lambda estimate, margin: abs(estimate + margin))
-AHEAD = Question(superior, lambda estimate, margin: max(estimate, margin - estimate))
-DIFFERENT = Question(different, lambda estimate, margin: max(abs(estimate), margin - abs(estimate)))
+NO_LOSS = Question(not_inferior, lambda estimate, margin: abs(estimate + margin), (-1,))
+AHEAD = Question(superior, lambda estimate, margin: max(estimate, margin - estimate), (1,))
+DIFFERENT = Question(different, lambda estimate, margin: max(abs(estimate), margin - abs(estimate)), (-1, 1))
 
 
 @dataclass(frozen=True)
@@ -125,7 +139,7 @@ class Evidence:
         rows = self.sample.rows[self.sample.rows["method"] == method]
         chosen = rows if model is None else rows[rows["model"] == model]
         if chosen.empty:
-            raise Untested(self._why_missing(method))
+            raise self._missing(method)
         return self.learned(chosen)
 
     def learned(self, rows: pd.DataFrame) -> pd.DataFrame:
@@ -138,17 +152,17 @@ class Evidence:
         chosen = rows[[cell not in unlearned for cell in tuples(rows, CELL)]]
         if chosen.empty:
             raise Untested(
-                f"no fully fine-tuned model has learned its task ({style.count(cells_of(rows), 'cell')}); "
-                "it takes models that learn"
+                f"no fully fine-tuned model has learned its task ({style.count(cells_of(rows), 'cell')})",
+                "models that learn",
             )
         return chosen
 
-    def _why_missing(self, method: str) -> str:
+    def _missing(self, method: str) -> Untested:
         tried = self.scores[self.scores["method"] == method]
         if tried.empty:
-            return f"the study has no method {method}; it takes a run with it"
+            return Untested(f"the study has no method {method}", f"a run with {method}")
         reasons = [reason.rstrip(".") for reason in tried["reason"] if reason]
-        return f"{method} has no score to compare" + (f" ({reasons[0]})" if reasons else "")
+        return Untested(f"{method} has no score to compare" + (f" ({reasons[0]})" if reasons else ""))
 
     def pairs(self, method: str, reference: str, model: str | None = None) -> pd.DataFrame:
         """Rows of a method matched with those of a reference at equal budgets (`statistics.matched`).
@@ -158,7 +172,7 @@ class Evidence:
         """
         pairs = matched(pd.concat([self.rows(method, model), self.rows(reference, model)]), reference)
         if pairs.empty:
-            raise Untested(f"{method} and {reference} have no budget in common; it takes a run at equal budgets")
+            raise Untested(f"{method} and {reference} have no budget in common", "a run at equal budgets")
         return pairs
 
     def between_floor_and_ceiling(self, pairs: pd.DataFrame) -> pd.DataFrame:
@@ -179,7 +193,7 @@ class Evidence:
         extreme = (both.max(0) <= chance + ROUNDING) | (100 * (full - both).max(0) <= NEAR + ROUNDING)
         if extreme.all():
             where = "both methods are at chance or within a point of the full model in all cells"
-            raise Untested(f"{where}; it takes other kept shares")
+            raise Untested(where, "other kept shares")
         return pairs[~extreme]
 
     def compare(
@@ -213,17 +227,19 @@ class Evidence:
         verdict, n, of = question.verdict(interval, margin), cells_of(gaps.cells), cells_of(self.scores)
         cells = style.count(n, "cell") if n == of or not over_pairs else f"{n} of {of} cells"
         why = f"{what}: {in_points(interval, self.confidence, joint > 1)} in {cells}."
-        finding = self.if_tested(
-            Finding(subject, verdict, n, why, interval), gaps.cells, over_pairs, least=0 if few_pairs else None
-        )
+        limits = tuple(sign * margin for sign in question.limits)
+        finding = Finding(subject, verdict, n, why, interval, limits=limits)
+        finding = self.if_tested(finding, gaps.cells, over_pairs, least=0 if few_pairs else None)
         if finding.verdict == HOLDS and question is NO_LOSS and interval.high < 0:
             why += " A loss is shown, and it is below the margin."
         if finding.verdict == OPEN_LOSS:
             least, most = (f"{-end:.2f}" for end in (interval.high, interval.low))
             why += f" A loss is shown, {least} to {most} points; whether it is above {margin:g} is open."
-        if finding.verdict in (OPEN, OPEN_LOSS):
-            why += f" {what_it_takes(unsure, interval, question.room(interval.estimate, margin))}"
-        return finding if finding.verdict == NOT_TESTED else replace(finding, why=why)
+        if finding.verdict == NOT_TESTED:
+            return finding
+        is_open = finding.verdict in (OPEN, OPEN_LOSS)
+        needs = what_it_takes(unsure, interval, question.room(interval.estimate, margin)) if is_open else ""
+        return replace(finding, why=why, needs=needs)
 
     def _differences(self, pairs: pd.DataFrame | Differences) -> Differences:
         return differences(self.sample, pairs) if isinstance(pairs, pd.DataFrame) else pairs
@@ -255,8 +271,7 @@ class Evidence:
         if over_seeds and seeds < LEAST_SEEDS:
             lacking.append(f"{style.count(LEAST_SEEDS, 'seed')} (the study has {seeds})")
         if lacking:
-            why = f"{finding.why} A verdict takes {' and '.join(lacking)}."
-            return replace(finding, verdict=NOT_TESTED, why=why)
+            return replace(finding, verdict=NOT_TESTED, needs=f"It takes {' and '.join(lacking)}.")
         return replace(finding, scope=scope(cells, over_pairs, PAIR if unit[0].endswith("task") else ["model"]))
 
     def interval(self, compared: pd.DataFrame | Differences, over_pairs: bool = True, budgets: int = 1) -> Interval:
@@ -290,7 +305,7 @@ def what_it_takes(unsure: Uncertainty, interval: Interval, room: float) -> str:
         return "The estimate is so close to the limit that no study of a reachable size would decide."
     narrower = max(half / room, 1.1)
     return (
-        f"It takes an interval {narrower:.1f} times narrower, about {narrower**2:.1f} times as many "
+        f"It takes an interval {narrower:.1f} times narrower: about {narrower**2:.2g} times as many "
         f"{unsure.largest_source}, if the estimate stays."
     )
 
@@ -305,8 +320,8 @@ def judged(subject: str, judge: Callable[[], Finding]) -> Finding:
 
 def untested(subject: str, missing: Untested) -> Finding:
     """The finding on a subject for which the study lacks something."""
-    text = str(missing)
-    return Finding(subject, NOT_TESTED, 0, f"{text[:1].upper()}{text[1:]}.")
+    needs = f"It takes {missing.needs}." if missing.needs else ""
+    return Finding(subject, NOT_TESTED, 0, f"{missing.lacks[:1].upper()}{missing.lacks[1:]}.", needs=needs)
 
 
 def least_pairs(confidence: float) -> int:

@@ -49,7 +49,7 @@ def surgeon_structured(
         ]
         n = len(rows[["model", "seed"]].drop_duplicates())
         why = f"Above the dense model in {style.count(n, 'run')} of language models: {', '.join(parts)}."
-        finding = Finding("language models", verdict, n, why, rises[worst], "nats")
+        finding = Finding("language models", verdict, n, why, rises[worst], "nats", limits=(margin_nats,))
         return evidence.if_tested(finding, rows.assign(task="language"), unit=("model", "models"))
 
     return judged_on_losses(evidence, {"language models": judge})
@@ -136,7 +136,7 @@ def saved(evidence: Evidence, gaps: Differences, subject: str, what: str, margin
     interval, n = evidence.interval(gaps), cells_of(gaps.cells)
     why = f"{what}: {in_nats(interval, evidence.confidence)} on average over {len(gaps.points) // n} settings"
     why += f" in {style.count(n, 'run')} of language models."
-    finding = Finding(subject, superior(interval, margin), n, why, interval, "nats")
+    finding = Finding(subject, superior(interval, margin), n, why, interval, "nats", limits=(margin,))
     return evidence.if_tested(finding, gaps.cells, unit=("model", "models"))
 
 

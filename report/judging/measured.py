@@ -45,9 +45,11 @@ def spread_evenly(evidence: Evidence, *, margin_percent: float) -> list[Finding]
         f"{style.count(len(table), 'matrix', 'matrices')} in {style.count(n, 'cell')}; {above} matrices have "
         "significantly more."
     )
+    needs = ""
     if verdict == OPEN and unsure.variance:
-        why += f" {what_it_takes(unsure, interval, abs(estimate - margin_percent))}"
-    return [evidence.if_tested(Finding(ALL_MODELS, verdict, n, why, interval, "percent"), table, over_seeds=False)]
+        needs = what_it_takes(unsure, interval, abs(estimate - margin_percent))
+    finding = Finding(ALL_MODELS, verdict, n, why, interval, "percent", needs=needs, limits=(margin_percent,))
+    return [evidence.if_tested(finding, table, over_seeds=False)]
 
 
 def linear_time(evidence: Evidence, *, tolerance: float, values: float) -> list[Finding]:
@@ -65,14 +67,14 @@ def linear_time(evidence: Evidence, *, tolerance: float, values: float) -> list[
         table = table.assign(width=width, rows=table["size"] / width)
         if table[axis].nunique() < values:
             raise Untested(
-                f"the file timing.csv has {style.count(table[axis].nunique(), 'value')} of {axis}; it takes {values:g}"
+                f"the file timing.csv has {style.count(table[axis].nunique(), 'value')} of {axis}", f"{values:g} values"
             )
         varied = [name for name in AXES if table[name].nunique() > 1]
         design = np.column_stack([np.ones(len(table)), np.log(table[varied])])
         if np.linalg.matrix_rank(design) < design.shape[1] or len(table) <= design.shape[1]:
             names = style.listed(varied)
             raise Untested(
-                f"the file timing.csv has too few rows, or does not vary {names} independently; it takes one that does"
+                f"the file timing.csv has too few rows, or does not vary {names} independently", "one that does"
             )
         fit = OLS(np.log(table["seconds"].to_numpy()), design).fit()
         index = 1 + varied.index(axis)
@@ -83,9 +85,11 @@ def linear_time(evidence: Evidence, *, tolerance: float, values: float) -> list[
         why = f"Seconds grow with {axis} to the power of {power} in {len(table)} measurements."
         if interval.high < 1 - tolerance:
             why += " That is less than linear, better than claimed."
-        if verdict == OPEN:
-            why += " It takes measurements that vary less: more repeats, or a machine without other load."
-        return Finding(f"{method}, {axis}", verdict, len(table), why, interval, "slope")
+        needs = "It takes measurements that vary less: more repeats, or a machine without other load."
+        return Finding(
+            f"{method}, {axis}", verdict, len(table), why, interval, "slope",
+            needs=needs if verdict == OPEN else "", limits=(most,),
+        )  # fmt: skip
 
     pairs = [(method, axis) for method in ("ken", "ken-grid") for axis in AXES]
     return [judged(f"{method}, {axis}", partial(judge, method, axis)) for method, axis in pairs]
@@ -101,11 +105,11 @@ def measured(
         UserError: see `read_table`; or a cell is empty.
     """
     if not path.exists():
-        raise Untested(f"the study has no {path.name}; it takes a run that measures it")
+        raise Untested(f"the study has no {path.name}", "a run that measures it")
     table = read_table(path, text, numeric, optional)[[*text, *numeric, *optional]]
     table = table[table["method"] == method]
     if table.empty:
-        raise Untested(f"the file {path.name} has no rows of {method}; it takes a run with it")
+        raise Untested(f"the file {path.name} has no rows of {method}", f"a run with {method}")
     if table[[*text, *numeric]].isna().any(axis=None):
         raise damaged(path, "has empty cells among its numbers")
     return table

@@ -40,7 +40,7 @@ def reset_a_quarter(evidence: Evidence, *, kept_share: float, within: float, mar
         share = pairs["budget"][pairs["budget"] <= kept_share + ROUNDING].max()
         if np.isnan(share):
             kept = style.percent(kept_share)
-            raise Untested(f"{style.label(method)} has no kept share up to {kept}; it takes a run with {kept} kept")
+            raise Untested(f"{style.label(method)} has no kept share up to {kept}", f"a run with {kept} kept")
         everywhere, pairs = (rows[rows["budget"] == share] for rows in (everywhere, pairs))
         what, joint = f"At {style.percent(share)} kept, {style.label(method)} minus full", len(evidence.models)
         over = {"over_pairs": model is None, "joint": 1 if model is None else joint, "seeds_from": everywhere}
@@ -57,8 +57,8 @@ def harder_than_claimed(finding: Finding, share: float, claimed: float, within: 
     if finding.verdict in (HOLDS, NOT_TESTED) or share >= claimed - within - ROUNDING:
         return finding
     kept = style.percent(claimed)
-    why = f"{finding.why} This is harder than the claim; a verdict takes a run with {kept} kept."
-    return replace(finding, verdict=NOT_TESTED, why=why)
+    why = f"{finding.why} This is harder than the claim."
+    return replace(finding, verdict=NOT_TESTED, why=why, needs=f"It takes a run with {kept} kept.")
 
 
 def with_control(findings: list[Finding], control: Callable[[str], Finding]) -> list[Finding]:
@@ -87,7 +87,7 @@ def best_share(evidence: Evidence, subject: str, method: str, shares: tuple, mar
     pairs = pairs[pairs["budget"].between(least - ROUNDING, most + ROUNDING)]
     if pairs.empty:
         limits = f"from {style.percent(least)} to {style.percent(most)}"
-        raise Untested(f"{style.label(method)} has no share {limits}; it takes a run with one")
+        raise Untested(f"{style.label(method)} has no share {limits}", "a run with one")
     tried, everywhere = list(pairs.groupby("budget")), dict(iter(evidence.pairs(method, "full").groupby("budget")))
 
     def compare(joint: int) -> list[Finding]:
@@ -126,8 +126,7 @@ def reset_range(
         why = f"Of {style.count(len(single), 'model')}, {passed} pass and {failed} fail; weakest: {finding.subject}. "
         finding = replace(finding, subject=subject, n=sum(each.n for each in single), why=why + finding.why)
         if finding.verdict == HOLDS and len(single) < models:
-            why = f"{finding.why} A verdict takes {models:g} models."
-            return replace(finding, verdict=NOT_TESTED, why=why)
+            return replace(finding, verdict=NOT_TESTED, needs=f"It takes {models:g} models.")
         return finding
 
     mean = partial(best_share, evidence, MEAN, "ken", shares, margin_points, 1)
@@ -273,7 +272,8 @@ def rescaled_keeps(evidence: Evidence, *, kept_shares: list[float], margin_point
     by_share = {share: pairs[np.isclose(pairs["budget"], share, rtol=0, atol=ROUNDING)] for share in kept_shares}
     missing = [style.percent(share) for share, rows in by_share.items() if rows.empty]
     if missing:
-        raise Untested(f"ken-rescaled has no score with {' and '.join(missing)} kept; it takes a run with it")
+        shares = " and ".join(missing)
+        raise Untested(f"ken-rescaled has no score with {shares} kept", f"a run with {shares} kept")
 
     def compare(joint: int) -> list[Finding]:
         return [
@@ -293,7 +293,7 @@ def control(evidence: Evidence, margin_points: float, models: Iterable[str], sub
     pairs = evidence.pairs(CONTROL_METHOD, "full")
     pairs = pairs[np.isclose(pairs["budget"], CONTROL_SHARE) & pairs["model"].isin(list(models))]
     if pairs.empty:
-        raise Untested(f"{CONTROL_METHOD} has no score with {kept(CONTROL_SHARE)}; it takes a run with it")
+        raise Untested(f"{CONTROL_METHOD} has no score with {kept(CONTROL_SHARE)}", "a run with it")
     what = f"{style.label(CONTROL_METHOD)} minus full at {kept(CONTROL_SHARE)}"
     return evidence.compare(subject, pairs, NO_LOSS, margin_points, what, few_pairs=True)
 
@@ -308,10 +308,10 @@ def small_file(
     pairs = pairs[pairs["model"].isin(models)]
     if pairs.empty:
         size = f"{'at least' if large else 'fewer than'} {million_parameters:g} million"
-        raise Untested(f"no model is known to have {size} parameters; it takes one that does")
+        raise Untested(f"no model is known to have {size} parameters", "one that does")
     pairs = pairs[np.isclose(pairs["budget"], kept_share, rtol=0, atol=ROUNDING)]
     if pairs.empty:
-        raise Untested(f"{method} has no score with {style.percent(kept_share)} kept; it takes a run with it")
+        raise Untested(f"{method} has no score with {style.percent(kept_share)} kept", "a run with it")
     what = f"{style.label(method)} minus full at {kept(kept_share)}"
     finding = evidence.compare(ALL_MODELS, pairs, NO_LOSS, margin_points, what, few_pairs=True)
     return with_control([finding], partial(control, evidence, margin_points, models))

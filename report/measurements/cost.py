@@ -1,5 +1,6 @@
 """Seconds and memory to make a stored file, also relative to the fine-tuning of the same cell."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,7 @@ import pandas as pd
 
 from report import style
 from report import table as columns
+from report.drawing import Drawing, Figure, canvas, drawing_of, set_ticks
 from report.measurements.contract import PageSection, ResultFiles, ResultTables
 from report.results import CELL, Columns
 from report.scores import aggregations
@@ -65,7 +67,42 @@ def page(tables: ResultTables) -> dict[str, Any]:
         tables.cost.itertuples(),
     )
     title = "What it costs to make a file"
-    return {"section": PageSection("cost", title, cost_sentence(tables.cost), table, NOTE, filters=False)}
+    shown = "cost" if len(_drawn(tables.cost)) else ""
+    seeds = style.count(len(tables.counts["seeds"]), "seed")
+    caption = f"Seconds to choose or train and to store one file, in units of the cell's fine-tuning; mean over cells ({seeds})."
+    section = PageSection("cost", title, cost_sentence(tables.cost), table, NOTE, "", shown, caption, filters=False)
+    return {"section": section}
+
+
+def drawings(tables: ResultTables) -> dict[str, Drawing]:
+    """The figure of times relative to fine-tuning."""
+    text = "Time to make one stored file in units of the fine-tuning, one dot per method"
+    return {"cost": drawing_of(draw_cost, _drawn(tables.cost), description=text, note="No time was measured.")}
+
+
+def _drawn(cost: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the figure, fastest first: methods without a number of bits, which cost what their base costs."""
+    names = cost["method"].map(style.MethodName.of)
+    own = names.map(lambda name: name.bits is None and not name.rescaled).astype(bool)
+    return cost[own & (cost["relative"] > 0)].sort_values("relative", kind="stable")
+
+
+def draw_cost(cost: pd.DataFrame) -> Figure:
+    """Seconds per file relative to fine-tuning on a log axis, one row per method."""
+    figure, panels = canvas(5.4, 0.19 * len(cost) + 0.8)
+    axes = panels[0, 0]
+    styles = style.method_styles(cost["method"])
+    for row, one in enumerate(cost.itertuples()):
+        colour = style.INK if one.method == FINETUNING else styles[one.method].colour
+        axes.plot(one.relative, row, "o" if one.family != "trained" else "D", color=colour, markersize=5)
+    names = ["Fine-tuning" if name == FINETUNING else style.label(name) for name in cost["method"]]
+    axes.set_yticks(range(len(cost)), names)
+    axes.set_ylim(len(cost) - 0.4, -0.6)
+    axes.set_xscale("log")
+    low, high = math.floor(math.log10(cost["relative"].min())), math.ceil(math.log10(cost["relative"].max()))
+    set_ticks(axes.xaxis, [10.0**power for power in range(low, max(high, low + 1) + 1)], lambda value: f"{value:g}")
+    axes.set_xlabel("time of one stored file, fine-tuning = 1 (log scale)")
+    return figure
 
 
 def cost_sentence(cost: pd.DataFrame) -> str:

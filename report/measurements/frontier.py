@@ -34,6 +34,11 @@ SIZES = (0.0025, 0.005, 0.01, 0.02, 0.04, 0.1)  # shares of the dense file at wh
 WITHIN = (0.5, 1.0, 1.5)  # losses in points for which the smallest files are listed
 BYTE_TICKS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1)
 POINT_TICKS = (-50, -20, -10, -5, -2, -1, -0.5, 0, 0.5, 1, 2, 5, 10, 20, 50)
+SMALLEST_NOTE = (
+    "The smallest file of each method whose mean loss is at most that of the column, in % of the full model's, with its "
+    "budget, its points to full and the low end of their 95 % interval. Shaded: that end is within the loss too. The "
+    "smallest of several tried files was lucky more often than not, so a file chosen here needs a test of its own."
+)
 LISTED = 8  # most settings in the sentence on the front
 LABELLED = 5  # best selections with a label in the figure
 REFERENCES = ("ken-rescaled", "lora", "ken")  # methods that always have one
@@ -97,6 +102,18 @@ def _smallest_files(points: pd.DataFrame) -> pd.DataFrame:
         )
     smallest = pd.concat(tables, ignore_index=True)
     return _by_smallest_file(smallest, smallest)
+
+
+def smallest_method(seeds: pd.DataFrame) -> str:
+    """The method with the smallest file within the least of `WITHIN` that any comes to, over all cells; "" if none.
+
+    Args:
+        seeds: one row per cell, method and budget, averaged over draws.
+    """
+    everywhere = next(rows for model, name, rows in cell_sets(seeds) if (model, name) == ("", "all"))
+    near = _smallest_files(_points(everywhere).assign(model="", cells_of="all")).dropna(subset="stored_share")
+    near = near.sort_values(["within", "stored_share"], kind="stable")
+    return near["method"].iloc[0] if len(near) else ""
 
 
 def _by_smallest_file(table: pd.DataFrame, smallest: pd.DataFrame) -> pd.DataFrame:
@@ -190,7 +207,16 @@ def page(tables: ResultTables) -> dict[str, Any]:
         table = tables.frames[name]
         shown[name] = build(table[table["model"] == ""])
         shown[f"{name}_models"] = build(table[table["model"] != ""])
-    return shown | {"best": LABELLED, "references": [style.label(name) for name in _references(tables)]}
+    return shown | {"sentences": sentences(tables), "caption": _caption(tables), "smallest_note": SMALLEST_NOTE}
+
+
+def _caption(tables: ResultTables) -> str:
+    seeds, cells = (style.count(number, noun) for number, noun in ((len(tables.counts["seeds"]), "seed"), (tables.cells, "cell")))
+    return (
+        f"Weighted F1 minus that of the full model against the size of the stored file, means over {cells} ({seeds}). "
+        "Coloured: the methods with the smallest files, KEN and LoRA, with 95 % intervals. Grey: all others. Broad "
+        "line: the best at each size."
+    )
 
 
 def _cells() -> Column:

@@ -1,7 +1,9 @@
 """Means over all cells per method and budget: the cost of resetting, and how much must be kept."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
+from urllib.parse import quote
 
 import pandas as pd
 
@@ -49,8 +51,23 @@ def page(tables: ResultTables) -> dict[str, Any]:
         "means": means_table(tables),
         "detail": _detail_table(tables),
         "partial": partial_methods(tables),
+        "ends": _ends(tables),
+        "caption": _caption(tables),
         "references": [style.label(name) for name in REFERENCES],
     }
+
+
+def _caption(tables: ResultTables) -> str:
+    seeds, cells = (style.count(number, noun) for number, noun in ((len(tables.counts["seeds"]), "seed"), (tables.cells, "cell")))
+    return (
+        f"Mean over {cells} ({seeds}), each compared with its own full model. Band: the middle half of the cells. Grey "
+        f"stripe: within {NEAR:g} point of the full model."
+    )
+
+
+def row_anchor(method: str, unit: str, budget: float) -> str:
+    """Id of the row of a setting in the table of all means."""
+    return f"row-{quote(method, safe='')}-{quote(unit, safe='')}-{budget:g}"
 
 
 def means_table(tables: ResultTables) -> Table:
@@ -86,7 +103,8 @@ def _detail_table(tables: ResultTables) -> Table:
     front = set(columns.tuples(front, ["method", "budget"]))
     quarter, three_quarters = "difference_points_q25", "difference_points_q75"
     shares = {"Cells within 1 point": "within_1_point", "Body kept": "kept_share", "Of full's bytes": "stored_share"}
-    return Table.of(
+    anchors = [row_anchor(row.method, row.unit, row.budget) for row in tables.overview.itertuples()]
+    table = Table.of(
         [
             columns.method(),
             columns.budget("Asked"),
@@ -100,6 +118,7 @@ def _detail_table(tables: ResultTables) -> Table:
         ],
         tables.overview.itertuples(),
     )
+    return replace(table, anchors=anchors)
 
 
 def partial_methods(tables: ResultTables) -> list[str]:

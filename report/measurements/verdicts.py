@@ -1,12 +1,15 @@
 """The claims with the verdicts of `report.claims`."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from report import style
+from report.forest import Forest, Mark
 from report.measurements.contract import ResultFiles, ResultTables
 from report.results import ALL_MODELS, CLAIMS, CONTROL, read_claims
 
@@ -19,11 +22,21 @@ VERDICTS = {
     "not tested here": "–",
 }  # verdict -> mark, in the order of the report
 MIXED = "different from case to case"
+MARKS = VERDICTS | {MIXED: "±"}
+CLASSES = {
+    "holds": "holds", "does not hold": "fails", "open (loss shown, size open)": "open", "open": "open",
+    "not tested here": "untested", MIXED: "mixed",
+}  # verdict -> class of its style on the page  # fmt: skip
 SOURCES = {
     "paper": "Claims of the paper",
     "ours": "Claims of this suite",
     "surgeon": "Claims of the paper on LLM Surgeon",
 }
+UNITS = {
+    "points": "points of weighted F1", "percent": "%", "nats": "nats a token",
+    "slope": "exponent of the growth of time", "share": "share",
+}  # fmt: skip
+LATER = ("scope", "short", "needs", "limits", "rules_since")  # columns that older runs lack
 
 
 @dataclass(frozen=True)
@@ -32,41 +45,63 @@ class Verdict:
 
     Attributes:
         subject: what it is about. word: the verdict. scope: what it is limited to, "" if nothing.
-        estimate: with interval. n: number of cells. why: the numbers, and what a verdict would take.
+        estimate: its number. interval: the ends, "" without any. mark: its place in the forest plot.
+        n: number of cells. why: the numbers in a sentence. needs: what would decide it, "" if it is decided.
     """
 
     subject: str
     word: str
     scope: str
     estimate: str
+    interval: str
+    mark: Mark | None
     n: str
     why: str
+    needs: str
+
+    @property
+    def role(self) -> str:
+        """"whole" for the claim as a whole, "control" for its control, "" for a case."""
+        return "whole" if self.subject == ALL_MODELS else "control" if self.subject.startswith(CONTROL) else ""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim with its rule, and the verdict on each of its subjects."""
+    """A claim with its rule, the verdict on each of its subjects, and the forest plot of their estimates."""
 
+    name: str
+    short: str
     text: str
     rule: str
+    since: str
+    unit: str
     verdicts: list[Verdict]
+    forest: Forest
 
     @property
     def main(self) -> Verdict | None:
         """The verdict on the claim as a whole; None if it has only verdicts case by case."""
-        pooled = [verdict for verdict in self.verdicts if verdict.subject == ALL_MODELS]
-        return next(iter(pooled or ([] if self.cases else self.verdicts)), None)
-
-    @property
-    def cases(self) -> list[Verdict]:
-        """The verdicts case by case, if there are several."""
-        return [verdict for verdict in self.verdicts if verdict.subject != ALL_MODELS] if len(self.verdicts) > 1 else []
+        pooled = [verdict for verdict in self.verdicts if verdict.role == "whole"]
+        cases = [verdict for verdict in self.verdicts if verdict.role == ""]
+        return next(iter(pooled or (cases if len(cases) == 1 else [])), None)
 
     @property
     def tally(self) -> dict[str, int]:
         """Verdict -> number of subjects without the control, in the order of `VERDICTS`."""
-        words = [verdict.word for verdict in self.verdicts if not verdict.subject.startswith(CONTROL)]
+        words = [verdict.word for verdict in self.verdicts if verdict.role != "control"]
         return {word: words.count(word) for word in (*VERDICTS, *words) if word in words}
+
+    @property
+    def word(self) -> str:
+        """The verdict on the claim: that as a whole, the one of all cases, or `MIXED`."""
+        if self.main:
+            return self.main.word
+        return next(iter(self.tally)) if len(self.tally) == 1 else MIXED
+
+    @property
+    def drawn(self) -> bool:
+        """Whether there is anything to draw."""
+        return any(self.forest.marks)
 
 
 def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
@@ -75,36 +110,40 @@ def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
 
 
 def page(tables: ResultTables) -> dict[str, Any]:
-    """Heading -> claims of that source, in the order of the file, and the marks of the verdicts."""
+    """Heading -> claims of that source, in the order of the file; and the marks of the verdicts."""
+    table = tables.claims
+    table = table.assign(**{name: "" for name in LATER if name not in table})
     sources: dict[str, list[Claim]] = {}
-    for (source, _), rows in tables.claims.groupby(["source", "claim"], sort=False):
-        scopes = rows["scope"] if "scope" in rows else [""] * len(rows)
-        verdicts = [
-            Verdict(row.subject, row.verdict, scope, estimate(row), style.integer(row.n), row.why)
-            for row, scope in zip(rows.itertuples(), scopes, strict=True)
-        ]
-        first = rows.iloc[0]
-        sources.setdefault(SOURCES.get(source, source), []).append(Claim(first["text"], first["rule"], verdicts))
-    return {"sources": sources, "marks": VERDICTS}
+    for (source, _), rows in table.groupby(["source", "claim"], sort=False):
+        sources.setdefault(SOURCES.get(source, source), []).append(_claim(rows))
+    return {"sources": sources, "marks": MARKS, "classes": CLASSES}
 
 
-def estimate(row: Any) -> str:
-    """An estimate with its interval in its unit: "−6.18 points [−12.33, −0.69]"; "" if there is none."""
-    if pd.isna(row.estimate):
-        return ""
-    values = [row.estimate, row.low, row.high]
-    if row.unit == "points":
-        texts = [style.points(value, 2) for value in values]
-        texts[0] += f"{style.NO_BREAK_SPACE}points"
-    elif row.unit == "share":
-        texts = [style.share(value) for value in values]
-    elif row.unit == "percent":
-        texts = [style.points(value) for value in values]
-        texts[0] += f"{style.NO_BREAK_SPACE}%"
-    else:
-        texts = ["" if pd.isna(value) else f"{value:.2f}".replace("-", "−") for value in values]
-        texts[0] += f"{style.NO_BREAK_SPACE}({row.unit})" if row.unit else ""
-    return texts[0] if pd.isna(row.low) else f"{texts[0]} [{texts[1]},{style.NO_BREAK_SPACE}{texts[2]}]"
+def _claim(rows: pd.DataFrame) -> Claim:
+    """The claim of some rows of claims.csv, one per subject."""
+    first = rows.iloc[0]
+    limits = sorted({float(limit) for text in rows["limits"] for limit in text.split()})
+    forest = Forest.of(list(rows[["estimate", "low", "high"]].itertuples(index=False, name=None)), limits)
+    verdicts = []
+    for row, mark in zip(rows.itertuples(), forest.marks, strict=True):
+        numbers = estimate(row)
+        words = (row.subject, row.verdict, row.scope, *numbers)
+        verdicts.append(Verdict(*words, mark, style.integer(row.n), row.why, row.needs))
+    units = rows.loc[rows["estimate"].notna(), "unit"]
+    unit = UNITS.get(units.iloc[0], units.iloc[0]) if len(units) else ""
+    words = (first["claim"], first["short"] or first["text"], first["text"], first["rule"], first["rules_since"])
+    return Claim(*words, unit, verdicts, forest)
+
+
+def estimate(row: Any) -> tuple[str, str]:
+    """An estimate and its interval in the unit of the row: ("−6.18", "−12.33 to −0.69"); "" for what is missing."""
+    two: Callable[[float], str] = "{:.2f}".format
+    formats = {"points": partial(style.points, decimals=2), "share": style.share, "percent": style.points}
+    texts = [
+        "" if pd.isna(value) else formats.get(row.unit, two)(value).replace("-", "−")
+        for value in (row.estimate, row.low, row.high)
+    ]
+    return texts[0], f"{texts[1]} to {texts[2]}" if texts[1] else ""
 
 
 def answer(tables: ResultTables) -> list[str]:

@@ -138,10 +138,11 @@ def test_a_quarter_reset_is_judged_over_all_models_and_for_each():
     assert (table["scope"][list(lost)] == "on these 2 tasks").all() and table.loc[ALL, "scope"] == "on these 2 tasks"
     half = 2.576 * 0.2  # five intervals that are joint at 95 % have 99 % each
     assert table.loc["c", ["low", "high"]].tolist() == pytest.approx([-3 - half, -3 + half], abs=1e-3)
-    why = table.loc["e", "why"]
-    assert "A loss is shown, 0.28 to 1.32 points; whether it is above 1 is open." in why
-    assert "It takes an interval 2.6 times narrower, about 6.6 times as many test texts, if the estimate stays." in why
-    assert "so close to the limit" in table.loc["d", "why"] and "joint 95" in why
+    why, needs = table.loc["e", ["why", "needs"]]
+    assert "A loss is shown, 0.28 to 1.32 points; whether it is above 1 is open." in why and "joint 95" in why
+    assert needs == "It takes an interval 2.6 times narrower: about 6.6 times as many test texts, if the estimate stays."
+    assert "so close to the limit" in table.loc["d", "needs"]
+    assert set(table["limits"]) == {"-1"}
 
 
 def test_the_models_of_a_pooled_verdict_are_a_sample():
@@ -180,7 +181,7 @@ def test_a_failure_with_too_little_kept_is_not_tested():
     study = study_of({("ken", 0.5): -5.0}, models=("a",))
     assert verdict("reset-a-quarter", study, "a") == NOT_TESTED
     assert verdict("reset-range", study) == NOT_TESTED
-    assert "a verdict takes a run with 75" in judge("reset-a-quarter", study)["why"][1]
+    assert "It takes a run with 75" in judge("reset-a-quarter", study)["needs"][1]
     study = study_of({("ken", 0.5): 0.0}, models=("a",))
     assert verdict("reset-a-quarter", study, "a") == HOLDS
 
@@ -205,7 +206,7 @@ def test_the_range_claim_needs_a_passing_share_in_every_model():
 def test_the_range_claim_needs_seven_models():
     good = {("ken", 0.75): 0.0}
     table = judge("reset-range", study_of(good, models=SEVEN[:6]))
-    assert table["verdict"][0] == NOT_TESTED and table["why"][0].endswith("A verdict takes 7 models.")
+    assert table["verdict"][0] == NOT_TESTED and table["needs"][0] == "It takes 7 models."
     assert verdict("reset-range", study_of(good, models=SEVEN[:6]), models=6) == HOLDS
     bad = {("ken", 0.75): in_one_model(-5.0)}
     assert verdict("reset-range", study_of(bad, models=SEVEN[:6])) == FAILS
@@ -380,7 +381,7 @@ def test_small_files_are_judged_at_one_share_in_models_of_one_size(name, share, 
         study_of({(method, 0.1): 0.0}, parameters=dict.fromkeys(SEVEN, size)),
     ):
         table = judge(name, missing)
-        assert table["verdict"][0] == NOT_TESTED and "; it takes " in table["why"][0]
+        assert table["verdict"][0] == NOT_TESTED and table["needs"][0].startswith("It takes ")
 
 
 def test_the_released_code_may_differ_at_any_budget():
@@ -505,7 +506,7 @@ def test_a_study_without_evidence_decides_nothing():
     assert list(table.columns) == claims.COLUMNS
     assert (table["verdict"] == NOT_TESTED).all() and (table["n"] == 0).all()
     assert table[["estimate", "low", "high"]].isna().all(axis=None)
-    assert table["why"].str.contains("it takes").all() and set(table["claim"]) == CELL_CLAIMS
+    assert table["needs"].str.startswith("It takes ").all() and set(table["claim"]) == CELL_CLAIMS
 
 
 def test_the_reason_of_a_declined_method_is_given():
@@ -533,12 +534,12 @@ def test_a_verdict_on_all_models_needs_six_pairs_and_two_seeds():
         assert verdict(name, study_of(points, models=SEVEN[:3])) == HOLDS
         two = judge(name, study_of(points, models=SEVEN[:2]))
         assert two["verdict"][0] == NOT_TESTED and two["n"][0] == 8 and two["low"][0] <= two["estimate"][0]
-        assert two["why"][0].endswith("A verdict takes 6 pairs of model and task (the study has 4).")
+        assert two["needs"][0] == "It takes 6 pairs of model and task (the study has 4)."
         one = judge(name, study_of(points, models=("a",), seeds=(3,)))
         assert one["verdict"][0] == NOT_TESTED
-        takes = "A verdict takes 6 pairs of model and task (the study has 2) and 2 seeds (the study has 1)."
-        assert one["why"][0].endswith(takes)
-        assert "A verdict takes 2 seeds (the study has 1)." in judge(name, study_of(points, seeds=(0,)))["why"][0]
+        takes = "It takes 6 pairs of model and task (the study has 2) and 2 seeds (the study has 1)."
+        assert one["needs"][0] == takes
+        assert judge(name, study_of(points, seeds=(0,)))["needs"][0] == "It takes 2 seeds (the study has 1)."
 
 
 def test_a_verdict_on_one_model_needs_two_seeds():
@@ -546,7 +547,7 @@ def test_a_verdict_on_one_model_needs_two_seeds():
     for name in ("reset-a-quarter", "reset-range"):
         table = judge(name, study, **({"models": 1} if name == "reset-range" else {}))
         table = table[table["subject"] == ("a" if name == "reset-a-quarter" else ALL)].iloc[0]
-        assert table["verdict"] == NOT_TESTED and "takes 2 seeds (the study has 1)" in table["why"]
+        assert table["verdict"] == NOT_TESTED and "takes 2 seeds (the study has 1)" in table["needs"]
         assert table["estimate"] == pytest.approx(0)
 
 
@@ -679,18 +680,26 @@ def test_the_commit_since_which_the_rules_are_unchanged(tmp_path):
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
 
     rules = write_rules(tmp_path / "rules.yaml", RANDOM)
-    assert claims.rules_since(rules) == ""
+    assert claims.rules_since(rules) == {}
     git("init", "-q")
-    assert claims.rules_since(rules) == ""
+    assert claims.rules_since(rules) == {}
     git("add", "rules.yaml")
     git("commit", "-qm", "rules")
     first = git("log", "-1", "--format=%h of %cs").strip()
     (tmp_path / "other").write_text("later")
     git("add", "other")
     git("commit", "-qm", "other")
-    assert claims.rules_since(rules) == first
+    assert claims.rules_since(rules) == {"ahead-of-random": first}
+    text = rules.read_text()
+    rules.write_text(f"# a comment\n{text}".replace("The text", "Another text"))
+    assert claims.rules_since(rules) == {"ahead-of-random": first}
+    rules.write_text(text.replace("confidence: 0.95", "confidence: 0.9"))
+    assert claims.rules_since(rules) == {}
+    git("commit", "-qam", "another confidence")
+    rules.write_text(text)
+    assert claims.rules_since(rules) == {}  # the last commit has another rule
     rules.write_text("changed")
-    assert claims.rules_since(rules) == ""
+    assert claims.rules_since(rules) == {}
 
 
 def test_the_step_gives_no_verdict_on_models_that_answer_with_one_class(tmp_path):

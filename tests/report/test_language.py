@@ -132,7 +132,7 @@ def test_claims_on_language_models_can_be_refuted(tmp_path):
 def test_two_language_models_are_too_few_for_a_verdict(tmp_path):
     table = judge_losses(write_losses(tmp_path, default_rise))
     assert (table["verdict"] == NOT_TESTED).all() and (table["n"] == 4).all() and table["estimate"].notna().all()
-    assert table["why"].str.endswith("A verdict takes 6 models (the study has 2).").all()
+    assert (table["needs"] == "It takes 6 models (the study has 2).").all()
 
 
 def test_disagreeing_models_decide_nothing(tmp_path):
