@@ -17,14 +17,13 @@ from typing import Any
 
 import jinja2
 import pandas as pd
-from markupsafe import Markup
 
 from ken.errors import UserError, run
 from report import style
 from report import table as columns
 from report.measurements import frontier, verdicts
 from report.measurements.contract import ResultFiles
-from report.page import HERE, provenance_of
+from report.page import HERE, provenance_of, source
 from report.results import CELL, damaged, read_claims, read_if_run, write_text
 from report.scores import of_finetuned_cells
 from report.table import Column, Table, TableCell
@@ -34,10 +33,7 @@ RESULTS = Path("results")
 REFERENCE = RESULTS / "reference"
 FINISHED = ("scores.csv", "provenance.json", "claims.csv", "tables/counts.json")  # in the order of the steps
 DIGITS = 8  # of a shortened hash or commit
-KINDS = {
-    "holds": "yes", "does not hold": "no", "open": "open", "open (loss shown, size open)": "open",
-    "not tested here": "untested",
-}  # verdict -> class of the style  # fmt: skip
+UNITS = {"points": " points", "percent": f"{style.NO_BREAK_SPACE}%", "share": ""}  # behind an estimate; others as named
 OLDER = "older rules"  # mark of a verdict whose word is none of today's
 OTHER = "other rule"
 
@@ -114,9 +110,13 @@ class BoardCell:
 
 @dataclass(frozen=True)
 class BoardRow:
-    """A claim with a cell per study, None where a study has no verdict, and its rules: (rule, since) -> studies."""
+    """A claim with a cell per study, None where a study has no verdict, and its rules: (rule, since) -> studies.
+
+    Its short name is "" if no study records one.
+    """
 
     claim: str
+    short: str
     text: str
     cells: list[BoardCell | None]
     rules: dict[tuple[str, str], list[str]]
@@ -224,16 +224,16 @@ def data_spans(studies: Sequence[Study]) -> list[int]:
 def verdict_rows(studies: Sequence[Study]) -> dict[str, list[BoardRow]]:
     """Source of claims -> a row per claim, in the order of the newest study that has it."""
     newest_first = sorted(studies, key=lambda study: study.created, reverse=True)
-    sources: dict[str, list[str]] = {source: [] for source in verdicts.SOURCES}
+    sources: dict[str, list[str]] = {origin: [] for origin in verdicts.SOURCES}
     newest: dict[str, pd.DataFrame] = {}
     for study in newest_first:
-        for (source, claim), rows in study.claims.groupby(["source", "claim"], sort=False):
+        for (origin, claim), rows in study.claims.groupby(["source", "claim"], sort=False):
             if claim not in newest:
-                sources.setdefault(source, []).append(claim)
+                sources.setdefault(origin, []).append(claim)
                 newest[claim] = rows
     return {
-        verdicts.SOURCES.get(source, source): [_row(claim, newest[claim], studies) for claim in claims]
-        for source, claims in sources.items()
+        verdicts.SOURCES.get(origin, origin): [_row(claim, newest[claim], studies) for claim in claims]
+        for origin, claims in sources.items()
         if claims
     }
 
@@ -246,7 +246,8 @@ def _row(claim: str, newest: pd.DataFrame, studies: Sequence[Study]) -> BoardRow
         cells.append(_cell(rows, newest) if len(rows) else None)
         if len(rows):
             rules.setdefault(_rule(rows), []).append(study.label)
-    return BoardRow(claim, newest["text"].iloc[0], cells, rules)
+    first = newest.iloc[0]
+    return BoardRow(claim, first.get("short", ""), first["text"], cells, rules)
 
 
 def _rule(rows: pd.DataFrame) -> tuple[str, str]:
@@ -261,11 +262,19 @@ def _cell(rows: pd.DataFrame, newest: pd.DataFrame) -> BoardCell | None:
     if whole.empty:
         return None
     row, flag = whole.iloc[0], _flag(rows, newest)
-    word, mark, small = row["verdict"], verdicts.VERDICTS.get(row["verdict"], ""), verdicts.estimate(row)
+    word, small = row["verdict"], _estimate(row)
     if word == verdicts.MIXED:
         words = rows.loc[~rows["subject"].str.startswith(verdicts.CONTROL), "verdict"]
         small = ", ".join(f"{number} {each}" for each, number in words.value_counts(sort=False).items())
-    return BoardCell(word, mark, "" if flag else KINDS.get(word, ""), small, row.get("scope", ""), flag)
+    kind = "" if flag else verdicts.CLASSES.get(word, "")
+    return BoardCell(word, verdicts.MARKS.get(word, ""), kind, small, row.get("scope", ""), flag)
+
+
+def _estimate(row: Any) -> str:
+    """An estimate with its interval and unit: "−6.18 points (−12.33 to −0.69)"; "" if there is none."""
+    estimate, interval = verdicts.estimate(row)
+    ends = f" ({interval.replace(' ', style.NO_BREAK_SPACE)})" if interval else ""
+    return f"{estimate}{UNITS.get(row.unit, f' {row.unit}')}{ends}" if estimate else ""
 
 
 def _flag(rows: pd.DataFrame, newest: pd.DataFrame) -> str:
@@ -378,8 +387,8 @@ def render(studies: Sequence[Study]) -> str:
     )  # fmt: skip
     half, one = frontier.WITHIN[:2]
     return environment.get_template("board.html.j2").render(
-        css=Markup((HERE / "page.css").read_text(encoding="utf-8")),
-        script=Markup((HERE / "page.js").read_text(encoding="utf-8")),
+        css=source("page.css"),
+        script=source("page.js"),
         studies=studies,
         spans=data_spans(studies),
         sources=verdict_rows(studies),

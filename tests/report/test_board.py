@@ -117,7 +117,7 @@ def test_verdicts_of_the_committed_studies_are_shown_as_they_are_and_marked(refe
     assert len(shown) == len(newest)
     for at, rows in enumerate(studies):
         for claim, latest in newest.items():
-            cell = shown[latest["text"]][at]
+            cell = shown[f"{latest.get('short', '')} {latest['text']}".strip()][at]
             own = [row for row in rows if row["claim"] == claim and not row["subject"].startswith("control")]
             if not own:
                 assert cell == "not judged"
@@ -143,12 +143,14 @@ def test_other_rules_are_marked(tmp_path):
         created="2025-12-31T00:00:00+00:00",
     )
     new = write_study(tmp_path / "new", claims=[judged(name) for name in ("same", "text", "file", "words", "added")])
-    numbers = "+1.25 points [+0.25, +2.25]"
+    numbers = "+1.25 points (+0.25 to +2.25)"
     plain = f"✓ holds {numbers}"
     for folders, first in (((old, new), 0), ((new, old), 1)):  # the newest study counts, wherever it stands
         html = html_of(*folders)
         shown = verdicts_of(html)
-        assert html.count('class="board-verdict yes"') == str(shown).count(f"'{plain}'")  # what is marked has no colour
+        assert html.count('class="board-verdict holds"') == str(shown).count(
+            f"'{plain}'"
+        )  # what is marked has no colour
         assert {text: (cells[first], cells[1 - first]) for text, cells in shown.items()} == {
             "The text of same.": (plain, plain),
             "The text of text.": (f"✓ holds other rule {numbers}", plain),
@@ -162,10 +164,17 @@ def test_other_rules_are_marked(tmp_path):
     assert f"old, new (rules of {RULES}): The rule of same." in rules
 
 
+def test_a_claim_has_its_short_name_if_the_newest_study_records_one(tmp_path):
+    shown = verdicts_of(
+        html_of(write_study(tmp_path / "a", claims=[judged("a", short="Short"), judged("b", short="")]))
+    )
+    assert [*shown] == ["Short The text of a.", "The text of b."]
+
+
 def test_a_claim_that_differs_between_cases_is_counted(tmp_path):
     cases = [("bert", "holds"), ("bloom", "holds"), ("electra", "open"), ("control: full", "does not hold")]
     folder = write_study(tmp_path / "a", claims=[judged("each", subject=name, verdict=word) for name, word in cases])
-    assert verdicts_of(html_of(folder))["The text of each."] == ["different from case to case 2 holds, 1 open"]
+    assert verdicts_of(html_of(folder))["The text of each."] == ["± different from case to case 2 holds, 1 open"]
 
 
 def test_nothing_is_pooled(tmp_path):
