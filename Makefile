@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: study plan test test-slow compare verify archive docs check clean
+.PHONY: study plan test test-slow compare board verify archive docs check clean
 
 study: .venv/installed
 	$(BIN)/snakemake
@@ -25,6 +25,10 @@ test-slow: .venv/installed
 # List the scores of the default study that lie outside the intervals of the committed run; runs the study if needed.
 compare: study
 	$(BIN)/python -m report.compare results/mini results/reference/mini
+
+# One page of all finished studies, or of some: make board STUDIES="results/mini results/reference/small".
+board: .venv/installed
+	$(BIN)/python -m report.board $(STUDIES) --out results/board.html
 
 # Check the files of a finished study, or pack it into one file (`make verify STUDY=test`).
 STUDY ?= mini

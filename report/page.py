@@ -115,11 +115,6 @@ def render(results: Path) -> tuple[str, str]:
     measured = {measurement.name: measurement.call("page", tables) for measurement in MEASUREMENTS}
     claims = [claim for listed in measured["verdicts"]["sources"].values() for claim in listed]
     untested = [claim for claim in claims if claim.word == UNTESTED or not claim.drawn]
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters |= {"label": style.label, "percent": style.percent, "shown": style.verdict}
     values = dict(
         css=source("page.css"),
         provenance=provenance,
@@ -143,11 +138,20 @@ def render(results: Path) -> tuple[str, str]:
         further=[parts["section"] for name, parts in measured.items() if "section" in parts and name not in PLACED],
         **measured,
     )
-    page, appendix = (environment.get_template(f"{name}.html.j2") for name in ("page", "appendix"))
     return (
-        page.render(script=source("page.js") + source("chart.js"), **values),
-        appendix.render(script=source("page.js"), **values),
+        template("page").render(script=source("page.js") + source("chart.js"), **values),
+        template("appendix").render(script=source("page.js"), **values),
     )
+
+
+def template(name: str) -> jinja2.Template:
+    """A template of this folder, which escapes all text that comes from data."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters |= {"label": style.label, "percent": style.percent, "shown": style.verdict}
+    return environment.get_template(f"{name}.html.j2")
 
 
 def source(name: str) -> Markup:

@@ -8,7 +8,7 @@ import pytest
 
 from report import page, style
 from tests.browser import CHROMIUM, Browser
-from tests.report.test_page import Reader
+from tests.report.markup import Reader
 
 WIDTHS = (1280, 390)
 STUDIES = ("built_study", "wide_study", "hostile_study")

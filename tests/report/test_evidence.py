@@ -13,6 +13,7 @@ from report.measurements import checks, cost, differences, ranks, spread, timing
 from report.measurements.ranks import not_told_apart
 from report.tables import Tables
 from tests.report.conftest import build, pages_of
+from tests.report.markup import Reader
 from tests.report.synthetic import (
     arm,
     check_row,
@@ -26,7 +27,6 @@ from tests.report.synthetic import (
     write_results,
 )
 from tests.report.test_figures import drawn
-from tests.report.test_page import Reader
 
 
 def tables_of(folder, **files) -> Tables:
