@@ -30,7 +30,7 @@ else:
 
 FORMATS = ("svg", "png", "pdf")
 SHARE_TICKS = (0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 0.75, 1)
-WIDTH, WIDE = 5.2, 6.4  # inches of a figure with one column of panels, and with two: readable on a phone
+WIDTH, WIDE = 5.2, 6.0  # inches of a figure with one column of panels, and with two: readable on a phone
 GREY = "#a9afb8"  # of methods without a name
 OTHER = {"color": GREY, "linewidth": 0.7, "marker": ".", "markersize": 3, "zorder": 1.5}  # lines of such methods
 POINT_TICKS = (0, -1, 1, -10, -50, 10, -0.5, 0.5, -5, -2, -20, 2, 5, 20, 50)  # first ones first if they are too near
@@ -188,6 +188,8 @@ def share_axis(axes: Axes, shares: pd.Series, ticks: Sequence[float] = SHARE_TIC
     axes.set_xlim(low, high)
     decades = [10.0**power for power in range(math.floor(math.log10(low)), -2)]
     shown = sorted({tick for tick in (*decades, *ticks) if low <= tick <= high}, reverse=True)
+    if len(shown) < 3:
+        shown = _round_numbers(low, high)
     set_ticks(axes.xaxis, shown, lambda value: f"{100 * value:g}")
 
 
@@ -235,7 +237,7 @@ def figure_style(changes: dict | None = None) -> Iterator[None]:
     settings = {
         "font.family": "DejaVu Sans",
         "font.size": 9,
-        "axes.titlesize": 10,
+        "axes.titlesize": 9.5,
         "axes.titlelocation": "left",
         "axes.spines.top": False,
         "axes.spines.right": False,
