@@ -88,6 +88,11 @@ def remove_rest(panels: np.ndarray, used: int) -> None:
         above.tick_params(labelbottom=True)
 
 
+def height(rows: int) -> float:
+    """Inches of a figure with rows of small panels: a single row gets more."""
+    return 2.5 * rows + 0.5 if rows > 1 else 3.6
+
+
 def method_line(method_style: style.MethodStyle) -> dict:
     """Settings for the line and markers of a method."""
     edge: dict = {"markeredgecolor": "white", "markeredgewidth": 0.5}

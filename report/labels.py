@@ -131,9 +131,9 @@ def _boxes(points: np.ndarray, extent: tuple[float, float]) -> np.ndarray:
 
 
 def _fits(boxes: np.ndarray, panel: np.ndarray, taken: Sequence[np.ndarray]) -> np.ndarray:
-    """Whether boxes (..., 2, 2) lie within the panel and two points apart from all others: (...) bool."""
+    """Whether boxes (..., 2, 2) lie two points inside the panel and apart from all others: (...) bool."""
     low, high = boxes[..., 0, :], boxes[..., 1, :]
-    fits = ((low >= panel[0]) & (high <= panel[1])).all(axis=-1)
+    fits = ((low >= panel[0] + 2) & (high <= panel[1] - 2)).all(axis=-1)
     for other in taken:
         fits &= ((low > other[1] + 2) | (high < other[0] - 2)).any(axis=-1)
     return fits

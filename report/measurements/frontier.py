@@ -280,7 +280,7 @@ def draw_models(points: pd.DataFrame, chosen: Sequence[str]) -> drawing.Figure:
     parts = dict(list(points.groupby("model", sort=False)))
     wide = min(2, len(parts))
     high = math.ceil(len(parts) / wide)
-    figure, panels = drawing.canvas(drawing.WIDE, 2.5 * high + 0.5, high, wide, sharex=True, sharey=True)
+    figure, panels = drawing.canvas(drawing.WIDE, drawing.height(high), high, wide, sharex=True, sharey=True)
     others = 0
     for axes, (model, rows) in zip(panels.ravel(), parts.items(), strict=False):
         axes.set_title(f"{model}, {style.count(rows['cells'].max(), 'cell')}")

@@ -141,7 +141,7 @@ def draw_pruning(table: pd.DataFrame) -> drawing.Figure:
     parts = list(product(structures, models))
     wide = min(2, len(parts))
     high = math.ceil(len(parts) / wide)
-    figure, panels = drawing.canvas(drawing.WIDE, 2.6 * high + 0.5, high, wide)
+    figure, panels = drawing.canvas(drawing.WIDE, 2.7 * high + 0.5, high, wide)
     for axes, (structure, model) in zip(panels.ravel(), parts, strict=False):
         _draw_pruned(axes, pruned[(pruned["model"] == model) & (pruned["structure"] == structure)])
         dense = table[(table["model"] == model) & (table["method"] == REFERENCES["pruning"])]["perplexity"]
@@ -172,6 +172,9 @@ def _draw_pruned(axes: drawing.Axes, panel: pd.DataFrame) -> None:
 def draw_adaptation(table: pd.DataFrame) -> drawing.Figure:
     """Perplexity of adapted models against the kept share of the update, one panel per model, with both controls."""
     compressed = table[~table["method"].isin(style.CONTROLS)]
+    # A shrunk update stores all entries: it is drawn at the share by which it is shrunk.
+    shares = compressed["kept_share"].mask(compressed["method"] == "shrink", compressed["budget"])
+    compressed = compressed.assign(kept_share=shares)
     models, methods = (list(dict.fromkeys(compressed[name])) for name in ("model", "method"))
     chosen = named.chosen(methods, methods)
     styles = style.method_styles(chosen)

@@ -123,7 +123,9 @@ def draw_curves(tables: ResultTables, model: str) -> Figure:
     summary = summary[summary["model"] == model]
     families, order = panels.families(tables), named.methods(tables)
     width, wrap = (drawing.WIDE, 18) if len(families) > 1 else (drawing.WIDTH, 40)
-    figure, grid = drawing.canvas(width, 2.5 * len(tasks) + 0.5, len(tasks), len(families), sharex=True, sharey="row")
+    figure, grid = drawing.canvas(
+        width, drawing.height(len(tasks)), len(tasks), len(families), sharex=True, sharey="row"
+    )
     drawing.share_axis(grid[0, 0], with_kept_shares(tables.overview)["kept_share"])
     others = 0
     for row, task in zip(grid, tasks, strict=True):
