@@ -62,9 +62,9 @@ def page(tables: ResultTables) -> dict[str, Any]:
     )
     seeds = style.count(len(tables.counts["seeds"]), "seed")
     caption = (
-        f"Means over all cells ({seeds}). Left: share of the kept entries that the same rule keeps of the pre-trained "
-        "weights (dotted) and of the model of another task (solid); dashed: chance. Middle: mean size of the kept "
-        "updates, that of all updates is 1. Right: difference to full; the shrunk update multiplies every update by "
+        f"Means over all cells ({seeds}). Top: share of the kept entries that the same rule also keeps of the "
+        "pre-trained base (dotted) and for another task (solid). Middle: mean size of the kept updates, that of all "
+        "updates is 1. Bottom: difference to full; the shrunk update multiplies every update by "
         "the kept share and chooses nothing."
     )
     text = " ".join(sentences(tables)) or "No choice was described."
