@@ -169,6 +169,14 @@ def _draw_pruned(axes: drawing.Axes, panel: pd.DataFrame) -> None:
         axes.plot(100 * (1 - line["stored_share"]), line["perplexity"], label=name, **look)
 
 
+def _perplexity_axis(axes: drawing.Axes, most: float) -> None:
+    """Make the vertical axis logarithmic and cut off what is above `most`, if that is a number."""
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, np.nanmin([high, most]))
+    drawing.log_axis(axes.yaxis)
+
+
 def draw_adaptation(table: pd.DataFrame) -> drawing.Figure:
     """Perplexity of adapted models against the kept share of the update, one panel per model, with both controls."""
     compressed = table[~table["method"].isin(style.CONTROLS)]
@@ -195,14 +203,6 @@ def draw_adaptation(table: pd.DataFrame) -> drawing.Figure:
         axes.set(title=model, xlabel="kept share of the update, % (log scale)", ylabel="perplexity (log scale)")
     labels.write(figure)
     return figure
-
-
-def _perplexity_axis(axes: drawing.Axes, most: float) -> None:
-    """Make the vertical axis logarithmic and cut off what is above `most`, if that is a number."""
-    axes.set_yscale("log")
-    low, high = axes.get_ylim()
-    axes.set_ylim(low, np.nanmin([high, most]))
-    drawing.log_axis(axes.yaxis)
 
 
 def result_sentences(table: pd.DataFrame) -> list[str]:
