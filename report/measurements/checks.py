@@ -5,9 +5,19 @@ from typing import Any
 
 import pandas as pd
 
-from report import style
+from report import labels, style
 from report import table as columns
-from report.drawing import Drawing, Figure, canvas, drawing_of, method_line, set_ticks, shade_near
+from report.drawing import (
+    POINTS_LABEL,
+    WIDTH,
+    Drawing,
+    Figure,
+    canvas,
+    drawing_of,
+    method_line,
+    set_ticks,
+    shade_near,
+)
 from report.measurements.contract import ResultFiles, ResultTables
 from report.results import CELL, Columns, read_if_run, to_numbers
 from report.scores import NEAR, aggregations, is_near
@@ -205,7 +215,7 @@ def drawings(tables: ResultTables) -> dict[str, Drawing]:
 def draw_bandwidth(rows: pd.DataFrame) -> Figure:
     """Difference to full by factor of Scott's bandwidth, one line per kept share, with its range over cells."""
     rows = rows.assign(factor=pd.to_numeric(rows["variant"])).sort_values("factor")
-    figure, ((axes,),) = canvas(6.4, 3.6)
+    figure, ((axes,),) = canvas(WIDTH, 3.4)
     shade_near(axes, NEAR)
     ken = style.FIXED["ken"]
     for index, (share, group) in enumerate(rows.groupby("kept_share")):
@@ -215,27 +225,27 @@ def draw_bandwidth(rows: pd.DataFrame) -> Figure:
             "linestyle": SHARE_LINES[index % len(SHARE_LINES)],
             "markerfacecolor": "white" if index % 2 else ken.colour,
             "markeredgecolor": ken.colour,
-            "label": f"{style.percent(share)} kept",
         }
         factors = group["factor"] * 1.03**index  # side by side if ranges coincide
-        axes.errorbar(factors, group["difference_points"], yerr=[low, high], capsize=3, elinewidth=0.9, **line)
+        bars = axes.errorbar(factors, group["difference_points"], [low, high], capsize=3, elinewidth=0.9, **line)
+        bars.lines[0].set_label(f"{style.percent(share)} kept")
     axes.set_xscale("log")
     set_ticks(axes.xaxis, sorted(set(rows["factor"])), "{:g}".format)
     axes.set_xlabel("bandwidth, in units of Scott's (log scale)")
-    axes.set_ylabel("weighted F1 minus full, points")
-    figure.legend(loc="outside upper center", ncols=4)
+    axes.set_ylabel(POINTS_LABEL)
+    labels.write(figure)
     return figure
 
 
 def draw_matrices(rows: pd.DataFrame) -> Figure:
     """Loss when one kind of matrix is pruned and all others are kept: mean and range over cells."""
     rows = rows.sort_values("variant", key=lambda kinds: kinds == "others", kind="stable").iloc[::-1]
-    figure, ((axes,),) = canvas(6.4, 0.34 * len(rows) + 1.1)
+    figure, ((axes,),) = canvas(WIDTH, 0.3 * len(rows) + 0.9)
     shade_near(axes, NEAR, across=True)
     heights, colour = range(len(rows)), style.FIXED["ken"].colour
     axes.hlines(heights, rows["difference_points_min"], rows["difference_points_max"], color=style.MUTED, linewidth=2)
     axes.plot(rows["difference_points"], heights, "o", color=colour, markersize=6)
     axes.set_yticks(heights, [f"{row.variant} ({style.share(row.parameter_share)})" for row in rows.itertuples()])
     axes.set_ylim(-0.6, len(rows) - 0.4)
-    axes.set_xlabel("weighted F1 minus full, points")
+    axes.set_xlabel(POINTS_LABEL)
     return figure

@@ -1,12 +1,24 @@
 """How much of a choice is fixed before fine-tuning, how large the kept updates are, and what no choice at all costs."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
-from report import style
+from report import labels, style
 from report import table as columns
-from report.drawing import Axes, Drawing, Figure, canvas, drawing_of, method_line, shade_near, share_axis
+from report.drawing import (
+    DASHED,
+    WIDTH,
+    Axes,
+    Drawing,
+    Figure,
+    canvas,
+    drawing_of,
+    method_line,
+    shade_near,
+    share_axis,
+)
 from report.measurements.contract import PageSection, ResultFiles, ResultTables
 from report.results import Columns, read_if_run
 from report.scores import NEAR, aggregations
@@ -19,6 +31,7 @@ MEASURES = {
     "task": "also kept for another task",
     "size": "mean |Δ| of kept entries, of all = 1",
 }
+WORDS = {"pretrained": ", also of the base", "task": ", also for another task", "size": ""}  # behind the method
 LINES = {"pretrained": (0, (1, 1)), "task": "-", "size": "-"}  # dashes of a measure
 COMPARED = ("ken", "shrink", "random", "delta-magnitude")  # whose loss is drawn beside the overlaps
 SHOWN = 0.25  # kept share of the sentence, if the study has it
@@ -49,10 +62,10 @@ def page(tables: ResultTables) -> dict[str, Any]:
     )
     seeds = style.count(len(tables.counts["seeds"]), "seed")
     caption = (
-        f"Means over all cells ({seeds}). Left: how many of the kept entries are the same in the pre-trained weights "
-        "(dotted) and for another task (solid); dashed: chance. Middle: mean size of the kept updates, where that of "
-        "all updates is 1. Right: difference to full; the shrunk update multiplies every update by the kept share "
-        "and chooses nothing."
+        f"Means over all cells ({seeds}). Top: share of the kept entries that the same rule also keeps of the "
+        "pre-trained base (dotted) and for another task (solid). Middle: mean size of the kept updates, that of all "
+        "updates is 1. Bottom: difference to full; the shrunk update multiplies every update by "
+        "the kept share and chooses nothing."
     )
     text = " ".join(sentences(tables)) or "No choice was described."
     absent = "What methods choose was not described in this study."
@@ -104,17 +117,17 @@ def drawings(tables: ResultTables) -> dict[str, Drawing]:
 
 def draw_choices(choices: pd.DataFrame, losses: pd.DataFrame) -> Figure:
     """Three panels against the kept share: overlaps with chance, relative size of kept updates, difference to full."""
-    figure, (panels,) = canvas(11.4, 3.7, 1, 3, sharex=True)
-    overlap, size, loss = panels
-    for axes, measures in ((overlap, ("pretrained", "task")), (size, ("size",))):
-        _draw_measures(axes, choices[choices["measure"].isin(measures)])
+    figure, panels = canvas(WIDTH, 7.6, 3, 1, sharex=True)
+    overlap, size, loss = panels[:, 0]
+    for axes, measures in ((overlap, ("task", "pretrained")), (size, ("size",))):
+        _draw_measures(axes, choices, measures)
     shares = choices["kept_share"].drop_duplicates().sort_values()
-    chance = {"color": style.MUTED, "linewidth": 0.9, "linestyle": (0, (4, 2))}
-    overlap.plot(shares, shares, **chance)
+    chance = {"color": style.MUTED, "linewidth": 0.9, "linestyle": DASHED}
+    overlap.plot(shares, shares, label="by chance", **chance)
     overlap.set(ylim=(0, 1.03), ylabel="share of the kept entries", title="Kept anyway")
-    size.axhline(1, **chance)
+    size.axhline(1, label="mean of all updates", **chance)
     size.set(ylim=(0, 1.08 * choices.loc[choices["measure"] == "size", "value"].max()))
-    size.set(ylabel="mean |Δ| of kept entries, of all = 1", title="Size of kept updates")
+    size.set(ylabel="mean |Δ|, of all = 1", title="Size of kept updates")
     shade_near(loss, NEAR)
     styles = style.method_styles(COMPARED)
     for method in reversed(COMPARED):
@@ -125,17 +138,18 @@ def draw_choices(choices: pd.DataFrame, losses: pd.DataFrame) -> Figure:
             )
     loss.set(ylabel="weighted F1 minus full, points", title="Loss")
     share_axis(overlap, pd.concat([shares, losses["budget"]]))
-    for axes in panels:
-        axes.set_xlabel("kept share, % (log scale)")
-    named = [*size.get_legend_handles_labels()[0], *loss.get_legend_handles_labels()[0]]
-    handles = {handle.get_label(): handle for handle in named}
-    figure.legend(handles=list(handles.values()), loc="outside upper center", ncols=4)
+    for axes in panels[:, 0]:
+        axes.tick_params(labelbottom=True)
+    loss.set_xlabel("kept share, % (log scale)")
+    labels.write(figure)
     return figure
 
 
-def _draw_measures(axes: Axes, rows: pd.DataFrame) -> None:
+def _draw_measures(axes: Axes, choices: pd.DataFrame, measures: Sequence[str]) -> None:
     """A line for every method and measure."""
+    rows = choices[choices["measure"].isin(measures)]
     styles = style.method_styles(rows["method"])
     for (method, measure), line in rows.sort_values("kept_share").groupby(["method", "measure"], sort=False):
-        settings = method_line(styles[method]) | {"linestyle": LINES.get(measure, "-")}
-        axes.plot(line["kept_share"], line["value"], label=style.label(method), **settings)
+        settings = method_line(styles[method]) | {"linestyle": LINES[measure]}
+        text = f"{style.label(method)}{WORDS[measure]}"
+        axes.plot(line["kept_share"], line["value"], label=text, **settings)

@@ -1,15 +1,14 @@
 """Weighted F1 against the size of the stored file: the frontier of settings, losses at fixed sizes, smallest files."""
 
-import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from report import drawing, labels, style
+from report import drawing, labels, named, style
 from report import table as columns
 from report.measurements.contract import ResultFiles, ResultTables
 from report.measurements.matched import interpolated
@@ -33,16 +32,14 @@ SAME_COST = 1.01  # ratio of sizes up to which files count as equally large
 SIZES = (0.0025, 0.005, 0.01, 0.02, 0.04, 0.1)  # shares of the dense file at which losses are tabulated
 WITHIN = (0.5, 1.0, 1.5)  # losses in points for which the smallest files are listed
 BYTE_TICKS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1)
-POINT_TICKS = (-50, -20, -10, -5, -2, -1, -0.5, 0, 0.5, 1, 2, 5, 10, 20, 50)
 SMALLEST_NOTE = (
     "The smallest file of each method whose mean loss is at most that of the column, in % of the full model's. Behind "
     "it: its budget, its points to full and the low end of their 95 % interval. Shaded: that end is within the loss "
     "too. The smallest of several tried files was lucky more often than not, so a file chosen here needs a test of its "
     "own."
 )
-LABELLED = 5  # best selections with a label in the figure
-REFERENCES = ("ken-rescaled", "lora", "ken")  # methods that always have one
-GREY = "#a9afb8"  # of the other methods
+NAMED_BY_MODEL = 4  # methods with a name in the small panels of models
+XLABEL = "stored file, % of the full model's (log scale)"
 _ROUNDING = 1e-9
 
 
@@ -284,26 +281,14 @@ def _measured(table: pd.DataFrame, column: str = "difference_points") -> pd.Data
     return table[table.groupby([*SET, "method"])[column].transform("count") > 0]
 
 
-def labelled(tables: ResultTables) -> list[str]:
-    """Methods with a label in the figures: the best variant of the best few selections, and the references.
-
-    The best has the smallest file within one point, then within one and a half, then the best score on the front; over
-    all cells, then over the common ones.
-    """
-    smallest, pareto = tables.smallest_files, tables.pareto
-    near = smallest[(smallest["model"] == "") & smallest["stored_share"].notna()].sort_values("stored_share")
-    front = pareto[pareto["on_front"] == 1].sort_values("difference_points", ascending=False)
-    ranked = [near[near["within"] == loss] for loss in WITHIN[1:]] + [front]
-    best: dict[str, str] = {}
-    for cells_of, rows in itertools.product(("all", "common"), ranked):
-        for method in rows.loc[rows["cells_of"] == cells_of, "method"]:
-            best.setdefault(style.MethodName.of(method).base, method)
-    return list(dict.fromkeys([*list(best.values())[:LABELLED], *_references(tables)]))
+def labelled(tables: ResultTables, most: int = named.MOST) -> list[str]:
+    """Methods with a name in the figures."""
+    return named.chosen(named.methods(tables), tables.frontier_points["method"], most)
 
 
 def _references(tables: ResultTables) -> list[str]:
-    drawn = set(tables.frontier_points["method"])
-    return [name for name in REFERENCES if name in drawn]
+    drawn = set(labelled(tables))
+    return [name for name in named.REFERENCES if name in drawn]
 
 
 def drawings(tables: ResultTables) -> dict[str, drawing.Drawing]:
@@ -316,108 +301,78 @@ def drawings(tables: ResultTables) -> dict[str, drawing.Drawing]:
             note="No sizes of stored files.",
         ),
         "frontier_models": drawing.drawing_of(
-            draw_models, points[points["model"] != ""], labelled(tables),
+            draw_models, points[points["model"] != ""], labelled(tables, NAMED_BY_MODEL),
             description="Difference to full against stored bytes, one panel per model", note=note,
         ),
     }  # fmt: skip
 
 
-def draw_frontier(points: pd.DataFrame, named: Sequence[str]) -> drawing.Figure:
+def draw_frontier(points: pd.DataFrame, chosen: Sequence[str]) -> drawing.Figure:
     """Difference to full against stored bytes: a panel for all cells, one for common cells if there are such."""
     parts = dict(list(points[points["model"] == ""].groupby("cells_of", sort=False)))
-    figure, panels = drawing.canvas(max(7.2, 6.0 * len(parts)), 5.6, 1, len(parts), sharex=True, sharey=True)
-    for axes, (name, rows) in zip(panels[0], parts.items(), strict=True):
+    figure, panels = drawing.canvas(drawing.WIDTH, 4.3 * len(parts) + 0.2, len(parts), 1, sharex=True, sharey=True)
+    for axes, (name, rows) in zip(panels[:, 0], parts.items(), strict=True):
         cells = style.count(rows["cells"].max(), "cell")
-        axes.set_title(f"All {cells}" if name == "all" else f"The {cells} where every method has a score")
-        axes.set_xlabel("stored file, % of the full model's (log scale)")
-        _draw_panel(axes, rows, named)
-    panels[0, 0].set_ylabel("weighted F1 minus full, points (log scale beyond ±1)")
-    _set_axes(panels[0, 0], points)
-    figure.draw_without_rendering()  # so that the panels have their places
-    figure.set_layout_engine("none")
-    for axes, rows in zip(panels[0], parts.values(), strict=True):
-        labels.place(axes, list(_labels(rows, named)), _lines(rows, named))
+        axes.set_title(f"All {cells}" if name == "all" else f"{cells} with every method")
+        axes.set_ylabel(f"{drawing.POINTS_LABEL} (log scale beyond ±1)")
+        axes.tick_params(labelbottom=True)
+        drawing.note_others(axes, _draw_panel(axes, rows, chosen))
+    panels[-1, 0].set_xlabel(XLABEL)
+    _set_axes(panels[0, 0], points, BYTE_TICKS)
+    labels.write(figure)
     return figure
 
 
-def draw_models(points: pd.DataFrame, named: Sequence[str]) -> drawing.Figure:
-    """Difference to full against stored bytes, one panel per model, with a legend of the labelled methods."""
+def draw_models(points: pd.DataFrame, chosen: Sequence[str]) -> drawing.Figure:
+    """Difference to full against stored bytes, one panel per model."""
     parts = dict(list(points.groupby("model", sort=False)))
-    wide = min(4, len(parts))
+    wide = min(2, len(parts))
     high = math.ceil(len(parts) / wide)
-    figure, panels = drawing.canvas(2.7 * wide + 0.6, 2.6 * high + 0.9, high, wide, sharex=True, sharey=True)
+    figure, panels = drawing.canvas(drawing.WIDE, drawing.height(high), high, wide, sharex=True, sharey=True)
+    others = 0
     for axes, (model, rows) in zip(panels.ravel(), parts.items(), strict=False):
         axes.set_title(f"{model}, {style.count(rows['cells'].max(), 'cell')}")
-        _draw_panel(axes, rows, named)
-    for axes, above in zip(panels.ravel()[len(parts) :], panels.ravel()[len(parts) - wide :], strict=False):
-        axes.set_visible(False)
-        above.tick_params(labelbottom=True)
-    _set_axes(panels[0, 0], points, fine=False)
-    figure.supxlabel("stored file, % of the full model's (log scale)", fontsize=9)
-    figure.supylabel("weighted F1 minus full, points", fontsize=9)
-    drawn = set(points["method"])
-    entries = drawing.method_entries([name for name in named if name in drawn])
-    entries.append(drawing.entry("other methods", color=GREY, linewidth=0.8, marker=".", markersize=3))
-    ncols = drawing.legend_columns(entries, 13 * figure.get_figwidth())
-    figure.legend(handles=entries, loc="outside upper center", ncols=ncols, handlelength=2.6)
+        others = max(others, _draw_panel(axes, rows, chosen))
+    drawing.remove_rest(panels, len(parts))
+    _set_axes(panels[0, 0], points, BYTE_TICKS[::3])
+    figure.supxlabel(XLABEL, fontsize=9)
+    figure.supylabel(drawing.POINTS_LABEL, fontsize=9)
+    drawing.note_above(figure, drawing.others_note(others))
+    labels.write(figure, wrap=16)
     return figure
 
 
-def _draw_panel(axes: drawing.Axes, points: pd.DataFrame, named: Sequence[str]) -> None:
-    """Draw the front as a broad line, labelled methods with intervals, all others thin and grey."""
+def _draw_panel(axes: drawing.Axes, points: pd.DataFrame, chosen: Sequence[str]) -> int:
+    """Draw the front as a broad line, named methods with intervals, all others grey; returns how many these are."""
     axes.axhline(0, color=style.INK, linewidth=1.1, zorder=1)
     front = _with_front(points)
     front = front[front["on_front"] == 1].sort_values("stored_share")
     if len(front):
         steps = [*front["stored_share"], 1], [*front["difference_points"], front["difference_points"].iloc[-1]]
         axes.plot(*steps, drawstyle="steps-post", color=style.GRID, linewidth=5, solid_capstyle="butt", zorder=1.2)
-    styles = style.method_styles(named)
-    for method, rows in points.groupby("method", sort=False):
-        rows = rows.sort_values("stored_share")
-        x, y = rows["stored_share"], rows["difference_points"]
+    styles = style.method_styles(chosen)
+    lines = {method: rows.sort_values("stored_share") for method, rows in points.groupby("method", sort=False)}
+    others = [method for method in lines if method not in (*chosen, *style.CONTROLS)]
+    for method in others:
+        axes.plot(lines[method]["stored_share"], lines[method]["difference_points"], **drawing.OTHER)
+    for method in [name for name in (*style.CONTROLS, *reversed(chosen)) if name in lines]:
+        rows = lines[method]
         if method in style.CONTROLS:
             filled = style.INK if method == "full" else "white"
-            axes.plot(x, y, "o", color=style.INK, markersize=5, markerfacecolor=filled, zorder=3)
-        elif method not in named:
-            axes.plot(x, y, color=GREY, linewidth=0.7, marker=".", markersize=3, zorder=1.5)
-    for method in [name for name in reversed(named) if name in set(points["method"])]:
-        rows = points[points["method"] == method].sort_values("stored_share")
-        line = drawing.method_line(styles[method]) | {"zorder": 2.5, "linewidth": 1.4}
-        axes.plot(rows["stored_share"], rows["difference_points"], **line)
-        axes.vlines(
-            rows["stored_share"], rows["low"], rows["high"], color=line["color"], linewidth=0.8, alpha=0.6, zorder=2
-        )
+            look = {"color": style.INK, "marker": "o", "markersize": 5, "markerfacecolor": filled, "zorder": 3}
+        else:
+            look = drawing.method_line(styles[method]) | {"zorder": 2.5, "linewidth": 1.4}
+            axes.vlines(
+                rows["stored_share"], rows["low"], rows["high"], color=look["color"], linewidth=0.8, alpha=0.6, zorder=2
+            )
+        axes.plot(rows["stored_share"], rows["difference_points"], label=style.label(method), **look)
+    return len(others)
 
 
-def _labels(points: pd.DataFrame, named: Sequence[str]) -> Iterator[labels.Label]:
-    """Labels of the lines of a panel, the controls last."""
-    styles = style.method_styles(named)
-    for method in [*named, *style.CONTROLS]:
-        rows = points[points["method"] == method].sort_values("stored_share")
-        colour = style.INK if method in style.CONTROLS else styles[method].colour
-        if len(rows):
-            yield labels.Label(style.label(method), colour, rows[["stored_share", "difference_points"]].to_numpy())
-
-
-def _lines(points: pd.DataFrame, named: Sequence[str]) -> list[np.ndarray]:
-    """What labels should not cover, each (n, 2): the lines of all methods, the intervals, and the line of full."""
-    ordered = points.sort_values("stored_share").groupby("method", sort=False)
-    lines = [rows[["stored_share", "difference_points"]].to_numpy() for _, rows in ordered]
-    intervals = points[points["method"].isin(named) & points["low"].notna()]
-    lines += [np.array([(row.stored_share, row.low), (row.stored_share, row.high)]) for row in intervals.itertuples()]
-    return [*lines, np.array([(BYTE_TICKS[0], 0.0), (BYTE_TICKS[-1], 0.0)])]
-
-
-def _set_axes(axes: drawing.Axes, points: pd.DataFrame, fine: bool = True) -> None:
+def _set_axes(axes: drawing.Axes, points: pd.DataFrame, ticks: Sequence[float]) -> None:
     """Shares from 0.1 to 100 % on a log axis, and points on one that is logarithmic beyond one point."""
     files = points.loc[~points["method"].isin(style.CONTROLS), "stored_share"]
     axes.set_xscale("log")
     axes.set_xlim(min(BYTE_TICKS[0], files.min()) / 1.1, max(BYTE_TICKS[-1], files.max()) * 1.3)
-    ticks = BYTE_TICKS if fine else BYTE_TICKS[::3]
     drawing.set_ticks(axes.xaxis, ticks, lambda value: f"{100 * value:g}")
-    low, high = points["difference_points"].min(), points["difference_points"].max()
-    axes.set_yscale("symlog", linthresh=1, linscale=1.2)
-    axes.set_ylim(min(-1.2, 1.3 * low), max(0.7, 1.5 * high))
-    drawing.set_ticks(
-        axes.yaxis, [tick for tick in POINT_TICKS if 1.2 * low <= tick <= max(0.5, 1.5 * high)], drawing.signed
-    )
+    drawing.points_axis(axes, points["difference_points"], linear=1.2)

@@ -7,13 +7,12 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from report import style
+from report import drawing, labels, named, panels, style
 from report import table as columns
-from report.drawing import Drawing, Figure, shade_near
+from report.drawing import Drawing, Figure
 from report.measurements.contract import ResultFiles, ResultTables
-from report.panels import REFERENCES, draw_methods, finish, method_panels
 from report.results import CELL, Columns
-from report.scores import METHOD, NEAR, aggregations, is_near, keeps_more, of_finetuned_cells
+from report.scores import METHOD, NEAR, aggregations, is_near, keeps_more, of_finetuned_cells, with_kept_shares
 from report.table import Column, Table, TableCell
 
 COLUMNS = {
@@ -51,7 +50,6 @@ def page(tables: ResultTables) -> dict[str, Any]:
         "partial": partial_methods(tables),
         "ends": _ends(tables),
         "caption": _caption(tables),
-        "references": [style.label(name) for name in REFERENCES],
     }
 
 
@@ -136,13 +134,20 @@ def draw_summary(tables: ResultTables) -> Figure:
     frame = tables.overview
     frame = frame[frame["cells"] + frame["without_score"] == tables.cells]
     frame = frame.assign(low=frame["difference_points_q25"], high=frame["difference_points_q75"])
-    figure, panels, families = method_panels(tables, 4.9, 1, sharey=True)
-    for axes, (title, methods) in zip(panels[0], families.items(), strict=True):
-        shade_near(axes, NEAR)
-        draw_methods(axes, frame, methods, "difference_points")
-        axes.set_title(title if methods else "")
-    panels[0, 0].set_ylabel("weighted F1 minus full, points")
-    finish(figure, panels, families, tables)
+    rows, order = panels.families(tables), named.methods(tables)
+    figure, grid = drawing.canvas(drawing.WIDTH, 3.4 * len(rows) + 0.3, len(rows), 1, sharex=True, sharey=True)
+    drawing.share_axis(grid[0, 0], with_kept_shares(tables.overview)["kept_share"])
+    for axes, (title, methods) in zip(grid[:, 0], rows.items(), strict=True):
+        drawing.shade_near(axes, NEAR)
+        others = panels.draw_methods(axes, frame, methods, "difference_points", order)
+        axes.set_title(f"Kept values {title}" if methods else "")
+        drawing.note_others(axes, others)
+        axes.tick_params(labelbottom=True)
+        axes.set_ylabel(drawing.POINTS_LABEL)
+    shown = pd.concat([frame.loc[frame["kept_share"] > 0, "low"], frame["difference_points"], frame["high"]])
+    drawing.points_axis(grid[0, 0], shown, linear=0.6)
+    grid[-1, 0].set_xlabel(panels.XLABEL)
+    labels.write(figure)
     return figure
 
 

@@ -1,13 +1,15 @@
 """Perplexity of language models: pruned by their loss, or adapted with a compressed update."""
 
+import math
 from collections.abc import Iterator
 from functools import partial
+from itertools import product
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from report import drawing, style
+from report import drawing, labels, named, style
 from report import table as columns
 from report.measurements.contract import ResultFiles, ResultTables
 from report.results import Columns, read_perplexity
@@ -27,6 +29,7 @@ REFERENCES = {"pruning": "dense", "adaptation": "full"}  # experiment -> referen
 MOST = 1000  # times the reference; larger factors are not written out
 EQUAL_SHARES = 0.005  # shares that differ less are the same in the text
 ONE_SHOT = (0, (3, 1.5))
+CONTROL_WORDS = {"full": "adapted, nothing reset", "none": "base, all reset"}
 
 
 def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
@@ -133,59 +136,73 @@ def drawings(tables: ResultTables) -> dict[str, drawing.Drawing]:
 
 
 def draw_pruning(table: pd.DataFrame) -> drawing.Figure:
-    """Perplexity against what is not stored: a row of panels per model, a column per structure; dashed is one shot."""
+    """Perplexity against what is not stored: a panel per structure and model; dashed is one shot."""
     pruned = table[table["method"] != REFERENCES["pruning"]]
-    models, structures, methods = (list(dict.fromkeys(pruned[name])) for name in ("model", "structure", "method"))
-    figure, panels = drawing.canvas(
-        1.6 + 2.9 * len(structures), 0.9 + 2.7 * len(models), len(models), len(structures), sharey="row"
-    )
-    styles = style.method_styles(methods)
-    for row, model in zip(panels, models, strict=True):
-        dense = table.loc[(table["model"] == model) & (table["method"] == REFERENCES["pruning"]), "perplexity"]
-        for axes, structure in zip(row, structures, strict=True):
-            panel = pruned[(pruned["model"] == model) & (pruned["structure"] == structure)]
-            for (method, shots), line in panel.sort_values("budget").groupby(["method", "shots"], sort=False):
-                one = {"linestyle": ONE_SHOT, "alpha": 0.75} if shots == 1 else {"linestyle": "-"}
-                missing = 100 * (1 - line["stored_share"])
-                axes.plot(missing, line["perplexity"], **drawing.method_line(styles[method]) | one)
-            for value in dense:
-                axes.axhline(value, color=style.INK, linewidth=1.1)
-            drawing.log_axis(axes.yaxis)
-            axes.set_title(f"{model} · {style.STRUCTURE_LABELS.get(structure, structure)}")
-        row[0].set_ylabel("perplexity (log scale)")
-    for axes in panels[-1]:
-        axes.set_xlabel("weights of linear layers not stored, %")
-    entries = [
-        *drawing.method_entries(methods),
-        drawing.entry("one shot", color=style.MUTED, linestyle=ONE_SHOT),
-        drawing.entry("dense", color=style.INK, linewidth=1.1),
-    ]
-    figure.legend(handles=entries, loc="outside upper center", ncols=4)
+    structures, models = (list(dict.fromkeys(pruned[name])) for name in ("structure", "model"))
+    parts = list(product(structures, models))
+    wide = min(2, len(parts))
+    high = math.ceil(len(parts) / wide)
+    figure, panels = drawing.canvas(drawing.WIDE, 2.7 * high + 0.5, high, wide)
+    for axes, (structure, model) in zip(panels.ravel(), parts, strict=False):
+        _draw_pruned(axes, pruned[(pruned["model"] == model) & (pruned["structure"] == structure)])
+        dense = table[(table["model"] == model) & (table["method"] == REFERENCES["pruning"])]["perplexity"]
+        for value in dense:
+            axes.axhline(value, color=style.INK, linewidth=1.1, zorder=1, label="Dense")
+        _perplexity_axis(axes, MOST * dense.max())
+        axes.set_title(f"{model} · {style.STRUCTURE_LABELS.get(structure, structure)}")
+    drawing.remove_rest(panels, len(parts))
+    figure.supxlabel("weights of linear layers not stored, %", fontsize=9)
+    figure.supylabel("perplexity (log scale)", fontsize=9)
+    drawing.note_above(figure, "dashed: one shot")
+    labels.write(figure, wrap=16)
     return figure
+
+
+def _draw_pruned(axes: drawing.Axes, panel: pd.DataFrame) -> None:
+    """Lines of the methods, named where they have the most shots; dashed in one shot."""
+    styles = style.method_styles(panel["method"])
+    most = panel.groupby("method")["shots"].max()
+    for (method, shots), line in panel.sort_values("budget").groupby(["method", "shots"], sort=False):
+        look = drawing.method_line(styles[method]) | {"linestyle": "-"}
+        if shots == 1:
+            look |= {"linestyle": ONE_SHOT, "alpha": 0.75}
+        name = style.label(method) if shots == most[method] else None
+        axes.plot(100 * (1 - line["stored_share"]), line["perplexity"], label=name, **look)
+
+
+def _perplexity_axis(axes: drawing.Axes, most: float) -> None:
+    """Make the vertical axis logarithmic and cut off what is above `most`, if that is a number."""
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, np.nanmin([high, most]))
+    drawing.log_axis(axes.yaxis)
 
 
 def draw_adaptation(table: pd.DataFrame) -> drawing.Figure:
     """Perplexity of adapted models against the kept share of the update, one panel per model, with both controls."""
     compressed = table[~table["method"].isin(style.CONTROLS)]
+    # A shrunk update stores all entries: it is drawn at the share by which it is shrunk.
+    shares = compressed["kept_share"].mask(compressed["method"] == "shrink", compressed["budget"])
+    compressed = compressed.assign(kept_share=shares)
     models, methods = (list(dict.fromkeys(compressed[name])) for name in ("model", "method"))
-    styles = style.method_styles(methods)
-    figure, (panels,) = drawing.canvas(1.2 + 4.1 * max(1, len(models)), 4.2, 1, max(1, len(models)))
-    for axes, model in zip(panels, models, strict=False):
-        panel = compressed[compressed["model"] == model]
-        for method in methods:
-            line = panel[panel["method"] == method].sort_values("kept_share")
-            axes.plot(100 * line["kept_share"], line["perplexity"], **drawing.method_line(styles[method]))
-        drawing.draw_controls(axes, table[table["model"] == model], "perplexity")
-        drawing.log_axis(axes.yaxis)
+    chosen = named.chosen(methods, methods)
+    styles = style.method_styles(chosen)
+    rows = max(1, len(models))
+    figure, panels = drawing.canvas(drawing.WIDTH, 3.6 * rows, rows, 1)
+    for axes, model in zip(panels[:, 0], models, strict=False):
+        panel = compressed[compressed["model"] == model].sort_values("kept_share")
+        drawing.draw_controls(axes, table[table["model"] == model], "perplexity", CONTROL_WORDS)
+        for method in reversed(methods):
+            line = panel[panel["method"] == method]
+            look = drawing.method_line(styles[method]) if method in chosen else drawing.OTHER
+            name = style.label(method) if method in chosen else None
+            axes.plot(100 * line["kept_share"], line["perplexity"], label=name, **look)
+        drawing.note_others(axes, len(methods) - len(chosen))
+        base = table[(table["model"] == model) & (table["method"] == "none")]["perplexity"]
+        _perplexity_axis(axes, 10 * base.max())
         drawing.log_axis(axes.xaxis)
-        axes.set(title=model, xlabel="kept share of the update, % (log scale)")
-    panels[0].set_ylabel("perplexity (log scale)")
-    words = {"full": "adapted, nothing reset", "none": "base, all reset"}
-    lines = [
-        drawing.entry(words[name], color=style.INK, linewidth=1.1, linestyle=drawing.CONTROL_LINES[name])
-        for name in words
-    ]
-    figure.legend(handles=[*drawing.method_entries(methods), *lines], loc="outside upper center", ncols=4)
+        axes.set(title=model, xlabel="kept share of the update, % (log scale)", ylabel="perplexity (log scale)")
+    labels.write(figure)
     return figure
 
 

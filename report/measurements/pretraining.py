@@ -1,5 +1,6 @@
 """Fine-tuning from the pre-trained body compared with fine-tuning from random initialisation."""
 
+import math
 from functools import partial
 from typing import Any
 
@@ -7,7 +8,7 @@ import pandas as pd
 
 from report import style
 from report import table as columns
-from report.drawing import DASHED, Drawing, Figure, canvas, entry
+from report.drawing import DASHED, WIDE, WIDTH, Drawing, Figure, canvas, entry, remove_rest
 from report.measurements.contract import PageSection, ResultFiles, ResultTables
 from report.results import CELL, PAIR, Columns
 from report.scores import aggregations
@@ -90,12 +91,16 @@ def drawings(tables: ResultTables) -> dict[str, Drawing]:
 def draw_gain(tables: ResultTables) -> Figure:
     """A line from random initialisation to pre-training, one row per model, one panel per task."""
     gain, models, tasks = tables.pretraining_gain, tables.counts["models"], tables.counts["tasks"]
-    figure, panels = canvas(max(6.4, 3.7 * len(tasks)), 0.32 * len(models) + 1.3, 1, len(tasks), sharey=True)
+    wide = min(2, len(tasks))
+    high = math.ceil(len(tasks) / wide)
+    figure, panels = canvas(
+        WIDE if wide > 1 else WIDTH, (0.26 * len(models) + 0.7) * high + 0.5, high, wide, sharey=True
+    )
     tfidf = tables.tasks.set_index("task")["tfidf_weighted_f1"]
     hollow = {"color": style.MUTED, "marker": "o", "markerfacecolor": "white"}
     filled = {"color": style.ACCENT, "marker": "o"}
     reference = {"color": style.INK, "linewidth": 1.1, "linestyle": DASHED}
-    for axes, task in zip(panels[0], tasks, strict=True):
+    for axes, task in zip(panels.ravel(), tasks, strict=False):
         for row in gain[gain["task"] == task].itertuples():
             height = models.index(row.model)
             axes.plot([row.random_init, row.pretrained], [height, height], color=style.MUTED, linewidth=2, zorder=1)
@@ -104,7 +109,8 @@ def draw_gain(tables: ResultTables) -> Figure:
         if task in tfidf.index:
             axes.axvline(tfidf[task], **reference)
         axes.set_title(task)
-        axes.set_xlabel("weighted F1")
+    remove_rest(panels, len(tasks))
+    figure.supxlabel("weighted F1", fontsize=9)
     panels[0, 0].set_yticks(range(len(models)), models)
     panels[0, 0].set_ylim(len(models) - 0.4, -0.6)
     entries = [

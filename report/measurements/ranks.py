@@ -8,7 +8,7 @@ import pandas as pd
 
 from report import style
 from report import table as columns
-from report.drawing import Axes, Drawing, Figure, canvas, drawing_of, method_line
+from report.drawing import WIDTH, Axes, Drawing, Figure, canvas, drawing_of, method_line
 from report.measurements.contract import ResultFiles, ResultTables
 from report.measurements.differences import by_budget
 from report.results import STATISTICS, read_statistics
@@ -123,37 +123,52 @@ def drawings(tables: ResultTables) -> dict[str, Drawing]:
 def draw_ranks(ranks: pd.DataFrame) -> Figure:
     """Average ranks with critical differences, one panel per budget (Demšar 2006, figure 1), best on the left."""
     budgets = list(ranks.sort_values("budget", kind="stable").groupby(KEYS, sort=False))
-    across = min(2, len(budgets))
-    down = math.ceil(len(budgets) / across)
     parts = [part.sort_values("average_rank", kind="stable") for _, part in budgets]
     groups = [not_told_apart(list(part["average_rank"]), part["critical_difference"].iloc[0]) for part in parts]
-    depth = max(0.9 + 0.35 * len(bars) + math.ceil(len(part) / 2) for part, bars in zip(parts, groups, strict=True))
-    figure, panels = canvas(5.6 * across, down * (0.2 * depth + 0.85), down, across)
-    panels = panels.ravel()
-    for axes, ((unit, budget), _), part, bars in zip(panels, budgets, parts, groups, strict=False):
+    depths = [0.9 + 0.35 * len(bars) + math.ceil(len(part) / 2) for part, bars in zip(parts, groups, strict=True)]
+    margins = tuple(max(sides) for sides in zip(*map(_name_lengths, parts), strict=True))
+    heights = [0.19 * (depth + 2) + 0.35 for depth in depths]
+    figure, panels = canvas(WIDTH, sum(heights), len(budgets), 1, gridspec_kw={"height_ratios": heights})
+    for axes, ((unit, budget), _), part, bars, depth in zip(panels[:, 0], budgets, parts, groups, depths, strict=True):
         axes.set_title(f"{_kept(budget, unit)}, {part['n'].iloc[0]:.0f} pairs of model and task")
-        _draw_axis(axes, part, depth)
+        _draw_axis(axes, part, depth, margins)
         _draw_bars(axes, part, bars)
         _draw_names(axes, part, 0.9 + 0.35 * len(bars))
-    for axes in panels[len(budgets) :]:
-        axes.remove()
     return figure
 
 
-def _draw_axis(axes: Axes, part: pd.DataFrame, depth: float) -> None:
-    """Draw the axis of ranks at height 0, and the length of the critical difference above it."""
+def _name_lengths(part: pd.DataFrame) -> tuple[float, float]:
+    """About the inches that the names left and right of the axis need."""
+    lengths = [0.06 * len(_name(row)) + 0.2 for row in part.itertuples()]
+    middle = math.ceil(len(lengths) / 2)
+    return max(lengths[:middle]), max(lengths[middle:])
+
+
+def _name(row: Any) -> str:
+    return f"{style.label(row.method)} {row.average_rank:.1f}"
+
+
+def _draw_axis(axes: Axes, part: pd.DataFrame, depth: float, margins: tuple[float, ...]) -> None:
+    """Draw the axis of ranks at height 0, and the length of the critical difference above it.
+
+    Args:
+        margins: inches for the names left and right of it.
+    """
     most, difference = len(part), part["critical_difference"].iloc[0]
     axes.set_axis_off()
-    margin = 0.75 * (most - 1)
-    axes.set_xlim(1 - margin, most + margin)
+    length = max(1.0, WIDTH - sum(margins) - 0.1)  # of the axis in inches
+    left, right = (margin / length * (most - 1) for margin in margins)
+    axes.set_xlim(1 - left, most + right)
     axes.set_ylim(depth, -2)
     axes.plot([1, most], [0, 0], color=style.INK, linewidth=1)
+    numbered = range(1, most + 1, math.ceil(0.2 * (most - 1) / length))
     for tick in range(1, most + 1):
         axes.plot([tick, tick], [0, -0.25], color=style.INK, linewidth=1)
-        axes.text(tick, -0.4, str(tick), ha="center", va="bottom", fontsize=7.5)
-    end = 1 + min(difference, most - 1 + margin)
+        if tick in numbered:
+            axes.text(tick, -0.4, str(tick), ha="center", va="bottom", fontsize=8)
+    end = 1 + min(difference, most - 1 + right)
     axes.plot([1, end], [-1.6, -1.6], color=style.INK, linewidth=1.6, marker="|", markersize=6)
-    axes.text(end + 0.02 * most, -1.6, f" CD {difference:.2f}", va="center", fontsize=7.5)
+    axes.text(end + 0.02 * most, -1.6, f" CD {difference:.2f}", va="center", fontsize=8)
 
 
 def _draw_bars(axes: Axes, part: pd.DataFrame, bars: list[tuple[int, int]]) -> None:
@@ -175,6 +190,5 @@ def _draw_names(axes: Axes, part: pd.DataFrame, top: float) -> None:
         look = styles[row.method]
         axes.plot([row.average_rank, row.average_rank, edge], [0, height, height], color=look.colour, linewidth=0.9)
         axes.plot(row.average_rank, 0, **method_line(look) | {"linestyle": "", "zorder": 3}, clip_on=False)
-        text = f"{style.label(row.method)} {row.average_rank:.1f}"
         side = {"ha": "right"} if on_left else {"ha": "left"}
-        axes.text(edge + (-0.015 if on_left else 0.015) * most, height, text, va="center", fontsize=8, **side)
+        axes.text(edge + (-0.015 if on_left else 0.015) * most, height, _name(row), va="center", fontsize=8, **side)

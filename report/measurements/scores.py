@@ -6,13 +6,12 @@ from typing import Any
 
 import pandas as pd
 
-from report import style
+from report import drawing, labels, named, panels, style
 from report import table as columns
 from report.drawing import Drawing, Figure
 from report.measurements.contract import ResultFiles, ResultTables
-from report.panels import draw_methods, finish, method_panels
 from report.results import PAIR, Columns
-from report.scores import METHOD, aggregations, is_near, keeps_more
+from report.scores import METHOD, aggregations, is_near, keeps_more, with_kept_shares
 from report.table import Column, Table, TableCell
 
 COLUMNS = {
@@ -122,16 +121,26 @@ def draw_curves(tables: ResultTables, model: str) -> Figure:
     """Weighted F1 of one model against kept share: one row of panels per task, one column per family of methods."""
     summary, tasks = tables.scores_summary, tables.counts["tasks"]
     summary = summary[summary["model"] == model]
-    figure, panels, families = method_panels(tables, 2.6 * len(tasks) + 1.6, len(tasks), sharey="row")
-    for row, task in zip(panels, tasks, strict=True):
+    families, order = panels.families(tables), named.methods(tables)
+    width, wrap = (drawing.WIDE, 18) if len(families) > 1 else (drawing.WIDTH, 40)
+    figure, grid = drawing.canvas(
+        width, drawing.height(len(tasks)), len(tasks), len(families), sharex=True, sharey="row"
+    )
+    drawing.share_axis(grid[0, 0], with_kept_shares(tables.overview)["kept_share"])
+    others = 0
+    for row, task in zip(grid, tasks, strict=True):
         frame = summary[summary["task"] == task]
         frame = frame.assign(
             low=frame["weighted_f1"] - frame["weighted_f1_sd"], high=frame["weighted_f1"] + frame["weighted_f1_sd"]
         )
+        grey = 0
         for axes, (title, methods) in zip(row, families.items(), strict=True):
-            draw_methods(axes, frame, methods, "weighted_f1")
-            axes.set_title(f"{task} · {title.lower()}" if methods else task)
+            grey += panels.draw_methods(axes, frame, methods, "weighted_f1", order, style.LABELS)
+            axes.set_title(f"{task} · {title}" if methods else task)
             axes.tick_params(labelbottom=True)
+        others = max(others, grey)
         row[0].set_ylabel("weighted F1")
-    finish(figure, panels, families, tables)
+    figure.supxlabel(panels.XLABEL, fontsize=9)
+    drawing.note_above(figure, drawing.others_note(others))
+    labels.write(figure, wrap)
     return figure

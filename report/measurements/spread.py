@@ -7,7 +7,7 @@ import pandas as pd
 
 from report import style
 from report import table as columns
-from report.drawing import Axes, Drawing, Figure, canvas, drawing_of, set_ticks, signed
+from report.drawing import WIDE, Axes, Drawing, Figure, canvas, drawing_of, set_ticks, signed
 from report.measurements.contract import ResultFiles, ResultTables
 from report.results import Columns, read_if_run
 from report.scores import aggregations
@@ -107,24 +107,43 @@ def drawings(tables: ResultTables) -> dict[str, Drawing]:
 
 
 def draw_spread(matrices: pd.DataFrame, models: list[str]) -> Figure:
-    """Observed minus random, one dot per matrix, over the interval of random choices; one column per method."""
+    """Observed minus random, one dot per matrix, over the interval of random choices; one row of panels per method."""
     methods = list(dict.fromkeys(matrices["method"]))
-    widest = matrices.drop_duplicates(["method", "model", "task", "seed", "matrix"]).groupby("method").size().max()
-    width = max(6.4, min(12.0, 1.2 + len(methods) * max(2.4, 0.055 * widest)))
-    height = 4.8 + 0.08 * max(map(len, matrices["model"]))  # room for upright names of models below
-    figure, panels = canvas(width, height, len(SHOWN), len(methods), sharex="col", sharey="row")
+    matrices = matrices.assign(at=_places(matrices, models))
+    names = 0.08 * max(map(len, matrices["model"]))  # inches of the upright names of models below
+    figure, panels = canvas(WIDE, 1.7 * len(methods) + 0.4 + names, len(methods), len(SHOWN), sharex=True, sharey="col")
     styles = style.method_styles(methods)
-    order = {model: index for index, model in enumerate(models)}
-    matrices = matrices.sort_values("model", key=lambda names: names.map(order), kind="stable")
-    for row, statistic in zip(panels, SHOWN, strict=True):
+    for column, statistic in zip(panels.T, SHOWN, strict=True):
         shown = matrices[matrices["statistic"] == statistic]
-        for axes, method in zip(row, methods, strict=True):
+        for axes, method in zip(column, methods, strict=True):
             _draw_matrices(axes, shown[shown["method"] == method], styles[method].colour)
-        _set_axis(row[0], shown)
-        row[0].set_ylabel(f"{STATISTICS[statistic]},\nobserved minus random")
-    for axes, method in zip(panels[0], methods, strict=True):
-        axes.set_title(style.label(method))
+            axes.set_title(f"{style.label(method)} · {STATISTICS[statistic]}")
+            axes.yaxis.set_tick_params(labelleft=True)
+        _set_axis(column[0], shown)
+    _name_models(panels, matrices)
+    figure.supylabel("observed minus random", fontsize=9)
     return figure
+
+
+def _places(matrices: pd.DataFrame, models: list[str]) -> pd.Series:
+    """Where a matrix is drawn, the same for all methods and statistics: side by side, ordered by model."""
+    keys = ["model", "task", "seed", "matrix"]
+    order = {model: index for index, model in enumerate(models)}
+    each = matrices[keys].drop_duplicates()
+    each = each.sort_values("model", key=lambda names: names.map(order), kind="stable").reset_index(drop=True)
+    places = {tuple(row): place for place, row in enumerate(each.itertuples(index=False, name=None))}
+    return matrices[keys].apply(tuple, axis=1).map(places)
+
+
+def _name_models(panels: np.ndarray, matrices: pd.DataFrame) -> None:
+    """Draw lines between the matrices of models, and write the names of the models below."""
+    ends = matrices.groupby("model", sort=False)["at"].agg(["min", "max"])
+    for axes in panels.ravel():
+        for start in sorted(ends["min"])[1:]:
+            axes.axvline(start - 0.5, color=style.GRID, linewidth=0.7, zorder=0)
+        axes.set_xticks(ends.mean(axis=1), list(ends.index), rotation=90, fontsize=8)
+        axes.tick_params(axis="x", length=0)
+        axes.grid(visible=False, axis="x")
 
 
 def _set_axis(axes: Axes, part: pd.DataFrame) -> None:
@@ -136,24 +155,14 @@ def _set_axis(axes: Axes, part: pd.DataFrame) -> None:
     ticks = [bend, *(step for step in steps if bend < step <= 1.05 * furthest)]
     axes.set_yscale("symlog", linthresh=bend, linscale=1)
     axes.set_ylim(min(-bend, 1.15 * part["difference"].min()), max(bend, 1.15 * part["difference"].max()))
-    set_ticks(axes.yaxis, [*(-tick for tick in ticks), 0, *ticks], signed)
+    set_ticks(axes.yaxis, [0, -bend, *ticks, *(-tick for tick in ticks[1:])], signed)
 
 
 def _draw_matrices(axes: Axes, part: pd.DataFrame, colour: str) -> None:
-    """Draw matrices side by side, with lines between models and their names below."""
-    at = list(range(len(part)))
-    axes.vlines(at, part["low"], part["high"], color=style.MUTED, linewidth=1.4, alpha=0.55, zorder=1)
+    """Draw matrices side by side; dots outside the interval are filled."""
+    axes.vlines(part["at"], part["low"], part["high"], color=style.MUTED, linewidth=1.2, alpha=0.55, zorder=1)
     axes.axhline(0, color=style.INK, linewidth=0.8, zorder=1)
     for inside in (True, False):
-        chosen = (part["place"] == "inside").to_numpy() == inside
+        rows = part[(part["place"] == "inside") == inside]
         filled = {"markerfacecolor": "white" if inside else colour, "markeredgecolor": colour}
-        dots = [x for x, is_chosen in zip(at, chosen, strict=True) if is_chosen]
-        axes.plot(dots, part["difference"][chosen], "o", markersize=2.8, markeredgewidth=0.8, **filled)
-    starts = [x for x in at if x == 0 or part["model"].iloc[x] != part["model"].iloc[x - 1]]
-    for start in starts[1:]:
-        axes.axvline(start - 0.5, color=style.GRID, linewidth=0.7, zorder=0)
-    ends = [*starts[1:], len(part)]
-    middles = [(start + end - 1) / 2 for start, end in zip(starts, ends, strict=True)]
-    axes.set_xticks(middles, [part["model"].iloc[start] for start in starts], rotation=90)
-    axes.tick_params(axis="x", length=0)
-    axes.grid(visible=False, axis="x")
+        axes.plot(rows["at"], rows["difference"], "o", markersize=2.8, markeredgewidth=0.8, **filled)

@@ -4,9 +4,9 @@ from typing import Any
 
 import pandas as pd
 
-from report import style
+from report import labels, style
 from report import table as columns
-from report.drawing import DASHED, Drawing, Figure, canvas, drawing_of, log_axis, method_line
+from report.drawing import DASHED, WIDTH, Drawing, Figure, canvas, drawing_of, log_axis, method_line
 from report.measurements.contract import ResultFiles, ResultTables
 from report.results import Columns, read_if_run
 from report.table import Table
@@ -65,18 +65,19 @@ def draw_timing(timing: pd.DataFrame) -> Figure:
         "size": (timing[timing["k"] == middle], f"entries pruned (k = {middle:g})"),
         "k": (timing[timing["size"] == largest], f"k, entries kept of each row ({largest:,.0f} entries)"),
     }
-    figure, (panels,) = canvas(8.6, 3.6, 1, 2, sharey=True)
+    parts = {column: part for column, part in parts.items() if part[0][column].nunique() > 1} or {"size": parts["size"]}
+    figure, panels = canvas(WIDTH, 2.9 * len(parts), len(parts), 1, sharey=True)
     styles = style.method_styles(timing["method"])
-    for axes, (column, (rows, name)) in zip(panels, parts.items(), strict=True):
+    for axes, (column, (rows, name)) in zip(panels[:, 0], parts.items(), strict=True):
         for method, line in rows.sort_values(column).groupby("method", sort=False):
             axes.plot(line[column], line["seconds"], **method_line(styles[method]), label=style.label(method))
         ends = [rows[column].min(), rows[column].max()]
         start = rows.loc[rows[column] == ends[0], "seconds"].min()
         line = {"color": style.INK, "linewidth": 0.9, "linestyle": DASHED, "label": "linear (slope 1)"}
         axes.plot(ends, [start, start * ends[1] / ends[0]], **line)
+        axes.set_ylabel("seconds of one selection")
         axes.set_xlabel(name)
         log_axis(axes.xaxis, sorted(set(rows[column])))
-    log_axis(panels[0].yaxis)
-    panels[0].set_ylabel("seconds of one selection")
-    figure.legend(handles=panels[0].get_legend_handles_labels()[0], loc="outside upper center", ncols=4)
+    log_axis(panels[0, 0].yaxis)
+    labels.write(figure)
     return figure

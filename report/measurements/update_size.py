@@ -7,7 +7,18 @@ import pandas as pd
 
 from report import style
 from report import table as columns
-from report.drawing import Drawing, Figure, canvas, drawing_of, log_axis, method_entries, shade_near
+from report.drawing import (
+    POINTS_LABEL,
+    WIDE,
+    Drawing,
+    Figure,
+    canvas,
+    drawing_of,
+    log_axis,
+    method_entries,
+    remove_rest,
+    shade_near,
+)
 from report.measurements.contract import PageSection, ResultFiles, ResultTables
 from report.results import CELL, Columns, read_if_run
 from report.scores import NEAR, aggregations
@@ -97,10 +108,12 @@ def draw_losses(losses: pd.DataFrame) -> Figure:
     """Difference to full in points against the relative update, one panel per kept share, one dot per cell."""
     budgets = sorted(losses["budget"].unique())
     shares = [share for share in SHOWN if share in budgets] or budgets[: len(SHOWN)]
-    figure, (panels,) = canvas(max(6.4, 2.9 * len(shares)), 3.4, 1, len(shares), sharex=True, sharey=True)
+    wide = min(2, len(shares))
+    high = math.ceil(len(shares) / wide)
+    figure, panels = canvas(WIDE, 2.3 * high + 0.7, high, wide, sharex=True, sharey=True)
     methods = [name for name in METHODS if name in set(losses["method"])]
     styles = style.method_styles(methods)
-    for axes, share in zip(panels, shares, strict=True):
+    for axes, share in zip(panels.ravel(), shares, strict=False):
         shade_near(axes, NEAR)
         for method in methods:
             rows = losses[(losses["method"] == method) & (losses["budget"] == share)]
@@ -110,8 +123,9 @@ def draw_losses(losses: pd.DataFrame) -> Figure:
                 color=styles[method].colour, **filled,
             )  # fmt: skip
         axes.set_title(f"{style.budget_label(share)} kept")
-        axes.set_xlabel(f"||Δ|| / ||W0|| of {losses['kind'].iloc[0]}, %")
-    log_axis(panels[0].xaxis)
-    panels[0].set_ylabel("weighted F1 minus full, points")
+    remove_rest(panels, len(shares))
+    log_axis(panels[0, 0].xaxis)
+    figure.supxlabel(f"||Δ|| / ||W0|| of {losses['kind'].iloc[0]}, % (log scale)", fontsize=9)
+    figure.supylabel(POINTS_LABEL, fontsize=9)
     figure.legend(handles=method_entries(methods, linestyle=""), loc="outside upper center", ncols=len(methods))
     return figure

@@ -5,17 +5,19 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import matplotlib
 import matplotlib.text
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from baselines import METHODS, base
 from ken.errors import UserError
-from report import drawing, figures, labels, results, style
+from report import drawing, figures, labels, named, results, style
 from report.measurements import frontier, overview, scores
 from report.tables import Tables
 from tests.report.synthetic import controls, score_row, write_results
@@ -48,7 +50,7 @@ def lines_of(axes, colour):
 def test_curves_show_the_means_of_the_table(built_study):
     tables = Tables.read(built_study)
     (axes,) = drawn(scores.draw_curves, tables, "bert").axes
-    assert axes.get_title(loc="left") == "t1 · kept values as they are"
+    assert axes.get_title(loc="left") == "t1 · as they are"
     summary = tables.scores_summary
     for method in ("ken", "random"):
         rows = summary[(summary["model"] == "bert") & (summary["method"] == method)]
@@ -59,19 +61,20 @@ def test_curves_show_the_means_of_the_table(built_study):
     assert len(axes.collections) == 1  # the band of the first method
 
 
-def legend_of(part):
-    legend = part.get_legend() if hasattr(part, "get_legend") else part.legends[0]
-    return [text.get_text() for text in legend.get_texts()]
+def names_in(axes):
+    return sorted(text.get_text() for text in labels_of(axes))
 
 
-def test_legends_name_every_method_once(wide_study):
+def test_every_line_has_its_name_and_no_panel_a_legend(wide_study):
     tables = Tables.read(wide_study)
-    for figure in (drawn(overview.draw_summary, tables), drawn(scores.draw_curves, tables, "bloom")):
-        left, right = figure.axes
-        assert legend_of(figure) == ["Full (nothing reset)", "None (whole body reset)"]
-        assert legend_of(left) == ["KEN", "Random", "KEN grid (layers)"]
-        assert legend_of(right) == ["KEN rescaled", "KEN, as it is", "Random, as it is"]
-        for axes in (left, right):
+    ends = {"summary": ["Full (nothing reset)", "None (whole body reset)"], "curves": ["Full", "None"]}
+    curves = drawn(scores.draw_curves, tables, "bloom")
+    for name, figure in {"summary": drawn(overview.draw_summary, tables), "curves": curves}.items():
+        kept, rescaled = figure.axes
+        assert names_in(kept) == sorted([*ends[name], "KEN", "Random", "KEN grid (layers)"])
+        assert names_in(rescaled) == sorted([*ends[name], "KEN rescaled", "KEN as it is", "Random as it is"])
+        assert not figure.legends and all(axes.get_legend() is None for axes in figure.axes)
+        for axes in figure.axes:
             assert all(lines_of(axes, style.FIXED[name].colour) for name in ("ken", "random"))
 
 
@@ -93,7 +96,7 @@ def test_the_frontier_shows_all_cells_and_the_common_ones(wide_study):
     tables = Tables.read(wide_study)
     left, right = frontier_of(tables).axes
     assert left.get_title(loc="left") == "All 4 cells"
-    assert right.get_title(loc="left") == "The 1 cell where every method has a score"
+    assert right.get_title(loc="left") == "1 cell with every method"
     assert not lines_of(left, style.FIXED["lora"].colour)
     (lora,) = lines_of(right, style.FIXED["lora"].colour)
     points = tables.frontier_points
@@ -107,23 +110,52 @@ def test_the_frontier_shows_all_cells_and_the_common_ones(wide_study):
         assert front[-1, 1] == best.loc[~best["method"].isin(style.CONTROLS), "difference_points"].max()
 
 
-def test_every_labelled_line_has_its_label_and_all_others_are_grey(wide_study):
+def test_every_named_line_has_its_name_and_all_others_are_grey(crowded):
+    chosen = frontier.labelled(crowded)
+    assert len(chosen) == named.MOST and {"ken", "random", "ken-rescaled", "lora"} < set(chosen)
+    (axes,) = frontier_of(crowded).axes
+    assert names_in(axes) == sorted(map(style.label, (*chosen, *style.CONTROLS)))
+    others = set(crowded.frontier_points["method"]) - {*chosen, *style.CONTROLS}
+    assert len(lines_of(axes, drawing.GREY)) == len(others) > 20
+    assert axes.get_title(loc="right") == f"grey: {len(others)} other methods"
+
+
+def test_figures_give_names_to_the_same_methods(crowded):
+    order = named.methods(crowded)
+    for axes in drawn(overview.draw_summary, crowded).axes:
+        coloured = {text for text in names_in(axes) if "(" not in text and not text.endswith("as it is")}
+        assert coloured and coloured <= set(map(style.label, order))
+    assert set(frontier.labelled(crowded)) <= set(order)
+    assert len(named.chosen(order, crowded.overview["method"], most=4)) == 4
+
+
+def test_all_methods_of_a_small_study_have_their_name(wide_study):
     tables = Tables.read(wide_study)
-    named = frontier.labelled(tables)
-    assert {"ken-rescaled", "lora", "ken"} <= set(named) and "random" not in named
     pooled = tables.frontier_points.query("model == ''").groupby("cells_of")
     for axes, (_, rows) in zip(frontier_of(tables).axes, pooled, strict=True):
-        present = [name for name in [*named, "full", "none"] if name in set(rows["method"])]
-        assert sorted(text.get_text() for text in labels_of(axes)) == sorted(map(style.label, present))
-        assert len(lines_of(axes, frontier.GREY)) == len(set(rows["method"]) - set(present))
+        assert names_in(axes) == sorted(map(style.label, set(rows["method"])))
+        assert not axes.get_title(loc="right") and not lines_of(axes, drawing.GREY)
+
+
+def test_the_best_selections_have_names_in_the_order_of_their_smallest_files(tmp_path):
+    scored = {  # budget, and so size; weighted F1, of 0.9
+        "magnitude": (0.5, 0.899), "seeded-rescaled-2bit": (0.4, 0.9), "seeded-rescaled-3bit": (0.1, 0.895),
+        "rounded": (0.05, 0.893), "delta-magnitude": (0.01, 0.887), "dare": (0.02, 0.8), "ken": (0.03, 0.7),
+    }  # fmt: skip
+    rows = [score_row(method=name, budget=budget, f1=f1) for name, (budget, f1) in scored.items()]
+    tables = Tables.compute(write_results(tmp_path, [*controls(), *rows]))
+    expected = ["ken", "rounded", "seeded-rescaled-3bit", "magnitude", "delta-magnitude"]
+    assert named.methods(tables) == expected
+    assert named.chosen(expected, scored, most=4) == expected[:4]
+    assert set(named.chosen(expected, scored)) == set(scored), "all of a few methods"
 
 
 def test_the_frontier_of_each_model_has_a_panel(wide_study, tmp_path):
     tables = Tables.read(wide_study)
     points = tables.frontier_points
-    figure = drawn(frontier.draw_models, points[points["model"] != ""], frontier.labelled(tables))
+    figure = drawn(frontier.draw_models, points[points["model"] != ""], frontier.labelled(tables, 4))
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["bert, 2 cells", "bloom, 2 cells"]
-    assert "other methods" in legend_of(figure)
+    assert figure.get_suptitle() == "grey: 1 other method"
     single = Tables.compute(write_results(tmp_path, [*controls(), score_row()]))
     assert not frontier.drawings(single)["frontier_models"].shown and frontier.drawings(single)["frontier"].shown
 
@@ -153,36 +185,112 @@ def crowded(tmp_path_factory):
     return Tables.compute(write_results(tmp_path_factory.mktemp("crowded"), rows))
 
 
-@pytest.mark.parametrize(
-    "draw", [frontier_of, overview.draw_summary, lambda tables: scores.draw_curves(tables, "bert")]
-)
-def test_no_text_is_cut_off_or_overlaps_another(crowded, draw):
-    figure = draw(crowded) if draw is frontier_of else drawn(draw, crowded)
-    texts = [text for axes in figure.axes for text in [*axes.get_xticklabels(), axes.xaxis.label, axes.title]]
-    texts += [text for axes in figure.axes if axes.get_legend() for text in axes.get_legend().get_texts()]
-    texts += [text for legend in figure.legends for text in legend.get_texts()]
-    texts += [text for axes in figure.axes for text in [*axes.get_yticklabels(), axes.yaxis.label, *labels_of(axes)]]
-    boxes = [matplotlib.text.Text.get_window_extent(text) for text in texts if text.get_text() and text.get_visible()]
-    assert len(boxes) > 20
-    assert all(box.x0 >= 0 and box.y0 >= 0 for box in boxes)
-    assert all(box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1 for box in boxes)
-    assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+def texts_of(figure):
+    """All texts that a figure shows, without ticks outside the limits of their axis."""
+    texts = [*figure.texts, *(text for legend in figure.legends for text in legend.get_texts())]
+    texts += [text for text in (figure._suptitle, figure._supxlabel, figure._supylabel) if text]
+    for axes in figure.axes:
+        texts += [*axes.texts, axes.title, axes._left_title, axes._right_title]
+        texts += [text for legend in [axes.get_legend()] if legend for text in legend.get_texts()]
+        for axis in (axes.xaxis, axes.yaxis) if axes.axison else ():
+            low, high = sorted(axis.get_view_interval())
+            ticks = [tick for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
+            texts += [axis.label, *(tick.label1 for tick in ticks)]
+    return [text for text in dict.fromkeys(texts) if text.get_text().strip() and text.get_visible()]
 
 
-def test_labels_of_lines_neither_overlap_nor_leave_the_panel(crowded):
+def mistakes_of(name, figure):
+    """What is wrong with the texts of a figure, one line each."""
+    boxes = {text: matplotlib.text.Text.get_window_extent(text) for text in texts_of(figure)}
+    width, height = figure.bbox.x1, figure.bbox.y1
+    for text, box in boxes.items():
+        if box.x0 < 0 or box.y0 < 0 or box.x1 > width or box.y1 > height:
+            yield f"{name}: {text.get_text()!r} is cut off"
+        if text.get_fontsize() < 8:
+            yield f"{name}: {text.get_text()!r} is too small"
+    for one, other in itertools.combinations(boxes, 2):
+        if boxes[one].overlaps(boxes[other]):
+            yield f"{name}: {one.get_text()!r} overlaps {other.get_text()!r}"
+    legends = [*figure.legends, *filter(None, (axes.get_legend() for axes in figure.axes))]
+    yield from (f"{name}: a legend of many entries" for legend in legends if len(legend.get_texts()) > 8)
+    if figure.get_figwidth() > 6.4:
+        yield f"{name}: too wide for a phone"
+
+
+def mistakes(tables):
+    return [
+        line for name, drawing in figures.drawings(tables).items() for line in mistakes_of(name, drawn(drawing.draw))
+    ]
+
+
+REFERENCES = sorted(path.name for path in Path("results/reference").iterdir() if (path / "scores.csv").exists())
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+def test_all_texts_of_the_committed_studies_can_be_read(name):
+    assert not mistakes(Tables.compute(Path("results/reference") / name))
+
+
+def test_all_texts_of_invented_studies_can_be_read(crowded, wide_study, built_study):
+    for tables in (crowded, Tables.read(wide_study), Tables.read(built_study)):
+        assert not mistakes(tables)
+
+
+def test_mistakes_are_found():
+    figure, panels = drawing.canvas(7, 1)
+    for x in (0.2, 0.21, 1.2):
+        panels[0, 0].text(x, 0.5, "some text", fontsize=7)
+    for index in range(9):
+        panels[0, 0].plot([0, 1], label=index)
+    panels[0, 0].legend()
+    figure.draw_without_rendering()
+    found = "\n".join(mistakes_of("it", figure))
+    for mistake in ("cut off", "too small", "'some text' overlaps 'some text'", "many entries", "too wide"):
+        assert mistake in found
+
+
+def test_names_of_lines_neither_overlap_nor_leave_the_panel(crowded):
     (axes,) = frontier_of(crowded).axes
     boxes = [matplotlib.text.Text.get_window_extent(text) for text in labels_of(axes)]
-    assert len(boxes) >= frontier.LABELLED + 2
+    assert len(boxes) == named.MOST + len(style.CONTROLS)
     panel = axes.get_window_extent()
     assert all(panel.x0 <= box.x0 and box.x1 <= panel.x1 and panel.y0 <= box.y0 and box.y1 <= panel.y1 for box in boxes)
     assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
 
 
-def test_a_label_without_room_is_left_out():
-    _, panels = drawing.canvas(1, 1)
-    line = np.array([[0.2, 0.2], [0.8, 0.8]])
-    labels.place(panels[0, 0], [labels.Label("far too long a name for so small a panel", "black", line)], [line])
+def test_names_of_lines_lie_beside_their_lines():
+    figure, panels = drawing.canvas(5, 4)
+    lines = {height: panels[0, 0].plot([0, 1], [height, height], label=f"at {height}")[0] for height in (0, 1, 2)}
+    panels[0, 0].plot([0, 1], [1.5, 1.5])  # has no name
+    labels.write(figure)
+    figure.draw_without_rendering()
+    assert names_in(panels[0, 0]) == ["at 0", "at 1", "at 2"]
+    for text in labels_of(panels[0, 0]):
+        box = matplotlib.text.Text.get_window_extent(text)
+        heights = {height: line.get_transform().transform((0, height))[1] for height, line in lines.items()}
+        near = min(heights, key=lambda height: abs(heights[height] - (box.y0 + box.y1) / 2))
+        assert text.get_text() == f"at {near}" and not box.y0 < heights[near] < box.y1
+
+
+def test_a_name_without_room_is_left_out():
+    figure, panels = drawing.canvas(1, 1)
+    panels[0, 0].plot([0.2, 0.8], [0.2, 0.8], label="far too long a name for so small a panel")
+    labels.write(figure)
     assert not labels_of(panels[0, 0])
+
+
+@pytest.mark.parametrize("width", [2, 3, 5])
+def test_ticks_that_would_touch_are_left_out(width):
+    def draw():
+        figure, panels = drawing.canvas(width, 2)
+        drawing.share_axis(panels[0, 0], pd.Series([0.005, 1.0]))
+        panels[0, 0].set_ylim(1, 1e12)
+        drawing.log_axis(panels[0, 0].yaxis)
+        return figure
+
+    figure = drawn(draw)
+    assert not [line for line in mistakes_of("ticks", figure) if "overlaps" in line]
+    assert all(len(axis.get_majorticklocs()) >= 3 for axis in (figure.axes[0].xaxis, figure.axes[0].yaxis))
 
 
 def test_hostile_names_are_drawn_as_text(hostile_study):
