@@ -143,7 +143,7 @@ Means over {style.count(tables.cells, "cell")}:
 
 def whole_embeddings(points: pd.DataFrame) -> str:
     """A paragraph on the methods whose files hold embeddings in full, which is most of their bytes; "" without any."""
-    names = [style.label(name) for name in dict.fromkeys(points["method"]) if name.startswith("bitdelta")]
+    names = [style.label(name) for name in dict.fromkeys(points["method"]) if style.has_whole_embeddings(name)]
     return f"\nThe files of {style.listed(names)} hold the embeddings in full.\n" if names else ""
 
 

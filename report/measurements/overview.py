@@ -88,7 +88,7 @@ def _detail_table(tables: ResultTables) -> Table:
     shares = {"Cells within 1 point": "within_1_point", "Body kept": "kept_share", "Of full's bytes": "stored_share"}
     return Table.of(
         [
-            columns.method(),
+            columns.stored_method(),
             columns.budget("Asked"),
             columns.number("Cells", "cells", style.integer),
             columns.number("Weighted F1", "weighted_f1", style.score),
