@@ -60,7 +60,7 @@ def page(tables: ResultTables) -> dict[str, Any]:
             columns.budget(),
             columns.text("Constant", lambda row: CONSTANTS[row.constant]),
             columns.text("Tried", lambda row: _tried(row.rows["tried"].iloc[0])),
-            columns.text("Chosen on", lambda row: row.rows["split"].iloc[0] or "not chosen"),
+            columns.text("Chosen on", lambda row: _where(row.rows.iloc[0])),
             columns.text("Chosen", lambda row: ", ".join(_times(one) for one in row.rows.itertuples())),
             columns.number("Cells", lambda row: row.rows["cells"].iloc[0], style.integer),
         ],
@@ -76,6 +76,10 @@ def _tried(values: str) -> str:
     return ", ".join(values.split()) or "not recorded"
 
 
+def _where(row: pd.Series) -> str:
+    return row["split"] or ("not chosen" if row["tried"] else "not recorded")
+
+
 def _times(row: Any) -> str:
     """A value and how often it was chosen: "1.5 (4 times)"."""
     return f"{row.value:g} ({style.count(row.times, 'time')})"
@@ -86,6 +90,7 @@ def _text(tables: ResultTables) -> list[str]:
     lines = []
     for constant, name in {FACTOR: "factor on the scales", RATE: "learning rate"}.items():
         rows = tables.searched[tables.searched["constant"] == constant]
+        rows = rows[(rows["split"] != "") | (rows["tried"] != "")]  # else it is not known whether it was searched
         for split, how in HOW.items():
             if names := list(dict.fromkeys(map(style.label, rows.loc[rows["split"] == split, "method"]))):
                 lines.append(f"The {name} of {style.listed(names)} was {how}.")

@@ -72,7 +72,8 @@ def test_values_that_an_older_run_did_not_record_are_not_made_up(results):
     (results / "collected.json").unlink()
     tables = Tables.compute(results)
     section = searched.page(tables)["section"]
-    assert {row[3].text for row in section.table.rows} == {"not recorded"}
+    assert {row[3].text for row in section.table.rows} == {"not recorded"} and "FLOP" not in section.text
+    assert {row[0].text: row[4].text for row in section.table.rows}["FLOP"] == "not recorded"
     assert dict(zip(tables.searched["method"], tables.searched["split"], strict=True)) == {
         "lora": "validation", "bitdelta": "validation", "flop": "",
     }  # fmt: skip
