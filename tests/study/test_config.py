@@ -656,3 +656,11 @@ def test_a_kept_share_of_one_entry_has_a_note(small, tmp_path, monkeypatch, caps
     keys = ("kept_shares", "tasks.topic.kept_shares", "method_settings.ken.budgets")
     advice = "has 1, which keeps one entry of each row; all of them are kept by the control full"
     assert capsys.readouterr().err.splitlines() == [f"note: {key} {advice}" for key in keys if noted]
+
+
+@pytest.mark.parametrize("name", ["mini", "offline"])
+def test_ken_of_linear_layers_is_run_around_the_sizes_of_flop(name):
+    settings = config.read(ROOT / "config" / f"{name}.yaml", baselines.METHODS)["method_settings"]
+    shares = settings["ken-linear"]["budgets"]
+    for size in settings["flop"]["budgets"]:  # which keeps a few entries fewer than this share of the linear layers
+        assert size in shares and any(share < size for share in shares)
