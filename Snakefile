@@ -34,7 +34,7 @@ ENVIRONMENT = "../envs/environment.yaml"
 if GPU and "gpu" not in workflow.global_resources:
     workflow.register_resource("gpu", 1)
 
-show_progress(workflow, benchmarked_seconds(PATHS.benchmarks))
+show_progress(workflow, benchmarked_seconds(PATHS.benchmarks), STUDY.config)
 
 
 wildcard_constraints:

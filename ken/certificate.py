@@ -24,8 +24,7 @@ from ken.streaming import prune
 from ken.subnetwork import Subnetwork
 from ken.suggestion import (
     Predict,
-    check_range,
-    examples_needed,
+    checked_confidence,
     loss_bound,
     majority_score,
     notes_on,
@@ -141,14 +140,7 @@ def smallest_file(
         ValueError: an argument is out of range, there are too few validation examples; or see `ken.prune`.
     """
     labels, start = np.asarray(labels), time.monotonic()
-    check_range("margin", margin, 0, 1)
-    check_range("confidence", confidence, 0.5, 1)
-    each = 1 - (1 - confidence) / len(codings)
-    if len(labels) < (needed := examples_needed(margin, each)):
-        raise ValueError(
-            f"{len(labels)} validation examples cannot show at {confidence:.0%} confidence that at most {margin:g} is "
-            f"lost: give at least {needed:,}, or a larger margin."
-        )
+    each = checked_confidence(margin, confidence, len(labels), len(codings))
     full = np.asarray(predict(model))
     full_score, trials, finished = weighted_f1(labels, full), [], True
     base, finetuned = tensors_of(Pair.opened(pretrained, model, allow_head))

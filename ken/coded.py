@@ -15,6 +15,7 @@ from ken.pairing import opened_base
 from ken.sources import AnySource, Fingerprint
 from ken.storage.coded import CodedReader
 from ken.tensors import TensorSpec, as_rows
+from ken.vocabulary import hint_on_new_rows
 from ken.wrappers import live_tensors, unwrapped
 
 T = TypeVar("T", bound=injection.Injectable)
@@ -84,7 +85,7 @@ class CodedSubnetwork(AnySubnetwork, Generic[T]):
                 flat[start + indices] = True
                 parts.append(kept[indices.argsort()] if indices.diff().lt(0).any() else kept)
             values[name] = torch.cat(parts) if parts else torch.empty(0, dtype=spec.dtype)
-        fingerprint.check(self.base)
+        fingerprint.check(self.base, hint_on_new_rows(self.counts))
         return self._decoded_class(
             masks, values, self.whole, self.aliases, self.base, self.method, self.k, self.rule, self.scope, self.config
         )

@@ -209,8 +209,11 @@ class Fingerprint:
         self._close()
         return hashlib.sha256(json.dumps(sorted(self.digests.items())).encode()).hexdigest()
 
-    def check(self, expected: str) -> None:
+    def check(self, expected: str, hint: str = "") -> None:
         """Check that a base is the one from which a sub-network was made.
+
+        Args:
+            hint: a further sentence of the message.
 
         Raises:
             ValueError: the fingerprints differ.
@@ -218,7 +221,7 @@ class Fingerprint:
         if (digest := self.hexdigest()) != expected:
             raise ValueError(
                 f"the base has fingerprint {digest[:12]}, expected {expected[:12]}: give the pre-trained values the "
-                "sub-network was made from."
+                f"sub-network was made from.{hint}"
             )
 
     def _close(self) -> None:

@@ -21,6 +21,7 @@ from ken.sources import AnySource, Fingerprint, Tensors
 from ken.storage.coded import CodedReader
 from ken.storage.exact import SETTINGS, Writer
 from ken.tensors import TensorSpec, indices_of
+from ken.vocabulary import hint_on_new_rows
 
 __all__ = ["Subnetwork"]
 
@@ -294,7 +295,7 @@ class Subnetwork(AnySubnetwork):
             for name, count in added.items():
                 zeros[name][-count:] = 0
             fingerprint = self._fingerprint({**state, **zeros}) if added else fingerprint
-        fingerprint.check(self.base)
+        fingerprint.check(self.base, hint_on_new_rows(self.counts))
 
     def _fingerprint(self, state: Tensors) -> Fingerprint:
         fingerprint = Fingerprint()

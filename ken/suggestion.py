@@ -121,7 +121,8 @@ def suggest(
             f"{method!r} depends on k: the entries of a smaller share are not among those of a larger one, so no "
             "share can be searched for; name a method that ranks, such as 'ken'."
         )
-    _check_arguments(margin, confidence, resolution, None if allow_few else len(labels))
+    check_range("resolution", resolution, 0, 1)
+    checked_confidence(margin, confidence, math.inf if allow_few else len(labels))
     full = np.asarray(predict(model))
     full_score = weighted_f1(labels, full)
     pair = Pair.opened(pretrained, model, allow_head)
@@ -167,16 +168,24 @@ def notes_on(labels: np.ndarray, full_score: float) -> list[str]:
     ]
 
 
-def _check_arguments(margin: float, confidence: float, resolution: float, examples: int | None) -> None:
-    """Check the ranges, and that the examples suffice (None: any number does)."""
+def checked_confidence(margin: float, confidence: float, examples: float, searches: int = 1) -> float:
+    """Confidence of each of several searches, so that all together have the one asked for (Bonferroni).
+
+    Args:
+        examples: number of validation examples.
+
+    Raises:
+        ValueError: margin or confidence is out of range, or there are too few examples.
+    """
     check_range("margin", margin, 0, 1)
     check_range("confidence", confidence, 0.5, 1)
-    check_range("resolution", resolution, 0, 1)
-    if examples is not None and examples < (needed := examples_needed(margin, confidence)):
+    each = 1 - (1 - confidence) / searches
+    if examples < (needed := examples_needed(margin, each)):
         raise ValueError(
             f"{examples} validation examples cannot show at {confidence:.0%} confidence that at most {margin:g} is "
             f"lost: give at least {needed:,}, or a larger margin."
         )
+    return each
 
 
 def _ranks(

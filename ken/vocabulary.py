@@ -90,6 +90,19 @@ def extended(base: Source, wanted: Mapping[str, TensorSpec]) -> Source:
     return Extended(base, specs) if specs else base
 
 
+def hint_on_new_rows(counts: Mapping[str, tuple[int, int]]) -> str:
+    """What to do with a live model whose vocabulary was extended, for a sub-network that keeps whole embeddings.
+
+    Its file cannot say which of its rows are new, because it keeps all of them.
+
+    Args:
+        counts: body tensor -> (kept entries, all entries).
+    """
+    if any(kept == entries and _EMBEDDINGS.search(name) for name, (kept, entries) in counts.items()):
+        return " If its vocabulary was extended, fill the new rows of the model with zeros first."
+    return ""
+
+
 def _is_longer(old: TensorSpec, new: TensorSpec) -> bool:
     same = len(old.shape) == len(new.shape) and old.shape[1:] == new.shape[1:]
     floating = old.dtype.is_floating_point and new.dtype.is_floating_point

@@ -28,6 +28,7 @@ DOCUMENTS: dict[str, dict[str, Block]] = {
         "answer": of("mini", findings.answer_block),
     },
     "docs/findings.md": {
+        "overlap": findings.overlap_block,
         "claims": findings.claims_block,
         "mini": of("mini", findings.study_block),
         "real": of("real", findings.study_block),

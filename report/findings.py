@@ -1,5 +1,6 @@
 """Findings of the committed runs as Markdown for README and docs; all numbers come from result files."""
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,9 +12,10 @@ from report.measurements.checks import zero_sentence
 from report.measurements.inference import speed
 from report.measurements.perplexity import compared_rows, factor, factors, result_sentences
 from report.measurements.verdicts import MIXED, whole
-from report.results import ALL_MODELS, CONTROL, read_claims, read_json, read_scores
+from report.results import ALL_MODELS, CELL, CONTROL, FINETUNING, read_claims, read_json, read_scores, read_table
 from report.scores import keeps_more
 from report.summary import answer, sentences
+from report.table import tuples
 from report.tables import Tables
 
 ROOT = Path(__file__).parent.parent
@@ -94,7 +96,7 @@ Means over {style.count(tables.cells, "cell")}:
 
 def whole_embeddings(points: pd.DataFrame) -> str:
     """A paragraph on the methods whose files hold embeddings in full, which is most of their bytes; "" without any."""
-    names = [style.label(name) for name in dict.fromkeys(points["method"]) if name.startswith("bitdelta")]
+    names = [style.label(name) for name in dict.fromkeys(points["method"]) if style.has_whole_embeddings(name)]
     return f"\nThe files of {style.listed(names)} hold the embeddings in full.\n" if names else ""
 
 
@@ -138,6 +140,34 @@ def claims_block(references: Path) -> str:
             cells = Tables.read(references / name).counts["cells"]
             judged[title] = columns[f"{title} ({style.count(cells, 'cell')})"] = read_claims(references / name)
     return f"{verdicts(columns, ('paper', 'ours'))}{unchanged_rules(judged)}"
+
+
+def overlap_block(references: Path) -> str:
+    """Whether `STUDIES` with a model in common have cells in common, which makes their columns dependent."""
+    cells = {
+        title: set(tuples(fine_tuned_cells(references / name), CELL))
+        for name, title in STUDIES.items()
+        if (references / name).is_dir()
+    }
+    pairs = itertools.combinations(cells, 2)
+    return " ".join(filter(None, (_overlap(one, other, cells[one], cells[other]) for one, other in pairs)))
+
+
+def fine_tuned_cells(folder: Path) -> pd.DataFrame:
+    """Model, task and seed of every cell of a committed run that was fine-tuned from the pre-trained weights."""
+    trainings = read_table(folder / "finetuning.csv", *FINETUNING)
+    return trainings.loc[trainings["arm"] == "pretrained", CELL]
+
+
+def _overlap(one: str, other: str, cells: set[tuple], others: set[tuple]) -> str:
+    """How many of one study's cells are another study's too; "" if the studies have no model in common."""
+    if not {cell[0] for cell in cells} & {cell[0] for cell in others}:
+        return ""
+    shared = len(cells & others)
+    if not shared:
+        return f"No cell of the {one} is one of the {other}: they are separate measurements."
+    number = f"{shared} of the {len(cells)}" if shared < len(cells) else f"All {shared}"
+    return f"{number} cells of the {one} are also cells of the {other}: these columns are not independent."
 
 
 def unchanged_rules(judged: dict[str, pd.DataFrame]) -> str:

@@ -14,7 +14,7 @@ PARTS = ("random-init", "pruning", "adaptation", "precision")  # parts that only
 STATISTICS = ("comparisons", "pairwise", "to_full", "ranks")
 PUBLICATION = ("weighted_f1", "overview", "claims", "ranks", "published")
 # Tables that the committed studies do not have yet.
-ADDED = ("frontier", "frontier_points", "smallest_files", "choices", "updates", "update_losses", "headline")
+ADDED = tuple("frontier frontier_points smallest_files choices updates update_losses headline searched".split())
 Needs = tuple[str, ...]  # the study must have at least one of these `PARTS`; () for no condition
 
 
@@ -56,6 +56,7 @@ def load() -> None:
         pretraining,
         ranks,
         scores,
+        searched,
         spread,
         suggestions,
         timing,
@@ -83,6 +84,7 @@ MEASUREMENTS = (
     Measurement("update_size", always("updates", "update_losses"), always("update_size")),
     Measurement("matched", always("matched")),
     Measurement("finetuned", always("finetuned")),
+    Measurement("searched", always("searched")),
     Measurement("suggestions", always("suggestions")),
     Measurement("pretraining", always("pretraining_gain"), {"pretraining_gain": ("random-init",)}),
     Measurement("inference", always("inference")),

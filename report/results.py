@@ -206,7 +206,7 @@ def read_scores(results: Path) -> pd.DataFrame:
     """
     path = results / "scores.csv"
     scores = read_table(path, *SCORES)
-    for name in scores.columns.intersection(EVALUATION):
+    for name in scores.columns.intersection([*EVALUATION, "factor"]):
         scores[name] = to_numbers(scores[name], path)
     if scores.empty:
         raise UserError(f"{path} has no rows, expected at least one cell: run the study first.")

@@ -57,6 +57,9 @@ LABELS = {
     "surgeon-delta": "Surgeon of Δ",
     "surgeon-delta-updated": "Surgeon of Δ, updated",
 }
+WHOLE_EMBEDDINGS = {"bitdelta", "flop", "ken-layers", "ken-linear", "ken-grid-layers", "llm-surgeon"}
+"""Methods whose files hold the embeddings in full, in small models most of their bytes. A test compares this with the
+methods' own `stored_bytes`."""
 FAMILY_LABELS = {
     "reset": "as they are", "rescaled": "rescaled", "other": "other", "trained": "trained", "control": "all, shrunk",
 }  # fmt: skip
@@ -150,6 +153,11 @@ def label(method: str) -> str:
     if name.bits is None:
         return f"{LABELS[name.base]} rescaled"
     return f"{LABELS[name.base]}{', rescaled' if name.rescaled else ''}, {count(name.bits, 'bit')}"
+
+
+def has_whole_embeddings(method: str) -> bool:
+    """Whether the files of a method, or of a variant of it, hold the embeddings in full."""
+    return MethodName.of(method).base in WHOLE_EMBEDDINGS
 
 
 def method_styles(methods: Iterable[str]) -> dict[str, MethodStyle]:

@@ -112,6 +112,16 @@ def method(head: str = "Method", field: str = "method") -> Column:
     return text(head, lambda row: style.label(value_of(row, field)))
 
 
+def stored_method() -> Column:
+    """Column of methods beside the sizes of their files, with a mark on those that hold the embeddings in full."""
+
+    def cell(row: Any) -> TableCell:
+        label = style.label(row.method)
+        return TableCell(label, label, "embeddings in full" if style.has_whole_embeddings(row.method) else "")
+
+    return Column("Method", cell)
+
+
 def budget_text() -> Column:
     """Column of budgets by their labels, sorted as texts."""
     return text("Budget", lambda row: style.budget_label(row.budget, row.unit))

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from baselines import METHODS
 from ken.errors import UserError
 from study import checks, inference
 from study.cells import suggest
@@ -221,6 +222,13 @@ def scores_table(study: Study, paths: Paths) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
+def searched_constants(study: Study) -> dict[str, dict[str, list[float]]]:
+    """Method -> the constants that it chooses on validation, with the values that it tries."""
+    sections = study.config["method_settings"]
+    constants = {name: method_settings.searched(METHODS[name], sections.get(name, {})) for name in study.methods}
+    return {name: values for name, values in constants.items() if values}
+
+
 def main() -> None:
     _, study, paths = parse_step("Collect the results of all cells of a study.")
     first_task, first_seed = study.axes["task"][0], study.axes["seed"][0]
@@ -241,7 +249,8 @@ def main() -> None:
     for name, table in tables.items():
         files.write_csv(paths.table(name), table)
     sha256 = {f"{name}.csv": files.sha256(paths.table(name)) for name in tables}
-    files.write_json(paths.collected, {"sha256": sha256, "made": provenance.describe_process()})
+    made = provenance.describe_process()
+    files.write_json(paths.collected, {"sha256": sha256, "searched": searched_constants(study), "made": made})
     print(f"{len(tables['scores'])} rows from {len(study.cells)} cells")
 
 

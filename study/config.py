@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from baselines import METHODS
-from study.definition import config
+from study.definition import checks, config
 from study.running.workflow import run
 
 
@@ -21,7 +21,10 @@ def main() -> None:
     if a.schema:
         print(json.dumps(config.schema(METHODS), indent=2))
     else:
-        yaml.safe_dump(config.read(a.config, METHODS), sys.stdout, sort_keys=False, allow_unicode=True)
+        study = config.read(a.config, METHODS)
+        yaml.safe_dump(study, sys.stdout, sort_keys=False, allow_unicode=True)
+        for note in checks.notes(study, METHODS):
+            print(note, file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -9,12 +9,10 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
-from ken.errors import UserError
 from study.planning import comparison, jobs, tables
+from study.planning.machines import MEASURED, chosen_machine, known_machines
 from study.running import files
 from study.running.workflow import run
-
-MEASURED = Path("results/machine.json")
 
 
 def measure_into(path: Path) -> dict:
@@ -28,25 +26,6 @@ def measure_into(path: Path) -> dict:
     files.write_json(path, record)
     print(f"Plans without --machine now use {path}.\n", flush=True)
     return record
-
-
-def known_machines(measured: Path) -> dict:
-    """The plan's speeds, with the machine at hand if it has been measured."""
-    plan = jobs.read_plan()
-    return jobs.with_machine_at_hand(plan, files.read_json(measured)) if measured.is_file() else plan
-
-
-def chosen_machine(name: str | None, plan: dict) -> str:
-    """Name of the machine to plan for: as asked for, else the one at hand, else the CPU of the committed runs.
-
-    Raises:
-        UserError: there is no such machine.
-    """
-    name = name or (jobs.HERE if jobs.HERE in plan["machines"] else "cpu")
-    if name not in plan["machines"]:
-        advice = "measure this machine first (--measure)" if name == jobs.HERE else "add it to config/plan.yaml"
-        raise UserError(f"the machine {name} is not known, only {', '.join(plan['machines'])}: {advice}.")
-    return name
 
 
 def against_text(planned: list[jobs.Job], results: Path) -> str:

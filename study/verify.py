@@ -99,6 +99,12 @@ def summary(sha256: dict[str, str], wrong: dict[str, str]) -> str:
     return "\n".join(lines)
 
 
+def remedy(results: Path, name: str) -> str:
+    """What to do so that Snakemake makes a changed or missing file again."""
+    path = results / to_remove(name)
+    return f"made again after `rm -r {path}`" if path.exists() else "made again by the same snakemake command"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description="Compare the files of a study with the hashes from when they were made."
@@ -115,10 +121,10 @@ def main() -> None:
     if left_out:
         print(f"{left_out} files were left out when the study was packed.")
     for name, what in list(wrong.items())[:SHOWN]:
-        print(f"{what}: {results / name} (made again after `rm -r {results / to_remove(name)}`)")
+        print(f"{what}: {results / name} ({remedy(results, name)})")
     if wrong:
         sys.exit(
-            f"error: {len(wrong)} of {len(sha256)} files are changed or missing: remove what is named above and run "
+            f"error: {len(wrong)} of {len(sha256)} files are changed or missing: run what is named above, then "
             "the same snakemake command again."
         )
     print(f"All {len(sha256)} files are unchanged.")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from report import style
-from report.results import FINETUNING, MODELS, TASKS, read_scores, read_table
+from report.results import FINETUNING, MODELS, TASKS, read_json, read_scores, read_table
 from report.scores import average_draws, with_kept_shares
 from report.table import Table
 
@@ -54,6 +54,12 @@ class ResultFiles:
     def finetuning(self) -> pd.DataFrame:
         """finetuning.csv, one row per model, task, seed and arm (pretrained or random-init)."""
         return read_table(self.results / "finetuning.csv", *FINETUNING)
+
+    @cached_property
+    def searched(self) -> dict[str, dict[str, list[float]]]:
+        """Method -> constants that it chooses on validation -> values tried; empty for a run of an older version."""
+        path = self.results / "collected.json"
+        return read_json(path).get("searched", {}) if path.exists() else {}
 
     @cached_property
     def tasks(self) -> pd.DataFrame:

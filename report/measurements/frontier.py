@@ -258,7 +258,7 @@ def _sizes_table(frontier: pd.DataFrame) -> Table:
 
     heads = {size: style.percent(size) for size in SIZES}
     rows = columns.groups(_measured(frontier), [*SET, "method"], "size")
-    return Table.of([_cells(), columns.method(), *columns.wide(heads, cell)], rows)
+    return Table.of([_cells(), columns.stored_method(), *columns.wide(heads, cell)], rows)
 
 
 def _smallest_table(smallest: pd.DataFrame) -> Table:
@@ -273,7 +273,7 @@ def _smallest_table(smallest: pd.DataFrame) -> Table:
 
     heads = {loss: f"At most {loss:g} below full" for loss in WITHIN}
     rows = columns.groups(_measured(smallest, "stored_share"), [*SET, "method"], "within")
-    return Table.of([_cells(), columns.method(), *columns.wide(heads, cell)], rows)
+    return Table.of([_cells(), columns.stored_method(), *columns.wide(heads, cell)], rows)
 
 
 def _measured(table: pd.DataFrame, column: str = "difference_points") -> pd.DataFrame:

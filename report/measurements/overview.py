@@ -101,7 +101,7 @@ def _detail_table(tables: ResultTables) -> Table:
     anchors = [row_anchor(row.method, row.unit, row.budget) for row in tables.overview.itertuples()]
     table = Table.of(
         [
-            columns.method(),
+            columns.stored_method(),
             columns.budget("Asked"),
             columns.number("Cells", "cells", style.integer),
             columns.number("Weighted F1", "weighted_f1", style.score),

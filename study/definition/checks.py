@@ -56,6 +56,20 @@ def check_unused_settings(config: dict, written: Collection[str]) -> None:
         del settings[name]
 
 
+def notes(config: Mapping, methods: Mapping[str, Method]) -> list[str]:
+    """Notes for users who mean all entries of each row by a kept share of 1, one for each key."""
+    lists = {"kept_shares": config["kept_shares"]}
+    lists |= {f"tasks.{name}.kept_shares": task.get("kept_shares", ()) for name, task in config["tasks"].items()}
+    for name, section in config["method_settings"].items():
+        if methods[name].unit == "share":
+            lists[f"method_settings.{name}.budgets"] = section.get("budgets", ())
+    return [
+        f"note: {key} has 1, which keeps one entry of each row; all of them are kept by the control full"
+        for key, shares in lists.items()
+        if any(share == 1 and isinstance(share, int) for share in shares)
+    ]
+
+
 def pictured(config: Mapping, methods: Mapping[str, Method]) -> dict:
     """Section kenviz completed: by default the first model and task, and a method that is run at the share.
 

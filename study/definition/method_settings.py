@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from baselines import METHODS, Method
+from baselines.scale_factor import FactorOnValidation
 from baselines.training import TrainedMethod
 
 RUN_KEYS = ("budgets", "draws", "rate_factors")  # all other keys are options of the method
@@ -42,6 +43,17 @@ def learning_rate_multipliers(method: Method, section: Mapping) -> tuple[float, 
     if not isinstance(method, TrainedMethod):
         return ()
     return tuple(section.get("rate_factors") or method.learning_rate_multipliers)
+
+
+def searched(method: Method, section: Mapping) -> dict[str, list[float]]:
+    """Constants that a method chooses on validation in every cell, with the values that it tries.
+
+    Learning rates are multiples of the fine-tuning's. A constant with one value is not chosen.
+    """
+    constants = {"learning rate": list(learning_rate_multipliers(method, section))}
+    if isinstance(method, FactorOnValidation):
+        constants["factor"] = list(method.configured(options(section)).factors)
+    return {name: values for name, values in constants.items() if values}
 
 
 def options(section: Mapping) -> dict:

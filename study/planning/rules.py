@@ -5,6 +5,7 @@ All of them can be called and tested without Snakemake: wildcards are any object
 
 import json
 import shlex
+import sys
 import time
 from collections.abc import Collection, Iterable
 from itertools import product
@@ -17,7 +18,7 @@ from baselines.base import names_entries
 from ken import checkpoint_files
 from ken.errors import UserError
 from study import manifest
-from study.definition import method_settings
+from study.definition import checks, method_settings
 from study.definition.config import check_keys
 from study.definition.config import load as load_config
 from study.definition.kept_files import kept_files
@@ -71,6 +72,8 @@ def prepare_study(
     sources = not config.pop("report_only", False)
     unused = not sources or "methods" in overrides
     study = Study(load_config(config, baselines.METHODS, sources, unused))
+    for note in checks.notes(study.config, baselines.METHODS):
+        print(note, file=sys.stderr)
     paths = Paths(f"results/{study.name}")
     if not dry_run:
         files.check_writable(paths.results)

@@ -14,14 +14,20 @@ The Snakefile adds a handler to Snakemake's logger. Snakemake's interface for lo
   separate thread, so its lines mix with what the Snakefile prints.
 """
 
+import contextlib
+import json
 import logging
+import os
 import shutil
+import subprocess
 import sys
+import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from snakemake.settings.enums import Quietness
 from snakemake_interface_executor_plugins.settings import ExecMode
@@ -37,9 +43,14 @@ REPLACED_MESSAGES = {"Select jobs to execute..."}
 LOG_LINES = 8  # last lines of a failed job's log that are shown
 ENOUGH_JOBS = 0.1  # share of finished jobs from which their mean time is used for rules that were never timed
 FULL_DISK = 2**20  # a disk with fewer free bytes counts as full
+WORTH_PLANNING = 10  # jobs of a run for which the plan is asked
+ROOT = Path(__file__).parents[2]
+Key = tuple[str, tuple[str, ...]]  # a job: its rule and the values of its wildcards
 
 
-def show_progress(workflow: "Workflow", expected: Mapping[str, float] | None = None) -> None:
+def show_progress(
+    workflow: "Workflow", expected: Mapping[str, float] | None = None, config: dict | None = None
+) -> None:
     """Print a line to stderr for each job that finishes. Call this once, in the Snakefile.
 
     Prints nothing in dry runs, in the child processes that Snakemake starts for single jobs, or where ``--quiet``
@@ -49,9 +60,10 @@ def show_progress(workflow: "Workflow", expected: Mapping[str, float] | None = N
         workflow: the global of that name in a Snakefile.
         expected: rule -> seconds of a job in earlier runs, used until a job of the rule has finished in this run;
             see `benchmarked_seconds`.
+        config: of the study, complete. With it, the plan estimates the jobs of rules that were never timed.
 
     Example:
-        In the Snakefile: ``show_progress(workflow, benchmarked_seconds("results/mini/benchmarks"))``
+        In the Snakefile: ``show_progress(workflow, benchmarked_seconds("results/mini/benchmarks"), STUDY.config)``
     """
     from snakemake.logging import logger
 
@@ -61,7 +73,66 @@ def show_progress(workflow: "Workflow", expected: Mapping[str, float] | None = N
     for handler in logger.handlers:
         if handler.name == "DefaultStreamHandler":
             handler.addFilter(_is_kept)
-    logger.addHandler(ProgressHandler(expected))
+
+    def listed() -> list[tuple[str, dict[str, str]]]:
+        return [(job.rule.name, dict(job.wildcards_dict)) for job in workflow.dag.needrun_jobs()]
+
+    logger.addHandler(ProgressHandler(expected, config and Plan(config, listed)))
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Planned seconds of a job, and whether the plan knows its work or only the start of its process."""
+
+    seconds: float
+    modelled: bool
+
+
+class Plan:
+    """What `study.plan` estimates for each job of a run, computed by a process beside the run.
+
+    If it cannot be computed, there are no estimates.
+
+    Args:
+        config: of the study. listed: gives rule and wildcards of every job of the run.
+    """
+
+    def __init__(self, config: dict, listed: Callable[[], list[tuple[str, dict[str, str]]]]):
+        self.config, self.listed = config, listed
+        self.jobs: list[tuple[str, dict[str, str]]] = []
+        self.process: subprocess.Popen | None = None
+        self.answer: IO[bytes] | None = None
+        self.estimates: dict[Key, Estimate] = {}
+
+    def begin(self) -> None:
+        """Start the process."""
+        self.jobs = self.listed()
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+        with contextlib.suppress(OSError), tempfile.TemporaryFile("w+") as asked:
+            json.dump({"config": self.config, "jobs": self.jobs}, asked)
+            asked.seek(0)
+            self.answer = tempfile.TemporaryFile()  # noqa: SIM115  a pipe would block the process when it is full
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "study.planning.job_seconds"],
+                stdin=asked, stdout=self.answer, stderr=subprocess.DEVNULL, env=environment,
+            )  # fmt: skip
+
+    def of_jobs(self) -> dict[Key, Estimate]:
+        """Job -> its estimate; nothing until the process has ended."""
+        if self.process is not None and self.process.poll() is not None:
+            if self.process.returncode == 0:
+                self.answer.seek(0)
+                answer = json.load(self.answer)
+                pairs = zip(self.jobs, answer["seconds"], answer["modelled"], strict=True)
+                self.estimates = {key_of(*job): Estimate(seconds, known) for job, seconds, known in pairs}
+            self.process = None
+            self.answer.close()
+        return self.estimates
+
+
+def key_of(rule: str, wildcards: Mapping[str, str]) -> Key:
+    """Key of a job."""
+    return rule, tuple(wildcards.values())
 
 
 def benchmarked_seconds(folder: str | Path) -> dict[str, float]:
@@ -79,12 +150,14 @@ def _is_kept(record: logging.LogRecord) -> bool:
 class ProgressHandler(logging.Handler):
     """Follows one run through the events that Snakemake logs."""
 
-    def __init__(self, expected: Mapping[str, float] | None = None):
+    def __init__(self, expected: Mapping[str, float] | None = None, plan: Plan | None = None):
         super().__init__(logging.INFO)
         self.expected = dict(expected or {})
+        self.plan = plan
         self.waiting: Counter[str] = Counter()  # rule -> jobs not started yet
-        self.running: dict[int, tuple[str, str, float]] = {}  # job -> rule, description, start
+        self.running: dict[int, tuple[Key, str, float]] = {}  # job -> key, description, start
         self.finished: dict[str, list[float]] = defaultdict(list)  # rule -> seconds of its jobs
+        self.taken: dict[Key, float] = {}  # finished job -> its seconds
         self.total = 0
         self.start = 0.0
 
@@ -95,12 +168,15 @@ class ProgressHandler(logging.Handler):
                     self.waiting = Counter(record.stats)
                     self.total = self.waiting.pop("total")
                     self.start = record.created
+                    if self.plan and self.total >= WORTH_PLANNING and self.waiting.keys() - self.expected.keys():
+                        self.plan.begin()
                 case LogEvent.JOB_INFO:
                     description = describe(record.rule_name, record.wildcards)
-                    self.running[record.jobid] = (record.rule_name, description, record.created)
+                    key = key_of(record.rule_name, record.wildcards)
+                    self.running[record.jobid] = (key, description, record.created)
                     self.waiting[record.rule_name] -= 1
                 case LogEvent.JOB_ERROR:
-                    _, description, _ = self.running.pop(record.jobid, ("", record.rule_name, 0.0))
+                    _, description, _ = self.running.pop(record.jobid, (("", ()), record.rule_name, 0.0))
                     print(failure(description, record.log or ()), file=sys.stderr, flush=True)
                 case LogEvent.JOB_FINISHED if record.job_id in self.running:
                     print(self.finish(record.job_id, record.created), file=sys.stderr, flush=True)
@@ -109,8 +185,9 @@ class ProgressHandler(logging.Handler):
 
     def finish(self, job: int, now: float) -> str:
         """Move a running job to the finished ones and return its line."""
-        rule, description, start = self.running.pop(job)
-        self.finished[rule].append(now - start)
+        key, description, start = self.running.pop(job)
+        self.taken[key] = now - start
+        self.finished[key[0]].append(now - start)
         done = sum(map(len, self.finished.values()))
         left = self.seconds_left(now)
         if done >= self.total:
@@ -124,23 +201,45 @@ class ProgressHandler(logging.Handler):
         return f"{counts} {so_far:>11}, {outlook:<23}  {description} ({duration(now - start)})"
 
     def seconds_left(self, now: float) -> float | None:
-        """Remaining job seconds divided by the run's speed so far; None if a remaining rule was never timed.
+        """Remaining job seconds divided by the run's speed so far; None if a remaining rule was never timed or planned.
 
         The speed is job seconds done per second of run time, so it includes parallelism and the scheduler's pauses.
         """
-        timed = self.expected | {rule: fmean(seconds) for rule, seconds in self.finished.items()}
-        remaining = +self.waiting + Counter(rule for rule, _, _ in self.running.values())
+        of_rule, of_job = self.expectations()
+        remaining = +self.waiting + Counter(key[0] for key, _, _ in self.running.values() if key not in of_job)
         busy = [seconds for rule in self.finished.values() for seconds in rule]
-        unknown = any(count > 1 and rule not in timed for rule, count in remaining.items())
+        unknown = any(count > 1 and rule not in of_rule for rule, count in remaining.items())
         if unknown and len(busy) < ENOUGH_JOBS * self.total:
             return None
         overall = fmean(busy) if busy else 0.0
-        work = sum(count * timed.get(rule, overall) for rule, count in remaining.items())
-        for rule, _, begun in self.running.values():
-            work -= min(now - begun, timed.get(rule, overall))
+        work = sum(count * of_rule.get(rule, overall) for rule, count in (+self.waiting).items())
+        for key, _, begun in self.running.values():
+            work += max(0.0, of_job.get(key, of_rule.get(key[0], overall)) - (now - begun))
             busy.append(now - begun)
         elapsed = now - self.start
         return work * elapsed / sum(busy) if sum(busy) > 0 else work
+
+    def expectations(self) -> tuple[dict[str, float], dict[Key, float]]:
+        """Mean seconds of the waiting jobs of a rule, and seconds of running jobs of rules that were never timed.
+
+        Times of this run come before those of earlier runs, and these before the plan.
+        """
+        timed = self.expected | {rule: fmean(seconds) for rule, seconds in self.finished.items()}
+        planned = {key: seconds for key, seconds in self.scaled_estimates().items() if key[0] not in timed}
+        running = {key for key, _, _ in self.running.values()}
+        waiting: dict[str, list[float]] = defaultdict(list)
+        for key in planned.keys() - running:
+            waiting[key[0]].append(planned[key])
+        of_rule = {rule: fmean(seconds) for rule, seconds in waiting.items()} | timed
+        return of_rule, {key: planned[key] for key in planned.keys() & running}
+
+    def scaled_estimates(self) -> dict[Key, float]:
+        """The plan's seconds of every job, times the ratio of taken to planned seconds of the finished jobs."""
+        estimates = self.plan.of_jobs() if self.plan else {}
+        compared = [key for key, estimate in estimates.items() if estimate.modelled and key in self.taken]
+        planned = sum(estimates[key].seconds for key in compared)
+        scale = sum(self.taken[key] for key in compared) / planned if planned else 1.0
+        return {key: scale * estimate.seconds for key, estimate in estimates.items()}
 
 
 def describe(rule: str, wildcards: Mapping[str, str]) -> str:

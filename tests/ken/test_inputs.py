@@ -316,6 +316,25 @@ def test_an_extended_vocabulary_in_a_live_model():
     assert torch.equal(large.embed.weight.detach(), before)
 
 
+@pytest.mark.parametrize("values", ["32bit", "16bit"])
+def test_a_live_model_with_new_rows_that_cannot_be_told_apart_is_refused_with_advice(values, tmp_path):
+    base = {"embed.weight": torch.randn(20, 4), "layer.weight": torch.randn(4, 4)}
+    finetuned = {"embed.weight": torch.randn(22, 4), "layer.weight": torch.randn(4, 4)}
+    streaming.prune(base, finetuned, tmp_path / "sub", 1.0, values=values)
+    subnetwork = Subnetwork.load(tmp_path / "sub")
+    model = nn.ModuleDict({"embed": nn.Embedding(22, 4), "layer": nn.Linear(4, 4, bias=False)})
+    with torch.no_grad():
+        model["embed"].weight[:20] = base["embed.weight"]
+        model["layer"].weight.copy_(base["layer.weight"])
+    with pytest.raises(ValueError, match=r"fingerprint .*fill the new rows of the model with zeros first\.$"):
+        subnetwork.inject(model)
+    with torch.no_grad():
+        model["embed"].weight[20:] = 0
+    subnetwork.inject(model)
+    restored = subnetwork.apply(base)
+    assert all(torch.equal(tensor, restored[name]) for name, tensor in model.state_dict().items())
+
+
 def test_a_head_with_more_classes_is_no_extended_vocabulary():
     base = body() | {"classifier.weight": torch.randn(2, 8)}
     longer = tuned(base, head=False) | {"classifier.weight": torch.randn(3, 8)}

@@ -6,7 +6,7 @@ import torch
 from sklearn.metrics import f1_score
 from torch import nn
 
-from ken.suggestion import loss_bound, suggest, weighted_f1
+from ken.suggestion import checked_confidence, loss_bound, suggest, weighted_f1
 
 
 @pytest.mark.parametrize("classes", [2, 5])
@@ -127,6 +127,14 @@ def test_too_few_examples_are_refused_unless_allowed():
     suggest(base, model, lambda m: predict(m)[:20], labels[:20], margin=0.1, resolution=0.5, allow_few=True)
     with pytest.raises(ValueError, match="0 validation examples"):
         suggest(base, model, lambda m: predict(m)[:0], labels[:0], margin=0.1)
+
+
+def test_several_searches_share_the_confidence_and_need_more_examples():
+    assert checked_confidence(0.01, 0.95, examples=299) == pytest.approx(0.95)
+    assert checked_confidence(0.01, 0.95, examples=368, searches=2) == pytest.approx(0.975)
+    with pytest.raises(ValueError, match=r"299 validation examples cannot show at 95% .* give at least 368"):
+        checked_confidence(0.01, 0.95, examples=299, searches=2)
+    assert 0.99**368 <= 0.025 < 0.99**367  # that none of the examples shows a loss of 1 %
 
 
 def test_rows_of_an_extended_vocabulary_are_kept_at_every_share():

@@ -1,13 +1,19 @@
-"""Columns of scores.csv that only the predictions give, compared with plain loops."""
+"""Columns of scores.csv that only the predictions give, compared with plain loops; and what else is recorded."""
+
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from sklearn.metrics import f1_score
 
+from baselines import METHODS
 from study.cells.finetuned_cell import FinetunedCell
-from study.collect import References, full_predictions, read_scores, with_further_scores
+from study.collect import References, full_predictions, read_scores, searched_constants, with_further_scores
 from study.compress import compress
+from study.definition import config
+from study.definition.study import Study
 
 EVALUATION = {"kept_shares": [0.02, 0.5], "draws": 2, "batch_size": 16, "max_length": 24, "methods": {}}
 SCALED = {"magnitude-zero": {"budgets": [0.02]}}
@@ -42,3 +48,18 @@ def test_rows_without_a_score_have_neither():
     assert table["agreement"].tolist()[0] == 1 and table["worst_class_f1"].tolist()[0] == pytest.approx(2 / 3)
     assert table.loc[1, ["worst_class_f1", "agreement"]].isna().all()
     assert with_further_scores(scores.copy(), predictions, [0, 0], None)["agreement"].isna().all()
+
+
+def test_the_constants_that_methods_choose_are_recorded_with_what_they_try():
+    raw = yaml.safe_load((Path(__file__).parents[2] / "config" / "mini.yaml").read_text())
+    raw["method_settings"]["lora"]["rate_factors"] = [2, 4]
+    raw["method_settings"]["bitdelta-rows"] = {"factors": [1]}
+    raw["method_settings"]["fish"].pop("rate_factors")
+    assert searched_constants(Study(config.load(raw, METHODS))) == {
+        "bitdelta": {"factor": [1.0, 1.25, 1.5, 1.75, 2.0]},
+        "bitdelta-rows": {"factor": [1]},
+        "lora": {"learning rate": [2, 4]},
+        "flop": {"learning rate": [4]},
+        "lt-sft": {"learning rate": [1]},
+        "fish": {"learning rate": list(METHODS["fish"].learning_rate_multipliers)},
+    }

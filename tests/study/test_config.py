@@ -642,3 +642,25 @@ def test_the_studies_of_real_encoders_are_valid(name):
     assert loaded["study"] == name and {"shrink", "random-rescaled"} <= set(loaded["methods"])
     rates = {model: settings["learning_rate"] for model, settings in loaded["models"].items()}
     assert all(float(model.partition("-")[2]) == rate for model, rate in rates.items()), "the name says the rate"
+
+
+@pytest.mark.parametrize(("shares", "noted"), [([1], True), ([2, 0.25], False)])
+def test_a_kept_share_of_one_entry_has_a_note(small, tmp_path, monkeypatch, capsys, shares, noted):
+    small["kept_shares"] = small["tasks"]["topic"]["kept_shares"] = shares
+    small["methods"], small["kenviz"] = ["ken"], {"kept_share": shares[0]}
+    small["spread"] = {"kept_share": shares[0]}
+    small["method_settings"] = {"ken": {"budgets": shares}}
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(small))
+    monkeypatch.setattr(sys, "argv", ["config", str(tmp_path / "small.yaml")])
+    command.main()
+    keys = ("kept_shares", "tasks.topic.kept_shares", "method_settings.ken.budgets")
+    advice = "has 1, which keeps one entry of each row; all of them are kept by the control full"
+    assert capsys.readouterr().err.splitlines() == [f"note: {key} {advice}" for key in keys if noted]
+
+
+@pytest.mark.parametrize("name", ["mini", "offline"])
+def test_ken_of_linear_layers_is_run_around_the_sizes_of_flop(name):
+    settings = config.read(ROOT / "config" / f"{name}.yaml", baselines.METHODS)["method_settings"]
+    shares = settings["ken-linear"]["budgets"]
+    for size in settings["flop"]["budgets"]:  # which keeps a few entries fewer than this share of the linear layers
+        assert size in shares and any(share < size for share in shares)

@@ -202,6 +202,7 @@ def test_every_flipped_bit_is_detected(study, capsys):
         (study / name).write_bytes(before)
     flip_bit(study / "figures" / "frontier.svg")
     (study / CELL / "finetuned" / "initial.safetensors").unlink()
+    (study / "collected.json").unlink()
     (study / "figures" / "later.svg").write_text("")
     out, ended = run_verify(study, capsys)
     assert f"changed: {study}/figures/frontier.svg (made again after `rm -r {study}/figures/frontier.svg`)" in out
@@ -209,9 +210,10 @@ def test_every_flipped_bit_is_detected(study, capsys):
         f"missing: {study}/{CELL}/finetuned/initial.safetensors (made again after `rm -r {study}/{CELL}/finetuned`"
         in out
     )
+    assert f"missing: {study}/collected.json (made again by the same snakemake command)" in out
     assert re.search(r"fine-tuned models and initial states +\d+ files  1 changed or missing", out)
     assert "1 files were made later and are not listed, such as figures/later.svg" in out
-    assert ended.startswith("error: 2 of ")
+    assert ended.startswith("error: 3 of ")
 
 
 def test_an_unfinished_study_is_verified_against_its_records(study, capsys):

@@ -13,7 +13,19 @@ from snakemake.settings.enums import Quietness
 from snakemake_interface_executor_plugins.settings import ExecMode
 from snakemake_interface_logger_plugins.common import LogEvent
 
-from study.running.progress import ProgressHandler, benchmarked_seconds, describe, duration, show_progress
+from baselines import METHODS
+from study.definition import config as study_config
+from study.planning import jobs
+from study.planning.machines import MEASURED, chosen_machine, known_machines
+from study.running.progress import (
+    Estimate,
+    Plan,
+    ProgressHandler,
+    benchmarked_seconds,
+    describe,
+    duration,
+    show_progress,
+)
 
 ROOT = Path(__file__).parents[3]
 SNAKEFILE = """
@@ -99,6 +111,72 @@ def test_time_left_is_unknown_while_a_rule_was_never_timed(capsys):
 def test_times_of_this_run_replace_those_of_earlier_runs(capsys):
     records = [run_info(0, a=3), started(1, "a", 0), finished(1, 5)]
     assert "about 10 s left" in lines(capsys, ProgressHandler({"a": 1000.0}), *records)[0]
+
+
+class Planned:
+    """A plan that has been computed: seconds of jobs by rule and model."""
+
+    def __init__(self, seconds, start=()):
+        self.seconds, self.start, self.began = seconds, start, False
+
+    def begin(self):
+        self.began = True
+
+    def of_jobs(self):
+        return {(rule, (model,)): Estimate(s, rule not in self.start) for (rule, model), s in self.seconds.items()}
+
+
+def test_rules_that_never_ran_have_the_plans_estimates_scaled_by_the_finished_jobs(capsys):
+    seconds = {("short", "a"): 2.0, ("short", "b"): 2.0, ("long", "a"): 10.0, ("long", "b"): 30.0}
+    plan = Planned(seconds | {("tables", "a"): 1.0, ("more", "a"): 1.0}, start=("tables", "more"))
+    records = [run_info(0, tables=1, more=1, short=2, long=2), started(9, "tables", 0, model="a"), finished(9, 10)]
+    records += [started(1, "short", 10, model="a"), finished(1, 14)]
+    records += [started(2, "long", 14, model="a"), started(3, "short", 14, model="b"), finished(3, 20)]
+    only_start, halfway, last = lines(capsys, ProgressHandler(plan=plan), *records)
+    assert "about 45 s left" in only_start  # as planned: the start of a process says nothing about the speed
+    # Twice as long as planned: 4 s for short, 20 s and 60 s for long, 2 s for more.
+    assert "about 1 min 26 s left" in halfway
+    # 10 of 4 planned seconds: 25 - 6 s and 75 s for long, 2.5 s for more, while 26 s of work took 20 s.
+    assert f"about {duration((19 + 75 + 2.5) * 20 / 26)} left" in last
+
+
+def test_measured_times_come_before_the_plan(capsys):
+    plan = Planned({("a", "x"): 1.0, ("a", "y"): 100.0, ("b", "x"): 100.0, ("b", "y"): 100.0})
+    records = [run_info(0, a=2, b=2), started(1, "a", 0, model="x"), finished(1, 1)]
+    assert "about 11 s left" in lines(capsys, ProgressHandler({"b": 5.0}, plan), *records)[0]
+
+
+def test_only_a_long_run_with_rules_that_were_never_timed_asks_the_plan(capsys):
+    for stats, expected, asked in (({"a": 3}, {}, False), ({"a": 30}, {"a": 1.0}, False), ({"a": 30}, {}, True)):
+        plan = Planned({})
+        lines(capsys, ProgressHandler(expected, plan), run_info(0, **stats))
+        assert plan.began == asked
+
+
+def test_the_plan_of_a_run_is_that_of_the_study(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    config = study_config.read("config/mini.yaml", METHODS)
+    cell = {"model": "bert", "task": "library6", "seed": "0"}
+    listed = [("finetune_model", cell), ("train_method", cell | {"method": "lora"}), ("make_tables", {})]
+    plan = Plan(config, lambda: listed)
+    plan.begin()
+    assert plan.of_jobs() == {}, "it is computed while the jobs run"
+    plan.process.wait(120)
+    known = known_machines(MEASURED)
+    study, machine = jobs.read_study(Path("config/mini.yaml"), known), known["machines"][chosen_machine(None, known)]
+    wanted = jobs.with_costs(study, [jobs.Job(*job) for job in listed], machine, known)
+    answers = plan.of_jobs()
+    assert [answers[rule, tuple(axes.values())].seconds for rule, axes in listed] == [job.seconds for job in wanted]
+    assert [estimate.modelled for estimate in answers.values()] == [True, True, False]
+
+
+def test_a_plan_that_cannot_be_made_changes_nothing(capsys):
+    plan = Plan({"study": "unknown"}, lambda: [("a", {})])
+    handler = ProgressHandler(plan=plan)
+    lines(capsys, handler, run_info(0, a=1, b=18))
+    plan.process.wait(120)
+    assert "time left not known yet" in lines(capsys, handler, started(1, "a", 0), finished(1, 1))[0]
+    assert plan.of_jobs() == {}
 
 
 def test_a_failed_job_shows_the_end_of_its_log(capsys, tmp_path):
