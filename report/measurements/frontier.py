@@ -233,7 +233,7 @@ def page(tables: ResultTables) -> dict[str, Any]:
 def _caption(tables: ResultTables) -> str:
     return (
         f"Weighted F1 minus that of the full model against the size of the stored file, means over {tables.extent}. "
-        "Coloured: the methods with the smallest files, KEN and LoRA, with 95 % intervals. Grey: all others. Broad "
+        "With a name: the methods with the smallest files and those they are compared with, with 95 % intervals. Broad "
         "line: the best at each size."
     )
 

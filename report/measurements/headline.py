@@ -16,7 +16,7 @@ from report.measurements import frontier
 from report.measurements.contract import ResultFiles, ResultTables
 from report.measurements.overview import row_anchor
 from report.results import CELL, Columns, read_statistics
-from report.scores import METHOD, aggregations, same_budgets
+from report.scores import METHOD, NEAR, aggregations, same_budgets
 
 SHOWN = ("ken", "random", "ken-rescaled", "lora")  # besides the best small file, `full` and `none`
 CLAIMED = (0.30, 0.75)  # kept shares of a row at which the paper reports no loss: 25 % to 70 % reset (section 5)
@@ -156,53 +156,32 @@ def drawings(tables: ResultTables) -> dict[str, drawing.Drawing]:
 
 def draw_headline(points: pd.DataFrame) -> drawing.Figure:
     """Difference to full against stored bytes: a labelled line per method, and the sizes of the paper's claim."""
-    figure, panels = drawing.canvas(6.4, 4.0)
+    figure, panels = drawing.canvas(drawing.WIDTH, 3.9)
     axes = panels[0, 0]
-    drawing.shade_near(axes, 1)
-    lines = [np.array([(TICKS[0], 0.0), (1.0, 0.0)])]
-    named: list[labels.Label] = []
+    drawing.shade_near(axes, NEAR)
     styles = style.method_styles(points["method"])
+    if span := claimed_span(points):
+        colour = styles["ken"].colour
+        thick = {"linewidth": 7, "alpha": 0.35, "solid_capstyle": "butt", "zorder": 1.5}
+        axes.plot(span, (0, 0), color=colour, label="the paper's claim for KEN", **thick)
     for (method, role), rows in points[points["method"] != "none"].groupby(["method", "role"], sort=False):
         rows = rows.sort_values("stored_share")
-        values = rows[["stored_share", "difference_points"]].to_numpy()
-        if method == "full":
-            axes.plot(*values.T, "o", color=style.INK, markersize=6, zorder=3)
-            named.append(labels.Label(name_of(method), style.INK, values))
-            continue
-        axes.plot(*values.T, **drawing.method_line(styles[method]))
-        axes.vlines(values[:, 0], rows["low"], rows["high"], color=styles[method].colour, linewidth=0.8, zorder=2)
-        lines.append(values)
-        some = (
-            ""
-            if rows["cells"].iloc[0] == rows["of_cells"].iloc[0]
-            else f", {style.count(rows['cells'].iloc[0], 'cell')}"
-        )
-        named.append(labels.Label(name_of(method, role) + some, styles[method].colour, values))
-    _mark_claim(axes, points)
-    _set_axes(axes, points)
-    figure.draw_without_rendering()  # so that the panel has its place
-    figure.set_layout_engine("none")
-    labels.place(axes, named, lines)
+        partly = rows["cells"].iloc[0] < rows["of_cells"].iloc[0]
+        some = f" ({style.count(rows['cells'].iloc[0], 'cell')})" if partly else ""
+        full = {"color": style.INK, "marker": "o", "linestyle": "", "markersize": 6, "zorder": 3}
+        look = full if method == "full" else drawing.method_line(styles[method])
+        axes.plot(rows["stored_share"], rows["difference_points"], label=name_of(method, role) + some, **look)
+        axes.vlines(rows["stored_share"], rows["low"], rows["high"], color=look["color"], linewidth=0.8, zorder=2)
+    _set_axes(axes, points[points["method"] != "none"])
+    labels.write(figure)
     return figure
 
 
-def _mark_claim(axes: drawing.Axes, points: pd.DataFrame) -> None:
-    """Mark the sizes of KEN's files at which the paper reports no loss."""
-    if span := claimed_span(points):
-        axes.plot(
-            span, (0, 0), color=style.FIXED["ken"].colour, linewidth=7, alpha=0.35, solid_capstyle="butt", zorder=1.5
-        )
-        middle = math.sqrt(span[0] * span[1])
-        place = {"xytext": (0, 6), "textcoords": "offset points", "ha": "center", "fontsize": labels.SIZE}
-        axes.annotate("KEN as the paper claims", (middle, 0), color=style.FIXED["ken"].colour, **place)
-
-
 def _set_axes(axes: drawing.Axes, points: pd.DataFrame) -> None:
-    files = points.loc[~points["method"].isin(style.CONTROLS), "stored_share"]
     axes.set_xscale("log")
-    axes.set_xlim(min(TICKS[0], files.min()) / 1.15, 1.6)
+    axes.set_xlim(min(TICKS[0], points["stored_share"].min()) / 1.15, 1.6)
     drawing.set_ticks(axes.xaxis, TICKS, lambda value: f"{100 * value:g} %")
-    low = points.loc[points["method"] != "none", "difference_points"].min()
-    axes.set_ylim(min(1.08 * low, -3), max(3.0, -0.09 * low))
+    low = points["difference_points"].min()
+    axes.set_ylim(min(1.08 * low, -3), max(3.0, -0.12 * low))
     axes.set_xlabel("stored file, share of the full model's (log scale)")
-    axes.set_ylabel("weighted F1 minus full, points")
+    axes.set_ylabel(drawing.POINTS_LABEL)

@@ -55,8 +55,9 @@ def page(tables: ResultTables) -> dict[str, Any]:
 
 def _caption(tables: ResultTables) -> str:
     return (
-        f"Mean over {tables.extent}, each compared with its own full model. Band: the middle half of the cells. Grey "
-        f"stripe: within {NEAR:g} point of the full model."
+        f"Mean over {tables.extent}, each compared with its own full model; logarithmic beyond a point. One panel for "
+        "updates kept as they are, one for rescaled ones, with KEN and a random choice as they are for comparison. "
+        "Band: the middle half of the cells."
     )
 
 
