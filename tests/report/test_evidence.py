@@ -155,7 +155,7 @@ def test_evidence_tables_survive_a_round_trip(wide_study):
 
 def test_the_order_of_the_sections(wide_study):
     first, appendix = page.render(wide_study)
-    order = re.findall(r'<section id="(\w+)">', first)
+    order = re.findall(r'<section id="(\w+)"', first)
     assert order == ["verdicts", "size", "choice", "cost", "kept", "models", "run"]
     nav = first[: first.index("<main>")]
     assert re.findall(r'<a href="#(\w+)">', nav) == ["answer", *order]
