@@ -428,7 +428,7 @@ def parts_of_gpu(study: SizedStudy, rule: str, wildcards: dict[str, str], machin
 
 
 def gpu_seconds(work: Work, machine: dict) -> float:
-    """Seconds that a GPU computes in a job: matrix products and the optimiser's step, rankings and choices by a grid."""
+    """Seconds that a GPU computes in a job: matrix products, steps of the optimiser, rankings, choices by a grid."""
     chosen = work.ranked / machine["ranked"] + work.gridded / machine["grid"]
     return _computed(work, machine) + chosen / 1e6
 

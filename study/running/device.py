@@ -47,9 +47,9 @@ class Needs:
     def of_model(cls, dense_bytes: float, trains: bool) -> "Needs":
         """Needs of a job that trains or compresses a model of so many bytes in float32.
 
-        In training a GPU holds weights, gradients, two moments, the weights of the best epoch, and those a method resets
-        to; in compression the model, a choice over all its entries, and a copy of these. Beside it are the states of the
-        cell, ranks, masks, and a file (`baselines.estimates.HELD_BYTES`).
+        In training, a GPU holds weights, gradients, two moments, the weights of the best epoch, and those a method
+        resets to; in compression, the model, a choice over all its entries, and a copy of these. Beside it are the
+        states of the cell, ranks, masks, and a file (`baselines.estimates.HELD_BYTES`).
         """
         return cls((8 if trains else 5) * dense_bytes + WORKING, 10 * dense_bytes + GIB)
 
