@@ -31,7 +31,8 @@ PARTS = 8  # of a GPU
 LOCKS = Path("/tmp")
 POLL = 5.0  # seconds between attempts to lock a GPU
 GIB = 2**30
-WORKING, CONTEXT = 4 * GIB, 0.7 * GIB  # bytes on a GPU for a batch and blocks of rows; of a CUDA context
+HELD = 37 / 4  # models beside a GPU: `baselines.estimates.HELD_BYTES`, whose import is slow
+WORKING, CONTEXT = 4.5 * GIB, 0.7 * GIB  # bytes on a GPU for a batch and blocks of rows; of a CUDA context
 
 _held: list[int] = []  # open lock files: closing one would free its GPU
 
@@ -49,9 +50,9 @@ class Needs:
 
         In training, a GPU holds weights, gradients, two moments, the weights of the best epoch, and those a method
         resets to; in compression, the model, a choice over all its entries, and a copy of these. Beside it are the
-        states of the cell, ranks, masks, and a file (`baselines.estimates.HELD_BYTES`).
+        states of the cell, ranks, masks, and a file.
         """
-        return cls((8 if trains else 5) * dense_bytes + WORKING, 10 * dense_bytes + GIB)
+        return cls((7 if trains else 5) * dense_bytes + WORKING, HELD * dense_bytes + GIB)
 
     @classmethod
     def of_checkpoint(cls, path: Path, trains: bool) -> "Needs":
@@ -104,8 +105,15 @@ def parts_of(needs: Needs | None, devices: int) -> int:
 
 
 def jobs_per_gpu() -> int:
-    """Most jobs that share a GPU, in the environment; 1 without it."""
-    return int(os.environ.get(JOBS, "1"))
+    """Most jobs that share a GPU, in the environment; 1 without it.
+
+    Raises:
+        UserError: it is no number from 1 to `PARTS`.
+    """
+    jobs = os.environ.get(JOBS, "1")
+    if jobs not in map(str, range(1, PARTS + 1)):
+        raise UserError(f'{JOBS} is "{jobs}", expected a number from 1 to {PARTS}: correct or unset it.')
+    return int(jobs)
 
 
 def check_available() -> None:

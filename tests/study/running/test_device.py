@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
+from baselines.estimates import HELD_BYTES
 from ken import cli
 from ken.errors import UserError
 from study.cells.finetuned_cell import FinetunedCell
@@ -110,8 +111,10 @@ def test_the_part_of_a_gpu_that_a_job_takes_follows_from_its_memory(environment,
     gib = 2**30
     small, large = (device.Needs.of_model(size * gib, trains=True) for size in (0.5, 6.5))
     assert (small.parts(1, 80 * gib, 128 * gib), small.parts(4, 80 * gib, 128 * gib)) == (8, 2)
-    assert large.parts(4, 80 * gib, 128 * gib) == 6, "(8 x 6.5 + 4) GiB of 80"
-    assert device.Needs.of_model(6.5 * gib, trains=False).parts(4, 80 * gib, 128 * gib) == 5, "66 GiB beside, of 128"
+    assert large.parts(4, 80 * gib, 128 * gib) == 5, "(7 x 6.5 + 4.5) GiB of 80"
+    assert device.Needs.of_model(6.5 * gib, trains=False).parts(4, 80 * gib, 128 * gib) == 4, "37 GiB of 80"
+    assert device.Needs.of_model(6.5 * gib, trains=False).parts(4, 80 * gib, 96 * gib) == 6, "61 GiB beside, of 96"
+    assert device.HELD == HELD_BYTES / 4
     assert large.parts(4, 24 * gib, 128 * gib) == 8
     program = '#!/bin/sh\ncase "$*" in *memory.total*) echo "0, 12288";; *) echo "0, GPU-aa";; esac\n'
     (tmp_path / "nvidia-smi").write_text(program)
@@ -119,6 +122,9 @@ def test_the_part_of_a_gpu_that_a_job_takes_follows_from_its_memory(environment,
     environment.setenv(device.JOBS, "4")
     tiny = device.Needs(gib, gib / 2**10)
     assert [device.parts_of(needs, 1) for needs in (tiny, small, None)] == [2, 6, 8]
+    environment.setenv(device.JOBS, "9")
+    with pytest.raises(UserError, match='is "9", expected a number from 1 to 8'):
+        device.jobs_per_gpu()
 
 
 def test_a_job_that_shares_a_gpu_may_take_its_part_of_the_memory(environment):
