@@ -22,7 +22,8 @@ if not workflow.overwrite_configfiles:
 
 try:
     STUDY = prepare_study(config, workflow.dryrun, workflow.configfiles, workflow.config_settings.config)
-    GPU = min(1, len(device.gpus()))  # per job; all jobs share one GPU unless --resources gpu=... allows more
+    GPU = min(1, len(device.gpus()))  # per job; all jobs are on one GPU unless --resources gpu=... allows more
+    SHARING = device.jobs_per_gpu()
 except UserError as error:
     sys.exit(f"error: {error}")
 
@@ -32,7 +33,7 @@ CELL = ("{model}", "{task}", "{seed}")
 ENVIRONMENT = "../envs/environment.yaml"
 
 if GPU and "gpu" not in workflow.global_resources:
-    workflow.register_resource("gpu", 1)
+    workflow.register_resource("gpu", SHARING)
 
 show_progress(workflow, benchmarked_seconds(PATHS.benchmarks), STUDY.config)
 

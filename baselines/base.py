@@ -10,6 +10,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -30,6 +31,7 @@ from ken import extraction, selection, streaming
 from ken.coding.coder import Coder, Coding
 from ken.errors import did_you_mean
 from ken.pairing import Pair
+from ken.sources import AnySource, Constant
 from ken.subnetwork import Subnetwork
 
 WIDTHS = (16, 8, 4, 3, 2, 1)  # bits of the kept updates of "<selection>-<N>bit"
@@ -89,6 +91,11 @@ class Cell:
     def body_size(self) -> int:
         """Entries of the body. Kept shares are shares of this number."""
         return sum(tensor.numel() for tensor in self.pretrained.values())
+
+    @cached_property
+    def base(self) -> Constant:
+        """The pre-trained body as the base of sub-networks: hashed once for all budgets."""
+        return Constant(self.pretrained)
 
     @property
     def linear_layers(self) -> list[str]:
@@ -291,7 +298,7 @@ class StoredSubnetwork(Method):
         return model
 
     def save_kept(
-        self, path: Path, base: Tensors, finetuned: Tensors, masks: Tensors, budget: float | int, rule: str = "reset"
+        self, path: Path, base: AnySource, finetuned: Tensors, masks: Tensors, budget: float | int, rule: str = "reset"
     ) -> Stored:
         """Write the entries of a fine-tuned model that bool masks (True = kept) select, relative to a base."""
         subnetwork = Subnetwork.from_masks(base, finetuned, masks, budget, self.name, rule)
@@ -337,7 +344,7 @@ class Selection(StoredSubnetwork):
         return selection.rank_tensors(cell.finetuned, pruned, self.criterion, seed=cell.seed, device=cell.device)
 
     def store(self, cell: Cell, prepared: Tensors, budget: float | int, path: Path) -> Stored:
-        pair = Pair.opened(cell.pretrained, cell.finetuned)
+        pair = Pair.opened(cell.base, cell.finetuned)
         masks = {name: selection.mask_from_ranks(ranks, budget) for name, ranks in prepared.items()}
         for name in cell.pretrained.keys() - cell.in_scope(self.scope):
             masks[name] = torch.ones(cell.pretrained[name].shape, dtype=torch.bool)

@@ -20,7 +20,7 @@ class Control(StoredSubnetwork):
 
     def store(self, cell: Cell, prepared: object, budget: float | int, path: Path) -> Stored:
         masks = {name: torch.full(tensor.shape, self.keeps) for name, tensor in cell.pretrained.items()}
-        return self.save_kept(path, cell.pretrained, cell.finetuned, masks, budget)
+        return self.save_kept(path, cell.base, cell.finetuned, masks, budget)
 
     def stored_bytes(self, budget: float | int, shapes: ModelShapes) -> float:
         return shapes.dense_bytes if self.keeps else FLOAT32_BYTES * shapes.head
@@ -45,7 +45,7 @@ class Shrink(StoredSubnetwork):
                 n = as_rows(base).shape[1]
                 values[name] = add_update(base, kept_count(n, budget) / n * update)
         masks = {name: torch.ones(base.shape, dtype=torch.bool) for name, base in cell.pretrained.items()}
-        return self.save_kept(path, cell.pretrained, values, masks, budget)
+        return self.save_kept(path, cell.base, values, masks, budget)
 
     def stored_bytes(self, budget: float | int, shapes: ModelShapes) -> float:
         return shapes.dense_bytes

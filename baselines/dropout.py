@@ -35,7 +35,7 @@ class DroppedUpdates(StoredSubnetwork):
             masks[name] = (drawn < keep).view(base.shape).cpu()
             kept = torch.where(keep < 1, base_rows + update / keep, rows)
             values[name] = kept.to(base.dtype).view(base.shape).cpu()
-        return self.save_kept(path, cell.pretrained, values, masks, budget)
+        return self.save_kept(path, cell.base, values, masks, budget)
 
 
 class Dare(DroppedUpdates):

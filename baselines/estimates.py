@@ -71,7 +71,8 @@ class Effort:
 
     Attributes:
         ranked: entries that are ranked once for all budgets.
-        chosen: entries that are chosen from without a ranking, the sum over all budgets.
+        chosen: entries that are chosen from without a ranking on a CPU, the sum over all budgets.
+        gridded: entries that the points of a grid take, on the device of the cell (`ken.grid`), likewise.
         gradient_texts: training texts whose gradients are taken, one text at a time.
         validations: evaluations of a model on the validation texts.
         flops: further floating-point operations, in float32 or float64.
@@ -79,6 +80,7 @@ class Effort:
 
     ranked: int = 0
     chosen: int = 0
+    gridded: int = 0
     gradient_texts: int = 0
     validations: int = 0
     flops: float = 0.0

@@ -39,7 +39,7 @@ class ReleasedCode(StoredSubnetwork):
 
     def store(self, cell: Cell, prepared: object, budget: float | int, path: Path) -> Stored:
         subnetwork = Subnetwork.extract(
-            cell.pretrained, cell.finetuned, budget, selection.GRID, self.scope, device=cell.device
+            cell.base, cell.finetuned, budget, selection.GRID, self.scope, device=cell.device
         )
         subnetwork.save(path)
         return Stored(subnetwork.kept_body)
@@ -49,7 +49,7 @@ class ReleasedCode(StoredSubnetwork):
         return shapes.dense_bytes - FLOAT32_BYTES * count_entries(pruned) + kept_bytes(pruned, budget)
 
     def effort(self, shapes: ModelShapes, budgets: int) -> Effort:
-        return Effort(chosen=budgets * shapes.body_entries)
+        return Effort(gridded=budgets * count_entries(shapes.in_scope(self.scope)))
 
 
 register(ReleasedCode("ken-grid", scope="all"))

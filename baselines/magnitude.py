@@ -53,7 +53,7 @@ class GlobalUpdates(StoredSubnetwork):
 
     def store(self, cell: Cell, prepared: Tensors, budget: float | int, path: Path) -> Stored:
         masks = global_masks(prepared, budget, cell.device)
-        return self.save_kept(path, cell.pretrained, cell.finetuned, masks, budget)
+        return self.save_kept(path, cell.base, cell.finetuned, masks, budget)
 
 
 class Zeroed(StoredSubnetwork):

@@ -51,7 +51,7 @@ class MaskedTraining(TrainedMethod, StoredSubnetwork):
             return model, Masked(model, masks)
 
         fitted = self.best_fit(cell.training, cell.seed, build)
-        stored = self.save_kept(path, cell.pretrained, fitted.model.state_dict(), masks, budget)
+        stored = self.save_kept(path, cell.base, fitted.model.state_dict(), masks, budget)
         return replace(stored, fitted=fitted)
 
 

@@ -23,7 +23,7 @@ class Rounded(StoredSubnetwork):
     coding = Coding("rounded")
 
     def store(self, cell: Cell, prepared: object, budget: float | int, path: Path) -> Stored:
-        pair = Pair.opened(cell.pretrained, cell.finetuned)
+        pair = Pair.opened(cell.base, cell.finetuned)
         coding = dataclasses.replace(self.coding, seed=cell.seed)
         return Stored(streaming.write(path, Coder(pair, coding, budget, "rescale", "all"), self.name).kept)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from ken.positions import unpacked
 from ken.tensors import indices_of
 
 _SPARSE = 8  # indices up to one kept entry in so many, else a bit for every entry
@@ -39,8 +40,10 @@ class _Packed:
         if self.indices is None:
             for start in range(0, self.entries, size):
                 bits = self.bits[start // 8 : (start + size) // 8]
-                block = np.unpackbits(bits, count=min(size, self.entries - start))
-                yield torch.from_numpy(np.flatnonzero(block)) + start
+                block = unpacked(bits, min(size, self.entries - start))
+                indices = np.flatnonzero(block)
+                indices += start
+                yield torch.from_numpy(indices)
         else:
             ends = torch.arange(0, self.entries + size, size, dtype=torch.int64).to(self.indices.dtype)
             bounds = torch.searchsorted(self.indices, ends).tolist()
@@ -49,7 +52,7 @@ class _Packed:
 
     def mask(self) -> torch.Tensor:
         if self.indices is None:
-            return torch.from_numpy(np.unpackbits(self.bits, count=self.entries).view(bool)).reshape(self.shape)
+            return torch.from_numpy(unpacked(self.bits, self.entries)).reshape(self.shape)
         return torch.zeros(self.entries, dtype=torch.bool).scatter_(0, self.indices.long(), True).reshape(self.shape)
 
 

@@ -21,6 +21,7 @@ Criterion = Callable[[torch.Tensor, torch.Tensor, torch.Generator | None], torch
 CRITERIA: dict[str, Criterion] = {}
 
 _CACHED = 2**17  # entries of rows whose intermediate arrays stay in the cache of a CPU
+_LONG = 2**24  # entries of a row, such as that of a whole model, from which a GPU holds no sorted copy
 
 GRID = "ken-grid"
 """The rule of the authors' released code: needs the budget, so it selects but does not rank."""
@@ -152,6 +153,8 @@ def highest(scores: torch.Tensor, k: int) -> torch.Tensor:
     """(r, n) bool mask of the k highest scores of each row, of equal ones the first: those of ranks below k, sooner."""
     if not 0 < k < scores.shape[1]:
         return torch.full(scores.shape, k > 0, dtype=torch.bool, device=scores.device)
+    if scores.is_cuda and scores.shape[1] > _LONG and scores.dtype == torch.float32:
+        return _above(scores, _kth_highest(scores, k), k)
     if scores.is_cuda:
         return _above(scores, scores.topk(k, dim=1, sorted=False).values.amin(1, keepdim=True), k)
     mask, n = torch.empty(scores.shape, dtype=torch.bool), scores.shape[1]
@@ -159,6 +162,22 @@ def highest(scores: torch.Tensor, k: int) -> torch.Tensor:
         least = np.partition(_numpy(scores[block]), n - k, axis=1)[:, n - k : n - k + 1]
         mask[block] = _above(scores[block], torch.from_numpy(least).to(scores.dtype), k)
     return mask
+
+
+def _kth_highest(scores: torch.Tensor, k: int) -> torch.Tensor:
+    """(r, 1) the k-th highest of each row of float32 scores, by bisection over their bits.
+
+    On a GPU, topk of a whole model would hold ten times its scores; this holds one copy of them.
+    """
+    keys = (scores + 0.0).view(torch.int32)  # + 0.0 makes one zero of two
+    keys ^= (keys >> 31) & 0x7FFFFFFF  # integers in the order of the scores
+    low, high = (torch.full((len(keys), 1), end, device=keys.device) for end in (-(2**31), 2**31 - 1))
+    for _ in range(32):
+        middle = (low + high + 1) >> 1
+        enough = (keys >= middle.int()).sum(1, keepdim=True) >= k
+        low, high = torch.where(enough, middle, low), torch.where(enough, high, middle - 1)
+    bits = low.int()
+    return (bits ^ ((bits >> 31) & 0x7FFFFFFF)).view(torch.float32)
 
 
 def _above(scores: torch.Tensor, least: torch.Tensor, k: int) -> torch.Tensor:

@@ -33,6 +33,7 @@ class Source:
         buffers: names of tensors known not to be parameters (a module knows, a file does not).
         folder: folder with further files of the model, or None.
         files: files that the tensors are read from.
+        digests: of tensors that never change, filled by `Fingerprint`; None where they may change.
     """
 
     label: str
@@ -41,6 +42,7 @@ class Source:
     buffers: frozenset[str] = frozenset()
     folder: Path | None = None
     files: tuple[Path, ...] = ()
+    digests: dict[str, str] | None = None
 
     def rows(self, name: str, block: slice) -> torch.Tensor:
         """A range of the rows (r, n) of a tensor; not to be written to."""
@@ -101,6 +103,14 @@ class Memory(Source):
 
     def tensor(self, name: str) -> torch.Tensor:
         return self.tensors[name]
+
+
+class Constant(Memory):
+    """A state dict whose tensors never change: they are hashed once, however many sub-networks are made from it."""
+
+    def __init__(self, tensors: Tensors):
+        super().__init__(tensors)
+        self.digests = {}
 
 
 MERGE = "merge it into its base first (`merge_and_unload` of peft) and save the merged model with save_pretrained"
@@ -190,19 +200,25 @@ def open_source(source: AnySource) -> Source:
 
 
 class Fingerprint:
-    """Hash of names, dtypes, shapes and bytes of tensors, independent of their order and memory layout."""
+    """Hash of names, dtypes, shapes and bytes of tensors, independent of their order and memory layout.
 
-    def __init__(self) -> None:
+    Args:
+        known: `Source.digests`, which are used and added to.
+    """
+
+    def __init__(self, known: dict[str, str] | None = None) -> None:
         self.digests: dict[str, str] = {}
-        self._open: tuple[str, object] | None = None
+        self._known = {} if known is None else known
+        self._open: tuple[str, str, object] | None = None
 
     def update(self, name: str, spec: TensorSpec, rows: torch.Tensor) -> None:
         """Add the next rows of a tensor; all blocks of a tensor must be added before the next tensor."""
         if self._open is None or self._open[0] != name:
             self._close()
-            start = json.dumps([name, str(spec.dtype), list(spec.shape)]).encode()
-            self._open = (name, hashlib.sha256(start))
-        self._open[1].update(bytes_of(rows))
+            described = json.dumps([name, str(spec.dtype), list(spec.shape)])
+            self._open = (name, described, hashlib.sha256(described.encode()))
+        if self._open[1] not in self._known:
+            self._open[2].update(bytes_of(rows))
 
     def hexdigest(self) -> str:
         """SHA-256, 64 hexadecimal digits."""
@@ -226,7 +242,8 @@ class Fingerprint:
 
     def _close(self) -> None:
         if self._open is not None:
-            self.digests[self._open[0]] = self._open[1].hexdigest()
+            name, described, digest = self._open
+            self.digests[name] = self._known.setdefault(described, digest.hexdigest())
             self._open = None
 
 

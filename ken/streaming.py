@@ -133,7 +133,8 @@ def _write_exact(
     out: Path, coder: Coder, settings: dict, advance: Callable[[int], object], allow_unchanged: bool
 ) -> Written:
     """Write a file of format 1."""
-    pair, fingerprint, changed, kept = coder.pair, Fingerprint(), False, 0
+    pair, changed, kept = coder.pair, False, 0
+    fingerprint = Fingerprint(pair.base.digests)
     with Writer(out) as writer:
         for block in extraction.kept_blocks(pair, coder.choose, coder.rule, coder.scope, fingerprint):
             writer.add_block(block.name, block.spec, block.mask, block.values)
@@ -152,7 +153,8 @@ def _write_coded(
     out: Path, coder: Coder, settings: dict, advance: Callable[[int], object], allow_unchanged: bool
 ) -> Written:
     """Write a file of format 2."""
-    pair, fingerprint, changed, kept = coder.pair, Fingerprint(), False, 0
+    pair, changed, kept = coder.pair, False, 0
+    fingerprint = Fingerprint(pair.base.digests)
     with CodedWriter(out) as writer:
         for name in pair.body:
             for number, coding, block in coder.blocks(name, fingerprint, advance):

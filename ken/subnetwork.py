@@ -149,7 +149,7 @@ class Subnetwork(AnySubnetwork):
         scope: str,
         rule: str,
     ) -> "Subnetwork":
-        fingerprint = Fingerprint()
+        fingerprint = Fingerprint(pair.base.digests)
         masks, values = _collected(extraction.kept_blocks(pair, choose, rule, scope, fingerprint))
         whole = {name: pair.finetuned_tensor(name).cpu() for name in pair.whole}
         method, base, config = selection.method_name(method), fingerprint.hexdigest(), pair.finetuned.config()
@@ -322,5 +322,10 @@ def _collected(blocks: Iterable[KeptBlock]) -> tuple[dict[str, torch.Tensor], di
         specs[block.name] = block.spec
         masks.setdefault(block.name, []).append(block.mask)
         values.setdefault(block.name, []).append(block.values)
-    whole_masks = {name: torch.cat(parts).reshape(specs[name].shape) for name, parts in masks.items()}
-    return whole_masks, {name: torch.cat(parts) for name, parts in values.items()}
+    whole_masks = {name: _joined(parts).reshape(specs[name].shape) for name, parts in masks.items()}
+    return whole_masks, {name: _joined(parts) for name, parts in values.items()}
+
+
+def _joined(parts: list[torch.Tensor]) -> torch.Tensor:
+    """All parts in one tensor; the only one itself, which saves a copy of most tensors."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from baselines import METHODS
 from baselines.training import TrainedMethod
 from study.cells.finetuned_cell import FinetunedCell
 from study.cells.scoring import Score, score_method, scored_part
@@ -19,7 +20,7 @@ from study.definition import method_settings
 from study.definition.kept_files import kept_files
 from study.definition.step import check_value, parse_step
 from study.running import files, provenance
-from study.running.device import acquire_device
+from study.running.device import Needs, acquire_device
 from study.running.workflow import run
 
 ALL_TEXTS = "all_texts.parquet"
@@ -82,7 +83,8 @@ def main() -> None:
     check_value("--method", a.method, [None, *study.methods], f"a method of {study.name}")
     axes = (a.model, a.task, a.seed)
     methods = [a.method] if a.method else method_settings.by_training(study.methods)[0]
-    on = acquire_device()
+    trains = any(isinstance(METHODS[name], TrainedMethod) for name in methods)
+    on = acquire_device(Needs.of_checkpoint(paths.finetuned(*axes) / "initial.safetensors", trains))
     provenance.make_deterministic(0)
     settings = study.compression_settings(methods, a.task) | {"kept_files": kept_files(study, axes)}
     cell = FinetunedCell(paths.finetuned(*axes), paths.task(a.task), settings, on)

@@ -54,7 +54,8 @@ def parse() -> argparse.Namespace:
     where = "file of the speeds of this machine (default: %(default)s)"
     parser.add_argument("--measured", type=Path, default=MEASURED, metavar="FILE", help=where)
     parser.add_argument("--gpus", type=_workers, default=1, help="GPUs in use at the same time")
-    parser.add_argument("--cores", type=_workers, default=2, help="cores in use at the same time")
+    cores = "cores in use at the same time (default: those of the machine in config/plan.yaml, else 2)"
+    parser.add_argument("--cores", type=_workers, help=cores)
     parser.add_argument("--all", action="store_true", help="count finished jobs too")
     against = "compare with the times of this finished run, job for job (implies --all)"
     parser.add_argument("--against", type=Path, metavar="RESULTS", help=against)
@@ -71,7 +72,8 @@ def main() -> None:
     study = jobs.read_study(a.config, plan)
     listed = jobs.list_jobs(a.config, a.all or a.against is not None)
     planned = jobs.with_costs(study, listed, plan["machines"][name], plan)
-    print(tables.plan_text(study, planned, name, plan, a.gpus, a.cores))
+    cores = a.cores or plan["machines"][name].get("cores", 2)
+    print(tables.plan_text(study, planned, name, plan, a.gpus, cores))
     if a.against:
         print(f"\n{against_text(planned, a.against)}")
     if a.json:

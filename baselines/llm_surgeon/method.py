@@ -151,7 +151,7 @@ class SurgeonDelta(Surgeon):
 
     def store(self, cell: Cell, prepared: FactorStore, budget: float | int, path: Path) -> Stored:
         _, masks = self.reset(cell, prepared, budget)
-        return self.save_kept(path, cell.pretrained, cell.finetuned, masks, budget, self.rule)
+        return self.save_kept(path, cell.base, cell.finetuned, masks, budget, self.rule)
 
     def reset(self, cell: Cell, prepared: FactorStore, budget: float | int) -> tuple[Tensors, Tensors]:
         """The state with linear layers pruned towards the pre-trained values, and bool masks of the whole body."""
@@ -179,7 +179,7 @@ class SurgeonDeltaUpdated(SurgeonDelta):
 
     def store(self, cell: Cell, prepared: FactorStore, budget: float | int, path: Path) -> Stored:
         state, masks = self.reset(cell, prepared, budget)
-        return self.save_kept(path, cell.pretrained, state, masks, budget, self.rule)
+        return self.save_kept(path, cell.base, state, masks, budget, self.rule)
 
 
 class SurgeonDeltaRescaled(SurgeonDelta):

@@ -13,7 +13,7 @@ from ken.extraction import RULES, SCOPES, Chooser, check_choice, in_scope
 from ken.pairing import Pair
 from ken.selection import generator_of, kept_count
 from ken.sources import Fingerprint
-from ken.tensors import TensorSpec, as_rows
+from ken.tensors import TensorSpec, as_rows, entries_at
 
 ROUNDED = "rounded"
 VALUES = ("32bit", *(f"{bits}bit" for bits in BITS), ROUNDED)
@@ -155,7 +155,7 @@ class Coder:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Mask of the changed rows, and their kept updates (N,)."""
         mask = _chosen(self.choose(name, rows.block, rows.finetuned, rows.base).cpu(), changed)
-        kept = _chosen(rows.update, changed)[mask]
+        kept = entries_at(_chosen(rows.update, changed), mask)
         if self.rule == "rescale":
             counts = mask.sum(1)
             kept *= (mask.shape[1] / counts.clamp(min=1).float()).repeat_interleave(counts)

@@ -22,6 +22,7 @@ from ken.tensors import DTYPES
 
 FORMATS = ("ken-subnetwork-1", "ken-subnetwork-2")
 _SPOOL = 2**24  # bytes of a growing part that are kept in memory
+_BUFFER = 2**20  # bytes that are copied or hashed at once; more leave the cache of a core
 
 
 class _Part:
@@ -75,7 +76,7 @@ class ContainerWriter:
             file.write(framed({"__metadata__": {"ken": json.dumps(header)}, **described}))
             for part in parts.values():
                 part.file.seek(0)
-                shutil.copyfileobj(part.file, file, _SPOOL)
+                shutil.copyfileobj(part.file, file, _BUFFER)
 
 
 class Container:
@@ -122,12 +123,12 @@ class Container:
 
     def _digest(self, part: str) -> str:
         first, last = self._offsets[part]
-        digest, left = hashlib.sha256(), last - first
+        digest, left, buffer = hashlib.sha256(), last - first, memoryview(bytearray(_BUFFER))
         with self.open() as file:
             file.seek(first)
-            while left and (data := file.read(min(left, _SPOOL))):
-                digest.update(data)
-                left -= len(data)
+            while left and (count := file.readinto(buffer[:left])):
+                digest.update(buffer[:count])
+                left -= count
         return digest.hexdigest()
 
 

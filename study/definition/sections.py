@@ -282,6 +282,13 @@ class StudyConfig(Section):
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="where to compute; auto takes a GPU if torch finds one; STUDY_DEVICE overrides it"
     )
+    jobs_per_gpu: int = Field(
+        1,
+        ge=1,
+        le=8,
+        description="how many jobs share a GPU, if its memory and that of the machine allow it; each needs a core; "
+        "STUDY_JOBS_PER_GPU overrides it",
+    )
     finetuning: Finetuning = Finetuning()
     evaluation: Evaluation = Evaluation()
     suggestion: SuggestionSearch = SuggestionSearch()

@@ -20,6 +20,7 @@ from ken import certificate
 from study.definition.kept_files import kept_files
 from study.definition.study import CONTROLS, Cell, Study
 from study.planning.sizes import ModelSize, SizedStudy, TaskSize
+from study.running.device import GIB, PARTS, Needs
 from study.training.memory import MOST_TOKENS
 
 ADAMW_BYTES = 28  # per parameter: weight, two moments read and written, gradient read, all float32
@@ -47,7 +48,8 @@ class Work:
         activations: bytes of intermediate results in float32, see `activation_bytes`; a training step counts thrice.
         moved: bytes that the optimiser reads and writes.
         ranked: entries that are ranked.
-        chosen: entries that are chosen from without a ranking, at all budgets.
+        chosen: entries that are chosen from without a ranking on a CPU, at all budgets.
+        gridded: entries that the points of a grid take, at all budgets, see `ken.grid`.
         coded: entries of models that are stored and loaded again.
         files: compressed models that are scored and recorded.
         written, read: bytes written to disk, and bytes of models read from it.
@@ -65,6 +67,7 @@ class Work:
     moved: float = 0.0
     ranked: float = 0.0
     chosen: float = 0.0
+    gridded: float = 0.0
     coded: float = 0.0
     files: float = 0.0
     written: float = 0.0
@@ -156,6 +159,7 @@ def effort_work(effort: Effort, size: ModelSize, tokens: float) -> Work:
         activations=3 * activation_bytes(size, effort.gradient_texts, tokens, half=False),
         ranked=effort.ranked,
         chosen=effort.chosen,
+        gridded=effort.gridded,
     )
 
 
@@ -366,6 +370,8 @@ ON_GPU = (
     *("pretrain_model", "tune_model", "finetune_model", "finetune_random_init", "compress_model", "train_method"),
     *("check_cell", "describe_updates", "adapt_language_model", "prune_language_model"),
 )
+TRAINING = ("finetune_model", "finetune_random_init", "train_method")
+SHARING = (*TRAINING, "compress_model")  # that can share a GPU
 READING = ("describe_spread", "draw_kenviz")
 NOT_ESTIMATED = ("adapt_language_model", "compress_language_model")
 PRUNED_BYTES = 21  # a parameter: dense, live and restored model, a file and its base, and its mask
@@ -413,21 +419,39 @@ def is_gpu(machine: dict) -> bool:
     return "memory_gib" in machine
 
 
+def parts_of_gpu(study: SizedStudy, rule: str, wildcards: dict[str, str], machine: dict) -> int:
+    """Eighths of a GPU that a job takes, see `study.running.device`."""
+    if rule not in SHARING or study.config["jobs_per_gpu"] == 1:
+        return PARTS
+    needs = Needs.of_model(study.models[wildcards["model"]].dense_bytes, trains=rule != "compress_model")
+    return needs.parts(study.config["jobs_per_gpu"], machine["memory_gib"] * GIB, machine["beside_gib"] * GIB)
+
+
+def gpu_seconds(work: Work, machine: dict) -> float:
+    """Seconds that a GPU computes in a job: matrix products, steps of the optimiser, rankings, choices by a grid."""
+    chosen = work.ranked / machine["ranked"] + work.gridded / machine["grid"]
+    return _computed(work, machine) + chosen / 1e6
+
+
+def _computed(work: Work, machine: dict) -> float:
+    reached = machine["tflops"] * machine["utilisation"]
+    computed = work.low_flops / (reached * 1e12) + work.moved / (machine["gb_per_s"] * 1e9)
+    return computed + work.flops / (machine.get("float32_tflops", reached) * 1e12)
+
+
 def seconds_of(work: Work, machine: dict, core: dict) -> float:
     """Seconds of a job on a machine of config/plan.yaml.
 
     A CPU core starts a pass, then computes it: matrix products, and the functions of single numbers between them, which
     take longest in narrow models. A GPU computes while the core beside it starts the next passes.
     """
-    reached = machine["tflops"] * machine["utilisation"]
-    computed = work.low_flops / (reached * 1e12) + work.moved / (machine["gb_per_s"] * 1e9)
-    computed += work.flops / (machine.get("float32_tflops", reached) * 1e12)
+    computed = _computed(work, machine)
     passes = work.passes + (work.filled_passes if is_gpu(machine) else work.evaluation_passes)
     started = (passes * machine["layer_ms"] + work.steps * machine["step_ms"]) / 1000
     elementwise = work.activations / (machine.get("activation_gb_per_s", math.inf) * 1e9)
     trained = max(computed, started) if is_gpu(machine) else computed + started + elementwise
-    ranked = machine.get("ranked", core["ranked"]) * 1e6
-    chosen = work.ranked / ranked + work.chosen / (core["grid"] * 1e6)
+    speeds = core | {name: machine[name] for name in ("ranked", "grid") if name in machine}
+    chosen = work.ranked / speeds["ranked"] + work.gridded / speeds["grid"] + work.chosen / core["chosen"]
     stored = work.coded / (core["coded"] * 1e6) + work.files * core["file_s"]
     disk = work.written / (core["write_gb_per_s"] * 1e9) + work.read / (core["read_gb_per_s"] * 1e9)
-    return core["start_s"] + trained + chosen + stored + disk + work.items / core["items"]
+    return core["start_s"] + trained + chosen / 1e6 + stored + disk + work.items / core["items"]

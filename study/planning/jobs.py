@@ -16,10 +16,12 @@ from study.definition import config as study_config
 from study.planning import cost
 from study.planning.sizes import SizedStudy, size_study
 from study.running import files
+from study.running.device import PARTS
 
 ROOT = Path(__file__).parents[2]
 PLAN = ROOT / "config" / "plan.yaml"
 HERE = "here"  # the machine at hand
+SPEEDS = ("start_s", "ranked", "grid", "chosen", "coded", "file_s", "write_gb_per_s", "read_gb_per_s")  # of a core
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class Job:
         disk: bytes that stay on disk.
         gib: memory in GiB.
         on_gpu: whether it runs on a GPU.
+        parts: eighths of the GPU that it takes.
+        computed: seconds in which the GPU computes; in the others it could serve other jobs.
     """
 
     rule: str
@@ -40,6 +44,8 @@ class Job:
     disk: float = 0.0
     gib: float = 0.0
     on_gpu: bool = False
+    parts: int = PARTS
+    computed: float = 0.0
 
 
 def read_plan() -> dict:
@@ -54,7 +60,12 @@ def with_measured(plan: dict, record: dict) -> dict:
     Args:
         plan: config/plan.yaml.
         record: see `study.planning.speeds.measure`.
+
+    Raises:
+        UserError: the record lacks a speed, because an older version measured it.
     """
+    if missing := [name for name in SPEEDS if name not in record["core"]]:
+        raise UserError(f"the measured speeds lack {missing[0]!r}: measure the machine again (make plan MEASURE=1).")
     basis = f"measured on {record['measured'][:10]} on {record['host']} ({record['machine']['cpu']})"
     cpu = record["cpu"] | {"title": f"one core ({record['machine']['cpu']})", "basis": basis}
     return plan | {"machines": plan["machines"] | {"cpu": cpu}, "core": plan["core"] | record["core"]}
@@ -65,7 +76,8 @@ def with_machine_at_hand(plan: dict, record: dict) -> dict:
     plan = with_measured(plan, record)
     here = cpu = plan["machines"]["cpu"]
     if "gpu" in record:
-        here = record["gpu"] | {"title": record["machine"]["gpu"], "basis": cpu["basis"]}
+        beside = {"cores": record["machine"]["cores"], "beside_gib": record["machine"]["memory_gib"]}
+        here = record["gpu"] | beside | {"title": record["machine"]["gpu"], "basis": cpu["basis"]}
     return plan | {"machines": plan["machines"] | {HERE: here}}
 
 
@@ -116,7 +128,11 @@ def with_costs(study: SizedStudy, jobs: Iterable[Job], machine: dict, plan: dict
         on_gpu = cost.is_gpu(machine) and job.rule in cost.ON_GPU
         seconds = cost.seconds_of(work, machine if on_gpu else plan["machines"]["cpu"], plan["core"])
         gib = cost.memory_gib(study, job.rule, job.wildcards, half=on_gpu)
-        costed.append(replace(job, seconds=seconds, disk=work.disk, gib=gib, on_gpu=on_gpu))
+        job = replace(job, seconds=seconds, disk=work.disk, gib=gib, on_gpu=on_gpu)
+        if on_gpu:
+            parts = cost.parts_of_gpu(study, job.rule, job.wildcards, machine)
+            job = replace(job, parts=parts, computed=cost.gpu_seconds(work, machine))
+        costed.append(job)
     return costed
 
 
@@ -128,7 +144,18 @@ def seconds_by_rule(jobs: Iterable[Job]) -> Counter[str]:
     return seconds
 
 
+def gpu_seconds(jobs: Iterable[Job], gpus: int, cores: int) -> float:
+    """Seconds of the jobs on GPUs if none is ever idle.
+
+    Each takes its part of a GPU and a core for its time. However many jobs share a GPU, it computes for one at a time.
+    """
+    jobs = [job for job in jobs if job.on_gpu]
+    taken = sum(job.seconds * job.parts / PARTS for job in jobs)
+    computed, beside = sum(job.computed for job in jobs), sum(job.seconds for job in jobs)
+    return max(taken / gpus, computed / gpus, beside / cores)
+
+
 def wall_seconds(jobs: list[Job], gpus: int, cores: int) -> float:
     """Seconds from start to end if no worker is ever idle, but at least those of the longest job."""
-    busy = sum(job.seconds / (gpus if job.on_gpu else cores) for job in jobs)
-    return max([busy, *(job.seconds for job in jobs)])
+    on_cpu = sum(job.seconds for job in jobs if not job.on_gpu)
+    return max([gpu_seconds(jobs, gpus, cores) + on_cpu / cores, *(job.seconds for job in jobs)])

@@ -79,7 +79,8 @@ def prepare_study(
         files.check_writable(paths.results)
         if paths.results.is_dir() and not paths.config.exists():  # removed from a study that has nothing to run
             study.write(paths.results)
-    prepare_environment(study.config["device"], study.config["finetuning"]["checkpoint_minutes"])
+    checkpoint_minutes = study.config["finetuning"]["checkpoint_minutes"]
+    prepare_environment(study.config["device"], study.config["jobs_per_gpu"], checkpoint_minutes)
     return study
 
 

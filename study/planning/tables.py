@@ -6,7 +6,7 @@ from functools import partial
 
 from study.planning import comparison, cost, savings
 from study.planning.comparison import Compared
-from study.planning.jobs import Job, seconds_by_rule, wall_seconds, with_costs
+from study.planning.jobs import Job, gpu_seconds, wall_seconds, with_costs
 from study.planning.sizes import SizedStudy
 from study.running.progress import duration
 
@@ -29,6 +29,8 @@ def plan_text(study: SizedStudy, jobs: list[Job], name: str, plan: dict, gpus: i
     basis = machine.get("basis", "the share of the GPU's peak is assumed")
     if cost.is_gpu(machine):
         workers = f"{gpus} x {machine['title']} and {cores} cores"
+        if (most := study.config["jobs_per_gpu"]) > 1:
+            workers += f", up to {most} jobs at once on a GPU"
     disk, wall = size_text(sum(job.disk for job in jobs)), duration(wall_seconds(jobs, gpus, cores))
     left_out = _not_estimated(jobs)
     about = "more than" if left_out else "about"
@@ -79,14 +81,15 @@ def memory_table(study: SizedStudy, machines: dict) -> str:
 
 
 def gpu_table(study: SizedStudy, jobs: list[Job], plan: dict) -> str:
-    """Hours that one GPU of each kind takes for the jobs that use a GPU."""
+    """Hours that one GPU of each kind, with its cores, takes for the jobs that use a GPU."""
     rows = []
     for machine in filter(cost.is_gpu, plan["machines"].values()):
-        seconds = seconds_by_rule(job for job in with_costs(study, jobs, machine, plan) if job.on_gpu)
+        costed = with_costs(study, jobs, machine, plan)
+        trained = [job for job in costed if job.rule in cost.TRAINING]
+        hours = [gpu_seconds(group, 1, machine["cores"]) / 3600 for group in (trained, costed)]
         reached = f"{machine['tflops'] * machine['utilisation']:.0f}"
-        training = seconds["finetune_model"] + seconds["finetune_random_init"] + seconds["train_method"]
-        rows.append([machine["title"], reached, f"{training / 3600:,.1f}", f"{seconds.total() / 3600:,.1f}"])
-    return text_table(["GPU", "TFLOP/s assumed", "training, h", "all its jobs, h"], rows)
+        rows.append([machine["title"], f"{machine['cores']}", reached, *(f"{number:,.1f}" for number in hours)])
+    return text_table(["GPU", "cores", "TFLOP/s assumed", "training, h", "all its jobs, h"], rows)
 
 
 def dominant_table(jobs: list[Job]) -> str:

@@ -20,21 +20,22 @@ POLL = 1.0  # seconds between checks that it is still running
 _held: list[int] = []  # open lock files: closing one releases its lock
 
 
-def prepare_environment(device: str, checkpoint_minutes: float) -> None:
+def prepare_environment(device: str, jobs_per_gpu: int, checkpoint_minutes: float) -> None:
     """Set environment variables for the steps. Variables that the user has set are kept.
 
     Steps use the Python that runs Snakemake, whether its environment is activated or not. glibc keeps the memory of
     large tensors: returning it to the system takes a third of a step's time.
 
     Args:
-        device: the config's `device`; see `study.running.device`.
-        checkpoint_minutes: see `study.training.resumption`. Neither changes a step's result, so both are passed here
-            and not in the commands, where a change would run the steps again.
+        device, jobs_per_gpu: of the config; see `study.running.device`.
+        checkpoint_minutes: see `study.training.resumption`. None of them changes a step's result, so they are passed
+            here and not in the commands, where a change would run the steps again.
     """
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**30))
     os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**32))
     os.environ.setdefault("STUDY_DEVICE", device)
+    os.environ.setdefault("STUDY_JOBS_PER_GPU", str(jobs_per_gpu))
     os.environ["STUDY_CHECKPOINT_MINUTES"] = str(checkpoint_minutes)
     os.environ[SNAKEMAKE] = str(os.getpid())
 

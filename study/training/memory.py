@@ -47,8 +47,10 @@ def tokens_at_once(compute: Callable[[], object], tokens: int, device: torch.dev
     torch.cuda.reset_peak_memory_stats(device)
     compute()
     peak = torch.cuda.max_memory_allocated(device) - before
-    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return fitting_tokens(peak / tokens, torch.cuda.mem_get_info(device)[0] + unused)
+    allocated, (free, total) = torch.cuda.memory_allocated(device), torch.cuda.mem_get_info(device)
+    allowed = torch.cuda.get_per_process_memory_fraction(device) * total  # a part, if jobs share the GPU
+    unused = torch.cuda.memory_reserved(device) - allocated
+    return fitting_tokens(peak / tokens, min(free + unused, allowed - allocated))
 
 
 def fitting_tokens(bytes_per_token: float, free: float) -> int:

@@ -239,3 +239,12 @@ def test_the_highest_scores_are_those_of_the_lowest_ranks(scores, k):
     scores = torch.tensor(scores, dtype=torch.float64)
     k = min(k, scores.shape[1])
     assert torch.equal(selection.highest(scores, k), selection.rank_scores(scores) < k)
+
+
+@given(st.integers(0, 10**6), st.integers(1, 300), st.sampled_from([0.0, 1e-40, 1.0, 3e38]), st.data())
+def test_the_kth_highest_score_of_a_long_row_on_a_gpu(seed, n, size, data):
+    generator, k = torch.Generator().manual_seed(seed), data.draw(st.integers(1, n))
+    scores = (torch.randn(2, n, generator=generator).clamp(-1, 1) * 4).round() * size / 4  # many are equal
+    scores[scores < -size / 2] = -torch.inf
+    expected = scores.sort(dim=1, descending=True).values[:, k - 1 : k]
+    assert torch.equal(selection._kth_highest(scores, k), expected)

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import ken
-from ken import positions, selection
+from ken import positions, selection, sources
 from ken.subnetwork import Subnetwork
 from ken.tensors import entries_at, indices_of
 from tests.oracles.selection import log2_choices
@@ -469,3 +469,19 @@ def test_incompatible_tensors_are_named():
         Subnetwork.extract(pretrained, finetuned | {"layer.0.w": torch.full((16, 16), torch.nan)}, 2)
     with pytest.raises(ValueError, match=r"tensor 'emb.weight' needs ranks or a bool mask"):
         Subnetwork.from_masks(pretrained, finetuned, {})
+
+
+def test_a_base_that_never_changes_is_hashed_once_and_gives_the_same_files(tmp_path, monkeypatch):
+    base = {"a.weight": torch.randn(6, 8), "b.weight": torch.randn(3, 5)}
+    tuned = {name: tensor + 0.1 for name, tensor in base.items()} | {"head": torch.ones(2)}
+    constant, hashed = sources.Constant(base), []
+    original = sources.bytes_of
+    monkeypatch.setattr(sources, "bytes_of", lambda rows: hashed.append(rows) or original(rows))
+    for k in (2, 4):
+        Subnetwork.extract(constant, tuned, k).save(tmp_path / "constant.ken.safetensors")
+        assert len(hashed) == 2, "each tensor once, at the first k"
+    Subnetwork.extract(base, tuned, 4).save(tmp_path / "usual.ken.safetensors")
+    written = [(tmp_path / f"{name}.ken.safetensors").read_bytes() for name in ("constant", "usual")]
+    assert written[0] == written[1] and len(hashed) == 4
+    other = {name: tensor.to(torch.float64) for name, tensor in tuned.items()}
+    assert Subnetwork.extract(constant, other, 2).base == Subnetwork.extract(base, other, 2).base, "of another dtype"

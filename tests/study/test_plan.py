@@ -207,11 +207,11 @@ def test_work_grows_with_seeds_draws_and_shares(small):
 
 def test_seconds_are_work_divided_by_speed():
     machine = {"tflops": 2.0, "utilisation": 0.5, "gb_per_s": 100, "layer_ms": 2, "step_ms": 5}
-    core = {"start_s": 3, "ranked": 5, "grid": 1, "coded": 10, "items": 4, "file_s": 0.5}
+    core = {"start_s": 3, "ranked": 5, "grid": 1, "chosen": 2, "coded": 10, "items": 4, "file_s": 0.5}
     core |= {"write_gb_per_s": 2, "read_gb_per_s": 4}
     work = cost.Work(flops=4e12, low_flops=6e12, passes=500, steps=400, activations=6e9, moved=2e11, ranked=5e6,
-                     chosen=2e6, coded=3e7, files=4, written=1e10, read=1.2e10, items=8)  # fmt: skip
-    kept = 1 + 2 + 3 + 2 + 5 + 3 + 2  # ranked, chosen, coded, files, written, read, items
+                     chosen=3e6, gridded=5e5, coded=3e7, files=4, written=1e10, read=1.2e10, items=8)  # fmt: skip
+    kept = 1 + 2 + 3 + 2 + 5 + 3 + 2  # ranked, chosen and gridded, coded, files, written, read, items
     cpu = machine | {"activation_gb_per_s": 3}
     assert cost.seconds_of(work, cpu, core) == pytest.approx(3 + (4 + 6 + 2) + (1 + 2) + 2 + kept)
     gpu = machine | {"memory_gib": 80, "float32_tflops": 0.5, "ranked": 10}
@@ -219,6 +219,8 @@ def test_seconds_are_work_divided_by_speed():
     assert cost.seconds_of(work, gpu, core) == pytest.approx(3 + (8 + 6 + 2) - 0.5 + kept), hidden
     slow = gpu | {"layer_ms": 40, "step_ms": 50}
     assert cost.seconds_of(work, slow, core) == pytest.approx(3 + 20 + 20 - 0.5 + kept), "computation is hidden"
+    assert cost.seconds_of(work, slow | {"grid": 5}, core) == pytest.approx(3 + 20 + 20 - 0.5 + kept - 0.4)
+    assert cost.gpu_seconds(work, slow | {"grid": 5}) == pytest.approx(8 + 6 + 2 + 0.5 + 0.1)
 
 
 def test_an_evaluation_honours_batch_precision_and_share(small):
@@ -291,6 +293,38 @@ def test_wall_time_is_bound_by_the_busiest_device_and_the_longest_job():
     listed = [jobs.Job("a", {}, 10, on_gpu=True)] * 6 + [jobs.Job("b", {}, 4)] * 2
     assert jobs.wall_seconds(listed, gpus=2, cores=4) == 30 + 2
     assert jobs.wall_seconds([jobs.Job("a", {}, 100)], gpus=1, cores=8) == 100
+
+
+def test_jobs_that_share_a_gpu_wait_for_its_arithmetic_its_parts_and_the_cores():
+    shared = [jobs.Job("a", {}, 10, on_gpu=True, parts=2, computed=2)] * 8
+    assert jobs.gpu_seconds(shared, gpus=1, cores=16) == 80 * 2 / 8, "four at once"
+    assert jobs.gpu_seconds(shared, gpus=1, cores=2) == 80 / 2, "two at once"
+    assert jobs.gpu_seconds(shared, gpus=2, cores=16) == 80 * 2 / 8 / 2
+    busy = [dataclasses.replace(job, computed=8) for job in shared]
+    assert jobs.gpu_seconds(busy, gpus=1, cores=16) == 64
+    assert jobs.wall_seconds([*shared, jobs.Job("b", {}, 32)], gpus=1, cores=16) == 32, "the longest job"
+
+
+def test_large_models_leave_less_of_a_gpu_to_other_jobs(paper):
+    def parts(rule: str, model: str, study=paper, machine: str = "h100") -> int:
+        return cost.parts_of_gpu(study, rule, {"model": model}, PLAN["machines"][machine])
+
+    assert paper.config["jobs_per_gpu"] == 4
+    assert parts("compress_model", "bert") == parts("train_method", "bloom-560m") == 2
+    assert 4 == parts("compress_model", "bloom-1b7") < parts("finetune_model", "bloom-1b7") < 8
+    assert parts("finetune_model", "bloom-560m", machine="l4") == 7 and parts("check_cell", "bert") == 8
+    alone = dataclasses.replace(paper, config=paper.config | {"jobs_per_gpu": 1})
+    assert parts("compress_model", "bert", alone) == 8
+    job = jobs.Job("finetune_model", {"model": "bert", "task": "sst2", "seed": "0"})
+    (planned,) = jobs.with_costs(paper, [job], PLAN["machines"]["h100"], PLAN)
+    assert planned.parts == 2 and 0 < planned.computed < planned.seconds
+
+
+def test_speeds_that_an_older_version_measured_are_refused():
+    record = files.read_json(ROOT / PLAN["measured"])
+    del record["core"]["chosen"]
+    with pytest.raises(UserError, match="lack 'chosen': measure the machine again"):
+        jobs.with_measured(PLAN, record)
 
 
 def write_times(folder: Path, jobs_taken: dict[str, tuple[float, float]]) -> None:

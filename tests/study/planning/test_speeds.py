@@ -37,7 +37,10 @@ def test_coefficients_solve_exact_times_and_are_never_negative():
 
 
 def test_the_speeds_of_a_core_predict_a_model_that_was_not_measured(quick):
-    machine, core = speeds.measure_core(), {name: 1.0 for name in ("ranked", "grid", "coded", "items", "file_s")}
+    machine, core = (
+        speeds.measure_core(),
+        {name: 1.0 for name in ("ranked", "grid", "chosen", "coded", "items", "file_s")},
+    )
     core |= {"start_s": 0.0, "write_gb_per_s": 1.0, "read_gb_per_s": 1.0}
     other = speeds.Probe.of(256, 40, 16, speeds.CPU)
     for work, taken in (
@@ -55,7 +58,8 @@ def test_processor_seconds_are_measured(quick):
 def test_the_disk_and_the_storing_of_files_have_speeds(quick, tmp_path):
     assert min(speeds.measure_disk(tmp_path).values()) > 0
     stored = speeds.measure_storing(tmp_path)
-    assert stored["coded"] > stored["grid"] > 0 < stored["file_s"] < 1, "choosing takes longer than storing"
+    assert stored["coded"] > stored["chosen"] > 0 < stored["file_s"] < 1, "choosing takes longer than storing"
+    assert speeds.measure_grid(speeds.CPU) > 0
     assert not (tmp_path / "disk.bin").exists()
 
 
@@ -74,7 +78,8 @@ def test_a_measured_machine_is_the_default_of_later_plans(tmp_path, monkeypatch,
     assert known["core"]["ranked"] == 77 and known["core"]["items"] == jobs.read_plan()["core"]["items"]
     assert "on my-machine" in known["machines"]["here"]["basis"] and not cost.is_gpu(known["machines"]["here"])
     gpu = record | {"gpu": {"tflops": 90, "memory_gib": 24}, "machine": record["machine"] | {"gpu": "GPU X"}}
-    assert cost.is_gpu(jobs.with_machine_at_hand(jobs.read_plan(), gpu)["machines"]["here"])
+    here = jobs.with_machine_at_hand(jobs.read_plan(), gpu)["machines"]["here"]
+    assert cost.is_gpu(here) and here["cores"] == record["machine"]["cores"] and here["beside_gib"] > 1
     with pytest.raises(UserError, match="a10o is not known"):
         plan.chosen_machine("a10o", known)
 

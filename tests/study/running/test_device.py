@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
+from baselines.estimates import HELD_BYTES
 from ken import cli
 from ken.errors import UserError
 from study.cells.finetuned_cell import FinetunedCell
@@ -22,7 +23,7 @@ import sys, time
 from pathlib import Path
 from study.running import device
 device.LOCKS, device.POLL = Path(sys.argv[1]), 0.05
-print(device.hold_one(sys.argv[2:]), flush=True)
+print(device.hold_one(sys.argv[3:], int(sys.argv[2])), flush=True)
 sys.stdin.readline()
 """
 
@@ -68,8 +69,8 @@ def environment(tmp_path, monkeypatch):
     device.acquire_device.cache_clear()
 
 
-def holder(folder, *names: str) -> subprocess.Popen:
-    command = [sys.executable, "-c", HOLD, str(folder), *names]
+def holder(folder, *names: str, parts: int = device.PARTS) -> subprocess.Popen:
+    command = [sys.executable, "-c", HOLD, str(folder), str(parts), *names]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
@@ -86,6 +87,56 @@ def test_a_third_process_waits_for_one_of_two_gpus(tmp_path):
     for process in processes:
         process.kill()
         process.communicate()
+
+
+def test_jobs_share_a_gpu_up_to_its_parts_and_never_with_one_that_needs_all_of_it(tmp_path):
+    """Jobs of 3, 3 and 2 eighths fill a GPU; another of 3 waits for one of them, one of 8 for all."""
+    jobs = [holder(tmp_path, "GPU-aa", parts=parts) for parts in (3, 3, 2)]
+    assert all(job.stdout.readline() == "GPU-aa\n" for job in jobs)
+    waiting = [holder(tmp_path, "GPU-aa", parts=parts) for parts in (3, 8)]
+    assert all("waiting for a GPU" in job.stdout.readline() for job in waiting)
+    jobs[0].kill()
+    assert waiting[0].stdout.readline() == "GPU-aa\n", "its 3 eighths are free again"
+    for job in (*jobs[1:], waiting[0]):
+        job.kill()
+    assert waiting[1].stdout.readline() == "GPU-aa\n"
+    jobs += [*waiting, holder(tmp_path, "GPU-aa", parts=1)]
+    assert "waiting for a GPU" in jobs[-1].stdout.readline()
+    for job in jobs:
+        job.kill()
+        job.communicate()
+
+
+def test_the_part_of_a_gpu_that_a_job_takes_follows_from_its_memory(environment, tmp_path):
+    gib = 2**30
+    small, large = (device.Needs.of_model(size * gib, trains=True) for size in (0.5, 6.5))
+    assert (small.parts(1, 80 * gib, 128 * gib), small.parts(4, 80 * gib, 128 * gib)) == (8, 2)
+    assert large.parts(4, 80 * gib, 128 * gib) == 5, "(7 x 6.5 + 4.5) GiB of 80"
+    assert device.Needs.of_model(6.5 * gib, trains=False).parts(4, 80 * gib, 128 * gib) == 4, "37 GiB of 80"
+    assert device.Needs.of_model(6.5 * gib, trains=False).parts(4, 80 * gib, 96 * gib) == 6, "61 GiB beside, of 96"
+    assert device.HELD == HELD_BYTES / 4
+    assert large.parts(4, 24 * gib, 128 * gib) == 8
+    program = '#!/bin/sh\ncase "$*" in *memory.total*) echo "0, 12288";; *) echo "0, GPU-aa";; esac\n'
+    (tmp_path / "nvidia-smi").write_text(program)
+    assert device.parts_of(small, 1) == 8, "jobs share no GPU by default"
+    environment.setenv(device.JOBS, "4")
+    tiny = device.Needs(gib, gib / 2**10)
+    assert [device.parts_of(needs, 1) for needs in (tiny, small, None)] == [2, 6, 8]
+    environment.setenv(device.JOBS, "9")
+    with pytest.raises(UserError, match='is "9", expected a number from 1 to 8'):
+        device.jobs_per_gpu()
+
+
+def test_a_job_that_shares_a_gpu_may_take_its_part_of_the_memory(environment):
+    limits = []
+    environment.setenv(device.JOBS, "2")
+    environment.setattr(device, "_query", lambda what: {"0": {"uuid": "GPU-aa", "memory.total": "81920"}[what]})
+    environment.setattr(torch.cuda, "is_available", lambda: True)
+    properties = type("Properties", (), {"total_memory": 80 * 2**30})
+    environment.setattr(torch.cuda, "get_device_properties", lambda index: properties)
+    environment.setattr(torch.cuda, "set_per_process_memory_fraction", limits.append)
+    device.acquire_device(device.Needs.of_model(2**30, trains=False))
+    assert limits == [pytest.approx(0.5 - 0.7 / 80)] and len(device._held) == 1 + 4
 
 
 def test_snakemake_uses_two_gpus_at_once_and_never_one_for_two_jobs(environment, tmp_path):
