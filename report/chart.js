@@ -82,20 +82,21 @@ function drawChart(data, figure) {
   function draw() {
     const points = data.points.filter(point => point.model === chosen.model && point.task === chosen.task);
     const width = box.clientWidth || 600, height = Math.max(262, Math.min(392, width * 0.62));
-    const edge = { left: 40, right: 14, top: width < 500 ? 54 : 40, bottom: 40 };
+    const edge = { left: 40, right: 14, top: 36, bottom: 40 };
     const files = points.filter(point => point.method !== "full");
     const first = Math.min(data.ticks[0], ...files.map(point => point.x)) / 1.15;
-    const low = Math.min(-3, ...files.map(point => point.y)) * 1.06, high = Math.max(1.5, -0.09 * low, ...files.map(point => point.y));
+    const low = Math.min(-3, ...files.map(point => point.y)) * 1.25, high = Math.max(0.9, ...files.flatMap(point => [point.y, ...point.ends]));
     const across = share => edge.left + Math.log(share / first) / Math.log(1.35 / first) * (width - edge.left - edge.right);
-    const down = value => edge.top + (high - value) / (high - low) * (height - edge.top - edge.bottom);
+    // Linear near 0, logarithmic far from it, so that both a fraction of a point and a collapse can be seen.
+    const top = Math.asinh(2 * high), bottom = Math.asinh(2 * low);
+    const down = value => edge.top + (top - Math.asinh(2 * value)) / (top - bottom) * (height - edge.top - edge.bottom);
     const svg = document.createElementNS(SVG, "svg");
     svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
     svg.setAttribute("role", "group");
     svg.setAttribute("aria-label", "Weighted F1 minus that of the full model against the size of the stored file");
 
-    element(svg, "rect", { class: "stripe", x: edge.left, width: width - edge.left - edge.right, y: down(1), height: down(-1) - down(1) });
-    const step = [1, 2, 5, 10, 20, 50].find(size => (high - low) / size < 8) || 100;
-    for (let tick = Math.ceil(low / step) * step; tick <= high; tick += step) {
+    element(svg, "rect", { class: "stripe", x: edge.left, width: width - edge.left - edge.right, y: down(0.5), height: down(-0.5) - down(0.5) });
+    for (const tick of data.points_ticks.filter(value => value >= low && value <= high)) {
       element(svg, "line", { class: "grid", x1: edge.left, x2: width - edge.right, y1: down(tick), y2: down(tick) });
       element(svg, "text", { x: edge.left - 6, y: down(tick) + 4, "text-anchor": "end" }, `${tick}`.replace("-", "−"));
     }
@@ -103,13 +104,14 @@ function drawChart(data, figure) {
       element(svg, "line", { class: "grid", x1: across(tick), x2: across(tick), y1: edge.top, y2: height - edge.bottom });
       element(svg, "text", { x: across(tick), y: height - edge.bottom + 16, "text-anchor": "middle" }, `${Number((100 * tick).toPrecision(2))} %`);
     }
-    element(svg, "text", { x: 0, y: 12 }, "points of weighted F1 minus the full model's");
+    element(svg, "text", { x: 0, y: 12 }, "weighted F1, points to the full model (log far from 0)");
     element(svg, "text", { x: width - edge.right, y: height - 5, "text-anchor": "end" }, "size of the stored file, full model = 100 % (log scale)");
     const obstacles = [], labels = [];
     const claimed = data.claimed[`${chosen.model}\n${chosen.task}`];
     const ken = data.methods.find(method => method.name === "ken");
     if (claimed) {
       const [from, to] = claimed.map(across);
+      obstacles.push(...between([from, down(0)], [to, down(0)]));
       element(svg, "line", { x1: from, x2: to, y1: down(0), y2: down(0), stroke: ken.colour, "stroke-width": 9, opacity: 0.35 });
       labels.push({ text: "the paper's claim for KEN", colour: ken.colour, places: [[(from + to) / 2, down(0)], [to, down(0)], [from, down(0)]] });
     }

@@ -127,7 +127,7 @@ def test_every_claim_is_documented_with_its_numbers():
     for rule in rules["claims"]:
         claim, numbers = explained[rule["id"]]
         assert claim == rule["text"].strip()
-        values = {key: value for key, value in rule.items() if key not in ("id", "source", "text", "rule")}
+        values = {key: value for key, value in rule.items() if key not in ("id", "source", "short", "text", "rule")}
         shown = {key: " ".join(f"{x:g}" for x in (v if isinstance(v, list) else [v])) for key, v in values.items()}
         assert dict(re.findall(r"`(\w+)` ([\d. ]+)", numbers)) == shown, rule["id"]
     assert f"(`confidence` {rules['confidence']:g})" in text

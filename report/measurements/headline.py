@@ -16,11 +16,12 @@ from report.measurements import frontier
 from report.measurements.contract import ResultFiles, ResultTables
 from report.measurements.overview import row_anchor
 from report.results import CELL, Columns, read_statistics
-from report.scores import METHOD, NEAR, aggregations, same_budgets
+from report.scores import METHOD, aggregations, same_budgets
 
 SHOWN = ("ken", "random", "ken-rescaled", "lora")  # besides the best small file, `full` and `none`
 CLAIMED = (0.30, 0.75)  # kept shares of a row at which the paper reports no loss: 25 % to 70 % reset (section 5)
 LABELS = {"ken": "KEN", "random": "Random choice", "full": "Full model"}
+POINTS = (-50, -20, -10, -5, -2, -1, -0.5, 0, 0.5, 1, 2, 5, 10)
 TICKS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1)  # shares of the full model's file
 COLUMNS = {
     "headline": Columns.of(
@@ -117,7 +118,13 @@ def page(tables: ResultTables) -> dict[str, Any]:
         f"{model}\n{task}": claimed_span(rows) for (model, task), rows in shown.groupby(["model", "task"], sort=False)
     }
     names = {kind: [name for name in shown[kind].unique() if name] for kind in ("model", "task")}
-    return {"points": _points(shown), "methods": methods, "claimed": spans, "ticks": list(TICKS)} | names
+    return {
+        "points": _points(shown),
+        "methods": methods,
+        "claimed": spans,
+        "ticks": list(TICKS),
+        "points_ticks": POINTS,
+    } | names
 
 
 def _points(shown: pd.DataFrame) -> list[dict[str, Any]]:
@@ -158,7 +165,7 @@ def draw_headline(points: pd.DataFrame) -> drawing.Figure:
     """Difference to full against stored bytes: a labelled line per method, and the sizes of the paper's claim."""
     figure, panels = drawing.canvas(drawing.WIDTH, 3.9)
     axes = panels[0, 0]
-    drawing.shade_near(axes, NEAR)
+    drawing.shade_near(axes, frontier.WITHIN[0])
     styles = style.method_styles(points["method"])
     if span := claimed_span(points):
         colour = styles["ken"].colour
@@ -181,7 +188,6 @@ def _set_axes(axes: drawing.Axes, points: pd.DataFrame) -> None:
     axes.set_xscale("log")
     axes.set_xlim(min(TICKS[0], points["stored_share"].min()) / 1.15, 1.6)
     drawing.set_ticks(axes.xaxis, TICKS, lambda value: f"{100 * value:g} %")
-    low = points["difference_points"].min()
-    axes.set_ylim(min(1.08 * low, -3), max(3.0, -0.12 * low))
+    drawing.points_axis(axes, points["difference_points"], 1)
     axes.set_xlabel("stored file, share of the full model's (log scale)")
-    axes.set_ylabel(drawing.POINTS_LABEL)
+    axes.set_ylabel(f"{drawing.POINTS_LABEL} (log scale beyond ±1)")

@@ -75,6 +75,7 @@ class Claim:
     rule: str
     since: str
     unit: str
+    limits: list[float]
     verdicts: list[Verdict]
     forest: Forest
 
@@ -97,6 +98,13 @@ class Claim:
         if self.main:
             return self.main.word
         return next(iter(self.tally)) if len(self.tally) == 1 else MIXED
+
+    @property
+    def margins(self) -> str:
+        """The limits of the rule: "−1", "±1"; "" if it has none."""
+        if len(self.limits) == 2 and self.limits[0] == -self.limits[1]:
+            return f"±{self.limits[1]:g}"
+        return style.listed([f"{limit:g}".replace("-", "−") for limit in self.limits]) if self.limits else ""
 
     @property
     def drawn(self) -> bool:
@@ -132,7 +140,7 @@ def _claim(rows: pd.DataFrame) -> Claim:
     units = rows.loc[rows["estimate"].notna(), "unit"]
     unit = UNITS.get(units.iloc[0], units.iloc[0]) if len(units) else ""
     words = (first["claim"], first["short"] or first["text"], first["text"], first["rule"], first["rules_since"])
-    return Claim(*words, unit, verdicts, forest)
+    return Claim(*words, unit, limits, verdicts, forest)
 
 
 def estimate(row: Any) -> tuple[str, str]:
