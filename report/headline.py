@@ -5,10 +5,9 @@ import pandas as pd
 from report import style
 from report.measurements.contract import ResultTables
 from report.measurements.frontier import percent, smallest_file
-from report.measurements.verdicts import MIXED, whole
+from report.measurements.verdicts import MIXED, OLDER, whole
 
 HOLDS, FAILS, NOT_TESTED = "holds", "does not hold", "not tested here"
-OLDER = {"reproduced": HOLDS, "not reproduced": FAILS, "not decided": "open"}  # words of studies of older rules
 LOSSES = {0.5: "half a point", 1.0: "one point"}  # permitted loss of the smallest file, in points -> its words
 
 

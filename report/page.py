@@ -7,6 +7,7 @@ inline SVG and follow the dark mode of the page. The templates escape all text t
 import argparse
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import jinja2
@@ -18,6 +19,7 @@ from report.figures import drawings
 from report.headline import headline
 from report.measurements import scores
 from report.measurements.contract import ResultTables
+from report.measurements.verdicts import Claim
 from report.outputs import MEASUREMENTS
 from report.results import damaged, read_json, sha256, write_text
 from report.scores import NEAR
@@ -114,7 +116,7 @@ def render(results: Path) -> tuple[str, str]:
     tables, provenance = Tables.read(results), provenance_of(results)
     measured = {measurement.name: measurement.call("page", tables) for measurement in MEASUREMENTS}
     claims = [claim for listed in measured["verdicts"]["sources"].values() for claim in listed]
-    untested = [claim for claim in claims if claim.word == UNTESTED or not claim.drawn]
+    decided = [claim for claim in claims if claim.word != UNTESTED and claim.drawn]
     values = dict(
         css=source("page.css"),
         provenance=provenance,
@@ -127,8 +129,8 @@ def render(results: Path) -> tuple[str, str]:
         near=NEAR,
         answers=headline(tables),
         sentences=summary.sentences(tables),
-        decided=[claim for claim in claims if claim not in untested],
-        untested=untested,
+        decided=decided,
+        drawn={source: drawn_claims(listed, decided) for source, listed in measured["verdicts"]["sources"].items()},
         headline_data=as_json(measured["headline"] | {"results": f"results/{provenance['study']}"}),
         pictures=pictures(results, tables),
         first_model=scores.file_name(tables.counts["models"][0]),
@@ -142,6 +144,11 @@ def render(results: Path) -> tuple[str, str]:
         template("page").render(script=source("page.js") + source("chart.js"), **values),
         template("appendix").render(script=source("page.js"), **values),
     )
+
+
+def drawn_claims(claims: Sequence[Claim], decided: Sequence[Claim]) -> list[Claim]:
+    """The claims of one source that the page draws: those with a verdict, or all with an estimate if none has one."""
+    return [claim for claim in claims if claim in decided] or [claim for claim in claims if claim.drawn]
 
 
 def template(name: str) -> jinja2.Template:

@@ -22,6 +22,7 @@ VERDICTS = {
     "not tested here": "–",
 }  # verdict -> mark, in the order of the report
 MIXED = "different from case to case"
+OLDER = {"reproduced": "holds", "not reproduced": "does not hold", "not decided": "open"}  # words of older runs
 MARKS = VERDICTS | {MIXED: "±"}
 CLASSES = {
     "holds": "holds", "does not hold": "fails", "open (loss shown, size open)": "open", "open": "open",
@@ -124,7 +125,8 @@ def page(tables: ResultTables) -> dict[str, Any]:
     sources: dict[str, list[Claim]] = {}
     for (source, _), rows in table.groupby(["source", "claim"], sort=False):
         sources.setdefault(SOURCES.get(source, source), []).append(_claim(rows))
-    return {"sources": sources, "marks": MARKS, "classes": CLASSES}
+    older = ({word: known[new] for word, new in OLDER.items()} for known in (MARKS, CLASSES))
+    return {"sources": sources, "marks": MARKS | next(older), "classes": CLASSES | next(older)}
 
 
 def _claim(rows: pd.DataFrame) -> Claim:
@@ -139,7 +141,8 @@ def _claim(rows: pd.DataFrame) -> Claim:
         verdicts.append(Verdict(*words, mark, style.integer(row.n), row.why, row.needs))
     units = rows.loc[rows["estimate"].notna(), "unit"]
     unit = UNITS.get(units.iloc[0], units.iloc[0]) if len(units) else ""
-    words = (first["claim"], first["short"] or first["text"], first["text"], first["rule"], first["rules_since"])
+    short = first["short"] or first["claim"].replace("-", " ").capitalize()
+    words = (first["claim"], short, first["text"], first["rule"], first["rules_since"])
     return Claim(*words, unit, limits, verdicts, forest)
 
 
