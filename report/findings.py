@@ -9,6 +9,7 @@ import pandas as pd
 from report import style
 from report.headline import beside_random, comparison, headline
 from report.measurements.checks import zero_sentence
+from report.measurements.headline import DESCRIPTION
 from report.measurements.inference import speed
 from report.measurements.perplexity import compared_rows, factor, factors, result_sentences
 from report.measurements.verdicts import MIXED, whole
@@ -30,12 +31,12 @@ SHOWN_METHODS = ("ken", "ken-rescaled", "random")  # always in the table of meth
 
 
 def answer_block(folder: Path) -> str:
-    """The answer of a committed run: its headline and its summary figure.
+    """The answer of a committed run: the sentences and the picture at the head of its page.
 
     Args:
-        folder: results folder with tables/, claims.csv and figures/summary.png, in this repository.
+        folder: results folder with tables/, claims.csv and figures/headline.png, in this repository.
     """
-    return f"{listed(headline(Tables.read(folder)))}\n\n{summary_figure(folder)}"
+    return f"{listed(headline(Tables.read(folder)))}\n\n![{DESCRIPTION}]({picture(folder, 'headline')})"
 
 
 def summary_figure(folder: Path) -> str:
