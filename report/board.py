@@ -381,7 +381,7 @@ def _time(path: Path, provenance: dict) -> str:
 def render(studies: Sequence[Study]) -> str:
     """The board as HTML."""
     half, one = frontier.WITHIN[:2]
-    return template("board").render(
+    return template("board.html.j2").render(
         css=source("page.css"),
         script=source("page.js"),
         studies=studies,

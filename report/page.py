@@ -28,6 +28,7 @@ from report.tables import Tables
 PLACED = ("cost", "inference", "suggestions", "pretraining")  # measurements whose sections the template places
 HERE = Path(__file__).parent
 APPENDIX = "appendix.html"
+MACROS = "macros.html.j2"  # of all templates; named here so that a change of it writes the pages again
 DEFAULT, CONFIGS = "mini", HERE.parent / "config"  # the study of `make study`, and where configs are
 UNTESTED = "not tested here"
 _INKS = {style.INK: "var(--ink)", style.MUTED: "var(--muted)", style.GRID: "var(--grid)"}
@@ -141,8 +142,8 @@ def render(results: Path) -> tuple[str, str]:
         **measured,
     )
     return (
-        template("page").render(script=source("page.js") + source("chart.js"), **values),
-        template("appendix").render(script=source("page.js"), **values),
+        template("page.html.j2").render(script=source("page.js") + source("chart.js"), **values),
+        template("appendix.html.j2").render(script=source("page.js"), **values),
     )
 
 
@@ -158,7 +159,7 @@ def template(name: str) -> jinja2.Template:
         lstrip_blocks=True,
     )  # fmt: skip
     environment.filters |= {"label": style.label, "percent": style.percent, "shown": style.verdict}
-    return environment.get_template(f"{name}.html.j2")
+    return environment.get_template(name)
 
 
 def source(name: str) -> Markup:

@@ -151,7 +151,7 @@ def test_the_paper_study_runs_offline_to_its_report(fetched):
     assert sorted(ken) == ["128", "16"] and table.loc[table["method"] == "ken", "stored_bytes"].ne("").all()
     compared = table[table["changed_share"] != ""]
     assert set(compared["method"]) == {"full", "none", "ken"} and set(table["precision"]) == {"bfloat16"}
-    assert "Does the precision of the evaluation matter?" in (results / "report" / "index.html").read_text()
+    assert "Does the precision of the evaluation matter?" in (results / "report" / "appendix.html").read_text()
     one = pd.read_csv(checkout / scores)
     assert one["budget"].tolist() == PAPER["kept_shares"] and (one["status"] == "ok").all()
     for written in (results, checkout / ".snakemake", home):
