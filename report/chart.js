@@ -42,6 +42,8 @@ function drawChart(data, figure) {
     return made;
   }
 
+  const labelOf = point => data.methods.find(method => method.name === point.method).label;
+  let placed = [];
   const signed = value => (value < 0 ? "−" : "+") + Math.abs(value).toFixed(2);
   const percent = share => `${Number((100 * share).toPrecision(2))} %`;
   const cells = point => (point.cells === 1 ? "1 cell" : `${point.cells} cells`);
@@ -57,12 +59,15 @@ function drawChart(data, figure) {
     ];
   }
 
-  function showTip(point, label, x, y) {
-    tip.replaceChildren(...sentence(point, label).map((line, index) => {
+  // The tip of a point also has those that lie under it.
+  function showTip(point, x, y) {
+    const near = placed.filter(other => Math.hypot(other.x - x, other.y - y) < 8).map(other => other.point);
+    const shown = [point, ...near.filter(other => other !== point)];
+    tip.replaceChildren(...shown.flatMap(one => sentence(one, labelOf(one)).map((line, index) => {
       const part = document.createElement(index ? "div" : "strong");
       part.textContent = line;
       return part;
-    }));
+    })));
     tip.hidden = false;
     const left = Math.min(Math.max(0, x - tip.offsetWidth / 2), box.clientWidth - tip.offsetWidth);
     tip.style.left = `${left}px`;
@@ -74,19 +79,22 @@ function drawChart(data, figure) {
     row.href = `appendix.html#${point.row}`;
     row.textContent = "Its row in the tables";
     const command = document.createElement("code");
-    const of = (kind) => point[kind] || data[kind][0];
-    command.textContent = `python -m study.trace ${data.results} ${of("model")} ${of("task")} ${point.seed} ${point.method} ${point.asked}`;
+    command.textContent = `python -m study.trace ${data.results} ${point.traced}`;
+    if (point.model || point.task) row.textContent += " over all cells";
     details.replaceChildren(`${sentence(point, label).join(". ")}. `, row, `. Where ${point.cells > 1 ? "one of its cells" : "it"} comes from: `, command);
   }
 
   function draw() {
+    details.replaceChildren();
+    placed = [];
     const points = data.points.filter(point => point.model === chosen.model && point.task === chosen.task);
     const width = box.clientWidth || 600, height = Math.max(262, Math.min(392, width * 0.62));
     const edge = { left: 40, right: 14, top: 36, bottom: 40 };
     const files = points.filter(point => point.method !== "full");
     const first = Math.min(data.ticks[0], ...files.map(point => point.x)) / 1.15;
+    const last = 1.35 * Math.max(1, ...files.map(point => point.x));
     const low = Math.min(-3, ...files.map(point => point.y)) * 1.25, high = Math.max(0.9, ...files.flatMap(point => [point.y, ...point.ends]));
-    const across = share => edge.left + Math.log(share / first) / Math.log(1.35 / first) * (width - edge.left - edge.right);
+    const across = share => edge.left + Math.log(share / first) / Math.log(last / first) * (width - edge.left - edge.right);
     // Linear near 0, logarithmic far from it, so that both a fraction of a point and a collapse can be seen.
     const top = Math.asinh(2 * high), bottom = Math.asinh(2 * low);
     const down = value => edge.top + (top - Math.asinh(2 * value)) / (top - bottom) * (height - edge.top - edge.bottom);
@@ -132,12 +140,13 @@ function drawChart(data, figure) {
 
   function drawPoint(svg, point, method, [x, y], down) {
     const colour = method.name === "full" ? "var(--ink)" : method.colour;
+    placed.push({ point, x, y });
     for (const [from, to] of point.ends.length ? [point.ends] : [])
       element(svg, "line", { x1: x, x2: x, y1: down(from), y2: down(to), stroke: colour, "stroke-width": 1.2, opacity: 0.7 });
     const group = element(svg, "g", { class: "point", tabindex: 0, role: "button", "aria-label": sentence(point, method.label).join(". ") });
     element(group, "circle", { cx: x, cy: y, r: 12, fill: "transparent" });
     element(group, "circle", { cx: x, cy: y, r: 4.5, stroke: colour, "stroke-width": 1.8, fill: method.hollow ? "var(--paper)" : colour });
-    for (const event of ["mouseenter", "focus"]) group.addEventListener(event, () => showTip(point, method.label, x, y));
+    for (const event of ["mouseenter", "focus"]) group.addEventListener(event, () => showTip(point, x, y));
     for (const event of ["mouseleave", "blur"]) group.addEventListener(event, () => { tip.hidden = true; });
     group.addEventListener("click", () => pin(point, method.label));
     group.addEventListener("keydown", event => {

@@ -56,6 +56,8 @@ def smallest(pareto: pd.DataFrame) -> str:
         if row is not None:
             size, method = percent(row["stored_share"]), style.label(row["method"])
             return f"The smallest file that loses at most {words} has {size} of the full model's bytes, with {method}."
+    if set(pareto["method"]) <= set(style.CONTROLS):
+        return "No method with a smaller file has a score in every cell."
     return f"No file loses as little as {words} on average."
 
 
@@ -67,7 +69,7 @@ def paper_claims(claims: pd.DataFrame) -> str:
     if not words:
         return "The claims of the paper were not judged in this study."
     if len(words) == 1:
-        return f"The one claim of the paper that was judged {'is ' if rest else ''}{_kinds(words)}."
+        return f"The paper's one claim in this study {'is ' if rest else ''}{_kinds(words)}."
     of_all = f"the paper's {len(words)} claims"
     if len(rest) == len(words):
         return f"None of {of_all} is decided here: they are {_kinds(rest)}."

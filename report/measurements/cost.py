@@ -68,7 +68,10 @@ def page(tables: ResultTables) -> dict[str, Any]:
     )
     title = "What it costs to make a file"
     shown = "cost" if len(_drawn(tables.cost)) else ""
-    caption = f"Time to choose or train and to store one file, fine-tuning = 1; mean over {tables.extent}."
+    caption = (
+        "Time to choose or train and to store one file, fine-tuning = 1; mean over the cells that a method ran in, of "
+        f"{tables.extent}."
+    )
     section = PageSection("cost", title, cost_sentence(tables.cost), table, NOTE, "", shown, caption, filters=False)
     return {"section": section}
 
@@ -118,6 +121,6 @@ def cost_sentence(cost: pd.DataFrame) -> str:
     if len(times) == 1:
         lines.append(f"{style.label(times.index[0])}, which trains instead, takes {times.iloc[0]:.2g} times as long.")
     elif len(times):
-        low, high = (f"{times.iloc[end]:.2g} times ({style.label(times.index[end])})" for end in (0, -1))
-        lines.append(f"Methods that train instead take {low} to {high} as long.")
+        low, high = (f"{times.iloc[end]:.2f} ({style.label(times.index[end])})" for end in (0, -1))
+        lines.append(f"Methods that train instead take from {low} to {high} times as long, in the cells they ran in.")
     return " ".join(lines)

@@ -5,6 +5,7 @@ The picture of the page is drawn by `report/chart.js` from the same table, for a
 
 import itertools
 import math
+import shlex
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,8 +26,8 @@ POINTS = (-50, -20, -10, -5, -2, -1, -0.5, 0, 0.5, 1, 2, 5, 10)
 TICKS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1)  # shares of the full model's file
 COLUMNS = {
     "headline": Columns.of(
-        "model task method family unit role",
-        "budget cells of_cells seed kept_share stored_share stored_bytes weighted_f1 difference_points low high "
+        "model task method family unit role cell_model cell_task",
+        "budget cells of_cells cell_seed kept_share stored_share stored_bytes weighted_f1 difference_points low high "
         "least most",
     )
 }
@@ -41,8 +42,8 @@ def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
 
     A model or task of "" means all of them. `low` and `high` are the ends of the 95 % interval, where the statistics
     have one for these cells; `least` and `most` are the range over cells. `role` is "smallest" for the method with the
-    smallest file at most half a point below full (or one, or one and a half), "" for the others. `seed` is that of a
-    cell behind the mean.
+    smallest file at most half a point below full (or one, or one and a half), "" for the others. `cell_model`,
+    `cell_task` and `cell_seed` are those of one of the cells behind the mean.
     """
     seeds = files.seeds[files.seeds["difference_points"].notna()]
     best = frontier.smallest_method(seeds)
@@ -66,8 +67,8 @@ def _means(rows: pd.DataFrame, cells: int) -> pd.DataFrame:
     means = aggregations("kept_share stored_share stored_bytes weighted_f1 difference_points")
     grouped = rows.groupby(METHOD, sort=False)
     table = grouped.agg(
-        cells=("seed", "size"), seed=("seed", "min"), least=("difference_points", "min"),
-        most=("difference_points", "max"), **means,
+        cells=("seed", "size"), least=("difference_points", "min"), most=("difference_points", "max"),
+        **{f"cell_{name}": (name, "first") for name in CELL}, **means,
     )  # fmt: skip
     return table.reset_index().assign(of_cells=cells)
 
@@ -137,12 +138,19 @@ def _points(shown: pd.DataFrame) -> list[dict[str, Any]]:
                 "model": row.model, "task": row.task, "method": row.method, "x": row.stored_share,
                 "y": row.difference_points, "ends": ends, "range": [row.least, row.most],
                 "f1": style.score(row.weighted_f1), "size": style.size(row.stored_bytes),
-                "budget": style.budget_label(row.budget, row.unit), "asked": f"{row.budget:g}",
-                "cells": int(row.cells), "of": int(row.of_cells), "seed": int(row.seed),
-                "row": row_anchor(row.method, row.unit, row.budget),
+                "budget": style.budget_label(row.budget, row.unit), "cells": int(row.cells), "of": int(row.of_cells),
+                "row": row_anchor(row.method, row.unit, row.budget), "traced": _traced(row),
             }
         )  # fmt: skip
     return points
+
+
+def _traced(row: Any) -> str:
+    """The arguments of `study.trace` for one of the cells behind a point: model, task, seed, method and budget."""
+    is_share = row.unit == "share" and row.budget <= 1
+    budget = repr(float(row.budget)) if is_share else f"{row.budget:g}"  # as in the name of the stored file
+    cell = row.cell_model, row.cell_task, f"{row.cell_seed:.0f}"
+    return " ".join(map(shlex.quote, (*cell, row.method, budget)))
 
 
 def _dash(line: str | tuple) -> str:
@@ -186,7 +194,7 @@ def draw_headline(points: pd.DataFrame) -> drawing.Figure:
 
 def _set_axes(axes: drawing.Axes, points: pd.DataFrame) -> None:
     axes.set_xscale("log")
-    axes.set_xlim(min(TICKS[0], points["stored_share"].min()) / 1.15, 1.6)
+    axes.set_xlim(min(TICKS[0], points["stored_share"].min()) / 1.15, 1.6 * max(1, points["stored_share"].max()))
     drawing.set_ticks(axes.xaxis, TICKS, lambda value: f"{100 * value:g} %")
     drawing.points_axis(axes, points["difference_points"], 1)
     axes.set_xlabel("stored file, share of the full model's (log scale)")

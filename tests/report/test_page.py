@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,7 @@ from report import page, publication
 from report.measurements.inputs import classes_table
 from report.measurements.scores import score_table
 from report.tables import Tables
+from study.running.code import dependencies
 from tests.report.conftest import HOSTILE, build, pages_of
 from tests.report.markup import Reader, check_elements, check_loads_nothing
 from tests.report.synthetic import controls, score_row, whole_evidence, write_evidence, write_results
@@ -159,3 +161,10 @@ def test_sections_missing_from_the_template_are_appended(built_study, monkeypatc
     _, html = page.render(built_study)
     assert placed.count("<h2>Does pre-training help?</h2>") == 1
     assert html.count("<h2>Does pre-training help?</h2>") == html.count('<li><a href="#pretraining">') == 2
+
+
+def test_all_templates_and_scripts_count_as_code_of_the_step():
+    names = {path.name for path in dependencies("report.page")}
+    folder = Path(page.__file__).parent
+    written = {path.name for pattern in ("*.j2", "page.css", "*.js") for path in folder.glob(pattern)}
+    assert written - {"board.html.j2"} <= names

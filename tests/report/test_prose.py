@@ -193,9 +193,9 @@ def test_a_study_without_claims_says_so(built_study):
 @pytest.mark.parametrize(
     ("verdicts", "expected"),
     [
-        ("holds", "The one claim of the paper that was judged holds."),
-        ("does not hold", "The one claim of the paper that was judged does not hold."),
-        ("open", "The one claim of the paper that was judged is open."),
+        ("holds", "The paper's one claim in this study holds."),
+        ("does not hold", "The paper's one claim in this study does not hold."),
+        ("open", "The paper's one claim in this study is open."),
         ("holds holds", "Of the paper's 2 claims, 2 hold."),
         ("holds open", "Of the paper's 2 claims, 1 holds and the other is open."),
         ("fails fails open shown", "Of the paper's 4 claims, none holds, 2 do not and the rest are open."),
@@ -216,7 +216,7 @@ def test_the_claims_of_the_paper_are_counted_with_correct_plurals(verdicts, expe
 
 def test_claims_of_others_are_not_counted():
     table = pd.concat([claims(a="holds"), claims(b="open").assign(source="ours")])
-    assert headline.paper_claims(table) == "The one claim of the paper that was judged holds."
+    assert headline.paper_claims(table) == "The paper's one claim in this study holds."
     table = pd.concat([claims(a="holds"), claims(a="does not hold").assign(subject="t5")]).assign(subject=["t1", "t5"])
     both = pd.concat([table, claims(b="holds")])
     assert headline.paper_claims(both) == (
