@@ -16,7 +16,7 @@ from markupsafe import Markup
 from ken.errors import UserError, run
 from report import style, summary
 from report.figures import drawings
-from report.headline import headline
+from report.headline import NOT_TESTED, headline
 from report.measurements import scores
 from report.measurements.contract import ResultTables
 from report.measurements.verdicts import Claim
@@ -30,7 +30,6 @@ HERE = Path(__file__).parent
 APPENDIX = "appendix.html"
 MACROS = "macros.html.j2"  # of all templates; named here so that a change of it writes the pages again
 DEFAULT, CONFIGS = "mini", HERE.parent / "config"  # the study of `make study`, and where configs are
-UNTESTED = "not tested here"
 _INKS = {style.INK: "var(--ink)", style.MUTED: "var(--muted)", style.GRID: "var(--grid)"}
 _METADATA = re.compile(r"<\?xml.*?\?>|<!DOCTYPE.*?>|<metadata>.*?</metadata>|<!--.*?-->| xmlns(:\w+)?=\"[^\"]*\"", re.S)
 
@@ -117,7 +116,7 @@ def render(results: Path) -> tuple[str, str]:
     tables, provenance = Tables.read(results), provenance_of(results)
     measured = {measurement.name: measurement.call("page", tables) for measurement in MEASUREMENTS}
     claims = [claim for listed in measured["verdicts"]["sources"].values() for claim in listed]
-    decided = [claim for claim in claims if claim.word != UNTESTED and claim.drawn]
+    decided = [claim for claim in claims if claim.word != NOT_TESTED and claim.drawn]
     values = dict(
         css=source("page.css"),
         provenance=provenance,

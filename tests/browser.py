@@ -6,13 +6,25 @@ import select
 import shutil
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
     "--disable-background-networking", "--disable-component-update", "--disable-sync", "--remote-debugging-pipe",
 )  # fmt: skip
+
+
+def start(kind: "type[Browser]", folders: pytest.TempPathFactory) -> "Iterator[Browser]":
+    """The body of a fixture: a browser that is closed at the end; the test is skipped where there is no Chromium."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on the path")
+    started = kind(folders.mktemp("chromium"))
+    yield started
+    started.close()
 
 
 class Browser:

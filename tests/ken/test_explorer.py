@@ -18,7 +18,7 @@ from ken import cli
 from ken.sources import open_source
 from ken.subnetwork import Subnetwork
 from ken.viz import explorer, explorer_data
-from tests.browser import CHROMIUM, Browser
+from tests.browser import Browser, start
 from tests.ken.test_viz import loop_counts
 
 HOSTILE = "</script><script>alert('1 & 2')</script><!-- \"'"
@@ -295,11 +295,7 @@ class ExplorerBrowser(Browser):
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on the path")
-    started = ExplorerBrowser(tmp_path_factory.mktemp("chromium"))
-    yield started
-    started.close()
+    yield from start(ExplorerBrowser, tmp_path_factory)
 
 
 def number(text: str) -> float:

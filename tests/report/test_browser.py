@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from report import page, style
-from tests.browser import CHROMIUM, Browser
+from tests.browser import Browser, start
 from tests.report.markup import Reader
 
 WIDTHS = (1280, 390)
@@ -16,11 +16,7 @@ STUDIES = ("built_study", "wide_study", "hostile_study")
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on the path")
-    started = Browser(tmp_path_factory.mktemp("chromium"))
-    yield started
-    started.close()
+    yield from start(Browser, tmp_path_factory)
 
 
 @pytest.fixture(params=STUDIES)
