@@ -338,11 +338,6 @@ def worst_of(verdicts: Sequence[str]) -> str:
     return next((verdict for verdict in (FAILS, NOT_TESTED, OPEN_LOSS, OPEN) if verdict in verdicts), HOLDS)
 
 
-def best_of(verdicts: Sequence[str]) -> str:
-    """Verdict that any of several holds."""
-    return next((verdict for verdict in (HOLDS, OPEN, OPEN_LOSS, NOT_TESTED) if verdict in verdicts), FAILS)
-
-
 def deciding(intervals: dict, verdicts: dict, verdict: str) -> list:
     """Keys of the intervals behind an overall verdict: those with the same verdict, or all if there are none."""
     return [key for key in intervals if verdicts[key] == verdict] or list(intervals)

@@ -286,11 +286,6 @@ def labelled(tables: ResultTables, most: int = named.MOST) -> list[str]:
     return named.chosen(named.methods(tables), tables.frontier_points["method"], most)
 
 
-def _references(tables: ResultTables) -> list[str]:
-    drawn = set(labelled(tables))
-    return [name for name in named.REFERENCES if name in drawn]
-
-
 def drawings(tables: ResultTables) -> dict[str, drawing.Drawing]:
     """The figures of points over bytes: over all models, and for each model."""
     points = tables.frontier_points

@@ -125,8 +125,8 @@ def page(tables: ResultTables) -> dict[str, Any]:
     sources: dict[str, list[Claim]] = {}
     for (source, _), rows in table.groupby(["source", "claim"], sort=False):
         sources.setdefault(SOURCES.get(source, source), []).append(_claim(rows))
-    older = ({word: known[new] for word, new in OLDER.items()} for known in (MARKS, CLASSES))
-    return {"sources": sources, "marks": MARKS | next(older), "classes": CLASSES | next(older)}
+    marks, classes = (known | {word: known[new] for word, new in OLDER.items()} for known in (MARKS, CLASSES))
+    return {"sources": sources, "marks": marks, "classes": classes}
 
 
 def _claim(rows: pd.DataFrame) -> Claim:
