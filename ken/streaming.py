@@ -123,50 +123,42 @@ def write(out: Path, coder: Coder, method: str, bar: tqdm | None = None, allow_u
         ValueError: as `prune`.
         OSError: as `prune`.
     """
+    pair, exact = coder.pair, coder.coding.exact
     advance = bar.update if bar is not None else lambda entries: None
     settings = {"method": method, "k": coder.k, "rule": coder.rule, "scope": coder.scope}
-    write_format = _write_exact if coder.coding.exact else _write_coded
-    return write_format(out, coder, settings, advance, allow_unchanged)
-
-
-def _write_exact(
-    out: Path, coder: Coder, settings: dict, advance: Callable[[int], object], allow_unchanged: bool
-) -> Written:
-    """Write a file of format 1."""
-    pair, changed, kept = coder.pair, False, 0
     fingerprint = Fingerprint(pair.base.digests)
-    with Writer(out) as writer:
-        for block in extraction.kept_blocks(pair, coder.choose, coder.rule, coder.scope, fingerprint):
-            writer.add_block(block.name, block.spec, block.mask, block.values)
-            changed |= block.changed
-            kept += block.values.numel()
-            advance(block.mask.numel())
+    with (Writer if exact else CodedWriter)(out) as writer:
+        written = (_add_exact if exact else _add_coded)(writer, coder, fingerprint, advance)
         if not allow_unchanged:
-            _check_changed(pair, changed)
+            _check_changed(pair, written.changed)
         for name in pair.whole:
             writer.add_whole(name, pair.finetuned_tensor(name))
-        writer.finish(settings | {"base": fingerprint.hexdigest()}, pair.aliases, pair.finetuned.config())
+        settings |= {"base": fingerprint.hexdigest()} | ({} if exact else asdict(coder.coding))
+        writer.finish(settings, pair.aliases, pair.finetuned.config())
+    return written
+
+
+def _add_exact(writer: Writer, coder: Coder, fingerprint: Fingerprint, advance: Callable[[int], object]) -> Written:
+    """Add the blocks of the body to a file of format 1."""
+    changed, kept = False, 0
+    for block in extraction.kept_blocks(coder.pair, coder.choose, coder.rule, coder.scope, fingerprint):
+        writer.add_block(block.name, block.spec, block.mask, block.values)
+        changed |= block.changed
+        kept += block.values.numel()
+        advance(block.mask.numel())
     return Written(changed, kept)
 
 
-def _write_coded(
-    out: Path, coder: Coder, settings: dict, advance: Callable[[int], object], allow_unchanged: bool
+def _add_coded(
+    writer: CodedWriter, coder: Coder, fingerprint: Fingerprint, advance: Callable[[int], object]
 ) -> Written:
-    """Write a file of format 2."""
-    pair, changed, kept = coder.pair, False, 0
-    fingerprint = Fingerprint(pair.base.digests)
-    with CodedWriter(out) as writer:
-        for name in pair.body:
-            for number, coding, block in coder.blocks(name, fingerprint, advance):
-                writer.add_block(name, pair.spec(name), number, coding, block)
-                changed |= block.changed > 0
-                kept += block.kept
-        if not allow_unchanged:
-            _check_changed(pair, changed)
-        for name in pair.whole:
-            writer.add_whole(name, pair.finetuned_tensor(name))
-        settings = settings | {"base": fingerprint.hexdigest(), **asdict(coder.coding)}
-        writer.finish(settings, pair.aliases, pair.finetuned.config())
+    """Add the blocks of the body to a file of format 2."""
+    changed, kept = False, 0
+    for name in coder.pair.body:
+        for number, coding, block in coder.blocks(name, fingerprint, advance):
+            writer.add_block(name, coder.pair.spec(name), number, coding, block)
+            changed |= block.changed > 0
+            kept += block.kept
     return Written(changed, kept)
 
 
