@@ -371,7 +371,7 @@ ON_GPU = (
     *("check_cell", "describe_updates", "adapt_language_model", "prune_language_model"),
 )
 TRAINING = ("finetune_model", "finetune_random_init", "train_method")
-SHARING = (*TRAINING, "compress_model")  # that can share a GPU
+SHARING = (*TRAINING, "compress_model", "check_cell")  # that can share a GPU
 READING = ("describe_spread", "draw_kenviz")
 NOT_ESTIMATED = ("adapt_language_model", "compress_language_model")
 PRUNED_BYTES = 21  # a parameter: dense, live and restored model, a file and its base, and its mask
