@@ -10,8 +10,8 @@ from report.results import read_json
 def benchmark_block(folder: Path) -> str:
     """Speed, memory and file size of the library."""
     described = {
-        "ranking": _speed, "streaming": _streaming, "swapping": _swapping, "library": _library, "file_size": _files,
-        "curvature": _curvature,
+        "ranking": _speed, "streaming": _streaming, "storing": _storing, "swapping": _swapping, "library": _library,
+        "file_size": _files, "curvature": _curvature,
     }  # fmt: skip
     paths = {name: folder / f"{name}.json" for name in sorted(described)}
     records = {name: read_json(path) for name, path in paths.items() if path.exists()}
@@ -195,6 +195,17 @@ def _streaming(streaming: dict) -> list[tuple[str, str]]:
         f"{streaming['peak MiB']:,.0f} MiB; the largest tensor alone has {streaming['largest tensor, MiB']:,.0f} MiB"
     )
     return [*rows, ("reading both checkpoints once", f"{read:.1f} s"), ("peak memory of these commands", memory)]
+
+
+def _storing(storing: dict) -> list[tuple[str, str]]:
+    parts = []
+    for share in (0.05, 0.25, 0.75):
+        of = f"ken, {share:.0%}"
+        ratio = storing[f"{of}, s"] / storing[f"straightforward, {share:.0%}, s"]
+        parts.append(f"{storing[f'{of}, s']:.1f} s with {style.percent(share)} kept ({ratio:.1f} times as long)")
+    entries = storing["entries"] / 1e6
+    what = f"write a file of {entries:.0f} M entries, hash, read and restore it, one thread"
+    return [(f"{what} (beside a mask in bits and values in a safetensors file)", ", ".join(parts))]
 
 
 def _library(library: dict) -> list[tuple[str, str]]:

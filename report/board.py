@@ -141,18 +141,29 @@ def is_results_folder(folder: Path) -> bool:
     return any((folder / name).is_file() for name in ("config.json", *FINISHED))
 
 
-def find_studies() -> tuple[list[Path], list[Path]]:
-    """The finished studies in results/reference and results, and the folders of unfinished ones.
+def find_studies() -> tuple[list[Path], list[str]]:
+    """The finished studies in results/reference and results, and why the others cannot be shown.
 
     Raises:
         UserError: there is no finished study.
     """
     folders = [*sorted(REFERENCE.glob("*")), *sorted(RESULTS.glob("*"))]
-    folders = [folder for folder in folders if is_results_folder(folder)]
-    finished = [folder for folder in folders if not lacking(folder)]
+    problems = {folder: problem_of(folder) for folder in folders if is_results_folder(folder)}
+    finished = [folder for folder, problem in problems.items() if not problem]
     if not finished:
         raise UserError(f"{RESULTS} holds no finished study: run `make study` first, or name other folders.")
-    return finished, [folder for folder in folders if lacking(folder)]
+    return finished, list(filter(None, problems.values()))
+
+
+def problem_of(folder: Path) -> str:
+    """Why the study of a folder cannot be shown; "" if it can."""
+    if name := lacking(folder):
+        return f"{folder} is not finished (no {name})"
+    try:
+        render(read_studies([folder]))
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 def check_folders(folders: Sequence[Path]) -> None:
@@ -177,13 +188,15 @@ def read_study(folder: Path, provenance: dict, label: str) -> Study:
     Raises:
         UserError: a file is missing or damaged.
     """
-    files = ResultFiles(folder)
+    files, claims = ResultFiles(folder), read_claims(folder)
+    if claims.empty:
+        raise damaged(folder / "claims.csv", "has no rows")
     path = folder / "tables" / "smallest_files.csv"
     smallest = read_if_run(path, frontier.COLUMNS["smallest_files"])
     if smallest.empty:
         smallest = frontier.compute(files)["smallest_files"]
     smallest = smallest[(smallest["model"] == "") & (smallest["cells_of"] == "all")]
-    return Study(folder, label, provenance, _created(folder, provenance), files, read_claims(folder), smallest)
+    return Study(folder, label, provenance, _created(folder, provenance), files, claims, smallest)
 
 
 def _created(folder: Path, provenance: dict) -> datetime:
@@ -400,10 +413,10 @@ def main() -> None:
     parser.add_argument("results", nargs="*", type=Path, help="results folders (default: all in results)")
     parser.add_argument("--out", type=Path, default=RESULTS / "board.html", help="page to write")
     arguments = parser.parse_args()
-    folders, unfinished = (arguments.results, []) if arguments.results else find_studies()
+    folders, left_out = (arguments.results, []) if arguments.results else find_studies()
     write_text(arguments.out, render(read_studies(folders)))
-    for folder in unfinished:
-        print(f"left out, not finished: {folder} (no {lacking(folder)})")
+    for problem in left_out:
+        print(f"left out: {problem}")
     print(f"board of {style.count(len(folders), 'study', 'studies')}: {arguments.out}")
 
 

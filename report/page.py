@@ -190,12 +190,10 @@ def kept_of_matrices(config: dict) -> float | None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Write the pages of a study from its tables and figures.")
     parser.add_argument("--results", required=True, type=Path, help="results folder with tables/ and figures/")
-    parser.add_argument("--out", type=Path, help="page to write (default: report/index.html in the results folder)")
-    arguments = parser.parse_args()
-    out = arguments.out or arguments.results / "report" / "index.html"
-    page, appendix = render(arguments.results)
-    write_text(out, page)
-    write_text(out.with_name(APPENDIX), appendix)
+    results = parser.parse_args().results
+    page, appendix = render(results)
+    write_text(results / "report" / APPENDIX, appendix)
+    write_text(out := results / "report" / "index.html", page)
     print(f"page: {out}")
 
 

@@ -1,4 +1,4 @@
-"""The SLURM profile on a real one-node SLURM cluster, started and stopped by a script."""
+"""The SLURM profile: what it sets, and a study on a real one-node cluster, started and stopped by a script."""
 
 import importlib.util
 import os
@@ -12,14 +12,41 @@ import pandas as pd
 import psutil
 import pytest
 
+from study import slurm
 from tests.test_workflow import copy_checkout
 
+ROOT = Path(__file__).parents[1]
 NEEDED = ("slurmctld", "slurmd", "sbatch", "srun", "munged")
 missing = [name for name in NEEDED if shutil.which(name) is None]
 if importlib.util.find_spec("snakemake_executor_plugin_slurm") is None:
     missing.append("snakemake-executor-plugin-slurm")
 if os.geteuid():
     missing.append("root")
+
+# As the study's Snakefile does with `jobs_per_gpu: 4` in the config.
+SHARING = """
+from study.running.workflow import prepare_environment
+prepare_environment("auto", 4, 5)
+rule all:
+    output: "jobs"
+    shell: "echo $STUDY_JOBS_PER_GPU > {output}"
+"""
+
+
+@pytest.mark.parametrize(("own", "jobs"), [(None, "1"), ("2", "2")])
+def test_a_slurm_job_has_a_gpu_of_its_own_unless_the_user_shares_it(tmp_path, monkeypatch, own, jobs):
+    monkeypatch.delenv("STUDY_JOBS_PER_GPU", raising=False)
+    if own:
+        monkeypatch.setenv("STUDY_JOBS_PER_GPU", own)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.chdir(tmp_path)
+    lines = slurm.PROFILE.read_text().splitlines(keepends=True)
+    local = [line for line in lines if not line.startswith(("executor: slurm", "slurm-"))]  # no cluster is needed
+    (tmp_path / slurm.PROFILE.name).write_text("".join(local))
+    (tmp_path / "Snakefile").write_text(SHARING)
+    command = [sys.executable, "-m", "snakemake", "--workflow-profile", str(tmp_path), "--cores", "1"]
+    subprocess.run(command, check=True, capture_output=True)
+    assert (tmp_path / "jobs").read_text().split() == [jobs]
 
 
 @pytest.mark.slow

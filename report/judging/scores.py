@@ -111,26 +111,31 @@ def best_share(evidence: Evidence, subject: str, method: str, shares: tuple, mar
 def reset_range(
     evidence: Evidence, *, least_kept: float, most_kept: float, within: float, models: float, margin_points: float
 ) -> list[Finding]:
-    """KEN against full at some share of a range: in every model of at least `models`, and over all models."""
+    """KEN against full at some share of a range: in every model of at least `models`, over all models, and in each."""
     shares = (least_kept, most_kept, within)
 
-    def judge(method: str, subject: str) -> Finding:
-        def each(number: int) -> list[Finding]:
-            best = partial(best_share, evidence, method=method, shares=shares, margin=margin_points, models=number)
-            return [judged(model, partial(best, model)) for model in evidence.models]
+    def each(method: str, number: int) -> list[Finding]:
+        best = partial(best_share, evidence, method=method, shares=shares, margin=margin_points, models=number)
+        return [judged(model, partial(best, model)) for model in evidence.models]
 
-        single = each(1)
-        joint = each(len(single))
+    def judge(subject: str, single: list[Finding], joint: list[Finding]) -> Finding:
         finding = all_of(single, joint)
         passed, failed = sum(each.verdict == HOLDS for each in single), sum(each.verdict == FAILS for each in joint)
-        why = f"Of {style.count(len(single), 'model')}, {passed} pass and {failed} fail; weakest: {finding.subject}. "
-        finding = replace(finding, subject=subject, n=sum(each.n for each in single), why=why + finding.why)
+        weakest = f"weakest: {finding.subject}"
+        why = f"Of {style.count(len(single), 'model')}, {passed} pass and {failed} fail; {weakest}. {finding.why}"
+        scope = "" if finding.verdict == NOT_TESTED else f"{finding.scope} ({weakest})".lstrip()
+        finding = replace(finding, subject=subject, n=sum(each.n for each in single), why=why, scope=scope)
         if finding.verdict == HOLDS and len(single) < models:
             return replace(finding, verdict=NOT_TESTED, needs=f"It takes {models:g} models.")
         return finding
 
-    mean = partial(best_share, evidence, MEAN, "ken", shares, margin_points, 1)
-    return with_control([judge("ken", ALL_MODELS), judged(MEAN, mean)], partial(judge, CONTROL_METHOD))
+    single, joint = each("ken", 1), each("ken", len(evidence.models))
+    mean = judged(MEAN, partial(best_share, evidence, MEAN, "ken", shares, margin_points, 1))
+    # A model passes by its own interval and fails by the joint one, as in the verdict on all.
+    own = [other if one.verdict == FAILS else one for one, other in zip(single, joint, strict=True)]
+    findings = [judge(ALL_MODELS, single, joint), mean, *own]
+    controls = each(CONTROL_METHOD, 1), each(CONTROL_METHOD, len(evidence.models))
+    return with_control(findings, lambda subject: judge(subject, *controls))
 
 
 def all_of(single: list[Finding], joint: list[Finding]) -> Finding:
@@ -169,7 +174,10 @@ def any_of(single: list[Finding], joint: list[Finding]) -> Finding:
     verdicts = {finding.verdict for finding in single}
     if held or verdicts in ({FAILS}, {NOT_TESTED}):
         return max(held or single, key=strength)
-    return replace(max(joint, key=strength), verdict=OPEN_LOSS if verdicts <= {FAILS, OPEN_LOSS} else OPEN)
+    if verdicts <= {FAILS, OPEN_LOSS}:  # each shows a loss alone
+        return max((finding for finding in single if finding.verdict == OPEN_LOSS), key=strength)
+    undecided = [finding for finding in joint if finding.verdict == OPEN]
+    return replace(max(undecided or joint, key=strength), verdict=OPEN)
 
 
 def ahead(evidence: Evidence, method: str, reference: str, *, margin_points: float) -> list[Finding]:

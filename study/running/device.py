@@ -1,25 +1,24 @@
 """The device that a step computes on: a GPU, or a part of one, that no other step uses, or the CPU without a GPU.
 
-A step locks its GPU with locks of the operating system, which are released however the process ends. So no two jobs use
-the same GPU, even if they belong to different runs or users. If the config's `jobs_per_gpu` is larger than 1, jobs that
-say how much memory they need share a GPU: each holds some eighths of it, and may take no more of its memory than that.
+A step locks its GPU (`study.running.locks`), so no two jobs use the same one, even if they belong to different runs or
+users. If the config's `jobs_per_gpu` is larger than 1, jobs that say how much memory they need share a GPU: each holds
+some eighths of it, and may take no more of its memory than that.
 """
 
 import contextlib
-import fcntl
 import functools
 import math
 import os
-import re
 import shutil
 import subprocess
-import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from ken.errors import UserError, did_you_mean
+from study.running import locks
+from study.running.locks import PARTS
 
 if TYPE_CHECKING:  # torch is slow to import, and not every importer of this module needs it
     import torch
@@ -27,14 +26,10 @@ if TYPE_CHECKING:  # torch is slow to import, and not every importer of this mod
 VARIABLE = "STUDY_DEVICE"  # overrides the config's `device`
 CHOICES = ("auto", "cpu", "cuda")
 JOBS = "STUDY_JOBS_PER_GPU"  # overrides the config's `jobs_per_gpu`
-PARTS = 8  # of a GPU
-LOCKS = Path("/tmp")
-POLL = 5.0  # seconds between attempts to lock a GPU
 GIB = 2**30
 HELD = 37 / 4  # models beside a GPU: `baselines.estimates.HELD_BYTES`, whose import is slow
 WORKING, CONTEXT = 4.5 * GIB, 0.7 * GIB  # bytes on a GPU for a batch and blocks of rows; of a CUDA context
-
-_held: list[int] = []  # open lock files: closing one would free its GPU
+CGROUP, CGROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")  # control groups of this process, and of all
 
 
 @dataclass(frozen=True)
@@ -84,8 +79,10 @@ def acquire_device(needs: Needs | None = None) -> "torch.device":
 
     parts = PARTS
     if names := gpus():
-        parts = parts_of(needs, len(names))
-        os.environ["CUDA_VISIBLE_DEVICES"] = hold_one(names, parts)
+        wanted = parts_of(needs, names)
+        name = locks.hold_one(wanted)
+        parts = wanted[name]
+        os.environ["CUDA_VISIBLE_DEVICES"] = name
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # needed for bitwise repeatable matrix products
     if chosen() != "cpu" and torch.cuda.is_available():
         if parts < PARTS:
@@ -96,12 +93,40 @@ def acquire_device(needs: Needs | None = None) -> "torch.device":
     return torch.device("cpu")
 
 
-def parts_of(needs: Needs | None, devices: int) -> int:
-    """Parts of a GPU that a job takes on this machine with so many GPUs, by the smallest of them."""
-    if needs is None or jobs_per_gpu() == 1 or not (totals := _query("memory.total")):
-        return PARTS
-    beside = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / devices
-    return needs.parts(jobs_per_gpu(), min(float(total) * 2**20 for total in totals.values()), beside)
+def parts_of(needs: Needs | None, names: Iterable[str]) -> dict[str, int]:
+    """GPU -> parts of it that a job takes; all of a GPU whose memory is unknown.
+
+    The memory beside the GPUs is divided by all GPUs of this machine, since other runs may use those that this one
+    does not see.
+    """
+    if needs is None or (jobs := jobs_per_gpu()) == 1:
+        return dict.fromkeys(names, PARTS)
+    cards = _cards()
+    gpu_bytes = {card.uuid: card.bytes for card in cards if card.bytes}
+    beside = memory_beside() / max(1, len(cards))
+    return {name: needs.parts(jobs, gpu_bytes[name], beside) if name in gpu_bytes else PARTS for name in names}
+
+
+def memory_beside() -> int:
+    """Bytes of memory beside the GPUs: of this machine, or less if a container or SLURM allows less."""
+    return min([os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *_cgroup_limits()])
+
+
+def _cgroup_limits() -> Iterator[int]:
+    """Limits in bytes of the control groups (version 2 or 1) of this process, and of the groups that hold them."""
+    for line in CGROUP.read_text().splitlines() if CGROUP.exists() else []:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            root, name = CGROUPS, "memory.max"
+        elif "memory" in controllers.split(","):
+            root, name = CGROUPS / "memory", "memory.limit_in_bytes"
+        else:
+            continue
+        group = PurePosixPath(path.lstrip("/"))
+        for folder in (group, *group.parents):  # in a container, only the last may exist
+            with contextlib.suppress(OSError):
+                if (limit := (root / folder / name).read_text().strip()).isdigit():  # else "max"
+                    yield int(limit)
 
 
 def jobs_per_gpu() -> int:
@@ -150,88 +175,40 @@ def gpus() -> list[str]:
 
     if chosen() == "cpu" or not torch.backends.cuda.is_built():
         return []
-    uuids = _uuids()
+    cards = _cards()
     allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
     if allowed is None:
-        return list(uuids.values())
+        return [card.uuid for card in cards]
     # On a cluster, an index may mean another GPU in every job; a UUID does not.
-    return [uuids.get(name, name) for name in map(str.strip, allowed.split(",")) if name not in ("", "-1")]
+    return [_full_name(name, cards) for name in map(str.strip, allowed.split(",")) if name not in ("", "-1")]
 
 
-def _uuids() -> dict[str, str]:
-    """Index -> UUID of the GPUs of this machine, without initialising CUDA."""
-    return _query("uuid")
+@dataclass(frozen=True)
+class _Card:
+    """A GPU of this machine; bytes: its memory, None if unknown or divided among devices (MIG)."""
+
+    index: str
+    uuid: str
+    bytes: int | None
 
 
-def _query(what: str) -> dict[str, str]:
-    """Index -> a property of the GPUs of this machine, in units of MiB for memory; none without nvidia-smi."""
+def _full_name(name: str, cards: list[_Card]) -> str:
+    """UUID of the GPU with an index or a UUID, which CUDA allows to abbreviate; other names, as of MIG, unchanged."""
+    named = [card.uuid for card in cards if name == card.index or card.uuid.startswith(name)]
+    return named[0] if len(named) == 1 else name
+
+
+def _cards() -> list[_Card]:
+    """The GPUs of this machine, without initialising CUDA; none without nvidia-smi."""
     if shutil.which("nvidia-smi") is None:
-        return {}
-    query = ["nvidia-smi", f"--query-gpu=index,{what}", "--format=csv,noheader,nounits"]
+        return []
+    fields = "--query-gpu=index,uuid,memory.total,mig.mode.current"
+    query = ["nvidia-smi", fields, "--format=csv,noheader,nounits"]
     answer = subprocess.run(query, capture_output=True, text=True, check=False)
-    lines = [line.split(",") for line in answer.stdout.splitlines() if answer.returncode == 0 and "," in line]
-    return {index.strip(): value.strip() for index, value in lines}
+    lines = [line.split(",") for line in answer.stdout.splitlines() if answer.returncode == 0]
+    return [_card(*map(str.strip, line)) for line in lines if len(line) == 4]
 
 
-def hold_one(names: list[str], parts: int = PARTS) -> str:
-    """Lock the first GPU with so many free parts until this process ends, and return its name; waits while none has."""
-    waiting = False
-    while True:
-        for name in names:
-            if _lock_parts(name, parts):
-                return name
-        if not waiting:
-            print(f"waiting for a GPU: other processes hold {', '.join(names)}", flush=True)
-        waiting = True
-        time.sleep(POLL)
-
-
-def _lock_parts(name: str, parts: int) -> bool:
-    """Lock a GPU, or some parts of it and the rest only against jobs that need all of it. All or nothing."""
-    if parts == PARTS:
-        return _lock(name, fcntl.LOCK_EX)
-    with _admission(name):  # one process at a time counts the free parts
-        before = len(_held)
-        if _lock(name, fcntl.LOCK_SH):
-            for part in range(PARTS):
-                if len(_held) - before <= parts:
-                    _lock(f"{name}-{part}", fcntl.LOCK_EX)
-            if len(_held) - before == 1 + parts:
-                return True
-        for file in _held[before:]:
-            os.close(file)
-        del _held[before:]
-        return False
-
-
-@contextlib.contextmanager
-def _admission(name: str) -> Iterator[None]:
-    file = _open(f"{name}-admission")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(file)
-
-
-def _lock(name: str, kind: int) -> bool:
-    """Lock a GPU or a part of it, for this process (LOCK_EX) or with others (LOCK_SH), if it is free."""
-    file = _open(name)
-    try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(file)
-        return False
-    _held.append(file)
-    return True
-
-
-def _open(name: str) -> int:
-    """The lock file of a name."""
-    path = LOCKS / f"ken-benchmark-{re.sub('[^A-Za-z0-9-]', '_', name)}.lock"
-    try:
-        return os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        file = os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
-        os.fchmod(file, 0o644)  # whatever the umask: other users must be able to open it
-        return file
+def _card(index: str, uuid: str, mebibytes: str, mig: str) -> _Card:
+    known = mebibytes.isdigit() and mig != "Enabled"  # else "[N/A]" or "[Not Supported]"
+    return _Card(index, uuid, int(mebibytes) * 2**20 if known else None)

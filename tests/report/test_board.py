@@ -319,15 +319,16 @@ def test_without_folders_all_finished_studies_are_taken(tmp_path, monkeypatch, c
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="holds no finished study: run `make study` first"):
         run_step(board)
-    for folder in ("results/reference/mini", "results/mini", "results/mine"):
+    for folder in ("results/reference/mini", "results/mini", "results/broken", "results/mine"):
         write_study(Path(folder), study=Path(folder).name)
-    (Path("results/mine/claims.csv")).unlink()
+    Path("results/mine/claims.csv").unlink()
+    Path("results/broken/provenance.json").write_text("{")
     Path("results/reference/benchmarks").mkdir()
     run_step(board)
-    assert capsys.readouterr().out.splitlines()[-2:] == [
-        f"left out, not finished: {Path('results/mine')} (no claims.csv)",
-        f"board of 2 studies: {Path('results/board.html')}",
-    ]
+    *_, broken, unfinished, board_of = capsys.readouterr().out.splitlines()
+    assert broken.startswith("left out: results/broken/provenance.json is not JSON")
+    assert unfinished == "left out: results/mine is not finished (no claims.csv)"
+    assert board_of == "board of 2 studies: results/board.html"
     html = Path("results/board.html").read_text(encoding="utf-8")
     heads = Cells(html).tables[0][1]
     assert [head.split(" code")[0] for head in heads] == ["mini (results/reference/mini)", "mini (results/mini)"]
@@ -338,6 +339,7 @@ def test_without_folders_all_finished_studies_are_taken(tmp_path, monkeypatch, c
     [
         (lambda folder: shutil.rmtree(folder), "is no results folder of a study: name one"),
         (lambda folder: (folder / "claims.csv").unlink(), r"no finished study \(no claims.csv\): finish it"),
+        (lambda folder: shorten(folder / "claims.csv"), "claims.csv has no rows"),
         (lambda folder: shutil.rmtree(folder / "tables"), r"no finished study \(no tables/counts.json\)"),
         (lambda folder: (folder / "provenance.json").write_text("{"), r"provenance.json is not JSON"),
         (lambda folder: change(folder, commit=None), "has no 'commit'"),
@@ -353,6 +355,11 @@ def test_bad_input_is_refused_in_one_sentence(tmp_path, break_it, message):
     with pytest.raises(UserError, match=message) as error:
         html_of(folder)
     assert str(folder) in str(error.value) and "\n" not in str(error.value)
+
+
+def shorten(path: Path) -> None:
+    """Keep only the first line of a file."""
+    path.write_text(path.read_text().splitlines(keepends=True)[0])
 
 
 def change(folder: Path, **values: object) -> None:

@@ -198,7 +198,10 @@ def test_the_range_claim_needs_a_passing_share_in_every_model():
     failing = {("ken", 0.2): 0.0, ("ken", 0.3): in_one_model(-9.0), ("ken", 0.75): in_one_model(-3.0)}
     table = judge("reset-range", study_of(failing))
     assert table["verdict"][0] == FAILS and "1 fail; weakest: c. At 75" in table["why"][0]
-    assert table["estimate"][0] == pytest.approx(-3)
+    assert table["estimate"][0] == pytest.approx(-3) and table["scope"][0].endswith("(weakest: c)")
+    of_a_model = table.set_index("subject").loc[list(SEVEN)]
+    assert of_a_model["verdict"].to_dict() == dict.fromkeys(SEVEN, HOLDS) | {"c": FAILS}
+    assert of_a_model.loc["c", "estimate"] == pytest.approx(-3)
     assert verdict("reset-range", study_of(failing), "mean of all models") == OPEN  # -3 / 7, with c far from the others
     unsure = {("ken", 0.3): -9.0, ("ken", 0.75): in_one_model(-1.0)}
     table = judge("reset-range", study_of(unsure))
@@ -227,6 +230,14 @@ def test_what_holds_at_any_share_is_joint_over_the_shares_and_what_fails_in_any_
     # A single interval ends at -1.4 + 1.96 x 0.18 = -1.05, seven joint ones at -1.4 + 2.69 x 0.18 = -0.92.
     assert verdict("reset-range", study_of(lost, 0.18, models=("c",)), models=1) == FAILS
     assert verdict("reset-range", study_of(lost, 0.18)) == OPEN_LOSS
+
+
+def test_a_loss_shown_has_the_interval_that_shows_it():
+    """Of several shares that each show a loss, the reported interval is that of one share alone."""
+    # Alone, the interval ends at -0.84 + 1.96 x 0.4 = -0.06; joint over two shares, at -0.84 + 2.24 x 0.4 = 0.06.
+    study = study_of({("ken", 0.5): -1.2, ("ken", 0.75): -0.84}, 0.4, models=("a",))
+    row = judge("reset-range", study, models=1).set_index("subject").loc["a"]
+    assert row["verdict"] == OPEN_LOSS and row["estimate"] == pytest.approx(-0.84) and row["high"] < 0
 
 
 LEADS = [
