@@ -7,6 +7,7 @@ those of config/plan.yaml or of the machine at hand (`study.planning.speeds`).
 """
 
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import partial
@@ -20,6 +21,7 @@ from ken import certificate
 from study.definition.kept_files import kept_files
 from study.definition.study import CONTROLS, Cell, Study
 from study.planning.sizes import ModelSize, SizedStudy, TaskSize
+from study.running import device
 from study.running.device import GIB, PARTS, Needs
 from study.training.memory import MOST_TOKENS
 
@@ -371,7 +373,7 @@ ON_GPU = (
     *("check_cell", "describe_updates", "adapt_language_model", "prune_language_model"),
 )
 TRAINING = ("finetune_model", "finetune_random_init", "train_method")
-SHARING = (*TRAINING, "compress_model")  # that can share a GPU
+SHARING = (*TRAINING, "compress_model", "check_cell")  # that can share a GPU
 READING = ("describe_spread", "draw_kenviz")
 NOT_ESTIMATED = ("adapt_language_model", "compress_language_model")
 PRUNED_BYTES = 21  # a parameter: dense, live and restored model, a file and its base, and its mask
@@ -385,7 +387,7 @@ def work_of(study: SizedStudy, rule: str, wildcards: dict[str, str]) -> Work:
 
 def memory_gib(study: SizedStudy, rule: str, wildcards: dict[str, str], half: bool) -> float:
     """Memory of a job, in GiB; a job on a GPU needs the same amount of GPU memory and of the machine's."""
-    largest = max(size.parameters for size in study.models.values())
+    largest = max((size.parameters for size in study.models.values()), default=0)
     if rule in READING:
         return TABLES_GIB + READ_BYTES * largest / 2**30
     if rule == "import_model":
@@ -419,12 +421,26 @@ def is_gpu(machine: dict) -> bool:
     return "memory_gib" in machine
 
 
+def gpu_gib(study: SizedStudy, rule: str, model: str) -> float:
+    """Memory of a GPU that a job on a model needs at least, in GiB: that of its fine-tuning, or of its pruning."""
+    if rule == "prune_language_model":
+        return memory_gib(study, rule, {"model": model}, half=True)
+    return training_gib(study.models[model], study.finetuning(model), half=True)
+
+
+def jobs_per_gpu(study: SizedStudy) -> int:
+    """Most jobs that share a GPU: as the environment says, else as the config does."""
+    return device.jobs_per_gpu() if device.JOBS in os.environ else study.config["jobs_per_gpu"]
+
+
 def parts_of_gpu(study: SizedStudy, rule: str, wildcards: dict[str, str], machine: dict) -> int:
     """Eighths of a GPU that a job takes, see `study.running.device`."""
-    if rule not in SHARING or study.config["jobs_per_gpu"] == 1:
+    sharing = jobs_per_gpu(study)
+    if rule not in SHARING or sharing == 1:
         return PARTS
-    needs = Needs.of_model(study.models[wildcards["model"]].dense_bytes, trains=rule != "compress_model")
-    return needs.parts(study.config["jobs_per_gpu"], machine["memory_gib"] * GIB, machine["beside_gib"] * GIB)
+    trains = rule in TRAINING
+    needs = Needs.of_model(study.models[wildcards["model"]].dense_bytes, trains)
+    return needs.parts(sharing, machine["memory_gib"] * GIB, machine["beside_gib"] * GIB)
 
 
 def gpu_seconds(work: Work, machine: dict) -> float:

@@ -1,10 +1,11 @@
 """The jobs of a study, as a dry run of Snakemake lists them, and their costs on a machine."""
 
+import math
 import re
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,13 +30,15 @@ class Job:
     """A job and its estimated cost.
 
     Attributes:
-        rule, wildcards: as Snakemake names them.
+        rule, wildcards, priority: as in the Snakefile.
         seconds: duration.
         disk: bytes that stay on disk.
         gib: memory in GiB.
         on_gpu: whether it runs on a GPU.
         parts: eighths of the GPU that it takes.
         computed: seconds in which the GPU computes; in the others it could serve other jobs.
+        number: of the job in its run.
+        after: numbers of the jobs that make its inputs.
     """
 
     rule: str
@@ -46,6 +49,9 @@ class Job:
     on_gpu: bool = False
     parts: int = PARTS
     computed: float = 0.0
+    priority: int = 0
+    number: int = 0
+    after: tuple[int, ...] = ()
 
 
 def read_plan() -> dict:
@@ -109,11 +115,20 @@ def list_jobs(config: Path, everything: bool = False) -> list[Job]:
 
 def parse_jobs(output: str) -> list[Job]:
     """Jobs in the output of a dry run, without the target rule `all`."""
+    found = re.findall(r"^(?:local)?rule (\w+):\n((?: {4}.*\n)+)", output, re.M)
+    described = [(rule, dict(re.findall(r"^ {4}(\w+): (.*)$", lines, re.M))) for rule, lines in found if rule != "all"]
+    made_by = {path: int(d["jobid"]) for _, d in described for path in _paths(d, "output")}
     jobs = []
-    for rule, description in re.findall(r"^(?:local)?rule (\w+):\n((?: {4}.*\n)+)", output, re.M):
-        line = re.search(r"^ {4}wildcards: (.*)$", description, re.M)
-        jobs.append(Job(rule, dict(pair.split("=", 1) for pair in line[1].split(", ")) if line else {}))
-    return [job for job in jobs if job.rule != "all"]
+    for rule, d in described:
+        wildcards = dict(pair.split("=", 1) for pair in d["wildcards"].split(", ")) if "wildcards" in d else {}
+        after = sorted({made_by[path] for path in _paths(d, "input") if path in made_by})
+        priority, number = int(d.get("priority", 0)), int(d["jobid"])
+        jobs.append(Job(rule, wildcards, priority=priority, number=number, after=tuple(after)))
+    return jobs
+
+
+def _paths(description: dict[str, str], what: str) -> list[str]:
+    return description[what].split(", ") if what in description else []
 
 
 def with_costs(study: SizedStudy, jobs: Iterable[Job], machine: dict, plan: dict) -> list[Job]:
@@ -136,26 +151,27 @@ def with_costs(study: SizedStudy, jobs: Iterable[Job], machine: dict, plan: dict
     return costed
 
 
+def too_large(study: SizedStudy, jobs: Iterable[Job], machine: dict) -> list[str]:
+    """Models with jobs that need more memory than the GPU of a machine has; none if the machine has no GPU."""
+    needed = {
+        (job.rule, job.wildcards["model"]) for job in jobs if job.rule in cost.ON_GPU and "model" in job.wildcards
+    }
+    memory = machine.get("memory_gib", math.inf)
+    large = {model for rule, model in needed if cost.gpu_gib(study, rule, model) > memory}
+    return [model for model in study.models if model in large]
+
+
+def without_models(study: SizedStudy, jobs: Iterable[Job], models: Collection[str]) -> tuple[SizedStudy, list[Job]]:
+    """A study and its jobs without some of its models."""
+    kept = {name: model for name, model in study.config["models"].items() if name not in models}
+    sizes = {name: size for name, size in study.models.items() if name not in models}
+    jobs = [job for job in jobs if job.wildcards.get("model") not in models]
+    return replace(study, config=study.config | {"models": kept}, models=sizes), jobs
+
+
 def seconds_by_rule(jobs: Iterable[Job]) -> Counter[str]:
     """Rule -> seconds of all its jobs."""
     seconds: Counter[str] = Counter()
     for job in jobs:
         seconds[job.rule] += job.seconds
     return seconds
-
-
-def gpu_seconds(jobs: Iterable[Job], gpus: int, cores: int) -> float:
-    """Seconds of the jobs on GPUs if none is ever idle.
-
-    Each takes its part of a GPU and a core for its time. However many jobs share a GPU, it computes for one at a time.
-    """
-    jobs = [job for job in jobs if job.on_gpu]
-    taken = sum(job.seconds * job.parts / PARTS for job in jobs)
-    computed, beside = sum(job.computed for job in jobs), sum(job.seconds for job in jobs)
-    return max(taken / gpus, computed / gpus, beside / cores)
-
-
-def wall_seconds(jobs: list[Job], gpus: int, cores: int) -> float:
-    """Seconds from start to end if no worker is ever idle, but at least those of the longest job."""
-    on_cpu = sum(job.seconds for job in jobs if not job.on_gpu)
-    return max([gpu_seconds(jobs, gpus, cores) + on_cpu / cores, *(job.seconds for job in jobs)])

@@ -3,10 +3,12 @@
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from functools import partial
+from statistics import mean
 
 from study.planning import comparison, cost, savings
 from study.planning.comparison import Compared
-from study.planning.jobs import Job, gpu_seconds, wall_seconds, with_costs
+from study.planning.jobs import Job, too_large, with_costs, without_models
+from study.planning.schedule import run_seconds
 from study.planning.sizes import SizedStudy
 from study.running.progress import duration
 
@@ -24,18 +26,22 @@ def plan_text(study: SizedStudy, jobs: list[Job], name: str, plan: dict, gpus: i
     """
     if not jobs:
         return f"{study.config['study']}: nothing to do."
-    machine = plan["machines"][name]
-    workers = f"{cores} x {machine['title']}"
+    machine, title = plan["machines"][name], study.config["study"]
+    whole, all_jobs = study, jobs
+    if large := too_large(study, jobs, machine):
+        study, jobs = without_models(study, jobs, large)
+        jobs = with_costs(study, jobs, machine, plan)
+        title += f" without {', '.join(large)}, too large for {machine['memory_gib']:.0f} GiB"
+        if not jobs:
+            return f"{title}: nothing to do."
     basis = machine.get("basis", "the share of the GPU's peak is assumed")
-    if cost.is_gpu(machine):
-        workers = f"{gpus} x {machine['title']} and {cores} cores"
-        if (most := study.config["jobs_per_gpu"]) > 1:
-            workers += f", up to {most} jobs at once on a GPU"
-    disk, wall = size_text(sum(job.disk for job in jobs)), duration(wall_seconds(jobs, gpus, cores))
+    workers = _workers(study, machine, gpus, cores)
+    disk = size_text(sum(job.disk for job in jobs))
+    wall = duration(mean(run_seconds(jobs, gpus, cores, cost.jobs_per_gpu(study))))
     left_out = _not_estimated(jobs)
     about = "more than" if left_out else "about"
     parts = [
-        f"{study.config['study']}: {len(jobs):,} jobs, {disk} on disk, {about} {wall} on {workers}",
+        f"{title}: {len(jobs):,} jobs, {disk} on disk, {about} {wall} on {workers}",
         rule_table(jobs),
         f"Times are estimates (speeds: {basis}); GiB is the memory of the largest job.{left_out}",
         "Jobs that take longest, all seeds together:",
@@ -43,11 +49,18 @@ def plan_text(study: SizedStudy, jobs: list[Job], name: str, plan: dict, gpus: i
         "What a smaller study would save:",
         savings_table(study, jobs, machine, plan),
         "Memory of fine-tuning on a GPU (bfloat16 arithmetic, float32 weights), at the longest batch:",
-        memory_table(study, plan["machines"]),
+        memory_table(whole, plan["machines"]),
     ]
-    if any(job.rule in cost.ON_GPU for job in jobs):
-        parts += ["One GPU of each kind:", gpu_table(study, jobs, plan)]
+    if any(job.rule in cost.ON_GPU for job in all_jobs):
+        parts += ["One GPU of each kind:", gpu_table(whole, all_jobs, plan)]
     return "\n\n".join(parts)
+
+
+def _workers(study: SizedStudy, machine: dict, gpus: int, cores: int) -> str:
+    if not cost.is_gpu(machine):
+        return f"{cores} x {machine['title']}"
+    shared = f", up to {most} jobs at once on a GPU" if (most := cost.jobs_per_gpu(study)) > 1 else ""
+    return f"{gpus} x {machine['title']} and {cores} cores{shared}"
 
 
 def _not_estimated(jobs: list[Job]) -> str:
@@ -81,15 +94,23 @@ def memory_table(study: SizedStudy, machines: dict) -> str:
 
 
 def gpu_table(study: SizedStudy, jobs: list[Job], plan: dict) -> str:
-    """Hours that one GPU of each kind, with its cores, takes for the jobs that use a GPU."""
-    rows = []
+    """Hours of a run on one GPU of each kind, with its cores: the mean of several orders of its jobs, and the longest.
+
+    Models that are too large for a GPU, and their jobs, are left out and named.
+    """
+    rows, sharing = [], cost.jobs_per_gpu(study)
     for machine in filter(cost.is_gpu, plan["machines"].values()):
-        costed = with_costs(study, jobs, machine, plan)
+        large = too_large(study, jobs, machine)
+        fitting, kept = without_models(study, jobs, large)
+        costed = with_costs(fitting, kept, machine, plan)
         trained = [job for job in costed if job.rule in cost.TRAINING]
-        hours = [gpu_seconds(group, 1, machine["cores"]) / 3600 for group in (trained, costed)]
+        training, taken = (run_seconds(group, 1, machine["cores"], sharing) for group in (trained, costed))
+        hours = [f"{seconds / 3600:,.1f}" for seconds in (mean(training), mean(taken), max(taken))]
         reached = f"{machine['tflops'] * machine['utilisation']:.0f}"
-        rows.append([machine["title"], f"{machine['cores']}", reached, *(f"{number:,.1f}" for number in hours)])
-    return text_table(["GPU", "cores", "TFLOP/s assumed", "training, h", "all its jobs, h"], rows)
+        left_out = " ".join(large) or "none"
+        rows.append([machine["title"], left_out, f"{machine['cores']}", reached, *hours])
+    header = ["GPU", "too large", "cores", "TFLOP/s assumed", "training, h", "all jobs, h", "longest order, h"]
+    return text_table(header, rows, texts=2)
 
 
 def dominant_table(jobs: list[Job]) -> str:

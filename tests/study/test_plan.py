@@ -22,8 +22,8 @@ from baselines import METHODS, estimates
 from ken.errors import UserError
 from study import compress, plan, slurm
 from study.cells.finetuned_cell import FinetunedCell
-from study.planning import comparison, cost, jobs, savings, sizes, tables
-from study.running import files
+from study.planning import comparison, cost, jobs, savings, schedule, sizes, tables
+from study.running import device, files
 from study.running.benchmarks import whole_processor_time
 
 ROOT = Path(__file__).parents[2]
@@ -35,6 +35,15 @@ PUBLISHED = {
     "bert": 109.5e6, "distilbert": 66.4e6, "deberta": 138.6e6, "ernie": 109.5e6, "electra": 13.5e6,
     "bloom-560m": 559.2e6, "bloom-1b7": 1722.4e6,
 }  # fmt: skip
+
+
+BERT = jobs.Job("finetune_model", {"model": "bert", "task": "sst2", "seed": "0"})
+
+
+@pytest.fixture(autouse=True)
+def no_override(monkeypatch):
+    """How many jobs share a GPU is read from the configs."""
+    monkeypatch.delenv(device.JOBS, raising=False)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +71,14 @@ def test_jobs_match_the_counts_of_snakemake(dry_run):
     listed = jobs.parse_jobs(dry_run)
     assert {rule: sum(job.rule == rule for job in listed) for rule in counted} == counted
     assert len(listed) == sum(counted.values())
-    cells = {tuple(job.wildcards.values()) for job in listed if job.rule == "compress_model"}
+    assert len({job.number for job in listed}) == len(listed)
+    finetuned = {tuple(job.wildcards.values()): job.number for job in listed if job.rule == "finetune_model"}
+    compressed = [job for job in listed if job.rule == "compress_model"]
+    for job in compressed:
+        assert finetuned[tuple(job.wildcards.values())] in job.after and job.priority == 1
+    (collect,) = (job for job in listed if job.rule == "collect_scores")
+    assert {job.number for job in compressed} < set(collect.after) and collect.priority == 0
+    cells = {tuple(job.wildcards.values()) for job in compressed}
     seeds = map(str, yaml.safe_load(TEST.read_text())["seeds"])
     assert cells == {(model, "library3", seed) for seed in seeds for model in ("bert", "bloom-small")}
 
@@ -289,22 +305,6 @@ def test_pruning_a_language_model_is_priced_by_methods_shots_and_size():
     assert whole.disk == pytest.approx(2 * priced(shots=[1]).disk, rel=1e-6)
 
 
-def test_wall_time_is_bound_by_the_busiest_device_and_the_longest_job():
-    listed = [jobs.Job("a", {}, 10, on_gpu=True)] * 6 + [jobs.Job("b", {}, 4)] * 2
-    assert jobs.wall_seconds(listed, gpus=2, cores=4) == 30 + 2
-    assert jobs.wall_seconds([jobs.Job("a", {}, 100)], gpus=1, cores=8) == 100
-
-
-def test_jobs_that_share_a_gpu_wait_for_its_arithmetic_its_parts_and_the_cores():
-    shared = [jobs.Job("a", {}, 10, on_gpu=True, parts=2, computed=2)] * 8
-    assert jobs.gpu_seconds(shared, gpus=1, cores=16) == 80 * 2 / 8, "four at once"
-    assert jobs.gpu_seconds(shared, gpus=1, cores=2) == 80 / 2, "two at once"
-    assert jobs.gpu_seconds(shared, gpus=2, cores=16) == 80 * 2 / 8 / 2
-    busy = [dataclasses.replace(job, computed=8) for job in shared]
-    assert jobs.gpu_seconds(busy, gpus=1, cores=16) == 64
-    assert jobs.wall_seconds([*shared, jobs.Job("b", {}, 32)], gpus=1, cores=16) == 32, "the longest job"
-
-
 def test_large_models_leave_less_of_a_gpu_to_other_jobs(paper):
     def parts(rule: str, model: str, study=paper, machine: str = "h100") -> int:
         return cost.parts_of_gpu(study, rule, {"model": model}, PLAN["machines"][machine])
@@ -312,12 +312,61 @@ def test_large_models_leave_less_of_a_gpu_to_other_jobs(paper):
     assert paper.config["jobs_per_gpu"] == 4
     assert parts("compress_model", "bert") == parts("train_method", "bloom-560m") == 2
     assert 4 == parts("compress_model", "bloom-1b7") < parts("finetune_model", "bloom-1b7") < 8
-    assert parts("finetune_model", "bloom-560m", machine="l4") == 7 and parts("check_cell", "bert") == 8
+    assert parts("finetune_model", "bloom-560m", machine="l4") == 7 and parts("check_cell", "bert") == 2
+    assert parts("tune_model", "bert") == 8, "not one of the rules whose jobs share"
     alone = dataclasses.replace(paper, config=paper.config | {"jobs_per_gpu": 1})
     assert parts("compress_model", "bert", alone) == 8
-    job = jobs.Job("finetune_model", {"model": "bert", "task": "sst2", "seed": "0"})
-    (planned,) = jobs.with_costs(paper, [job], PLAN["machines"]["h100"], PLAN)
+    (planned,) = jobs.with_costs(paper, [BERT], PLAN["machines"]["h100"], PLAN)
     assert planned.parts == 2 and 0 < planned.computed < planned.seconds
+
+
+def test_the_environment_overrides_how_many_jobs_share_a_gpu(paper, monkeypatch):
+    def planned() -> tuple[int, str]:
+        (job,) = jobs.with_costs(paper, [BERT], PLAN["machines"]["h100"], PLAN)
+        return job.parts, tables.plan_text(paper, [job], "h100", PLAN, gpus=1, cores=16)
+
+    parts, text = planned()
+    assert parts == 2 and "up to 4 jobs at once" in text
+    monkeypatch.setenv(device.JOBS, "2")
+    parts, text = planned()
+    assert parts == 4 and "up to 2 jobs at once" in text
+    monkeypatch.setenv(device.JOBS, "1")
+    parts, text = planned()
+    assert parts == 8 and "jobs at once" not in text
+    monkeypatch.setenv(device.JOBS, "9")
+    with pytest.raises(UserError, match="expected a number from 1 to 8"):
+        planned()
+
+
+def test_models_that_are_too_large_for_a_gpu_are_named_and_not_counted(paper):
+    card = PLAN["machines"]["l4"]
+    large = jobs.Job("finetune_model", BERT.wildcards | {"model": "bloom-1b7"})
+    beside = [jobs.Job("measure_inference", large.wildcards), jobs.Job("describe_updates", {})]
+    listed = [BERT, large, *beside]
+    assert jobs.too_large(paper, listed, card) == ["bloom-1b7"]
+    assert jobs.too_large(paper, listed, PLAN["machines"]["a100"]) == []
+    assert jobs.too_large(paper, listed, PLAN["machines"]["cpu"]) == []
+    smaller, kept = jobs.without_models(paper, listed, ["bloom-1b7"])
+    assert kept == [BERT, beside[1]]
+    whole, updates = (jobs.with_costs(s, [beside[1]], card, PLAN)[0].seconds for s in (paper, smaller))
+    assert updates < whole / 2, "the large model has most of the entries"
+    text = tables.plan_text(paper, jobs.with_costs(paper, listed, card, PLAN), "l4", PLAN, gpus=1, cores=8)
+    assert text.startswith("paper without bloom-1b7, too large for 24 GiB: 2 jobs,")
+    assert tables.plan_text(paper, [large], "l4", PLAN, 1, 8) == (
+        "paper without bloom-1b7, too large for 24 GiB: nothing to do."
+    )
+    without = tables.plan_text(smaller, jobs.with_costs(smaller, kept, card, PLAN), "l4", PLAN, gpus=1, cores=8)
+    assert text.splitlines()[0].split(": ", 1)[1] == without.splitlines()[0].split(": ", 1)[1]
+    rows = {line[:12].strip(): line for line in tables.gpu_table(paper, listed, PLAN).splitlines()}
+    assert "bloom-1b7" in rows["NVIDIA L4"] and "none" in rows["NVIDIA A100"] and "bloom-1b7" not in rows["NVIDIA H100"]
+
+
+def test_a_model_fits_a_gpu_by_what_its_own_jobs_need():
+    study = jobs.read_study(ROOT / "config" / "surgeon.yaml", PLAN)
+    job, card = jobs.Job("prune_language_model", {"model": "bloom-1b7", "seed": "0"}), {"memory_gib": 24}
+    needed = cost.memory_gib(study, job.rule, job.wildcards, half=True)
+    assert jobs.too_large(study, [job], card | {"memory_gib": needed}) == []
+    assert jobs.too_large(study, [job], card | {"memory_gib": needed - 0.1}) == ["bloom-1b7"]
 
 
 def test_speeds_that_an_older_version_measured_are_refused():
@@ -430,12 +479,33 @@ def test_the_committed_slurm_profile_is_that_of_the_plan(tmp_path):
 
 
 @pytest.mark.slow
+def test_the_study_of_the_paper_takes_the_hours_in_the_documents(paper):
+    listed = jobs.list_jobs(ROOT / "config" / "paper.yaml", everything=True)
+    planned = {}
+    for line in tables.gpu_table(paper, listed, PLAN).splitlines()[2:]:
+        gpu, large, cores, _, *hours = re.split(r" {2,}", line)
+        planned[gpu] = [large, cores, *hours]
+    lines = (ROOT / "docs" / "cluster.md").read_text().splitlines()
+    rows = [re.split(r" *\| *", line.strip("| ")) for line in lines]
+    written = {row[0]: row[1:] for row in rows if row[0] in planned}
+    assert len(written) == 4 and all(planned[gpu] == row for gpu, row in written.items())
+    most = {gpu: float(row[-1]) for gpu, row in written.items()}
+    assert most["NVIDIA H100 SXM"] <= 24 and most["NVIDIA A100 SXM 80 GB"] <= 40 and most["NVIDIA L4"] <= 80
+    costed = jobs.with_costs(paper, listed, PLAN["machines"]["h100"], PLAN)
+    seconds = schedule.run_seconds(costed, gpus=1, cores=16, sharing=4)
+    disk = sum(job.disk for job in costed) / 1e9
+    low, high = (round(time(seconds) / 3600) for time in (min, max))
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    assert f"{disk:.0f} GB of disk and {low} to {high} hours of one H100 with 16 cores" in readme and disk <= 200
+
+
+@pytest.mark.slow
 def test_the_small_study_of_the_paper_takes_a_night_on_a_card_of_12_gb():
     study = jobs.read_study(ROOT / "config" / "paper-small.yaml", PLAN)
     assert len(study.models) == 5 and len(study.tasks) == 4
     card = PLAN["machines"]["rtx3060"]
     planned = jobs.with_costs(study, jobs.list_jobs(ROOT / "config" / "paper-small.yaml", True), card, PLAN)
-    assert jobs.wall_seconds(planned, gpus=1, cores=2) < 10 * 3600
+    assert max(schedule.run_seconds(planned, gpus=1, cores=2, sharing=4)) < 10 * 3600
     assert max(job.gib for job in planned if job.on_gpu) < card["memory_gib"] == 12
 
 
@@ -444,6 +514,13 @@ def test_gpu_rules_match_the_snakefile():
     rules = re.split(r"^rule (\w+):", text, flags=re.M)
     asking = {name for name, body in zip(rules[1::2], rules[2::2], strict=True) if "gpu=" in body}
     assert asking == set(cost.ON_GPU)
+
+
+def test_the_rules_that_share_a_gpu_say_what_they_need():
+    text = "".join(path.read_text() for path in sorted((ROOT / "rules").glob("*.smk")))
+    steps = dict(re.findall(r'^rule (\w+):.*?logged\(\s*"([\w.]+)"', text, re.M | re.S))
+    sources = {rule: (ROOT / f"{steps[rule].replace('.', '/')}.py").read_text() for rule in cost.ON_GPU}
+    assert {rule for rule, source in sources.items() if re.search(r"acquire_device\([^)]", source)} == set(cost.SHARING)
 
 
 def test_the_slurm_profile_keeps_the_default_settings():
