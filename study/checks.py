@@ -22,7 +22,7 @@ from ken.subnetwork import Subnetwork
 from study.cells.finetuned_cell import FinetunedCell
 from study.definition.step import parse_step
 from study.running import files, provenance, scratch
-from study.running.device import Needs, acquire_device
+from study.running.device import COMPRESSION, Needs, acquire_device
 from study.running.workflow import run
 from study.training import metrics
 
@@ -130,7 +130,7 @@ def run_ablations(cell: FinetunedCell, settings: dict, out: Path, stay: bool = T
 def main() -> None:
     a, study, paths = parse_step("Run the ablations of KEN on one cell.", "model", "task", "seed")
     axes, section = (a.model, a.task, a.seed), study.ablation_settings(a.task)
-    on = acquire_device(Needs.of_checkpoint(paths.finetuned(*axes) / "initial.safetensors", trains=False))
+    on = acquire_device(Needs.of_checkpoint(paths.finetuned(*axes) / "initial.safetensors", COMPRESSION))
     provenance.make_deterministic(0)
     cell = FinetunedCell(paths.finetuned(*axes), paths.task(a.task), section["settings"], on)
     with files.replacing_folder(paths.checks(*axes)) as folder:

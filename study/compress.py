@@ -20,7 +20,7 @@ from study.definition import method_settings
 from study.definition.kept_files import kept_files
 from study.definition.step import check_value, parse_step
 from study.running import files, provenance
-from study.running.device import Needs, acquire_device
+from study.running.device import COMPRESSION, MASKED_TRAINING, Needs, acquire_device
 from study.running.workflow import run
 
 ALL_TEXTS = "all_texts.parquet"
@@ -84,7 +84,8 @@ def main() -> None:
     axes = (a.model, a.task, a.seed)
     methods = [a.method] if a.method else method_settings.by_training(study.methods)[0]
     trains = any(isinstance(METHODS[name], TrainedMethod) for name in methods)
-    on = acquire_device(Needs.of_checkpoint(paths.finetuned(*axes) / "initial.safetensors", trains))
+    held = MASKED_TRAINING if trains else COMPRESSION
+    on = acquire_device(Needs.of_checkpoint(paths.finetuned(*axes) / "initial.safetensors", held))
     provenance.make_deterministic(0)
     settings = study.compression_settings(methods, a.task) | {"kept_files": kept_files(study, axes)}
     cell = FinetunedCell(paths.finetuned(*axes), paths.task(a.task), settings, on)

@@ -21,7 +21,7 @@ from study.models.classifiers import (
     replaced_labels,
 )
 from study.running import files, provenance
-from study.running.device import Needs, acquire_device
+from study.running.device import FINETUNING, Needs, acquire_device
 from study.running.workflow import run
 from study.training import metrics
 from study.training.classification import train_classifier
@@ -127,7 +127,7 @@ def main() -> None:
     out = (paths.finetuned if a.arm == "pretrained" else paths.random_init)(**axes)
     settings = study.finetuning_settings(a.model, a.arm)
     inputs = paths.pretrained(a.model), paths.task(a.task)
-    needs = Needs.of_checkpoint(paths.pretrained(a.model), trains=True)
+    needs = Needs.of_checkpoint(paths.pretrained(a.model), FINETUNING)
     manifest = finetune(*inputs, axes, settings, out, a.arm, acquire_device(needs))
     if "reason" in manifest:
         print(f"failed: {manifest['reason']}")

@@ -22,11 +22,11 @@ from study.definition.kept_files import kept_files
 from study.definition.study import CONTROLS, Cell, Study
 from study.planning.sizes import ModelSize, SizedStudy, TaskSize
 from study.running import device
-from study.running.device import GIB, PARTS, Needs
+from study.running.device import COMPRESSION, FINETUNING, GIB, MASKED_TRAINING, PARTS, Needs
 from study.training.memory import MOST_TOKENS
 
 ADAMW_BYTES = 28  # per parameter: weight, two moments read and written, gradient read, all float32
-TRAINED_BYTES = 20  # held per parameter while training: weight, gradient, two moments, weight of the best epoch
+TRAINED_BYTES = 20  # held per parameter while training: weight, gradient, two moments, and a step or the best epoch
 READ_BYTES = 8  # held per parameter while reading sub-networks: a mask, kept values, and their copies
 TABLES_GIB = 2.0  # of a process that reads tables or draws figures
 CONTEXT_GIB = 0.7  # of a process with torch, or of a CUDA context with its libraries
@@ -373,7 +373,10 @@ ON_GPU = (
     *("check_cell", "describe_updates", "adapt_language_model", "prune_language_model"),
 )
 TRAINING = ("finetune_model", "finetune_random_init", "train_method")
-SHARING = (*TRAINING, "compress_model", "check_cell")  # that can share a GPU
+SHARING = {  # that can share a GPU -> models that it holds there
+    "finetune_model": FINETUNING, "finetune_random_init": FINETUNING, "train_method": MASKED_TRAINING,
+    "compress_model": COMPRESSION, "check_cell": COMPRESSION,
+}  # fmt: skip
 READING = ("describe_spread", "draw_kenviz")
 NOT_ESTIMATED = ("adapt_language_model", "compress_language_model")
 PRUNED_BYTES = 21  # a parameter: dense, live and restored model, a file and its base, and its mask
@@ -438,8 +441,7 @@ def parts_of_gpu(study: SizedStudy, rule: str, wildcards: dict[str, str], machin
     sharing = jobs_per_gpu(study)
     if rule not in SHARING or sharing == 1:
         return PARTS
-    trains = rule in TRAINING
-    needs = Needs.of_model(study.models[wildcards["model"]].dense_bytes, trains)
+    needs = Needs.of_model(study.models[wildcards["model"]].dense_bytes, SHARING[rule])
     return needs.parts(sharing, machine["memory_gib"] * GIB, machine["beside_gib"] * GIB)
 
 

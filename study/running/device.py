@@ -27,6 +27,7 @@ VARIABLE = "STUDY_DEVICE"  # overrides the config's `device`
 CHOICES = ("auto", "cpu", "cuda")
 JOBS = "STUDY_JOBS_PER_GPU"  # overrides the config's `jobs_per_gpu`
 GIB = 2**30
+FINETUNING, MASKED_TRAINING, COMPRESSION = 5, 6, 5  # models in float32 that a GPU holds; see `Needs`
 HELD = 37 / 4  # models beside a GPU: `baselines.estimates.HELD_BYTES`, whose import is slow
 WORKING, CONTEXT = 4.5 * GIB, 0.7 * GIB  # bytes on a GPU for a batch and blocks of rows; of a CUDA context
 CGROUP, CGROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")  # control groups of this process, and of all
@@ -40,21 +41,24 @@ class Needs:
     beside: float
 
     @classmethod
-    def of_model(cls, dense_bytes: float, trains: bool) -> "Needs":
+    def of_model(cls, dense_bytes: float, held: int) -> "Needs":
         """Needs of a job that trains or compresses a model of so many bytes in float32.
 
-        In training, a GPU holds weights, gradients, two moments, the weights of the best epoch, and those a method
-        resets to; in compression, the model, a choice over all its entries, and a copy of these. Beside it are the
-        states of the cell, ranks, masks, and a file.
+        In training, a GPU holds weights, gradients, two moments, a step of the optimiser and, for methods that train,
+        the weights that a method resets to; in compression, the model, a choice over all its entries, and copies of
+        these. Beside it are the states of the cell, ranks, masks, and a file.
+
+        Args:
+            held: `FINETUNING`, `MASKED_TRAINING` or `COMPRESSION`.
         """
-        return cls((7 if trains else 5) * dense_bytes + WORKING, HELD * dense_bytes + GIB)
+        return cls(held * dense_bytes + WORKING, HELD * dense_bytes + GIB)
 
     @classmethod
-    def of_checkpoint(cls, path: Path, trains: bool) -> "Needs":
+    def of_checkpoint(cls, path: Path, held: int) -> "Needs":
         """The same from a checkpoint folder or a safetensors file."""
         from ken.sources import Checkpoint  # imports torch
 
-        return cls.of_model(4 * sum(spec.size for spec in Checkpoint(path).specs.values()), trains)
+        return cls.of_model(4 * sum(spec.size for spec in Checkpoint(path).specs.values()), held)
 
     def parts(self, jobs: int, gpu_bytes: float, bytes_beside: float) -> int:
         """How many of the `PARTS` of a GPU such a job takes, all if there is too little memory or one job at a time."""

@@ -76,7 +76,7 @@ class Workload:
 
 @dataclass(frozen=True)
 class Best:
-    """The best epoch so far: its number, the objective's value, and the model with a copy of its values."""
+    """The best epoch so far: its number, the objective's value, and the model with a copy of its values on the CPU."""
 
     epoch: int
     value: float
@@ -215,7 +215,7 @@ class Loop:
         if not math.isfinite(value):
             raise self._diverged(f"the {objective.name.replace('_', ' ')}", len(self.losses))
         if best is None or (value > best.value if objective.higher_is_better else value < best.value):
-            values = {name: tensor.detach().clone() for name, tensor in _values(candidate).items()}
+            values = {name: tensor.detach().to("cpu", copy=True) for name, tensor in _values(candidate).items()}
             self.best = Best(epoch, value, candidate, values)
         return value
 

@@ -311,8 +311,9 @@ def test_large_models_leave_less_of_a_gpu_to_other_jobs(paper):
 
     assert paper.config["jobs_per_gpu"] == 4
     assert parts("compress_model", "bert") == parts("train_method", "bloom-560m") == 2
-    assert 4 == parts("compress_model", "bloom-1b7") < parts("finetune_model", "bloom-1b7") < 8
-    assert parts("finetune_model", "bloom-560m", machine="l4") == 7 and parts("check_cell", "bert") == 2
+    assert parts("compress_model", "bloom-1b7") == parts("finetune_model", "bloom-1b7") == 4
+    assert 4 < parts("train_method", "bloom-1b7") < 8
+    assert parts("finetune_model", "bloom-560m", machine="l4") == 5 and parts("check_cell", "bert") == 2
     assert parts("tune_model", "bert") == 8, "not one of the rules whose jobs share"
     alone = dataclasses.replace(paper, config=paper.config | {"jobs_per_gpu": 1})
     assert parts("compress_model", "bert", alone) == 8
@@ -495,8 +496,9 @@ def test_the_study_of_the_paper_takes_the_hours_in_the_documents(paper):
     seconds = schedule.run_seconds(costed, gpus=1, cores=16, sharing=4)
     disk = sum(job.disk for job in costed) / 1e9
     low, high = (round(time(seconds) / 3600) for time in (min, max))
+    hours = f"{low} to {high}" if low < high else low
     readme = " ".join((ROOT / "README.md").read_text().split())
-    assert f"{disk:.0f} GB of disk and {low} to {high} hours of one H100 with 16 cores" in readme and disk <= 200
+    assert f"{disk:.0f} GB of disk and {hours} hours of one H100 with 16 cores" in readme and disk <= 200
 
 
 @pytest.mark.slow

@@ -184,16 +184,18 @@ def test_jobs_share_a_gpu_up_to_its_parts_and_never_with_one_that_needs_all_of_i
 
 def test_the_part_of_a_gpu_that_a_job_takes_follows_from_its_memory(environment):
     gib = 2**30
-    small, large = (device.Needs.of_model(size * gib, trains=True) for size in (0.5, 6.5))
+    small, large = (device.Needs.of_model(size * gib, device.MASKED_TRAINING) for size in (0.5, 6.5))
     assert (small.parts(1, 80 * gib, 128 * gib), small.parts(4, 80 * gib, 128 * gib)) == (8, 2)
-    assert large.parts(4, 80 * gib, 128 * gib) == 5, "(7 x 6.5 + 4.5) GiB of 80"
-    assert device.Needs.of_model(6.5 * gib, trains=False).parts(4, 80 * gib, 128 * gib) == 4, "37 GiB of 80"
-    assert device.Needs.of_model(6.5 * gib, trains=False).parts(4, 80 * gib, 96 * gib) == 6, "61 GiB beside, of 96"
+    assert large.parts(4, 80 * gib, 128 * gib) == 5, "43.5 GiB of 80"
+    assert device.Needs.of_model(6.5 * gib, device.COMPRESSION).parts(4, 80 * gib, 128 * gib) == 4, "37 GiB of 80"
+    assert device.Needs.of_model(6.5 * gib, device.COMPRESSION).parts(4, 80 * gib, 96 * gib) == 6, (
+        "61 GiB beside, of 96"
+    )
     assert device.HELD == HELD_BYTES / 4
     assert large.parts(4, 24 * gib, 128 * gib) == 8
     assert device.parts_of(small, ["GPU-aa"]) == {"GPU-aa": 8}, "jobs share no GPU by default"
     environment.setenv(device.JOBS, "4")
-    assert [device.parts_of(needs, ["GPU-aa"])["GPU-aa"] for needs in (TINY, small, None)] == [2, 6, 8]
+    assert [device.parts_of(needs, ["GPU-aa"])["GPU-aa"] for needs in (TINY, small, None)] == [2, 5, 8]
     environment.setenv(device.JOBS, "9")
     with pytest.raises(UserError, match='is "9", expected a number from 1 to 8'):
         device.jobs_per_gpu()
@@ -252,7 +254,7 @@ def test_a_job_that_shares_a_gpu_may_take_its_part_of_the_memory(environment, tm
     properties = type("Properties", (), {"total_memory": 80 * 2**30})
     environment.setattr(torch.cuda, "get_device_properties", lambda index: properties)
     environment.setattr(torch.cuda, "set_per_process_memory_fraction", limits.append)
-    device.acquire_device(device.Needs.of_model(2**30, trains=False))
+    device.acquire_device(device.Needs.of_model(2**30, device.COMPRESSION))
     assert limits == [pytest.approx(0.5 - 0.7 / 80)] and len(locks._held) == 4
 
 
