@@ -203,8 +203,8 @@ def _storing(storing: dict) -> list[tuple[str, str]]:
         of = f"ken, {share:.0%}"
         ratio = storing[f"{of}, s"] / storing[f"straightforward, {share:.0%}, s"]
         parts.append(f"{storing[f'{of}, s']:.1f} s with {style.percent(share)} kept ({ratio:.1f} times as long)")
-    entries = storing["entries"] / 1e6
-    what = f"write a file of {entries:.0f} M entries, hash, read and restore it, one thread"
+    entries, threads = storing["entries"] / 1e6, style.count(storing["threads"], "thread")
+    what = f"write a file of {entries:.0f} M entries, hash, read and restore it, {threads}"
     return [(f"{what} (beside a mask in bits and values in a safetensors file)", ", ".join(parts))]
 
 

@@ -133,7 +133,7 @@ def _hashes(table: pd.DataFrame, name: str) -> dict[str, str]:
 
 def lacking(folder: Path) -> str:
     """The first file that a finished study has and this folder lacks; "" if the study is finished."""
-    return next((name for name in FINISHED if not (folder / name).exists()), "")
+    return next((name for name in FINISHED if not (folder / name).is_file()), "")
 
 
 def is_results_folder(folder: Path) -> bool:
@@ -161,7 +161,7 @@ def problem_of(folder: Path) -> str:
         return f"{folder} is not finished (no {name})"
     try:
         render(read_studies([folder]))
-    except UserError as error:
+    except (UserError, OSError) as error:
         return str(error)
     return ""
 

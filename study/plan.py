@@ -53,13 +53,15 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--measure", action="store_true", help="measure this machine first, and plan for it")
     where = "file of the speeds of this machine (default: %(default)s)"
     parser.add_argument("--measured", type=Path, default=MEASURED, metavar="FILE", help=where)
-    parser.add_argument("--gpus", type=_workers, default=1, help="GPUs in use at the same time")
-    cores = "cores in use at the same time (default: those of the machine in config/plan.yaml, else 2)"
+    parser.add_argument("--gpus", type=_workers, default=1, help="GPUs in use at the same time, if it has any")
+    cores = "cores in use at the same time (default: those beside the GPUs in config/plan.yaml, else 2)"
     parser.add_argument("--cores", type=_workers, help=cores)
     parser.add_argument("--all", action="store_true", help="count finished jobs too")
     against = "compare with the times of this finished run, job for job (implies --all)"
     parser.add_argument("--against", type=Path, metavar="RESULTS", help=against)
-    parser.add_argument("--json", type=Path, help="also write the jobs with their costs to this file")
+    parser.add_argument(
+        "--json", type=Path, help="also write the jobs that are counted, with their costs, to this file"
+    )
     return parser.parse_args()
 
 
@@ -69,15 +71,18 @@ def main() -> None:
         measure_into(a.measured)
     plan = known_machines(a.measured)
     name = chosen_machine(a.machine, plan)
+    machine = plan["machines"][name]
     study = jobs.read_study(a.config, plan)
     listed = jobs.list_jobs(a.config, a.all or a.against is not None)
-    planned = jobs.with_costs(study, listed, plan["machines"][name], plan)
-    cores = a.cores or plan["machines"][name].get("cores", 2)
+    planned = jobs.with_costs(study, listed, machine, plan)
+    compared = against_text(planned, a.against) if a.against else ""
+    cores = a.cores or a.gpus * machine.get("cores", 2)
     print(tables.plan_text(study, planned, name, plan, a.gpus, cores))
-    if a.against:
-        print(f"\n{against_text(planned, a.against)}")
+    if compared:
+        print(f"\n{compared}")
     if a.json:
-        files.write_json(a.json, [asdict(job) for job in planned])
+        _, fitting = jobs.without_models(study, planned, jobs.too_large(study, planned, machine))
+        files.write_json(a.json, [asdict(job) for job in fitting])
 
 
 if __name__ == "__main__":

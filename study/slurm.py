@@ -12,7 +12,7 @@ import yaml
 
 from ken.errors import UserError
 from study.planning import cost
-from study.planning.jobs import ROOT, Job, list_jobs, read_plan, read_study, with_costs
+from study.planning.jobs import ROOT, Job, list_jobs, read_plan, read_study, too_large, with_costs
 from study.running import files
 from study.running.workflow import run
 
@@ -70,10 +70,16 @@ def main() -> None:
     parser.add_argument("--machine", choices=plan["machines"], required=True, help="kind of worker (config/plan.yaml)")
     parser.add_argument("--out", type=Path, required=True, help="folder to write the profile into")
     a = parser.parse_args()
+    machine = plan["machines"][a.machine]
     study, jobs = read_study(a.config, plan), list_jobs(a.config, everything=True)
-    jobs = with_costs(study, jobs, plan["machines"][a.machine], plan)
+    if large := too_large(study, jobs, machine):
+        without = ", ".join(f"{model}: null" for model in large)
+        raise UserError(
+            f"{machine['title']} is too small for {', '.join(large)}: set models: {{{without}}} in {a.config}."
+        )
+    jobs = with_costs(study, jobs, machine, plan)
     command = f"python -m study.slurm --config {a.config} --machine {a.machine} --out {a.out}"
-    files.write_text(a.out / PROFILE.name, profile(jobs, cost.is_gpu(plan["machines"][a.machine]), command))
+    files.write_text(a.out / PROFILE.name, profile(jobs, cost.is_gpu(machine), command))
 
 
 if __name__ == "__main__":

@@ -176,8 +176,8 @@ def any_of(single: list[Finding], joint: list[Finding]) -> Finding:
         return max(held or single, key=strength)
     if verdicts <= {FAILS, OPEN_LOSS}:  # each shows a loss alone
         return max((finding for finding in single if finding.verdict == OPEN_LOSS), key=strength)
-    undecided = [finding for finding in joint if finding.verdict == OPEN]
-    return replace(max(undecided or joint, key=strength), verdict=OPEN)
+    first = next(verdict for verdict in (OPEN, NOT_TESTED, OPEN_LOSS) if any(each.verdict == verdict for each in joint))
+    return max((finding for finding in joint if finding.verdict == first), key=strength)
 
 
 def ahead(evidence: Evidence, method: str, reference: str, *, margin_points: float) -> list[Finding]:

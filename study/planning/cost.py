@@ -425,10 +425,12 @@ def is_gpu(machine: dict) -> bool:
 
 
 def gpu_gib(study: SizedStudy, rule: str, model: str) -> float:
-    """Memory of a GPU that a job on a model needs at least, in GiB: that of its fine-tuning, or of its pruning."""
+    """Memory of a GPU that a job on a model needs at least, in GiB: for fine-tuning by single texts, or for pruning."""
     if rule == "prune_language_model":
         return memory_gib(study, rule, {"model": model}, half=True)
-    return training_gib(study.models[model], study.finetuning(model), half=True)
+    size, settings = study.models[model], study.finetuning(model) | {"batch_size": 1}
+    beside_weights = SHARING.get(rule, FINETUNING) - FINETUNING
+    return training_gib(size, settings, half=True) + beside_weights * size.dense_bytes / GIB
 
 
 def jobs_per_gpu(study: SizedStudy) -> int:

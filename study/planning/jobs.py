@@ -82,8 +82,7 @@ def with_machine_at_hand(plan: dict, record: dict) -> dict:
     plan = with_measured(plan, record)
     here = cpu = plan["machines"]["cpu"]
     if "gpu" in record:
-        beside = {"cores": record["machine"]["cores"], "beside_gib": record["machine"]["memory_gib"]}
-        here = record["gpu"] | beside | {"title": record["machine"]["gpu"], "basis": cpu["basis"]}
+        here = record["gpu"] | {"title": record["machine"]["gpu"], "basis": cpu["basis"]}
     return plan | {"machines": plan["machines"] | {HERE: here}}
 
 

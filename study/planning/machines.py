@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ken.errors import UserError
+from ken.errors import UserError, did_you_mean
 from study.planning import jobs
 from study.running import files
 
@@ -23,6 +23,8 @@ def chosen_machine(name: str | None, plan: dict) -> str:
     """
     name = name or (jobs.HERE if jobs.HERE in plan["machines"] else "cpu")
     if name not in plan["machines"]:
-        advice = "measure this machine first (--measure)" if name == jobs.HERE else "add it to config/plan.yaml"
-        raise UserError(f"the machine {name} is not known, only {', '.join(plan['machines'])}: {advice}.")
+        if name == jobs.HERE:
+            raise UserError("this machine has not been measured: measure it first (--measure).")
+        known = did_you_mean(name, plan["machines"])
+        raise UserError(f"the machine {name!r} is not known: add it to config/plan.yaml, or name another.{known}")
     return name

@@ -1,6 +1,6 @@
 """How long a run of a study takes: its jobs started one by one, as Snakemake and the locks of the GPUs start them.
 
-A job waits for the jobs that make its inputs, then for a core and, if it uses a GPU, for one of the places that
+A job waits for the jobs that make its inputs, then for a core and, if it uses a GPU, for one of the slots that
 `jobs_per_gpu` gives. With these, it waits for its parts of a GPU. If they are not free, it is next in line for one GPU,
 and nobody else gets parts of that GPU before it. Which of the ready jobs Snakemake starts first depends on hashes and
 on sizes of files, so a run is simulated in several orders. Jobs that wait behind the next in line get on in the order
@@ -48,7 +48,7 @@ class Run:
 
     def __init__(self, jobs: Sequence[Job], gpus: int, cores: int, sharing: int):
         self.jobs = sorted(jobs, key=lambda job: -job.priority)
-        self.cores, self.places, self.free = cores, gpus * sharing, [PARTS] * gpus
+        self.cores, self.slots, self.free = cores, gpus * sharing, [PARTS] * gpus
         self.ready: dict[bool, list[int]] = {True: [], False: []}  # uses a GPU -> heap of indices of jobs
         self.next_in_line: list[Waiting | None] = [None] * gpus
         self.line: list[Waiting] = []
@@ -86,7 +86,7 @@ class Run:
             job = self.jobs[heapq.heappop(min(heaps))]  # of the heap with the lower first index
             self.cores -= 1
             if job.on_gpu:
-                self.places -= 1
+                self.slots -= 1
                 self.line.append(Waiting(job))
             else:
                 self.running.append(Running(job, None, job.seconds))
@@ -94,12 +94,12 @@ class Run:
             self.line.remove(admitted)
 
     def _can_start(self, on_gpu: bool) -> bool:
-        return bool(self.ready[on_gpu] and (self.places or not on_gpu))
+        return bool(self.ready[on_gpu] and (self.slots or not on_gpu))
 
     def _admit(self, one: Waiting) -> bool:
         """Run a job on the first GPU that has its parts and that no other job is next for, if there is one."""
-        for gpu, following in enumerate(self.next_in_line):
-            if following not in (None, one):
+        for gpu, first in enumerate(self.next_in_line):
+            if first not in (None, one):
                 continue
             if self.free[gpu] >= one.job.parts:
                 self.free[gpu] -= one.job.parts
@@ -123,7 +123,7 @@ class Run:
         """Free what a job held, and let the jobs go on that waited for it."""
         self.cores += 1
         if one.gpu is not None:
-            self.places += 1
+            self.slots += 1
             self.free[one.gpu] += one.job.parts
         for index in self.followers[one.job.number]:
             self.missing[index] -= 1

@@ -29,6 +29,7 @@ from ken import grid, selection
 from study.planning import cost
 from study.planning.sizes import ModelSize, TaskSize, model_size
 from study.running import files, provenance
+from study.running.device import memory_beside, number_of_gpus
 from study.training import metrics
 from study.training.classification import train_classifier
 from study.training.examples import Examples, predict
@@ -177,6 +178,8 @@ def measure_gpu(device: torch.device) -> dict[str, float]:
         "step_ms": 1000 * narrow.step_seconds(now) / narrow.step().steps,
         "ranked": measure_ranking(device),
         "grid": measure_grid(device),
+        "cores": max(1, (os.cpu_count() or 1) // number_of_gpus()),
+        "beside_gib": memory_beside() / number_of_gpus() / 2**30,
     }
 
 

@@ -32,21 +32,23 @@ def plan_text(study: SizedStudy, jobs: list[Job], name: str, plan: dict, gpus: i
         study, jobs = without_models(study, jobs, large)
         jobs = with_costs(study, jobs, machine, plan)
         title += f" without {', '.join(large)}, too large for {machine['memory_gib']:.0f} GiB"
+        if not study.models:
+            return f"{title}: no model is left. Name a machine with more memory."
         if not jobs:
             return f"{title}: nothing to do."
     basis = machine.get("basis", "the share of the GPU's peak is assumed")
     workers = _workers(study, machine, gpus, cores)
     disk = size_text(sum(job.disk for job in jobs))
     wall = duration(mean(run_seconds(jobs, gpus, cores, cost.jobs_per_gpu(study))))
-    left_out = _not_estimated(jobs)
+    left_out, one_by_one = _not_estimated(jobs), f"{duration(sum(job.seconds for job in jobs))} for all one by one"
     about = "more than" if left_out else "about"
     parts = [
         f"{title}: {len(jobs):,} jobs, {disk} on disk, {about} {wall} on {workers}",
         rule_table(jobs),
         f"Times are estimates (speeds: {basis}); GiB is the memory of the largest job.{left_out}",
-        "Jobs that take longest, all seeds together:",
+        f"Jobs that take longest, all seeds together, of {one_by_one}:",
         dominant_table(jobs),
-        "What a smaller study would save:",
+        f"What a smaller study would save, of {one_by_one}:",
         savings_table(study, jobs, machine, plan),
         "Memory of fine-tuning on a GPU (bfloat16 arithmetic, float32 weights), at the longest batch:",
         memory_table(whole, plan["machines"]),
@@ -106,6 +108,8 @@ def gpu_table(study: SizedStudy, jobs: list[Job], plan: dict) -> str:
         trained = [job for job in costed if job.rule in cost.TRAINING]
         training, taken = (run_seconds(group, 1, machine["cores"], sharing) for group in (trained, costed))
         hours = [f"{seconds / 3600:,.1f}" for seconds in (mean(training), mean(taken), max(taken))]
+        if not fitting.models:
+            hours = [""] * len(hours)
         reached = f"{machine['tflops'] * machine['utilisation']:.0f}"
         left_out = " ".join(large) or "none"
         rows.append([machine["title"], left_out, f"{machine['cores']}", reached, *hours])

@@ -30,6 +30,7 @@ GIB = 2**30
 FINETUNING, MASKED_TRAINING, COMPRESSION = 5, 6, 5  # models in float32 that a GPU holds; see `Needs`
 HELD = 37 / 4  # models beside a GPU: `baselines.estimates.HELD_BYTES`, whose import is slow
 WORKING, CONTEXT = 4.5 * GIB, 0.7 * GIB  # bytes on a GPU for a batch and blocks of rows; of a CUDA context
+DEVICES = Path("/dev")
 CGROUP, CGROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")  # control groups of this process, and of all
 
 
@@ -62,13 +63,14 @@ class Needs:
 
     def parts(self, jobs: int, gpu_bytes: float, bytes_beside: float) -> int:
         """How many of the `PARTS` of a GPU such a job takes, all if there is too little memory or one job at a time."""
-        share = max(1 / jobs, self.gpu / gpu_bytes, self.beside / bytes_beside)
-        return min(PARTS, math.ceil(PARTS * share))
+        share = max(self.gpu / gpu_bytes, self.beside / bytes_beside)
+        return min(PARTS, max(PARTS // jobs, math.ceil(PARTS * share)))
 
 
 @functools.cache
 def acquire_device(needs: Needs | None = None) -> "torch.device":
-    """Lock a GPU for this process until it ends, and return the device to compute on; the same one in later calls.
+    """Lock a GPU for this process until it ends, and return the device to compute on; the same one in later calls
+    with the same needs.
 
     Waits while other processes hold all GPUs. Must be called before anything queries CUDA for its devices; no import
     does so.
@@ -98,17 +100,17 @@ def acquire_device(needs: Needs | None = None) -> "torch.device":
 
 
 def parts_of(needs: Needs | None, names: Iterable[str]) -> dict[str, int]:
-    """GPU -> parts of it that a job takes; all of a GPU whose memory is unknown.
-
-    The memory beside the GPUs is divided by all GPUs of this machine, since other runs may use those that this one
-    does not see.
-    """
+    """GPU -> parts of it that a job takes; all of a GPU whose memory is unknown."""
     if needs is None or (jobs := jobs_per_gpu()) == 1:
         return dict.fromkeys(names, PARTS)
-    cards = _cards()
-    gpu_bytes = {card.uuid: card.bytes for card in cards if card.bytes}
-    beside = memory_beside() / max(1, len(cards))
+    gpu_bytes = {card.uuid: card.bytes for card in _cards() if card.bytes}
+    beside = memory_beside() / number_of_gpus()
     return {name: needs.parts(jobs, gpu_bytes[name], beside) if name in gpu_bytes else PARTS for name in names}
+
+
+def number_of_gpus() -> int:
+    """GPUs of this machine, at least 1; they share its memory and cores, also with runs that do not see all of them."""
+    return max(1, len(_cards()))
 
 
 def memory_beside() -> int:
@@ -174,7 +176,7 @@ def chosen() -> str:
 
 
 def gpus() -> list[str]:
-    """GPUs that a step may use, by UUID if nvidia-smi knows it; none if torch has no CUDA or the CPU is chosen."""
+    """GPUs that a step may use, by UUID if nvidia-smi tells it; none if torch has no CUDA or the CPU is chosen."""
     import torch
 
     if chosen() == "cpu" or not torch.backends.cuda.is_built():
@@ -203,14 +205,15 @@ def _full_name(name: str, cards: list[_Card]) -> str:
 
 
 def _cards() -> list[_Card]:
-    """The GPUs of this machine, without initialising CUDA; none without nvidia-smi."""
-    if shutil.which("nvidia-smi") is None:
-        return []
-    fields = "--query-gpu=index,uuid,memory.total,mig.mode.current"
-    query = ["nvidia-smi", fields, "--format=csv,noheader,nounits"]
-    answer = subprocess.run(query, capture_output=True, text=True, check=False)
-    lines = [line.split(",") for line in answer.stdout.splitlines() if answer.returncode == 0]
-    return [_card(*map(str.strip, line)) for line in lines if len(line) == 4]
+    """The GPUs of this machine, without initialising CUDA; only their indices if nvidia-smi does not answer."""
+    if shutil.which("nvidia-smi") is not None:
+        fields = "--query-gpu=index,uuid,memory.total,mig.mode.current"
+        query = ["nvidia-smi", fields, "--format=csv,noheader,nounits"]
+        answer = subprocess.run(query, capture_output=True, text=True, check=False)
+        lines = [line.split(",") for line in answer.stdout.splitlines() if answer.returncode == 0]
+        if cards := [_card(*map(str.strip, line)) for line in lines if len(line) == 4]:
+            return cards
+    return [_Card(str(index), str(index), None) for index in range(len([*DEVICES.glob("nvidia[0-9]*")]))]
 
 
 def _card(index: str, uuid: str, mebibytes: str, mig: str) -> _Card:

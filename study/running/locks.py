@@ -108,6 +108,10 @@ def _open(name: str) -> int:
     try:
         return os.open(path, os.O_RDONLY)
     except FileNotFoundError:
-        file = os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
-        os.fchmod(file, 0o644)  # whatever the umask: other users must be able to open it
-        return file
+        pass
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    except FileExistsError:  # another process was faster
+        return os.open(path, os.O_RDONLY)
+    os.fchmod(file, 0o644)  # whatever the umask: other users must be able to open it
+    return file

@@ -353,9 +353,12 @@ def test_models_that_are_too_large_for_a_gpu_are_named_and_not_counted(paper):
     assert updates < whole / 2, "the large model has most of the entries"
     text = tables.plan_text(paper, jobs.with_costs(paper, listed, card, PLAN), "l4", PLAN, gpus=1, cores=8)
     assert text.startswith("paper without bloom-1b7, too large for 24 GiB: 2 jobs,")
-    assert tables.plan_text(paper, [large], "l4", PLAN, 1, 8) == (
-        "paper without bloom-1b7, too large for 24 GiB: nothing to do."
-    )
+    without = "paper without bloom-1b7, too large for 24 GiB"
+    assert tables.plan_text(paper, [large], "l4", PLAN, 1, 8) == f"{without}: nothing to do."
+    only, _ = jobs.without_models(paper, [], set(paper.models) - {"bloom-1b7"})
+    text_of_one = tables.plan_text(only, [large, *beside], "l4", PLAN, 1, 8)
+    assert text_of_one == f"{without}: no model is left. Name a machine with more memory."
+    assert re.search(r"NVIDIA L4 +bloom-1b7 +8 +36 *$", tables.gpu_table(only, [large], PLAN), re.M)
     without = tables.plan_text(smaller, jobs.with_costs(smaller, kept, card, PLAN), "l4", PLAN, gpus=1, cores=8)
     assert text.splitlines()[0].split(": ", 1)[1] == without.splitlines()[0].split(": ", 1)[1]
     rows = {line[:12].strip(): line for line in tables.gpu_table(paper, listed, PLAN).splitlines()}

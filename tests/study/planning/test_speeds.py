@@ -66,7 +66,7 @@ def test_the_disk_and_the_storing_of_files_have_speeds(quick, tmp_path):
 def test_a_measured_machine_is_the_default_of_later_plans(tmp_path, monkeypatch, capsys):
     path = tmp_path / "results" / "machine.json"
     assert plan.chosen_machine(None, plan.known_machines(path)) == "cpu", "not measured yet"
-    with pytest.raises(UserError, match=r"here is not known, only .*: measure this machine first"):
+    with pytest.raises(UserError, match="this machine has not been measured: measure it first"):
         plan.chosen_machine("here", plan.known_machines(path))
     record = files.read_json(ROOT / "results" / "reference" / "benchmarks" / "machine.json")
     record["core"] |= {"ranked": 77}
@@ -77,11 +77,12 @@ def test_a_measured_machine_is_the_default_of_later_plans(tmp_path, monkeypatch,
     assert plan.chosen_machine(None, known) == "here" and plan.chosen_machine("a100", known) == "a100"
     assert known["core"]["ranked"] == 77 and known["core"]["items"] == jobs.read_plan()["core"]["items"]
     assert "on my-machine" in known["machines"]["here"]["basis"] and not cost.is_gpu(known["machines"]["here"])
-    gpu = record | {"gpu": {"tflops": 90, "memory_gib": 24}, "machine": record["machine"] | {"gpu": "GPU X"}}
+    speeds_of_gpu = {"tflops": 90, "memory_gib": 24, "cores": 8, "beside_gib": 60}
+    gpu = record | {"gpu": speeds_of_gpu, "machine": record["machine"] | {"gpu": "GPU X"}}
     here = jobs.with_machine_at_hand(jobs.read_plan(), gpu)["machines"]["here"]
-    assert cost.is_gpu(here) and here["cores"] == record["machine"]["cores"] and here["beside_gib"] > 1
-    with pytest.raises(UserError, match="a10o is not known"):
-        plan.chosen_machine("a10o", known)
+    assert cost.is_gpu(here) and here["title"] == "GPU X" and here["beside_gib"] == 60
+    with pytest.raises(UserError, match=r"'H100' is not known: .* name another\. Did you mean \"h100\"\?"):
+        plan.chosen_machine("H100", known)
 
 
 @pytest.mark.slow

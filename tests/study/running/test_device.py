@@ -201,6 +201,22 @@ def test_the_part_of_a_gpu_that_a_job_takes_follows_from_its_memory(environment)
         device.jobs_per_gpu()
 
 
+def test_as_many_jobs_share_a_gpu_as_asked_for():
+    needed = {jobs: TINY.parts(jobs, 80 * GIB, 128 * GIB) for jobs in range(1, 9)}
+    assert all(jobs * parts <= device.PARTS for jobs, parts in needed.items()) and needed[3] == 2
+
+
+def test_gpus_without_nvidia_smi_are_locked_whole(environment, tmp_path):
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\nexit 9\n")
+    environment.setattr(device, "DEVICES", tmp_path / "dev")
+    assert device.gpus() == []
+    (tmp_path / "dev").mkdir()
+    for name in ("nvidia0", "nvidia1", "nvidiactl", "nvidia-uvm"):
+        (tmp_path / "dev" / name).touch()
+    environment.setenv(device.JOBS, "4")
+    assert device.gpus() == ["0", "1"] and device.parts_of(TINY, ["0", "1"]) == {"0": 8, "1": 8}
+
+
 def test_a_job_takes_all_of_a_gpu_whose_memory_is_unknown(environment, tmp_path):
     """Other cards, such as one for a display, do not change that."""
     environment.setenv(device.JOBS, "4")
