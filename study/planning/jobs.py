@@ -70,11 +70,15 @@ def with_measured(plan: dict, record: dict) -> dict:
     Raises:
         UserError: the record lacks a speed, because an older version measured it.
     """
-    if missing := [name for name in SPEEDS if name not in record["core"]]:
-        raise UserError(f"the measured speeds lack {missing[0]!r}: measure the machine again (make plan MEASURE=1).")
+    _check_measured(record["core"], SPEEDS)
     basis = f"measured on {record['measured'][:10]} on {record['host']} ({record['machine']['cpu']})"
     cpu = record["cpu"] | {"title": f"one core ({record['machine']['cpu']})", "basis": basis}
     return plan | {"machines": plan["machines"] | {"cpu": cpu}, "core": plan["core"] | record["core"]}
+
+
+def _check_measured(speeds: dict, names: Iterable[str]) -> None:
+    if missing := [name for name in names if name not in speeds]:
+        raise UserError(f"the measured speeds lack {missing[0]!r}: measure the machine again (make plan MEASURE=1).")
 
 
 def with_machine_at_hand(plan: dict, record: dict) -> dict:
@@ -82,6 +86,7 @@ def with_machine_at_hand(plan: dict, record: dict) -> dict:
     plan = with_measured(plan, record)
     here = cpu = plan["machines"]["cpu"]
     if "gpu" in record:
+        _check_measured(record["gpu"], ("cores", "beside_gib"))
         here = record["gpu"] | {"title": record["machine"]["gpu"], "basis": cpu["basis"]}
     return plan | {"machines": plan["machines"] | {HERE: here}}
 

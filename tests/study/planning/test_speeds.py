@@ -81,6 +81,9 @@ def test_a_measured_machine_is_the_default_of_later_plans(tmp_path, monkeypatch,
     gpu = record | {"gpu": speeds_of_gpu, "machine": record["machine"] | {"gpu": "GPU X"}}
     here = jobs.with_machine_at_hand(jobs.read_plan(), gpu)["machines"]["here"]
     assert cost.is_gpu(here) and here["title"] == "GPU X" and here["beside_gib"] == 60
+    del speeds_of_gpu["beside_gib"]
+    with pytest.raises(UserError, match="the measured speeds lack 'beside_gib': measure the machine again"):
+        jobs.with_machine_at_hand(jobs.read_plan(), gpu)
     with pytest.raises(UserError, match=r"'H100' is not known: .* name another\. Did you mean \"h100\"\?"):
         plan.chosen_machine("H100", known)
 
