@@ -42,12 +42,14 @@ class Work:
 
     Attributes:
         flops: floating-point operations of matrix products in float32.
-        low_flops: floating-point operations that a GPU does in bfloat16.
+        low_flops: floating-point operations that a GPU does in bfloat16, and a CPU in float32.
+        bfloat16_flops: floating-point operations that every machine does in bfloat16.
         passes: forward passes of one layer over one batch.
         evaluation_passes, filled_passes: those of evaluations, in batches of the config's size (on a CPU), and in
             batches of as many tokens as fit (on a GPU).
         steps: training steps of one layer over one batch: forward, backward and update.
         activations: bytes of intermediate results in float32, see `activation_bytes`; a training step counts thrice.
+            The speed of a core in bfloat16 includes those of `bfloat16_flops`.
         moved: bytes that the optimiser reads and writes.
         ranked: entries that are ranked.
         chosen: entries that are chosen from without a ranking on a CPU, at all budgets.
@@ -61,6 +63,7 @@ class Work:
 
     flops: float = 0.0
     low_flops: float = 0.0
+    bfloat16_flops: float = 0.0
     passes: float = 0.0
     evaluation_passes: float = 0.0
     filled_passes: float = 0.0
@@ -102,15 +105,21 @@ def evaluation(size: ModelSize, rows: float, tokens: float, settings: dict) -> W
     Args:
         settings: the section evaluation of the config; without a precision in float32.
     """
-    flops, precision = rows * tokens * forward_flops(size, tokens), settings.get("precision", "float32")
-    low = flops * (1 if precision == "bfloat16" and size.bfloat16 else 2)  # TF32 has half the peak of bfloat16
-    return Work(
-        flops=flops if precision == "float32" else 0.0,
-        low_flops=0.0 if precision == "float32" else low,
+    flops, wanted = rows * tokens * forward_flops(size, tokens), settings.get("precision", "float32")
+    precision = "tf32" if wanted == "bfloat16" and not size.bfloat16 else wanted
+    passes = Work(
         evaluation_passes=size.layers * math.ceil(rows / settings["batch_size"]),
         filled_passes=size.layers * math.ceil(rows * tokens / MOST_TOKENS),
-        activations=activation_bytes(size, rows, tokens, half=False),
     )
+    return passes + _computation(flops, activation_bytes(size, rows, tokens, half=False), precision)
+
+
+def _computation(flops: float, activations: float, precision: str) -> Work:
+    """Work of matrix products and of what is between them; precision "auto" is bfloat16 on a GPU, float32 on a CPU."""
+    if precision == "bfloat16":
+        return Work(bfloat16_flops=flops)
+    low = {"auto": flops, "tf32": 2 * flops}.get(precision, 0.0)  # TF32 has half the peak of bfloat16
+    return Work(flops=flops if precision == "float32" else 0.0, low_flops=low, activations=activations)
 
 
 def evaluation_on_test(study: SizedStudy, size: ModelSize, task: TaskSize, control: bool = False) -> Work:
@@ -141,15 +150,17 @@ def training(size: ModelSize, task: TaskSize, settings: dict, evaluating: dict |
     steps = settings["epochs"] * math.ceil(task.train / settings["batch_size"])
     flops = 3 * settings["epochs"] * task.train * task.tokens * forward_flops(size, task.tokens)
     activations = 3 * settings["epochs"] * activation_bytes(size, task.train, task.tokens, half=False)
-    work = _trained(size, steps, flops) + Work(activations=activations)
+    work = _trained(size, steps, flops, activations, settings)
     evaluating = evaluating or {"batch_size": settings["batch_size"]}
     return work + settings["epochs"] * evaluation(size, task.validation, task.tokens, evaluating)
 
 
-def _trained(size: ModelSize, steps: float, flops: float) -> Work:
-    """Work of training steps, in bfloat16 if the model can be trained in it."""
-    moved = steps * size.parameters * ADAMW_BYTES
-    return Work(steps=steps * size.layers, moved=moved) + (Work(low_flops=flops) if size.bfloat16 else Work(flops))
+def _trained(size: ModelSize, steps: float, flops: float, activations: float, settings: dict) -> Work:
+    """Work of training steps, in the precision of the settings; "auto" (the default) as far as the model supports it."""
+    wanted = settings.get("precision", "auto")
+    precision = "float32" if wanted == "auto" and not size.bfloat16 else wanted
+    optimiser = Work(steps=steps * size.layers, moved=steps * size.parameters * ADAMW_BYTES)
+    return optimiser + _computation(flops, activations, precision)
 
 
 def effort_work(effort: Effort, size: ModelSize, tokens: float) -> Work:
@@ -306,7 +317,7 @@ def _pretrain(study: SizedStudy, model: str, **_: str) -> Work:
     texts = settings["tokens"] / settings["max_length"]
     activations = 3 * activation_bytes(size, texts, settings["max_length"], half=False)
     stored = Work(disk=size.dense_bytes, written=size.dense_bytes)
-    return _trained(size, steps, flops) + Work(activations=activations) + stored
+    return _trained(size, steps, flops, activations, settings) + stored
 
 
 def _import(study: SizedStudy, model: str, **_: str) -> Work:
@@ -456,6 +467,7 @@ def gpu_seconds(work: Work, machine: dict) -> float:
 def _computed(work: Work, machine: dict) -> float:
     reached = machine["tflops"] * machine["utilisation"]
     computed = work.low_flops / (reached * 1e12) + work.moved / (machine["gb_per_s"] * 1e9)
+    computed += work.bfloat16_flops / (machine.get("bfloat16_tflops", reached) * 1e12)
     return computed + work.flops / (machine.get("float32_tflops", reached) * 1e12)
 
 

@@ -108,12 +108,13 @@ def list_jobs(config: Path, everything: bool = False) -> list[Job]:
     """
     snakemake = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
     options = ["--directory", str(Path.cwd()), "--configfile", str(config.resolve()), "--workflow-profile", "none"]
-    options += ["--dry-run", "--nolock", "--cores", "1", *(["--forceall"] if everything else [])]
+    options += ["--dry-run", "--nolock", "--rerun-incomplete", "--cores", "1", *(["--forceall"] if everything else [])]
     done = subprocess.run([*snakemake, *options], capture_output=True, text=True)
     output = done.stdout + done.stderr
     if done.returncode:
         errors = [line.removeprefix("error: ") for line in output.splitlines() if line.startswith("error: ")]
-        raise UserError(f"Snakemake refuses {config}: {errors[0] if errors else output[-800:]}")
+        message = errors or re.findall(r"^\w*(?:Exception|Error)\b.*", output, re.M | re.S) or [output]
+        raise UserError(f"Snakemake refuses {config}: {message[0][:800]}")
     return parse_jobs(output)
 
 

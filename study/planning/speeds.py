@@ -83,9 +83,9 @@ class Probe:
         task = TaskSize(train=self.batch, validation=0, test=0, tokens=self.tokens, classes=CLASSES)
         return cost.training(self.size, task, SETTINGS | {"epochs": 1, "batch_size": self.batch})
 
-    def evaluation_seconds(self, now: Clock) -> float:
+    def evaluation_seconds(self, now: Clock, precision: str = "float32") -> float:
         """Time to predict all texts."""
-        return seconds_of(lambda: predict(self.model, self.texts, self.batch), now)
+        return seconds_of(lambda: predict(self.model, self.texts, self.batch, precision), now)
 
     def step_seconds(self, now: Clock, precision: str = "auto") -> float:
         """Median time of a training step."""
@@ -147,10 +147,12 @@ def measure_core() -> dict[str, float]:
     works = [probe.evaluation() for probe in probes]
     units = [[work.evaluation_passes, work.flops, work.activations] for work in works]
     launched, per_flop, per_byte = coefficients(units, [probe.evaluation_seconds(now) for probe in probes])
+    low = probes[-1].evaluation_seconds(now, "bfloat16") - launched * works[-1].evaluation_passes
     step, taken = probes[0].step(), probes[0].step_seconds(now)
     computed = per_flop * (step.flops + step.low_flops) + per_byte * step.activations + step.moved / (optimiser * 1e9)
     return {
         "tflops": 1e-12 / per_flop,
+        "bfloat16_tflops": works[-1].flops / max(low, 1e-9) / 1e12,
         "utilisation": 1.0,
         "gb_per_s": optimiser,
         "activation_gb_per_s": 1e-9 / max(per_byte, 1e-15),

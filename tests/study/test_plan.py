@@ -1,6 +1,7 @@
 """The plan compared with the jobs of a dry run, the files of a compressed cell and torch's operation counts."""
 
 import ast
+import base64
 import dataclasses
 import functools
 import json
@@ -89,6 +90,18 @@ def test_errors_of_snakemake_are_passed_on(tmp_path):
     config.write_text(TEST.read_text().replace("seeds:", "sedes:", 1))
     with pytest.raises(UserError, match=r'sedes is not known here\. Did you mean "seeds"'):
         jobs.list_jobs(config)
+
+
+@pytest.mark.slow
+def test_a_study_is_planned_while_it_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("checkpoints", "config"):
+        Path(folder).symlink_to(ROOT / folder)
+    half_written = Path("results/test/cells/bert/library3/seed0/finetuned/manifest.json")
+    files.write_json(half_written, {})
+    marker = base64.b64encode(str(half_written).encode()).decode()
+    files.write_json(Path(".snakemake/incomplete") / marker, "")
+    assert "finetune_model" in {job.rule for job in jobs.list_jobs(TEST)}
 
 
 @pytest.mark.parametrize("model", PUBLISHED)
@@ -230,6 +243,9 @@ def test_seconds_are_work_divided_by_speed():
     kept = 1 + 2 + 3 + 2 + 5 + 3 + 2  # ranked, chosen and gridded, coded, files, written, read, items
     cpu = machine | {"activation_gb_per_s": 3}
     assert cost.seconds_of(work, cpu, core) == pytest.approx(3 + (4 + 6 + 2) + (1 + 2) + 2 + kept)
+    in_bfloat16 = cost.Work(bfloat16_flops=6e12)
+    assert cost.seconds_of(in_bfloat16, cpu, core) == pytest.approx(3 + 6), "not measured: as fast as float32"
+    assert cost.seconds_of(in_bfloat16, cpu | {"bfloat16_tflops": 4}, core) == pytest.approx(3 + 1.5)
     gpu = machine | {"memory_gib": 80, "float32_tflops": 0.5, "ranked": 10}
     hidden = "launch overhead is hidden"
     assert cost.seconds_of(work, gpu, core) == pytest.approx(3 + (8 + 6 + 2) - 0.5 + kept), hidden
@@ -249,8 +265,8 @@ def test_an_evaluation_honours_batch_precision_and_share(small):
     config = small.config | {"evaluation": small.config["evaluation"] | {"precision": "bfloat16"}}
     narrow, sampled = dataclasses.replace(small, config=config), dataclasses.replace(task, scored=10)
     few = cost.evaluation_on_test(narrow, size, sampled)
-    assert few.flops == 0 and few.low_flops == pytest.approx(whole.flops * 10 / task.test)
-    assert cost.evaluation_on_test(narrow, size, sampled, control=True).low_flops == pytest.approx(whole.flops)
+    assert few.flops == 0 and few.bfloat16_flops == pytest.approx(whole.flops * 10 / task.test)
+    assert cost.evaluation_on_test(narrow, size, sampled, control=True).bfloat16_flops == pytest.approx(whole.flops)
 
 
 def test_models_without_bfloat16_are_planned_in_float32():
@@ -259,6 +275,10 @@ def test_models_without_bfloat16_are_planned_in_float32():
     settings = {"epochs": 1, "batch_size": 32, "max_length": 128}
     works = [cost.training(size, task, settings) for size in model_sizes]
     assert (works[0].flops, works[1].low_flops) == (0, 0) and works[0].low_flops > 0 < works[1].flops
+    explicit = cost.training(model_sizes[0], task, settings | {"precision": "bfloat16"})
+    assert explicit.low_flops == 0 and explicit.bfloat16_flops == works[0].low_flops, "on a CPU too"
+    full = cost.training(model_sizes[0], task, settings | {"precision": "float32"})
+    assert full.low_flops == 0 and full.flops == works[0].low_flops
     memory = [[cost.training_gib(size, settings, half) for half in (False, True)] for size in model_sizes]
     assert memory[0][0] > memory[0][1] and memory[1][0] == memory[1][1]
 

@@ -48,6 +48,10 @@ def test_the_speeds_of_a_core_predict_a_model_that_was_not_measured(quick):
         (other.step(), other.step_seconds(speeds.clock_of(speeds.CPU))),
     ):
         assert 0.5 < cost.seconds_of(work, machine, core) / taken < 2
+    wider = speeds.Probe.of(512, 32, 16, speeds.CPU)
+    work = cost.evaluation(wider.size, len(wider.texts), wider.tokens, {"batch_size": 16, "precision": "bfloat16"})
+    taken = wider.evaluation_seconds(speeds.clock_of(speeds.CPU), "bfloat16")
+    assert 0.5 < cost.seconds_of(work, machine, core) / taken < 2
 
 
 def test_processor_seconds_are_measured(quick):
