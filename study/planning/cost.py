@@ -156,7 +156,7 @@ def training(size: ModelSize, task: TaskSize, settings: dict, evaluating: dict |
 
 
 def _trained(size: ModelSize, steps: float, flops: float, activations: float, settings: dict) -> Work:
-    """Work of training steps, in the precision of the settings; "auto" (the default) as far as the model supports it."""
+    """Work of training steps in the precision of the settings; "auto" (the default) as the model supports it."""
     wanted = settings.get("precision", "auto")
     precision = "float32" if wanted == "auto" and not size.bfloat16 else wanted
     optimiser = Work(steps=steps * size.layers, moved=steps * size.parameters * ADAMW_BYTES)
