@@ -81,7 +81,7 @@ def main() -> None:
     if compared:
         print(f"\n{compared}")
     if a.json:
-        _, fitting = jobs.without_models(study, planned, jobs.too_large(study, planned, machine))
+        _, fitting, _ = jobs.that_fit(study, planned, machine, plan)
         files.write_json(a.json, [asdict(job) for job in fitting])
 
 

@@ -174,6 +174,15 @@ def without_models(study: SizedStudy, jobs: Iterable[Job], models: Collection[st
     return replace(study, config=study.config | {"models": kept}, models=sizes), jobs
 
 
+def that_fit(study: SizedStudy, jobs: list[Job], machine: dict, plan: dict) -> tuple[SizedStudy, list[Job], list[str]]:
+    """A study and its jobs, with their costs, without the models that are too large for a machine; and these models."""
+    large = too_large(study, jobs, machine)
+    if large:
+        study, jobs = without_models(study, jobs, large)
+        jobs = with_costs(study, jobs, machine, plan)  # jobs that read all models read fewer
+    return study, jobs, large
+
+
 def seconds_by_rule(jobs: Iterable[Job]) -> Counter[str]:
     """Rule -> seconds of all its jobs."""
     seconds: Counter[str] = Counter()

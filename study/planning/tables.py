@@ -7,7 +7,7 @@ from statistics import mean
 
 from study.planning import comparison, cost, savings
 from study.planning.comparison import Compared
-from study.planning.jobs import Job, too_large, with_costs, without_models
+from study.planning.jobs import Job, that_fit, with_costs
 from study.planning.schedule import run_seconds
 from study.planning.sizes import SizedStudy
 from study.running.progress import duration
@@ -28,9 +28,8 @@ def plan_text(study: SizedStudy, jobs: list[Job], name: str, plan: dict, gpus: i
         return f"{study.config['study']}: nothing to do."
     machine, title = plan["machines"][name], study.config["study"]
     whole, all_jobs = study, jobs
-    if large := too_large(study, jobs, machine):
-        study, jobs = without_models(study, jobs, large)
-        jobs = with_costs(study, jobs, machine, plan)
+    study, jobs, large = that_fit(study, jobs, machine, plan)
+    if large:
         title += f" without {', '.join(large)}, too large for {machine['memory_gib']:.0f} GiB"
         if not study.models:
             return f"{title}: no model is left. Name a machine with more memory."
@@ -102,9 +101,7 @@ def gpu_table(study: SizedStudy, jobs: list[Job], plan: dict) -> str:
     """
     rows, sharing = [], cost.jobs_per_gpu(study)
     for machine in filter(cost.is_gpu, plan["machines"].values()):
-        large = too_large(study, jobs, machine)
-        fitting, kept = without_models(study, jobs, large)
-        costed = with_costs(fitting, kept, machine, plan)
+        fitting, costed, large = that_fit(study, with_costs(study, jobs, machine, plan), machine, plan)
         trained = [job for job in costed if job.rule in cost.TRAINING]
         training, taken = (run_seconds(group, 1, machine["cores"], sharing) for group in (trained, costed))
         hours = [f"{seconds / 3600:,.1f}" for seconds in (mean(training), mean(taken), max(taken))]
