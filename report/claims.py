@@ -42,6 +42,7 @@ CLAIMS: dict[str, Callable[..., list[Finding]]] = {
     "rescaled-keeps": scores.rescaled_keeps,
     "grid-differs": scores.grid_differs,
     "small-file-half-point": partial(scores.small_file, method="seeded-rescaled-3bit", large=True),
+    "small-file-quarter-percent": partial(scores.small_file, method="seeded-rescaled-2bit", large=True),
     "small-file-half-point-mini": partial(scores.small_file, method="seeded-rescaled-3bit", large=False),
     "rescaled-ahead-of-random-rescaled": partial(scores.ahead, method="ken-rescaled", reference="random-rescaled"),
     "ahead-of-shrink": partial(scores.ahead, method="ken", reference="shrink"),

@@ -1,13 +1,15 @@
 """Findings of the committed runs as Markdown for README and docs; all numbers come from result files."""
 
 import itertools
+from functools import partial
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from report import style
-from report.headline import beside_random, comparison, headline
+from report.headline import NOT_TESTED, beside_random, comparison, headline
+from report.judging.scores import MEAN
 from report.measurements.checks import zero_sentence
 from report.measurements.headline import DESCRIPTION
 from report.measurements.inference import speed
@@ -206,14 +208,14 @@ def _verdict(rows: pd.DataFrame) -> str:
     if rows.empty:
         return ""
     claim = whole(rows).iloc[0]
-    cases = rows[~rows["subject"].str.startswith(CONTROL) & (rows["subject"] != ALL_MODELS)]
+    cases = rows[~rows["subject"].str.startswith(CONTROL) & ~rows["subject"].isin([ALL_MODELS, MEAN])]
     counted = cases["verdict"].map(style.verdict).value_counts()
     numbers = "; ".join(f"{number} × {verdict}" for verdict, number in counted.items())
     if claim["verdict"] == MIXED:
         return numbers
     text = " ".join(filter(None, (style.verdict(claim["verdict"]), claim.get("scope", ""))))
-    if pd.notna(claim["estimate"]):
-        form = style.points if claim["unit"] in ("points", "percent") else "{:.2f}".format
+    if pd.notna(claim["estimate"]) and claim["verdict"] != NOT_TESTED:
+        form = partial(style.points, decimals=2) if claim["unit"] in ("points", "percent") else "{:.2f}".format
         estimate, low, high = (form(claim[column]) for column in ("estimate", "low", "high"))
         unit = {"points": "{} points", "share": "a share of {}", "percent": "{} %"}.get(
             claim["unit"], f"{{}} {claim['unit']}"

@@ -1,24 +1,42 @@
-"""A study in three sentences: KEN beside a random choice, the smallest file, and the claims of the paper."""
+"""A study in a few sentences: KEN beside a random choice and beside none, the smallest file, the paper's claims."""
 
 import pandas as pd
 
 from report import style
 from report.measurements.contract import ResultTables
-from report.measurements.frontier import percent, smallest_file
+from report.measurements.frontier import everywhere, percent, smallest_file, that_loses
 from report.measurements.verdicts import MIXED, OLDER, whole
 
 HOLDS, FAILS, NOT_TESTED = "holds", "does not hold", "not tested here"
+NAMED = 2  # most claims that hold and are named
 LOSSES = {0.5: "half a point", 1.0: "one point"}  # permitted loss of the smallest file, in points -> its words
 
 
 def headline(tables: ResultTables) -> list[str]:
-    """Three sentences of at most 25 words that answer what the study asks."""
-    return [beside_random(tables.claims), smallest(tables.pareto), paper_claims(tables.claims)]
+    """Three or four sentences of at most 25 words that answer what the study asks."""
+    claims = tables.claims
+    return [
+        beside_random(claims),
+        *([beside_no_choice(claims)] if tested(claims, "ahead-of-shrink") else []),
+        smallest(everywhere(tables)),
+        paper_claims(claims),
+    ]
 
 
 def beside_random(claims: pd.DataFrame) -> str:
     """Whether KEN's choice is better than a random one at an equal kept share."""
     return comparison(claims, "ahead-of-random", "KEN's choice", "a random choice of as many entries")
+
+
+def beside_no_choice(claims: pd.DataFrame) -> str:
+    """Whether KEN's choice is better than shrinking every update to the kept share."""
+    return comparison(claims, "ahead-of-shrink", "KEN's choice", "shrinking all updates alike")
+
+
+def tested(claims: pd.DataFrame, name: str) -> bool:
+    """Whether a claim has a verdict with an estimate."""
+    claim = _verdicts(claims).get(name)
+    return claim is not None and claim["verdict"] != NOT_TESTED and pd.notna(claim["estimate"])
 
 
 def comparison(claims: pd.DataFrame, name: str, first: str, other: str) -> str:
@@ -30,9 +48,10 @@ def comparison(claims: pd.DataFrame, name: str, first: str, other: str) -> str:
         first: the choice that is claimed to be ahead, as a part of a sentence.
         other: the choice that it is compared with.
     """
-    claim = _verdicts(claims).get(name)
-    if claim is None or claim["verdict"] == NOT_TESTED or pd.isna(claim["estimate"]):
+    if not tested(claims, name):
         return f"Whether {first} beats {other} was not tested here."
+    claim = _verdicts(claims)[name]
+    other += _where(claim)
     low, high = claim["low"], claim["high"]
     if claim["verdict"] == FAILS and high < 0:
         sizes = (f"{abs(value):.2f}" for value in (claim["estimate"], high, low))
@@ -49,21 +68,26 @@ def comparison(claims: pd.DataFrame, name: str, first: str, other: str) -> str:
     return f"It is open whether {first} beats {other}: {behind}."
 
 
-def smallest(pareto: pd.DataFrame) -> str:
-    """The smallest file that loses at most half a point on average over all cells, or else one point."""
+def smallest(points: pd.DataFrame) -> str:
+    """The smallest file that is shown to lose at most half a point over all cells, or else one point.
+
+    Args:
+        points: see `frontier.everywhere`.
+    """
     for loss, words in LOSSES.items():
-        row = smallest_file(pareto, loss)
+        row = smallest_file(points, loss)
         if row is not None:
             size, method = percent(row["stored_share"]), style.label(row["method"])
-            return f"The smallest file that loses at most {words} has {size} of the full model's bytes, with {method}."
-    if set(pareto["method"]) <= set(style.CONTROLS):
+            return f"The smallest file {that_loses(row, words)} has {size} of the full model's bytes, with {method}."
+    if set(points["method"]) <= set(style.CONTROLS):
         return "No method with a smaller file has a score in every cell."
-    return f"No file loses as little as {words} on average."
+    return f"No file is shown to lose as little as {words}."
 
 
 def paper_claims(claims: pd.DataFrame) -> str:
     """How many claims of the paper hold, do not hold, and are not decided."""
-    words = [claim["verdict"] for claim in _verdicts(claims[claims["source"] == "paper"]).values()]
+    judged = list(_verdicts(claims[claims["source"] == "paper"]).values())
+    words = [claim["verdict"] for claim in judged]
     holding, failing = words.count(HOLDS), words.count(FAILS)
     rest = [word for word in words if word not in (HOLDS, FAILS)]
     if not words:
@@ -73,12 +97,20 @@ def paper_claims(claims: pd.DataFrame) -> str:
     of_all = f"the paper's {len(words)} claims"
     if len(rest) == len(words):
         return f"None of {of_all} is decided here: they are {_kinds(rest)}."
-    parts = [f"{holding or 'none'} {'hold' if holding > 1 else 'holds'}"]
+    names = [claim.get("short", "").lower() for claim in judged if claim["verdict"] == HOLDS]
+    named = f" ({style.listed(names)})" if 0 < len(names) <= NAMED and all(names) else ""
+    parts = [f"{holding or 'none'} {'hold' if holding > 1 else 'holds'}{named}"]
     if failing:
         parts.append(f"{failing} {'does' if failing == 1 else 'do'} not")
     if rest:
         parts.append(f"the {'other is' if len(rest) == 1 else 'rest are'} {_kinds(rest)}")
     return f"Of {of_all}, {style.listed(parts)}."
+
+
+def _where(claim: pd.Series) -> str:
+    """What a verdict is limited to, as a part of a sentence: " on the study's two tasks"; "" if it is general."""
+    scope = claim.get("scope", "").replace("these 2", "the study's two").replace("this", "the study's")
+    return f" {scope}" if scope else ""
 
 
 def _verdicts(claims: pd.DataFrame) -> dict[str, pd.Series]:

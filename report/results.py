@@ -47,9 +47,9 @@ class Columns(NamedTuple):
 SCORES = Columns.of(
     "model task method family unit status reason",
     "seed draw budget kept kept_share stored_bytes weighted_f1 macro_f1 accuracy seconds peak_mib",
-    "parameters learning_rate validation_weighted_f1",
+    "parameters learning_rate validation_weighted_f1 factor worst_class_f1 agreement texts all_texts_weighted_f1 "
+    "float32_weighted_f1 changed_share",
 )
-EVALUATION = ("texts", "all_texts_weighted_f1", "float32_weighted_f1", "changed_share")  # numbers of newer scores.csv
 FINETUNING = Columns.of(
     "model task arm",
     "seed learning_rate epochs best_epoch validation_weighted_f1 weighted_f1 macro_f1 accuracy seconds peak_mib",
@@ -206,8 +206,6 @@ def read_scores(results: Path) -> pd.DataFrame:
     """
     path = results / "scores.csv"
     scores = read_table(path, *SCORES)
-    for name in scores.columns.intersection([*EVALUATION, "factor"]):
-        scores[name] = to_numbers(scores[name], path)
     if scores.empty:
         raise UserError(f"{path} has no rows, expected at least one cell: run the study first.")
     check_statuses(scores, path)

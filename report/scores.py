@@ -19,9 +19,10 @@ def average_draws(scores: pd.DataFrame) -> pd.DataFrame:
     `stored_share` is the size of the file in units of that of `full`.
     """
     ok = scores[scores["status"] == "ok"]
-    means = "weighted_f1 macro_f1 accuracy kept kept_share parameters stored_bytes seconds learning_rate"
+    means = "weighted_f1 macro_f1 accuracy worst_class_f1 agreement kept kept_share parameters stored_bytes seconds "
+    means += "learning_rate validation_weighted_f1"
     grouped = ok.groupby([*CELL, *METHOD], sort=False)
-    seeds = grouped.agg(**aggregations(f"{means} validation_weighted_f1"), draws=("draw", "nunique")).reset_index()
+    seeds = grouped.agg(**aggregations(means), draws=("draw", "nunique")).reset_index()
     full = seeds[seeds["method"] == "full"].groupby(CELL, sort=False)[["weighted_f1", "stored_bytes"]].mean()
     seeds = seeds.merge(full.add_prefix("full_").reset_index(), on=CELL, how="left")
     seeds["difference_points"] = 100 * (seeds["weighted_f1"] - seeds["full_weighted_f1"])
@@ -43,8 +44,8 @@ def unlearned_cells(scores: pd.DataFrame, tasks: pd.DataFrame) -> pd.DataFrame:
     half_way = (tasks["majority_weighted_f1"] + tasks["tfidf_weighted_f1"]) / 2  # NaN without this reference
     least = half_way.where(half_way > by_chance, by_chance)
     full = scores[(scores["method"] == "full") & (scores["status"] == "ok")]
-    if "all_texts_weighted_f1" in full:  # the whole test set, as for the references, where only a part is scored
-        full = full.assign(weighted_f1=full["all_texts_weighted_f1"].fillna(full["weighted_f1"]))
+    # The whole test set, as for the references, where only a part is scored.
+    full = full.assign(weighted_f1=full["all_texts_weighted_f1"].fillna(full["weighted_f1"]))
     full = full[[*CELL, "weighted_f1"]].merge(tasks[["task"]].assign(least=least), on="task")
     return full[full["weighted_f1"] < full["least"]].reset_index(drop=True)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from report import style
-from report.intervals import Differences
+from report.intervals import Differences, mean_interval
 from report.judging.evidence import (
     AHEAD,
     DIFFERENT,
@@ -25,7 +25,7 @@ from report.judging.evidence import (
     judged,
 )
 from report.results import ALL_MODELS, CELL, CONTROL
-from report.statistics import Sample
+from report.statistics import Sample, differences
 
 CONTROL_METHOD, CONTROL_SHARE = "delta-magnitude", 0.75  # loses next to nothing, so that a rule of no loss must pass it
 MEAN = "mean of all models"
@@ -191,9 +191,12 @@ def ahead(evidence: Evidence, method: str, reference: str, *, margin_points: flo
 
     def judge(subject: str, rows: pd.DataFrame, joint: int, where: str) -> Finding:
         compared = evidence.between_floor_and_ceiling(rows)
+        if len(compared) < len(rows):
+            everywhere = style.points(mean_interval(differences(evidence.sample, rows)).estimate, 2)
+            where += f", without cells at chance or near full ({everywhere} with them)"
         return evidence.compare(subject, compared, AHEAD, margin_points, f"{what}{where}", joint=joint)
 
-    where = f", on average over {style.count(len(tried), 'budget')}"
+    where = f", over {style.count(len(tried), 'budget')}"
     findings = [judged(ALL_MODELS, partial(judge, ALL_MODELS, pairs, 1, where))]
     if len(tried) == 1:
         return findings
@@ -322,7 +325,16 @@ def small_file(
         raise Untested(f"{method} has no score with {style.percent(kept_share)} kept", "a run with it")
     what = f"{style.label(method)} minus full at {kept(kept_share)}"
     finding = evidence.compare(ALL_MODELS, pairs, NO_LOSS, margin_points, what, few_pairs=True)
+    finding = replace(finding, why=f"{finding.why} {file_sizes(evidence.sample.rows, pairs)}")
     return with_control([finding], partial(control, evidence, margin_points, models))
+
+
+def file_sizes(rows: pd.DataFrame, pairs: pd.DataFrame) -> str:
+    """The mean and the largest size of files, in units of those of the full models that they are paired with."""
+    stored, full = (rows["stored_bytes"][pairs[name]].to_numpy(float) for name in ("row", "row_reference"))
+    sizes = pairs.assign(share=stored / full).groupby("model")["share"].mean()
+    most = f"{100 * sizes.max():.2f} % ({sizes.idxmax()})"
+    return f"The files have {100 * sizes.mean():.2f} % of the full model's bytes, at most {most}."
 
 
 def grid_differs(evidence: Evidence, *, margin_points: float) -> list[Finding]:

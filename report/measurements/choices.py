@@ -86,6 +86,9 @@ def sentences(tables: ResultTables) -> list[str]:
             f"With {style.kept(budget)} kept, KEN would choose {style.share(value['pretrained'])} of the same entries "
             f"from the pre-trained weights alone. By chance it would be {style.share(at['kept_share']['pretrained'])}."
         )
+        least = of_ken[of_ken["measure"] == "pretrained"].sort_values("budget").iloc[0]
+        if least["budget"] < budget:
+            lines.append(f"With {style.kept(least['budget'])} kept, it would choose {style.share(least['value'])}.")
         if "task" in at.index:
             lines.append(f"For another task, KEN keeps {style.share(value['task'])} of the same entries.")
     if "size" in at.index:

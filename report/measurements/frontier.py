@@ -50,19 +50,25 @@ def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
     per method and permitted loss, without numbers if no file is that near to full. Controls are only in the first two.
     """
     seeds = files.seeds[files.seeds["difference_points"].notna()]
-    points = pd.concat(
-        [_points(rows).assign(model=model, cells_of=name) for model, name, rows in cell_sets(seeds)], ignore_index=True
-    )
-    keys = [*SET, "method", "unit", "budget"]
-    intervals = same_budgets(read_statistics(files.results, "to_full"))[[*keys, "low", "high"]]
-    ends = same_budgets(points)[keys].merge(intervals, on=keys, how="left")
-    points = points.assign(low=ends["low"], high=ends["high"])
+    points = settings(files)
     smallest = _smallest_files(points)
     pooled = points[points["model"] == ""]
     pareto = pd.concat([_with_front(rows) for _, rows in pooled.groupby("cells_of", sort=False)], ignore_index=True)
     frontier = _by_smallest_file(_at_sizes(seeds), smallest)
     tables = {"pareto": pareto, "frontier": frontier, "frontier_points": points, "smallest_files": smallest}
     return {name: table[COLUMNS[name].names] for name, table in tables.items()}
+
+
+def settings(files: ResultFiles) -> pd.DataFrame:
+    """Mean size and score of every setting over each of `scores.cell_sets`, with intervals: `frontier_points`."""
+    seeds = files.seeds[files.seeds["difference_points"].notna()]
+    points = pd.concat(
+        [_points(rows).assign(model=model, cells_of=name) for model, name, rows in cell_sets(seeds)], ignore_index=True
+    )
+    keys = [*SET, "method", "unit", "budget"]
+    intervals = same_budgets(read_statistics(files.results, "to_full"))[[*keys, "low", "high"]]
+    ends = same_budgets(points)[keys].merge(intervals, on=keys, how="left")
+    return points.assign(low=ends["low"], high=ends["high"])[COLUMNS["frontier_points"].names]
 
 
 def _points(rows: pd.DataFrame) -> pd.DataFrame:
@@ -99,18 +105,6 @@ def _smallest_files(points: pd.DataFrame) -> pd.DataFrame:
         )
     smallest = pd.concat(tables, ignore_index=True)
     return _by_smallest_file(smallest, smallest)
-
-
-def smallest_method(seeds: pd.DataFrame) -> str:
-    """The method with the smallest file within the least of `WITHIN` that any comes to, over all cells; "" if none.
-
-    Args:
-        seeds: one row per cell, method and budget, averaged over draws.
-    """
-    everywhere = next(rows for model, name, rows in cell_sets(seeds) if (model, name) == ("", "all"))
-    near = _smallest_files(_points(everywhere).assign(model="", cells_of="all")).dropna(subset="stored_share")
-    near = near.sort_values(["within", "stored_share"], kind="stable")
-    return near["method"].iloc[0] if len(near) else ""
 
 
 def _by_smallest_file(table: pd.DataFrame, smallest: pd.DataFrame) -> pd.DataFrame:
@@ -155,37 +149,56 @@ def _in_one_cell(curve: pd.DataFrame) -> pd.DataFrame:
 
 def sentences(tables: ResultTables) -> list[str]:
     """The smallest files within half a point and more, and the ends of the Pareto front, over all cells."""
-    return [*_smallest_of_all(tables.pareto), *_best_for_their_size(tables.pareto)]
+    return [*_smallest_of_all(everywhere(tables)), *_best_for_their_size(tables.pareto)]
 
 
-def smallest_file(pareto: pd.DataFrame, within: float) -> pd.Series | None:
-    """The smallest file of all methods that loses at most so many points on average over all cells; None without one.
+def everywhere(tables: ResultTables) -> pd.DataFrame:
+    """Rows of `frontier_points` over all cells; without ends of intervals for a study made before that table."""
+    points = tables.frontier_points if len(tables.frontier_points) else tables.pareto.assign(model="", low=math.nan)
+    return points[(points["model"] == "") & (points["cells_of"] == "all")]
+
+
+def smallest_file(points: pd.DataFrame, within: float) -> pd.Series | None:
+    """The smallest file of all methods that is shown to lose at most so many points; None without one.
+
+    Of many files that are near full on average, the smallest was lucky. Therefore the interval must not reach further
+    than the loss; a file without an interval counts by its mean.
 
     Args:
-        pareto: the table pareto.
+        points: see `everywhere`.
     """
-    files = pareto[(pareto["cells_of"] == "all") & (pareto["family"] != "control")]
-    near = files[files["difference_points"] >= -within - _ROUNDING]
+    files = points[points["family"] != "control"]
+    near = files[files["low"].fillna(files["difference_points"]) >= -within - _ROUNDING]
     return None if near.empty else near.loc[near["stored_share"].idxmin()]
 
 
-def _smallest_of_all(pareto: pd.DataFrame) -> list[str]:
+def smallest_method(points: pd.DataFrame) -> str:
+    """The method of the smallest file within the least of `WITHIN` that any file is shown to keep; "" if none is."""
+    found = (smallest_file(points, loss) for loss in WITHIN)
+    return next((row["method"] for row in found if row is not None), "")
+
+
+def that_loses(row: pd.Series, loss: str) -> str:
+    """The part of a sentence behind "the smallest file", e.g. "shown to lose at most half a point"."""
+    return f"that loses at most {loss} on average" if math.isnan(row["low"]) else f"shown to lose at most {loss}"
+
+
+def _smallest_of_all(points: pd.DataFrame) -> list[str]:
     """For each permitted loss that some file keeps, the smallest file of all methods, if it is another than before."""
     lines: list[str] = []
     size = math.inf
     for loss in WITHIN:
-        row = smallest_file(pareto, loss)
+        row = smallest_file(points, loss)
         if row is None or row["stored_share"] >= size:
             continue
         size = row["stored_share"]
         named = style.with_budget(row["method"], row["budget"], row["unit"])
-        points = f"{loss:g} point{'' if loss == 1 else 's'}"
+        words = f"{loss:g} point{'' if loss == 1 else 's'}"
         if lines:
-            lines.append(f"With up to {points} lost, it is {percent(size)}: {named}.")
+            lines.append(f"With up to {words} lost, it is {percent(size)}: {named}.")
         else:
-            lines.append(
-                f"The smallest file that loses at most {points} has {percent(size)} of the full model's bytes: {named}."
-            )
+            words = that_loses(row, words)
+            lines.append(f"The smallest file {words} has {percent(size)} of the full model's bytes: {named}.")
     return [" ".join(lines)] if lines else []
 
 

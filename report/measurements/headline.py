@@ -42,11 +42,12 @@ def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
 
     A model or task of "" means all of them. `low` and `high` are the ends of the 95 % interval, where the statistics
     have one for these cells; `least` and `most` are the range over cells. `role` is "smallest" for the method with the
-    smallest file at most half a point below full (or one, or one and a half), "" for the others. `cell_model`,
+    smallest file shown to lose at most half a point (or one, or one and a half), "" for the others. `cell_model`,
     `cell_task` and `cell_seed` are those of one of the cells behind the mean.
     """
     seeds = files.seeds[files.seeds["difference_points"].notna()]
-    best = frontier.smallest_method(seeds)
+    settings = frontier.settings(files)
+    best = frontier.smallest_method(settings[(settings["model"] == "") & (settings["cells_of"] == "all")])
     seeds = seeds[seeds["method"].isin([*SHOWN, best, *style.CONTROLS])]
     tables = [_means(rows, len(cells)).assign(model=model, task=task) for model, task, rows, cells in _parts(seeds)]
     table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=COLUMNS["headline"].names)

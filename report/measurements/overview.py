@@ -1,5 +1,6 @@
 """Means over all cells per method and budget: the cost of resetting, and how much must be kept."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -20,6 +21,7 @@ COLUMNS = {
         "method family unit",
         "budget cells without_score weighted_f1 difference_points difference_points_q25 "
         "difference_points_q75 within_1_point kept_share stored_bytes stored_share",
+        "worst_class_f1 agreement",
     )
 }
 SHOWN_SHARES = (0.25, 0.05)  # kept shares in the sentences, the most important first
@@ -30,7 +32,9 @@ def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
     seeds = files.seeds
     compared = seeds["difference_points"].notna()
     seeds = seeds.assign(near=is_near(seeds["difference_points"]).astype(float).where(compared))
-    means = aggregations("weighted_f1 difference_points kept_share stored_bytes stored_share")
+    means = aggregations(
+        "weighted_f1 worst_class_f1 agreement difference_points kept_share stored_bytes stored_share"
+    )
     grouped = seeds.groupby(METHOD, sort=False)
     table = grouped.agg(cells=("seed", "size"), within_1_point=("near", "mean"), **means)
     for percent in (25, 75):
@@ -39,7 +43,7 @@ def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
     table = asked.rename("asked").to_frame().join(table)
     table["cells"] = table["cells"].fillna(0).astype(int)
     table["without_score"] = table["asked"] - table["cells"]
-    return {"overview": table.reset_index()[COLUMNS["overview"].names]}
+    return {"overview": table.reset_index()[[*COLUMNS["overview"].names, *COLUMNS["overview"].optional]]}
 
 
 def page(tables: ResultTables) -> dict[str, Any]:
@@ -107,6 +111,8 @@ def _detail_table(tables: ResultTables) -> Table:
             columns.number("Cells", "cells", style.integer),
             columns.number("Weighted F1", "weighted_f1", style.score),
             columns.number("To full", "difference_points", style.points),
+            columns.number("F1 of the worst class", "worst_class_f1", style.score),
+            columns.number("Answers as full", "agreement", style.share),
             columns.span("Middle half of cells", quarter, three_quarters, style.points),
             *columns.numbers(shares, style.share),
             columns.number("Stored file", "stored_bytes", style.size),
@@ -176,6 +182,7 @@ def sentences(tables: ResultTables) -> list[str]:
     return [
         _ends(tables),
         *(_at_share(_ranked(tables, share), share, share == shown[0]) for share in shown),
+        *_answers(tables, shown[:1]),
         *_smallest(compared),
     ]
 
@@ -191,6 +198,21 @@ def _ends(tables: ResultTables) -> str:
     if "none" in means.index and pd.notna(means["none"]):
         lines.append(f"With the whole body reset and only the head kept, they reach {style.score(means['none'])}.")
     return " ".join(lines)
+
+
+def _answers(tables: ResultTables, shares: Sequence[float]) -> list[str]:
+    """Answers as the full model's and F1 of the worst class, for KEN and KEN rescaled at kept shares."""
+    rows = tables.over_all_cells().dropna(subset=["agreement", "worst_class_f1"])
+    full = tables.overview.set_index("method").loc["full", "worst_class_f1"]
+    lines = []
+    for share in shares:
+        for row in rows[(rows["budget"] == share) & rows["method"].isin(["ken", "ken-rescaled"])].itertuples():
+            lines.append(
+                f"With {style.kept(share)} kept, {style.label(row.method)} answers {style.share(row.agreement)} of the "
+                f"texts as the full model does. The F1 of its worst class is {style.score(row.worst_class_f1)}, the full "
+                f"model's {style.score(full)}."
+            )
+    return [" ".join(lines)] if lines else []
 
 
 def _at_share(ranked: pd.Series, share: float, explained: bool) -> str:

@@ -28,10 +28,9 @@ def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
 
     No rows if all models were evaluated in float32, or by an older version of the suite.
     """
-    scores = files.scores
-    if "changed_share" not in scores:
+    both = files.scores[files.scores["changed_share"].notna()]
+    if both.empty:
         return {"precision": pd.DataFrame(columns=COLUMNS["precision"].names)}
-    both = scores[scores["changed_share"].notna()]
     both = both.assign(change_points=100 * (both["weighted_f1"] - both["float32_weighted_f1"]))
     table = both.groupby(["model", "precision"], sort=False).agg(
         models=("method", "size"),

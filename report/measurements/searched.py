@@ -32,7 +32,7 @@ def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
     that the choice was made on, "" if there was none.
     """
     ok = files.scores[(files.scores["status"] == "ok") & files.scores["validation_weighted_f1"].notna()]
-    chosen = pd.concat([_rates(ok, files.finetuning), ok.assign(constant=FACTOR, value=ok.get("factor", math.nan))])
+    chosen = pd.concat([_rates(ok, files.finetuning), ok.assign(constant=FACTOR, value=ok["factor"])])
     chosen = chosen[chosen["value"].notna()]
     table = chosen.groupby([*KEYS, "value"], sort=False).agg(times=("seed", "size")).reset_index()
     cells = chosen.drop_duplicates([*KEYS, *CELL]).groupby(KEYS, sort=False).agg(cells=("seed", "size"))

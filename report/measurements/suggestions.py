@@ -17,6 +17,7 @@ COLUMNS = {
     "suggestions": Columns.of(
         "model task method",
         "seeds share share_min share_max stored_bytes stored_share loss_points loss_points_max held margin confidence",
+        "searches",
     )
 }
 FILE = Columns.of(
@@ -39,12 +40,13 @@ def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
     )
     table = chosen.groupby([*PAIR, "method"], sort=False).agg(
         seeds=("share", "count"),
+        searches=("share", "size"),
         margin=("margin", "first"),
         confidence=("confidence", "first"),
         held=("held", "sum"),
         **aggregations("share stored_bytes stored_share loss_points", ends="share loss_points"),
     )
-    return {"suggestions": table.reset_index()[COLUMNS["suggestions"].names]}
+    return {"suggestions": table.reset_index()[[*COLUMNS["suggestions"].names, *COLUMNS["suggestions"].optional]]}
 
 
 def _dense_bytes(files: ResultFiles, chosen: pd.DataFrame) -> pd.Series:
@@ -112,19 +114,27 @@ def sentences(tables: ResultTables) -> list[str]:
     ]
     for method, rows in chosen.groupby("method", sort=False):
         if method == SMALLEST_FILE:
-            lines.append(_on_files(rows))
+            lines.append(_on_files(rows, tables.suggestions))
             continue
         loss = style.loses(-rows["loss_points"].mean())
         share = style.share(rows["share"].median())
         lines.append(f"{style.label(method)} keeps {share} of each row (median) and {loss} points on test.")
+        lines.append(_promise(rows))
     return [" ".join(lines)]
 
 
-def _on_files(rows: pd.DataFrame) -> str:
-    """How small certified files are, and how often the loss on test is within the margin."""
-    held, certified = int(rows["held"].sum()), int(rows["seeds"].sum())
-    worst = f" The largest loss is {rows['loss_points_max'].max():.1f} points." if held < certified else ""
+def _promise(rows: pd.DataFrame) -> str:
+    """How often the loss on test is within the margin, and the largest loss."""
+    held, chosen = int(rows["held"].sum()), int(rows["seeds"].sum())
+    worst = rows["loss_points_max"].max()
+    return f"On test, {held} of {chosen} lose no more than was allowed; the worst {style.loses(-worst)} points."
+
+
+def _on_files(rows: pd.DataFrame, suggestions: pd.DataFrame) -> str:
+    """In how many cells a file is certified, how small it is, and how often the loss on test is within the margin."""
+    searches = suggestions.loc[suggestions["method"] == SMALLEST_FILE, "searches"].sum(min_count=1)
+    of = "" if math.isnan(searches) else f" of {searches:.0f}"
     return (
-        f"The smallest files that `ken suggest` certifies have {style.share(rows['stored_share'].median())} of the "
-        f"full model's bytes (median). On test, {held} of {certified} lose no more than was allowed.{worst}"
+        f"`ken suggest` certifies a file in {rows['seeds'].sum():.0f}{of} cells. It has "
+        f"{style.share(rows['stored_share'].median())} of the full model's bytes (median). {_promise(rows)}"
     )
