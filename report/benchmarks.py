@@ -215,8 +215,9 @@ def _library(library: dict) -> list[tuple[str, str]]:
             f"`ken library` of {library['models']} fine-tunings of a BERT of "
             f"{library['parameters of the base'] / 1e6:.1f} M parameters, `--preset {name}`",
             f"{library[f'{name}: base and library, times the base']:.2f} times the base, which is included; "
-            f"{style.points(library[f'{name}: points to full, mean'])} points of weighted F1 on average, with full "
-            f"models at {style.score(library['full: weighted F1, mean'])}",
+            f"{style.points(library[f'{name}: points to full, mean'])} points of weighted F1 on average and "
+            f"{style.points(library[f'{name}: points to full, lowest'])} in the worst model, with full models at "
+            f"{style.score(library['full: weighted F1, mean'])} on average",
         )
         for name in presets
     ]
@@ -263,7 +264,9 @@ def _swapping(swapping: dict) -> list[tuple[str, str]]:
     return [
         (
             f"swap two sub-networks with {style.percent(swapping['kept share'])} kept in a live BERT-base",
-            f"{swapping['swap, s']:.2f} s (loading a whole checkpoint from the page cache: {loading:.2f} s)",
+            f"{swapping['swap, s']:.2f} s (loading a whole checkpoint from the page cache: {loading:.2f} s); a loaded "
+            f"sub-network holds {style.percent(swapping['held in memory for one task, share of a checkpoint'])} of a "
+            "checkpoint's bytes in memory",
         ),
         (
             "change it to the next k of a grid",
