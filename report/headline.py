@@ -108,8 +108,8 @@ def paper_claims(claims: pd.DataFrame) -> str:
 
 
 def _where(claim: pd.Series) -> str:
-    """What a verdict is limited to, as a part of a sentence: " on the study's two tasks"; "" if it is general."""
-    scope = claim.get("scope", "").replace("these 2", "the study's two").replace("this", "the study's")
+    """What a verdict is limited to, as a part of a sentence: " on these two tasks"; "" if it is general."""
+    scope = claim.get("scope", "").replace("these 2", "these two")
     return f" {scope}" if scope else ""
 
 
