@@ -227,16 +227,16 @@ def _verdict(rows: pd.DataFrame) -> str:
 def losses(tables: Tables) -> str:
     """Markdown table of the difference to the full model in points: a row per method, a column per kept share.
 
-    It has at most `ROWS` methods with a score in every cell: `SHOWN_METHODS` and the best of the others. They are
-    sorted by their mean over the kept shares common to all, best first. Methods whose files hold more than those of
+    It has at most `ROWS` methods with a score in every cell: `SHOWN_METHODS` and the best of the others. The best at the
+    kept share that most of them have come first, then those without it. Methods whose files hold more than those of
     others at the same budget are left out.
     """
     overview = tables.over_all_cells()
     overview = overview[(overview["cells"] == tables.counts["cells"]) & ~keeps_more(overview, ["budget"])]
     points = overview.pivot(index="method", columns="budget", values="difference_points").dropna(how="all")
-    common = points.dropna(axis=1)
-    means = (common if len(common.columns) else points).mean(axis=1)
-    ranked = means.sort_values(ascending=False, kind="stable").index
+    most = points.notna().sum().idxmax()
+    by = pd.DataFrame({"at": points[most], "mean": points.mean(axis=1)})
+    ranked = by.sort_values(["at", "mean"], ascending=False, kind="stable").index
     always = [name for name in SHOWN_METHODS if name in ranked]
     others = [name for name in ranked if name not in always][: ROWS - len(always)]
     shown = [name for name in ranked if name in (*always, *others)]
@@ -244,8 +244,8 @@ def losses(tables: Tables) -> str:
     header = ["kept", *map(style.budget_label, points.columns)]
     table = style.markdown(header, rows, [False] + [True] * len(points.columns)).rstrip()
     left_out = [name for name in tables.counts["methods"] if name not in (*shown, *style.CONTROLS)]
-    rest = f"\n\nThe report also has {style.count(len(left_out), 'other method')}." if left_out else ""
-    return table + rest
+    rest = f" The report also has {style.count(len(left_out), 'other method')}." if left_out else ""
+    return f"{table}\n\nThe best at {style.budget_label(most)} come first.{rest}"
 
 
 def _points(value: float) -> str:
