@@ -1,8 +1,8 @@
 """Findings of the committed runs as Markdown for README and docs; all numbers come from result files."""
 
 import itertools
-from functools import partial
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import pandas as pd

@@ -32,9 +32,7 @@ def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
     seeds = files.seeds
     compared = seeds["difference_points"].notna()
     seeds = seeds.assign(near=is_near(seeds["difference_points"]).astype(float).where(compared))
-    means = aggregations(
-        "weighted_f1 worst_class_f1 agreement difference_points kept_share stored_bytes stored_share"
-    )
+    means = aggregations("weighted_f1 worst_class_f1 agreement difference_points kept_share stored_bytes stored_share")
     grouped = seeds.groupby(METHOD, sort=False)
     table = grouped.agg(cells=("seed", "size"), within_1_point=("near", "mean"), **means)
     for percent in (25, 75):

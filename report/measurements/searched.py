@@ -1,6 +1,5 @@
 """Constants of methods that are chosen on validation: what was tried, and how often each value was chosen."""
 
-import math
 from typing import Any
 
 import pandas as pd
