@@ -227,9 +227,9 @@ def _verdict(rows: pd.DataFrame) -> str:
 def losses(tables: Tables) -> str:
     """Markdown table of the difference to the full model in points: a row per method, a column per kept share.
 
-    It has at most `ROWS` methods with a score in every cell: `SHOWN_METHODS` and the best of the others. The best at the
-    kept share that most of them have come first, then those without it. Methods whose files hold more than those of
-    others at the same budget are left out.
+    It has at most `ROWS` methods with a score in every cell: `SHOWN_METHODS` and the best of the others. The best at
+    the kept share that most of them have come first, then those without it. Methods whose files hold more than those
+    of others at the same budget are left out.
     """
     overview = tables.over_all_cells()
     overview = overview[(overview["cells"] == tables.counts["cells"]) & ~keeps_more(overview, ["budget"])]

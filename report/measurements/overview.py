@@ -207,8 +207,8 @@ def _answers(tables: ResultTables, shares: Sequence[float]) -> list[str]:
         for row in rows[(rows["budget"] == share) & rows["method"].isin(["ken", "ken-rescaled"])].itertuples():
             lines.append(
                 f"With {style.kept(share)} kept, {style.label(row.method)} answers {style.share(row.agreement)} of the "
-                f"texts as the full model does. The F1 of its worst class is {style.score(row.worst_class_f1)}, the full "
-                f"model's {style.score(full)}."
+                f"texts as the full model does. The F1 of its worst class is {style.score(row.worst_class_f1)}, the "
+                f"full model's {style.score(full)}."
             )
     return [" ".join(lines)] if lines else []
 
