@@ -87,7 +87,7 @@ def test_the_whole_study_runs_to_its_report(finished):
     assert len(logs) == jobs, "one log per job"
     for name in ("frontier.svg", "summary.svg", "kenviz.svg"):
         assert (results / "figures" / name).stat().st_size > 1000
-    assert len(pd.read_csv(results / "claims.csv")["claim"].unique()) == 15
+    assert len(pd.read_csv(results / "claims.csv")["claim"].unique()) == 16
     assert set(pd.read_csv(results / "inference.csv")["form"]) == {"dense", "restored", "merged", "beside", "compiled"}
     assert set(pd.read_csv(results / "checks.csv")["check"]) == {"bandwidth", "zero", "matrices"}
 
