@@ -155,6 +155,11 @@ def sentences(tables: ResultTables) -> list[str]:
 def everywhere(tables: ResultTables) -> pd.DataFrame:
     """Rows of `frontier_points` over all cells; without ends of intervals for a study made before that table."""
     points = tables.frontier_points if len(tables.frontier_points) else tables.pareto.assign(model="", low=math.nan)
+    return over_all_cells(points)
+
+
+def over_all_cells(points: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `frontier_points` that are means over all cells of all models."""
     return points[(points["model"] == "") & (points["cells_of"] == "all")]
 
 

@@ -46,8 +46,7 @@ def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
     `cell_task` and `cell_seed` are those of one of the cells behind the mean.
     """
     seeds = files.seeds[files.seeds["difference_points"].notna()]
-    settings = frontier.settings(files)
-    best = frontier.smallest_method(settings[(settings["model"] == "") & (settings["cells_of"] == "all")])
+    best = frontier.smallest_method(frontier.over_all_cells(frontier.settings(files)))
     seeds = seeds[seeds["method"].isin([*SHOWN, best, *style.CONTROLS])]
     tables = [_means(rows, len(cells)).assign(model=model, task=task) for model, task, rows, cells in _parts(seeds)]
     table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=COLUMNS["headline"].names)
