@@ -7,7 +7,7 @@ with the degrees of freedom of Satterthwaite 1946, since a study has few models 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -38,17 +38,24 @@ class Differences:
         points: the differences, (n,).
         influence: of each test text on each difference, (n, texts). The squares of a row add up to the variance of the
             difference over draws of test texts. All cells of a task have the same texts in the same columns.
+        checkpoints: model -> the first model that starts from the same checkpoint, for those that are not the first.
     """
 
     cells: pd.DataFrame
     points: np.ndarray
     influence: np.ndarray
+    checkpoints: Mapping[str, str] = field(default_factory=dict)
 
     def over(self, keys: list[str]) -> "Differences":
         """Means of the differences that are equal in some of the columns of `cells`, sorted by them."""
         groups = self.cells.groupby(keys)
         codes, cells = groups.ngroup().to_numpy(), groups.size().index.to_frame(index=False)
-        return Differences(cells, group_means(codes, self.points), group_means(codes, self.influence))
+        means = (group_means(codes, values) for values in (self.points, self.influence))
+        return Differences(cells, *means, self.checkpoints)
+
+    def by_checkpoint(self) -> "Differences":
+        """The same, with all models that start from one checkpoint under the name of the first."""
+        return replace(self, cells=by_checkpoint(self.cells, self.checkpoints))
 
     def text_variance(self, weights: np.ndarray) -> float:
         """Variance, over draws of test texts, of the sum of the differences times weights (n,)."""
@@ -89,6 +96,11 @@ def group_means(codes: np.ndarray, values: np.ndarray) -> np.ndarray:
     return sparse.csr_array((weights, (codes, np.arange(len(codes))))) @ values
 
 
+def by_checkpoint(cells: pd.DataFrame, checkpoints: Mapping[str, str]) -> pd.DataFrame:
+    """A table with a column model, with all models that start from one checkpoint under the name of the first."""
+    return cells.assign(model=cells["model"].replace(dict(checkpoints)))
+
+
 def mean_interval(gaps: Differences, confidence: float = CONFIDENCE) -> Interval:
     """The mean difference over models × tasks with its interval; see `uncertainty`."""
     return uncertainty(gaps).interval(confidence)
@@ -98,7 +110,7 @@ def held_fixed(cells: pd.DataFrame, over_pairs: bool = True) -> list[str]:
     """Those of "model" and "task" that an interval takes as they are, because a study has fewer than `LEAST_UNITS`.
 
     Args:
-        cells: table with model and task.
+        cells: table with model and task; models that start from one checkpoint have one name (`by_checkpoint`).
         over_pairs: False if the statement is about these models and tasks only.
     """
     return [name for name in PAIR if not over_pairs or cells[name].nunique() < LEAST_UNITS]
@@ -111,12 +123,16 @@ def uncertainty(gaps: Differences, over_pairs: bool = True, seeds_from: Differen
     sample, seeds and texts need no part of their own: differences between pairs contain them, and counting them again
     would make the interval too wide. Where tasks are not, all models have the same sample of texts.
 
+    Models that start from one checkpoint, e.g. with several learning rates, are one model with their mean.
+
     Args:
         gaps: at least one difference.
         over_pairs: False if the statement is about these models and tasks only.
         seeds_from: differences whose spread over seeds is that of `gaps` too, e.g. those of all models: two or three
             seeds of one model hardly tell it. By default `gaps` alone.
     """
+    if over_pairs:
+        gaps, seeds_from = gaps.by_checkpoint(), None if seeds_from is None else seeds_from.by_checkpoint()
     cells = gaps.over(CELL)
     pairs = cells.over(PAIR)
     sampled = [name for name in PAIR if name not in held_fixed(pairs.cells, over_pairs)]

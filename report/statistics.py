@@ -12,8 +12,8 @@ Multiple Data Sets", JMLR 7.
 
 import argparse
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ from statsmodels.stats.multitest import multipletests
 from ken.errors import UserError, run
 from report.intervals import CONFIDENCE, DECIMALS, Differences, group_means, mean_interval, uncertainty
 from report.predictions import Predictions
-from report.results import CELL, PAIR, STATISTICS, read_scores, read_table, write_csv
+from report.results import CELL, MODELS, PAIR, STATISTICS, read_scores, read_table, write_csv
 from report.scores import cell_sets
 
 NEEDED = ("family", "unit", "file")  # further columns of scores.csv that must exist
@@ -44,11 +44,13 @@ class Sample:
         influence: of each test example on weighted F1, (rows, examples); see `Differences`. Tasks with fewer examples
             than others have zeros behind them.
         correct: for each row, whether an example is classified correctly, bool (draws, examples).
+        checkpoints: see `Differences`.
     """
 
     rows: pd.DataFrame
     influence: np.ndarray
     correct: list[np.ndarray]
+    checkpoints: Mapping[str, str] = field(default_factory=dict)
 
 
 def weighted_f1(labels: np.ndarray, predictions: np.ndarray, classes: int) -> tuple[float, np.ndarray]:
@@ -103,7 +105,15 @@ def read_sample(results: Path) -> Sample:
     members = [[] for _ in rows.index]
     for row, code in enumerate(codes):
         members[code].append(correct[row])
-    return Sample(rows, group_means(codes, influence), [np.array(draws) for draws in members])
+    correct = [np.array(draws) for draws in members]
+    return Sample(rows, group_means(codes, influence), correct, shared_checkpoints(results))
+
+
+def shared_checkpoints(results: Path) -> dict[str, str]:
+    """Model -> the first model of the study with the same pre-trained weights, for those that are not the first."""
+    models = read_table(results / "models.csv", *MODELS)
+    first = models.groupby("sha256", sort=False)["model"].transform("first")
+    return {model: name for model, name in zip(models["model"], first, strict=True) if model != name}
 
 
 def _check_scores(results: Path, rows: pd.DataFrame, computed: np.ndarray) -> None:
@@ -136,7 +146,8 @@ def differences(sample: Sample, pairs: pd.DataFrame) -> Differences:
     first, second = pairs["row"].to_numpy(), pairs["row_reference"].to_numpy()
     f1 = sample.rows["weighted_f1"].to_numpy()
     points = (100 * (f1[first] - f1[second])).round(DECIMALS) + 0.0
-    return Differences(pairs[CELL], points, 100 * (sample.influence[first] - sample.influence[second]))
+    influence = 100 * (sample.influence[first] - sample.influence[second])
+    return Differences(pairs[CELL], points, influence, sample.checkpoints)
 
 
 def mcnemar_p(first: np.ndarray, second: np.ndarray) -> float:
@@ -195,8 +206,8 @@ def comparisons(sample: Sample, references: Sequence[str] = REFERENCES) -> pd.Da
 def pairwise(sample: Sample) -> pd.DataFrame:
     """Every pair of methods at equal budgets, and every method against `full`, over models × tasks.
 
-    `n` counts pairs of model and task that have both methods; seeds are averaged. Intervals are those of
-    `report.intervals`. Holm's correction is for the whole table.
+    `n` counts pairs of model and task that have both methods; seeds are averaged, and so are models that start from one
+    checkpoint. Intervals are those of `report.intervals`. Holm's correction is for the whole table.
     """
     methods = [name for name in dict.fromkeys(sample.rows["method"]) if name != "full"]
     tables = []
@@ -208,9 +219,8 @@ def pairwise(sample: Sample) -> pd.DataFrame:
     rows = []
     for key, pairs in pd.concat(tables).groupby(keys, sort=False):
         gaps = differences(sample, pairs)
-        means = pd.Series(gaps.points).groupby([pairs[name].to_numpy() for name in PAIR]).mean()
-        interval = mean_interval(gaps)
-        rows.append((*key, len(means), *interval, wilcoxon_p(means.to_numpy())))
+        means = gaps.by_checkpoint().over(PAIR).points
+        rows.append((*key, len(means), *mean_interval(gaps), wilcoxon_p(means)))
     table = pd.DataFrame(rows, columns=[*keys, "n", "difference_points", "low", "high", "wilcoxon_p"])
     return table.assign(wilcoxon_p_holm=holm(table["wilcoxon_p"]))
 
@@ -235,13 +245,14 @@ def ranks(sample: Sample) -> pd.DataFrame:
 
     Methods with the same unit are ranked together, without controls. A method that lacks a score in some cell has no
     rank. `n` is the number of pairs of model and task with scores of the method, `methods` the number of ranked
-    methods. Friedman's test needs three.
+    methods. Models that start from one checkpoint are one model with their mean. Friedman's test needs three.
     """
     rows = sample.rows[sample.rows["family"] != "control"]
     cells = pd.MultiIndex.from_frame(sample.rows[CELL].drop_duplicates())
     tables = []
     for (unit, budget), group in rows.groupby(["unit", "budget"], sort=False):
         wide = group.pivot(index=CELL, columns="method", values="weighted_f1").reindex(cells)
+        wide = wide.rename(index=dict(sample.checkpoints), level="model")
         table = average_ranks(wide[list(dict.fromkeys(group["method"]))])
         tables.append(table.assign(unit=unit, budget=budget))
     columns = ["unit", "budget", "method", "n", "average_rank", "methods", "critical_difference", "friedman_p"]

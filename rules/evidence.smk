@@ -100,6 +100,7 @@ rule measure_pruning_time:
 rule compute_statistics:
     input:
         PATHS.table("scores"),
+        PATHS.table("models"),
     output:
         [PATHS.report("statistics", f"{name}.csv") for name in outputs.STATISTICS],
     log:
@@ -117,6 +118,7 @@ rule compute_statistics:
 rule judge_claims:
     input:
         PATHS.table("scores"),
+        PATHS.table("models"),
         PATHS.table("tasks"),
         RULES.measured_tables(),
         rules="config/claims.yaml",

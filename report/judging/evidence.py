@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from report import style
-from report.intervals import Differences, Interval, Uncertainty, held_fixed, uncertainty
+from report.intervals import Differences, Interval, Uncertainty, by_checkpoint, held_fixed, uncertainty
 from report.judging.losses import LossSample
 from report.results import CELL, PAIR
 from report.scores import NEAR
@@ -20,6 +20,7 @@ HOLDS, FAILS, OPEN, NOT_TESTED = "holds", "does not hold", "open", "not tested h
 OPEN_LOSS = "open (loss shown, size open)"  # decided against 0, but not against the margin
 LEAST_SEEDS = 2  # one seed says nothing about the spread over seeds
 NO_INTERVAL = Interval(np.nan, np.nan, np.nan)
+NO_CHECKPOINTS: Mapping[str, str] = {}
 ROUNDING = 1e-9  # shares that differ less are the same number
 FAR = 10  # an interval that would have to be so many times narrower is not within reach
 
@@ -272,24 +273,28 @@ class Evidence:
             lacking.append(f"{style.count(LEAST_SEEDS, 'seed')} (the study has {seeds})")
         if lacking:
             return replace(finding, verdict=NOT_TESTED, needs=f"It takes {' and '.join(lacking)}.")
-        return replace(finding, scope=scope(cells, over_pairs, PAIR if unit[0].endswith("task") else ["model"]))
+        of = PAIR if unit[0].endswith("task") else ["model"]
+        return replace(finding, scope=scope(cells, over_pairs, of, self.sample.checkpoints))
 
     def interval(self, compared: pd.DataFrame | Differences, over_pairs: bool = True, budgets: int = 1) -> Interval:
         """Interval of the mean difference, with Bonferroni's correction for a number of `budgets`."""
         return uncertainty(self._differences(compared), over_pairs).interval(1 - (1 - self.confidence) / budgets)
 
 
-def scope(cells: pd.DataFrame, over_pairs: bool, of: Sequence[str] = PAIR) -> str:
+def scope(
+    cells: pd.DataFrame, over_pairs: bool, of: Sequence[str] = PAIR, checkpoints: Mapping[str, str] = NO_CHECKPOINTS
+) -> str:
     """What a verdict is limited to: "on these 2 tasks"; "" if it is about other models and tasks too.
 
     Args:
         cells: table with model and task. over_pairs: False for a verdict on one model.
-        of: the columns among model and task that may be named.
+        of: the columns among model and task that may be named. checkpoints: see `Differences`.
     """
-    named = [name for name in of if name in held_fixed(cells, over_pairs) and (over_pairs or name == "task")]
-    parts = [
-        f"this {name}" if cells[name].nunique() == 1 else f"these {cells[name].nunique()} {name}s" for name in named
-    ]
+    units = by_checkpoint(cells, checkpoints)
+    nouns = {"task": "task", "model": "checkpoint" if set(cells["model"]) & set(checkpoints) else "model"}
+    named = [name for name in of if name in held_fixed(units, over_pairs) and (over_pairs or name == "task")]
+    counts = {nouns[name]: units[name].nunique() for name in named}
+    parts = [f"this {noun}" if count == 1 else f"these {count} {noun}s" for noun, count in counts.items()]
     return f"on {' and '.join(parts)}" if parts else ""
 
 

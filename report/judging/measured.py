@@ -33,7 +33,8 @@ def spread_evenly(evidence: Evidence, *, margin_percent: float) -> list[Finding]
     path = evidence.results / "spread.csv"
     table = evidence.learned(measured(path, ("model", "task", "method", "matrix"), numbers, "ken"))
     excess = 100 * (table["observed_neighbours"] / table["neighbours_random"] - 1)
-    unsure = uncertainty(Differences(table[CELL], excess.to_numpy(), np.zeros((len(table), 1))))
+    texts = np.zeros((len(table), 1))  # which have no part in it
+    unsure = uncertainty(Differences(table[CELL], excess.to_numpy(), texts, evidence.sample.checkpoints))
     n = cells_of(table)
     # The matrices of a model are not independent, so that there is no interval without other models or seeds.
     estimate = unsure.estimate

@@ -274,7 +274,8 @@ def from_curve(
         return 100 * ((1 - share) * values[below] + share * values[above] - values[compared])
 
     influence = difference(sample.influence, share[:, None])
-    return Differences(sample.rows.loc[compared, CELL].reset_index(drop=True), difference(f1, share), influence)
+    cells = sample.rows.loc[compared, CELL].reset_index(drop=True)
+    return Differences(cells, difference(f1, share), influence, sample.checkpoints)
 
 
 def rescaled_keeps(evidence: Evidence, *, kept_shares: list[float], margin_points: float) -> list[Finding]:

@@ -154,6 +154,16 @@ def test_the_models_of_a_pooled_verdict_are_a_sample():
     assert table.loc[ALL, ["low", "high"]].tolist() == pytest.approx(expected)
 
 
+def test_models_that_start_from_one_checkpoint_are_no_sample_of_models():
+    points = {"a": -0.4, "b": -0.2, "c": 0.0}
+    study = study_of({("ken", 0.75): points.get}, 0.2, models=tuple(points))
+    study = replace(study, sample=replace(study.sample, checkpoints={"b": "a", "c": "a"}))
+    table = judge("reset-a-quarter", study).set_index("subject")
+    assert table.loc[ALL, "scope"] == "on this checkpoint and these 2 tasks" and table.loc[ALL, "n"] == 12
+    assert table.loc["b", "scope"] == "on these 2 tasks" and table.loc["b", "estimate"] == pytest.approx(-0.2)
+    assert table.loc[ALL, "estimate"] == pytest.approx(-0.2)
+
+
 def test_a_study_whose_control_does_not_pass_says_so():
     study = study_of({("ken", 0.75): -1.2, ("delta-magnitude", 0.75): -1.1}, 1.0)
     table = judge("reset-a-quarter", study).set_index("subject")

@@ -41,6 +41,16 @@ def test_tasks_as_a_sample_have_students_interval():
     assert held_fixed(gaps.cells) == ["model"]
 
 
+def test_models_that_start_from_one_checkpoint_are_one_model_with_their_mean():
+    generator = np.random.default_rng(4)
+    points = {(model, task, seed): generator.normal() for model in "abc" for task in "tuvw" for seed in (0, 1)}
+    means = [np.mean([points[model, task, seed] for model in "abc" for seed in (0, 1)]) for task in "tuvw"]
+    shared = replace(study(points), checkpoints={"b": "a", "c": "a"})
+    assert mean_interval(shared)[1:] == pytest.approx(stats.t.interval(0.95, 3, np.mean(means), stats.sem(means)))
+    apart = uncertainty(study(points), over_pairs=False)
+    assert uncertainty(shared, over_pairs=False) == apart  # a statement on these models alone keeps them apart
+
+
 def test_models_on_two_tasks_have_the_interval_of_their_means():
     generator = np.random.default_rng(1)
     points = {(model, task, 0): generator.normal() for model in "abcde" for task in "tu"}

@@ -21,7 +21,7 @@ from report.statistics import (
     read_sample,
     to_full,
 )
-from tests.report.synthetic import SCORE_COLUMNS, score_row, task_row, write_csv
+from tests.report.synthetic import SCORE_COLUMNS, model_row, score_row, task_row, write_csv
 from tests.steps import run_step
 
 CLASSES = ["no", "perhaps", "yes"]
@@ -68,6 +68,7 @@ def write_predictions(folder, cells: dict, examples: int = EXAMPLES, **changes):
         folder / "tasks.csv",
         [task_row(task) | {"classes": len(CLASSES)} for task in dict.fromkeys(task for _, task, _ in cells)],
     )
+    write_csv(folder / "models.csv", [model_row(model) for model in dict.fromkeys(model for model, _, _ in cells)])
     return folder
 
 
@@ -342,6 +343,14 @@ def test_texts_of_tasks_of_different_sizes_keep_their_columns(tmp_path):
     assert np.array_equal(sample.influence[:2], sample.influence[2:])
 
 
+def test_models_with_the_same_pre_trained_weights_count_once(tmp_path):
+    folder = small_study(tmp_path, models=("a", "b", "c"))
+    write_csv(folder / "models.csv", [model_row("a"), model_row("b"), model_row("a") | {"model": "c"}])
+    sample = read_sample(folder)
+    assert sample.checkpoints == {"c": "a"}
+    assert set(ranks(sample)["n"]) == set(pairwise(sample)["n"]) == {4}  # two checkpoints on two tasks
+
+
 def test_differences_to_full_over_sets_of_cells(tmp_path, sample):
     table, pairs = to_full(sample), pairwise(sample)
     assert set(zip(table["model"], table["cells_of"], strict=True)) == {("", "all"), ("a", "all"), ("b", "all")}
@@ -372,7 +381,7 @@ def test_the_output_does_not_depend_on_the_order_of_the_rows(tmp_path):
     scores = pd.read_csv(study / "scores.csv", dtype=str, keep_default_na=False)
     other = tmp_path / "other"
     other.mkdir()
-    for name in ("tasks", "cells"):
+    for name in ("tasks", "cells", "models.csv"):
         (other / name).symlink_to(study / name)
     scores.iloc[::-1].to_csv(other / "scores.csv", index=False)
     run_step(computed, "--results", other)
