@@ -8,8 +8,8 @@ runs do not agree. Weighted F1 is in points (hundredths) everywhere. Three thing
   seeds of the method at that budget, pooled over models and tasks. A method that the reference ran with one seed gets
   the spread of the fine-tuned models. By chance, 5 % of the rows are outside. Since the rows of a cell vary together,
   up to 10 % count as chance. With the same seeds far fewer should be outside: only rounding differs between machines.
-- Means: a method and budget minus the fine-tuned model, over all models and tasks. The interval is the bootstrap
-  interval of the reference (`report.statistics`) over models, tasks, seeds and test examples.
+- Means: a method and budget minus the fine-tuned model, over all models and tasks. The interval is that of the
+  reference (`report.intervals`).
 - Claims: their verdicts. Different verdicts on claims about seconds are printed but do not count.
 """
 

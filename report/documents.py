@@ -44,7 +44,7 @@ DOCUMENTS: dict[str, dict[str, Block]] = {
     },
     "docs/cluster.md": {"plan": of("benchmarks", plan_block), "gpu": of("benchmarks/h100", gpu_block)},
     "docs/faq.md": {
-        "speed": of("mini", findings.speed_answer),
+        "speed": of("offline", findings.speed_answer),
         "random": of("mini", findings.random_answer),
         "cost": of("mini", findings.cost_answer),
     },

@@ -181,7 +181,7 @@ def unchanged_rules(judged: dict[str, pd.DataFrame]) -> str:
         if "rules_since" in claims
     }
     lines = [
-        f"{style.capitalised(name)}: rules unchanged since {style.listed(commits)}."
+        f"{style.capitalised(name)}: words and numbers of the rules unchanged since {style.listed(commits)}."
         for name, commits in since.items()
         if commits
     ]

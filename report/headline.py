@@ -97,8 +97,9 @@ def paper_claims(claims: pd.DataFrame) -> str:
     of_all = f"the paper's {len(words)} claims"
     if len(rest) == len(words):
         return f"None of {of_all} is decided here: they are {_kinds(rest)}."
-    names = [claim.get("short", "").lower() for claim in judged if claim["verdict"] == HOLDS]
-    named = f" ({style.listed(names)})" if 0 < len(names) <= NAMED and all(names) else ""
+    held = [claim for claim in judged if claim["verdict"] == HOLDS]
+    names = [f"{claim['short'].lower()}{_where(claim)}" for claim in held if claim.get("short")]
+    named = f" ({style.listed(names)})" if names and len(names) == len(held) <= NAMED else ""
     parts = [f"{holding or 'none'} {'hold' if holding > 1 else 'holds'}{named}"]
     if failing:
         parts.append(f"{failing} {'does' if failing == 1 else 'do'} not")
@@ -108,7 +109,7 @@ def paper_claims(claims: pd.DataFrame) -> str:
 
 
 def _where(claim: pd.Series) -> str:
-    """What a verdict is limited to, as a part of a sentence: " on these two tasks"; "" if it is general."""
+    """What a verdict is limited to, as a part of a sentence: " on these two tasks"; "" if it is not."""
     scope = claim.get("scope", "").replace("these 2", "these two")
     return f" {scope}" if scope else ""
 
@@ -120,8 +121,11 @@ def _verdicts(claims: pd.DataFrame) -> dict[str, pd.Series]:
 
 
 def _kinds(words: list[str]) -> str:
-    """The different verdicts: "open, not tested or different from case to case"."""
-    short = {NOT_TESTED: "not tested", MIXED: MIXED, HOLDS: HOLDS, FAILS: FAILS}
-    kinds = [short.get(word, "open") for word in words]
-    kinds = sorted(set(kinds), key=["open", "not tested", MIXED, HOLDS, FAILS].index)
-    return style.listed(kinds, "or")
+    """The different verdicts: "open or not tested"; three that do not decide are "undecided or mixed"."""
+    short = {NOT_TESTED: "not tested", MIXED: "mixed", HOLDS: HOLDS, FAILS: FAILS}
+    kinds = {short.get(word, "open") for word in words}
+    if kinds == {"mixed"}:
+        return MIXED
+    if kinds == {"open", "not tested", "mixed"}:
+        return "undecided or mixed"
+    return style.listed(sorted(kinds, key=["open", "not tested", "mixed", HOLDS, FAILS].index), "or")

@@ -18,6 +18,7 @@ from report.results import CELL, PAIR
 
 CONFIDENCE = 0.95
 LEAST_UNITS = 3  # of models or tasks that are taken as a sample of others; two hardly tell how much others differ
+UNEQUAL = 0.1  # p of an F test below which a model does not share the spread over seeds of the others
 DECIMALS = 9  # to which scores and differences are rounded, so that the order of a sum has no effect
 
 
@@ -123,31 +124,39 @@ def uncertainty(gaps: Differences, over_pairs: bool = True, seeds_from: Differen
     sample, seeds and texts need no part of their own: differences between pairs contain them, and counting them again
     would make the interval too wide. Where tasks are not, all models have the same sample of texts.
 
-    Models that start from one checkpoint, e.g. with several learning rates, are one model with their mean.
+    Models that start from one checkpoint, e.g. with several learning rates, are one model with their mean in the
+    variance; in the mean difference, each has its own weight.
 
     Args:
         gaps: at least one difference.
         over_pairs: False if the statement is about these models and tasks only.
-        seeds_from: differences whose spread over seeds is that of `gaps` too, e.g. those of all models: two or three
-            seeds of one model hardly tell it. By default `gaps` alone.
+        seeds_from: differences that contain `gaps`, e.g. those of all models, whose spread over seeds is that of `gaps`
+            too: two or three seeds of one model hardly tell it. If `gaps` spread significantly more, theirs counts. By
+            default `gaps` alone.
     """
-    if over_pairs:
-        gaps, seeds_from = gaps.by_checkpoint(), None if seeds_from is None else seeds_from.by_checkpoint()
-    cells = gaps.over(CELL)
+
+    def in_cells(several: Differences) -> Differences:
+        cells = several.over(CELL)
+        return cells.by_checkpoint().over(CELL) if over_pairs else cells
+
+    cells, everywhere = in_cells(gaps), in_cells(gaps if seeds_from is None else seeds_from)
     pairs = cells.over(PAIR)
     sampled = [name for name in PAIR if name not in held_fixed(pairs.cells, over_pairs)]
     if len(sampled) == 2:
-        return _of_crossed(pairs)
-    if sampled:
-        return _of_units(pairs, sampled[0])
-    return _of_seeds(cells, pairs, *_spread_over_seeds(cells if seeds_from is None else seeds_from.over(CELL)))
+        unsure = _of_crossed(pairs)
+    elif sampled:
+        unsure = _of_units(pairs, sampled[0])
+    else:
+        unsure = _of_seeds(cells, pairs, *_spread_over_seeds(cells, everywhere))
+    return replace(unsure, estimate=gaps.over(CELL).over(PAIR).points.mean())
 
 
 def _of_crossed(pairs: Differences) -> Uncertainty:
     """Models × tasks without repetition, a random sample of both (Searle, Casella and McCulloch 1992, chapter 4).
 
     The variance of the mean is that between models plus that between tasks minus that of the residuals, which both
-    contain. It is no less than the variance for independent pairs, so that it stays above 0.
+    contain. It is no less than the variance for independent pairs, so that it stays above 0. Satterthwaite's degrees of
+    freedom are too few where variances are subtracted (Gaylor and Hopper 1969); those of the fewer units are the least.
     """
     n, mean = len(pairs.points), pairs.points.mean()
     codes = [pd.factorize(pairs.cells[name])[0] for name in PAIR]
@@ -165,7 +174,7 @@ def _of_crossed(pairs: Differences) -> Uncertainty:
         return Uncertainty(mean, independent, n - 1, sources)
     parts = zip((*between, residual), (*(k - 1 for k in numbers), max(left, 1)), strict=True)
     freedom = crossed**2 / sum(part**2 / freedom for part, freedom in parts)
-    return Uncertainty(mean, crossed, max(freedom, 1.0), sources)
+    return Uncertainty(mean, crossed, max(freedom, min(numbers) - 1.0), sources)
 
 
 def _of_units(pairs: Differences, name: str) -> Uncertainty:
@@ -179,12 +188,25 @@ def _of_units(pairs: Differences, name: str) -> Uncertainty:
     return _with_texts(pairs, between, own, units - 1, f"{name}s")
 
 
-def _spread_over_seeds(cells: Differences) -> tuple[float, int]:
-    """Variance over the seeds of a pair of model and task, pooled over all pairs, and its degrees of freedom."""
+def _spread_over_seeds(own: Differences, everywhere: Differences) -> tuple[float, int]:
+    """Variance over the seeds of a pair of model and task, pooled over all pairs, and its degrees of freedom.
+
+    It is pooled over the own pairs alone if these spread more than the others (an F test at `UNEQUAL`).
+    """
+    (squares, freedom), (all_squares, all_freedom) = _squares_over_seeds(own), _squares_over_seeds(everywhere)
+    others, of_others = all_squares - squares, all_freedom - freedom
+    if freedom and of_others:
+        ratio = (squares / freedom) / max(others / of_others, np.finfo(float).tiny)
+        if stats.f.sf(ratio, freedom, of_others) < UNEQUAL:
+            return squares / freedom, freedom
+    return all_squares / max(all_freedom, 1), all_freedom
+
+
+def _squares_over_seeds(cells: Differences) -> tuple[float, int]:
+    """Sum of squared deviations from the mean over seeds of each pair of model and task, and its degrees of freedom."""
     codes = pd.factorize(pd.MultiIndex.from_frame(cells.cells[PAIR]))[0]
-    freedom = len(codes) - codes.max() - 1
     deviations = cells.points - group_means(codes, cells.points)[codes]
-    return float(np.square(deviations).sum() / max(freedom, 1)), int(freedom)
+    return float(np.square(deviations).sum()), int(len(codes) - codes.max() - 1)
 
 
 def _of_seeds(cells: Differences, pairs: Differences, spread: float, freedom: int) -> Uncertainty:

@@ -60,8 +60,8 @@ def weighted_f1_tables(tables: ResultTables, comparisons: pd.DataFrame) -> list[
     controls = control_columns(summary, _score_cell)
     spread = f"mean ± standard deviation over {style.count(len(tables.counts['seeds']), 'seed')}"
     mark = (
-        f"Underlined: the {style.percent(CONFIDENCE)} bootstrap interval of the difference to full, over test "
-        "examples, reaches zero in every seed."
+        f"Underlined: the {style.percent(CONFIDENCE)} interval of the difference to full, over test examples, reaches "
+        "zero in every seed."
     )
     warned = warning(tables.finetuned)
     mark += f" {warned}" if warned else ""
@@ -134,7 +134,7 @@ def overview_tables(tables: ResultTables, pairwise: pd.DataFrame) -> list[Table]
     rows = asked.merge(to_full, "left", on=["method", "unit", "budget"])
     what = (
         "Points of weighted F1 to the fully fine-tuned model, mean over models and tasks, seeds averaged, with the "
-        f"{style.percent(CONFIDENCE)} bootstrap interval over models × tasks, seeds and test examples"
+        f"{style.percent(CONFIDENCE)} interval over models and tasks, crossed, or over models and test examples"
     )
     shares = _kept_share_table(with_kept_shares(rows), what)
     others = with_own_budgets(rows)

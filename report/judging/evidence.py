@@ -126,6 +126,16 @@ class Evidence:
         return list(dict.fromkeys(self.scores["model"]))
 
     @property
+    def sharing(self) -> set[str]:
+        """Names of the models that start from the same checkpoint as another one."""
+        return set(self.sample.checkpoints) | set(self.sample.checkpoints.values())
+
+    @property
+    def checkpoints(self) -> int:
+        """Number of different checkpoints that the models start from."""
+        return len(set(self.models) - set(self.sample.checkpoints))
+
+    @property
     def parameters(self) -> pd.Series:
         """Model -> number of parameters of its full model, for the models whose number is known."""
         full = self.scores[self.scores["method"] == "full"]
@@ -262,12 +272,15 @@ class Evidence:
             over_pairs: whether the claim is about more than these pairs of model and task.
             over_seeds: whether the interval contains the spread over seeds.
             unit: what a pair is called, and its plural.
-            least: number of pairs that a claim about more than these needs (`least_pairs` by default).
+            least: number of pairs that a claim about more than these needs (`least_pairs` by default), unless it is
+                limited to the models of the study and their tasks are a sample of others.
         """
-        pairs, seeds = len(cells[PAIR].drop_duplicates()), cells["seed"].nunique()
+        units = by_checkpoint(cells, self.sample.checkpoints)
+        pairs, seeds = len(units[PAIR].drop_duplicates()), cells["seed"].nunique()
         least = least_pairs(self.confidence) if least is None else least
+        of_tasks = held_fixed(units) == ["model"]  # the verdict is on these models; their tasks are a sample
         lacking = []
-        if over_pairs and pairs < least:
+        if over_pairs and pairs < least and not of_tasks:
             lacking.append(f"{style.count(least, *unit)} (the study has {pairs})")
         if over_seeds and seeds < LEAST_SEEDS:
             lacking.append(f"{style.count(LEAST_SEEDS, 'seed')} (the study has {seeds})")

@@ -125,7 +125,7 @@ def reset_range(
         why = f"Of {style.count(len(single), 'model')}, {passed} pass and {failed} fail; {weakest}. {finding.why}"
         scope = "" if finding.verdict == NOT_TESTED else f"{finding.scope} ({weakest})".lstrip()
         finding = replace(finding, subject=subject, n=sum(each.n for each in single), why=why, scope=scope)
-        if finding.verdict == HOLDS and len(single) < models:
+        if finding.verdict == HOLDS and evidence.checkpoints < models:
             return replace(finding, verdict=NOT_TESTED, needs=f"It takes {models:g} models.")
         return finding
 
@@ -183,27 +183,31 @@ def any_of(single: list[Finding], joint: list[Finding]) -> Finding:
 def ahead(evidence: Evidence, method: str, reference: str, *, margin_points: float) -> list[Finding]:
     """Whether a method is ahead of another: on average over the budgets that both have, and at each of them.
 
-    Cells in which both methods are at the floor or the ceiling are left out.
+    Models that share a checkpoint, which are one in these verdicts, also have verdicts of their own. Cells in which
+    both methods are at the floor or the ceiling are left out.
     """
     pairs = evidence.pairs(method, reference)
     what = f"{style.label(method)} minus {style.label(reference)}"
-    tried = list(pairs.groupby("budget"))
 
-    def judge(subject: str, rows: pd.DataFrame, joint: int, where: str) -> Finding:
+    def judge(subject: str, rows: pd.DataFrame, joint: int, where: str, over_pairs: bool = True) -> Finding:
         compared = evidence.between_floor_and_ceiling(rows)
         if len(compared) < len(rows):
-            everywhere = style.points(mean_interval(differences(evidence.sample, rows)).estimate, 2)
-            where += f", without cells at chance or near full ({everywhere} with them)"
-        return evidence.compare(subject, compared, AHEAD, margin_points, f"{what}{where}", joint=joint)
+            with_all = style.points(mean_interval(differences(evidence.sample, rows)).estimate, 2)
+            where += f", without cells at chance or near full ({with_all} with them)"
+        over = {"over_pairs": over_pairs, "joint": joint, "seeds_from": evidence.between_floor_and_ceiling(pairs)}
+        return evidence.compare(subject, compared, AHEAD, margin_points, f"{what}{where}", **over)
 
-    where = f", over {style.count(len(tried), 'budget')}"
-    findings = [judged(ALL_MODELS, partial(judge, ALL_MODELS, pairs, 1, where))]
-    if len(tried) == 1:
-        return findings
-    return findings + [
-        judged(kept(budget), partial(judge, kept(budget), rows, len(tried), f" at {kept(budget)}"))
-        for budget, rows in tried
-    ]
+    tried = list(pairs.groupby("budget"))
+    budgets = f", over {style.count(len(tried), 'budget')}"
+    findings = [judged(ALL_MODELS, partial(judge, ALL_MODELS, pairs, 1, budgets))]
+    if len(tried) > 1:
+        findings += [
+            judged(kept(budget), partial(judge, kept(budget), rows, len(tried), f" at {kept(budget)}"))
+            for budget, rows in tried
+        ]
+    sharing = [(model, rows) for model, rows in pairs.groupby("model", sort=False) if model in evidence.sharing]
+    findings += [judged(model, partial(judge, model, rows, len(sharing), budgets, False)) for model, rows in sharing]
+    return findings
 
 
 def kept(budget: float) -> str:
@@ -225,16 +229,19 @@ def ahead_on_curve(
     Over all models, and for each jointly with the others.
     """
 
-    def judge(subject: str, model: str | None, joint: int) -> Finding:
-        rows = evidence.rows(other, model)
+    def gaps_of(model: str | None) -> Differences:
         curve = pd.concat([evidence.rows(method, model), evidence.rows("full", model)])
-        gaps = from_curve(evidence.sample, curve, rows, column, scale)
-        outside = len(rows) - len(gaps.points)
+        return from_curve(evidence.sample, curve, evidence.rows(other, model), column, scale)
+
+    def judge(subject: str, model: str | None, joint: int) -> Finding:
+        gaps, tried = gaps_of(model), len(evidence.rows(other, model))
+        outside = tried - len(gaps.points)
         if not len(gaps.points):
-            raise Untested(f"all {len(rows)} rows of {other} are outside the {column} of {style.label(method)}")
+            raise Untested(f"all {tried} rows of {other} are outside the {column} of {style.label(method)}")
         what = f"{style.label(method)} minus {style.label(other)}, on average over "
         what += style.count(len(gaps.points), "point") + (f" ({outside} outside the range)" if outside else "")
-        return evidence.compare(subject, gaps, AHEAD, margin_points, what, over_pairs=model is None, joint=joint)
+        over = {"over_pairs": model is None, "joint": joint, "seeds_from": gaps_of(None)}
+        return evidence.compare(subject, gaps, AHEAD, margin_points, what, **over)
 
     evidence.rows(method)
     models = list(dict.fromkeys(evidence.rows(other)["model"]))

@@ -46,22 +46,23 @@ def study_of(
     folder: Path = Path("nowhere"),
     models=SEVEN,
     seeds=(0, 1),
+    tasks=("t", "u"),
     parameters=None,
     **columns,
 ) -> Evidence:
-    """A study in which methods differ from a full model at 80 points by given points, equally on two tasks.
+    """A study in which methods differ from a full model at 80 points by given points, equally on all tasks.
 
     Both seeds of a model and task have the same scores and the same influence of texts.
 
     Args:
         points: (method, budget) -> points, or a function from a model to points.
-        spread: standard error over texts, in points, of the mean over the two tasks of a model.
+        spread: standard error over texts, in points, of the mean over two tasks of a model.
         parameters: model -> number of parameters.
         columns: kept or stored_bytes by (method, budget), instead of the budget itself.
     """
     generator = np.random.default_rng(0)
     rows, influence = [], []
-    for model, task in itertools.product(models, ("t", "u")):
+    for model, task in itertools.product(models, tasks):
         for (method, budget), value in ({("full", 1.0): 0.0} | points).items():
             f1 = 0.8 + (value(model) if callable(value) else value) / 100
             sizes = {name: columns.get(name, {}).get((method, budget), budget) for name in ("kept", "stored_bytes")}
@@ -154,14 +155,29 @@ def test_the_models_of_a_pooled_verdict_are_a_sample():
     assert table.loc[ALL, ["low", "high"]].tolist() == pytest.approx(expected)
 
 
-def test_models_that_start_from_one_checkpoint_are_no_sample_of_models():
+def one_checkpoint(tasks: tuple[str, ...]) -> Evidence:
+    """Three models that start from one checkpoint."""
     points = {"a": -0.4, "b": -0.2, "c": 0.0}
-    study = study_of({("ken", 0.75): points.get}, 0.2, models=tuple(points))
-    study = replace(study, sample=replace(study.sample, checkpoints={"b": "a", "c": "a"}))
-    table = judge("reset-a-quarter", study).set_index("subject")
-    assert table.loc[ALL, "scope"] == "on this checkpoint and these 2 tasks" and table.loc[ALL, "n"] == 12
+    methods = {("ken", 0.75): points.get, ("ken", 0.25): -9.0, ("random", 0.75): -2.0, ("random", 0.25): -8.0}
+    study = study_of(methods, 0.2, models=tuple(points), tasks=tasks)
+    return replace(study, sample=replace(study.sample, checkpoints={"b": "a", "c": "a"}))
+
+
+def test_models_that_start_from_one_checkpoint_count_once():
+    table = judge("reset-a-quarter", one_checkpoint(("t", "u"))).set_index("subject")
+    assert table.loc[ALL, "verdict"] == NOT_TESTED and table.loc[ALL, "n"] == 12
+    assert table.loc[ALL, "needs"] == "It takes 6 pairs of model and task (the study has 2)."
     assert table.loc["b", "scope"] == "on these 2 tasks" and table.loc["b", "estimate"] == pytest.approx(-0.2)
-    assert table.loc[ALL, "estimate"] == pytest.approx(-0.2)
+
+
+def test_a_verdict_on_one_checkpoint_takes_its_tasks_as_a_sample():
+    study = one_checkpoint(("t", "u", "v"))
+    table = judge("reset-a-quarter", study).set_index("subject")
+    assert table.loc[ALL, "verdict"] == HOLDS and table.loc[ALL, "scope"] == "on this checkpoint"
+    table = judge("ahead-of-random", study).set_index("subject")
+    assert list(table.index) == [ALL, "25 % kept", "75 % kept", "a", "b", "c"]
+    assert table["estimate"].tolist() == pytest.approx([0.4, -1, 1.8, 0.3, 0.4, 0.5])
+    assert (table["scope"][["a", "b", "c"]] == "on these 3 tasks").all()
 
 
 def test_a_study_whose_control_does_not_pass_says_so():
