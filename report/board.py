@@ -366,7 +366,7 @@ def facts(study: Study) -> dict[str, str]:
         "Folder": study.folder.as_posix(),
         "Code": study.code + (f"; some records made at {', '.join(sorted(others))}" if others else ""),
         "Collected": f"{study.created.astimezone(UTC):%Y-%m-%d %H:%M} UTC",
-        "Rules": f"words and numbers unchanged since {study.rules_since}" if study.rules_since else "commit not recorded",
+        "Rules": f"wording unchanged since {study.rules_since}" if study.rules_since else "commit not recorded",
         "Data": f"{study.data} ({', '.join(tasks)})",
         "Models": ", ".join(counts["models"]),
         "Tasks": ", ".join(counts["tasks"]),
