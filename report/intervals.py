@@ -195,9 +195,9 @@ def _spread_over_seeds(own: Differences, everywhere: Differences) -> tuple[float
     """
     (squares, freedom), (all_squares, all_freedom) = _squares_over_seeds(own), _squares_over_seeds(everywhere)
     others, of_others = all_squares - squares, all_freedom - freedom
-    if freedom and of_others:
-        ratio = (squares / freedom) / max(others / of_others, np.finfo(float).tiny)
-        if stats.f.sf(ratio, freedom, of_others) < UNEQUAL:
+    if freedom and of_others and squares * of_others > others * freedom:
+        steady = others / of_others
+        if not steady or stats.f.sf(squares / freedom / steady, freedom, of_others) < UNEQUAL:
             return squares / freedom, freedom
     return all_squares / max(all_freedom, 1), all_freedom
 

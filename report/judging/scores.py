@@ -176,8 +176,9 @@ def any_of(single: list[Finding], joint: list[Finding]) -> Finding:
         return max(held or single, key=strength)
     if verdicts <= {FAILS, OPEN_LOSS}:  # each shows a loss alone
         return max((finding for finding in single if finding.verdict == OPEN_LOSS), key=strength)
-    first = next(verdict for verdict in (OPEN, NOT_TESTED, OPEN_LOSS) if any(each.verdict == verdict for each in joint))
-    return max((finding for finding in joint if finding.verdict == first), key=strength)
+    undecided = [finding for finding in joint if finding.verdict != FAILS] or single  # which may be joint over more
+    first = next(word for word in (OPEN, NOT_TESTED, OPEN_LOSS, FAILS) if word in {each.verdict for each in undecided})
+    return max((finding for finding in undecided if finding.verdict == first), key=strength)
 
 
 def ahead(evidence: Evidence, method: str, reference: str, *, margin_points: float) -> list[Finding]:
@@ -194,7 +195,8 @@ def ahead(evidence: Evidence, method: str, reference: str, *, margin_points: flo
         if len(compared) < len(rows):
             with_all = style.points(mean_interval(differences(evidence.sample, rows)).estimate, 2)
             where += f", without cells at chance or near full ({with_all} with them)"
-        over = {"over_pairs": over_pairs, "joint": joint, "seeds_from": evidence.between_floor_and_ceiling(pairs)}
+        everywhere = None if over_pairs else evidence.between_floor_and_ceiling(pairs)
+        over = {"over_pairs": over_pairs, "joint": joint, "seeds_from": everywhere}
         return evidence.compare(subject, compared, AHEAD, margin_points, f"{what}{where}", **over)
 
     tried = list(pairs.groupby("budget"))

@@ -27,7 +27,7 @@ from report.judging.evidence import (
     Evidence,
     least_pairs,
 )
-from report.judging.scores import from_curve
+from report.judging.scores import any_of, from_curve
 from report.results import ALL_MODELS as ALL
 from report.results import CELL, CONTROL
 from report.statistics import Sample
@@ -153,6 +153,12 @@ def test_the_models_of_a_pooled_verdict_are_a_sample():
     table = judge("reset-a-quarter", study_of({("ken", 0.75): points.get}, 0.0)).set_index("subject")
     expected = stats.t.interval(0.95, 6, np.mean(list(points.values())), stats.sem(list(points.values())))
     assert table.loc[ALL, ["low", "high"]].tolist() == pytest.approx(expected)
+
+
+def test_one_share_that_fails_alone_but_not_jointly_over_the_models_is_open():
+    jointly = evidence.Finding("a", OPEN, 3, "", Interval(-11.9, -24.9, 1.1))
+    alone = evidence.Finding("a", FAILS, 3, "", Interval(-11.9, -21.0, -2.7))
+    assert any_of([jointly], [alone]) == jointly
 
 
 def one_checkpoint(tasks: tuple[str, ...]) -> Evidence:
