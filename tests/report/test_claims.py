@@ -767,3 +767,17 @@ def test_a_whole_study_is_judged_under_all_rules(tmp_path):
     assert set(table["claim"]) == CELL_CLAIMS and table["why"].str.endswith(".").all()
     decided = table[table["estimate"].notna()]
     assert (decided["low"] <= decided["estimate"]).all() and (decided["estimate"] <= decided["high"]).all()
+
+
+REFERENCES = Path(__file__).parents[2] / "results" / "reference"
+COMMITTED = sorted(path.parent.name for path in REFERENCES.glob("*/predictions.parquet"))
+
+
+@pytest.mark.parametrize("name", COMMITTED)
+def test_the_verdicts_of_a_committed_study_follow_from_its_predictions(name, tmp_path):
+    run_step(claims, "--results", REFERENCES / name, "--rules", RULES, "--out", tmp_path / "claims.csv")
+    tables = [pd.read_csv(path, dtype=str) for path in (REFERENCES / name / "claims.csv", tmp_path / "claims.csv")]
+    kept, computed = (table.drop(columns="rules_since") for table in tables)
+    numbers = ["estimate", "low", "high"]
+    pd.testing.assert_frame_equal(kept.drop(columns=numbers), computed.drop(columns=numbers))
+    pd.testing.assert_frame_equal(kept[numbers].astype(float), computed[numbers].astype(float), rtol=1e-4, atol=1e-4)
