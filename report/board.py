@@ -23,7 +23,7 @@ from report import table as columns
 from report.measurements import frontier, verdicts
 from report.measurements.contract import ResultFiles
 from report.page import provenance_of, source, template
-from report.results import CELL, damaged, read_claims, read_if_run, write_text
+from report.results import CELL, damaged, read_claims, read_table, write_text
 from report.scores import of_finetuned_cells
 from report.table import Column, Table, TableCell
 from report.tables import count
@@ -183,7 +183,7 @@ def check_folders(folders: Sequence[Path]) -> None:
 
 
 def read_study(folder: Path, provenance: dict, label: str) -> Study:
-    """A finished study. Studies older than smallest_files.csv get that table computed from their scores.
+    """A finished study.
 
     Raises:
         UserError: a file is missing or damaged.
@@ -191,10 +191,7 @@ def read_study(folder: Path, provenance: dict, label: str) -> Study:
     files, claims = ResultFiles(folder), read_claims(folder)
     if claims.empty:
         raise damaged(folder / "claims.csv", "has no rows")
-    path = folder / "tables" / "smallest_files.csv"
-    smallest = read_if_run(path, frontier.COLUMNS["smallest_files"])
-    if smallest.empty:
-        smallest = frontier.compute(files)["smallest_files"]
+    smallest = read_table(folder / "tables" / "smallest_files.csv", *frontier.COLUMNS["smallest_files"])
     smallest = smallest[(smallest["model"] == "") & (smallest["cells_of"] == "all")]
     return Study(folder, label, provenance, _created(folder, provenance), files, claims, smallest)
 

@@ -4,7 +4,7 @@ import pandas as pd
 
 from report import style
 from report.measurements.contract import ResultTables
-from report.measurements.frontier import everywhere, percent, smallest_file, that_loses
+from report.measurements.frontier import over_all_cells, percent, smallest_file, that_loses
 from report.measurements.verdicts import MIXED, OLDER, whole
 
 HOLDS, FAILS, NOT_TESTED = "holds", "does not hold", "not tested here"
@@ -18,7 +18,7 @@ def headline(tables: ResultTables) -> list[str]:
     return [
         beside_random(claims),
         *([beside_no_choice(claims)] if tested(claims, "ahead-of-shrink") else []),
-        smallest(everywhere(tables)),
+        smallest(over_all_cells(tables.frontier_points)),
         paper_claims(claims),
     ]
 
@@ -72,7 +72,7 @@ def smallest(points: pd.DataFrame) -> str:
     """The smallest file that is shown to lose at most half a point over all cells, or else one point.
 
     Args:
-        points: see `frontier.everywhere`.
+        points: see `frontier.over_all_cells`.
     """
     for loss, words in LOSSES.items():
         row = smallest_file(points, loss)

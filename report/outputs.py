@@ -13,10 +13,6 @@ from types import ModuleType
 PARTS = ("random-init", "pruning", "adaptation", "precision")  # parts that only some studies have
 STATISTICS = ("comparisons", "pairwise", "to_full", "ranks")
 PUBLICATION = ("weighted_f1", "overview", "claims", "ranks", "published")
-# Tables that the committed studies do not have yet.
-ADDED = tuple(
-    ["frontier", "frontier_points", "smallest_files", "choices", "updates", "update_losses", "headline", "searched"]
-)
 Needs = tuple[str, ...]  # the study must have at least one of these `PARTS`; () for no condition
 
 

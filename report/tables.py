@@ -14,7 +14,7 @@ import pandas as pd
 
 from ken.errors import run
 from report.measurements.contract import ResultFiles, ResultTables
-from report.outputs import ADDED, MEASUREMENTS
+from report.outputs import MEASUREMENTS
 from report.results import CELL, read_if_run, read_json, read_table, write_csv, write_text
 from report.scores import of_finetuned_cells, with_kept_shares
 from report.table import markdown_frame
@@ -47,7 +47,7 @@ class Tables(ResultTables):
         folder, frames = results / "tables", {}
         for measurement in MEASUREMENTS:
             for name, columns in measurement.module.COLUMNS.items():
-                if measurement.tables[name] or name in ADDED:  # not every study has it
+                if measurement.tables[name]:  # not every study has it
                     frames[name] = read_if_run(folder / f"{name}.csv", columns)
                 else:
                     frames[name] = read_table(folder / f"{name}.csv", *columns)

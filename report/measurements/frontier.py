@@ -149,13 +149,7 @@ def _in_one_cell(curve: pd.DataFrame) -> pd.DataFrame:
 
 def sentences(tables: ResultTables) -> list[str]:
     """The smallest files within half a point and more, and the ends of the Pareto front, over all cells."""
-    return [*_smallest_of_all(everywhere(tables)), *_best_for_their_size(tables.pareto)]
-
-
-def everywhere(tables: ResultTables) -> pd.DataFrame:
-    """Rows of `frontier_points` over all cells; without ends of intervals for a study made before that table."""
-    points = tables.frontier_points if len(tables.frontier_points) else tables.pareto.assign(model="", low=math.nan)
-    return over_all_cells(points)
+    return [*_smallest_of_all(over_all_cells(tables.frontier_points)), *_best_for_their_size(tables.pareto)]
 
 
 def over_all_cells(points: pd.DataFrame) -> pd.DataFrame:
@@ -170,7 +164,7 @@ def smallest_file(points: pd.DataFrame, within: float) -> pd.Series | None:
     than the loss; a file without an interval counts by its mean.
 
     Args:
-        points: see `everywhere`.
+        points: see `over_all_cells`.
     """
     files = points[points["family"] != "control"]
     near = files[files["low"].fillna(files["difference_points"]) >= -within - _ROUNDING]

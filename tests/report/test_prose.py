@@ -9,7 +9,7 @@ import pytest
 
 from report import documents, findings, headline, style, summary
 from report.measurements.contract import PageSection
-from report.measurements.frontier import everywhere, percent
+from report.measurements.frontier import over_all_cells, percent
 from report.outputs import MEASUREMENTS
 from report.tables import Tables
 from tests.report.conftest import HOSTILE
@@ -226,7 +226,7 @@ def test_claims_of_others_are_not_counted():
 
 
 def test_the_smallest_file_is_within_half_a_point_or_one(wide_study):
-    points = everywhere(Tables.read(wide_study)).assign(difference_points=-0.1, low=-2.0)
+    points = over_all_cells(Tables.read(wide_study).frontier_points).assign(difference_points=-0.1, low=-2.0)
     assert headline.smallest(points) == "No file is shown to lose as little as one point."
     of_ken = (points["method"] == "ken") & (points["budget"] == 0.5)
     size = percent(points[of_ken].iloc[0]["stored_share"])
