@@ -62,7 +62,7 @@ def comparison(claims: pd.DataFrame, name: str, first: str, other: str) -> str:
         sizes = (f"{value:.2f}".replace("-", "−") for value in (claim["estimate"], low, high))
         return "{} beats {}, by {} points of weighted F1 ({} to {}).".format(style.capitalised(first), other, *sizes)
     difference, low, high = (style.points(value, 2) for value in (claim["estimate"], low, high))
-    behind = f"the difference is {difference} points of weighted F1 ({low} to {high})"
+    behind = f"{difference} points of weighted F1 ({low} to {high})"
     if claim["verdict"] == FAILS:
         return f"{style.capitalised(first)} is no better than {other}: {behind}."
     return f"It is open whether {first} beats {other}: {behind}."

@@ -412,7 +412,7 @@ def test_matplotlib_settings_are_restored():
 
 
 def test_missing_tables_are_named(tmp_path):
-    with pytest.raises(UserError, match=r"scores_summary\.csv does not exist"):
+    with pytest.raises(UserError, match=r"headline\.csv does not exist"):
         run_step(figures, "--results", tmp_path)
 
 

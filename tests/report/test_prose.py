@@ -166,12 +166,12 @@ OTHER = "a random choice of as many entries"
         (
             "does not hold",
             -0.5,
-            f"KEN's choice is no better than {OTHER}: the difference is −0.50 points of weighted F1 (−1.50 to +0.50).",
+            f"KEN's choice is no better than {OTHER}: −0.50 points of weighted F1 (−1.50 to +0.50).",
         ),
         (
             "open",
             0.5,
-            f"It is open whether KEN's choice beats {OTHER}: the difference is +0.50 points of weighted F1 (−0.50 to "
+            f"It is open whether KEN's choice beats {OTHER}: +0.50 points of weighted F1 (−0.50 to "
             "+1.50).",
         ),
         ("not tested here", 0.5, f"Whether KEN's choice beats {OTHER} was not tested here."),
