@@ -61,7 +61,7 @@ def test_a_reference_is_copied_from_a_finished_run(tmp_path):
     files.write_json(results / "manifest.json", {"study": "x", "files": manifest.describe(results)})
     assert reference.keep(results, tmp_path / "reference") == old
     kept = {path.relative_to(old).as_posix() for path in old.rglob("*.*")}
-    written = {"scores.csv", "tasks.csv", "predictions.parquet", "manifest.json"}
+    written = {"scores.csv", "tasks.csv", "models.csv", "predictions.parquet", "manifest.json"}
     assert kept == written | {"tables/a.csv", "figures/b.png", "tuning/bert.csv"}
     whole, committed = read_sample(results), read_sample(old)
     assert whole.rows.equals(committed.rows) and np.array_equal(whole.influence, committed.influence)

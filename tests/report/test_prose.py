@@ -171,8 +171,7 @@ OTHER = "a random choice of as many entries"
         (
             "open",
             0.5,
-            f"It is open whether KEN's choice beats {OTHER}: +0.50 points of weighted F1 (−0.50 to "
-            "+1.50).",
+            f"It is open whether KEN's choice beats {OTHER}: +0.50 points of weighted F1 (−0.50 to +1.50).",
         ),
         ("not tested here", 0.5, f"Whether KEN's choice beats {OTHER} was not tested here."),
         ("not tested here", "", f"Whether KEN's choice beats {OTHER} was not tested here."),

@@ -16,6 +16,7 @@ from study.collect import References, read_references, read_scores
 from study.compress import compress
 from study.definition import method_settings
 from study.running import files, scratch
+from tests.report.synthetic import model_row
 
 EVALUATION = {"batch_size": 16, "max_length": 24, "kept_shares": [0.1, 0.5], "draws": 1, "methods": {}}
 METHODS_RUN = ["full", "none", "ken", "magnitude"]
@@ -86,6 +87,7 @@ def test_the_statistics_are_of_the_scored_texts(sampled):
     results, out, _ = sampled
     tables = [pd.read_csv(out / method / "scores.csv", keep_default_na=False) for method in METHODS_RUN]
     files.write_csv(results / "scores.csv", pd.concat(tables))
+    files.write_csv(results / "models.csv", pd.DataFrame([model_row("bert")]))
     sample = read_sample(results)
     assert all(correct.shape == (1, 4) for correct in sample.correct)
     for row in sample.rows[sample.rows["method"] == "ken"].itertuples():
