@@ -192,8 +192,8 @@ def read_study(folder: Path, provenance: dict, label: str) -> Study:
     if claims.empty:
         raise damaged(folder / "claims.csv", "has no rows")
     smallest = read_table(folder / "tables" / "smallest_files.csv", *frontier.COLUMNS["smallest_files"])
-    smallest = smallest[(smallest["model"] == "") & (smallest["cells_of"] == "all")]
-    return Study(folder, label, provenance, _created(folder, provenance), files, claims, smallest)
+    created, smallest = _created(folder, provenance), frontier.over_all_cells(smallest)
+    return Study(folder, label, provenance, created, files, claims, smallest)
 
 
 def _created(folder: Path, provenance: dict) -> datetime:

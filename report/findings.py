@@ -11,6 +11,7 @@ from report import style
 from report.headline import NOT_TESTED, beside_random, comparison, headline
 from report.judging.scores import MEAN
 from report.measurements.checks import zero_sentence
+from report.measurements.frontier import over_all_cells
 from report.measurements.headline import DESCRIPTION
 from report.measurements.inference import speed
 from report.measurements.perplexity import compared_rows, factor, factors, result_sentences
@@ -73,8 +74,7 @@ Over {pairs} of model and task, with {seeds}:
 def small_block(folder: Path) -> str:
     """How small a file can be: the frontier, and every setting of a committed run from the smallest file up."""
     tables = Tables.read(folder)
-    points = tables.frontier_points
-    points = points[(points["model"] == "") & (points["cells_of"] == "all")].sort_values("stored_share")
+    points = over_all_cells(tables.frontier_points).sort_values("stored_share")
     rows = [
         [
             style.setting(row.method, row.budget, row.unit),

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import pandas as pd
@@ -231,6 +231,7 @@ def ahead_on_curve(
     Over all models, and for each jointly with the others.
     """
 
+    @cache
     def gaps_of(model: str | None) -> Differences:
         curve = pd.concat([evidence.rows(method, model), evidence.rows("full", model)])
         return from_curve(evidence.sample, curve, evidence.rows(other, model), column, scale)

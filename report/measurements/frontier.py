@@ -153,7 +153,7 @@ def sentences(tables: ResultTables) -> list[str]:
 
 
 def over_all_cells(points: pd.DataFrame) -> pd.DataFrame:
-    """The rows of `frontier_points` that are means over all cells of all models."""
+    """The rows of `frontier_points` or `smallest_files` that are means over all cells of all models."""
     return points[(points["model"] == "") & (points["cells_of"] == "all")]
 
 
