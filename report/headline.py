@@ -5,7 +5,7 @@ import pandas as pd
 from report import style
 from report.measurements.contract import ResultTables
 from report.measurements.frontier import over_all_cells, percent, smallest_file, that_loses
-from report.measurements.verdicts import MIXED, OLDER, whole
+from report.measurements.verdicts import MIXED, whole
 
 HOLDS, FAILS, NOT_TESTED = "holds", "does not hold", "not tested here"
 NAMED = 2  # most claims that hold and are named
@@ -115,9 +115,8 @@ def _where(claim: pd.Series) -> str:
 
 
 def _verdicts(claims: pd.DataFrame) -> dict[str, pd.Series]:
-    """Claim -> its row as a whole, with the verdict in present words."""
-    rows = whole(claims.assign(verdict=claims["verdict"].replace(OLDER)))
-    return dict(rows.iterrows())
+    """Claim -> its row as a whole."""
+    return dict(whole(claims).iterrows())
 
 
 def _kinds(words: list[str]) -> str:

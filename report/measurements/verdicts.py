@@ -22,7 +22,6 @@ VERDICTS = {
     "not tested here": "–",
 }  # verdict -> mark, in the order of the report
 MIXED = "different from case to case"
-OLDER = {"reproduced": "holds", "not reproduced": "does not hold", "not decided": "open"}  # words of older runs
 MARKS = VERDICTS | {MIXED: "±"}
 CLASSES = {
     "holds": "holds", "does not hold": "fails", "open (loss shown, size open)": "open", "open": "open",
@@ -125,8 +124,7 @@ def page(tables: ResultTables) -> dict[str, Any]:
     sources: dict[str, list[Claim]] = {}
     for (source, _), rows in table.groupby(["source", "claim"], sort=False):
         sources.setdefault(SOURCES.get(source, source), []).append(_claim(rows))
-    marks, classes = (known | {word: known[new] for word, new in OLDER.items()} for known in (MARKS, CLASSES))
-    return {"sources": sources, "marks": marks, "classes": classes}
+    return {"sources": sources, "marks": MARKS, "classes": CLASSES}
 
 
 def _claim(rows: pd.DataFrame) -> Claim:

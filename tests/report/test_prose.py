@@ -161,7 +161,6 @@ OTHER = "a random choice of as many entries"
     ("verdict", "estimate", "expected"),
     [
         ("holds", 1.5, f"KEN's choice beats {OTHER}, by 1.50 points of weighted F1 (0.50 to 2.50)."),
-        ("reproduced", 1.5, f"KEN's choice beats {OTHER}, by 1.50 points of weighted F1 (0.50 to 2.50)."),
         ("does not hold", -1.5, f"KEN's choice is worse than {OTHER}, by 1.50 points of weighted F1 (0.50 to 2.50)."),
         (
             "does not hold",
@@ -202,14 +201,10 @@ def test_a_study_without_claims_says_so(built_study):
         ("holds fails untested", "Of the paper's 3 claims, 1 holds, 1 does not and the other is not tested."),
         ("holds holds open untested", "Of the paper's 4 claims, 2 hold and the rest are open or not tested."),
         ("open untested", "None of the paper's 2 claims is decided here: they are open or not tested."),
-        ("reproduced undecided", "Of the paper's 2 claims, 1 holds and the other is open."),
     ],
 )
 def test_the_claims_of_the_paper_are_counted_with_correct_plurals(verdicts, expected):
-    words = {
-        "fails": "does not hold", "shown": "open (loss shown, size open)", "untested": "not tested here",
-        "undecided": "not decided",
-    }  # fmt: skip
+    words = {"fails": "does not hold", "shown": "open (loss shown, size open)", "untested": "not tested here"}
     stored = [verdicts] if verdicts == "does not hold" else [words.get(word, word) for word in verdicts.split()]
     assert headline.paper_claims(claims(**{f"c{index}": word for index, word in enumerate(stored)})) == expected
 
