@@ -32,7 +32,7 @@ RESULTS = Path("results")
 REFERENCE = RESULTS / "reference"
 FINISHED = ("scores.csv", "provenance.json", "claims.csv", "tables/counts.json")  # in the order of the steps
 DIGITS = 8  # of a shortened hash or commit
-UNITS = {"points": " points", "percent": f"{style.NO_BREAK_SPACE}%", "share": ""}  # behind an estimate; others as named
+UNITS = {"points": " points", "percent": f"{style.NO_BREAK_SPACE}%"}  # behind an estimate; others as named
 OLDER = "older rules"  # mark of a verdict whose word is none of today's
 OTHER = "other rule"
 
@@ -86,7 +86,7 @@ class Study:
     @property
     def rules_since(self) -> str:
         """The commit of its rules and its date, "" if not recorded."""
-        return str(self.claims["rules_since"].iloc[0]) if "rules_since" in self.claims and len(self.claims) else ""
+        return str(self.claims["rules_since"].iloc[0]) if len(self.claims) else ""
 
 
 @dataclass(frozen=True)
@@ -256,13 +256,13 @@ def _row(claim: str, newest: pd.DataFrame, studies: Sequence[Study]) -> BoardRow
         if len(rows):
             rules.setdefault(_rule(rows), []).append(study.label)
     first = newest.iloc[0]
-    return BoardRow(claim, first.get("short", ""), first["text"], cells, rules)
+    return BoardRow(claim, first["short"], first["text"], cells, rules)
 
 
 def _rule(rows: pd.DataFrame) -> tuple[str, str]:
     """The rule of a claim in words, and since when the file of rules is unchanged ("" if not recorded)."""
     first = rows.iloc[0]
-    return first["rule"], first.get("rules_since", "")
+    return first["rule"], first["rules_since"]
 
 
 def _cell(rows: pd.DataFrame, newest: pd.DataFrame) -> BoardCell | None:
@@ -276,7 +276,7 @@ def _cell(rows: pd.DataFrame, newest: pd.DataFrame) -> BoardCell | None:
         words = rows.loc[~rows["subject"].str.startswith(verdicts.CONTROL), "verdict"]
         small = ", ".join(f"{number} {each}" for each, number in words.value_counts(sort=False).items())
     kind = "" if flag else verdicts.CLASSES.get(word, "")
-    return BoardCell(word, verdicts.MARKS.get(word, ""), kind, small, row.get("scope", ""), flag)
+    return BoardCell(word, verdicts.MARKS.get(word, ""), kind, small, row["scope"], flag)
 
 
 def _estimate(row: Any) -> str:

@@ -8,6 +8,7 @@ would decide it.
 
 import argparse
 import inspect
+import re
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ import pandas as pd
 import yaml
 
 from ken.errors import UserError, run
+from report import style
 from report.judging import language, measured, scores
 from report.judging.evidence import Evidence, Finding, Untested, untested
 from report.judging.losses import LossSample
@@ -109,10 +111,23 @@ def _rule(path: Path, entry: object, confidence: float) -> Rule:
         raise UserError(f"{where} has the source {entry['source']!r}, expected {' or '.join(SOURCES)}.")
     numbers = {key: _number(where, key, entry[key], kind) for key, kind in expected.items()}
     try:
-        rule = entry["rule"].format(**numbers, confidence=confidence)
+        rule = _in_words(entry["rule"], numbers | {"confidence": confidence})
     except (AttributeError, LookupError, ValueError, TypeError) as error:
         raise UserError(f"{where} has a rule that cannot be filled in ({error!r}): correct its braces.") from None
     return Rule(name, entry["source"], str(entry["short"]).strip(), str(entry["text"]).strip(), rule.strip(), numbers)
+
+
+def _in_words(rule: str, numbers: dict[str, float | list[float]]) -> str:
+    """A rule with its numbers filled in: lists as shares, and percents, minus and "1 point" as they are printed."""
+    lists = {
+        key: style.listed([style.percent(number) for number in value])
+        for key, value in numbers.items()
+        if isinstance(value, list)
+    }
+    filled = rule.format(**numbers | lists).replace(style.NO_BREAK_SPACE, " ")
+    for pattern, printed in ((r"(?<=\d)%", " %"), (r"(?<!\S)-(?=\d)", "−"), (r"(?<![\d.])1 points", "1 point")):
+        filled = re.sub(pattern, printed, filled)
+    return filled
 
 
 def _number(where: str, key: str, value: object, kind: object) -> float | list[float]:
@@ -192,7 +207,8 @@ def main() -> None:
     results = arguments.results
     losses = LossSample.read(results) if (results / "perplexity.csv").exists() else None
     study_scores, tasks = read_scores(results), read_table(results / "tasks.csv", *TASKS)
-    unlearned, chance = unlearned_cells(study_scores, tasks), dict(reached_by_chance(tasks))
+    texts = tasks["scored_texts"].fillna(tasks["test"])
+    unlearned, chance = unlearned_cells(study_scores, tasks), dict(reached_by_chance(tasks, texts))
     evidence = Evidence(results, study_scores, read_sample(results), confidence, losses, unlearned, chance)
     table = judge_all(evidence, rules, rules_since(arguments.rules))
     out = arguments.out or results / "claims.csv"

@@ -2,21 +2,30 @@
 
 import itertools
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
 from report import style
-from report.headline import NOT_TESTED, beside_random, comparison, headline
+from report.headline import beside_random, comparison, headline
 from report.judging.scores import MEAN
 from report.measurements.checks import zero_sentence
 from report.measurements.frontier import over_all_cells
 from report.measurements.headline import DESCRIPTION
 from report.measurements.inference import speed
 from report.measurements.perplexity import compared_rows, factor, factors, result_sentences
-from report.measurements.verdicts import MIXED, whole
-from report.results import ALL_MODELS, CELL, CONTROL, FINETUNING, read_claims, read_json, read_scores, read_table
+from report.measurements.verdicts import MIXED, estimate, whole
+from report.results import (
+    ALL_MODELS,
+    CELL,
+    CONTROL,
+    FINETUNING,
+    NOT_TESTED,
+    read_claims,
+    read_json,
+    read_scores,
+    read_table,
+)
 from report.scores import keeps_more
 from report.summary import answer, sentences
 from report.table import tuples
@@ -178,7 +187,6 @@ def unchanged_rules(judged: dict[str, pd.DataFrame]) -> str:
     since = {
         name: [commit for commit in claims["rules_since"].drop_duplicates() if commit]
         for name, claims in judged.items()
-        if "rules_since" in claims
     }
     lines = [
         f"{style.capitalised(name)}: words and numbers of the rules unchanged since {style.listed(commits)}."
@@ -209,19 +217,28 @@ def _verdict(rows: pd.DataFrame) -> str:
         return ""
     claim = whole(rows).iloc[0]
     cases = rows[~rows["subject"].str.startswith(CONTROL) & ~rows["subject"].isin([ALL_MODELS, MEAN])]
-    counted = cases["verdict"].map(style.verdict).value_counts()
-    numbers = "; ".join(f"{number} × {verdict}" for verdict, number in counted.items())
     if claim["verdict"] == MIXED:
-        return numbers
-    text = " ".join(filter(None, (style.verdict(claim["verdict"]), claim.get("scope", ""))))
+        return _counted(cases)
+    text = " ".join(filter(None, (style.verdict(claim["verdict"]), claim["scope"])))
     if pd.notna(claim["estimate"]) and claim["verdict"] != NOT_TESTED:
-        form = partial(style.points, decimals=2) if claim["unit"] in ("points", "percent") else "{:.2f}".format
-        estimate, low, high = (form(claim[column]) for column in ("estimate", "low", "high"))
-        unit = {"points": "{} points", "share": "a share of {}", "percent": "{} %"}.get(
-            claim["unit"], f"{{}} {claim['unit']}"
-        )
-        text += f": {unit.format(estimate)}" + (f" ({low} to {high})" if low else "")
-    return text + (f". Case by case: {numbers}" if len(cases) > 1 else "")
+        value, interval = estimate(claim)
+        unit = "%" if claim["unit"] == "percent" else claim["unit"]
+        text += f": {value} {unit}" + (f" ({interval})" if interval else "")
+    return text + (f". {_case_by_case(cases)}" if len(cases) > 1 else "")
+
+
+def _case_by_case(cases: pd.DataFrame) -> str:
+    """The number of each verdict on single kept shares and models, apart if a claim has both."""
+    of_share = cases["subject"].str.endswith(" kept")
+    if of_share.nunique() == 1:
+        return f"Case by case: {_counted(cases)}"
+    return f"By kept share: {_counted(cases[of_share])}. By model: {_counted(cases[~of_share])}"
+
+
+def _counted(cases: pd.DataFrame) -> str:
+    """The number of each verdict: "4 × does not hold; 1 × open"."""
+    numbers = cases["verdict"].map(style.verdict).value_counts()
+    return "; ".join(f"{number} × {verdict}" for verdict, number in numbers.items())
 
 
 def losses(tables: Tables) -> str:

@@ -4,10 +4,10 @@ import pandas as pd
 
 from report import style
 from report.measurements.contract import ResultTables
-from report.measurements.frontier import over_all_cells, percent, smallest_file, that_loses
+from report.measurements.frontier import over_all_cells, smallest_file, that_loses
 from report.measurements.verdicts import MIXED, whole
+from report.results import FAILS, HOLDS, NOT_TESTED
 
-HOLDS, FAILS, NOT_TESTED = "holds", "does not hold", "not tested here"
 NAMED = 2  # most claims that hold and are named
 LOSSES = {0.5: "half a point", 1.0: "one point"}  # permitted loss of the smallest file, in points -> its words
 
@@ -63,9 +63,14 @@ def comparison(claims: pd.DataFrame, name: str, first: str, other: str) -> str:
         return "{} beats {}, by {} points of weighted F1 ({} to {}).".format(style.capitalised(first), other, *sizes)
     difference, low, high = (style.points(value, 2) for value in (claim["estimate"], low, high))
     behind = f"{difference} points of weighted F1 ({low} to {high})"
-    if claim["verdict"] == FAILS:
-        return f"{style.capitalised(first)} is no better than {other}: {behind}."
+    if claim["verdict"] == FAILS:  # which shows no more than that
+        return f"{style.capitalised(first)} is not {_margin(claim)} better than {other}: {behind}."
     return f"It is open whether {first} beats {other}: {behind}."
+
+
+def _margin(claim: pd.Series) -> str:
+    """The lead that a claim must show, or exclude: "a point"."""
+    return "a point" if claim["limits"] == "1" else f"{claim['limits']} points"
 
 
 def smallest(points: pd.DataFrame) -> str:
@@ -77,8 +82,8 @@ def smallest(points: pd.DataFrame) -> str:
     for loss, words in LOSSES.items():
         row = smallest_file(points, loss)
         if row is not None:
-            size, method = percent(row["stored_share"]), style.label(row["method"])
-            return f"The smallest file {that_loses(row, words)} has {size} of the full model's bytes, with {method}."
+            size, method = style.small_share(row["stored_share"]), style.label(row["method"])
+            return f"The smallest file {that_loses(row, words)} has {size} of the full model's bytes: {method}."
     if set(points["method"]) <= set(style.CONTROLS):
         return "No method with a smaller file has a score in every cell."
     return f"No file is shown to lose as little as {words}."
@@ -98,7 +103,7 @@ def paper_claims(claims: pd.DataFrame) -> str:
     if len(rest) == len(words):
         return f"None of {of_all} is decided here: they are {_kinds(rest)}."
     held = [claim for claim in judged if claim["verdict"] == HOLDS]
-    names = [f"{claim['short'].lower()}{_where(claim)}" for claim in held if claim.get("short")]
+    names = [f"{claim['short'][:1].lower()}{claim['short'][1:]}{_where(claim)}" for claim in held if claim["short"]]
     named = f" ({style.listed(names)})" if names and len(names) == len(held) <= NAMED else ""
     parts = [f"{holding or 'none'} {'hold' if holding > 1 else 'holds'}{named}"]
     if failing:
@@ -110,8 +115,7 @@ def paper_claims(claims: pd.DataFrame) -> str:
 
 def _where(claim: pd.Series) -> str:
     """What a verdict is limited to, as a part of a sentence: " on these two tasks"; "" if it is not."""
-    scope = claim.get("scope", "").replace("these 2", "these two")
-    return f" {scope}" if scope else ""
+    return f" {claim['scope']}" if claim["scope"] else ""
 
 
 def _verdicts(claims: pd.DataFrame) -> dict[str, pd.Series]:

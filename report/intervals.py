@@ -6,7 +6,7 @@ between the units that a study has: models, tasks, seeds, test texts. Units that
 with the degrees of freedom of Satterthwaite 1946, since a study has few models and tasks.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -18,8 +18,11 @@ from report.results import CELL, PAIR
 
 CONFIDENCE = 0.95
 LEAST_UNITS = 3  # of models or tasks that are taken as a sample of others; two hardly tell how much others differ
+LEAST_SEEDS = 2  # one seed says nothing about the spread over seeds
 UNEQUAL = 0.1  # p of an F test below which a model does not share the spread over seeds of the others
 DECIMALS = 9  # to which scores and differences are rounded, so that the order of a sum has no effect
+NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six", 7: "seven"}  # in words
+NONE_SHARED: Mapping[str, str] = {}  # no model starts from the checkpoint of another
 
 
 class Interval(NamedTuple):
@@ -115,6 +118,25 @@ def held_fixed(cells: pd.DataFrame, over_pairs: bool = True) -> list[str]:
         over_pairs: False if the statement is about these models and tasks only.
     """
     return [name for name in PAIR if not over_pairs or cells[name].nunique() < LEAST_UNITS]
+
+
+def scope(
+    cells: pd.DataFrame, over_pairs: bool = True, of: Sequence[str] = PAIR, checkpoints: Mapping[str, str] = NONE_SHARED
+) -> str:
+    """What a statement is limited to: "on these two tasks"; "" if it is about other models and tasks too.
+
+    Args:
+        cells: table with model and task. over_pairs: False for a statement on one model.
+        of: the columns among model and task that may be named. checkpoints: see `Differences`.
+    """
+    units = by_checkpoint(cells, checkpoints)
+    nouns = {"task": "task", "model": "checkpoint" if set(cells["model"]) & set(checkpoints) else "model"}
+    named = [name for name in of if name in held_fixed(units, over_pairs) and (over_pairs or name == "task")]
+    counts = {nouns[name]: units[name].nunique() for name in named}
+    parts = [
+        f"this {noun}" if count == 1 else f"these {NUMBERS.get(count, count)} {noun}s" for noun, count in counts.items()
+    ]
+    return f"on {' and '.join(parts)}" if parts else ""
 
 
 def uncertainty(gaps: Differences, over_pairs: bool = True, seeds_from: Differences | None = None) -> Uncertainty:

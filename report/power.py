@@ -64,10 +64,12 @@ def comparisons(results: Path) -> pd.DataFrame:
 
 
 def groups(compared: pd.DataFrame) -> list[dict]:
-    """For every group of `AGREEMENTS`, the number of models and their root mean square deviation."""
-    ends = [*AGREEMENTS, 1.0 + 1e-9]
+    """For every group of `AGREEMENTS`, the number of models and their root mean square deviation.
+
+    Models with the same F1 influence of every text, such as those with equal predictions, are left out.
+    """
     result = []
-    for low, high in zip(AGREEMENTS, [ends[-1], *AGREEMENTS], strict=False):
+    for low, high in zip(AGREEMENTS, [1 + 1e-9, *AGREEMENTS[:-1]], strict=True):
         part = compared[compared["agreement"].between(low, high, inclusive="left") & (compared["deviation"] > 0)]
         if len(part):
             deviation = float(np.sqrt((part["deviation"] ** 2).mean()))

@@ -57,13 +57,18 @@ FINETUNING = Columns.of(
 TASKS = Columns.of(
     "task source class_counts sha256",
     "classes train validation test majority_share majority_weighted_f1 tfidf_weighted_f1",
+    "scored_texts",
 )
 MODELS = Columns.of(
     "model architecture source sha256",
     "parameters body_parameters head_parameters",
     "pretraining_tokens pretraining_loss",
 )
-CLAIMS = Columns.of("claim source text subject rule unit verdict why", "estimate low high n")
+HOLDS, FAILS, OPEN, NOT_TESTED = "holds", "does not hold", "open", "not tested here"  # verdicts in claims.csv
+OPEN_LOSS = "open (loss shown, size open)"  # decided against 0, but not against the margin
+CLAIMS = Columns.of(
+    "claim source short text subject rule rules_since unit limits verdict scope why needs", "estimate low high n"
+)
 PERPLEXITY = Columns.of(
     "experiment model method structure status reason file",
     "seed draw shots budget kept_share parameters stored_bytes linear_layers smaller_layers tokens "
@@ -248,6 +253,16 @@ def _check_methods(scores: pd.DataFrame, path: Path) -> None:
 def read_claims(results: Path) -> pd.DataFrame:
     """claims.csv of a study, one row per claim and subject; no rows if the claims were not judged."""
     return read_if_run(results / "claims.csv", CLAIMS)
+
+
+def shared_checkpoints(models: pd.DataFrame) -> dict[str, str]:
+    """Model -> the first model with the same pre-trained weights, for those that are not the first.
+
+    Args:
+        models: rows of models.csv.
+    """
+    first = models.groupby("sha256", sort=False)["model"].transform("first")
+    return {model: name for model, name in zip(models["model"], first, strict=True) if model != name}
 
 
 def read_statistics(results: Path, name: str) -> pd.DataFrame:

@@ -40,7 +40,7 @@ def unlearned_cells(scores: pd.DataFrame, tasks: pd.DataFrame) -> pd.DataFrame:
         scores: rows of scores.csv.
         tasks: rows of tasks.csv.
     """
-    by_chance = reached_by_chance(tasks).to_numpy()
+    by_chance = reached_by_chance(tasks, tasks["test"]).to_numpy()
     half_way = (tasks["majority_weighted_f1"] + tasks["tfidf_weighted_f1"]) / 2  # NaN without this reference
     least = half_way.where(half_way > by_chance, by_chance)
     full = scores[(scores["method"] == "full") & (scores["status"] == "ok")]
@@ -50,13 +50,17 @@ def unlearned_cells(scores: pd.DataFrame, tasks: pd.DataFrame) -> pd.DataFrame:
     return full[full["weighted_f1"] < full["least"]].reset_index(drop=True)
 
 
-def reached_by_chance(tasks: pd.DataFrame) -> pd.Series:
-    """Task -> the weighted F1 that answers without any information reach on the test texts.
+def reached_by_chance(tasks: pd.DataFrame, texts: pd.Series) -> pd.Series:
+    """Task -> the weighted F1 that answers without any information reach on so many test texts.
 
-    It is that of the majority class and two standard errors of an accuracy. `tasks` has the rows of tasks.csv.
+    It is that of the majority class and two standard errors of an accuracy.
+
+    Args:
+        tasks: rows of tasks.csv.
+        texts: number of test texts of each row.
     """
     share = tasks["majority_share"]
-    by_chance = tasks["majority_weighted_f1"] + 2 * (share * (1 - share) / tasks["test"]) ** 0.5
+    by_chance = tasks["majority_weighted_f1"] + 2 * (share * (1 - share) / texts) ** 0.5
     return by_chance.set_axis(tasks["task"])
 
 

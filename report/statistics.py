@@ -25,7 +25,7 @@ from statsmodels.stats.multitest import multipletests
 from ken.errors import UserError, run
 from report.intervals import CONFIDENCE, DECIMALS, Differences, group_means, mean_interval, uncertainty
 from report.predictions import Predictions
-from report.results import CELL, MODELS, PAIR, STATISTICS, read_scores, read_table, write_csv
+from report.results import CELL, MODELS, PAIR, STATISTICS, read_scores, read_table, shared_checkpoints, write_csv
 from report.scores import cell_sets
 
 NEEDED = ("family", "unit", "file")  # further columns of scores.csv that must exist
@@ -98,6 +98,7 @@ def read_sample(results: Path) -> Sample:
         _check_scores(results, rows, np.array([score for score, _ in computed]))
         influence[rows.index, : len(labels)] = [values for _, values in computed]
         correct |= dict(zip(rows.index, predictions == labels, strict=True))
+    models = read_table(results / "models.csv", *MODELS)
     draws = scores.groupby([*CELL, "method", "budget"], sort=False)
     means = {name: (name, "mean") for name in ("kept", "stored_bytes", "weighted_f1")}
     rows = draws.agg(family=("family", "first"), unit=("unit", "first"), **means).reset_index()
@@ -106,14 +107,7 @@ def read_sample(results: Path) -> Sample:
     for row, code in enumerate(codes):
         members[code].append(correct[row])
     correct = [np.array(draws) for draws in members]
-    return Sample(rows, group_means(codes, influence), correct, shared_checkpoints(results))
-
-
-def shared_checkpoints(results: Path) -> dict[str, str]:
-    """Model -> the first model of the study with the same pre-trained weights, for those that are not the first."""
-    models = read_table(results / "models.csv", *MODELS)
-    first = models.groupby("sha256", sort=False)["model"].transform("first")
-    return {model: name for model, name in zip(models["model"], first, strict=True) if model != name}
+    return Sample(rows, group_means(codes, influence), correct, shared_checkpoints(models))
 
 
 def _check_scores(results: Path, rows: pd.DataFrame, computed: np.ndarray) -> None:

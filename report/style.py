@@ -210,6 +210,11 @@ def share(value: float) -> str:
     return "" if math.isnan(value) else percent(round(value, 3))
 
 
+def small_share(value: float) -> str:
+    """A share to two significant digits below a tenth: "0.39 %", "" if there is none."""
+    return f"{100 * value:.2g}{NO_BREAK_SPACE}%" if value < 0.1 else share(value)
+
+
 def budget_label(budget: float, unit: str = "share") -> str:
     """A budget with its unit: share of each row (number of entries if above 1) or of bytes, rank, size or bits."""
     if unit == "share":

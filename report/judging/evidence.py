@@ -9,18 +9,24 @@ import numpy as np
 import pandas as pd
 
 from report import style
-from report.intervals import Differences, Interval, Uncertainty, by_checkpoint, held_fixed, uncertainty
+from report.intervals import (
+    LEAST_SEEDS,
+    LEAST_UNITS,
+    Differences,
+    Interval,
+    Uncertainty,
+    by_checkpoint,
+    held_fixed,
+    scope,
+    uncertainty,
+)
 from report.judging.losses import LossSample
-from report.results import CELL, PAIR
+from report.results import CELL, FAILS, HOLDS, NOT_TESTED, OPEN, OPEN_LOSS, PAIR
 from report.scores import NEAR
 from report.statistics import Sample, differences, matched
 from report.table import tuples
 
-HOLDS, FAILS, OPEN, NOT_TESTED = "holds", "does not hold", "open", "not tested here"
-OPEN_LOSS = "open (loss shown, size open)"  # decided against 0, but not against the margin
-LEAST_SEEDS = 2  # one seed says nothing about the spread over seeds
 NO_INTERVAL = Interval(np.nan, np.nan, np.nan)
-NO_CHECKPOINTS: Mapping[str, str] = {}
 ROUNDING = 1e-9  # shares that differ less are the same number
 FAR = 10  # an interval that would have to be so many times narrower is not within reach
 
@@ -44,7 +50,7 @@ class Finding:
     Attributes:
         subject: what it is about, e.g. a model. n: number of cells behind it.
         why: sentences with the numbers. unit: of the interval.
-        scope: what the verdict is limited to, e.g. "on these 2 tasks"; "" if it is about others too.
+        scope: what the verdict is limited to, e.g. "on these two tasks"; "" if it is about others too.
         needs: a sentence on what would decide an open claim; "" for others.
         limits: the values of the estimate that the rule compares its interval with, other than 0.
     """
@@ -100,6 +106,27 @@ DIFFERENT = Question(different, lambda estimate, margin: max(abs(estimate), marg
 
 
 @dataclass(frozen=True)
+class Unit:
+    """What a claim about more than the study needs several of.
+
+    Attributes:
+        singular, plural: its name. columns: those among model and task that tell one from another.
+    """
+
+    singular: str
+    plural: str
+    columns: Sequence[str]
+
+    def count(self, number: int) -> str:
+        """A number of them: "6 pairs of model and task"."""
+        return style.count(number, self.singular, self.plural)
+
+
+PAIRS = Unit("pair of model and task", "pairs of model and task", PAIR)
+LANGUAGE_MODELS = Unit("model", "models", ["model"])
+
+
+@dataclass(frozen=True)
 class Evidence:
     """The data from which claims are judged.
 
@@ -150,7 +177,7 @@ class Evidence:
         rows = self.sample.rows[self.sample.rows["method"] == method]
         chosen = rows if model is None else rows[rows["model"] == model]
         if chosen.empty:
-            raise self._missing(method)
+            raise self._missing(method, model)
         return self.learned(chosen)
 
     def learned(self, rows: pd.DataFrame) -> pd.DataFrame:
@@ -168,10 +195,14 @@ class Evidence:
             )
         return chosen
 
-    def _missing(self, method: str) -> Untested:
+    def _missing(self, method: str, model: str | None) -> Untested:
         tried = self.scores[self.scores["method"] == method]
         if tried.empty:
             return Untested(f"the study has no method {method}", f"a run with {method}")
+        if model is not None:
+            tried = tried[tried["model"] == model]
+        if tried.empty:
+            return Untested(f"{method} was not run on {model}", f"a run of {method} on {model}")
         reasons = [reason.rstrip(".") for reason in tried["reason"] if reason]
         return Untested(f"{method} has no score to compare" + (f" ({reasons[0]})" if reasons else ""))
 
@@ -217,7 +248,7 @@ class Evidence:
         over_pairs: bool = True,
         joint: int = 1,
         seeds_from: pd.DataFrame | Differences | None = None,
-        few_pairs: bool = False,
+        least: int | None = None,
     ) -> Finding:
         """The finding on one difference.
 
@@ -230,27 +261,21 @@ class Evidence:
             over_pairs: whether the claim is about other models and tasks too.
             joint: number of intervals that hold together with the confidence of one (Bonferroni).
             seeds_from: see `uncertainty`.
-            few_pairs: whether the claim is about models of which a study has few, so that any number will do.
+            least: see `if_tested`.
         """
         gaps = self._differences(pairs)
         unsure = uncertainty(gaps, over_pairs, None if seeds_from is None else self._differences(seeds_from))
         interval = unsure.interval(1 - (1 - self.confidence) / joint)
-        verdict, n, of = question.verdict(interval, margin), cells_of(gaps.cells), cells_of(self.scores)
+        n, of = cells_of(gaps.cells), cells_of(self.scores)
         cells = style.count(n, "cell") if n == of or not over_pairs else f"{n} of {of} cells"
         why = f"{what}: {in_points(interval, self.confidence, joint > 1)} in {cells}."
         limits = tuple(sign * margin for sign in question.limits)
-        finding = Finding(subject, verdict, n, why, interval, limits=limits)
-        finding = self.if_tested(finding, gaps.cells, over_pairs, least=0 if few_pairs else None)
-        if finding.verdict == HOLDS and question is NO_LOSS and interval.high < 0:
-            why += " A loss is shown, and it is below the margin."
-        if finding.verdict == OPEN_LOSS:
-            least, most = (f"{-end:.2f}" for end in (interval.high, interval.low))
-            why += f" A loss is shown, {least} to {most} points; whether it is above {margin:g} is open."
+        finding = Finding(subject, question.verdict(interval, margin), n, why, interval, limits=limits)
+        finding = self.if_tested(finding, gaps.cells, over_pairs, least=least)
         if finding.verdict == NOT_TESTED:
             return finding
-        is_open = finding.verdict in (OPEN, OPEN_LOSS)
-        needs = what_it_takes(unsure, interval, question.room(interval.estimate, margin)) if is_open else ""
-        return replace(finding, why=why, needs=needs)
+        note = loss_note(finding, margin) if question is NO_LOSS else ""
+        return with_needs(replace(finding, why=why + note), unsure, question.room(interval.estimate, margin))
 
     def _differences(self, pairs: pd.DataFrame | Differences) -> Differences:
         return differences(self.sample, pairs) if isinstance(pairs, pd.DataFrame) else pairs
@@ -261,7 +286,7 @@ class Evidence:
         cells: pd.DataFrame,
         over_pairs: bool = True,
         over_seeds: bool = True,
-        unit: tuple[str, str] = ("pair of model and task", "pairs of model and task"),
+        unit: Unit = PAIRS,
         least: int | None = None,
     ) -> Finding:
         """The finding with its scope, or the same estimate without a verdict if it rests on too few pairs or seeds.
@@ -271,44 +296,41 @@ class Evidence:
             cells: table with model, task and seed of the differences behind it.
             over_pairs: whether the claim is about more than these pairs of model and task.
             over_seeds: whether the interval contains the spread over seeds.
-            unit: what a pair is called, and its plural.
-            least: number of pairs that a claim about more than these needs (`least_pairs` by default), unless it is
+            unit: what is counted.
+            least: number of units that a claim about more than these needs (`least_pairs` by default), unless it is
                 limited to the models of the study and their tasks are a sample of others.
         """
         units = by_checkpoint(cells, self.sample.checkpoints)
-        pairs, seeds = len(units[PAIR].drop_duplicates()), cells["seed"].nunique()
+        number, seeds = len(units[PAIR].drop_duplicates()), seeds_of(cells)
         least = least_pairs(self.confidence) if least is None else least
         of_tasks = held_fixed(units) == ["model"]  # the verdict is on these models; their tasks are a sample
         lacking = []
-        if over_pairs and pairs < least and not of_tasks:
-            lacking.append(f"{style.count(least, *unit)} (the study has {pairs})")
+        if over_pairs and number < least and not of_tasks:
+            few_models = unit is PAIRS and units["model"].nunique() < LEAST_UNITS
+            tasks = f"; {LEAST_UNITS} tasks would do for these models" if few_models else ""
+            lacking.append(f"{unit.count(least)} (the study has {number}{tasks})")
         if over_seeds and seeds < LEAST_SEEDS:
-            lacking.append(f"{style.count(LEAST_SEEDS, 'seed')} (the study has {seeds})")
+            lacking.append(f"{style.count(LEAST_SEEDS, 'seed')} (the study has {seeds:g})")
         if lacking:
             return replace(finding, verdict=NOT_TESTED, needs=f"It takes {' and '.join(lacking)}.")
-        of = PAIR if unit[0].endswith("task") else ["model"]
-        return replace(finding, scope=scope(cells, over_pairs, of, self.sample.checkpoints))
-
-    def interval(self, compared: pd.DataFrame | Differences, over_pairs: bool = True, budgets: int = 1) -> Interval:
-        """Interval of the mean difference, with Bonferroni's correction for a number of `budgets`."""
-        return uncertainty(self._differences(compared), over_pairs).interval(1 - (1 - self.confidence) / budgets)
+        return replace(finding, scope=scope(cells, over_pairs, unit.columns, self.sample.checkpoints))
 
 
-def scope(
-    cells: pd.DataFrame, over_pairs: bool, of: Sequence[str] = PAIR, checkpoints: Mapping[str, str] = NO_CHECKPOINTS
-) -> str:
-    """What a verdict is limited to: "on these 2 tasks"; "" if it is about other models and tasks too.
+def loss_note(finding: Finding, margin: float) -> str:
+    """A sentence on a loss that is shown but does not decide whether it is above the margin; "" for others."""
+    if finding.verdict == HOLDS and finding.interval.high < 0:
+        return " A loss is shown, and it is below the margin."
+    if finding.verdict == OPEN_LOSS:
+        least, most = (f"{-end:.2f}" for end in (finding.interval.high, finding.interval.low))
+        return f" A loss is shown, {least} to {most} points; whether it is above {margin:g} is open."
+    return ""
 
-    Args:
-        cells: table with model and task. over_pairs: False for a verdict on one model.
-        of: the columns among model and task that may be named. checkpoints: see `Differences`.
-    """
-    units = by_checkpoint(cells, checkpoints)
-    nouns = {"task": "task", "model": "checkpoint" if set(cells["model"]) & set(checkpoints) else "model"}
-    named = [name for name in of if name in held_fixed(units, over_pairs) and (over_pairs or name == "task")]
-    counts = {nouns[name]: units[name].nunique() for name in named}
-    parts = [f"this {noun}" if count == 1 else f"these {count} {noun}s" for noun, count in counts.items()]
-    return f"on {' and '.join(parts)}" if parts else ""
+
+def with_needs(finding: Finding, unsure: Uncertainty, room: float) -> Finding:
+    """An open finding with what would decide it (`what_it_takes`); others as they are."""
+    if finding.verdict not in (OPEN, OPEN_LOSS):
+        return finding
+    return replace(finding, needs=what_it_takes(unsure, finding.interval, room))
 
 
 def what_it_takes(unsure: Uncertainty, interval: Interval, room: float) -> str:
@@ -351,21 +373,16 @@ def least_pairs(confidence: float) -> int:
     return math.ceil(1 - math.log2(1 - confidence) - ROUNDING)
 
 
-def worst_of(verdicts: Sequence[str]) -> str:
-    """Verdict that all of several hold: one that does not refutes it; one that is open or untested leaves it so."""
-    return next((verdict for verdict in (FAILS, NOT_TESTED, OPEN_LOSS, OPEN) if verdict in verdicts), HOLDS)
-
-
-def deciding(intervals: dict, verdicts: dict, verdict: str) -> list:
-    """Keys of the intervals behind an overall verdict: those with the same verdict, or all if there are none."""
-    return [key for key in intervals if verdicts[key] == verdict] or list(intervals)
-
-
 def in_points(interval: Interval, confidence: float, joint: bool = False) -> str:
     """Text for a difference and its interval, with two decimals so that small ones keep their sign."""
     numbers = [f"{value:+.2f}".replace("-", "−") for value in interval]
     kind = f"{'joint ' if joint else ''}{style.percent(confidence)} interval"
     return f"{numbers[0]} points ({kind} {numbers[1]} to {numbers[2]})"
+
+
+def seeds_of(cells: pd.DataFrame) -> float:
+    """Number of seeds of a pair of model and task, the median over pairs, in a table with model, task and seed."""
+    return float(cells.groupby(PAIR)["seed"].nunique().median())
 
 
 def cells_of(pairs: pd.DataFrame) -> int:

@@ -6,20 +6,23 @@ from functools import partial
 import pandas as pd
 
 from report import style
-from report.intervals import Differences, Interval
+from report.intervals import Differences, Interval, uncertainty
 from report.judging.evidence import (
+    AHEAD,
+    LANGUAGE_MODELS,
+    NO_LOSS,
     ROUNDING,
     Evidence,
     Finding,
     Untested,
     cells_of,
-    deciding,
     judged,
     not_inferior,
     superior,
-    worst_of,
+    with_needs,
 )
 from report.judging.losses import LossSample
+from report.results import FAILS, HOLDS, NOT_TESTED, OPEN, OPEN_LOSS
 
 OTHERS = ("magnitude", "l-obd", "k-obd", "wanda", "sparsegpt")
 
@@ -35,10 +38,11 @@ def surgeon_structured(
         if rows.empty:
             where = f"from {style.percent(least_removed)} to {style.percent(most_removed)}"
             raise Untested(f"LLM Surgeon has not removed rows and columns {where}")
-        rises = {
-            budget: evidence.interval(sample.differences(pruned, sample.of("dense"), []))
-            for budget, pruned in rows.groupby("budget")
-        }
+        gaps = {budget: sample.differences(pruned, sample.of("dense"), []) for budget, pruned in rows.groupby("budget")}
+        if any(each.cells.empty for each in gaps.values()):
+            raise Untested("the study lacks the loss of a dense model")
+        unsure = {budget: uncertainty(each) for budget, each in gaps.items()}
+        rises = {budget: each.interval(evidence.confidence) for budget, each in unsure.items()}
         # `not_inferior` expects differences in score; a rise of the loss has the opposite sign.
         falls = {budget: Interval(-rise.estimate, -rise.high, -rise.low) for budget, rise in rises.items()}
         verdicts = {budget: not_inferior(fall, margin_nats) for budget, fall in falls.items()}
@@ -47,10 +51,11 @@ def surgeon_structured(
         parts = [
             f"{style.percent(budget)} removed {in_nats(rise, evidence.confidence)}" for budget, rise in rises.items()
         ]
-        n = len(rows[["model", "seed"]].drop_duplicates())
+        n = cells_of(rows.assign(task="language"))
         why = f"Above the dense model in {style.count(n, 'run')} of language models: {', '.join(parts)}."
         finding = Finding("language models", verdict, n, why, rises[worst], "nats", limits=(margin_nats,))
-        return evidence.if_tested(finding, rows.assign(task="language"), unit=("model", "models"))
+        finding = evidence.if_tested(finding, rows.assign(task="language"), unit=LANGUAGE_MODELS)
+        return with_needs(finding, unsure[worst], NO_LOSS.room(falls[worst].estimate, margin_nats))
 
     return judged_on_losses(evidence, {"language models": judge})
 
@@ -103,6 +108,16 @@ def ahead_of_others(evidence: Evidence, gaps: Callable[..., Differences], where:
     return judged_on_losses(evidence, {style.label(other): partial(judge, other=other) for other in OTHERS})
 
 
+def worst_of(verdicts: Sequence[str]) -> str:
+    """Verdict that all of several hold: one that does not refutes it; one that is open or untested leaves it so."""
+    return next((verdict for verdict in (FAILS, NOT_TESTED, OPEN_LOSS, OPEN) if verdict in verdicts), HOLDS)
+
+
+def deciding(intervals: dict, verdicts: dict, verdict: str) -> list:
+    """Keys of the intervals behind an overall verdict: those with the same verdict, or all if there are none."""
+    return [key for key in intervals if verdicts[key] == verdict] or list(intervals)
+
+
 def judged_on_structures(
     evidence: Evidence, judge: Callable[[LossSample, str], Finding], structures: Iterable[str]
 ) -> list[Finding]:
@@ -133,11 +148,13 @@ def saved(evidence: Evidence, gaps: Differences, subject: str, what: str, margin
     """
     if gaps.cells.empty:
         raise Untested("the study lacks one of the two, or they have no setting in common")
-    interval, n = evidence.interval(gaps), cells_of(gaps.cells)
+    unsure, n = uncertainty(gaps), cells_of(gaps.cells)
+    interval = unsure.interval(evidence.confidence)
     why = f"{what}: {in_nats(interval, evidence.confidence)} on average over {len(gaps.points) // n} settings"
     why += f" in {style.count(n, 'run')} of language models."
     finding = Finding(subject, superior(interval, margin), n, why, interval, "nats", limits=(margin,))
-    return evidence.if_tested(finding, gaps.cells, unit=("model", "models"))
+    finding = evidence.if_tested(finding, gaps.cells, unit=LANGUAGE_MODELS)
+    return with_needs(finding, unsure, AHEAD.room(interval.estimate, margin))
 
 
 def in_nats(interval: Interval, confidence: float) -> str:

@@ -12,9 +12,6 @@ from ken.errors import UserError
 from report import style
 from report.intervals import Differences, Interval, uncertainty
 from report.judging.evidence import (
-    FAILS,
-    HOLDS,
-    OPEN,
     Evidence,
     Finding,
     Untested,
@@ -22,7 +19,7 @@ from report.judging.evidence import (
     judged,
     what_it_takes,
 )
-from report.results import ALL_MODELS, CELL, damaged, read_table
+from report.results import ALL_MODELS, CELL, FAILS, HOLDS, OPEN, damaged, read_table
 
 AXES = ("rows", "width", "k")
 
@@ -105,7 +102,7 @@ def measured(
         Untested: it does not exist or is empty.
         UserError: see `read_table`; or a cell is empty.
     """
-    if not path.exists():
+    if not path.exists() or not path.read_bytes().strip():
         raise Untested(f"the study has no {path.name}", "a run that measures it")
     table = read_table(path, text, numeric, optional)[[*text, *numeric, *optional]]
     table = table[table["method"] == method]

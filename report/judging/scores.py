@@ -12,19 +12,14 @@ from report.intervals import Differences, mean_interval
 from report.judging.evidence import (
     AHEAD,
     DIFFERENT,
-    FAILS,
-    HOLDS,
     NO_LOSS,
-    NOT_TESTED,
-    OPEN,
-    OPEN_LOSS,
     ROUNDING,
     Evidence,
     Finding,
     Untested,
     judged,
 )
-from report.results import ALL_MODELS, CELL, CONTROL
+from report.results import ALL_MODELS, CELL, CONTROL, FAILS, HOLDS, NOT_TESTED, OPEN, OPEN_LOSS
 from report.statistics import Sample, differences
 
 CONTROL_METHOD, CONTROL_SHARE = "delta-magnitude", 0.75  # loses next to nothing, so that a rule of no loss must pass it
@@ -36,7 +31,7 @@ def reset_a_quarter(evidence: Evidence, *, kept_share: float, within: float, mar
 
     def judge(subject: str, method: str, model: str | None = None) -> Finding:
         everywhere, pairs = evidence.pairs(method, "full"), evidence.pairs(method, "full", model)
-        # A budget of 1 or more is a number of entries in each row, not a share.
+        # A budget above 1 is a number of entries in each row, not a share.
         share = pairs["budget"][pairs["budget"] <= kept_share + ROUNDING].max()
         if np.isnan(share):
             kept = style.percent(kept_share)
@@ -65,12 +60,16 @@ def with_control(findings: list[Finding], control: Callable[[str], Finding]) -> 
     """Findings on a rule of no loss, and that on a method which the rule must be able to pass."""
     subject = f"{CONTROL}{style.label(CONTROL_METHOD)}"
     checked = judged(subject, partial(control, subject))
-    if checked.verdict != HOLDS:
-        note = " The control does not pass either, so this study cannot show that there is no loss."
-        findings = [
-            replace(each, why=each.why + note) if each.verdict in (OPEN, OPEN_LOSS) else each for each in findings
-        ]
-    return [*findings, checked]
+    note = {
+        HOLDS: "",
+        NOT_TESTED: " The control was not tested.",
+    }.get(
+        checked.verdict, " The control does not pass either: this study may be too small to show that nothing is lost."
+    )
+    return [
+        *(replace(each, why=each.why + note) if each.verdict in (OPEN, OPEN_LOSS) else each for each in findings),
+        checked,
+    ]
 
 
 def best_share(evidence: Evidence, subject: str, method: str, shares: tuple, margin: float, models: int) -> Finding:
@@ -125,7 +124,7 @@ def reset_range(
         why = f"Of {style.count(len(single), 'model')}, {passed} pass and {failed} fail; {weakest}. {finding.why}"
         scope = "" if finding.verdict == NOT_TESTED else f"{finding.scope} ({weakest})".lstrip()
         finding = replace(finding, subject=subject, n=sum(each.n for each in single), why=why, scope=scope)
-        if finding.verdict == HOLDS and evidence.checkpoints < models:
+        if subject == ALL_MODELS and finding.verdict == HOLDS and evidence.checkpoints < models:
             return replace(finding, verdict=NOT_TESTED, needs=f"It takes {models:g} models.")
         return finding
 
@@ -154,22 +153,27 @@ def all_of(single: list[Finding], joint: list[Finding]) -> Finding:
     for verdict, findings in ((FAILS, joint), (NOT_TESTED, single), (OPEN_LOSS, joint)):
         if decisive := [finding for finding in findings if finding.verdict == verdict]:
             return weakest(decisive)
-    short = [finding for finding in single if finding.verdict != HOLDS]
-    return replace(weakest(short), verdict=OPEN) if short else weakest(single)
+    # What is not shown by joint intervals is open, with the joint interval.
+    short = [
+        one if one.verdict == OPEN else other for one, other in zip(single, joint, strict=True) if one.verdict != HOLDS
+    ]
+    return weakest(short or single)
 
 
-def any_of(single: list[Finding], joint: list[Finding]) -> Finding:
+def low_end(finding: Finding) -> float:
+    """The low end of the interval of a finding."""
+    return finding.interval.low
+
+
+def any_of(single: list[Finding], joint: list[Finding], strength: Callable[[Finding], float] = low_end) -> Finding:
     """The finding that at least one of several holds, which is that of the strongest of those that decide.
 
     None holds if each fails with its own confidence; one that holds is enough, for which the intervals must be joint.
 
     Args:
         single: findings from intervals of their own. joint: the same from joint intervals.
+        strength: of a finding.
     """
-
-    def strength(finding: Finding) -> float:
-        return max(finding.interval.low, -finding.interval.high) if finding.verdict == HOLDS else finding.interval.low
-
     held = [finding for finding in joint if finding.verdict == HOLDS]
     verdicts = {finding.verdict for finding in single}
     if held or verdicts in ({FAILS}, {NOT_TESTED}):
@@ -315,9 +319,9 @@ def control(evidence: Evidence, margin_points: float, models: Iterable[str], sub
     pairs = evidence.pairs(CONTROL_METHOD, "full")
     pairs = pairs[np.isclose(pairs["budget"], CONTROL_SHARE) & pairs["model"].isin(list(models))]
     if pairs.empty:
-        raise Untested(f"{CONTROL_METHOD} has no score with {kept(CONTROL_SHARE)}", "a run with it")
+        raise Untested(f"{CONTROL_METHOD} has no score with {kept(CONTROL_SHARE)}", "a run at that kept share")
     what = f"{style.label(CONTROL_METHOD)} minus full at {kept(CONTROL_SHARE)}"
-    return evidence.compare(subject, pairs, NO_LOSS, margin_points, what, few_pairs=True)
+    return evidence.compare(subject, pairs, NO_LOSS, margin_points, what, least=0)
 
 
 def small_file(
@@ -330,12 +334,12 @@ def small_file(
     pairs = pairs[pairs["model"].isin(models)]
     if pairs.empty:
         size = f"{'at least' if large else 'fewer than'} {million_parameters:g} million"
-        raise Untested(f"no model is known to have {size} parameters", "one that does")
+        raise Untested(f"no model is known to have {size} parameters", "a model of that size")
     pairs = pairs[np.isclose(pairs["budget"], kept_share, rtol=0, atol=ROUNDING)]
     if pairs.empty:
-        raise Untested(f"{method} has no score with {style.percent(kept_share)} kept", "a run with it")
+        raise Untested(f"{method} has no score with {style.percent(kept_share)} kept", "a run at that kept share")
     what = f"{style.label(method)} minus full at {kept(kept_share)}"
-    finding = evidence.compare(ALL_MODELS, pairs, NO_LOSS, margin_points, what, few_pairs=True)
+    finding = evidence.compare(ALL_MODELS, pairs, NO_LOSS, margin_points, what, least=0)
     finding = replace(finding, why=f"{finding.why} {file_sizes(evidence.sample.rows, pairs)}")
     return with_control([finding], partial(control, evidence, margin_points, models))
 
@@ -361,4 +365,5 @@ def grid_differs(evidence: Evidence, *, margin_points: float) -> list[Finding]:
         ]
 
     joint = compare(len(tried))
-    return [replace(any_of(compare(1), joint), subject=ALL_MODELS), *joint]
+    largest = any_of(compare(1), joint, lambda finding: abs(finding.interval.estimate))
+    return [replace(largest, subject=ALL_MODELS), *joint]

@@ -10,9 +10,10 @@ import pandas as pd
 
 from report import drawing, labels, named, style
 from report import table as columns
+from report.intervals import LEAST_SEEDS, scope
 from report.measurements.contract import ResultFiles, ResultTables
 from report.measurements.matched import interpolated
-from report.results import CELL, Columns, read_statistics
+from report.results import CELL, Columns, read_statistics, shared_checkpoints
 from report.scores import METHOD, aggregations, cell_sets, same_budgets
 from report.table import Column, Table, TableCell
 
@@ -22,7 +23,7 @@ COLUMNS = {
     "pareto": Columns.of("cells_of method family unit", "budget cells difference_points stored_share on_front"),
     "frontier": Columns.of("model cells_of method family unit", "size cells difference_points nearest_factor"),
     "frontier_points": Columns.of(
-        "model cells_of method family unit", "budget cells stored_share stored_bytes difference_points low high"
+        "model cells_of method family unit scope", "budget cells stored_share stored_bytes difference_points low high"
     ),
     "smallest_files": Columns.of(
         "model cells_of method family unit", "within budget cells stored_share stored_bytes difference_points low"
@@ -63,12 +64,22 @@ def settings(files: ResultFiles) -> pd.DataFrame:
     """Mean size and score of every setting over each of `scores.cell_sets`, with intervals: `frontier_points`."""
     seeds = files.seeds[files.seeds["difference_points"].notna()]
     points = pd.concat(
-        [_points(rows).assign(model=model, cells_of=name) for model, name, rows in cell_sets(seeds)], ignore_index=True
+        [
+            _points(rows).assign(model=model, cells_of=name, scope=_scope(rows, files.models, model))
+            for model, name, rows in cell_sets(seeds)
+        ],
+        ignore_index=True,
     )
     keys = [*SET, "method", "unit", "budget"]
     intervals = same_budgets(read_statistics(files.results, "to_full"))[[*keys, "low", "high"]]
     ends = same_budgets(points)[keys].merge(intervals, on=keys, how="left")
     return points.assign(low=ends["low"], high=ends["high"])[COLUMNS["frontier_points"].names]
+
+
+def _scope(rows: pd.DataFrame, models: pd.DataFrame, model: str) -> str:
+    """What the mean over some cells, of one model or several, is limited to: "on these two tasks with one seed"."""
+    one_seed = "with one seed" if rows["seed"].nunique() < LEAST_SEEDS else ""
+    return " ".join(filter(None, (scope(rows, not model, checkpoints=shared_checkpoints(models)), one_seed)))
 
 
 def _points(rows: pd.DataFrame) -> pd.DataFrame:
@@ -178,8 +189,9 @@ def smallest_method(points: pd.DataFrame) -> str:
 
 
 def that_loses(row: pd.Series, loss: str) -> str:
-    """The part of a sentence behind "the smallest file", e.g. "shown to lose at most half a point"."""
-    return f"that loses at most {loss} on average" if math.isnan(row["low"]) else f"shown to lose at most {loss}"
+    """The part of a sentence behind "the smallest file", e.g. "shown to lose at most half a point on this task"."""
+    words = f"that loses at most {loss} on average" if math.isnan(row["low"]) else f"shown to lose at most {loss}"
+    return f"{words} {row['scope']}".rstrip()
 
 
 def _smallest_of_all(points: pd.DataFrame) -> list[str]:
@@ -194,10 +206,10 @@ def _smallest_of_all(points: pd.DataFrame) -> list[str]:
         named = style.with_budget(row["method"], row["budget"], row["unit"])
         words = f"{loss:g} point{'' if loss == 1 else 's'}"
         if lines:
-            lines.append(f"With up to {words} lost, it is {percent(size)}: {named}.")
+            lines.append(f"With up to {words} lost, it is {style.small_share(size)}: {named}.")
         else:
-            words = that_loses(row, words)
-            lines.append(f"The smallest file {words} has {percent(size)} of the full model's bytes: {named}.")
+            of_full = f"has {style.small_share(size)} of the full model's bytes"
+            lines.append(f"The smallest file {that_loses(row, words)} {of_full}: {named}.")
     return [" ".join(lines)] if lines else []
 
 
@@ -207,8 +219,8 @@ def _best_for_their_size(pareto: pd.DataFrame) -> list[str]:
     if front.empty:
         return []
     ends = [
-        f"has {percent(row.stored_share)} of the full model's bytes and {style.loses(row.difference_points)} points "
-        f"({style.with_budget(row.method, row.budget, row.unit)})."
+        f"has {style.small_share(row.stored_share)} of the full model's bytes and "
+        f"{style.loses(row.difference_points)} points ({style.with_budget(row.method, row.budget, row.unit)})."
         for row in front.iloc[[0, -1]].itertuples()
     ]
     if len(front) == 1:
@@ -217,13 +229,6 @@ def _best_for_their_size(pareto: pd.DataFrame) -> list[str]:
         f"{len(front)} settings are best for their size: no file as small scores as high. The smallest of them "
         f"{ends[0]} The largest {ends[1]}"
     ]
-
-
-def percent(share: float) -> str:
-    """A share of the dense file to two digits: "0.39 %"."""
-    return (
-        "" if math.isnan(share) else f"{100 * share:.2g}{style.NO_BREAK_SPACE}%" if share < 0.1 else style.share(share)
-    )
 
 
 def _with_low(row: Any) -> str:
@@ -281,7 +286,7 @@ def _smallest_table(smallest: pd.DataFrame) -> Table:
             return TableCell()
         near = "near" if row.low >= -row.within - _ROUNDING else ""
         behind = f"{style.budget_label(row.budget, row.unit)}; {_with_low(row)}"
-        return columns.number_cell(row.stored_share, percent, near, behind)
+        return columns.number_cell(row.stored_share, style.small_share, near, behind)
 
     heads = {loss: f"At most {loss:g} below full" for loss in WITHIN}
     rows = columns.groups(_measured(smallest, "stored_share"), [*SET, "method"], "within")

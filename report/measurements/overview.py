@@ -227,7 +227,9 @@ def _at_share(ranked: pd.Series, share: float, explained: bool) -> str:
         many = f"the best of {len(ranked)} methods, {style.label(best)}," if len(ranked) > 1 else style.label(best)
         subjects[best] = many
     if "ken-rescaled" in ranked:
-        subjects.setdefault("ken-rescaled", f"KEN rescaled{', which multiplies kept updates by n/k,' * explained}")
+        subjects.setdefault(
+            "ken-rescaled", f"KEN rescaled{', which divides kept updates by the kept share,' * explained}"
+        )
     losses = [f"{words} {style.loses(ranked[name])}" for name, words in subjects.items()]
     lines = [f"With {style.kept(share)} kept, {losses[0]} points on average", *map(style.capitalised, losses[1:])]
     if best in ("ken", "random") and len(ranked) > 1:

@@ -216,9 +216,9 @@ def compared_rows(table: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]
     pruned = scored[(scored["experiment"] == "pruning") & (scored["method"] != REFERENCES["pruning"])]
     for structure, group in pruned.groupby("structure", sort=False):
         budget = group["budget"].max()
-        most = group.groupby("method")["shots"].transform("max")
+        rows = group[group["budget"] == budget]
+        rows = rows[rows["shots"] == rows.groupby("method")["shots"].transform("max")]
         share, name = style.percent(budget), style.STRUCTURE_LABELS.get(structure, structure)
-        rows = group[(group["budget"] == budget) & (group["shots"] == most)]
         yield f"{name}, {share} removed", f"With {share} of the linear layers removed as {name}", rows
     adapted = scored[(scored["experiment"] == "adaptation") & ~scored["method"].isin(style.CONTROLS)]
     if not adapted.empty:

@@ -8,7 +8,7 @@ import pandas as pd
 from report import style
 from report import table as columns
 from report.measurements.contract import PageSection, ResultFiles, ResultTables
-from report.results import PAIR, Columns, read_table
+from report.results import CELL, PAIR, Columns, read_table
 from report.scores import aggregations
 from report.table import Table
 
@@ -16,20 +16,20 @@ SMALLEST_FILE = "smallest-file"  # `study.cells.suggest.SMALLEST_FILE`, whose mo
 COLUMNS = {
     "suggestions": Columns.of(
         "model task method",
-        "seeds share share_min share_max stored_bytes stored_share loss_points loss_points_max held margin confidence",
-        "searches",
+        "searches looked seeds share share_min share_max stored_bytes stored_share loss_points loss_points_max held "
+        "margin confidence",
     )
 }
 FILE = Columns.of(
     "model task method",
-    "seed share margin confidence kept_share stored_bytes weighted_f1 macro_f1 accuracy full_weighted_f1",
+    "seed share margin confidence looks kept_share stored_bytes weighted_f1 macro_f1 accuracy full_weighted_f1",
 )
 
-TOO_FEW = "too few validation rows"
+TOO_FEW, NONE = "too few validation rows", "nothing certified"
 
 
 def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
-    """Shares and losses on test over seeds, per model, task and method; empty with too few validation rows."""
+    """Shares and losses on test over seeds, per model, task and method; empty where no search had a result."""
     chosen = read_table(files.results / "suggestions.csv", *FILE)
     chosen = chosen.assign(
         loss_points=100 * (chosen["full_weighted_f1"] - chosen["weighted_f1"]),
@@ -39,25 +39,33 @@ def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
         (chosen["loss_points"].round(9) <= 100 * chosen["margin"]).astype(float).where(chosen["share"].notna())
     )
     table = chosen.groupby([*PAIR, "method"], sort=False).agg(
-        seeds=("share", "count"),
         searches=("share", "size"),
+        looked=("looks", "count"),
+        seeds=("share", "count"),
         margin=("margin", "first"),
         confidence=("confidence", "first"),
         held=("held", "sum"),
         **aggregations("share stored_bytes stored_share loss_points", ends="share loss_points"),
     )
-    return {"suggestions": table.reset_index()[[*COLUMNS["suggestions"].names, *COLUMNS["suggestions"].optional]]}
+    return {"suggestions": table.reset_index()[COLUMNS["suggestions"].names]}
 
 
 def _dense_bytes(files: ResultFiles, chosen: pd.DataFrame) -> pd.Series:
     """Bytes of the full model of each row."""
-    full = files.scores[files.scores["method"] == "full"].groupby("model")["stored_bytes"].first()
-    return chosen["model"].map(full).astype(float)
+    full = files.scores[files.scores["method"] == "full"].set_index(CELL)["stored_bytes"]
+    return full.reindex(pd.MultiIndex.from_frame(chosen[CELL])).set_axis(chosen.index).astype(float)
 
 
 def _lacks_rows(tables: ResultTables) -> bool:
-    """Whether some tasks have too few validation rows for a choice."""
-    return bool(tables.suggestions["share"].isna().any())
+    """Whether some tasks have too few validation rows for a search, so that no file was evaluated."""
+    return bool((tables.suggestions["looked"] == 0).any())
+
+
+def _why_none(row: Any) -> str:
+    """Why a row has no result; "" if it has one."""
+    if not math.isnan(row.share):
+        return ""
+    return NONE if row.looked else TOO_FEW
 
 
 def _needed(suggestions: pd.DataFrame) -> str:
@@ -66,12 +74,14 @@ def _needed(suggestions: pd.DataFrame) -> str:
 
     first = suggestions.iloc[0]
     limit = f"a loss of at most {100 * first['margin']:g} points at {style.percent(first['confidence'])} confidence"
-    return f"At least {examples_needed(first['margin'], first['confidence']):,} validation rows can show {limit}."
+    return (
+        f"It takes at least {examples_needed(first['margin'], first['confidence']):,} validation rows to show {limit}."
+    )
 
 
 def page(tables: ResultTables) -> dict[str, Any]:
     """Section with the shares, and the margin and confidence of their choice."""
-    note = [columns.text("Note", lambda row: TOO_FEW if math.isnan(row.share) else "")] if _lacks_rows(tables) else []
+    note = [columns.text("Note", _why_none)] if tables.suggestions["share"].isna().any() else []
     table = Table.of(
         [
             *columns.PAIR,
@@ -106,7 +116,7 @@ def sentences(tables: ResultTables) -> list[str]:
     if chosen.empty and _lacks_rows(tables):
         return [f"No share could be chosen on validation: there are {TOO_FEW}. {_needed(tables.suggestions)}"]
     if chosen.empty:
-        return []
+        return ["No search on validation had a result."] if len(tables.suggestions) else []
     first = chosen.iloc[0]
     lines = [
         f"Shares and files were chosen on validation to lose at most {100 * first['margin']:g} points at "
@@ -114,7 +124,7 @@ def sentences(tables: ResultTables) -> list[str]:
     ]
     for method, rows in chosen.groupby("method", sort=False):
         if method == SMALLEST_FILE:
-            lines.append(_on_files(rows, tables.suggestions))
+            lines.append(_on_files(tables.suggestions[tables.suggestions["method"] == method]))
             continue
         loss = style.loses(-rows["loss_points"].mean())
         share = style.share(rows["share"].median())
@@ -130,11 +140,9 @@ def _promise(rows: pd.DataFrame) -> str:
     return f"On test, {held} of {chosen} lose no more than was allowed; the worst {style.loses(-worst)} points."
 
 
-def _on_files(rows: pd.DataFrame, suggestions: pd.DataFrame) -> str:
+def _on_files(rows: pd.DataFrame) -> str:
     """In how many cells a file is certified, how small it is, and how often the loss on test is within the margin."""
-    searches = suggestions.loc[suggestions["method"] == SMALLEST_FILE, "searches"].sum(min_count=1)
-    of = "" if math.isnan(searches) else f" of {searches:.0f}"
     return (
-        f"`ken suggest` certifies a file in {rows['seeds'].sum():.0f}{of} cells. It has "
+        f"`ken suggest` certifies a file in {rows['seeds'].sum():.0f} of {rows['searches'].sum():.0f} cells. It has "
         f"{style.share(rows['stored_share'].median())} of the full model's bytes (median). {_promise(rows)}"
     )

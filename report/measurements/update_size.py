@@ -62,8 +62,8 @@ def page(tables: ResultTables) -> dict[str, Any]:
         [
             *columns.texts({"Model": "model", "Kind": "kind"}),
             columns.number("Parameters", "parameters", style.integer),
-            columns.number("||Δ|| / ||W0||", "relative_update", _percent),
-            columns.span("Over cells", "relative_update_min", "relative_update_max", _percent),
+            columns.number("||Δ|| / ||W0||", "relative_update", style.small_share),
+            columns.span("Over cells", "relative_update_min", "relative_update_max", style.small_share),
             columns.number("Cells", "cells", style.integer),
         ],
         tables.updates.itertuples(),
@@ -77,23 +77,19 @@ def page(tables: ResultTables) -> dict[str, Any]:
     return {"section": PageSection("updates", title, text, table, NOTE, absent, "update_size", caption)}
 
 
-def _percent(value: float) -> str:
-    """A share to two significant digits: "0.85 %"."""
-    return "" if math.isnan(value) else f"{100 * value:.2g}{style.NO_BREAK_SPACE}%"
-
-
 def sentences(tables: ResultTables) -> list[str]:
     """The range over models of the relative update of some kinds of tensors."""
     means = tables.updates.set_index("kind")["relative_update"].dropna()
     ranges = {
-        name: style.span(means[[kind]].min(), means[[kind]].max(), _percent, merged=True)
+        name: style.span(means[[kind]].min(), means[[kind]].max(), style.small_share, merged=True)
         for kind, name in NAMED.items()
         if kind in means.index
     }
     if not ranges:
         return []
     (name, of_first), *others = ranges.items()
-    lines = [f"Fine-tuning moves the weights of {name} by {of_first} of their norm, depending on the model."]
+    which = ", depending on the model" if tables.updates["model"].nunique() > 1 else ""
+    lines = [f"Fine-tuning moves the weights of {name} by {of_first} of their norm{which}."]
     return [" ".join([*lines, *(f"For {name} it is {of_kind}." for name, of_kind in others)])]
 
 

@@ -11,22 +11,25 @@ import pandas as pd
 from report import style
 from report.forest import Forest, Mark
 from report.measurements.contract import ResultFiles, ResultTables
-from report.results import ALL_MODELS, CLAIMS, CONTROL, read_claims
+from report.results import ALL_MODELS, CLAIMS, CONTROL, FAILS, HOLDS, NOT_TESTED, OPEN, OPEN_LOSS, read_claims
 
 COLUMNS = {"claims": CLAIMS}
 VERDICTS = {
-    "holds": "✓",
-    "does not hold": "✗",
-    "open (loss shown, size open)": "?",
-    "open": "?",
-    "not tested here": "–",
+    HOLDS: "✓",
+    FAILS: "✗",
+    OPEN_LOSS: "?",
+    OPEN: "?",
+    NOT_TESTED: "–",
 }  # verdict -> mark, in the order of the report
 MIXED = "different from case to case"
 MARKS = VERDICTS | {MIXED: "±"}
 CLASSES = {
-    "holds": "holds", "does not hold": "fails", "open (loss shown, size open)": "open", "open": "open",
-    "not tested here": "untested", MIXED: "mixed",
+    HOLDS: "holds", FAILS: "fails", OPEN_LOSS: "open", OPEN: "open", NOT_TESTED: "untested", MIXED: "mixed",
 }  # verdict -> class of its style on the page  # fmt: skip
+FORMATS: dict[str, Callable[[float], str]] = {
+    "points": partial(style.points, decimals=2), "percent": partial(style.points, decimals=2),
+    "nats": partial(style.points, decimals=3), "slope": "{:.2f}".format,
+}  # unit -> how its values are written  # fmt: skip
 SOURCES = {
     "paper": "Claims of the paper",
     "ours": "Claims of this suite",
@@ -34,9 +37,8 @@ SOURCES = {
 }
 UNITS = {
     "points": "points of weighted F1", "percent": "%", "nats": "nats a token",
-    "slope": "exponent of the growth of time", "share": "share",
+    "slope": "exponent of the growth of time",
 }  # fmt: skip
-LATER = ("scope", "short", "needs", "limits", "rules_since")  # columns that older runs lack
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,6 @@ def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
 def page(tables: ResultTables) -> dict[str, Any]:
     """Heading -> claims of that source, in the order of the file; and the marks of the verdicts."""
     table = tables.claims
-    table = table.assign(**{name: "" for name in LATER if name not in table})
     sources: dict[str, list[Claim]] = {}
     for (source, _), rows in table.groupby(["source", "claim"], sort=False):
         sources.setdefault(SOURCES.get(source, source), []).append(_claim(rows))
@@ -146,12 +147,8 @@ def _claim(rows: pd.DataFrame) -> Claim:
 
 def estimate(row: Any) -> tuple[str, str]:
     """An estimate and its interval in the unit of the row: ("−6.18", "−12.33 to −0.69"); "" for what is missing."""
-    two: Callable[[float], str] = "{:.2f}".format
-    formats = {"points": partial(style.points, decimals=2), "share": style.share, "percent": style.points}
-    texts = [
-        "" if pd.isna(value) else formats.get(row.unit, two)(value).replace("-", "−")
-        for value in (row.estimate, row.low, row.high)
-    ]
+    write = FORMATS[row.unit]
+    texts = ["" if pd.isna(value) else write(value) for value in (row.estimate, row.low, row.high)]
     return texts[0], f"{texts[1]} to {texts[2]}" if texts[1] else ""
 
 

@@ -21,8 +21,8 @@ FAMILIES = {
 UNITS = {"bitdelta": "bits", "lora": "rank", "flop": "size"}
 
 SUGGESTION_COLUMNS = [
-    *("model", "task", "seed", "method", "share", "margin", "confidence", "kept_share", "stored_bytes", "weighted_f1"),
-    *("macro_f1", "accuracy", "full_weighted_f1"),
+    *("model", "task", "seed", "method", "share", "margin", "confidence", "looks", "kept_share", "stored_bytes"),
+    *("weighted_f1", "macro_f1", "accuracy", "full_weighted_f1"),
 ]
 
 
@@ -86,7 +86,7 @@ def write_results(
 
 
 def suggestion(model="bert", task="t1", seed=0, method="ken", share=0.4, f1=0.88, full=0.9):
-    values = (model, task, seed, method, share, 0.02, 0.95, share, 4000 * share, f1, f1, f1, full)
+    values = (model, task, seed, method, share, 0.02, 0.95, 5, share, 4000 * share, f1, f1, f1, full)
     return dict(zip(SUGGESTION_COLUMNS, values, strict=True))
 
 
@@ -162,8 +162,9 @@ def wide_rows() -> list[dict]:
 def claim_row(claim="ahead", source="paper", subject="all models", verdict="holds", estimate: object = 1.25, **more):
     """One row of claims.csv, in points with an interval of ±1."""
     row = {
-        "claim": claim, "source": source, "text": f"The text of {claim}.", "subject": subject,
-        "rule": f"The rule of {claim}.", "unit": "points", "estimate": estimate, "low": "", "high": "",
+        "claim": claim, "source": source, "short": "", "text": f"The text of {claim}.", "subject": subject,
+        "rule": f"The rule of {claim}.", "rules_since": "", "unit": "points", "limits": "1", "scope": "", "needs": "",
+        "estimate": estimate, "low": "", "high": "",
         "verdict": verdict, "n": 4, "why": f"Because of {claim} {subject}.",
     }  # fmt: skip
     if estimate != "":

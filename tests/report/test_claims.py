@@ -3,6 +3,7 @@
 import copy
 import itertools
 import math
+import re
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -18,18 +19,10 @@ from report import claims
 from report.claims import judge_all, read_rules
 from report.intervals import Interval
 from report.judging import evidence
-from report.judging.evidence import (
-    FAILS,
-    HOLDS,
-    NOT_TESTED,
-    OPEN,
-    OPEN_LOSS,
-    Evidence,
-    least_pairs,
-)
-from report.judging.scores import any_of, from_curve
+from report.judging.evidence import Evidence, Finding, Untested, least_pairs, seeds_of
+from report.judging.scores import all_of, any_of, from_curve
 from report.results import ALL_MODELS as ALL
-from report.results import CELL, CONTROL
+from report.results import CELL, CONTROL, FAILS, HOLDS, NOT_TESTED, OPEN, OPEN_LOSS
 from report.statistics import Sample
 from tests.report.test_statistics import FAMILIES, UNITS, labels_of, predict, small_study, write_predictions
 from tests.steps import run_step
@@ -102,7 +95,9 @@ def test_the_rules_cover_all_claims_and_state_their_numbers():
     for rule in rules:
         assert "{" not in rule.rule and rule.text.endswith(".")
         for number in rule.numbers.values():
-            assert str(number) in rule.rule
+            shown = [f"{100 * share:g} %" for share in number] if isinstance(number, list) else [f"{number:g}"]
+            assert all(each in rule.rule for each in shown)
+        assert not re.search(r"\d%|[\[\]]|\b1 points|-\d", rule.rule.replace("0.1 points", ""))
 
 
 @pytest.mark.parametrize(
@@ -136,7 +131,9 @@ def test_a_quarter_reset_is_judged_over_all_models_and_for_each():
     assert table["verdict"].to_dict() == wanted
     assert table["estimate"].to_dict() == pytest.approx(lost | {ALL: -0.98, name: 0})
     assert (table["n"] == [20, 4, 4, 4, 4, 4, 20]).all() and (table["unit"] == "points").all()
-    assert (table["scope"][list(lost)] == "on these 2 tasks").all() and table.loc[ALL, "scope"] == "on these 2 tasks"
+    assert (table["scope"][list(lost)] == "on these two tasks").all() and table.loc[
+        ALL, "scope"
+    ] == "on these two tasks"
     half = 2.576 * 0.2  # five intervals that are joint at 95 % have 99 % each
     assert table.loc["c", ["low", "high"]].tolist() == pytest.approx([-3 - half, -3 + half], abs=1e-3)
     why, needs = table.loc["e", ["why", "needs"]]
@@ -172,8 +169,11 @@ def one_checkpoint(tasks: tuple[str, ...]) -> Evidence:
 def test_models_that_start_from_one_checkpoint_count_once():
     table = judge("reset-a-quarter", one_checkpoint(("t", "u"))).set_index("subject")
     assert table.loc[ALL, "verdict"] == NOT_TESTED and table.loc[ALL, "n"] == 12
-    assert table.loc[ALL, "needs"] == "It takes 6 pairs of model and task (the study has 2)."
-    assert table.loc["b", "scope"] == "on these 2 tasks" and table.loc["b", "estimate"] == pytest.approx(-0.2)
+    assert (
+        table.loc[ALL, "needs"]
+        == "It takes 6 pairs of model and task (the study has 2; 3 tasks would do for these models)."
+    )
+    assert table.loc["b", "scope"] == "on these two tasks" and table.loc["b", "estimate"] == pytest.approx(-0.2)
 
 
 def test_a_verdict_on_one_checkpoint_takes_its_tasks_as_a_sample():
@@ -183,7 +183,7 @@ def test_a_verdict_on_one_checkpoint_takes_its_tasks_as_a_sample():
     table = judge("ahead-of-random", study).set_index("subject")
     assert list(table.index) == [ALL, "25 % kept", "75 % kept", "a", "b", "c"]
     assert table["estimate"].tolist() == pytest.approx([0.4, -1, 1.8, 0.3, 0.4, 0.5])
-    assert (table["scope"][["a", "b", "c"]] == "on these 3 tasks").all()
+    assert (table["scope"][["a", "b", "c"]] == "on these three tasks").all()
 
 
 def test_a_study_whose_control_does_not_pass_says_so():
@@ -191,10 +191,30 @@ def test_a_study_whose_control_does_not_pass_says_so():
     table = judge("reset-a-quarter", study).set_index("subject")
     assert table.loc[ALL, "verdict"] == OPEN_LOSS and table.iloc[-1]["verdict"] == OPEN_LOSS
     assert table.loc[ALL, "why"].endswith(
-        "The control does not pass either, so this study cannot show that there is no loss."
+        "The control does not pass either: this study may be too small to show that nothing is lost."
     )
     passing = judge("reset-a-quarter", study_of({("ken", 0.75): -1.2, ("delta-magnitude", 0.75): 0.0}, 0.3))
     assert not passing["why"].str.contains("control").any()
+    without = judge("reset-a-quarter", study_of({("ken", 0.75): -1.2}, 1.0))
+    assert without["verdict"].iloc[0] == OPEN_LOSS and without["verdict"].iloc[-1] == NOT_TESTED
+    assert without["why"].iloc[0].endswith(" The control was not tested.")
+
+
+def test_the_control_of_the_range_needs_no_seven_models():
+    points = {("ken", 0.75): -9.0, ("delta-magnitude", 0.75): 0.0}
+    table = judge("reset-range", study_of(points, models=SEVEN[:3])).set_index("subject")
+    assert table.loc[ALL, "verdict"] == FAILS and table.loc[f"{CONTROL}Δ-magnitude", "verdict"] == HOLDS
+
+
+def test_a_claim_on_all_shares_that_joint_intervals_leave_open_has_such_an_interval():
+    def finding(verdict, low, high, needs=""):
+        return Finding("s", verdict, 9, f"{low} to {high}.", Interval((low + high) / 2, low, high), needs=needs)
+
+    single = [finding(HOLDS, -0.5, 0.5), finding(OPEN_LOSS, -2.3, -0.1, "single")]
+    joint = [finding(HOLDS, -0.6, 0.6), finding(OPEN, -2.6, 0.2, "joint")]
+    assert all_of(single, joint) == joint[1]
+    assert all_of([single[0], replace(joint[1], needs="own")], joint).needs == "own"
+    assert all_of([joint[0], finding(FAILS, -3.0, -1.1)], joint) == joint[1]
 
 
 @pytest.mark.parametrize("name", ["reset-a-quarter", "reset-range", "rescaled-keeps", "small-file-half-point-mini"])
@@ -415,7 +435,7 @@ def test_small_files_are_judged_at_one_share_in_models_of_one_size(name, share, 
     assert (
         table["why"][0].startswith("Seeded, rescaled, 3 bits minus full at ") and "in 8 of 12 cells." in table["why"][0]
     )
-    assert table["scope"][0] == "on these 2 models and these 2 tasks"
+    assert table["scope"][0] == "on these two models and these two tasks"
     assert verdict(name, study(-0.75)) == FAILS
     assert verdict(name, study(-0.5)) == OPEN_LOSS
     assert verdict(name, study(-0.75), margin_points=1) == HOLDS
@@ -561,6 +581,31 @@ def test_the_reason_of_a_declined_method_is_given():
     assert judge("ahead-of-flop", study)["why"][0] == "Flop has no score to compare (no linear layer)."
 
 
+def test_the_reason_of_another_model_is_not_given():
+    study = study_of({("ken", 0.1): 0.0}, models=("a", "b"))
+    failed = study.scores[study.scores["model"] == "a"].iloc[:1]
+    failed = failed.assign(method="lora", status="failed", reason="out of memory in a.")
+    study = Evidence(study.results, pd.concat([study.scores, failed]), study.sample, 0.95)
+    with pytest.raises(Untested, match=r"no score to compare \(out of memory in a\)$"):
+        study.rows("lora", "a")
+    with pytest.raises(Untested, match=r"^lora was not run on b$"):
+        study.rows("lora", "b")
+
+
+def test_seeds_count_within_pairs_of_model_and_task():
+    cells = pd.DataFrame([(m, t, s) for m, s in (("a", 0), ("b", 1)) for t in "xyz"], columns=CELL)
+    assert seeds_of(cells) == 1
+    assert seeds_of(pd.concat([cells, cells.assign(seed=2)])) == 2
+    assert seeds_of(pd.concat([cells, cells[:1].assign(seed=2)])) == 1  # a second seed in one pair of six
+
+
+def test_an_empty_table_of_a_measurement_leaves_its_claim_untested(tmp_path):
+    study = replace(study_of({("ken", 0.1): 0.0}), results=tmp_path)
+    (tmp_path / "spread.csv").write_text("\n")
+    table = judge("spread-evenly", study)
+    assert table["verdict"][0] == NOT_TESTED and "spread.csv" in table["why"][0]
+
+
 def test_cells_without_one_of_two_methods_are_counted():
     study = study_of({("ken", 0.1): -5.0, ("random", 0.1): -10.0})
     rows = study.sample.rows
@@ -579,11 +624,12 @@ def test_a_verdict_on_all_models_needs_six_pairs_and_two_seeds():
         assert verdict(name, study_of(points, models=SEVEN[:3])) == HOLDS
         two = judge(name, study_of(points, models=SEVEN[:2]))
         assert two["verdict"][0] == NOT_TESTED and two["n"][0] == 8 and two["low"][0] <= two["estimate"][0]
-        assert two["needs"][0] == "It takes 6 pairs of model and task (the study has 4)."
+        few = "It takes 6 pairs of model and task (the study has 4; 3 tasks would do for these models)."
+        assert two["needs"][0] == few
         one = judge(name, study_of(points, models=("a",), seeds=(3,)))
         assert one["verdict"][0] == NOT_TESTED
-        takes = "It takes 6 pairs of model and task (the study has 2) and 2 seeds (the study has 1)."
-        assert one["needs"][0] == takes
+        pairs = "6 pairs of model and task (the study has 2; 3 tasks would do for these models)"
+        assert one["needs"][0] == f"It takes {pairs} and 2 seeds (the study has 1)."
         assert judge(name, study_of(points, seeds=(0,)))["needs"][0] == "It takes 2 seeds (the study has 1)."
 
 
@@ -684,7 +730,7 @@ def test_margins_are_read_from_the_rules_file(tmp_path):
     for margin, wanted in ((1, FAILS), (0.01, OPEN)):
         rules, _ = read_rules(write_rules(tmp_path / "claims.yaml", RANDOM | {"margin_points": margin}))
         table = judge_all(study, rules)
-        assert table["verdict"][0] == wanted and f"below {margin:g} points" in table["rule"][0]
+        assert table["verdict"][0] == wanted and f"below {margin:g} point" in table["rule"][0]
 
 
 def test_the_step_judges_stored_predictions(tmp_path, capsys):

@@ -179,7 +179,8 @@ def test_intervals_of_the_frontier_come_from_the_statistics(tmp_path):
     assert single_row(tables.smallest_files, within=0.5).low == pytest.approx(-0.5)
     (line,) = (line.replace("\xa0", " ") for line in sentences(tables) if line.startswith("The smallest file"))
     assert line == (
-        "The smallest file shown to lose at most 0.5 points has 12.2 % of the full model's bytes: KEN with 10 % kept."
+        "The smallest file shown to lose at most 0.5 points on this model and this task with one seed has 12.2 % of "
+        "the full model's bytes: KEN with 10 % kept."
     )
 
 
@@ -218,8 +219,8 @@ def test_the_smallest_file_of_a_larger_loss_is_named_only_if_it_is_smaller(tmp_p
     rows = [*controls(), score_row(budget=0.1, f1=0.888), score_row(budget=0.2, f1=0.893)]
     (line,) = (text for text in sentences(Tables.compute(write_results(tmp_path, rows))) if "smallest file" in text)
     assert line.replace("\xa0", " ") == (
-        "The smallest file that loses at most 1 point on average has 22 % of the full model's bytes: KEN with 20 % "
-        "kept. With up to 1.5 points lost, it is 12.2 %: KEN with 10 % kept."
+        "The smallest file that loses at most 1 point on average on this model and this task with one seed has 22 % of "
+        "the full model's bytes: KEN with 20 % kept. With up to 1.5 points lost, it is 12.2 %: KEN with 10 % kept."
     )
 
 

@@ -10,11 +10,11 @@ import pytest
 from ken.errors import UserError
 from report import drawing
 from report.claims import judge_all, read_rules
-from report.judging.evidence import FAILS, HOLDS, NOT_TESTED, OPEN, Evidence
+from report.judging.evidence import Evidence
 from report.judging.losses import LossSample
 from report.measurements import perplexity
 from report.measurements.perplexity import summary
-from report.results import read_perplexity
+from report.results import FAILS, HOLDS, NOT_TESTED, OPEN, read_perplexity
 from report.tables import Tables
 from tests.report.conftest import build, pages_of, write_study
 from tests.report.test_claims import RULES, study_of
@@ -216,6 +216,23 @@ def test_summary_averages_losses_over_seeds(tmp_path):
     assert averaged.loc[("adaptation", "a", "ken", "", 0, 0.25), "rise"] == pytest.approx(0.7)
     failed = averaged.loc[("adaptation", "a", "ken", "", 0, 0.5)]
     assert failed["failed"] == 2 and failed["seeds"] == 0 and math.isnan(failed["perplexity"])
+
+
+def test_the_most_shots_are_those_at_the_highest_sparsity(tmp_path):
+    table = summary(read_perplexity(write_losses(tmp_path, default_rise)))
+    surgeon = table["method"] == "llm-surgeon"
+    highest = table.loc[surgeon & (table["structure"] == "element"), "budget"].max()
+    one_shot = table[~(surgeon & (table["shots"] > 1) & (table["budget"] == highest))]
+    rows = next(rows for name, _, rows in perplexity.compared_rows(one_shot) if name.startswith("elements"))
+    assert set(rows["method"]) >= {"llm-surgeon"} and set(rows.loc[rows["method"] == "llm-surgeon", "shots"]) == {1}
+
+
+def test_a_study_without_dense_models_has_no_rise_to_judge(tmp_path):
+    folder = write_losses(tmp_path, default_rise)
+    table = pd.read_csv(folder / "perplexity.csv", keep_default_na=False)
+    table[table["method"] != "dense"].to_csv(folder / "perplexity.csv", index=False)
+    (row,) = judge_losses(folder).loc[["surgeon-structured"]].itertuples()
+    assert row.verdict == NOT_TESTED and "dense model" in row.why
 
 
 def test_invalid_tables_are_refused(tmp_path):

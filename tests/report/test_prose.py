@@ -9,7 +9,7 @@ import pytest
 
 from report import documents, findings, headline, style, summary
 from report.measurements.contract import PageSection
-from report.measurements.frontier import over_all_cells, percent
+from report.measurements.frontier import over_all_cells
 from report.outputs import MEASUREMENTS
 from report.tables import Tables
 from tests.report.conftest import HOSTILE
@@ -151,7 +151,7 @@ def claims(**verdicts: str) -> pd.DataFrame:
     """Claims of the paper with these verdicts, claim -> verdict."""
     rows = [claim_row(name.replace("_", "-"), verdict=verdict) for name, verdict in verdicts.items()]
     columns = claim_row().keys()
-    return pd.DataFrame(rows, columns=columns).replace({"": np.nan})
+    return pd.DataFrame(rows, columns=columns).replace({name: {"": np.nan} for name in ("estimate", "low", "high")})
 
 
 OTHER = "a random choice of as many entries"
@@ -165,7 +165,7 @@ OTHER = "a random choice of as many entries"
         (
             "does not hold",
             -0.5,
-            f"KEN's choice is no better than {OTHER}: −0.50 points of weighted F1 (−1.50 to +0.50).",
+            f"KEN's choice is not a point better than {OTHER}: −0.50 points of weighted F1 (−1.50 to +0.50).",
         ),
         (
             "open",
@@ -209,6 +209,11 @@ def test_the_claims_of_the_paper_are_counted_with_correct_plurals(verdicts, expe
     assert headline.paper_claims(claims(**{f"c{index}": word for index, word in enumerate(stored)})) == expected
 
 
+def test_names_in_the_claims_that_hold_keep_their_capitals():
+    table = pd.DataFrame([claim_row("ahead-of-lora", short="Ahead of LoRA"), claim_row("other", verdict="open")])
+    assert headline.paper_claims(table) == "Of the paper's 2 claims, 1 holds (ahead of LoRA) and the other is open."
+
+
 def test_claims_of_others_are_not_counted():
     table = pd.concat([claims(a="holds"), claims(b="open").assign(source="ours")])
     assert headline.paper_claims(table) == "The paper's one claim in this study holds."
@@ -223,16 +228,19 @@ def test_the_smallest_file_is_within_half_a_point_or_one(wide_study):
     points = over_all_cells(Tables.read(wide_study).frontier_points).assign(difference_points=-0.1, low=-2.0)
     assert headline.smallest(points) == "No file is shown to lose as little as one point."
     of_ken = (points["method"] == "ken") & (points["budget"] == 0.5)
-    size = percent(points[of_ken].iloc[0]["stored_share"])
+    size = style.small_share(points[of_ken].iloc[0]["stored_share"])
     one = points.assign(low=points["low"].mask(of_ken, -1.0))
     assert headline.smallest(one) == (
-        f"The smallest file shown to lose at most one point has {size} of the full model's bytes, with KEN."
+        "The smallest file shown to lose at most one point on these two models and this task "
+        f"has {size} of the full model's bytes: KEN."
     )
     half = points.assign(low=points["low"].mask(of_ken, -0.5))
-    assert "at most half a point has" in headline.smallest(half)
+    assert "at most half a point on these" in headline.smallest(half)
+    everywhere = half.assign(scope="")
+    assert "shown to lose at most half a point has" in headline.smallest(everywhere)
     without_interval = points.assign(difference_points=-2.0, low=np.nan)
     without_interval.loc[of_ken, "difference_points"] = -0.5
-    assert "that loses at most half a point on average has" in headline.smallest(without_interval)
+    assert "that loses at most half a point on average on these" in headline.smallest(without_interval)
 
 
 def test_readers_see_words_that_they_understand():

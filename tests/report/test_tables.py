@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import defaultdict
 
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from ken.errors import UserError
 from report.measurements import suggestions
 from report.results import read_scores
+from report.scores import reached_by_chance
 from report.summary import sentences
 from report.table import markdown_frame
 from report.tables import Tables
@@ -132,12 +134,30 @@ def test_how_often_the_promise_of_the_smallest_file_held(tmp_path):
     assert "2 of 3 lose no more than was allowed; the worst loses 3.0 points." in line and "at most 2 points" in line
 
 
+def test_a_search_that_certified_nothing_is_not_called_too_small(tmp_path):
+    none = {
+        key: "" if key in ("share", "stored_bytes", "weighted_f1") else value for key, value in suggestion().items()
+    }
+    tables = Tables.compute(write_results(tmp_path, study_rows(), suggestions=[none, suggestion(task="t2")]))
+    section = suggestions.page(tables)["section"]
+    assert "validation rows" not in section.text
+    assert ["nothing certified" in [cell.text for cell in row] for row in section.table.rows] == [True, False]
+    tables = Tables.compute(write_results(tmp_path / "none", study_rows(), suggestions=[none]))
+    assert suggestions.sentences(tables) == ["No search on validation had a result."]
+
+
+def test_chance_depends_on_the_number_of_scored_texts():
+    tasks = pd.DataFrame({"task": ["t"], "majority_share": [0.5], "majority_weighted_f1": [1 / 3], "test": [40_000]})
+    assert reached_by_chance(tasks, tasks["test"])["t"] == pytest.approx(1 / 3 + 0.005)
+    assert reached_by_chance(tasks, pd.Series([400]))["t"] == pytest.approx(1 / 3 + 0.05)
+
+
 def test_suggestions_from_too_few_validation_rows_claim_nothing(tmp_path):
     named = ("model", "task", "seed", "method", "margin", "confidence")
     few = {key: value if key in named else "" for key, value in suggestion(task="t2").items()}
     tables = Tables.compute(write_results(tmp_path / "a", study_rows(), suggestions=[suggestion(), few]))
     section = suggestions.page(tables)["section"]
-    assert "At least 149 validation rows can show a loss of at most 2 points" in section.text
+    assert "It takes at least 149 validation rows to show a loss of at most 2 points" in section.text
     cells = [[cell.text for cell in row] for row in section.table.rows]
     assert ["too few validation rows" in row for row in cells] == [False, True]
     (sentence,) = suggestions.sentences(tables)
@@ -145,7 +165,7 @@ def test_suggestions_from_too_few_validation_rows_claim_nothing(tmp_path):
     tables = Tables.compute(write_results(tmp_path / "b", study_rows(), suggestions=[few]))
     (sentence,) = suggestions.sentences(tables)
     assert sentence.startswith(
-        "No share could be chosen on validation: there are too few validation rows. At least 149"
+        "No share could be chosen on validation: there are too few validation rows. It takes at least 149"
     )
 
 
