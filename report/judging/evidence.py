@@ -310,7 +310,7 @@ class Evidence:
             tasks = f"; {LEAST_UNITS} tasks would do for these models" if few_models else ""
             lacking.append(f"{unit.count(least)} (the study has {number}{tasks})")
         if over_seeds and seeds < LEAST_SEEDS:
-            lacking.append(f"{style.count(LEAST_SEEDS, 'seed')} (the study has {seeds:g})")
+            lacking.append(f"{style.count(LEAST_SEEDS, 'seed')} (the study has {seeds})")
         if lacking:
             return replace(finding, verdict=NOT_TESTED, needs=f"It takes {' and '.join(lacking)}.")
         return replace(finding, scope=scope(cells, over_pairs, unit.columns, self.sample.checkpoints))
@@ -380,9 +380,12 @@ def in_points(interval: Interval, confidence: float, joint: bool = False) -> str
     return f"{numbers[0]} points ({kind} {numbers[1]} to {numbers[2]})"
 
 
-def seeds_of(cells: pd.DataFrame) -> float:
-    """Number of seeds of a pair of model and task, the median over pairs, in a table with model, task and seed."""
-    return float(cells.groupby(PAIR)["seed"].nunique().median())
+def seeds_of(cells: pd.DataFrame) -> int:
+    """Number of seeds of the pair of model and task that has most, in a table with model, task and seed.
+
+    Seeds of different pairs say nothing about the spread over seeds.
+    """
+    return int(cells.groupby(PAIR)["seed"].nunique().max())
 
 
 def cells_of(pairs: pd.DataFrame) -> int:
