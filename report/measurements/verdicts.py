@@ -148,7 +148,7 @@ def _claim(rows: pd.DataFrame) -> Claim:
 def estimate(row: Any) -> tuple[str, str]:
     """An estimate and its interval in the unit of the row: ("−6.18", "−12.33 to −0.69"); "" for what is missing."""
     write = FORMATS[row.unit]
-    texts = ["" if pd.isna(value) else write(value) for value in (row.estimate, row.low, row.high)]
+    texts = ["" if pd.isna(value) else write(value).replace("-", "−") for value in (row.estimate, row.low, row.high)]
     return texts[0], f"{texts[1]} to {texts[2]}" if texts[1] else ""
 
 
