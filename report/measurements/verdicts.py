@@ -28,8 +28,8 @@ CLASSES = {
 }  # verdict -> class of its style on the page  # fmt: skip
 FORMATS: dict[str, Callable[[float], str]] = {
     "points": partial(style.points, decimals=2), "percent": partial(style.points, decimals=2),
-    "nats": partial(style.points, decimals=3), "slope": "{:.2f}".format,
-}  # unit -> how its values are written  # fmt: skip
+    "nats": partial(style.points, decimals=3),
+}  # unit -> how its values are written; others have two decimals  # fmt: skip
 SOURCES = {
     "paper": "Claims of the paper",
     "ours": "Claims of this suite",
@@ -147,7 +147,7 @@ def _claim(rows: pd.DataFrame) -> Claim:
 
 def estimate(row: Any) -> tuple[str, str]:
     """An estimate and its interval in the unit of the row: ("−6.18", "−12.33 to −0.69"); "" for what is missing."""
-    write = FORMATS[row.unit]
+    write = FORMATS.get(row.unit, "{:.2f}".format)
     texts = ["" if pd.isna(value) else write(value).replace("-", "−") for value in (row.estimate, row.low, row.high)]
     return texts[0], f"{texts[1]} to {texts[2]}" if texts[1] else ""
 

@@ -295,7 +295,7 @@ def test_estimates_in_their_units():
         row |= {name: float("nan") if value is None else value for name, value in (("low", low), ("high", high))}
         return tuple(part.replace("\xa0", " ") for part in verdicts.estimate(type("Row", (), row)))
 
-    assert text("share", 0.85, 0.621, 0.968) == ("85 %", "62.1 % to 96.8 %")
+    assert text("nats", 0.0028, 0.0018, 0.0038) == ("+0.003", "+0.002 to +0.004")
     assert text("points", -0.004, -1.234, 1) == ("±0.00", "−1.23 to +1.00")
     assert text("slope", -0.1, -0.5, 0.3) == ("−0.10", "−0.50 to 0.30")
     assert text("points", 2.0) == ("+2.00", "")
