@@ -55,14 +55,12 @@ def comparison(claims: pd.DataFrame, name: str, first: str, other: str) -> str:
     low, high = claim["low"], claim["high"]
     if claim["verdict"] == FAILS and high < 0:
         sizes = (f"{abs(value):.2f}" for value in (claim["estimate"], high, low))
-        return "{} is worse than {}, by {} points of weighted F1 ({} to {}).".format(
-            style.capitalised(first), other, *sizes
-        )
+        return "{} is worse than {}, by {} points ({} to {}).".format(style.capitalised(first), other, *sizes)
     if claim["verdict"] == HOLDS:
         sizes = (f"{value:.2f}".replace("-", "−") for value in (claim["estimate"], low, high))
-        return "{} beats {}, by {} points of weighted F1 ({} to {}).".format(style.capitalised(first), other, *sizes)
+        return "{} beats {}, by {} points ({} to {}).".format(style.capitalised(first), other, *sizes)
     difference, low, high = (style.points(value, 2) for value in (claim["estimate"], low, high))
-    behind = f"{difference} points of weighted F1 ({low} to {high})"
+    behind = f"{difference} points ({low} to {high})"
     if claim["verdict"] == FAILS:  # which shows no more than that
         return f"{style.capitalised(first)} is not {_margin(claim)} better than {other}: {behind}."
     return f"It is open whether {first} beats {other}: {behind}."
@@ -83,7 +81,8 @@ def smallest(points: pd.DataFrame) -> str:
         row = smallest_file(points, loss)
         if row is not None:
             size, method = style.small_share(row["stored_share"]), style.label(row["method"])
-            return f"The smallest file {that_loses(row, words)} has {size} of the full model's bytes: {method}."
+            loses = that_loses(row, words) + (" here" if row["scope"] else "")
+            return f"The smallest file {loses} has {size} of the full model's bytes: {method}."
     if set(points["method"]) <= set(style.CONTROLS):
         return "No method with a smaller file has a score in every cell."
     return f"No file is shown to lose as little as {words}."

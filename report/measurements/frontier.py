@@ -189,9 +189,8 @@ def smallest_method(points: pd.DataFrame) -> str:
 
 
 def that_loses(row: pd.Series, loss: str) -> str:
-    """The part of a sentence behind "the smallest file", e.g. "shown to lose at most half a point on this task"."""
-    words = f"that loses at most {loss} on average" if math.isnan(row["low"]) else f"shown to lose at most {loss}"
-    return f"{words} {row['scope']}".rstrip()
+    """The part of a sentence behind "the smallest file", e.g. "shown to lose at most half a point"."""
+    return f"that loses at most {loss} on average" if math.isnan(row["low"]) else f"shown to lose at most {loss}"
 
 
 def _smallest_of_all(points: pd.DataFrame) -> list[str]:
@@ -209,7 +208,8 @@ def _smallest_of_all(points: pd.DataFrame) -> list[str]:
             lines.append(f"With up to {words} lost, it is {style.small_share(size)}: {named}.")
         else:
             of_full = f"has {style.small_share(size)} of the full model's bytes"
-            lines.append(f"The smallest file {that_loses(row, words)} {of_full}: {named}.")
+            loses = f"{that_loses(row, words)} {row['scope']}".rstrip()
+            lines.append(f"The smallest file {loses} {of_full}: {named}.")
     return [" ".join(lines)] if lines else []
 
 

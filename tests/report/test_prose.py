@@ -160,17 +160,17 @@ OTHER = "a random choice of as many entries"
 @pytest.mark.parametrize(
     ("verdict", "estimate", "expected"),
     [
-        ("holds", 1.5, f"KEN's choice beats {OTHER}, by 1.50 points of weighted F1 (0.50 to 2.50)."),
-        ("does not hold", -1.5, f"KEN's choice is worse than {OTHER}, by 1.50 points of weighted F1 (0.50 to 2.50)."),
+        ("holds", 1.5, f"KEN's choice beats {OTHER}, by 1.50 points (0.50 to 2.50)."),
+        ("does not hold", -1.5, f"KEN's choice is worse than {OTHER}, by 1.50 points (0.50 to 2.50)."),
         (
             "does not hold",
             -0.5,
-            f"KEN's choice is not a point better than {OTHER}: −0.50 points of weighted F1 (−1.50 to +0.50).",
+            f"KEN's choice is not a point better than {OTHER}: −0.50 points (−1.50 to +0.50).",
         ),
         (
             "open",
             0.5,
-            f"It is open whether KEN's choice beats {OTHER}: +0.50 points of weighted F1 (−0.50 to +1.50).",
+            f"It is open whether KEN's choice beats {OTHER}: +0.50 points (−0.50 to +1.50).",
         ),
         ("not tested here", 0.5, f"Whether KEN's choice beats {OTHER} was not tested here."),
         ("not tested here", "", f"Whether KEN's choice beats {OTHER} was not tested here."),
@@ -231,16 +231,15 @@ def test_the_smallest_file_is_within_half_a_point_or_one(wide_study):
     size = style.small_share(points[of_ken].iloc[0]["stored_share"])
     one = points.assign(low=points["low"].mask(of_ken, -1.0))
     assert headline.smallest(one) == (
-        "The smallest file shown to lose at most one point on these two models and this task "
-        f"has {size} of the full model's bytes: KEN."
+        f"The smallest file shown to lose at most one point here has {size} of the full model's bytes: KEN."
     )
     half = points.assign(low=points["low"].mask(of_ken, -0.5))
-    assert "at most half a point on these" in headline.smallest(half)
+    assert "at most half a point here has" in headline.smallest(half)
     everywhere = half.assign(scope="")
     assert "shown to lose at most half a point has" in headline.smallest(everywhere)
     without_interval = points.assign(difference_points=-2.0, low=np.nan)
     without_interval.loc[of_ken, "difference_points"] = -0.5
-    assert "that loses at most half a point on average on these" in headline.smallest(without_interval)
+    assert "that loses at most half a point on average here has" in headline.smallest(without_interval)
 
 
 def test_readers_see_words_that_they_understand():
