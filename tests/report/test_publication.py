@@ -10,7 +10,7 @@ import yaml
 
 from ken.errors import UserError
 from report import publication, style, tables
-from tests.report.synthetic import controls, score_row, wide_rows, write_csv, write_results
+from tests.report.synthetic import claim_row, controls, score_row, wide_rows, write_csv, write_results
 from tests.steps import run_step
 
 PUBLISHED = Path(__file__).parents[2] / "config" / "published.yaml"
@@ -67,20 +67,15 @@ def write_statistics(folder: Path, name: str = "") -> None:
     ]
     alone = {"method": "bitdelta", "unit": "bits", "budget": 1, "n": 2, "average_rank": 1, "methods": 1}
     write_csv(folder / "statistics" / "ranks.csv", [*ranks, alone | {"critical_difference": "", "friedman_p": ""}])
-    claim = {
-        "claim": "reset-range",
-        "source": "paper",
-        "text": f"A claim {name}",
-        "unit": "points",
-        "rule": "",
-        "why": "",
-        "n": 4,
-    }
-    ends = {"estimate": -1.2345, "low": -2.5, "high": 0.004, "verdict": "open"}
-    nothing = {"estimate": "", "low": "", "high": "", "verdict": "open"}
-    claims = [claim | {"subject": f"s1 {name}"} | ends, claim | {"subject": "s2"} | nothing]
-    other = claim | {"claim": "spread-evenly", "unit": "share", "subject": "all", "text": "Evenly"}
-    write_csv(folder / "claims.csv", [*claims, other | {"estimate": 0.85, "low": 0.6, "high": 1, "verdict": "holds"}])
+    text = f"A claim {name}"
+    claims = [
+        claim_row(
+            "reset-range", subject=f"s1 {name}", text=text, estimate=-1.2345, low=-2.5, high=0.004, verdict="open"
+        ),
+        claim_row("reset-range", subject="s2", text=text, estimate="", verdict="open"),
+        claim_row("spread-evenly", subject="all", text="Evenly", unit="percent", estimate=0.85, low=0.6, high=1),
+    ]
+    write_csv(folder / "claims.csv", claims)
 
 
 def write_study(folder: Path, rows: list[dict], name: str = "") -> Path:
@@ -273,7 +268,7 @@ def test_the_text_of_a_claim_is_shown_once(published):
     first, second, third = ([cell[0] for cell in row] for row in table["rows"])
     assert first == ["A claim ", "paper", "s1 ", "−1.23", "−2.50 to 0.00", "points", "open"]
     assert second == ["", "", "s2", "", "", "points", "open"]
-    assert third == ["Evenly", "paper", "all", "0.85", "0.60 to 1.00", "share", "holds"]
+    assert third == ["Evenly", "paper", "all", "0.85", "0.60 to 1.00", "percent", "holds"]
 
 
 def test_ranks_are_shown_with_their_critical_difference(study, published):
