@@ -60,16 +60,15 @@ def with_control(findings: list[Finding], control: Callable[[str], Finding]) -> 
     """Findings on a rule of no loss, and that on a method which the rule must be able to pass."""
     subject = f"{CONTROL}{style.label(CONTROL_METHOD)}"
     checked = judged(subject, partial(control, subject))
-    note = {
-        HOLDS: "",
-        NOT_TESTED: " The control was not tested.",
-    }.get(
-        checked.verdict, " The control does not pass either: this study may be too small to show that nothing is lost."
-    )
-    return [
-        *(replace(each, why=each.why + note) if each.verdict in (OPEN, OPEN_LOSS) else each for each in findings),
-        checked,
-    ]
+    if checked.verdict == HOLDS:
+        return [*findings, checked]
+    if checked.verdict == NOT_TESTED:
+        note = "The control was not tested."
+    else:
+        note = "The control does not pass either: this study may be too small to show that nothing is lost."
+    is_open = (OPEN, OPEN_LOSS)
+    noted = [replace(each, why=f"{each.why} {note}") if each.verdict in is_open else each for each in findings]
+    return [*noted, checked]
 
 
 def best_share(evidence: Evidence, subject: str, method: str, shares: tuple, margin: float, models: int) -> Finding:
