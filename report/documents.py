@@ -26,12 +26,14 @@ def of(study: str, block: Block) -> Block:
 DOCUMENTS: dict[str, dict[str, Block]] = {
     "README.md": {
         "answer": of("mini", findings.answer_block),
+        "others": findings.others_block,
     },
     "docs/findings.md": {
         "overlap": findings.overlap_block,
         "claims": findings.claims_block,
         "mini": of("mini", findings.study_block),
         "real": of("real", findings.study_block),
+        "base": of("base", findings.study_block),
         "small": of("small", findings.small_block),
         "offline": of("offline", findings.study_block),
     },

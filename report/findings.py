@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from report import style
-from report.headline import beside_random, comparison, headline
+from report.headline import RANDOM, beside_random, comparison, headline, tested
 from report.judging.scores import MEAN
 from report.measurements.checks import zero_sentence
 from report.measurements.frontier import over_all_cells
@@ -34,7 +34,8 @@ from report.tables import Tables
 ROOT = Path(__file__).parent.parent
 ROWS = 12  # of the table of methods
 STUDIES = {
-    "mini": "default study", "offline": "offline study", "real": "real encoder", "small": "small files, real encoder",
+    "mini": "default study", "offline": "offline study", "real": "real encoder", "base": "base-size encoder",
+    "small": "small files, real encoder",
 }  # folder -> its name  # fmt: skip
 LOSSES = (
     "Difference to the full model in points of weighted F1, mean over all cells, by the share of each row that is kept"
@@ -49,6 +50,15 @@ def answer_block(folder: Path) -> str:
         folder: results folder with tables/, claims.csv and figures/headline.png, in this repository.
     """
     return f"{listed(headline(Tables.read(folder)))}\n\n![{DESCRIPTION}]({picture(folder, 'headline')})"
+
+
+def others_block(references: Path) -> str:
+    """KEN beside a random choice in the committed studies other than the default one, a sentence for each."""
+    lines = []
+    for name, title in STUDIES.items():
+        if name != "mini" and (references / name).is_dir() and tested(claims := read_claims(references / name), RANDOM):
+            lines.append(f"{style.capitalised(title)}: {beside_random(claims)}")
+    return " ".join(lines)
 
 
 def summary_figure(folder: Path) -> str:

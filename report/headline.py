@@ -8,6 +8,7 @@ from report.measurements.frontier import over_all_cells, smallest_file, that_los
 from report.measurements.verdicts import MIXED, whole
 from report.results import FAILS, HOLDS, NOT_TESTED
 
+RANDOM = "ahead-of-random"  # the claim that KEN's choice is better than a random one
 NAMED = 2  # most claims that hold and are named
 LOSSES = {0.5: "half a point", 1.0: "one point"}  # permitted loss of the smallest file, in points -> its words
 
@@ -25,7 +26,7 @@ def headline(tables: ResultTables) -> list[str]:
 
 def beside_random(claims: pd.DataFrame) -> str:
     """Whether KEN's choice is better than a random one at an equal kept share."""
-    return comparison(claims, "ahead-of-random", "KEN's choice", "a random choice of as many entries")
+    return comparison(claims, RANDOM, "KEN's choice", "a random choice of as many entries")
 
 
 def beside_no_choice(claims: pd.DataFrame) -> str:

@@ -17,7 +17,7 @@ from tests.report.synthetic import claim_row, controls, score_row, task_row, wri
 from tests.steps import run_step
 
 REFERENCE = Path(__file__).parents[2] / "results" / "reference"
-REFERENCES = [REFERENCE / name for name in ("mini", "offline", "real", "small", "surgeon")]
+REFERENCES = [REFERENCE / name for name in ("mini", "offline", "real", "base", "small", "surgeon")]
 RULES = "1a2b3c4 of 2026-01-01"
 
 
