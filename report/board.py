@@ -33,7 +33,6 @@ REFERENCE = RESULTS / "reference"
 FINISHED = ("scores.csv", "provenance.json", "claims.csv", "tables/counts.json")  # in the order of the steps
 DIGITS = 8  # of a shortened hash or commit
 UNITS = {"points": " points", "percent": f"{style.NO_BREAK_SPACE}%"}  # behind an estimate; others as named
-OLDER = "older rules"  # mark of a verdict whose word is none of today's
 OTHER = "other rule"
 
 
@@ -289,8 +288,6 @@ def _estimate(row: Any) -> str:
 def _flag(rows: pd.DataFrame, newest: pd.DataFrame) -> str:
     """Why a verdict is not comparable with that of the newest study; "" if it is."""
     (rule, since), (newest_rule, newest_since) = _rule(rows), _rule(newest)
-    if not set(rows["verdict"]) <= verdicts.VERDICTS.keys():
-        return OLDER
     if rule != newest_rule:
         return OTHER
     if since != newest_since:
@@ -400,7 +397,6 @@ def render(studies: Sequence[Study]) -> str:
         overlaps=list(overlaps(studies)),
         facts=[facts(study) for study in studies],
         best={within: best_files(studies, within) for within in (half, one)},
-        older=OLDER,
         other=OTHER,
     )
 

@@ -19,12 +19,12 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from ken.errors import UserError, run
+from ken.errors import UserError, did_you_mean, run
 from report import style
 from report.judging import language, measured, scores
 from report.judging.evidence import Evidence, Finding, Untested, untested
 from report.judging.losses import LossSample
-from report.results import ALL_MODELS, TASKS, read_scores, read_table, read_yaml, write_csv
+from report.results import ALL_MODELS, read_scores, read_tasks, read_yaml, write_csv
 from report.scores import reached_by_chance, unlearned_cells
 from report.statistics import DIGITS, read_sample
 
@@ -80,11 +80,11 @@ def read_rules(path: Path) -> tuple[list[Rule], float]:
     """
     loaded = read_yaml(path, "the rules of the claims")
     is_mapping = isinstance(loaded, dict) and set(loaded) == {"confidence", "claims"}
-    if not is_mapping or not isinstance(loaded["claims"], list):
-        raise UserError(f"{path} must have the keys confidence and claims, and claims a list.")
+    if not is_mapping or not isinstance(loaded["claims"], list) or not loaded["claims"]:
+        raise UserError(f"{path} must have the keys confidence and claims, and claims a list of at least one.")
     confidence = loaded["confidence"]
-    if not _is_number(confidence) or not 0 < confidence < 1:
-        raise UserError(f"{path} has confidence {confidence!r}, expected a number between 0 and 1.")
+    if not _is_number(confidence) or not 0.5 <= confidence < 1:
+        raise UserError(f"{path} has confidence {confidence!r}, expected a number from 0.5 to below 1.")
     rules = [_rule(path, entry, confidence) for entry in loaded["claims"]]
     names = [rule.claim for rule in rules]
     twice = [name for name in names if names.count(name) > 1]
@@ -95,8 +95,8 @@ def read_rules(path: Path) -> tuple[list[Rule], float]:
 
 def _rule(path: Path, entry: object, confidence: float) -> Rule:
     name = entry.get("id") if isinstance(entry, dict) else None
-    if name not in CLAIMS:
-        raise UserError(f"{path} has the claim {name!r}, expected an id among {', '.join(CLAIMS)}.")
+    if not isinstance(name, str) or name not in CLAIMS:
+        raise UserError(f"{path} has the unknown claim {name!r}.{did_you_mean(str(name), CLAIMS)}")
     where = f"{path}, claim {name!r},"
     parameters = inspect.signature(CLAIMS[name]).parameters.values()
     expected = {p.name: p.annotation for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty}
@@ -203,10 +203,12 @@ def main() -> None:
     parser.add_argument("--rules", type=Path, default=Path("config/claims.yaml"), help="default: config/claims.yaml")
     parser.add_argument("--out", type=Path, help="file to write (default: claims.csv in the results folder)")
     arguments = parser.parse_args()
+    if arguments.out is None and arguments.rules.resolve() != Path("config/claims.yaml").resolve():
+        raise UserError("verdicts by other rules would replace those of the study: name a file with --out.")
     rules, confidence = read_rules(arguments.rules)
     results = arguments.results
     losses = LossSample.read(results) if (results / "perplexity.csv").exists() else None
-    study_scores, tasks = read_scores(results), read_table(results / "tasks.csv", *TASKS)
+    study_scores, tasks = read_scores(results), read_tasks(results)
     texts = tasks["scored_texts"].fillna(tasks["test"])
     unlearned, chance = unlearned_cells(study_scores, tasks), dict(reached_by_chance(tasks, texts))
     evidence = Evidence(results, study_scores, read_sample(results), confidence, losses, unlearned, chance)

@@ -54,6 +54,7 @@ class Comparison:
         claims: the claims with different verdicts: claim, subject, reference and here (verdicts), counts (whether the
             difference counts against the run).
         missing: rows of the reference without a score in the run. judged: number of claims that both have.
+        unjudged: number of verdicts of the reference if the run has none of them.
         notes: sentences on further differences.
     """
 
@@ -62,6 +63,7 @@ class Comparison:
     claims: pd.DataFrame
     missing: pd.DataFrame
     judged: int
+    unjudged: int
     notes: list[str]
 
     def disagreements(self) -> list[str]:
@@ -76,6 +78,10 @@ class Comparison:
             reasons.append(f"{_outside(self.means)} means over models and tasks are outside theirs ({which})")
         if number := int(self.claims["counts"].sum()):
             reasons.append(f"{number} of {self.judged} verdicts on claims changed")
+        if self.rows["half_width"].isna().all() and self.means.empty:
+            reasons.append("no row has an interval and there are no means, so that nothing can be compared")
+        if self.unjudged:
+            reasons.append(f"it has none of the {self.unjudged} verdicts of the reference")
         return reasons
 
 
@@ -97,7 +103,9 @@ def compare(results: Path, reference: Path) -> Comparison:
     rows, missing = both[both["held"] == "both"], both.loc[both["held"] == "left_only", ROW]
     if rows.empty:
         raise UserError(f"{results} and {reference} have no model, task, method and budget in common: name others.")
-    verdicts = paired_verdicts(read_claims(results), read_claims(reference))
+    expected_claims = read_claims(reference)
+    verdicts = paired_verdicts(read_claims(results), expected_claims)
+    unjudged = len(expected_claims) if verdicts.empty else 0
     changed = verdicts[verdicts["here"] != verdicts["reference"]]
     means = compared_means(read_statistics(results, "pairwise"), read_statistics(reference, "pairwise"))
     notes = list(differing(*(read_json(folder / "provenance.json") for folder in (results, reference))))
@@ -105,7 +113,7 @@ def compare(results: Path, reference: Path) -> Comparison:
         notes.append("No means over models and tasks are compared: the two do not both have them over as many pairs.")
     if verdicts.empty:
         notes.append("No claims are compared: the two do not both have claims.csv.")
-    return Comparison(judged_rows(rows, seed_spread(expected)), means, changed, missing, len(verdicts), notes)
+    return Comparison(judged_rows(rows, seed_spread(expected)), means, changed, missing, len(verdicts), unjudged, notes)
 
 
 def row_means(scores: pd.DataFrame) -> pd.DataFrame:
@@ -201,7 +209,7 @@ def _settings(table: pd.DataFrame) -> str:
 
 
 def _outside(table: pd.DataFrame) -> str:
-    return f"{int(table['outside'].sum())} of {len(table)}"
+    return f"{int(table['outside'].sum())} of {table.get('half_width', table['outside']).notna().sum()}"
 
 
 def rows_table(rows: pd.DataFrame) -> Table:

@@ -4,23 +4,29 @@ import pandas as pd
 
 from report import style
 from report.measurements.contract import ResultTables
-from report.measurements.frontier import over_all_cells, smallest_file, that_loses
+from report.measurements.frontier import judged_points, smallest_file, that_loses
 from report.measurements.verdicts import MIXED, whole
-from report.results import FAILS, HOLDS, NOT_TESTED
+from report.results import FAILS, HOLDS, NOT_TESTED, OPEN, OPEN_LOSS
 
 RANDOM = "ahead-of-random"  # the claim that KEN's choice is better than a random one
 NAMED = 2  # most claims that hold and are named
+UNDECIDED = {
+    OPEN_LOSS: ("shows a loss of open size", "show a loss of open size"),
+    OPEN: ("is open", "are open"),
+    MIXED: ("is mixed", "are mixed"),
+    NOT_TESTED: ("was not tested", "were not tested"),
+}  # verdict -> what one such claim, or several, do
 LOSSES = {0.5: "half a point", 1.0: "one point"}  # permitted loss of the smallest file, in points -> its words
 
 
 def headline(tables: ResultTables) -> list[str]:
-    """Three or four sentences of at most 25 words that answer what the study asks."""
+    """Three to five sentences of at most 25 words that answer what the study asks."""
     claims = tables.claims
     return [
         beside_random(claims),
         *([beside_no_choice(claims)] if tested(claims, "ahead-of-shrink") else []),
-        smallest(over_all_cells(tables.frontier_points)),
-        paper_claims(claims),
+        smallest(judged_points(tables)),
+        *paper_claims(claims),
     ]
 
 
@@ -76,7 +82,7 @@ def smallest(points: pd.DataFrame) -> str:
     """The smallest file that is shown to lose at most half a point over all cells, or else one point.
 
     Args:
-        points: see `frontier.over_all_cells`.
+        points: see `frontier.judged_points`.
     """
     for loss, words in LOSSES.items():
         row = smallest_file(points, loss)
@@ -89,28 +95,35 @@ def smallest(points: pd.DataFrame) -> str:
     return f"No file is shown to lose as little as {words}."
 
 
-def paper_claims(claims: pd.DataFrame) -> str:
-    """How many claims of the paper hold, do not hold, and are not decided."""
+def paper_claims(claims: pd.DataFrame) -> list[str]:
+    """How many claims of the paper hold, do not hold, and are not decided: one sentence, or two."""
     judged = list(_verdicts(claims[claims["source"] == "paper"]).values())
     words = [claim["verdict"] for claim in judged]
-    holding, failing = words.count(HOLDS), words.count(FAILS)
+    held = [claim for claim in judged if claim["verdict"] == HOLDS]
     rest = [word for word in words if word not in (HOLDS, FAILS)]
     if not words:
-        return "The claims of the paper were not judged in this study."
+        return ["The claims of the paper were not judged in this study."]
     if len(words) == 1:
-        return f"The paper's one claim in this study {'is ' if rest else ''}{_kinds(words)}."
+        return [f"The paper's one claim in this study {UNDECIDED[words[0]][0] if rest else words[0]}."]
     of_all = f"the paper's {len(words)} claims"
-    if len(rest) == len(words):
-        return f"None of {of_all} is decided here: they are {_kinds(rest)}."
-    held = [claim for claim in judged if claim["verdict"] == HOLDS]
+    decided = []
+    if len(rest) < len(words):
+        decided.append(f"{len(held) or 'none'} {'hold' if len(held) > 1 else 'holds'}{_named(held)}")
+    if failing := words.count(FAILS):
+        decided.append(f"{failing} {'does' if failing == 1 else 'do'} not")
+    if decided and len(set(rest)) == 1:
+        decided.append(f"the {'other' if len(rest) == 1 else 'rest'} {UNDECIDED[rest[0]][len(rest) > 1]}")
+        rest = []
+    first = f"Of {of_all}, {style.listed(decided)}." if decided else f"None of {of_all} is decided here."
+    numbers = [(rest.count(word), forms) for word, forms in UNDECIDED.items() if word in rest]
+    others = [f"{number} {forms[number > 1]}" for number, forms in numbers]
+    return [first, *([f"Of {'the others' if decided else 'these'}, {style.listed(others)}."] if others else [])]
+
+
+def _named(held: list[pd.Series]) -> str:
+    """The names of the claims that hold, in brackets, if they are few."""
     names = [f"{claim['short'][:1].lower()}{claim['short'][1:]}{_where(claim)}" for claim in held if claim["short"]]
-    named = f" ({style.listed(names)})" if names and len(names) == len(held) <= NAMED else ""
-    parts = [f"{holding or 'none'} {'hold' if holding > 1 else 'holds'}{named}"]
-    if failing:
-        parts.append(f"{failing} {'does' if failing == 1 else 'do'} not")
-    if rest:
-        parts.append(f"the {'other is' if len(rest) == 1 else 'rest are'} {_kinds(rest)}")
-    return f"Of {of_all}, {style.listed(parts)}."
+    return f" ({style.listed(names)})" if names and len(names) == len(held) <= NAMED else ""
 
 
 def _where(claim: pd.Series) -> str:
@@ -121,14 +134,3 @@ def _where(claim: pd.Series) -> str:
 def _verdicts(claims: pd.DataFrame) -> dict[str, pd.Series]:
     """Claim -> its row as a whole."""
     return dict(whole(claims).iterrows())
-
-
-def _kinds(words: list[str]) -> str:
-    """The different verdicts: "open or not tested"; three that do not decide are "undecided or mixed"."""
-    short = {NOT_TESTED: "not tested", MIXED: "mixed", HOLDS: HOLDS, FAILS: FAILS}
-    kinds = {short.get(word, "open") for word in words}
-    if kinds == {"mixed"}:
-        return MIXED
-    if kinds == {"open", "not tested", "mixed"}:
-        return "undecided or mixed"
-    return style.listed(sorted(kinds, key=["open", "not tested", "mixed", HOLDS, FAILS].index), "or")

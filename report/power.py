@@ -55,7 +55,11 @@ def comparisons(results: Path) -> pd.DataFrame:
     for cell, of_cell in scores.groupby(CELL, sort=False):
         labels, classes = stored.labels(of_cell.iloc[0])
         predictions = dict(zip(of_cell.index, stored.of_cell(of_cell, len(labels), classes), strict=True))
-        full = predictions[of_cell.index[of_cell["method"] == "full"][0]]
+        of_full = of_cell.index[of_cell["method"] == "full"]
+        if of_full.empty:
+            where = ", ".join(map(str, cell))
+            raise UserError(f"{results / 'scores.csv'} has no full model of {where}: run the study to its end again.")
+        full = predictions[of_full[0]]
         for row in of_cell[of_cell["method"] != "full"].itertuples():
             predicted = predictions[row.Index]
             agreement = float((full == predicted).mean())

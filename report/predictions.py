@@ -8,7 +8,7 @@ import pandas as pd
 
 from ken.errors import UserError
 from ken.files import replacing
-from report.results import CELL, TASKS, damaged, read_json, read_parquet, read_scores, read_table
+from report.results import CELL, damaged, read_json, read_parquet, read_scores, read_tasks
 
 COMMITTED = "predictions.parquet"  # in the folder of a committed study, which has neither cells nor tasks
 SCORED = "text"  # column of a file of predictions: rows of the test set that models are scored on
@@ -41,7 +41,11 @@ class Predictions:
             return cls(results, None)
         table = read_parquet(path, COLUMNS)
         keys = table[[*CELL, "file"]].itertuples(index=False, name=None)
-        return cls(results, dict(zip(keys, (np.frombuffer(codes, _CODES) for codes in table["classes"]), strict=True)))
+        try:
+            codes = [np.frombuffer(stored, _CODES) for stored in table["classes"]]
+        except (TypeError, ValueError):
+            raise damaged(path, "has rows that are not class indices of four bytes each") from None
+        return cls(results, dict(zip(keys, codes, strict=True)))
 
     def labels(self, row: pd.Series) -> tuple[np.ndarray, int]:
         """Class indices of the test examples that models are scored on, and the number of classes.
@@ -54,8 +58,15 @@ class Predictions:
         """
         task = row["task"]
         if self.committed is not None:
-            tasks = read_table(self.results / "tasks.csv", *TASKS).set_index("task")
-            return self._committed("", task, -1, LABELS), int(tasks.loc[task, "classes"])
+            numbers = read_tasks(self.results).set_index("task")["classes"]
+            if task not in numbers:
+                raise damaged(self.results / "tasks.csv", f"lacks the task {task}")
+            labels, classes = self._committed("", task, -1, LABELS), int(numbers[task])
+            if len(labels) == 0 or labels.min() < 0 or labels.max() >= classes:
+                raise damaged(
+                    self.results / COMMITTED, f"has labels of {task} that are not among its {classes} classes"
+                )
+            return labels, classes
         folder = self.results / "tasks" / task
         classes = read_json(folder / "manifest.json").get("classes", [])
         labels = pd.Index(classes).get_indexer(read_parquet(folder / "test.parquet", ["label"])["label"])
@@ -93,9 +104,10 @@ class Predictions:
         """
         model, task, seed = rows.iloc[0][CELL]
         if self.committed is not None:
-            found = np.array([self._committed(model, task, seed, file) for file in rows["file"]])
-            self._check(self.results / COMMITTED, found.T, examples, classes)
-            return found
+            found = [self._committed(model, task, seed, file) for file in rows["file"]]
+            for codes in found:
+                self._check(self.results / COMMITTED, codes, examples, classes)
+            return np.array(found)
         by_file = {}
         for method, method_rows in rows.groupby("method", sort=False):
             path = self._path(model, task, seed, method)

@@ -8,7 +8,9 @@ hashes; `python -m study.verify results/reference/mini` checks them.
 
 import argparse
 import json
+import os
 import shutil
+import tempfile
 from pathlib import Path
 
 from ken.errors import UserError, run
@@ -39,7 +41,7 @@ def keep(results: Path, folder: Path = documents.REFERENCES) -> Path:
         The folder written.
 
     Raises:
-        UserError: the study is not finished.
+        UserError: the study is not finished, or a file was changed after its end. The reference stays as it was.
     """
     if not (results / MANIFEST).exists():
         raise UserError(f"{results} holds no finished study (no {MANIFEST}): run it to its end first.")
@@ -47,17 +49,25 @@ def keep(results: Path, folder: Path = documents.REFERENCES) -> Path:
     kept, reference = files_of(results), folder / results.resolve().name
     if missing := [path for path in kept if path.as_posix() not in listed["files"]]:
         raise UserError(f"{results / missing[0]} is not in {MANIFEST}: run the study to its end again.")
-    for old in files_of(reference):
-        if old.parts[0] != "tuning":
-            (reference / old).unlink()
-    for path in kept:
-        (reference / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(results / path, reference / path)
-    predicted = reference / predictions.COMMITTED
-    predictions.commit(results, predicted)
     files = {name: listed["files"][name] for name in map(Path.as_posix, kept)}
-    files[predicted.name] = {"bytes": predicted.stat().st_size, "sha256": sha256(predicted)}
-    write_text(reference / MANIFEST, json.dumps({"study": listed["study"], "files": files}, indent=2) + "\n")
+    if changed := [name for name in files if sha256(results / name) != files[name]["sha256"]]:
+        raise UserError(f"{results / changed[0]} was changed after the study ended: run the study to its end again.")
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=f".{reference.name}.") as around:
+        new = Path(around, "new")
+        new.mkdir()
+        if (reference / "tuning").exists():
+            shutil.copytree(reference / "tuning", new / "tuning")
+        for path in kept:
+            (new / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(results / path, new / path)
+        predicted = new / predictions.COMMITTED
+        predictions.commit(results, predicted)
+        files[predicted.name] = {"bytes": predicted.stat().st_size, "sha256": sha256(predicted)}
+        write_text(new / MANIFEST, json.dumps({"study": listed["study"], "files": files}, indent=2) + "\n")
+        if reference.exists():  # a rename cannot replace a folder that is not empty
+            os.replace(reference, Path(around, "old"))
+        os.replace(new, reference)
     return reference
 
 

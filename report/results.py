@@ -66,6 +66,7 @@ MODELS = Columns.of(
 )
 HOLDS, FAILS, OPEN, NOT_TESTED = "holds", "does not hold", "open", "not tested here"  # verdicts in claims.csv
 OPEN_LOSS = "open (loss shown, size open)"  # decided against 0, but not against the margin
+VERDICTS = (HOLDS, FAILS, OPEN_LOSS, OPEN, NOT_TESTED)  # in the order of the report
 CLAIMS = Columns.of(
     "claim source short text subject rule rules_since unit limits verdict scope why needs", "estimate low high n"
 )
@@ -195,6 +196,23 @@ def why_not_stored(path: Path) -> str:
     return rows["reason"].iloc[0] if len(rows) else ""
 
 
+def read_tasks(results: Path) -> pd.DataFrame:
+    """tasks.csv of a study, one row per task.
+
+    Raises:
+        UserError: see `read_table`; or a task is there twice, or lacks its number of classes or test texts, or the
+            share or the score of its most common class.
+    """
+    path = results / "tasks.csv"
+    tasks = read_table(path, *TASKS)
+    if (twice := tasks["task"].duplicated()).any():
+        raise damaged(path, f"has the task {tasks.loc[twice, 'task'].iloc[0]} twice")
+    for name, least in {"classes": 1, "test": 1, "majority_share": 0, "majority_weighted_f1": 0}.items():
+        if (wrong := ~(tasks[name] >= least)).any():
+            raise damaged(path, f"has no valid {name} for the task {tasks.loc[wrong, 'task'].iloc[0]}")
+    return tasks
+
+
 def check_statuses(table: pd.DataFrame, path: Path) -> None:
     """Raises `UserError` if a row has an unknown status."""
     unknown = sorted(set(table["status"]) - set(STATUSES))
@@ -217,7 +235,11 @@ def read_scores(results: Path) -> pd.DataFrame:
     _check_methods(scores, path)
     if not scores[["seed", "draw", "budget"]].notna().all(axis=None):
         raise damaged(path, "has rows without a seed, draw or budget")
+    if (scores[["seed", "draw"]] % 1 != 0).any(axis=None):
+        raise damaged(path, "has seeds or draws that are not whole numbers")
     ok = scores["status"] == "ok"
+    if (ok & ~(scores["stored_bytes"] > 0)).any():
+        raise damaged(path, "has rows with status ok and no stored bytes")
     for name in F1_COLUMNS:
         wrong = ok & ~scores[name].between(0, 1)
         if wrong.any():
@@ -251,8 +273,22 @@ def _check_methods(scores: pd.DataFrame, path: Path) -> None:
 
 
 def read_claims(results: Path) -> pd.DataFrame:
-    """claims.csv of a study, one row per claim and subject; no rows if the claims were not judged."""
-    return read_if_run(results / "claims.csv", CLAIMS)
+    """claims.csv of a study, one row per claim and subject; no rows if the claims were not judged.
+
+    Raises:
+        UserError: see `read_table`; or an unknown verdict, a claim that is there twice for a subject, or an interval
+            with one end.
+    """
+    path = results / "claims.csv"
+    claims = read_if_run(path, CLAIMS)
+    if unknown := sorted(set(claims["verdict"]) - set(VERDICTS)):
+        raise damaged(path, f"has the verdict {unknown[0]!r}, expected one of {', '.join(VERDICTS)}")
+    if (twice := claims.duplicated(["claim", "subject"])).any():
+        row = claims[twice].iloc[0]
+        raise damaged(path, f"has the claim {row['claim']} twice for {row['subject']}")
+    if (claims["low"].isna() != claims["high"].isna()).any():
+        raise damaged(path, "has an interval with one end")
+    return claims
 
 
 def shared_checkpoints(models: pd.DataFrame) -> dict[str, str]:
@@ -314,6 +350,8 @@ def read_yaml(path: Path, content: str) -> object:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: give the file with {content}.") from None
+    except IsADirectoryError:
+        raise UserError(f"{path} is a folder: give the file with {content}.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not YAML ({' '.join(str(error).split())}): correct it.") from None
 

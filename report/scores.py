@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from ken.errors import UserError
 from report import style
 from report.results import CELL
 
@@ -39,6 +40,9 @@ def unlearned_cells(scores: pd.DataFrame, tasks: pd.DataFrame) -> pd.DataFrame:
     Args:
         scores: rows of scores.csv.
         tasks: rows of tasks.csv.
+
+    Raises:
+        UserError: a task of the scores is missing.
     """
     by_chance = reached_by_chance(tasks, tasks["test"]).to_numpy()
     half_way = (tasks["majority_weighted_f1"] + tasks["tfidf_weighted_f1"]) / 2  # NaN without this reference
@@ -46,6 +50,8 @@ def unlearned_cells(scores: pd.DataFrame, tasks: pd.DataFrame) -> pd.DataFrame:
     full = scores[(scores["method"] == "full") & (scores["status"] == "ok")]
     # The whole test set, as for the references, where only a part is scored.
     full = full.assign(weighted_f1=full["all_texts_weighted_f1"].fillna(full["weighted_f1"]))
+    if lacking := sorted(set(full["task"]) - set(tasks["task"])):
+        raise UserError(f"tasks.csv lacks the task {lacking[0]}, which scores.csv has: run the study to its end again.")
     full = full[[*CELL, "weighted_f1"]].merge(tasks[["task"]].assign(least=least), on="task")
     return full[full["weighted_f1"] < full["least"]].reset_index(drop=True)
 

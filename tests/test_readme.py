@@ -66,6 +66,14 @@ def test_a_reference_is_copied_from_a_finished_run(tmp_path):
     whole, committed = read_sample(results), read_sample(old)
     assert whole.rows.equals(committed.rows) and np.array_equal(whole.influence, committed.influence)
     assert verify.problems(old, verify.expected(old)[0]) == {}
+    (results / "tables" / "a.csv").write_text("edited")
+    with pytest.raises(UserError, match=r"tables/a.csv was changed after the study ended"):
+        reference.keep(results, tmp_path / "reference")
+    files.write_json(results / "manifest.json", {"study": "x", "files": manifest.describe(results)})
+    (results / "cells" / "a" / "t1" / "seed0" / "compressed" / "ken" / "predictions.parquet").write_bytes(b"")
+    with pytest.raises(UserError, match="predictions.parquet"):
+        reference.keep(results, tmp_path / "reference")
+    assert (old / "tables" / "a.csv").read_text() == "new" and len(list((tmp_path / "reference").iterdir())) == 1
 
 
 @pytest.mark.parametrize("study", sorted(path.parent.name for path in REFERENCE.parent.glob("*/provenance.json")))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from report import style
-from report.results import FINETUNING, MODELS, TASKS, read_json, read_scores, read_table
+from report.results import FINETUNING, MODELS, read_json, read_scores, read_table, read_tasks
 from report.scores import average_draws, with_kept_shares
 from report.table import Table
 
@@ -64,7 +64,7 @@ class ResultFiles:
     @cached_property
     def tasks(self) -> pd.DataFrame:
         """tasks.csv, one row per task."""
-        return read_table(self.results / "tasks.csv", *TASKS)
+        return read_tasks(self.results)
 
     @cached_property
     def models(self) -> pd.DataFrame:

@@ -160,12 +160,19 @@ def _in_one_cell(curve: pd.DataFrame) -> pd.DataFrame:
 
 def sentences(tables: ResultTables) -> list[str]:
     """The smallest files within half a point and more, and the ends of the Pareto front, over all cells."""
-    return [*_smallest_of_all(over_all_cells(tables.frontier_points)), *_best_for_their_size(tables.pareto)]
+    return [*_smallest_of_all(judged_points(tables)), *_best_for_their_size(tables.pareto)]
 
 
 def over_all_cells(points: pd.DataFrame) -> pd.DataFrame:
     """The rows of `frontier_points` or `smallest_files` that are means over all cells of all models."""
     return points[(points["model"] == "") & (points["cells_of"] == "all")]
+
+
+def judged_points(tables: ResultTables) -> pd.DataFrame:
+    """Rows of `over_all_cells`; without intervals if there is one seed, or a cell that has not learned."""
+    points, trained = over_all_cells(tables.frontier_points), tables.finetuned
+    shown = len(tables.counts["seeds"]) >= LEAST_SEEDS and (trained["learned"] == trained["seeds"]).all()
+    return points if shown else points.assign(low=math.nan, high=math.nan)
 
 
 def smallest_file(points: pd.DataFrame, within: float) -> pd.Series | None:
@@ -175,7 +182,7 @@ def smallest_file(points: pd.DataFrame, within: float) -> pd.Series | None:
     than the loss; a file without an interval counts by its mean.
 
     Args:
-        points: see `over_all_cells`.
+        points: see `judged_points`.
     """
     files = points[points["family"] != "control"]
     near = files[files["low"].fillna(files["difference_points"]) >= -within - _ROUNDING]

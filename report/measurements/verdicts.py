@@ -11,18 +11,23 @@ import pandas as pd
 from report import style
 from report.forest import Forest, Mark
 from report.measurements.contract import ResultFiles, ResultTables
-from report.results import ALL_MODELS, CLAIMS, CONTROL, FAILS, HOLDS, NOT_TESTED, OPEN, OPEN_LOSS, read_claims
+from report.results import (
+    ALL_MODELS,
+    CLAIMS,
+    CONTROL,
+    FAILS,
+    HOLDS,
+    NOT_TESTED,
+    OPEN,
+    OPEN_LOSS,
+    VERDICTS,
+    read_claims,
+)
 
 COLUMNS = {"claims": CLAIMS}
-VERDICTS = {
-    HOLDS: "✓",
-    FAILS: "✗",
-    OPEN_LOSS: "?",
-    OPEN: "?",
-    NOT_TESTED: "–",
-}  # verdict -> mark, in the order of the report
+MARKS = dict(zip(VERDICTS, "✓✗??–", strict=True))  # verdict -> mark
 MIXED = "different from case to case"
-MARKS = VERDICTS | {MIXED: "±"}
+MARKS[MIXED] = "±"
 CLASSES = {
     HOLDS: "holds", FAILS: "fails", OPEN_LOSS: "open", OPEN: "open", NOT_TESTED: "untested", MIXED: "mixed",
 }  # verdict -> class of its style on the page  # fmt: skip

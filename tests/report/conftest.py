@@ -129,7 +129,7 @@ def hostile_study(tmp_path_factory) -> Path:
     ranks = [row | {"method": f"{HOSTILE}{row['method']}", "unit": HOSTILE} for row in rank_rows(a=1, b=2, c=3)]
     write_evidence(
         folder,
-        claims=[claim_row(HOSTILE, HOSTILE, HOSTILE, HOSTILE, unit=HOSTILE)],
+        claims=[claim_row(HOSTILE, HOSTILE, HOSTILE, short=HOSTILE, scope=HOSTILE, unit=HOSTILE)],
         comparisons=[comparison_row(HOSTILE, 0.1, HOSTILE, model=HOSTILE, task=HOSTILE)],
         pairwise=[pairwise_row(HOSTILE, HOSTILE) | {"unit": HOSTILE}],
         ranks=ranks,

@@ -692,8 +692,8 @@ def without(key: str) -> dict:
 @pytest.mark.parametrize(
     ("entries", "changes", "message"),
     [
-        ([RANDOM | {"id": "ahead-of-everything"}], {}, "has the claim 'ahead-of-everything', expected an id"),
-        (["ahead-of-random"], {}, "has the claim None"),
+        ([RANDOM | {"id": "ahead-of-everything"}], {}, "has the unknown claim 'ahead-of-everything'. Did you mean"),
+        (["ahead-of-random"], {}, "has the unknown claim None"),
         ([without("margin_points")], {}, "claim 'ahead-of-random', lacks 'margin_points': add it"),
         ([without("rule")], {}, "lacks 'rule'"),
         ([RANDOM | {"margin": 2}], {}, "has the unknown key 'margin'"),
@@ -707,7 +707,7 @@ def without(key: str) -> dict:
         ([RANDOM | {"rule": "above {margin}"}], {}, "cannot be filled in"),
         ([RANDOM | {"rule": 3}], {}, "cannot be filled in"),
         ([RANDOM, RANDOM], {}, "has the claim 'ahead-of-random' twice"),
-        ([RANDOM], {"confidence": 95}, "has confidence 95, expected a number between 0 and 1"),
+        ([RANDOM], {"confidence": 95}, "has confidence 95, expected a number from 0.5 to below 1"),
         ([RANDOM], {"claims": {}}, "claims a list"),
         ([RANDOM], {"extra": 1}, "must have the keys confidence and claims"),
     ],

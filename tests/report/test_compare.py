@@ -193,6 +193,16 @@ def test_different_configs_versions_and_machines_are_reported(tmp_path, capsys):
     assert "This run was made with code that differs from its commit." in shown and "machines" not in shown
 
 
+def test_a_comparison_of_nothing_does_not_agree(tmp_path, capsys):
+    one = [row for row in study_rows() if row["seed"] == 0]
+    here = write(tmp_path / "here", one)
+    (here / "statistics" / "pairwise.csv").unlink()
+    (here / "claims.csv").unlink()
+    assert status(here, write(tmp_path / "reference", one)) == 1
+    text = capsys.readouterr().out
+    assert "nothing can be compared" in text and "none of the 3 verdicts of the reference" in text
+
+
 def test_all_rows_can_be_printed_and_written_to_a_file(tmp_path, capsys):
     folder = write(tmp_path / "a")
     assert status(folder, folder, "--all", "--out", tmp_path / "rows.csv") == 0

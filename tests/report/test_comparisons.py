@@ -179,8 +179,8 @@ def test_intervals_of_the_frontier_come_from_the_statistics(tmp_path):
     assert single_row(tables.smallest_files, within=0.5).low == pytest.approx(-0.5)
     (line,) = (line.replace("\xa0", " ") for line in sentences(tables) if line.startswith("The smallest file"))
     assert line == (
-        "The smallest file shown to lose at most 0.5 points on this model and this task with one seed has 12.2 % of "
-        "the full model's bytes: KEN with 10 % kept."
+        "The smallest file that loses at most 0.5 points on average on this model and this task with one seed has "
+        "12.2 % of the full model's bytes: KEN with 10 % kept."
     )
 
 

@@ -125,7 +125,7 @@ def test_sentences_on_what_went_wrong_have_at_most_three_numbers(tmp_path):
 def test_the_headline_has_few_short_sentences(study):
     tables = Tables.read(documents.REFERENCES / study)
     few = headline.headline(tables)
-    assert len(few) == 3 + headline.tested(tables.claims, "ahead-of-shrink")
+    assert 3 <= len(few) - headline.tested(tables.claims, "ahead-of-shrink") <= 4
     assert all(len(split(sentence)) == 1 for sentence in few)
     for sentence in few:
         assert len(sentence.split()) <= HEADLINE_WORDS + sentence.count("%"), sentence
@@ -197,31 +197,38 @@ def test_a_study_without_claims_says_so(built_study):
         ("open", "The paper's one claim in this study is open."),
         ("holds holds", "Of the paper's 2 claims, 2 hold."),
         ("holds open", "Of the paper's 2 claims, 1 holds and the other is open."),
-        ("fails fails open shown", "Of the paper's 4 claims, none holds, 2 do not and the rest are open."),
-        ("holds fails untested", "Of the paper's 3 claims, 1 holds, 1 does not and the other is not tested."),
-        ("holds holds open untested", "Of the paper's 4 claims, 2 hold and the rest are open or not tested."),
-        ("open untested", "None of the paper's 2 claims is decided here: they are open or not tested."),
+        (
+            "fails fails open shown",
+            "Of the paper's 4 claims, none holds and 2 do not. "
+            "Of the others, 1 shows a loss of open size and 1 is open.",
+        ),
+        ("holds fails untested", "Of the paper's 3 claims, 1 holds, 1 does not and the other was not tested."),
+        ("holds untested untested", "Of the paper's 3 claims, 1 holds and the rest were not tested."),
+        (
+            "holds holds open untested untested",
+            "Of the paper's 5 claims, 2 hold. Of the others, 1 is open and 2 were not tested.",
+        ),
+        ("open untested", "None of the paper's 2 claims is decided here. Of these, 1 is open and 1 was not tested."),
     ],
 )
 def test_the_claims_of_the_paper_are_counted_with_correct_plurals(verdicts, expected):
     words = {"fails": "does not hold", "shown": "open (loss shown, size open)", "untested": "not tested here"}
     stored = [verdicts] if verdicts == "does not hold" else [words.get(word, word) for word in verdicts.split()]
-    assert headline.paper_claims(claims(**{f"c{index}": word for index, word in enumerate(stored)})) == expected
+    found = headline.paper_claims(claims(**{f"c{index}": word for index, word in enumerate(stored)}))
+    assert " ".join(found) == expected
 
 
 def test_names_in_the_claims_that_hold_keep_their_capitals():
     table = pd.DataFrame([claim_row("ahead-of-lora", short="Ahead of LoRA"), claim_row("other", verdict="open")])
-    assert headline.paper_claims(table) == "Of the paper's 2 claims, 1 holds (ahead of LoRA) and the other is open."
+    assert headline.paper_claims(table) == ["Of the paper's 2 claims, 1 holds (ahead of LoRA) and the other is open."]
 
 
 def test_claims_of_others_are_not_counted():
     table = pd.concat([claims(a="holds"), claims(b="open").assign(source="ours")])
-    assert headline.paper_claims(table) == "The paper's one claim in this study holds."
+    assert headline.paper_claims(table) == ["The paper's one claim in this study holds."]
     table = pd.concat([claims(a="holds"), claims(a="does not hold").assign(subject="t5")]).assign(subject=["t1", "t5"])
     both = pd.concat([table, claims(b="holds")])
-    assert headline.paper_claims(both) == (
-        "Of the paper's 2 claims, 1 holds and the other is different from case to case."
-    )
+    assert headline.paper_claims(both) == ["Of the paper's 2 claims, 1 holds and the other is mixed."]
 
 
 def test_the_smallest_file_is_within_half_a_point_or_one(wide_study):

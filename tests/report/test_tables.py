@@ -20,7 +20,18 @@ from report.summary import sentences
 from report.table import markdown_frame
 from report.tables import Tables
 from tests.report.conftest import single_row
-from tests.report.synthetic import arm, controls, score_row, study_rows, suggestion, task_row, write_csv, write_results
+from tests.report.synthetic import (
+    arm,
+    claim_row,
+    controls,
+    score_row,
+    study_rows,
+    suggestion,
+    task_row,
+    write_csv,
+    write_evidence,
+    write_results,
+)
 
 
 def summary_of(folder, **values):
@@ -295,6 +306,31 @@ def test_malformed_inputs_give_one_line_messages(study, name, change, expected):
         Tables.compute(changed_file(study, name, change))
     assert str(study / name) in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "value", "expected"),
+    [
+        ("scores.csv", "seed", 0.5, "not whole numbers"),
+        ("scores.csv", "stored_bytes", -5, "no stored bytes"),
+        ("scores.csv", "stored_bytes", "", "no stored bytes"),
+        ("tasks.csv", "majority_share", "", "no valid majority_share for the task t1"),
+        ("tasks.csv", "test", 0, "no valid test for the task t1"),
+        ("tasks.csv", "task", "t3", "lacks the task t1"),
+        ("claims.csv", "verdict", "maybe", "has the verdict 'maybe', expected one of holds"),
+        ("claims.csv", "low", "", "interval with one end"),
+        ("claims.csv", "subject", "bert", "the claim a twice for bert"),
+    ],
+)
+def test_impossible_values_give_one_line_messages(tmp_path, name, column, value, expected):
+    folder = write_results(tmp_path, controls())
+    write_evidence(folder, claims=[claim_row("a", subject="bert"), claim_row("a", subject="all")])
+    table = pd.read_csv(folder / name, dtype=str, keep_default_na=False)
+    table.loc[table.index[-1], column] = str(value)
+    table.to_csv(folder / name, index=False)
+    with pytest.raises(UserError, match=expected) as raised:
+        Tables.compute(folder)
+    assert name in str(raised.value) and "\n" not in str(raised.value)
 
 
 def test_missing_file_ends_with_status_1_and_no_traceback(tmp_path):
