@@ -34,9 +34,13 @@ class Predictions:
         """Those of a results folder.
 
         Raises:
-            UserError: the file of a committed study is malformed.
+            UserError: there are none, or the file of a committed study is malformed.
         """
         path = results / COMMITTED
+        if not path.exists() and not (results / "cells").is_dir():
+            raise UserError(
+                f"{results} has neither {COMMITTED} nor cells: restore one of them, or run the study again."
+            )
         if not path.exists():
             return cls(results, None)
         table = read_parquet(path, COLUMNS)

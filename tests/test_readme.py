@@ -71,7 +71,7 @@ def test_a_reference_is_copied_from_a_finished_run(tmp_path):
         reference.keep(results, tmp_path / "reference")
     files.write_json(results / "manifest.json", {"study": "x", "files": manifest.describe(results)})
     (results / "cells" / "a" / "t1" / "seed0" / "compressed" / "ken" / "predictions.parquet").write_bytes(b"")
-    with pytest.raises(UserError, match="predictions.parquet"):
+    with pytest.raises(UserError, match=r"predictions\.parquet"):
         reference.keep(results, tmp_path / "reference")
     assert (old / "tables" / "a.csv").read_text() == "new" and len(list((tmp_path / "reference").iterdir())) == 1
 

@@ -1,6 +1,7 @@
 """Intervals and tests compared with plain loops, published examples and hand calculations."""
 
 import math
+import shutil
 import statistics
 
 import numpy as np
@@ -12,6 +13,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from ken.errors import UserError
 from report import statistics as computed
 from report.intervals import uncertainty
+from report.predictions import COMMITTED, commit
 from report.results import write_text
 from report.statistics import (
     comparisons,
@@ -449,3 +451,36 @@ def test_a_study_of_controls_alone_has_empty_tables(tmp_path):
     run_step(computed, "--results", write_predictions(tmp_path, {("a", "t1", 0): cell}))
     assert len(pd.read_csv(tmp_path / "statistics" / "comparisons.csv")) == 1
     assert pd.read_csv(tmp_path / "statistics" / "ranks.csv").empty
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda table: table.assign(classes=[b"abc", *table["classes"][1:]]), "not class indices of four bytes each"),
+        (lambda table: table.assign(classes=[stored[:-4] for stored in table["classes"]]), "but its predictions have"),
+        (
+            lambda table: table.assign(classes=[b"\xff" * len(stored) for stored in table["classes"]]),
+            "has labels of t1",
+        ),
+        (lambda table: table[:-1], "has no row"),
+        (lambda table: table.assign(classes=[*table["classes"][:-1], b""]), "has 0 predictions a row"),
+    ],
+)
+def test_damaged_predictions_of_a_committed_study_are_refused(tmp_path, change, expected):
+    labels = labels_of("t1")
+    cell = {("full", 1.0, 0): labels, ("ken", 0.5, 0): predict(labels, 9)}
+    results = write_predictions(tmp_path / "x", {("a", "t1", 0): cell})
+    path = results / COMMITTED
+    commit(results, path)
+    change(pd.read_parquet(path)).to_parquet(path)
+    with pytest.raises(UserError, match=expected) as raised:
+        read_sample(results)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_study_without_predictions_is_refused(tmp_path):
+    labels = labels_of("t1")
+    results = write_predictions(tmp_path / "x", {("a", "t1", 0): {("full", 1.0, 0): labels}})
+    shutil.rmtree(results / "cells")
+    with pytest.raises(UserError, match=r"neither predictions\.parquet nor cells"):
+        read_sample(results)
