@@ -274,8 +274,8 @@ def _cell(rows: pd.DataFrame, newest: pd.DataFrame) -> BoardCell | None:
     if word == verdicts.MIXED:
         words = rows.loc[~rows["subject"].str.startswith(verdicts.CONTROL), "verdict"]
         small = ", ".join(f"{number} {each}" for each, number in words.value_counts(sort=False).items())
-    kind = "" if flag else verdicts.CLASSES.get(word, "")
-    return BoardCell(word, verdicts.MARKS.get(word, ""), kind, small, row["scope"], flag)
+    kind = "" if flag else verdicts.CLASSES[word]
+    return BoardCell(word, verdicts.MARKS[word], kind, small, row["scope"], flag)
 
 
 def _estimate(row: Any) -> str:

@@ -28,6 +28,7 @@ from report.results import ALL_MODELS, read_scores, read_tasks, read_yaml, write
 from report.scores import reached_by_chance, unlearned_cells
 from report.statistics import DIGITS, read_sample
 
+RULES = Path("config/claims.yaml")
 SOURCES = ("paper", "ours", "surgeon")
 NO_COMMITS: Mapping[str, str] = {}
 DESCRIBING = ("source", "short", "text")  # keys of an entry of the rules file that do not decide on its verdict
@@ -200,10 +201,10 @@ def judge_all(evidence: Evidence, rules: Sequence[Rule], since: Mapping[str, str
 def main() -> None:
     parser = argparse.ArgumentParser(description="Judge the claims of a rules file from the results of a study.")
     parser.add_argument("--results", required=True, type=Path, help="results folder of the study, with scores.csv")
-    parser.add_argument("--rules", type=Path, default=Path("config/claims.yaml"), help="default: config/claims.yaml")
+    parser.add_argument("--rules", type=Path, default=RULES, help=f"default: {RULES}")
     parser.add_argument("--out", type=Path, help="file to write (default: claims.csv in the results folder)")
     arguments = parser.parse_args()
-    if arguments.out is None and arguments.rules.resolve() != Path("config/claims.yaml").resolve():
+    if arguments.out is None and arguments.rules.resolve() != RULES.resolve():
         raise UserError("verdicts by other rules would replace those of the study: name a file with --out.")
     rules, confidence = read_rules(arguments.rules)
     results = arguments.results

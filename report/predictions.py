@@ -37,12 +37,12 @@ class Predictions:
             UserError: there are none, or the file of a committed study is malformed.
         """
         path = results / COMMITTED
-        if not path.exists() and not (results / "cells").is_dir():
+        if not path.exists():
+            if (results / "cells").is_dir():
+                return cls(results, None)
             raise UserError(
                 f"{results} has neither {COMMITTED} nor cells: restore one of them, or run the study again."
             )
-        if not path.exists():
-            return cls(results, None)
         table = read_parquet(path, COLUMNS)
         keys = table[[*CELL, "file"]].itertuples(index=False, name=None)
         try:

@@ -127,9 +127,14 @@ def read_table(path: Path, text: Sequence[str], numeric: Sequence[str], optional
     return table
 
 
+def has_content(path: Path) -> bool:
+    """Whether a file exists and is not blank."""
+    return path.exists() and bool(path.read_bytes().strip())
+
+
 def read_if_run(path: Path, columns: Columns) -> pd.DataFrame:
     """Read a table that a study may lack; a missing or empty file gives no rows."""
-    if not path.exists() or not path.read_bytes().strip():
+    if not has_content(path):
         kinds = dict.fromkeys(columns.text, str) | dict.fromkeys(columns.numeric, float)
         return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in kinds.items()})
     return read_table(path, *columns)

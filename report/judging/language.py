@@ -51,10 +51,11 @@ def surgeon_structured(
         parts = [
             f"{style.percent(budget)} removed {in_nats(rise, evidence.confidence)}" for budget, rise in rises.items()
         ]
-        n = cells_of(rows.assign(task="language"))
+        cells = rows.assign(task="language")
+        n = cells_of(cells)
         why = f"Above the dense model in {style.count(n, 'run')} of language models: {', '.join(parts)}."
         finding = Finding("language models", verdict, n, why, rises[worst], "nats", limits=(margin_nats,))
-        finding = evidence.if_tested(finding, rows.assign(task="language"), unit=LANGUAGE_MODELS)
+        finding = evidence.if_tested(finding, cells, unit=LANGUAGE_MODELS)
         return with_needs(finding, unsure[worst], NO_LOSS.room(falls[worst].estimate, margin_nats))
 
     return judged_on_losses(evidence, {"language models": judge})

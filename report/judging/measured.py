@@ -17,9 +17,9 @@ from report.judging.evidence import (
     Untested,
     cells_of,
     judged,
-    what_it_takes,
+    with_needs,
 )
-from report.results import ALL_MODELS, CELL, FAILS, HOLDS, OPEN, damaged, read_table
+from report.results import ALL_MODELS, CELL, FAILS, HOLDS, OPEN, damaged, has_content, read_table
 
 AXES = ("rows", "width", "k")
 
@@ -43,11 +43,9 @@ def spread_evenly(evidence: Evidence, *, margin_percent: float) -> list[Finding]
         f"{style.count(len(table), 'matrix', 'matrices')} in {style.count(n, 'cell')}; {above} matrices have "
         "significantly more."
     )
-    needs = ""
-    if verdict == OPEN and unsure.variance:
-        needs = what_it_takes(unsure, interval, abs(estimate - margin_percent))
-    finding = Finding(ALL_MODELS, verdict, n, why, interval, "percent", needs=needs, limits=(margin_percent,))
-    return [evidence.if_tested(finding, table, over_seeds=False)]
+    finding = Finding(ALL_MODELS, verdict, n, why, interval, "percent", limits=(margin_percent,))
+    finding = evidence.if_tested(finding, table, over_seeds=False)
+    return [with_needs(finding, unsure, abs(estimate - margin_percent)) if unsure.variance else finding]
 
 
 def linear_time(evidence: Evidence, *, tolerance: float, values: float) -> list[Finding]:
@@ -102,7 +100,7 @@ def measured(
         Untested: it does not exist or is empty.
         UserError: see `read_table`; or a cell is empty.
     """
-    if not path.exists() or not path.read_bytes().strip():
+    if not has_content(path):
         raise Untested(f"the study has no {path.name}", "a run that measures it")
     table = read_table(path, text, numeric, optional)[[*text, *numeric, *optional]]
     table = table[table["method"] == method]

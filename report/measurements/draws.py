@@ -24,14 +24,13 @@ def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
 
     Only cells with at least two draws count; `draws` is the smallest number in any of them.
     """
-    shares = files.scores[(files.scores["status"] == "ok") & (files.scores["unit"] == "share")]
     keys = [*CELL, "budget"]
-    random = shares[shares["method"] == "random"].groupby(keys, sort=False)["weighted_f1"]
-    random = random.agg(least="min", mean="mean", most="max", draws="size").reset_index()
-    full = shares.loc[shares["method"] == "full", [*CELL, "weighted_f1"]].rename(columns={"weighted_f1": "full"})
-    ken = shares.loc[shares["method"] == "ken", [*keys, "weighted_f1"]]
-    cells = random[random["draws"] > 1].merge(full, on=CELL).merge(ken, on=keys)
-    steep = cells[100 * (cells["full"] - cells["mean"]) > STEEP]
+    scores, means = (table[table["unit"] == "share"] for table in (files.scores, files.seeds))
+    random = scores[(scores["method"] == "random") & (scores["status"] == "ok")]
+    ends = random.groupby(keys)["weighted_f1"].agg(least="min", most="max").reset_index()
+    steep = means[(means["method"] == "random") & (means["draws"] > 1) & (means["difference_points"] < -STEEP)]
+    ken = means.loc[means["method"] == "ken", [*keys, "weighted_f1"]]
+    steep = steep[[*keys, "draws"]].merge(ends, on=keys).merge(ken, on=keys)
     steep = steep.assign(above=steep["weighted_f1"] > steep["most"], below=steep["weighted_f1"] < steep["least"])
     table = steep.groupby("budget").agg(
         cells=("seed", "size"), draws=("draws", "min"), above=("above", "sum"), below=("below", "sum")

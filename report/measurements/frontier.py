@@ -62,10 +62,10 @@ def compute(files: ResultFiles) -> dict[str, pd.DataFrame]:
 
 def settings(files: ResultFiles) -> pd.DataFrame:
     """Mean size and score of every setting over each of `scores.cell_sets`, with intervals: `frontier_points`."""
-    seeds = files.seeds[files.seeds["difference_points"].notna()]
+    seeds, checkpoints = files.seeds[files.seeds["difference_points"].notna()], shared_checkpoints(files.models)
     points = pd.concat(
         [
-            _points(rows).assign(model=model, cells_of=name, scope=_scope(rows, files.models, model))
+            _points(rows).assign(model=model, cells_of=name, scope=_scope(rows, checkpoints, model))
             for model, name, rows in cell_sets(seeds)
         ],
         ignore_index=True,
@@ -76,10 +76,10 @@ def settings(files: ResultFiles) -> pd.DataFrame:
     return points.assign(low=ends["low"], high=ends["high"])[COLUMNS["frontier_points"].names]
 
 
-def _scope(rows: pd.DataFrame, models: pd.DataFrame, model: str) -> str:
+def _scope(rows: pd.DataFrame, checkpoints: dict[str, str], model: str) -> str:
     """What the mean over some cells, of one model or several, is limited to: "on these two tasks with one seed"."""
     one_seed = "with one seed" if rows["seed"].nunique() < LEAST_SEEDS else ""
-    return " ".join(filter(None, (scope(rows, not model, checkpoints=shared_checkpoints(models)), one_seed)))
+    return " ".join(filter(None, (scope(rows, not model, checkpoints=checkpoints), one_seed)))
 
 
 def _points(rows: pd.DataFrame) -> pd.DataFrame:

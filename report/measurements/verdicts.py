@@ -25,9 +25,8 @@ from report.results import (
 )
 
 COLUMNS = {"claims": CLAIMS}
-MARKS = dict(zip(VERDICTS, "✓✗??–", strict=True))  # verdict -> mark
 MIXED = "different from case to case"
-MARKS[MIXED] = "±"
+MARKS = dict(zip((*VERDICTS, MIXED), "✓✗??–±", strict=True))  # verdict -> mark
 CLASSES = {
     HOLDS: "holds", FAILS: "fails", OPEN_LOSS: "open", OPEN: "open", NOT_TESTED: "untested", MIXED: "mixed",
 }  # verdict -> class of its style on the page  # fmt: skip
